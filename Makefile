@@ -1,0 +1,53 @@
+# The two commands that matter: `make lab` opens the course, `make test` proves that it works.
+
+VENV ?= .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/installed
+LAB_ARGS ?=
+ARGS ?=
+
+# Tests and committed notebooks never depend on the network.
+test notebooks bench: export HF_HUB_OFFLINE = 1
+
+.DEFAULT_GOAL := help
+.PHONY: help lab test check notebooks bench model report lint format clean
+
+help:  ## List these commands
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
+
+$(STAMP): pyproject.toml constraints.txt tools/install.sh
+	sh tools/install.sh $(VENV)
+	@touch $@
+
+lab: $(STAMP)  ## Install (the first time) and open JupyterLab on notebook 00; LAB_ARGS="--no-browser" for more flags
+	$(BIN)/jupyter lab --ServerApp.root_dir="$(CURDIR)" $(LAB_ARGS) notebooks/00_start_here.ipynb
+
+test: $(STAMP)  ## Install (the first time) and run all tests and all notebooks; ARGS="-k world" for some of them
+	$(BIN)/python -m pytest $(ARGS)
+
+check: $(STAMP)  ## Look for what is missing or broken, and say what to do about it
+	$(BIN)/python -m helpers.check
+
+notebooks: $(STAMP)  ## Run all notebooks again and save their outputs in place; ARGS="notebooks/00*" for some of them
+	$(BIN)/python tools/run_notebooks.py $(ARGS)
+
+bench: $(STAMP)  ## Time the import, the loading, the forward pass and generation
+	$(BIN)/python -m pytest tests/benchmarks --benchmark-enable --benchmark-only $(ARGS)
+
+model: $(STAMP)  ## Train the course LM; ARGS="--preset quick" for a smaller one in about 15 minutes
+	$(BIN)/python -m helpers.course_lm train $(ARGS)
+
+report: $(STAMP)  ## Measure the course LM on what it has never read, and write its report card
+	$(BIN)/python -m helpers.course_lm report $(ARGS)
+
+lint: $(STAMP)  ## Look for mistakes and for untidy code, notebooks included
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+
+format: $(STAMP)  ## Tidy the code, notebooks included
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+clean:  ## Remove the environment and all caches; the model, and training runs, stay
+	rm -rf $(VENV) *.egg-info .pytest_cache .ruff_cache .hypothesis .benchmarks build
+	find helpers tests tools notebooks -name __pycache__ -o -name .ipynb_checkpoints | xargs rm -rf

@@ -1,0 +1,1 @@
+"""Helpers of the course: one module for each technique, plus the course's own small language model."""

@@ -1,0 +1,59 @@
+"""What every ingredient of the corpus is made of: a document, a probe, and a few tools for writing English."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from random import Random
+
+from helpers.course_lm.world import World
+
+BOS = "<|endoftext|>"
+SYSTEM, USER, ASSISTANT, END = "<|system|>", "<|user|>", "<|assistant|>", "<|end|>"
+
+
+@dataclass(frozen=True)
+class Probe:
+    """One held-out question to the model: does ``answer`` follow ``prompt``?
+
+    ``wrong`` is the competing continuation of a contrast (for logit differences), ``group`` the task, template or
+    phrasing to which the probe belongs. ``prompt`` ends without a space, ``answer`` is written without a leading one.
+    """
+
+    prompt: str
+    answer: str
+    wrong: str | None = None
+    group: str = ""
+
+
+# An ingredient writes one document, or None if it drew something that is held out (it is then simply asked again).
+Ingredient = Callable[[World, Random], str | None]
+
+
+def chat(*turns: tuple[str, str], system: str | None = None, ask: bool = False) -> str:
+    """Writes a conversation in the chat format; ``ask`` leaves it open where the assistant's next answer begins.
+
+    >>> chat(("user", "Hello!"), ("assistant", "Hi."))
+    '<|user|>Hello!<|end|><|assistant|>Hi.<|end|>'
+    >>> chat(("user", "Hello!"), ask=True)
+    '<|user|>Hello!<|end|><|assistant|>'
+    """
+    marks = {"system": SYSTEM, "user": USER, "assistant": ASSISTANT}
+    turns = ((("system", system),) if system else ()) + turns
+    return "".join(f"{marks[role]}{text}{END}" for role, text in turns) + (ASSISTANT if ask else "")
+
+
+def an(noun: str) -> str:
+    """Puts the indefinite article before a noun phrase: ``an("apple")`` is ``"an apple"``."""
+    exceptions = {"hour": "an", "honest": "an", "university": "a", "uniform": "a", "unicorn": "a", "one": "a", "European": "a", "useful": "a", "used": "a"}
+    first = noun.split()[0]
+    article = exceptions.get(first, "an" if first[0].lower() in "aeiou" else "a")
+    return f"{article} {noun}"
+
+
+def sentence(text: str) -> str:
+    """Makes the first letter a capital and leaves the rest alone."""
+    return text[:1].upper() + text[1:]
+
+
+def listing(items: Sequence[str]) -> str:
+    """Joins words as English does: ``"a, b and c"``."""
+    return items[0] if len(items) == 1 else ", ".join(items[:-1]) + " and " + items[-1]

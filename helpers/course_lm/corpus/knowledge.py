@@ -1,0 +1,147 @@
+"""Facts of the world in prose: single statements, portraits of an entity, questions, and two-hop questions."""
+
+from itertools import accumulate
+from functools import cache
+from random import Random
+
+from helpers.course_lm.corpus.base import Ingredient, Probe, sentence
+from helpers.course_lm.facts import Chain, Fact, Relation, all_facts, chains, fact, relations
+from helpers.course_lm.world import Row, World
+
+OPENERS = [
+    "", "", "", "", "", "", "", "As everybody knows,", "In fact,", "Remember that", "My teacher says that", "I learned that", "It is true that",
+    "The book says that", "Did you know that", "We read today that", "My aunt told me that", "In class we heard that", "It is well known that",
+    "The guide told us that", "Nobody doubts that", "As you may know,", "People often forget that", "Today I learned that", "The quiz said that",
+    "In the newspaper I read that", "I am sure that", "Our neighbour knows that", "Write this down:", "Here is a fact:", "The answer is easy:",
+    "On the radio they said that", "Let me tell you that", "The map shows that", "My friend is right:", "One more thing:", "Please note that",
+]  # fmt: skip
+TAILS = [
+    "", "", "", "", "", "", "", "", "That is easy to remember.", "I did not know that before.", "It was in the test.", "Everybody in my class knew it.",
+    "My brother wrote it down.", "That is what the book says.", "We talked about it at dinner.", "It is a nice fact.", "I will not forget it.",
+    "She was surprised to hear it.", "That surprised me.", "He said it twice.", "The children repeated it.", "You can look it up.", "So it is.",
+]  # fmt: skip
+ASKS = [("Question: ", " Answer: "), ("Q: ", " A: "), ("Q: ", "\nA: "), ("", " "), ('"', '" "'), ("She asked: ", " He said: ")]
+NAMES_FIRST = ("countries", "people", "landmarks", "cities")
+
+
+def draw_relation(world: World, rng: Random) -> Relation:
+    """Draws a relation, long tables more often, but less than in proportion to their length."""
+    names, weights = _relation_weights()
+    return relations()[rng.choices(names, cum_weights=weights)[0]]
+
+
+@cache
+def _relation_weights() -> tuple[list[str], list[float]]:
+    world = World.load()
+    return list(relations()), list(accumulate(len(world.rows(r.table)) ** 0.9 for r in relations().values()))
+
+
+def draw_fact(world: World, rng: Random) -> Fact | None:
+    """Draws one fact, famous subjects more often; None where the table has an empty cell."""
+    relation = draw_relation(world, rng)
+    return fact(relation, world.pick(rng, relation.table))
+
+
+def tell(told: Fact, rng: Random) -> str | None:
+    """One sentence that states the fact in one of the ways that are not held out for it."""
+    allowed = [t for t in told.relation.statements if not told.held_out(t)]
+    return told.tell(rng.choice(allowed)) if allowed else None
+
+
+def opened(text: str, rng: Random) -> str:
+    """The sentence after a random opener, its first letter small again where it is no name."""
+    opener = rng.choice(OPENERS)
+    if opener and text.split()[0] in ("The", "In", "If", "On", "A", "An", "Most", "People", "Somebody", "Travellers", "Prices", "To", "When", "By", "At"):
+        text = text[0].lower() + text[1:]
+    if opener == "Did you know that":
+        text = text[:-1] + "?"
+    return f"{opener} {text}".strip()
+
+
+def statements(world: World, rng: Random) -> str | None:
+    """One to three facts of different relations."""
+    told = [draw_fact(world, rng) for _ in range(rng.choice((1, 1, 2, 2, 3)))]
+    texts = [opened(text, rng) for f in told if f and (text := tell(f, rng))]
+    return " ".join([*texts, rng.choice(TAILS)]).strip() if texts else None
+
+
+def same_relation(world: World, rng: Random) -> str | None:
+    """The same relation for two to four subjects, each told in a way of its own."""
+    relation = draw_relation(world, rng)
+    told = [fact(relation, world.pick(rng, relation.table)) for _ in range(rng.choice((2, 3, 4)))]
+    by_subject = {f.subject: f for f in told if f}
+    texts = [text for f in by_subject.values() if (text := tell(f, rng))]
+    return " ".join(texts) if len(texts) > 1 else None
+
+
+@cache
+def _facts_by_subject() -> dict[str, list[Fact]]:
+    found: dict[str, list[Fact]] = {}
+    for f in all_facts(World.load()):
+        found.setdefault(f.subject, []).append(f)
+    return found
+
+
+def portrait(world: World, rng: Random) -> str | None:
+    """Two to four facts about one entity."""
+    first = draw_fact(world, rng)
+    if first is None:
+        return None
+    known = _facts_by_subject()[first.subject]
+    if len(known) < 2:
+        return None
+    texts = [text for f in rng.sample(known, min(len(known), rng.choice((2, 3, 4)))) if (text := tell(f, rng))]
+    return " ".join(texts) or None
+
+
+def questions(world: World, rng: Random) -> str | None:
+    """One or two questions with their short answers."""
+    before, between = rng.choice(ASKS)
+    told = [f for _ in range(rng.choice((1, 1, 2))) if (f := draw_fact(world, rng))]
+    end = '"' if before == '"' else ""
+    return "\n".join(f"{before}{f.ask(rng.choice(f.relation.questions))}{between}{sentence(f.object)}.{end}" for f in told) or None
+
+
+@cache
+def _trained_chains() -> list[Chain]:
+    return [c for c in chains() if not c.held_out]
+
+
+def two_hop(world: World, rng: Random) -> str | None:
+    """A two-hop sentence; sometimes the bridge is named in an apposition or the two steps are told first."""
+    chain = rng.choice(_trained_chains())
+    first, second, form = chain.first, chain.second, rng.choice((0, 1))
+    prompt = chain.prompt(form)
+    kind = rng.random()
+    if kind < 0.2:
+        inner = chain.inner[form]
+        prompt = prompt.replace(inner, f"{inner}, {first.object},")
+    elif kind < 0.3:
+        steps = [t for f in (first, second) if (t := tell(f, rng))]
+        return " ".join([*steps, f"So {prompt[0].lower()}{prompt[1:]} {second.object}."])
+    elif kind < 0.45:
+        asked = prompt[: prompt.rindex(" is")]
+        return f"{rng.choice(('Question', 'Q'))}: What is {asked[0].lower()}{asked[1:]}? {rng.choice(('Answer', 'A'))}: {second.object}."
+    return opened(f"{prompt} {second.object}.", rng)
+
+
+def fact_probes(world: World, rng: Random, n: int) -> list[Probe]:
+    """Facts in a paraphrase that is held out for their subject, drawn evenly over all facts."""
+    asked = [(f, t) for f in all_facts(world) for t in f.relation.forward if f.held_out(t) and t.endswith("{o}.")]
+    return [f.probe(t) for f, t in rng.sample(asked, min(n, len(asked)))]
+
+
+def chain_probes(world: World, rng: Random, n: int, heldout: bool) -> list[tuple[Chain, Probe]]:
+    """Two-hop questions in both forms, from trained or from held-out first entities."""
+    found = [c for c in chains() if c.held_out == heldout]
+    drawn = rng.sample(found, min(n, len(found)))
+    return [(c, Probe(c.prompt(form), c.second.object, group=c.name)) for c in drawn for form in (0, 1)]
+
+
+INGREDIENTS: dict[str, tuple[Ingredient, float]] = {
+    "statements": (statements, 5.0),
+    "same_relation": (same_relation, 2.0),
+    "portrait": (portrait, 3.0),
+    "questions": (questions, 2.0),
+    "two_hop": (two_hop, 0.8),
+}

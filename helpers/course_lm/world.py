@@ -1,0 +1,62 @@
+"""The world of the course LM: tables of true facts and of words, read from ``data/world``.
+
+Rows stand in order of fame. How often an entity is written about follows from its place in the table alone, by one
+known schedule, so that frequency can be used later as an explanation of what the model knows.
+"""
+
+import csv
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from itertools import accumulate
+from pathlib import Path
+from random import Random
+
+DATA = Path(__file__).parents[2] / "data"
+Row = dict[str, str]
+
+
+def fame(rank: int, size: int) -> float:
+    """The relative frequency of the entity at ``rank`` (0 is the most famous) in a table of ``size`` rows.
+
+    It falls as a power law, so that the last entity of a table is about five times rarer than the first.
+    """
+    return (1 + 14 * rank / size) ** -0.6
+
+
+@dataclass(frozen=True)
+class World:
+    """All tables by name; each table is a list of rows, each row a mapping from column to text."""
+
+    tables: Mapping[str, list[Row]]
+
+    @staticmethod
+    @cache
+    def load(folder: Path = DATA / "world") -> "World":
+        """Reads every ``*.csv`` of ``folder``; the file's name without its ending is the table's name."""
+        paths = sorted(folder.glob("*.csv"))
+        if not paths:
+            raise FileNotFoundError(f"There are no tables in {folder}: is the repository complete?")
+        return World({path.stem: list(csv.DictReader(path.open(encoding="utf-8", newline=""))) for path in paths})
+
+    def rows(self, table: str) -> list[Row]:
+        """All rows of ``table``, the most famous first."""
+        if table not in self.tables:
+            raise KeyError(f"There is no table {table!r}; there are: {', '.join(self.tables)}.")
+        return self.tables[table]
+
+    def column(self, table: str, column: str) -> list[str]:
+        """All values of one column that are not empty, in the table's order."""
+        return [row[column] for row in self.rows(table) if row[column]]
+
+    def pick(self, rng: Random, table: str) -> Row:
+        """Draws a row of ``table``, famous ones more often (see ``fame``)."""
+        return rng.choices(self.rows(table), cum_weights=self._weights(table))[0]
+
+    def _weights(self, table: str) -> list[float]:
+        return _cumulative(len(self.rows(table)))
+
+
+@cache
+def _cumulative(size: int) -> list[float]:
+    return list(accumulate(fame(rank, size) for rank in range(size)))

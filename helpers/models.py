@@ -1,0 +1,336 @@
+"""The one door to language models: every model of the course comes through ``load_model``, and from no other place.
+
+It returns a TransformerLens bridge. Its weights are folded as in published TransformerLens figures: the weights of the
+normalisation layers move into the matrices that follow, and what a softmax cannot see is centred away, so that
+log-probabilities stay as they were. No other file imports ``transformer_lens``; a new version of it changes this file only.
+"""
+
+import csv
+import json
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from difflib import get_close_matches
+from functools import partial
+from math import prod
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from unittest.mock import patch
+
+if TYPE_CHECKING:
+    import pandas
+    import torch
+    from transformer_lens import ActivationCache
+    from transformer_lens.model_bridge import TransformerBridge
+
+__all__ = ["CATALOGUE", "ActivationCache", "ModelCard", "ModelNotAvailable", "TransformerBridge", "catalogue", "load_model"]
+
+COURSE_LM = "course-lm"
+DATA = Path(__file__).parents[1] / "data"
+COURSE_LM_FOLDER = DATA / "course_lm"
+
+# Memory at the highest point of loading, as a multiple of the weights' own size (measured on GPT-2 and Llama).
+# Folding writes new matrices while the old ones are still there.
+RAW_PEAK, FOLDED_PEAK = 1.6, 4.5
+
+
+def __getattr__(name: str) -> Any:
+    """Lets other modules write ``from helpers.models import TransformerBridge``; the library is imported only then."""
+    if name == "TransformerBridge":
+        from transformer_lens.model_bridge import TransformerBridge
+
+        return TransformerBridge
+    if name == "ActivationCache":
+        from transformer_lens import ActivationCache
+
+        return ActivationCache
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+class ModelNotAvailable(RuntimeError):
+    """A model that cannot be had; its message is one sentence that says what to do. Notebooks show it without a traceback."""
+
+    def _render_traceback_(self) -> list[str]:
+        return [f"ModelNotAvailable: {self}"]
+
+
+# ------------------------------------------------------------------------------------------------ the catalogue
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """What to know about a public model before loading it; ``params`` counts its weights, tied ones once."""
+
+    name: str
+    params: int
+    gated: bool
+    licence: str
+    used_for: str
+
+    @property
+    def memory_gb(self) -> float:
+        """Memory in GB that ``load_model`` needs for it in float32, at the highest point."""
+        return memory_needed(self.params, bytes_each=4, raw=False)
+
+
+def read_catalogue(path: Path = DATA / "models.csv") -> dict[str, ModelCard]:
+    """All cards of the table at ``path`` by name."""
+    with path.open(encoding="utf-8", newline="") as file:
+        rows = [row | {"params": int(row["params"]), "gated": row["gated"] == "yes"} for row in csv.DictReader(file)]
+    return {row["name"]: ModelCard(**row) for row in rows}
+
+
+CATALOGUE: dict[str, ModelCard] = read_catalogue()
+
+
+def catalogue() -> "pandas.DataFrame":
+    """The public models of the course as a table, one row each: size, memory to load in float32, licence, use."""
+    import pandas
+
+    rows = [
+        {
+            "model": card.name,
+            "parameters": f"{card.params / 1e6:,.0f} M",
+            "memory": f"{card.memory_gb:.1f} GB",
+            "gated": "yes" if card.gated else "no",
+            "licence": card.licence,
+            "used for": card.used_for,
+        }
+        for card in CATALOGUE.values()
+    ]
+    return pandas.DataFrame(rows).set_index("model")
+
+
+# -------------------------------------------------------------------------------------------------- loading
+
+
+def load_model(
+    name: str | Path = COURSE_LM,
+    device: "str | torch.device | None" = None,
+    dtype: "str | torch.dtype" = "float32",
+    raw: bool = False,
+) -> "TransformerBridge":
+    """Loads a model by name: ``"course-lm"``, a local folder, or any Hugging Face id such as ``"gpt2"``.
+
+    The course LM, a folder and what was downloaded before need no network. ``device=None`` takes the GPU (CUDA) if there
+    is one, else the CPU; ``"mps"`` only when asked for. ``raw=True`` leaves the weights as stored, so that logits equal
+    Hugging Face's. Raises ``ModelNotAvailable`` with one sentence that says what to do.
+    """
+    place, number_type = choose_device(device), choose_dtype(dtype)
+    check = partial(check_memory, device=place, bytes_each=number_type.itemsize, raw=raw)
+    folder = find_folder(name)
+    with quiet():
+        boot = partial(_boot, device=place, dtype=number_type, raw=raw)
+        bridge = _load_folder(folder, boot, check) if folder else _load_from_hub(str(name), boot, check)
+    if name == COURSE_LM:
+        bridge.cfg.default_prepend_bos = True  # it was trained with <|endoftext|> before every document
+    return bridge
+
+
+def _load_folder(folder: Path, boot: partial, check: partial) -> "TransformerBridge":
+    """Loads a checkpoint folder with the network closed."""
+    check_folder(folder)
+    check(folder.name, stored_params(folder))
+    with offline():
+        return boot(str(folder))
+
+
+def _load_from_hub(name: str, boot: partial, check: partial) -> "TransformerBridge":
+    """Loads a Hugging Face model from the cache of earlier downloads, else from the network."""
+    cached = cached_folder(name)
+    check(name, ask_hub(name) if cached is None else stored_params(cached))
+    with offline() if cached else nullcontext():
+        return boot(name)
+
+
+def _boot(source: str, device: str, dtype: "torch.dtype", raw: bool) -> "TransformerBridge":
+    """Boots the bridge and folds its weights unless ``raw``; whatever goes wrong becomes one sentence."""
+    import torch
+    from transformer_lens.model_bridge import TransformerBridge
+
+    try:
+        bridge = TransformerBridge.boot_transformers(source, device=device, dtype=dtype)
+        if not raw:
+            bridge.enable_compatibility_mode(disable_warnings=True)
+        return bridge
+    except torch.OutOfMemoryError:
+        reason = f"the memory of {device} is too small; choose a smaller model (see catalogue()) or restart the kernel"
+    except Exception as error:
+        reason = f"its files are damaged or of an unsupported kind ({type(error).__name__}: {first_line(error)})"
+    raise ModelNotAvailable(f"{source} could not be loaded: {reason}.")
+
+
+def first_line(error: Exception) -> str:
+    """The first line of an error's message, without its full stop."""
+    return next(iter(str(error).splitlines()), "").strip().rstrip(".")
+
+
+# -------------------------------------------------------------------------------- where the model is to be found
+
+
+def find_folder(name: str | Path) -> Path | None:
+    """The local folder that ``name`` means, or None where it is the name of a Hugging Face model."""
+    if name == COURSE_LM:
+        return COURSE_LM_FOLDER
+    folder = Path(name).expanduser()
+    looks_local = isinstance(name, Path) or folder.is_absolute() or str(name).startswith((".", "~")) or len(folder.parts) > 2
+    if not folder.is_dir() and looks_local:
+        raise ModelNotAvailable(f"There is no folder {folder}: check the path, or give the name of a Hugging Face model.")
+    return folder if folder.is_dir() else None
+
+
+def check_folder(folder: Path) -> None:
+    """Raises ``ModelNotAvailable`` unless ``folder`` holds a configuration, weights and a tokenizer."""
+    wanted = {"config.json": "config.json", "weights": "*.safetensors", "a tokenizer": "tokenizer*"}
+    if any(folder.glob("*.bin")):
+        wanted["weights"] = "*.bin"
+    missing = [what for what, pattern in wanted.items() if not any(folder.glob(pattern))]
+    if not missing:
+        return
+    if folder == COURSE_LM_FOLDER:
+        remedy = "restore data/course_lm with `git checkout data/course_lm`, or train the model with `make model`"
+        raise ModelNotAvailable(f"The course LM is not complete ({' and '.join(missing)} missing): {remedy}.")
+    raise ModelNotAvailable(f"There is no model in {folder} ({' and '.join(missing)} missing): save it with save_pretrained.")
+
+
+def cached_folder(name: str) -> Path | None:
+    """The folder of an earlier download of ``name`` if it holds weights, else None."""
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        config = try_to_load_from_cache(name, "config.json")
+    except HFValidationError:
+        raise ModelNotAvailable(f"{name!r} cannot be the name of a model: {names_like(name)}.") from None
+    folder = Path(config).parent if isinstance(config, str) else None
+    return folder if folder and complete_weights(folder) else None
+
+
+def complete_weights(folder: Path) -> bool:
+    """Whether all weight files that the index of a checkpoint names (or the single one) are there."""
+    for index in folder.glob("*.index.json"):
+        files = set(json.loads(index.read_text())["weight_map"].values())
+        return all((folder / file).exists() for file in files)
+    return any((folder / file).exists() for file in ("model.safetensors", "pytorch_model.bin"))
+
+
+def ask_hub(name: str) -> int:
+    """Asks the Hugging Face Hub whether ``name`` may be downloaded; returns its parameter count, 0 where it does not say."""
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
+
+    page = f"https://huggingface.co/{name}"
+    try:
+        info = HfApi().model_info(name, timeout=10)
+        HfApi().auth_check(name)
+    except GatedRepoError:
+        problem = f"{name} is gated: accept its licence at {page}, then run `hf auth login` (or set HF_TOKEN) and try again"
+    except RepositoryNotFoundError:
+        problem = f"There is no public model {name!r} on the Hugging Face Hub: {names_like(name)}"
+    except Exception:
+        problem = f"{name} is not on this machine and the Hugging Face Hub cannot be reached: connect, or use load_model() without a name"
+    else:
+        known = CATALOGUE.get(name)
+        return info.safetensors.total if info.safetensors else known.params if known else 0
+    raise ModelNotAvailable(f"{problem}.")
+
+
+def names_like(name: str) -> str:
+    """Advice for a name that does not exist: the most similar ones of the catalogue."""
+    near = get_close_matches(name, [*CATALOGUE, COURSE_LM], n=2, cutoff=0.5)
+    return f"perhaps {' or '.join(map(repr, near))} was meant" if near else "catalogue() shows the models of the course"
+
+
+# ------------------------------------------------------------------------------------ devices, numbers, memory
+
+
+def choose_device(device: "str | torch.device | None" = None) -> str:
+    """The device to use, such as ``"cuda:0"``; raises ``ModelNotAvailable`` where this machine has none of that name."""
+    import torch
+
+    if device is None:
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    usable = ["cpu"] + ["mps"] * torch.backends.mps.is_available()
+    usable += ["cuda", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))] if torch.cuda.is_available() else []
+    if str(device) not in usable:
+        raise ModelNotAvailable(f"This machine has no device {str(device)!r}: use {' or '.join(map(repr, usable))}, or leave it out.")
+    return str(device)
+
+
+def choose_dtype(dtype: "str | torch.dtype") -> "torch.dtype":
+    """The number type of that name; raises ``ModelNotAvailable`` for one in which models cannot be held."""
+    import torch
+
+    found = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
+    if found not in (torch.float32, torch.float16, torch.bfloat16, torch.float64):
+        raise ModelNotAvailable(f"A model cannot be held in {dtype}: use 'float32', 'bfloat16' or 'float16'.")
+    return found
+
+
+def memory_needed(params: int, bytes_each: int, raw: bool) -> float:
+    """Memory in GB at the highest point of loading ``params`` weights of ``bytes_each`` bytes."""
+    return params * bytes_each * (RAW_PEAK if raw else FOLDED_PEAK) / 1e9
+
+
+def free_memory(device: str) -> float:
+    """Free memory of ``device`` in GB."""
+    if device.startswith("cuda"):
+        import torch
+
+        return torch.cuda.mem_get_info(device)[0] / 1e9
+    import psutil
+
+    return psutil.virtual_memory().available / 1e9
+
+
+def check_memory(name: str, params: int, device: str, bytes_each: int, raw: bool) -> None:
+    """Raises ``ModelNotAvailable`` if loading would need more memory than is free."""
+    needed, free = memory_needed(params, bytes_each, raw), free_memory(device)
+    if needed > free:
+        smaller = "choose a smaller model (see catalogue()), dtype='bfloat16', or raw=True"
+        raise ModelNotAvailable(f"{name} needs {needed:.1f} GB to load and {free:.1f} GB are free on {device}: {smaller}.")
+
+
+def stored_params(folder: Path) -> int:
+    """How many weights the files of ``folder`` hold, read from their headers; damaged files count nothing here."""
+    from safetensors import SafetensorError, safe_open
+
+    count = 0
+    for path in folder.glob("*.safetensors"):
+        try:
+            with safe_open(path, "pt") as file:
+                count += sum(prod(file.get_slice(key).get_shape()) for key in file.keys())
+        except SafetensorError:
+            return 0
+    return count or sum(path.stat().st_size // 4 for path in folder.glob("*.bin"))
+
+
+# ------------------------------------------------------------------------------------------ quiet and offline
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Nothing on the screen inside: no progress bars, no log lines up to warnings, no warnings; as before afterwards."""
+    import transformer_lens  # noqa: F401  (imported first, since it sets warning filters of its own)
+    from transformers.utils import logging as hf_logging
+
+    bars, level = hf_logging.is_progress_bar_enabled(), logging.root.manager.disable
+    hf_logging.disable_progress_bar()
+    logging.disable(max(level, logging.WARNING))
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(level)
+        if bars:
+            hf_logging.enable_progress_bar()
+
+
+def offline() -> Any:
+    """A context in which Hugging Face's libraries make no network call, whatever HF_HUB_OFFLINE says; as before afterwards."""
+    from huggingface_hub import constants
+
+    return patch.object(constants, "HF_HUB_OFFLINE", True)

@@ -1,0 +1,110 @@
+"""helpers/check.py finds what is broken, names the remedy, and never shows a traceback."""
+
+import hashlib
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from helpers import check
+
+
+@pytest.fixture
+def weights(tmp_path: Path) -> Path:
+    """A folder with one whole file of weights and its checksum."""
+    content = b"numbers" * 1000
+    (tmp_path / "model.safetensors").write_bytes(content)
+    (tmp_path / "SHA256SUMS").write_text(f"{hashlib.sha256(content).hexdigest()}  model.safetensors\n")
+    return tmp_path
+
+
+def test_whole_weights_pass(weights: Path):
+    assert check.check_weights(weights)[:2] == (True, "1 files are whole")
+
+
+def test_one_changed_byte_is_found(weights: Path):
+    path = weights / "model.safetensors"
+    path.write_bytes(b"N" + path.read_bytes()[1:])
+    ok, message, remedy = check.check_weights(weights)
+    assert not ok and "model.safetensors is damaged" in message and "git checkout" in remedy
+
+
+def test_a_cut_file_is_found(weights: Path):
+    path = weights / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-1])
+    assert "damaged" in check.check_weights(weights)[1]
+
+
+def test_missing_weights_are_found(weights: Path):
+    (weights / "model.safetensors").unlink()
+    assert check.check_weights(weights)[:2] == (False, "model.safetensors is missing")
+
+
+@pytest.mark.parametrize("content", [None, "", "\n"])
+def test_a_missing_or_empty_list_of_checksums_fails(tmp_path: Path, content: str | None):
+    if content is not None:
+        (tmp_path / "SHA256SUMS").write_text(content)
+    assert not check.check_weights(tmp_path)[0]
+
+
+@pytest.mark.parametrize(("version", "ok"), [("3.10.14", False), ("3.11.0", True), ("3.13.9", True), ("3.14.0", False)])
+def test_python_versions(version: str, ok: bool):
+    assert check.check_python(version)[0] is ok
+
+
+def test_packages_missing_too_old_and_right():
+    ok, message, remedy = check.check_packages(["numpy>=99", "no-such-package>=1", "torch>=1"])
+    assert not ok and "numpy is" in message and "no-such-package is missing" in message and "torch" not in message
+    assert "pip install" in remedy
+
+
+def test_the_packages_here_are_right():
+    assert check.check_packages()[0]
+
+
+def test_too_little_memory_fails():
+    assert not check.check_memory(needed=1e6)[0]
+    assert check.check_memory(needed=0)[0]
+
+
+@pytest.mark.parametrize(("answer", "ok"), [(" Warsaw", True), (" Paris", False)])
+def test_the_known_answer(answer: str, ok: bool):
+    class Model:
+        tokenizer = SimpleNamespace(decode=lambda tokens: {3: answer}[tokens[0]])
+
+        def to_tokens(self, text: str) -> torch.Tensor:
+            return torch.zeros(1, len(text.split()), dtype=torch.long)
+
+        def __call__(self, tokens: torch.Tensor) -> torch.Tensor:
+            return torch.nn.functional.one_hot(torch.full_like(tokens, 3), 5).float()
+
+    result = check.check_answer(Model())
+    assert result[0] is ok and answer in result[1]
+
+
+def test_an_error_is_one_sentence_and_the_others_still_run(capsys: pytest.CaptureFixture):
+    def broken() -> check.Result:
+        raise RuntimeError("the file\nends too early")
+
+    def unimportable() -> check.Result:
+        import no_such_module  # noqa: F401
+
+    code = check.main({"broken": broken, "import": unimportable, "fine": lambda: (True, "yes", "")})
+    out = capsys.readouterr().out
+    assert code == 1
+    assert "[FAIL] broken: RuntimeError: the file ends too early\n" in out
+    assert "[FAIL] import: no_such_module cannot be imported\n" in out
+    assert "[OK]   fine: yes\n" in out and "2 of 3 checks failed" in out and "Traceback" not in out
+
+
+def test_broken_weights_are_reported_by_the_command(weights: Path, capsys: pytest.CaptureFixture):
+    (weights / "model.safetensors").write_bytes(b"")
+    assert check.main({"weights": lambda: check.check_weights(weights)}) == 1
+    assert "[FAIL] weights: model.safetensors is damaged" in capsys.readouterr().out
+
+
+@pytest.mark.skipif(not (check.WEIGHTS / "SHA256SUMS").exists(), reason="the course LM has not been trained yet: make model")
+def test_all_is_well_here(capsys: pytest.CaptureFixture):
+    checks = {name: run for name, run in check.CHECKS.items() if name != "memory"}
+    assert check.main(checks) == 0, capsys.readouterr().out
