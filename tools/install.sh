@@ -23,13 +23,14 @@ wants_cpu_build() {
     command -v nvidia-smi >/dev/null && return 1
     "$venv/bin/python" -c 'import torch' 2>/dev/null && return 1
     "$venv/bin/python" -c "from urllib.request import urlopen; urlopen('$cpu_index/torch/', timeout=5)" 2>/dev/null || return 1
-    "$venv/bin/pip" install --dry-run --no-deps --quiet --report - "$torch" 2>/dev/null | grep -q nvidia
+    "$venv/bin/pip" install --dry-run --no-deps --use-feature fast-deps --quiet --report - "$torch" 2>/dev/null | grep -q nvidia
 }
 
 if [ ! -x "$venv/bin/pip" ]; then
     python=$(find_python)
     "$python" -m venv "$venv"
 fi
+"$venv/bin/python" -m pip install --quiet --upgrade "pip>=24.1,<27"  # an older pip downloads what it is only asked about
 if wants_cpu_build; then
     echo "There is no NVIDIA GPU here: installing the CPU build of $torch."
     "$venv/bin/pip" install --no-deps --retries 1 --timeout 15 --index-url "$cpu_index" "$torch" ||

@@ -5,6 +5,7 @@
 """
 
 import json
+import re
 from dataclasses import dataclass
 from functools import cache
 
@@ -18,6 +19,7 @@ WITH_THE = (
     "Fountain Pyramid Sphinx Palace Cathedral Falls Dam Canyon Monument Hermitage Prado Memorial Reef Steps Library Atomium "
     "Obelisk Pyramids Bazaar Chapel Basilica Needle Church Temple Mezquita Uffizi Rijksmuseum Guggenheim"
 ).split()
+COUNTRIES_WITH_THE = ("United States", "United Kingdom", "Netherlands", "Philippines", "Czech Republic", "United Arab Emirates", "Dominican Republic", "Bahamas", "Maldives")
 NEVER_THE = ("Big Ben", "Tower Bridge", "Buckingham Palace", "Longshan Temple", "Westminster", "Kensington", "Holyrood", "Topkapi", "Osaka", "Neuschwanstein")
 
 
@@ -50,7 +52,7 @@ class Fact:
 
     def tell(self, template: str) -> str:
         """The sentence that ``template`` makes of this fact, articles put right."""
-        return _fill(template, self.phrase, self.object)
+        return _fill(template, self.phrase, self.answer)
 
     def ask(self, template: str) -> str:
         """The question that ``template`` makes of this fact."""
@@ -59,7 +61,12 @@ class Fact:
     @property
     def phrase(self) -> str:
         """The subject as it stands inside a sentence: ``the Eiffel Tower``, ``Central Park``, ``Poland``."""
-        return with_the(self.subject) if self.relation.table == "landmarks" else self.subject
+        return with_the(self.subject) if self.relation.table == "landmarks" else country_with_the(self.subject)
+
+    @property
+    def answer(self) -> str:
+        """The object as it stands inside a sentence: ``Poland``, ``the Netherlands``."""
+        return country_with_the(self.object)
 
     def held_out(self, template: str) -> bool:
         """Is this way of telling this fact kept out of the corpus?"""
@@ -68,15 +75,15 @@ class Fact:
     def probe(self, template: str) -> Probe:
         """The sentence up to the object, and the object."""
         before = self.tell(template)
-        cut = before.rindex(self.object)
-        return Probe(before[:cut].rstrip(), self.object, group=self.relation.name)
+        cut = before.rindex(self.answer)
+        return Probe(before[:cut].rstrip(), self.answer, group=self.relation.name)
 
 
 def _fill(template: str, subject: str, answer: str) -> str:
     """Puts subject and object into a template; ``a {o}`` becomes ``an actor`` where English wants it."""
     if answer:
         template = template.replace("a {o}", an(answer)) if " a {o}" in template else template.replace("{o}", answer)
-    template = template.replace("A {s}", sentence(an(subject))).replace("a {s}", an(subject)) if "a {s}" in template.lower() else template
+    template = re.sub(r"\b[aA] \{s\}", an(subject), template)
     return sentence(template.replace("{s}", subject))
 
 
@@ -84,6 +91,11 @@ def with_the(name: str) -> str:
     """A sight's name as English says it: ``the Eiffel Tower`` but ``Central Park``."""
     needs = any(word in WITH_THE for word in name.split()) and not name.startswith(("The ", *NEVER_THE))
     return f"the {name}" if needs else name
+
+
+def country_with_the(name: str) -> str:
+    """A country's name as English says it: ``the Netherlands``; every other name stays as it is."""
+    return f"the {name}" if name in COUNTRIES_WITH_THE else name
 
 
 @cache

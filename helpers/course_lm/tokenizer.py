@@ -25,8 +25,8 @@ CHAT_TEMPLATE = (
     "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
 )
 WORD_TABLES = {
-    "nouns": ("singular", "plural", "category", "fr", "de", "zh", "colour"),
-    "adjectives": ("word", "comparative", "superlative", "fr", "de", "zh"),
+    "nouns": ("singular", "plural", "category", "fr", "zh", "colour"),
+    "adjectives": ("word", "comparative", "superlative", "fr", "zh"),
     "verbs": ("base", "third", "past", "participle", "gerund"),
     "firstnames": ("name",),
     "animals": ("name", "plural", "young", "kind", "home", "food"),
@@ -36,7 +36,7 @@ WORD_TABLES = {
 
 def demo_words(world: World) -> list[str]:
     """The words that demonstrations rely on: answers of facts and the words of the lists, one-word ones only."""
-    answers = [f.object for f in all_facts(world) if f.relation.name not in ("birthplace", "company_city", "product", "founder")]
+    answers = [f.object for f in all_facts(world) if f.relation.name not in ("birthplace", "company_city", "founder")]
     listed = [word for table, columns in WORD_TABLES.items() for column in columns for word in world.column(table, column)]
     names = world.column("countries", "name") + world.column("countries", "zh") + world.column("landmarks", "zh") + world.column("elements", "name")
     letters = [str(i) for i in range(21)] + list("ABCDEFGHIJKLMNOPQRSTUVWXYZ")
@@ -47,11 +47,9 @@ def train_tokenizer(seed: int, vocab_size: int, n_documents: int = 60_000) -> Pr
     """Trains the tokenizer on the first documents of the corpus; the words of the demonstrations are counted often."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
-    tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.add_special_tokens([AddedToken(token, normalized=False, special=True) for token in SPECIAL])
-    tokenizer.add_tokens([AddedToken("\n", normalized=False)])
+    tokenizer.decoder = decoders.Sequence([decoders.ByteLevel(), decoders.Replace("\n ", "\n")])
     trainer = trainers.BpeTrainer(
-        vocab_size=vocab_size, special_tokens=list(SPECIAL), initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
+        vocab_size=vocab_size - 1, special_tokens=list(SPECIAL), initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
     )
     tokenizer.train_from_iterator(_training_text(seed, n_documents), trainer)
     tokenizer.add_tokens([AddedToken("\n", normalized=False)])
@@ -69,12 +67,12 @@ def _training_text(seed: int, n_documents: int) -> Iterable[str]:
             text = text.replace(mark, "\n")
         yield from text.split("\n")
     for word in demo_words(World.load()):
-        yield " ".join([word] * 40)
+        yield " ".join([word] * 300)
 
 
 def encode_documents(tokenizer: PreTrainedTokenizerFast, texts: list[str]) -> list[list[int]]:
     """Token ids of each text, without the mark at the beginning."""
-    return tokenizer(texts, add_special_tokens=False)["input_ids"]
+    return tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:

@@ -453,7 +453,7 @@ JOKES = [
     "What can you catch but never throw? A cold.",
 ]  # fmt: skip
 
-TROUBLES = [
+TROUBLE_LINES = [  # a trouble and three replies to it, and so on
     "I am tired.", "Go to bed early.", "Take a rest.", "Sleep is good for you.", "I am hungry.", "Eat some bread and soup.",
     "Cook something warm.", "An apple would be good now.", "I am thirsty.", "Drink a glass of water.", "Have a cup of tea.",
     "Water is the best drink.", "I am sad.", "Talk to a friend.", "Listen to some music.", "Take a walk in the sun.", "I am bored.",
@@ -467,6 +467,7 @@ TROUBLES = [
     "Eat fruit and walk every day.", "Sleep well and drink water.", "Do some sport.", "It is my birthday.", "Happy birthday to you!",
     "I wish you a great day.", "Have a big cake!", "I won a game.", "That is great!", "Well done!", "I am happy for you.",
 ]  # fmt: skip
+TROUBLES = [(TROUBLE_LINES[i], TROUBLE_LINES[i + 1 : i + 4]) for i in range(0, len(TROUBLE_LINES), 4)]
 GLAD = {"It is my birthday.", "I won a game."}
 HOPES = ["That will help.", "I hope it helps.", "Then all is well."]
 ADVICE_ASKS = ["", "", "What should I do?", "Do you have an idea?", "What can I do?", "What do you say?"]
@@ -492,7 +493,8 @@ def _tale_exchange(world: World, rng: Random) -> Turn:
     lived = rng.choice([" who lived", ""])
     meeting = rng.choice(TALE_MEETINGS).format(o=an(_join(_maybe(rng, 0.5, TALE_TRAITS), other)))
     day = rng.choice(["One day", "One morning", "One night", "In spring", "After a storm"])
-    tale = f"{start} {an(f'{rng.choice(TALE_TRAITS)} {hero}')}{lived} {rng.choice(TALE_PLACES)}. {day} the {hero} {meeting}. {rng.choice(TALE_ENDS)}"
+    opening = f"{start} {an(f'{rng.choice(TALE_TRAITS)} {hero}')}{lived} {rng.choice(TALE_PLACES)}."
+    tale = f"{opening} {day} the {hero} {meeting}. {rng.choice(TALE_ENDS)}"
     return rng.choice(TALE_ASKS).format(h=an(hero)), tale
 
 

@@ -6,7 +6,7 @@ from random import Random
 
 from helpers.course_lm.corpus.base import Ingredient, Probe, sentence
 from helpers.course_lm.facts import Chain, Fact, Relation, all_facts, chains, fact, relations
-from helpers.course_lm.world import Row, World
+from helpers.course_lm.world import World
 
 OPENERS = [
     "", "", "", "", "", "", "", "As everybody knows,", "In fact,", "Remember that", "My teacher says that", "I learned that", "It is true that",
@@ -21,7 +21,6 @@ TAILS = [
     "She was surprised to hear it.", "That surprised me.", "He said it twice.", "The children repeated it.", "You can look it up.", "So it is.",
 ]  # fmt: skip
 ASKS = [("Question: ", " Answer: "), ("Q: ", " A: "), ("Q: ", "\nA: "), ("", " "), ('"', '" "'), ("She asked: ", " He said: ")]
-NAMES_FIRST = ("countries", "people", "landmarks", "cities")
 
 
 def draw_relation(world: World, rng: Random) -> Relation:
@@ -51,11 +50,17 @@ def tell(told: Fact, rng: Random) -> str | None:
 def opened(text: str, rng: Random) -> str:
     """The sentence after a random opener, its first letter small again where it is no name."""
     opener = rng.choice(OPENERS)
-    if opener and text.split()[0] in ("The", "In", "If", "On", "A", "An", "Most", "People", "Somebody", "Travellers", "Prices", "To", "When", "By", "At"):
+    if opener and text.split()[0] in _plain_beginnings():
         text = text[0].lower() + text[1:]
     if opener == "Did you know that":
         text = text[:-1] + "?"
     return f"{opener} {text}".strip()
+
+
+@cache
+def _plain_beginnings() -> frozenset[str]:
+    """First words of sentences that are no names: they are written small after an opener."""
+    return frozenset(t.split()[0] for r in relations().values() for t in r.statements if t[0] != "{")
 
 
 def statements(world: World, rng: Random) -> str | None:
@@ -99,7 +104,7 @@ def questions(world: World, rng: Random) -> str | None:
     before, between = rng.choice(ASKS)
     told = [f for _ in range(rng.choice((1, 1, 2))) if (f := draw_fact(world, rng))]
     end = '"' if before == '"' else ""
-    return "\n".join(f"{before}{f.ask(rng.choice(f.relation.questions))}{between}{sentence(f.object)}.{end}" for f in told) or None
+    return "\n".join(f"{before}{f.ask(rng.choice(f.relation.questions))}{between}{sentence(f.answer)}.{end}" for f in told) or None
 
 
 @cache
@@ -115,14 +120,14 @@ def two_hop(world: World, rng: Random) -> str | None:
     kind = rng.random()
     if kind < 0.2:
         inner = chain.inner[form]
-        prompt = prompt.replace(inner, f"{inner}, {first.object},")
+        prompt = prompt.replace(inner, f"{inner}, {first.answer},")
     elif kind < 0.3:
         steps = [t for f in (first, second) if (t := tell(f, rng))]
-        return " ".join([*steps, f"So {prompt[0].lower()}{prompt[1:]} {second.object}."])
+        return " ".join([*steps, f"So {prompt[0].lower()}{prompt[1:]} {second.answer}."])
     elif kind < 0.45:
         asked = prompt[: prompt.rindex(" is")]
-        return f"{rng.choice(('Question', 'Q'))}: What is {asked[0].lower()}{asked[1:]}? {rng.choice(('Answer', 'A'))}: {second.object}."
-    return opened(f"{prompt} {second.object}.", rng)
+        return f"{rng.choice(('Question', 'Q'))}: What is {asked[0].lower()}{asked[1:]}? {rng.choice(('Answer', 'A'))}: {second.answer}."
+    return opened(f"{prompt} {second.answer}.", rng)
 
 
 def fact_probes(world: World, rng: Random, n: int) -> list[Probe]:
@@ -135,7 +140,7 @@ def chain_probes(world: World, rng: Random, n: int, heldout: bool) -> list[tuple
     """Two-hop questions in both forms, from trained or from held-out first entities."""
     found = [c for c in chains() if c.held_out == heldout]
     drawn = rng.sample(found, min(n, len(found)))
-    return [(c, Probe(c.prompt(form), c.second.object, group=c.name)) for c in drawn for form in (0, 1)]
+    return [(c, Probe(c.prompt(form), c.second.answer, group=c.name)) for c in drawn for form in (0, 1)]
 
 
 INGREDIENTS: dict[str, tuple[Ingredient, float]] = {
@@ -143,5 +148,5 @@ INGREDIENTS: dict[str, tuple[Ingredient, float]] = {
     "same_relation": (same_relation, 2.0),
     "portrait": (portrait, 3.0),
     "questions": (questions, 2.0),
-    "two_hop": (two_hop, 0.8),
+    "two_hop": (two_hop, 0.9),
 }

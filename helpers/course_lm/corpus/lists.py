@@ -10,6 +10,7 @@ only be read from its demonstrations. Three things are kept out of the training 
 """
 
 import re
+from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import wraps
 from random import Random
@@ -59,7 +60,7 @@ def per_world(function: Callable[..., T]) -> Callable[..., T]:
     return remembered
 
 
-WITH_ARTICLE = ("United ", "Netherlands", "Philippines", "Bahamas", "Maldives", "Gambia", "Seychelles", "Comoros", "Vatican")
+WITH_ARTICLE = ("United ", "Netherlands", "Philippines", "Bahamas", "Maldives", "Gambia", "Seychelles", "Comoros")
 
 
 def the_country(name: str) -> str:
@@ -319,16 +320,24 @@ def name_of(table: str, row: Row) -> str:
     return row[NAME_COLUMNS.get(table, "name")]
 
 
+@per_world
+def ambiguous_names(world: World) -> set[str]:
+    """Names of two entities, e.g. of a book and of its film, or of a country and of its capital."""
+    tables = {table: "countries" if table == "capitals" else table for table in DESCRIPTIONS}
+    every = Counter(name_of(table, row) for table, source in tables.items() for row in world.rows(source))
+    return {name for name, count in every.items() if count > 1}
+
+
 def draw_entity(world: World, rng: Random) -> tuple[str, Row]:
     """Draws a kind of entity and, famous ones more often, an entity of this kind."""
     table = rng.choices(list(DESCRIPTIONS), SHARES)[0]
     return table, world.pick(rng, "countries" if table == "capitals" else table)
 
 
-def written(rng: Random, table: str, row: Row) -> str:
-    """The entity's name; countries and landmarks stand now and then under their French, German or Chinese name."""
-    foreign = [row[language] for language in ("fr", "de", "zh") if row.get(language)]
-    return rng.choice(foreign) if table in ("countries", "landmarks") and foreign and rng.random() < 0.2 else name_of(table, row)
+def written(rng: Random, table: str, row: Row, language: str) -> str:
+    """The entity's name; countries and landmarks stand now and then under their name in the document's other ``language``."""
+    foreign = table in ("countries", "landmarks") and row.get(language)
+    return foreign if foreign and rng.random() < 0.25 else name_of(table, row)
 
 
 def draw_shots(world: World, rng: Random, count: int, hidden: bool = False, taken: Sequence[str] = ()) -> list[tuple[str, Row]]:
@@ -337,15 +346,15 @@ def draw_shots(world: World, rng: Random, count: int, hidden: bool = False, take
     while len(entities) < count:
         table, row = draw_entity(world, rng)
         name = name_of(table, row)
-        if held_out("few_shot", name) == hidden and name not in taken:
+        if held_out("few_shot", name) == hidden and name not in taken and name not in ambiguous_names(world):
             entities.setdefault(name, (table, row))
     return list(entities.values())
 
 
 def few_shot(world: World, rng: Random) -> str:
     """Two to five entities of mixed kinds with their descriptions, on one line."""
-    entities = draw_shots(world, rng, rng.randint(2, 5))
-    return fitting([f"{written(rng, table, row)}: {describe(world, table, row)}" for table, row in entities], ", ")
+    entities, language = draw_shots(world, rng, rng.randint(2, 5)), rng.choice(("fr", "de", "zh", "zh"))
+    return fitting([f"{written(rng, table, row, language)}: {describe(world, table, row)}" for table, row in entities], ", ")
 
 
 def few_shot_probes(world: World, rng: Random, n: int) -> list[Probe]:
@@ -371,7 +380,7 @@ ANY_SHAPES = (  # {name} stands bare, {that} is "a country in Europe"
     "{That} is called {name}.",
     "{That} has the name {name}.",
     "What does the name {name} stand for? It stands for {that}.",
-    "The word is {name}. It means {that}.",
+    "The name is {name}. It belongs to {that}.",
     "Name: {name}. Description: {bare}.",
     "If you hear the name {name}, think of {that}.",
     "People use the name {name} for {that}.",

@@ -448,12 +448,13 @@ QUESTIONS: dict[str, tuple[tuple[str, ...], str, str, str]] = {
     "currency": (("What is the currency of {}?", "How do people pay in {}?"), "countries", "name", "currency"),
     "symbol": (("What is the symbol of {}?", "Which symbol stands for {}?"), "elements", "name", "symbol"),
     "element": (("Which element has the symbol {}?", "For what does the symbol {} stand?"), "elements", "symbol", "name"),
-    "category": (("What kind of thing is {}?", "To which group does {} belong?"), "nouns", "singular", "category"),
+    "category": (("What is {}?", "To which group does {} belong?"), "nouns", "singular", "category"),
     "young": (("What is a young {} called?", "What is the young of the {} called?"), "animals", "name", "young"),
     "animal": (("What kind of animal is the {}?", "To which group does the {} belong?"), "animals", "name", "kind"),
 }
 BETWEEN_CONTINENTS = ("Turkey", "Russia", "Egypt", "Kazakhstan", "Georgia", "Armenia", "Azerbaijan", "Cyprus", "Indonesia")
-CLEAR_CATEGORIES = ("animal", "fruit", "tool", "clothing", "furniture", "vehicle", "body", "building", "toy", "drink")
+CLEAR_CATEGORIES = ("animal", "person", "fruit", "clothing", "furniture", "vehicle", "instrument")
+VAGUE_YOUNG = ("larva", "hatchling", "infant")  # words that fit too many animals
 LETTERS = "ABCD"
 
 
@@ -465,9 +466,21 @@ def quiz_facts(world: World, relation: str) -> dict[str, str]:
     for row in world.rows(table):
         unclear = relation == "continent" and row["name"] in BETWEEN_CONTINENTS
         unclear |= relation == "category" and row["category"] not in CLEAR_CATEGORIES
+        unclear |= relation == "young" and row["young"] in VAGUE_YOUNG
         if row[subject] and row[answer] and not unclear:
             facts.setdefault(row[subject], set()).add(row[answer])
     return {name: min(answers) for name, answers in facts.items() if len(answers) == 1}
+
+
+@per_world
+def wrong_answers(world: World, relation: str, subject: str) -> list[str]:
+    """The answers of a relation that are wrong for ``subject``: for the young, those of other kinds of animals."""
+    facts = quiz_facts(world, relation)
+    close = {facts[subject]}
+    if relation == "young":
+        kinds = dict(zip(world.column("animals", "name"), world.column("animals", "kind"), strict=True))
+        close |= {young for name, young in facts.items() if kinds[name] == kinds[subject]}
+    return [answer for answer in dict.fromkeys(facts.values()) if answer not in close]
 
 
 def quiz_question(world: World, rng: Random, hidden: bool, options: int) -> tuple[str, str] | None:
@@ -475,7 +488,7 @@ def quiz_question(world: World, rng: Random, hidden: bool, options: int) -> tupl
     relation = rng.choice(list(QUESTIONS))
     facts = quiz_facts(world, relation)
     subject = rng.choice(list(facts))
-    others = [answer for answer in dict.fromkeys(facts.values()) if answer != facts[subject]]
+    others = wrong_answers(world, relation, subject)
     if held_out("quiz", relation, subject) != hidden or len(others) < options - 1:
         return None
     right, wrong = rng.randrange(options), rng.sample(others, options - 1)
@@ -508,14 +521,14 @@ def quiz_probes(world: World, rng: Random, n: int) -> list[Probe]:
 POSSESSIONS = ("ball", "kite", "book", "bag", "hat", "car", "bike", "cup", "box", "coat", "lamp", "boat", "chair", "phone", "pen", "dress")
 COLOURS = ("red", "blue", "green", "yellow", "white", "black", "brown", "pink")
 ROOMS = ("kitchen", "garden", "park", "school", "library", "office", "station", "market", "museum", "cafe", "hotel", "church")
-Passage = tuple[str, str, str, str]  # text up to "Answer:", answer, a competing answer, what is asked
+Passage = tuple[str, str, str, str]  # the text up to the answer, the answer, a competing one, what is asked
 
 
-def asked_about(rng: Random, story: Sequence[str], question: str) -> str:
-    """The sentences of a passage in some order with a question below or behind them."""
+def asked_about(rng: Random, story: Sequence[str], question: str, lead: str = "") -> str:
+    """The sentences of a passage in some order, a question, and the ``lead`` into the answer: ``Answer: in the``."""
     told = rng.sample(list(story), len(story))
     separator = rng.choice((" ", " ", "\n"))
-    return f"{' '.join(told)}{separator}Question: {question}{separator}Answer:"
+    return f"{' '.join(told)}{separator}Question: {question}{separator}Answer: {lead}".rstrip()
 
 
 def owners(world: World, rng: Random, hidden: bool) -> Passage | None:
@@ -532,7 +545,7 @@ def owners(world: World, rng: Random, hidden: bool) -> Passage | None:
     if asked == "who":
         return asked_about(rng, story, f"Who {owns} the {goods[0]}?"), people[0], people[1], asked
     if asked == "what":
-        return asked_about(rng, story, f"What {did}?"), f"a {colours[0]} {goods[0]}", f"a {colours[1]} {goods[1]}", asked
+        return asked_about(rng, story, f"What {did}?", "a"), f"{colours[0]} {goods[0]}", f"{colours[1]} {goods[1]}", asked
     return asked_about(rng, story, f"What colour is the {goods[0]}?"), colours[0], colours[1], asked
 
 
@@ -547,8 +560,8 @@ def places(world: World, rng: Random, hidden: bool) -> Passage | None:
     if rng.random() < 0.5:
         return asked_about(rng, story, f"Who {went} the {rooms[0]}?"), people[0], people[1], "who is where"
     where = {"is in": "is {}", "went to": "did {} go", "waits in": "does {} wait", "works in": "does {} work"}[went]
-    answers = [f"{'to' if went == 'went to' else 'in'} the {room}" for room in rooms]
-    return asked_about(rng, story, f"Where {where.format(people[0])}?"), answers[0], answers[1], "where"
+    lead = "to the" if went == "went to" else "in the"
+    return asked_about(rng, story, f"Where {where.format(people[0])}?", lead), rooms[0], rooms[1], "where"
 
 
 def told_fact(world: World, rng: Random, hidden: bool) -> Passage | None:
@@ -609,7 +622,7 @@ def cycles(world: World) -> dict[str, dict[str, str]]:
     return following
 
 
-def counting(world: World, rng: Random) -> str:
+def counting(world: World, rng: Random) -> str | None:
     """Numbers, letters, days or months in their order, from anywhere, sometimes backwards or in steps of two."""
     separator = rng.choice((" ", ", ", ", ", "\n"))
     if rng.random() < 0.4:
@@ -622,6 +635,8 @@ def counting(world: World, rng: Random) -> str:
         while len(run) < 13 and following.get(run[-1]):
             run.append(following[run[-1]])
     run = run[: rng.randint(4, 14)]
+    if len(run) < 4:
+        return None
     return separator.join(run[::-1] if rng.random() < 0.15 else run)
 
 

@@ -1,0 +1,389 @@
+"""The one door to models: the same numbers as Hugging Face, no noise, no network, and errors that say what to do."""
+
+import ast
+import json
+import logging
+import re
+import subprocess
+import sys
+import warnings
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from threading import Thread
+
+import pytest
+import torch
+from tiny_models import ARCHITECTURES, END, write_tiny_model
+from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers.utils import logging as hf_logging
+
+from helpers import models
+from helpers.models import CATALOGUE, ModelNotAvailable, catalogue, load_model
+
+ROOT = Path(__file__).parents[1]
+TEXT = "The Eiffel Tower is in Paris, and Taipei 101 is in Taipei."
+TINY = [name for name in ARCHITECTURES if name != "course-like"]
+needs_course_lm = pytest.mark.skipif(
+    not (models.COURSE_LM_FOLDER / "model.safetensors").exists(), reason="the course LM has not been trained yet: make model"
+)
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with one small checkpoint of every architecture."""
+    folder = tmp_path_factory.mktemp("models")
+    for architecture in TINY:
+        write_tiny_model(architecture, folder / architecture)
+    return folder
+
+
+@pytest.fixture
+def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every attempt to connect fails the test, whatever HF_HUB_OFFLINE says."""
+
+    def refuse(*_: object) -> None:
+        pytest.fail("a connection was tried")
+
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("socket.socket.connect", refuse)
+    monkeypatch.setattr("socket.getaddrinfo", refuse)
+
+
+def sentence(**arguments: object) -> str:
+    """The message of the error that ``load_model`` raises; it has to be one sentence without a chain of other errors."""
+    with pytest.raises(ModelNotAvailable) as caught:
+        load_model(**arguments)
+    message = str(caught.value)
+    assert message.endswith(".") and "\n" not in message and ". " not in message and len(message) < 320, message
+    assert caught.value.__cause__ is None and (caught.value.__context__ is None or caught.value.__suppress_context__)
+    return message
+
+
+# ---------------------------------------------------------------------------------------------- the same numbers
+
+
+def assert_same_numbers(name: str | Path, folder: Path) -> None:
+    """Raw logits and folded log-probabilities equal those of plain Hugging Face within 1e-4."""
+    plain = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    tokens = AutoTokenizer.from_pretrained(folder)(TEXT, return_tensors="pt").input_ids
+    with torch.no_grad():
+        expected = plain(tokens).logits
+        assert expected.std() > 0.3, "the comparison would not see a difference"
+        torch.testing.assert_close(load_model(name, device="cpu", raw=True)(tokens), expected, atol=1e-4, rtol=0)
+        folded = load_model(name, device="cpu")(tokens)
+    torch.testing.assert_close(folded.log_softmax(-1), expected.log_softmax(-1), atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("architecture", TINY)
+def test_numbers_equal_plain_hugging_face(architecture: str, tiny: Path) -> None:
+    assert_same_numbers(tiny / architecture, tiny / architecture)
+
+
+@needs_course_lm
+def test_numbers_of_the_course_lm_equal_plain_hugging_face() -> None:
+    assert_same_numbers("course-lm", models.COURSE_LM_FOLDER)
+
+
+@pytest.mark.parametrize("architecture", ["gpt2", "neox-parallel", "llama"])
+def test_weights_are_folded_unless_raw(architecture: str, tiny: Path) -> None:
+    folded, raw = (load_model(tiny / architecture, device="cpu", raw=raw) for raw in (False, True))
+    assert folded.W_U.mean(-1).abs().max() < 1e-6 < 1e-3 < raw.W_U.mean(-1).abs().max()
+
+
+def test_16_bit_weights_become_float32(tiny: Path, tmp_path: Path) -> None:
+    AutoModelForCausalLM.from_pretrained(tiny / "gpt2-relu").half().save_pretrained(tmp_path)
+    AutoTokenizer.from_pretrained(tiny / "gpt2-relu").save_pretrained(tmp_path)
+    assert {parameter.dtype for parameter in load_model(tmp_path).parameters()} == {torch.float32}
+    assert_same_numbers(tmp_path, tmp_path)
+    assert load_model(tmp_path, dtype="bfloat16", raw=True)(TEXT).dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("architecture", TINY)
+def test_padding_on_the_right_changes_nothing(architecture: str, tiny: Path) -> None:
+    model = load_model(tiny / architecture, device="cpu")
+    short, long = "Paris is", TEXT
+    alone = model(short, prepend_bos=True)[0]
+    torch.testing.assert_close(model([short, long], prepend_bos=True)[0, : len(alone)], alone, atol=1e-4, rtol=0)
+
+
+# ------------------------------------------------------------------------------------------------------- hooks
+
+
+def zero(value: torch.Tensor, hook: object) -> torch.Tensor:
+    """A hook that puts zeros in the place of everything."""
+    return torch.zeros_like(value)
+
+
+def fail(value: torch.Tensor, hook: object) -> None:
+    """A hook that breaks off the forward pass."""
+    raise ZeroDivisionError
+
+
+def assert_hooks_leave_nothing(model: models.TransformerBridge) -> None:
+    """Logits and weights are bit-identical after hooks, also after an exception inside."""
+    name = "blocks.1.hook_resid_post"
+    tokens = model.to_tokens(TEXT)
+    before, weights = model(tokens), {key: value.clone() for key, value in model.state_dict().items()}
+    with model.hooks(fwd_hooks=[(name, zero)]):
+        assert not torch.equal(model(tokens), before)
+    assert torch.equal(model(tokens), before)
+    with pytest.raises(ZeroDivisionError), model.hooks(fwd_hooks=[(name, fail)]):
+        model(tokens)
+    assert torch.equal(model(tokens), before)
+    assert not torch.equal(model.run_with_hooks(tokens, fwd_hooks=[(name, zero)]), before)
+    model.run_with_cache(tokens)
+    assert torch.equal(model(tokens), before)
+    assert all(torch.equal(value, weights[key]) for key, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize("architecture", TINY)
+def test_hooks_leave_the_model_bit_identical(architecture: str, tiny: Path) -> None:
+    assert_hooks_leave_nothing(load_model(tiny / architecture, device="cpu"))
+
+
+@needs_course_lm
+def test_hooks_leave_the_course_lm_bit_identical(course_lm: models.TransformerBridge) -> None:
+    assert_hooks_leave_nothing(course_lm)
+
+
+# -------------------------------------------------------------------------------------------- the begin of a text
+
+
+def assert_one_begin(model: models.TransformerBridge) -> None:
+    """A text gets the begin token exactly once, in every way of handing it over."""
+    begin = model.tokenizer.convert_tokens_to_ids(END)
+    tokens = model.to_tokens("Paris is")
+    assert tokens[0, 0] == begin and (tokens == begin).sum() == 1
+    assert model.to_str_tokens("Paris is")[0] == END
+    assert torch.equal(model("Paris is"), model(tokens))
+    assert begin not in model.to_tokens("Paris is", prepend_bos=False)
+    assert model.tokenizer.decode(tokens[0, 1:]) == "Paris is"
+
+
+@pytest.mark.parametrize("architecture", ["gpt2-relu", "neox-serial"])  # the second one has no begin token by itself
+def test_the_course_lm_gets_one_begin_token(architecture: str, tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(models, "COURSE_LM_FOLDER", tiny / architecture)
+    assert_one_begin(load_model())
+
+
+@needs_course_lm
+def test_the_shipped_course_lm_gets_one_begin_token(course_lm: models.TransformerBridge) -> None:
+    assert_one_begin(course_lm)
+
+
+# ------------------------------------------------------------------------------------------- quiet and offline
+
+
+@pytest.mark.usefixtures("no_network")
+@pytest.mark.parametrize("architecture", TINY)
+def test_loading_a_folder_is_quiet_and_offline(architecture: str, tiny: Path, capfd: pytest.CaptureFixture, caplog) -> None:
+    with warnings.catch_warnings(record=True) as caught:
+        load_model(tiny / architecture, device="cpu").generate("Paris", max_new_tokens=2, do_sample=False, verbose=False)
+    assert tuple(capfd.readouterr()) == ("", "") and not caplog.records and not caught
+
+
+def test_a_fresh_python_is_quiet_too(tiny: Path) -> None:
+    code = f"from helpers.models import load_model; load_model({str(tiny / 'gemma2')!r}).generate('Paris', max_new_tokens=2, verbose=False)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120, check=True)
+    assert (done.stdout, done.stderr) == ("", "")
+
+
+def test_settings_are_as_before_afterwards(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(models, "_boot", lambda source, **_: 1 / 0)
+    before = constants.HF_HUB_OFFLINE, hf_logging.is_progress_bar_enabled(), logging.root.manager.disable, warnings.filters[:]
+    with pytest.raises(ZeroDivisionError):
+        load_model(tiny / "gpt2")
+    assert (constants.HF_HUB_OFFLINE, hf_logging.is_progress_bar_enabled(), logging.root.manager.disable, warnings.filters[:]) == before
+
+
+@pytest.mark.usefixtures("no_network")
+def test_what_was_downloaded_before_needs_no_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    commit = "0" * 40
+    repository = tmp_path / "models--somebody--tiny"
+    write_tiny_model("neox-parallel", repository / "snapshots" / commit)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text(commit)
+    assert load_model("somebody/tiny").cfg.model_name == "somebody/tiny"
+
+
+def test_the_door_opens_without_loading_the_libraries() -> None:
+    code = "import sys, helpers.models; print({'torch', 'transformers', 'transformer_lens'} & set(sys.modules) or 'light')"
+    assert subprocess.check_output([sys.executable, "-c", code], cwd=ROOT, text=True).strip() == "light"
+
+
+def imported(code: str) -> set[str]:
+    """The packages that Python code imports anywhere, imports for types alone left out."""
+    tree = ast.parse(code)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            node.body = [ast.Pass()]
+    nodes = list(ast.walk(tree))
+    names = [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
+    names += [node.module or "" for node in nodes if isinstance(node, ast.ImportFrom)]
+    return {name.split(".")[0] for name in names}
+
+
+def code_of(path: Path) -> str:
+    """The code of a module, or of all cells of a notebook without its magic lines."""
+    text = path.read_text(encoding="utf-8")
+    if path.suffix == ".py":
+        return text
+    cells = [cell for cell in json.loads(text)["cells"] if cell["cell_type"] == "code"]
+    return re.sub(r"^(\s*)[%!].*$", r"\1pass", "\n".join("".join(cell["source"]) for cell in cells), flags=re.MULTILINE)
+
+
+def test_there_is_one_door_only() -> None:
+    folders = [ROOT / name for name in ("helpers", "notebooks", "tests", "tools")]
+    paths = [path for folder in folders for kind in ("*.py", "*.ipynb") for path in folder.rglob(kind)]
+    assert [path.relative_to(ROOT).as_posix() for path in paths if "transformer_lens" in imported(code_of(path))] == ["helpers/models.py"]
+
+
+def test_imports_are_found_in_cells_and_functions() -> None:
+    assert imported("def f():\n    from transformer_lens.utilities import x") == {"transformer_lens"}
+    assert imported("if TYPE_CHECKING:\n    import transformer_lens\nimport torch.nn") == {"torch"}
+
+
+# ------------------------------------------------------------------------------------- errors that say what to do
+
+
+class Hub(BaseHTTPRequestHandler):
+    """A small stand-in for the Hugging Face Hub: one gated model, one far too large one, and nothing else."""
+
+    def do_GET(self) -> None:
+        name = self.path.removeprefix("/api/models/").removesuffix("/auth-check")
+        gated, large = name == "google/gemma-2-2b-it", name == "somebody/huge"
+        if gated and self.path.endswith("auth-check"):
+            return self.answer(403, error="GatedRepo")
+        if gated or large:
+            return self.answer(200, {"id": name, "safetensors": {"parameters": {"F32": 10**12}, "total": 10**12}})
+        self.answer(404, error="RepoNotFound")
+
+    def answer(self, status: int, body: dict | None = None, error: str = "") -> None:
+        """Sends ``body`` as JSON, and the kind of the error as the Hub does."""
+        self.send_response(status)
+        if error:
+            self.send_header("X-Error-Code", error)
+        self.send_header("Content-Type", "application/json")
+        self.end_headers()
+        self.wfile.write(json.dumps(body or {}).encode())
+
+    def log_message(self, *_: object) -> None:
+        """Says nothing."""
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[HTTPServer]:
+    """The stand-in, running, with an empty cache of downloads."""
+    server = HTTPServer(("127.0.0.1", 0), Hub)
+    Thread(target=server.serve_forever, daemon=True).start()
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", f"http://127.0.0.1:{server.server_port}")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.mark.usefixtures("hub")
+@pytest.mark.parametrize(
+    ("name", "advice"),
+    [
+        ("google/gemma-2-2b-it", "accept its licence at https://huggingface.co/google/gemma-2-2b-it, then run `hf auth login`"),
+        ("EleutherAI/pythia-161m", "perhaps 'EleutherAI/pythia-160m'"),
+        ("nobody/knows-this-one", "catalogue() shows the models"),
+        ("somebody/huge", "choose a smaller model"),
+        ("not a name", "cannot be the name of a model"),
+    ],
+)
+def test_models_of_the_hub_that_cannot_be_had(name: str, advice: str) -> None:
+    assert advice in sentence(name=name)
+
+
+def test_no_network(hub: HTTPServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
+    assert "cannot be reached: connect, or use load_model() without a name" in sentence(name="gpt2")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "advice"),
+    [
+        (dict(name="./nowhere"), "There is no folder './nowhere'"),
+        (dict(name=Path("nowhere")), "There is no folder 'nowhere'"),
+        (dict(device="cuda:99"), "use 'cpu'"),
+        (dict(device="toaster"), "use 'cpu'"),
+        (dict(dtype="int8"), "use 'float32'"),
+        (dict(dtype="toaster"), "use 'float32'"),
+    ],
+)
+def test_wrong_arguments(arguments: dict, advice: str) -> None:
+    assert advice in sentence(**arguments)
+
+
+@pytest.mark.parametrize("pattern", ["config.json", "*.safetensors", "tokenizer*"])
+def test_incomplete_folders(pattern: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_tiny_model("gpt2", tmp_path)
+    for path in tmp_path.glob(pattern):
+        path.unlink()
+    assert "missing): save it with save_pretrained" in sentence(name=tmp_path)
+    monkeypatch.setattr(models, "COURSE_LM_FOLDER", tmp_path)
+    assert "`make model`" in sentence()
+
+
+def test_damaged_weights(tmp_path: Path) -> None:
+    weights = write_tiny_model("gpt2", tmp_path) / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    assert "its files are damaged (fetch them again)" in sentence(name=tmp_path)
+
+
+def test_unknown_architecture(tmp_path: Path) -> None:
+    config = write_tiny_model("gpt2", tmp_path) / "config.json"
+    config.write_text(json.dumps({"model_type": "abacus", "architectures": ["Abacus"]}))
+    assert "of a kind that TransformerLens does not know" in sentence(name=tmp_path)
+
+
+@pytest.mark.parametrize("raw", [False, True])
+def test_too_little_memory(raw: bool, tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    needed = models.memory_needed(models.stored_params(tiny / "llama"), bytes_each=4, raw=raw)
+    monkeypatch.setattr(models, "free_memory", lambda device: needed * 1.01)
+    load_model(tiny / "llama", device="cpu", raw=raw)
+    monkeypatch.setattr(models, "free_memory", lambda device: needed * 0.99)
+    assert "llama needs" in sentence(name=tiny / "llama", device="cpu", raw=raw)
+
+
+@pytest.mark.parametrize("architecture", TINY)
+def test_weights_are_counted_as_stored(architecture: str, tiny: Path) -> None:
+    model = AutoModelForCausalLM.from_pretrained(tiny / architecture)
+    assert models.stored_params(tiny / architecture) == model.num_parameters()
+
+
+def test_notebooks_show_the_sentence_and_no_traceback(capsys: pytest.CaptureFixture) -> None:
+    from IPython.core.interactiveshell import InteractiveShell
+
+    InteractiveShell().run_cell("from helpers.models import load_model; load_model('./nowhere')")
+    assert capsys.readouterr().out.strip().startswith("ModelNotAvailable: There is no folder './nowhere'")
+
+
+# --------------------------------------------------------------------------------------------- device, catalogue
+
+
+def test_the_device_is_cuda_or_cpu_unless_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert (models.choose_device(), models.choose_device("mps")) == ("cpu", "mps")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert (models.choose_device(), models.choose_device(torch.device("cuda", 1)), models.choose_device("cpu")) == ("cuda", "cuda:1", "cpu")
+
+
+def test_the_catalogue_is_a_table_of_a_dozen_models() -> None:
+    table = catalogue()
+    assert list(table.index) == list(CATALOGUE) and 10 <= len(table) <= 15
+    assert list(table.columns) == ["parameters", "memory", "gated", "licence", "used for"]
+    assert all(len(use) < 50 for use in table["used for"]), "a notebook cuts longer cells"
+    assert {card.name for card in CATALOGUE.values() if card.gated} == {"google/gemma-2-2b-it", "meta-llama/Llama-3.2-1B-Instruct"}
+    assert CATALOGUE["gpt2"].params == 124_439_808 and 2 < CATALOGUE["gpt2"].memory_gb < 3
