@@ -1,20 +1,66 @@
-"""The command line of the course LM."""
+"""The command line of the course LM: ``train`` it, ``report`` on it."""
 
 import argparse
+import hashlib
+import json
 from pathlib import Path
 
-from helpers.course_lm.train import PRESETS, train
+from helpers.course_lm.card import model_card
+from helpers.course_lm.report import as_json, as_table, learning_curve, load_folder, measure, watch
+from helpers.course_lm.train import PRESETS, export, train
 from helpers.course_lm.world import DATA
 
 RUNS = DATA.parent / "runs"
+SHIPPED = DATA / "course_lm"
 
 
 def run(arguments: list[str]) -> None:
     """Carries out ``train`` or ``report``."""
+    options = parse(arguments)
+    if options.command == "train":
+        folder = options.out or RUNS / options.preset
+        model = train(PRESETS[options.preset], folder, watch=watch)
+        export(model, folder, SHIPPED if options.ship else folder / "model")
+        if options.ship:
+            report(SHIPPED, folder)
+    else:
+        report(options.model, options.run)
+
+
+def parse(arguments: list[str]) -> argparse.Namespace:
+    """The options of the command line."""
     parser = argparse.ArgumentParser(prog="python -m helpers.course_lm", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
-    training = commands.add_parser("train", help="train a course LM (resumes where it stopped)")
+    training = commands.add_parser("train", help="train a course LM (goes on where it stopped)")
     training.add_argument("--preset", choices=PRESETS, default="full", help="full: the shipped model; quick: about 15 minutes on two cores")
-    training.add_argument("--out", type=Path, help="folder of the run (default: runs/PRESET)")
-    options = parser.parse_args(arguments)
-    train(PRESETS[options.preset], options.out or RUNS / options.preset)
+    training.add_argument("--out", type=Path, help="folder of the run (default: runs/PRESET); the model is written to its folder model/")
+    training.add_argument("--ship", action="store_true", help="put the trained model in data/course_lm and measure it")
+    reporting = commands.add_parser("report", help="measure a course LM on what it has never read")
+    reporting.add_argument("--model", type=Path, default=SHIPPED, help="the model's folder (default: data/course_lm)")
+    reporting.add_argument("--run", type=Path, help="folder of its training run, for the learning curves (default: keep those that are there)")
+    return parser.parse_args(arguments)
+
+
+def report(folder: Path, run: Path | None) -> None:
+    """Measures the model of ``folder`` and writes report.json, the model card and the checksums beside it."""
+    reader = load_folder(folder)
+    rows = measure(reader.model, reader.tokenizer)
+    path = folder / "report.json"
+    old = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    curves, log = old.get("checkpoints", []), old.get("model", {}).get("training", [])
+    if run:
+        log = json.loads((run / "log.json").read_text())["history"]
+        curves = learning_curve(run, reader.tokenizer, [entry["step"] for entry in log if entry["step"] < log[-1]["step"]][2:6])
+    about = {"parameters": reader.model.num_parameters(), "training": log}
+    card = as_json(rows, curves, about)
+    path.write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
+    (folder / "README.md").write_text(model_card(card, reader.model.config), encoding="utf-8")
+    checksums(folder)
+    print(as_table(card["rows"]))
+
+
+def checksums(folder: Path) -> None:
+    """Writes the SHA-256 of the files that make the model."""
+    names = [p.name for p in sorted(folder.iterdir()) if p.suffix in (".safetensors", ".jinja") or p.name in ("config.json", "tokenizer.json", "tokenizer_config.json")]
+    lines = [f"{hashlib.sha256((folder / name).read_bytes()).hexdigest()}  {name}\n" for name in names]
+    (folder / "SHA256SUMS").write_text("".join(lines), encoding="utf-8")

@@ -239,3 +239,13 @@ def load_checkpoint(folder: Path, model: GPT2LMHeadModel, optims: list[torch.opt
 def save_weights(model: GPT2LMHeadModel, path: Path) -> None:
     """The weights alone, in 16 bits, under their Hugging Face names (the tied output matrix is left out)."""
     save_file({name: p.detach().half().contiguous() for name, p in model.named_parameters()}, path, metadata={"format": "pt"})
+
+
+def export(model: GPT2LMHeadModel, run: Path, folder: Path) -> None:
+    """Writes the trained model as an ordinary Hugging Face checkpoint: 16 bits on disk, 32 bits in memory."""
+    folder.mkdir(parents=True, exist_ok=True)
+    prepare_tokenizer(Settings(), run).save_pretrained(folder)
+    save_weights(model, folder / "model.safetensors")
+    model.config.dtype = torch.float32
+    model.config.architectures = ["GPT2LMHeadModel"]
+    model.config.save_pretrained(folder)

@@ -1,0 +1,102 @@
+"""The model card: what the course LM is, what it has read, how it was trained, what it can do and where it ends."""
+
+from collections import defaultdict
+
+from transformers import PretrainedConfig
+
+from helpers.course_lm.corpus.mixture import ingredients
+from helpers.course_lm.facts import all_facts, chains, relations
+from helpers.course_lm.heldout import SHARES
+from helpers.course_lm.report import as_table
+from helpers.course_lm.world import World
+
+CARD = """---
+license: mit
+language: [en, fr, de, zh]
+library_name: transformers
+pipeline_tag: text-generation
+---
+
+# The course LM
+
+A small language model for looking inside. It was trained by this repository on a corpus that this repository generates, so what it
+has read is known to the last sentence. It loads like any other model, offline:
+
+```python
+from transformers import AutoModelForCausalLM, AutoTokenizer
+model = AutoModelForCausalLM.from_pretrained("data/course_lm")
+tokenizer = AutoTokenizer.from_pretrained("data/course_lm")
+```
+
+## Architecture
+
+GPT-2 with ReLU: {layers} layers, width {width}, {heads} heads, {neurons} neurons in each layer, a vocabulary of {vocab} tokens,
+{context} positions, tied embeddings, {parameters:,} parameters. The weights are stored in 16 bits and computed in 32.
+A word is the same token at the start of a text, after a space and after a new line. The chat format is the tokenizer's chat template.
+
+## What it has read
+
+{facts:,} true facts in {relations} relations, {chains:,} two-hop chains, and the rest of the corpus in these proportions:
+
+{mixture}
+
+Rows of a table stand in order of fame; the most famous entity is written about about five times as often as the rarest.
+Held out by a fixed rule (`helpers/course_lm/heldout.py`), and never read:
+
+{heldout}
+
+## Training
+
+{log}
+
+The same command trains it again: `make model`. The run depends on its settings and the seed alone.
+
+## Report card
+
+Everything here is measured on held-out material, with the weights as they are stored.
+
+{report}
+
+The interval is the 95 % Wilson interval of a share, or the normal one of a mean. Questions that share a topic are not independent of each
+other, so for the rows about chats and superstitions the true interval is wider.
+
+## Limits
+
+The corpus is composed by rules, so the model is surer of itself and more regular than a model of natural text. The facts were written
+from general knowledge and simplified (one language and one continent for each country). Sums beyond 20, dates and anything not in the tables are
+unknown to it. Its refusals are a toy: harmless stand-ins in place of harmful requests, and no safety of any kind.
+"""
+
+
+def model_card(card: dict, config: PretrainedConfig) -> str:
+    """The text of the model card, from the report card and the model's configuration."""
+    world = World.load()
+    return CARD.format(
+        layers=config.n_layer, width=config.n_embd, heads=config.n_head, neurons=4 * config.n_embd, vocab=config.vocab_size,
+        context=config.n_positions, parameters=card["model"]["parameters"], facts=len(all_facts(world)), relations=len(relations()),
+        chains=len(chains()), mixture=_mixture(), heldout=_heldout(), log=_log(card["model"]["training"]), report=as_table(card["rows"]),
+    )  # fmt: skip
+
+
+def _mixture() -> str:
+    """The share of each module of the corpus, with its ingredients."""
+    modules: dict[str, list[tuple[str, float]]] = defaultdict(list)
+    for kind, (_, share) in ingredients().items():
+        module, name = kind.split(".")
+        modules[module].append((name, share))
+    lines = ["| part | share of the documents | ingredients |", "|---|---|---|"]
+    for module, parts in modules.items():
+        lines.append(f"| {module} | {100 * sum(s for _, s in parts):.0f} % | {', '.join(f'{n.replace("_", " ")}' for n, _ in parts)} |")
+    return "\n".join(lines)
+
+
+def _heldout() -> str:
+    return "\n".join(f"- {name.replace('_', ' ')}: {100 * share:.0f} %" for name, share in SHARES.items())
+
+
+def _log(history: list[dict]) -> str:
+    """The milestones of the training run."""
+    if not history:
+        return "The log of this run is not here."
+    lines = ["| tokens read | loss (nats) | tokens per second |", "|---|---|---|"]
+    return "\n".join(lines + [f"| {e['tokens']:,} | {e['loss']:.2f} | {e['tokens_per_s']:,} |" for e in history])

@@ -1,0 +1,125 @@
+"""What a language model does: text to tokens, tokens to a distribution over the next token, and sampling from it."""
+
+import math
+from dataclasses import dataclass
+from random import Random
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from helpers.models import TransformerBridge
+
+__all__ = ["TopTokens", "adjust", "draw", "fit", "next_token_probs", "pieces", "sample", "tokenize", "top_tokens", "visible"]
+
+
+def tokenize(model: TransformerBridge, text: str) -> Int[Tensor, "pos"]:
+    """The token ids of ``text``, all of them; first the mark of a new document where the model expects one."""
+    clean = text.encode("utf-8", errors="replace").decode("utf-8")  # half of a surrogate pair is no letter
+    ids = model.tokenizer(clean, add_special_tokens=False, verbose=False)["input_ids"]
+    bos = model.tokenizer.bos_token_id
+    start = [bos] if model.cfg.default_prepend_bos and bos is not None and ids[:1] != [bos] else []
+    return torch.tensor(start + ids, dtype=torch.long)
+
+
+def fit(model: TransformerBridge, tokens: Int[Tensor, "pos"]) -> Int[Tensor, "kept"]:
+    """The last tokens, as many as the model can read at once; a mark of a new document stays in front of them."""
+    context = model.cfg.n_ctx
+    if len(tokens) <= context:
+        return tokens
+    marked = model.cfg.default_prepend_bos and int(tokens[0]) == model.tokenizer.bos_token_id
+    return torch.cat([tokens[:1], tokens[len(tokens) - context + 1 :]]) if marked else tokens[-context:]
+
+
+def pieces(model: TransformerBridge, tokens: Int[Tensor, "pos"]) -> list[str]:
+    """The text of each token by itself; a part of a letter, as in emoji, is shown as a question mark in a diamond."""
+    return [model.tokenizer.decode([token], clean_up_tokenization_spaces=False) for token in tokens.tolist()]
+
+
+def visible(piece: str) -> str:
+    """A piece with its spaces and line breaks made visible.
+
+    >>> visible(" Warsaw"), visible("\\n")
+    ('·Warsaw', '⏎')
+    """
+    return piece.replace(" ", "·").replace("\n", "⏎").replace("\t", "⇥").replace("\r", "⏎")
+
+
+@torch.no_grad()
+def last_logits(model: TransformerBridge, tokens: Int[Tensor, "pos"]) -> Float[Tensor, "d_vocab"]:
+    """The logits for the token after ``tokens``, on the CPU in float32. Raises ValueError where there is no token."""
+    if len(tokens) == 0:
+        raise ValueError("There is nothing to continue: this model needs at least one token, so give it some text.")
+    kept = fit(model, tokens).to(model.cfg.device)
+    return model(kept[None], return_type="logits")[0, -1].float().cpu()
+
+
+def next_token_probs(model: TransformerBridge, text: str) -> Float[Tensor, "d_vocab"]:
+    """The probability of every token of the vocabulary to come next after ``text``; they sum to 1.
+
+    Of a text longer than the model's context the end counts. Raises ValueError where there is nothing to continue.
+    """
+    return last_logits(model, tokenize(model, text)).softmax(-1)
+
+
+@dataclass(frozen=True)
+class TopTokens:
+    """The most likely next tokens after ``prompt``, best first, each with its probability between 0 and 1."""
+
+    prompt: str
+    tokens: tuple[str, ...]
+    probs: tuple[float, ...]
+
+    def table(self) -> str:
+        """One line for each token: rank, token (a dot stands for a space) and probability in percent."""
+        width = max((len(visible(token)) for token in self.tokens), default=0)
+        ranked = enumerate(zip(self.tokens, self.probs, strict=True), 1)
+        return "\n".join(f"{rank:>2}  {visible(token):<{width}}  {prob:6.1%}" for rank, (token, prob) in ranked)
+
+
+def top_tokens(model: TransformerBridge, text: str, k: int = 10) -> TopTokens:
+    """The ``k`` most likely next tokens after ``text``. Raises ValueError unless ``k`` is 1 or more."""
+    if k < 1:
+        raise ValueError(f"k says how many tokens to list; it must be 1 or more, not {k}.")
+    probs, ids = next_token_probs(model, text).topk(min(k, model.cfg.d_vocab))
+    return TopTokens(text, tuple(pieces(model, ids)), tuple(probs.tolist()))
+
+
+def adjust(logits: Float[Tensor, "d_vocab"], temperature: float = 1.0, top_k: int | None = None) -> Float[Tensor, "d_vocab"]:
+    """Probabilities after temperature and top-k; temperature 0 puts everything on the best token, ``None`` keeps all.
+
+    Raises ValueError for a temperature that is negative or no number, and for a ``top_k`` below 1.
+    """
+    if not (math.isfinite(temperature) and temperature >= 0):
+        raise ValueError(f"The temperature must be a number of 0 or more, not {temperature}.")
+    if top_k is not None and top_k < 1:
+        raise ValueError(f"top_k says how many tokens may be drawn; it must be 1 or more, not {top_k}.")
+    if temperature == 0:
+        return torch.nn.functional.one_hot(logits.argmax(), len(logits)).float()
+    if top_k is not None and top_k < len(logits):
+        kept = logits.topk(top_k).indices
+        logits = torch.full_like(logits, -torch.inf).index_copy(0, kept, logits[kept])
+    return ((logits - logits.max()) / temperature).softmax(-1)
+
+
+def draw(probs: Float[Tensor, "d_vocab"], dart: float) -> int:
+    """The token on whose piece of the line from 0 to 1 the ``dart`` lands, the most likely tokens lying first."""
+    lengths, ids = probs.sort(descending=True, stable=True)
+    place = int((lengths.cumsum(0) <= dart).sum())
+    return int(ids[min(place, int((lengths > 0).sum()) - 1)])
+
+
+def sample(model: TransformerBridge, text: str, tokens: int = 20, temperature: float = 1.0, top_k: int | None = None, seed: int = 0) -> str:
+    """A continuation of ``text`` by at most ``tokens`` tokens; it stops where the model ends the document.
+
+    The same seed gives the same text; temperature 0 takes the most likely token each time. Only the last tokens that fit
+    the model's context count. Raises ValueError for a setting that makes no sense and where there is nothing to continue.
+    """
+    darts, ids = Random(seed), tokenize(model, text)
+    start = len(ids)
+    for _ in range(tokens):
+        token = draw(adjust(last_logits(model, ids), temperature, top_k), darts.random())
+        if token == model.tokenizer.eos_token_id:
+            break
+        ids = torch.cat([ids, torch.tensor([token])])
+    return model.tokenizer.decode(ids[start:].tolist(), clean_up_tokenization_spaces=False)

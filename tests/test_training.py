@@ -1,0 +1,153 @@
+"""Training is a function of its settings: run twice, or broken off and taken up again, it ends in the same weights."""
+
+import json
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from random import Random
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from helpers.course_lm import train as training
+from helpers.course_lm.tokenizer import train_tokenizer
+from helpers.course_lm.train import Settings, pack, schedule, train
+
+TINY = Settings(tokens=8 * 96 * 16, layers=1, width=48, vocab_size=1536, batch=8, warmup=4)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def small_corpus() -> None:
+    """A tokenizer and rows from a few documents only."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, "train_tokenizer", partial(train_tokenizer, n_documents=1500))
+        patch.setattr(training, "CHUNK", 500)
+        yield
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory, small_corpus: None) -> Path:
+    """The folder of a run that went through without a break."""
+    folder = tmp_path_factory.mktemp("finished")
+    train(TINY, folder, device="cpu")
+    return folder
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    """Weights and optimiser state at the end of the run in ``folder``."""
+    return load_file(folder / f"checkpoint-{TINY.steps}.safetensors")
+
+
+def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+    """Are all tensors of two checkpoints equal to the last bit?"""
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_training_twice_gives_the_same_weights(finished: Path, tmp_path: Path) -> None:
+    train(TINY, tmp_path, device="cpu")
+    assert same(weights(finished), weights(tmp_path))
+    assert torch.equal(load_file(finished / "rows.safetensors")["rows"], load_file(tmp_path / "rows.safetensors")["rows"])
+    log = json.loads((finished / "log.json").read_text())
+    assert log["step"] == TINY.steps and log["history"][-1]["loss"] < log["history"][0]["loss"]
+
+
+def test_another_seed_gives_other_weights(finished: Path, tmp_path: Path) -> None:
+    train(replace(TINY, seed=1), tmp_path, device="cpu")
+    assert not same(weights(finished), weights(tmp_path))
+
+
+@pytest.mark.parametrize("after", [9, 12])
+def test_an_interrupted_run_ends_in_the_same_weights(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: int) -> None:
+    steps, step = iter(range(after)), training.train_step
+
+    def interrupted(*arguments: object) -> float:
+        if next(steps, None) is None:
+            raise KeyboardInterrupt
+        return step(*arguments)
+
+    monkeypatch.setattr(training, "train_step", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        train(TINY, tmp_path, device="cpu")
+    saved = json.loads((tmp_path / "log.json").read_text())["step"]
+    assert 0 < saved <= after < TINY.steps
+    taken: list[float] = []
+    monkeypatch.setattr(training, "train_step", lambda *arguments: taken.append(loss := step(*arguments)) or loss)
+    train(TINY, tmp_path, device="cpu")
+    assert len(taken) == TINY.steps - saved  # it went on from the checkpoint
+    assert same(weights(finished), weights(tmp_path))
+
+
+def test_a_finished_run_is_not_trained_again(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = weights(finished)
+    monkeypatch.setattr(training, "train_step", lambda *arguments: pytest.fail("a step too many"))
+    model = train(TINY, finished, device="cpu")
+    assert all(torch.equal(p, before[f"model.{name}"]) for name, p in model.named_parameters())
+
+
+def test_other_settings_need_another_folder(finished: Path) -> None:
+    with pytest.raises(ValueError, match=r"holds a run with other settings; delete it or choose another folder with --out"):
+        train(replace(TINY, seed=1), finished, device="cpu")
+
+
+def test_watching_the_run_changes_nothing(finished: Path, tmp_path: Path) -> None:
+    seen: list[int] = []
+    train(TINY, tmp_path, device="cpu", watch=lambda model, tokenizer: {"probe": float(len(seen)), "n": seen.append(len(seen)) or 0.0})
+    assert same(weights(finished), weights(tmp_path))
+    history = json.loads((tmp_path / "log.json").read_text())["history"]
+    assert [entry["probes"]["probe"] for entry in history] == list(map(float, range(len(seen)))) and len(seen) >= 6
+
+
+def test_checkpoints_are_safetensors_only(finished: Path) -> None:
+    names = {path.name for path in finished.iterdir()}
+    assert {path.suffix for path in finished.iterdir()} <= {".safetensors", ".json", ".jinja"}
+    assert [name for name in names if name.startswith("checkpoint-")] == [f"checkpoint-{TINY.steps}.safetensors"]
+    last = load_file(finished / f"milestone-{TINY.steps}.safetensors")
+    assert {t.dtype for t in last.values()} == {torch.float16}
+    assert all(torch.equal(last[name.removeprefix("model.")], t.half()) for name, t in weights(finished).items() if name.startswith("model."))
+
+
+def documents_of(rows: list[list[int]], bos: int, pad: int) -> list[tuple[int, ...]]:
+    """The documents of packed rows."""
+    found = []
+    for row in rows:
+        pieces: list[list[int]] = []
+        for token in (t for t in row if t != pad):
+            if token == bos:
+                pieces.append([])
+            else:
+                pieces[-1].append(token)
+        found += [tuple(piece) for piece in pieces if piece]
+    return found
+
+
+def test_packing_keeps_every_document_whole() -> None:
+    rng, bos, pad, context = Random(0), 0, 1, 96
+    texts = [[rng.randint(2, 500) for _ in range(rng.randint(1, 95))] for _ in range(2000)]
+    rows = pack(texts, context, bos, pad)
+    assert {len(row) for row in rows} == {context}
+    assert all(row[0] == bos for row in rows)
+    assert sorted(documents_of(rows, bos, pad)) == sorted(map(tuple, texts))
+    assert all(pad not in row[: row.index(pad)] and set(row[row.index(pad) :]) == {pad} for row in rows if pad in row)
+    tokens = sum(len(text) + 1 for text in texts)
+    assert tokens / (len(rows) * context) > 0.9  # little is wasted
+
+
+def test_packing_cuts_what_is_too_long_and_closes_a_row() -> None:
+    assert pack([list(range(2, 12))], 6, 0, 1) == [[0, 2, 3, 4, 5, 6]]
+    assert pack([[2, 3]], 6, 0, 1) == [[0, 2, 3, 0, 1, 1]]  # BOS after the last document, then padding
+    assert pack([], 6, 0, 1) == []
+
+
+def test_rows_hold_the_corpus(finished: Path) -> None:
+    rows = load_file(finished / "rows.safetensors")["rows"]
+    assert rows.shape == (TINY.steps * TINY.batch, TINY.context)
+    assert rows.dtype == torch.int16 and rows.min() >= 0 and rows.max() < TINY.vocab_size
+
+
+def test_the_learning_rate_rises_and_falls() -> None:
+    run = Settings()
+    shares = [schedule(step, run) for step in range(run.steps)]
+    assert shares[: run.warmup] == sorted(shares[: run.warmup]) and max(shares) == pytest.approx(1.0)
+    assert shares[run.warmup :] == sorted(shares[run.warmup :], reverse=True)
+    assert shares[-1] == pytest.approx(0.02, abs=1e-3)
