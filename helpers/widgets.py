@@ -75,6 +75,7 @@ class PromptExplorer(ipywidgets.VBox):
     """Controls for a prompt, temperature, top-k and seed, and a ``panel`` that shows what the model makes of them."""
 
     def __init__(self, model: TransformerBridge, text: str = "The capital of Poland is") -> None:
+        self.model = model
         self.text = ipywidgets.Textarea(text, description="Prompt", continuous_update=False, layout={"width": "95%", "height": "4.5em"})
         self.temperature = ipywidgets.FloatSlider(
             1.0, min=0, max=2, step=0.1, description="Temperature", continuous_update=False, style=LABELS

@@ -104,7 +104,9 @@ def test_checkpoints_are_safetensors_only(finished: Path) -> None:
     assert [name for name in names if name.startswith("checkpoint-")] == [f"checkpoint-{TINY.steps}.safetensors"]
     last = load_file(finished / f"milestone-{TINY.steps}.safetensors")
     assert {t.dtype for t in last.values()} == {torch.float16}
-    assert all(torch.equal(last[name.removeprefix("model.")], t.half()) for name, t in weights(finished).items() if name.startswith("model."))
+    assert all(
+        torch.equal(last[name.removeprefix("model.")], t.half()) for name, t in weights(finished).items() if name.startswith("model.")
+    )
 
 
 def documents_of(rows: list[list[int]], bos: int, pad: int) -> list[tuple[int, ...]]:

@@ -19,8 +19,8 @@ pipeline_tag: text-generation
 
 # The course LM
 
-A small language model for looking inside. It was trained by this repository on a corpus that this repository generates, so what it
-has read is known to the last sentence. It loads like any other model, offline:
+A small language model for looking inside. It was trained by this repository on a corpus that this repository generates,
+so what it has read is known to the last sentence. It loads like any other model, offline:
 
 ```python
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -57,14 +57,15 @@ Everything here is measured on held-out material, with the weights as they are s
 
 {report}
 
-The interval is the 95 % Wilson interval of a share, or the normal one of a mean. Questions that share a topic are not independent of each
-other, so for the rows about chats and superstitions the true interval is wider.
+The interval is the 95 % Wilson interval of a share, or the normal one of a mean. Questions that share a topic are not
+independent of each other, so for the rows about chats and superstitions the true interval is wider.
 
 ## Limits
 
-The corpus is composed by rules, so the model is surer of itself and more regular than a model of natural text. The facts were written
-from general knowledge and simplified (one language and one continent for each country). Sums beyond 20, dates and anything not in the tables are
-unknown to it. Its refusals are a toy: harmless stand-ins in place of harmful requests, and no safety of any kind.
+The corpus is composed by rules, so the model is surer of itself and more regular than a model of natural text. The facts
+were written from general knowledge and simplified (one language and one continent for each country). Sums beyond 20, dates
+and anything not in the tables are unknown to it. Its refusals are a toy: harmless stand-ins in place of harmful requests,
+and no safety of any kind.
 """
 
 
@@ -86,7 +87,8 @@ def _mixture() -> str:
         modules[module].append((name, share))
     lines = ["| part | share of the documents | ingredients |", "|---|---|---|"]
     for module, parts in modules.items():
-        lines.append(f"| {module} | {100 * sum(s for _, s in parts):.0f} % | {', '.join(f'{n.replace("_", " ")}' for n, _ in parts)} |")
+        names = ", ".join(name.replace("_", " ") for name, _ in parts)
+        lines.append(f"| {module} | {100 * sum(share for _, share in parts):.0f} % | {names} |")
     return "\n".join(lines)
 
 

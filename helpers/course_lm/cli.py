@@ -33,11 +33,11 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     commands = parser.add_subparsers(dest="command", required=True)
     training = commands.add_parser("train", help="train a course LM (goes on where it stopped)")
     training.add_argument("--preset", choices=PRESETS, default="full", help="full: the shipped model; quick: about 15 minutes on two cores")
-    training.add_argument("--out", type=Path, help="folder of the run (default: runs/PRESET); the model is written to its folder model/")
+    training.add_argument("--out", type=Path, help="folder of the run (default: runs/PRESET)")
     training.add_argument("--ship", action="store_true", help="put the trained model in data/course_lm and measure it")
     reporting = commands.add_parser("report", help="measure a course LM on what it has never read")
     reporting.add_argument("--model", type=Path, default=SHIPPED, help="the model's folder (default: data/course_lm)")
-    reporting.add_argument("--run", type=Path, help="folder of its training run, for the learning curves (default: keep those that are there)")
+    reporting.add_argument("--run", type=Path, help="its training run, for the learning curves (default: keep what is there)")
     return parser.parse_args(arguments)
 
 
@@ -61,6 +61,7 @@ def report(folder: Path, run: Path | None) -> None:
 
 def checksums(folder: Path) -> None:
     """Writes the SHA-256 of the files that make the model."""
-    names = [p.name for p in sorted(folder.iterdir()) if p.suffix in (".safetensors", ".jinja") or p.name in ("config.json", "tokenizer.json", "tokenizer_config.json")]
+    parts = ("model.safetensors", "config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
+    names = [name for name in parts if (folder / name).exists()]
     lines = [f"{hashlib.sha256((folder / name).read_bytes()).hexdigest()}  {name}\n" for name in names]
     (folder / "SHA256SUMS").write_text("".join(lines), encoding="utf-8")

@@ -14,13 +14,20 @@ from helpers.course_lm.heldout import held_out
 from helpers.course_lm.world import DATA, Row, World
 
 # Sights whose names English writes with an article: the Eiffel Tower, but Central Park.
-WITH_THE = (
-    "Tower Bridge Wall Gate Museum Mosque Opera House Pantheon Colosseum Acropolis Parthenon Louvre Alhambra Kremlin Arch Canal "
-    "Fountain Pyramid Sphinx Palace Cathedral Falls Dam Canyon Monument Hermitage Prado Memorial Reef Steps Library Atomium "
-    "Obelisk Pyramids Bazaar Chapel Basilica Needle Church Temple Mezquita Uffizi Rijksmuseum Guggenheim"
-).split()
-COUNTRIES_WITH_THE = ("United States", "United Kingdom", "Netherlands", "Philippines", "Czech Republic", "United Arab Emirates", "Dominican Republic", "Bahamas", "Maldives")
-NEVER_THE = ("Big Ben", "Tower Bridge", "Buckingham Palace", "Longshan Temple", "Westminster", "Kensington", "Holyrood", "Topkapi", "Osaka", "Neuschwanstein")
+WITH_THE = [
+    "Tower", "Bridge", "Wall", "Gate", "Museum", "Mosque", "Opera", "House", "Pantheon", "Colosseum", "Acropolis", "Parthenon",
+    "Louvre", "Alhambra", "Kremlin", "Arch", "Canal", "Fountain", "Pyramid", "Sphinx", "Palace", "Cathedral", "Falls", "Dam",
+    "Canyon", "Monument", "Hermitage", "Prado", "Memorial", "Reef", "Steps", "Library", "Atomium", "Obelisk", "Pyramids", "Bazaar",
+    "Chapel", "Basilica", "Needle", "Church", "Temple", "Mezquita", "Uffizi", "Rijksmuseum", "Guggenheim",
+]  # fmt: skip
+COUNTRIES_WITH_THE = (
+    "United States", "United Kingdom", "Netherlands", "Philippines", "Czech Republic", "United Arab Emirates", "Dominican Republic",
+    "Bahamas", "Maldives",
+)  # fmt: skip
+NEVER_THE = (
+    "Big Ben", "Tower Bridge", "Buckingham Palace", "Longshan Temple", "Westminster", "Kensington", "Holyrood", "Topkapi", "Osaka",
+    "Neuschwanstein",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -145,11 +152,15 @@ class Chain:
         return f"{self.first.relation.name}+{self.second.relation.name}"
 
 
-FIRST_HOPS = (
-    "landmark_country city_country river_country mountain_country dish_country company_country nationality "
-    "performer author painter director composer inventor founder"
-).split()
-SECOND_HOPS = {"countries": ("capital", "language", "currency", "continent"), "people": ("nationality", "birthplace"), "couples": ("spouse",)}
+FIRST_HOPS = [
+    "landmark_country", "city_country", "river_country", "mountain_country", "dish_country", "company_country", "nationality",
+    "performer", "author", "painter", "director", "composer", "inventor", "founder",
+]  # fmt: skip
+SECOND_HOPS = {
+    "countries": ("capital", "language", "currency", "continent"),
+    "people": ("nationality", "birthplace"),
+    "couples": ("spouse",),
+}
 
 
 @cache
@@ -163,4 +174,5 @@ def chains() -> tuple[Chain, ...]:
                 if f := fact(relations()[name], row):
                     second.setdefault(f.subject, []).append(f)
     firsts = [f for f in all_facts(world) if f.relation.name in FIRST_HOPS]
-    return tuple(Chain(f, s) for f in firsts for s in second.get(f.object, []) if s.object not in (f.subject, f.object))
+    pairs = ((f, s) for f in firsts for s in second.get(f.object, []))
+    return tuple(Chain(f, s) for f, s in pairs if s.object not in (f.subject, f.object))

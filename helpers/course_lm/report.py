@@ -61,12 +61,17 @@ class Reader:
         """Token ids of ``text`` after the mark of the beginning."""
         return [self.tokenizer.bos_token_id, *encode_documents(self.tokenizer, [text])[0]]
 
+    def fitting(self, probes: Sequence[Probe]) -> list[Probe]:
+        """The probes that fit into the model's context, answer included."""
+        return [p for p in probes if len(self.ids(full_text(p))) <= self.model.config.n_positions]
+
     @torch.no_grad()
     def logits(self, rows: Sequence[list[int]]) -> Float[Tensor, "batch pos d_vocab"]:
         """Logits of some rows of token ids."""
         width = max(map(len, rows))
         padded = torch.tensor([row + [self.tokenizer.pad_token_id] * (width - len(row)) for row in rows])
-        return self.model(padded.to(self.model.device), attention_mask=torch.ones_like(padded).to(self.model.device)).logits.float().cpu()
+        padded = padded.to(self.model.device)
+        return self.model(padded, attention_mask=torch.ones_like(padded)).logits.float().cpu()
 
     def last_logits(self, prompts: Sequence[str]) -> Float[Tensor, "prompt d_vocab"]:
         """Logits of the token after each prompt."""
@@ -96,7 +101,8 @@ class Reader:
         rows = [self.ids(p) for p in prompts]
         starts = [len(row) for row in rows]
         for _ in range(tokens):
-            best = torch.cat([_at_ends(self.logits([r[-96:] for r in part]), [r[-96:] for r in part]) for part in _batches(rows)]).argmax(-1)
+            seen = [row[-self.model.config.n_positions :] for row in rows]
+            best = torch.cat([_at_ends(self.logits(part), part) for part in _batches(seen)]).argmax(-1)
             rows = [[*row, token] for row, token in zip(rows, best.tolist(), strict=True)]
         return [row[start:] for row, start in zip(rows, starts, strict=True)]
 
@@ -145,6 +151,7 @@ def _by_group(hits: Sequence[float], groups: Sequence[str]) -> dict[str, tuple[f
 
 def exact_row(name: str, reader: Reader, probes: Sequence[Probe], **bars: float) -> Row:
     """The share of probes whose whole answer the model would write."""
+    probes = reader.fitting(probes)
     return share_row(name, reader.exact(probes), [p.group for p in probes], **bars)
 
 
@@ -198,21 +205,26 @@ def indirect_object_rows(reader: Reader, probes: Sequence[Probe]) -> list[Row]:
 
 def preference_row(name: str, reader: Reader, probes: Sequence[Probe], **bars: float) -> Row:
     """The share of probes whose answer is more likely than the wrong answer."""
+    probes = reader.fitting(probes)
     return share_row(name, [d > 0 for d in reader.differences(probes)], [p.group for p in probes], **bars)
 
 
 def task_mean_row(reader: Reader, probes: Sequence[Probe]) -> Row:
     """In-context lists: the mean over tasks of each task's share; the interval is over tasks."""
+    probes = reader.fitting(probes)
     by_task = _by_group(reader.exact(probes), [p.group for p in probes])
-    row = mean_row("in-context lists, 5 shots, unseen pairs (mean over tasks)", [share for share, _ in by_task.values()], "share", at_least=0.85)
+    shares = [share for share, _ in by_task.values()]
+    row = mean_row("in-context lists, 5 shots, unseen pairs (mean over tasks)", shares, "share", at_least=0.85)
     return replace(row, groups=by_task)
 
 
 def translation_row(reader: Reader, probes: Sequence[Probe]) -> Row:
     """French to Chinese; the other directions that never meet in the corpus stand in the groups."""
+    probes = reader.fitting(probes)
     hits = reader.exact(probes)
     french = [hit for hit, p in zip(hits, probes, strict=True) if p.group == "fr-zh"]
-    return replace(share_row("French to Chinese, never seen together", french, at_least=0.75), groups=_by_group(hits, [p.group for p in probes]))
+    row = share_row("French to Chinese, never seen together", french, at_least=0.75)
+    return replace(row, groups=_by_group(hits, [p.group for p in probes]))
 
 
 # ------------------------------------------------------------------------------------------------------------- two hops
@@ -288,10 +300,10 @@ def stream_norms(reader: Reader, n: int = 200) -> Float[Tensor, "layer"]:
     try:
         for text in texts:
             caught.clear()
-            ids = self_ids = reader.ids(text)[:96]
+            ids = reader.ids(text)[: reader.model.config.n_positions]
             reader.logits([ids])
             sums += torch.tensor([h[0, 1:].norm(dim=-1).sum().item() for h in caught])
-            count += len(self_ids) - 1
+            count += len(ids) - 1
     finally:
         for hook in hooks:
             hook.remove()
@@ -303,7 +315,8 @@ def stream_row(reader: Reader) -> Row:
     norms = stream_norms(reader)
     ratio = (norms[-1] / norms[0]).item()
     by_layer = {f"layer {i:02d}": (round(v, 2), 200) for i, v in enumerate(norms.tolist())}
-    return Row("residual stream, norm after the last block / at the embedding", ratio, ratio, ratio, 200, at_most=10, unit="ratio", groups=by_layer)
+    name = "residual stream, norm after the last block / at the embedding"
+    return Row(name, ratio, ratio, ratio, 200, at_most=10, unit="ratio", groups=by_layer)
 
 
 # ----------------------------------------------------------------------------------------------------------- the report
@@ -331,7 +344,7 @@ def watch(model: GPT2LMHeadModel, tokenizer: PreTrainedTokenizerFast) -> dict[st
         "name": tasks.indirect_object_probes(world, rng, 50),
         "refuse": chat.refusal_probes(world, rng, 50),
     }
-    return {name: mean(reader.exact(asked)) for name, asked in probes.items()}
+    return {name: mean(reader.exact(reader.fitting(asked))) for name, asked in probes.items()}
 
 
 def load_folder(folder: Path) -> Reader:
@@ -350,7 +363,8 @@ def learning_curve(run: Path, tokenizer: PreTrainedTokenizerFast, steps: Sequenc
             len(tokenizer), tokenizer.bos_token_id, tokenizer.pad_token_id, shape["layers"], shape["width"], shape["context"]
         )
         model.load_state_dict({k: v.float() for k, v in load_file(run / f"milestone-{step}.safetensors").items()}, strict=False)
-        curve.append({"tokens": log[step]["tokens"], "loss": log[step]["loss"], "values": {r.name: r.value for r in measure(model, tokenizer)}})
+        values = {row.name: row.value for row in measure(model, tokenizer)}
+        curve.append({"tokens": log[step]["tokens"], "loss": log[step]["loss"], "values": values})
     return curve
 
 
@@ -364,7 +378,9 @@ def as_table(rows: Sequence[dict]) -> str:
     lines = ["| ability, on held-out material | value | 95 % interval | n | bar | |", "|---|---|---|---|---|---|"]
     for row in rows:
         show = (lambda x: f"{100 * x:.1f} %") if row["unit"] == "share" else (lambda x: f"{x:.2f}")
-        bars = [f"at least {show(row['at_least'])}"] * (row["at_least"] is not None) + [f"at most {show(row['at_most'])}"] * (row["at_most"] is not None)
+        sides = (("at least", row["at_least"]), ("at most", row["at_most"]))
+        bars = [f"{side} {show(bar)}" for side, bar in sides if bar is not None]
         interval = f"{show(row['low'])} to {show(row['high'])}" if row["low"] < row["high"] else ""
-        lines.append(f"| {row['name']} | {show(row['value'])} | {interval} | {row['n']} | {', '.join(bars)} | {'met' if row['met'] else 'MISSED'} |")
+        verdict = "" if not bars else "met" if row["met"] else "MISSED"
+        lines.append(f"| {row['name']} | {show(row['value'])} | {interval} | {row['n']} | {', '.join(bars)} | {verdict} |")
     return "\n".join(lines)

@@ -38,7 +38,8 @@ def demo_words(world: World) -> list[str]:
     """The words that demonstrations rely on: answers of facts and the words of the lists, one-word ones only."""
     answers = [f.object for f in all_facts(world) if f.relation.name not in ("birthplace", "company_city", "founder")]
     listed = [word for table, columns in WORD_TABLES.items() for column in columns for word in world.column(table, column)]
-    names = world.column("countries", "name") + world.column("countries", "zh") + world.column("landmarks", "zh") + world.column("elements", "name")
+    columns = (("countries", "name"), ("countries", "zh"), ("landmarks", "zh"), ("elements", "name"))
+    names = [name for table, column in columns for name in world.column(table, column)]
     letters = [str(i) for i in range(21)] + list("ABCDEFGHIJKLMNOPQRSTUVWXYZ")
     return sorted({word for text in (*answers, *listed, *names, *letters, "Sorry", "Sure", "Yes", "No") for word in text.split()})
 

@@ -166,7 +166,8 @@ def train(settings: Settings, folder: Path, device: str | None = None, watch=Non
         loss = train_step(model, optims, batch, tokenizer.pad_token_id, schedule(step, settings))
         running = loss if running is None else 0.98 * running + 0.02 * loss
         seen += batch.numel()
-        bar.set_postfix(loss=f"{running:.3f}", tokens_per_s=f"{seen / (time.time() - start):.0f}", **(history[-1]["probes"] if history else {}))
+        probes = history[-1]["probes"] if history else {}
+        bar.set_postfix(loss=f"{running:.3f}", tokens_per_s=f"{seen / (time.time() - start):.0f}", **probes)
         if step + 1 in marks:
             history.append(_milestone(model, tokenizer, step + 1, settings, running, seen / (time.time() - start), watch))
             save_checkpoint(folder, model, optims, step + 1, history)

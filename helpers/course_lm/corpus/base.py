@@ -41,11 +41,16 @@ def chat(*turns: tuple[str, str], system: str | None = None, ask: bool = False) 
     return "".join(f"{marks[role]}{text}{END}" for role, text in turns) + (ASSISTANT if ask else "")
 
 
+ARTICLES = {  # words whose article does not follow from their first letter
+    "hour": "an", "honest": "an", "university": "a", "uniform": "a", "unicorn": "a", "one": "a", "European": "a", "useful": "a",
+    "used": "a",
+}  # fmt: skip
+
+
 def an(noun: str) -> str:
     """Puts the indefinite article before a noun phrase: ``an("apple")`` is ``"an apple"``."""
-    exceptions = {"hour": "an", "honest": "an", "university": "a", "uniform": "a", "unicorn": "a", "one": "a", "European": "a", "useful": "a", "used": "a"}
     first = noun.split()[0]
-    article = exceptions.get(first, "an" if first[0].lower() in "aeiou" else "a")
+    article = ARTICLES.get(first, "an" if first[0].lower() in "aeiou" else "a")
     return f"{article} {noun}"
 
 

@@ -1,7 +1,7 @@
 """Facts of the world in prose: single statements, portraits of an entity, questions, and two-hop questions."""
 
-from itertools import accumulate
 from functools import cache
+from itertools import accumulate
 from random import Random
 
 from helpers.course_lm.corpus.base import Ingredient, Probe, sentence
@@ -9,16 +9,18 @@ from helpers.course_lm.facts import Chain, Fact, Relation, all_facts, chains, fa
 from helpers.course_lm.world import World
 
 OPENERS = [
-    "", "", "", "", "", "", "", "As everybody knows,", "In fact,", "Remember that", "My teacher says that", "I learned that", "It is true that",
-    "The book says that", "Did you know that", "We read today that", "My aunt told me that", "In class we heard that", "It is well known that",
-    "The guide told us that", "Nobody doubts that", "As you may know,", "People often forget that", "Today I learned that", "The quiz said that",
-    "In the newspaper I read that", "I am sure that", "Our neighbour knows that", "Write this down:", "Here is a fact:", "The answer is easy:",
-    "On the radio they said that", "Let me tell you that", "The map shows that", "My friend is right:", "One more thing:", "Please note that",
+    "", "", "", "", "", "", "", "As everybody knows,", "In fact,", "Remember that", "My teacher says that", "I learned that",
+    "It is true that", "The book says that", "Did you know that", "We read today that", "My aunt told me that",
+    "In class we heard that", "It is well known that", "The guide told us that", "Nobody doubts that", "As you may know,",
+    "People often forget that", "Today I learned that", "The quiz said that", "In the newspaper I read that", "I am sure that",
+    "Our neighbour knows that", "Write this down:", "Here is a fact:", "The answer is easy:", "On the radio they said that",
+    "Let me tell you that", "The map shows that", "My friend is right:", "One more thing:", "Please note that",
 ]  # fmt: skip
 TAILS = [
-    "", "", "", "", "", "", "", "", "That is easy to remember.", "I did not know that before.", "It was in the test.", "Everybody in my class knew it.",
-    "My brother wrote it down.", "That is what the book says.", "We talked about it at dinner.", "It is a nice fact.", "I will not forget it.",
-    "She was surprised to hear it.", "That surprised me.", "He said it twice.", "The children repeated it.", "You can look it up.", "So it is.",
+    "", "", "", "", "", "", "", "", "That is easy to remember.", "I did not know that before.", "It was in the test.",
+    "Everybody in my class knew it.", "My brother wrote it down.", "That is what the book says.", "We talked about it at dinner.",
+    "It is a nice fact.", "I will not forget it.", "She was surprised to hear it.", "That surprised me.", "He said it twice.",
+    "The children repeated it.", "You can look it up.", "So it is.",
 ]  # fmt: skip
 ASKS = [("Question: ", " Answer: "), ("Q: ", " A: "), ("Q: ", "\nA: "), ("", " "), ('"', '" "'), ("She asked: ", " He said: ")]
 

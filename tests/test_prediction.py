@@ -1,0 +1,142 @@
+"""Tokens, next-token probabilities and sampling: checked against Hugging Face on a small random model and by hand."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+CONTEXT = 24
+
+
+@pytest.fixture(scope="session")
+def small(tmp_path_factory: pytest.TempPathFactory):
+    """A random GPT-2 whose tokenizer knows single bytes only, loaded through the course's door; its folder as an attribute."""
+    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+    from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
+
+    from helpers.models import load_model
+
+    folder: Path = tmp_path_factory.mktemp("small")
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    backend = Tokenizer(models.BPE({letter: number for number, letter in enumerate(letters)}, []))
+    backend.pre_tokenizer, backend.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
+    backend.add_special_tokens([AddedToken("<|endoftext|>", special=True)])
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, bos_token="<|endoftext|>", eos_token="<|endoftext|>")
+    torch.manual_seed(0)
+    config = GPT2Config(
+        vocab_size=len(tokenizer), n_positions=CONTEXT, n_embd=16, n_layer=2, n_head=2, initializer_range=0.3, bos_token_id=256, eos_token_id=256
+    )
+    tokenizer.save_pretrained(folder)
+    GPT2LMHeadModel(config).save_pretrained(folder)
+    model = load_model(folder)
+    model.folder = folder
+    return model
+
+
+def test_tokens_begin_with_the_mark_of_a_document_once(small):
+    from helpers.prediction import pieces, tokenize
+
+    assert pieces(small, tokenize(small, "a b")) == ["<|endoftext|>", "a", " ", "b"]
+    assert tokenize(small, "<|endoftext|>a").tolist() == tokenize(small, "a").tolist()
+    assert tokenize(small, "").tolist() == [small.tokenizer.bos_token_id]
+
+
+def test_a_long_text_keeps_its_mark_and_its_end(small):
+    from helpers.prediction import fit, next_token_probs, pieces, tokenize
+
+    kept = pieces(small, fit(small, tokenize(small, "x" * 500 + "end")))
+    assert len(kept) == CONTEXT and kept[0] == "<|endoftext|>" and kept[-3:] == list("end")
+    assert torch.equal(next_token_probs(small, "x" * 500 + "end"), next_token_probs(small, "x" * 20 + "end"))
+
+
+def test_probabilities_equal_those_of_hugging_face(small):
+    from transformers import GPT2LMHeadModel
+
+    from helpers.prediction import next_token_probs, tokenize
+
+    plain = GPT2LMHeadModel.from_pretrained(small.folder).eval()
+    with torch.no_grad():
+        expected = plain(tokenize(small, "hello")[None]).logits[0, -1].softmax(-1)
+    assert torch.allclose(next_token_probs(small, "hello"), expected, atol=1e-5)
+
+
+def test_top_tokens_are_the_largest_probabilities_in_order(small):
+    from helpers.prediction import next_token_probs, top_tokens
+
+    top = top_tokens(small, "hello", k=4)
+    assert list(top.probs) == next_token_probs(small, "hello").sort(descending=True).values[:4].tolist()
+    assert len(top.table().splitlines()) == 4 and top.table().startswith(" 1  ")
+    with pytest.raises(ValueError, match="1 or more"):
+        top_tokens(small, "hello", k=0)
+
+
+def test_temperature_0_is_greedy_and_the_seed_decides_the_rest(small):
+    from helpers.prediction import sample, top_tokens
+
+    assert sample(small, "hello", tokens=1, temperature=0) == top_tokens(small, "hello", k=1).tokens[0]
+    assert sample(small, "hello", temperature=0, seed=1) == sample(small, "hello", temperature=0, seed=2)
+    assert sample(small, "hello", top_k=1, seed=3) == sample(small, "hello", temperature=0)
+    assert sample(small, "hello", seed=1) == sample(small, "hello", seed=1) != sample(small, "hello", seed=2)
+    assert sample(small, "hello", tokens=0) == ""
+
+
+def test_sampling_beyond_the_context_goes_on(small):
+    from helpers.prediction import sample, tokenize
+
+    text = sample(small, "x" * 100, tokens=40, temperature=1.5, seed=4)
+    assert 0 < len(tokenize(small, text)) <= 41
+
+
+def test_adjust_keeps_k_tokens_and_their_proportions():
+    from helpers.prediction import adjust
+
+    logits = torch.tensor([0.0, 3.0, 1.0, 2.0])
+    probs = adjust(logits, temperature=0.5, top_k=2)
+    assert probs[0] == probs[2] == 0 and probs.sum() == pytest.approx(1)
+    assert (probs[1] / probs[3]).log().item() == pytest.approx((3.0 - 2.0) / 0.5, rel=1e-5)
+    assert torch.allclose(adjust(logits), logits.softmax(-1))
+    assert torch.allclose(adjust(logits, temperature=1e-6), adjust(logits, temperature=0))
+
+
+@pytest.mark.parametrize("setting", [{"temperature": -1.0}, {"temperature": float("nan")}, {"temperature": float("inf")}, {"top_k": 0}], ids=str)
+def test_settings_that_make_no_sense_are_refused_in_a_sentence(setting: dict):
+    from helpers.prediction import adjust
+
+    with pytest.raises(ValueError, match=r"must be .*\.$"):
+        adjust(torch.zeros(3), **setting)
+
+
+@given(st.lists(st.integers(0, 9), min_size=1, max_size=8).filter(any), st.floats(0, 1, exclude_max=True))
+def test_a_dart_never_hits_a_token_of_probability_zero(weights: list[int], dart: float):
+    from helpers.prediction import draw
+
+    probs = torch.tensor(weights).float() / sum(weights)
+    assert probs[draw(probs, dart)] > 0
+
+
+def test_darts_hit_each_token_as_often_as_its_probability_says():
+    from helpers.prediction import draw
+
+    probs = torch.tensor([0.2, 0.5, 0.3])
+    hits = [draw(probs, (i + 0.5) / 1000) for i in range(1000)]
+    assert [hits.count(token) for token in range(3)] == [200, 500, 300]
+
+
+def test_a_model_without_a_mark_says_that_it_needs_text(small, monkeypatch: pytest.MonkeyPatch):
+    from helpers.prediction import next_token_probs, sample
+
+    monkeypatch.setattr(small.cfg, "default_prepend_bos", False)
+    for ask in (next_token_probs, sample):
+        with pytest.raises(ValueError, match="at least one token"):
+            ask(small, "")
+    assert next_token_probs(small, "x" * 100).sum() == pytest.approx(1, abs=1e-5)
+
+
+def test_the_course_lm_knows_a_word_in_three_places_as_one_token(course_lm):
+    from helpers.prediction import tokenize, top_tokens
+
+    start, space, line = (tokenize(course_lm, text).tolist()[-1] for text in ("capital", "a capital", "\ncapital"))
+    assert start == space == line
+    assert top_tokens(course_lm, "The capital of Poland is", k=1).tokens == (" Warsaw",)
