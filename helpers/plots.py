@@ -64,7 +64,7 @@ def report_card(report: Mapping[str, Any]) -> Figure:
     fig, axes = canvas(8, 0.26 * sum(heights) + 0.4, rows=len(parts), squeeze=False, height_ratios=heights)
     for ax, rows in zip(axes[:, 0], parts, strict=True):
         _rows(ax, rows, scale=100 if rows is shares else 1)
-    axes[0, 0].set_title("● measured, with 95 % interval     | bar, drawn on the side where it must not be crossed", fontsize=9, loc="left")
+    fig.suptitle("dot: measured, with its 95 % interval     upright mark: the bar, set before measuring", fontsize=9)
     if shares:
         axes[0, 0].set(xlim=(0, 104), xlabel="held-out questions answered as they should be, in %")
     if others:

@@ -26,7 +26,14 @@ def small(tmp_path_factory: pytest.TempPathFactory):
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, bos_token="<|endoftext|>", eos_token="<|endoftext|>")
     torch.manual_seed(0)
     config = GPT2Config(
-        vocab_size=len(tokenizer), n_positions=CONTEXT, n_embd=16, n_layer=2, n_head=2, initializer_range=0.3, bos_token_id=256, eos_token_id=256
+        vocab_size=len(tokenizer),
+        n_positions=CONTEXT,
+        n_embd=16,
+        n_layer=2,
+        n_head=2,
+        initializer_range=0.3,
+        bos_token_id=256,
+        eos_token_id=256,
     )
     tokenizer.save_pretrained(folder)
     GPT2LMHeadModel(config).save_pretrained(folder)
@@ -100,7 +107,9 @@ def test_adjust_keeps_k_tokens_and_their_proportions():
     assert torch.allclose(adjust(logits, temperature=1e-6), adjust(logits, temperature=0))
 
 
-@pytest.mark.parametrize("setting", [{"temperature": -1.0}, {"temperature": float("nan")}, {"temperature": float("inf")}, {"top_k": 0}], ids=str)
+@pytest.mark.parametrize(
+    "setting", [{"temperature": -1.0}, {"temperature": float("nan")}, {"temperature": float("inf")}, {"top_k": 0}], ids=str
+)
 def test_settings_that_make_no_sense_are_refused_in_a_sentence(setting: dict):
     from helpers.prediction import adjust
 

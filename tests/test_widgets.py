@@ -91,8 +91,28 @@ def test_readable_takes_the_words_out_of_html():
 
 REPORT = {
     "rows": [
-        {"name": "good", "value": 0.98, "low": 0.97, "high": 0.99, "n": 10, "at_least": 0.9, "at_most": None, "unit": "share", "groups": {}},
-        {"name": "costs $1 or $2", "value": 0.5, "low": 0.4, "high": 0.6, "n": 10, "at_least": 0.9, "at_most": None, "unit": "share", "groups": {}},
+        {
+            "name": "good",
+            "value": 0.98,
+            "low": 0.97,
+            "high": 0.99,
+            "n": 10,
+            "at_least": 0.9,
+            "at_most": None,
+            "unit": "share",
+            "groups": {},
+        },
+        {
+            "name": "costs $1 or $2",
+            "value": 0.5,
+            "low": 0.4,
+            "high": 0.6,
+            "n": 10,
+            "at_least": 0.9,
+            "at_most": None,
+            "unit": "share",
+            "groups": {},
+        },
         {"name": "free", "value": 3.0, "low": 2.0, "high": 4.0, "n": 10, "at_least": None, "at_most": None, "unit": "logits", "groups": {}},
     ],
     "checkpoints": [{"tokens": 2_000_000, "values": {"good": 0.9}}, {"tokens": 1_000_000, "values": {"good": 0.2, "free": 1.0}}],
