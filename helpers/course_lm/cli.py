@@ -3,6 +3,7 @@
 import argparse
 import hashlib
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 from helpers.course_lm.card import model_card
@@ -45,6 +46,7 @@ def report(folder: Path, run: Path | None) -> None:
     """Measures the model of ``folder`` and writes report.json, the model card and the checksums beside it."""
     reader = load_folder(folder)
     rows = measure(reader.model, reader.tokenizer)
+    print(as_table([{**asdict(row), "met": row.met} for row in rows]), flush=True)
     path = folder / "report.json"
     old = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     curves, log = old.get("checkpoints", []), old.get("model", {}).get("training", [])
@@ -56,7 +58,6 @@ def report(folder: Path, run: Path | None) -> None:
     path.write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
     (folder / "README.md").write_text(model_card(card, reader.model.config), encoding="utf-8")
     checksums(folder)
-    print(as_table(card["rows"]))
 
 
 def checksums(folder: Path) -> None:

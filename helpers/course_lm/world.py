@@ -37,7 +37,7 @@ class World:
         paths = sorted(folder.glob("*.csv"))
         if not paths:
             raise FileNotFoundError(f"There are no tables in {folder}: is the repository complete?")
-        return World({path.stem: list(csv.DictReader(path.open(encoding="utf-8", newline=""))) for path in paths})
+        return World({path.stem: _read(path) for path in paths})
 
     def rows(self, table: str) -> list[Row]:
         """All rows of ``table``, the most famous first."""
@@ -55,6 +55,11 @@ class World:
 
     def _weights(self, table: str) -> list[float]:
         return _cumulative(len(self.rows(table)))
+
+
+def _read(path: Path) -> list[Row]:
+    with path.open(encoding="utf-8", newline="") as lines:
+        return list(csv.DictReader(lines))
 
 
 @cache

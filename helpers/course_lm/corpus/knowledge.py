@@ -132,15 +132,27 @@ def two_hop(world: World, rng: Random) -> str | None:
     return opened(f"{prompt} {second.answer}.", rng)
 
 
+# Ways of telling that other ingredients use too, in lists of descriptions or chats, so that they are held out for nobody.
+TOLD_ELSEWHERE = {
+    "The capital of {s} is {o}.", "{s}'s capital is {o}.", "{s} is a city in {o}.", "{s} is a country in {o}.",
+    "The continent of {s} is {o}.", "The main language of {s} is {o}.", "The language of {s} is {o}.",
+    "The currency of {s} is the {o}.", "{s} is a song by {o}.", "The performer of {s} is {o}.", "{s} is a book by {o}.",
+    "The author of {s} is {o}.", "{s} is a film by {o}.", "The director of {s} is {o}.", "{s} is a work by {o}.",
+    "The composer of {s} is {o}.", "{s} is a painting by {o}.", "The painter of {s} is {o}.", "The {s} is a river in {o}.",
+    "{s} is a mountain in {o}.", "A young {s} is called a {o}.", "The young of a {s} is a {o}.",
+}  # fmt: skip
+
+
 def fact_probes(world: World, rng: Random, n: int) -> list[Probe]:
-    """Facts in a paraphrase that is held out for their subject, drawn evenly over all facts."""
-    asked = [(f, t) for f in all_facts(world) for t in f.relation.forward if f.held_out(t) and t.endswith("{o}.")]
+    """Facts in a paraphrase that is held out for their subject, drawn evenly; none whose subject contains its answer."""
+    facts = [f for f in all_facts(world) if f.object not in f.subject]
+    asked = [(f, t) for f in facts for t in f.relation.forward if f.held_out(t) and t.endswith("{o}.") and t not in TOLD_ELSEWHERE]
     return [f.probe(t) for f, t in rng.sample(asked, min(n, len(asked)))]
 
 
 def chain_probes(world: World, rng: Random, n: int, heldout: bool) -> list[tuple[Chain, Probe]]:
     """Two-hop questions in both forms, from trained or from held-out first entities."""
-    found = [c for c in chains() if c.held_out == heldout]
+    found = [c for c in chains() if c.held_out == heldout and c.second.object not in c.first.subject]
     drawn = rng.sample(found, min(n, len(found)))
     return [(c, Probe(c.prompt(form), c.second.answer, group=c.name)) for c in drawn for form in (0, 1)]
 
