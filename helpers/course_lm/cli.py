@@ -52,7 +52,8 @@ def report(folder: Path, run: Path | None) -> None:
     curves, log = old.get("checkpoints", []), old.get("model", {}).get("training", [])
     if run:
         log = json.loads((run / "log.json").read_text())["history"]
-        curves = learning_curve(run, reader.tokenizer, [entry["step"] for entry in log if entry["step"] < log[-1]["step"]][2:6])
+        every_other = [entry["step"] for entry in log[1:-1:2]]
+        curves = learning_curve(run, reader.tokenizer, every_other)
     about = {"parameters": reader.model.num_parameters(), "training": log}
     card = as_json(rows, curves, about)
     path.write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
