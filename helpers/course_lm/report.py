@@ -132,7 +132,9 @@ def _batches(items: Sequence) -> list[Sequence]:
 
 
 def wilson(successes: int, n: int) -> tuple[float, float]:
-    """The 95 % interval of a share (Wilson 1927)."""
+    """The 95 % interval of a share (Wilson 1927); without any case it is the whole range."""
+    if n == 0:
+        return 0.0, 1.0
     z, p = 1.96, successes / n
     centre, half = p + z * z / (2 * n), z * sqrt(p * (1 - p) / n + z * z / (4 * n * n))
     return (centre - half) / (1 + z * z / n), (centre + half) / (1 + z * z / n)
@@ -141,7 +143,7 @@ def wilson(successes: int, n: int) -> tuple[float, float]:
 def share_row(name: str, hits: Sequence[bool], groups: Sequence[str] = (), **bars: float) -> Row:
     """A row for a share, with the shares of its groups."""
     low, high = wilson(sum(hits), len(hits))
-    return Row(name, mean(hits), low, high, len(hits), groups=_by_group(hits, groups), **bars)
+    return Row(name, mean(hits or [0]), low, high, len(hits), groups=_by_group(hits, groups), **bars)
 
 
 def mean_row(name: str, values: Sequence[float], unit: str, **bars: float) -> Row:
