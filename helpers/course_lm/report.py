@@ -137,7 +137,8 @@ def wilson(successes: int, n: int) -> tuple[float, float]:
         return 0.0, 1.0
     z, p = 1.96, successes / n
     centre, half = p + z * z / (2 * n), z * sqrt(p * (1 - p) / n + z * z / (4 * n * n))
-    return (centre - half) / (1 + z * z / n), (centre + half) / (1 + z * z / n)
+    low, high = (centre - half) / (1 + z * z / n), (centre + half) / (1 + z * z / n)
+    return max(0.0, min(low, p)), min(1.0, max(high, p))  # rounding never puts the share outside its interval
 
 
 def share_row(name: str, hits: Sequence[bool], groups: Sequence[str] = (), **bars: float) -> Row:
