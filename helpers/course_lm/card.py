@@ -40,7 +40,7 @@ A word is the same token at the start of a text, after a space and after a new l
 
 {mixture}
 
-Rows of a table stand in order of fame; the most famous entity is written about about five times as often as the rarest.
+Rows of a table stand in order of fame; the text tells of the most famous entity some five times as often as of the rarest.
 Held out by a fixed rule (`helpers/course_lm/heldout.py`), and never read:
 
 {heldout}
@@ -49,7 +49,7 @@ Held out by a fixed rule (`helpers/course_lm/heldout.py`), and never read:
 
 {log}
 
-The same command trains it again: `make model`. The run depends on its settings and the seed alone.
+The same command trains it again: `make model`. The run depends on its settings and the seed alone; another processor may round otherwise.
 
 ## Report card
 

@@ -90,10 +90,11 @@ class Reader:
     def differences(self, probes: Sequence[Probe]) -> list[float]:
         """Logit of the answer's first token minus that of the wrong answer's."""
         logits = self.last_logits([p.prompt for p in probes])
-        firsts = [(self._first(p), self._first(replace(p, answer=p.wrong))) for p in probes]
+        firsts = [(self.first(p), self.first(replace(p, answer=p.wrong))) for p in probes]
         return [(logits[i, a] - logits[i, b]).item() for i, (a, b) in enumerate(firsts)]
 
-    def _first(self, probe: Probe) -> int:
+    def first(self, probe: Probe) -> int:
+        """The first token of the probe's answer."""
         return self.ids(full_text(probe))[len(self.ids(probe.prompt))]
 
     @torch.no_grad()
@@ -277,7 +278,7 @@ def _relations_alone(reader: Reader, drawn: Sequence[tuple[Chain, Probe]]) -> li
     totals: dict[str, Tensor] = defaultdict(lambda: torch.zeros(probabilities.shape[1]))
     for (chain, _), row in zip(drawn, probabilities, strict=True):
         totals[chain.name] += row
-    firsts = [reader._first(p) for _, p in drawn]
+    firsts = [reader.first(p) for _, p in drawn]
     return [(totals[c.name] - row).argmax().item() == first for (c, _), row, first in zip(drawn, probabilities, firsts, strict=True)]
 
 
