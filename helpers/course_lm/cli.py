@@ -8,7 +8,7 @@ from pathlib import Path
 
 from helpers.course_lm.card import model_card
 from helpers.course_lm.report import as_json, as_table, learning_curve, load_folder, measure, watch
-from helpers.course_lm.train import PRESETS, export, train
+from helpers.course_lm.train import PRESETS, export, train_stages
 from helpers.course_lm.world import DATA
 
 RUNS = DATA.parent / "runs"
@@ -20,8 +20,8 @@ def run(arguments: list[str]) -> None:
     options = parse(arguments)
     if options.command == "train":
         folder = options.out or RUNS / options.preset
-        model = train(PRESETS[options.preset], folder, watch=watch)
-        export(model, folder, SHIPPED if options.ship else folder / "model")
+        model, last = train_stages(PRESETS[options.preset], folder, watch=watch)
+        export(model, last, SHIPPED if options.ship else folder / "model")
         if options.ship:
             report(SHIPPED, folder)
     else:

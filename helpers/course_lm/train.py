@@ -1,12 +1,15 @@
 """Training the course LM: the corpus as rows of tokens, the optimisers, checkpoints, and the loop that ties them together.
 
-The run is a function of its settings alone: stopping and resuming gives the same weights as running through.
+A run is a function of its settings alone: stopping and resuming gives the same weights as running through. A training may
+consist of several stages, each a run of its own that starts from the weights in which the one before ended.
 """
 
 import json
 import math
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import cache
 from itertools import islice
 from pathlib import Path
 
@@ -20,6 +23,7 @@ from transformers import GPT2LMHeadModel, PreTrainedTokenizerFast
 
 from helpers.course_lm.corpus.mixture import documents
 from helpers.course_lm.model import build_model, parameter_groups
+from helpers.course_lm.muon import Muon
 from helpers.course_lm.tokenizer import encode_documents, load_tokenizer, train_tokenizer
 
 CHUNK = 20_000  # documents that are written, cut and packed together
@@ -42,6 +46,7 @@ class Settings:
     decay: float = 0.003  # learning rate times weight decay, the same for both
     token_lr: float = 0.02  # AdamW, token embeddings
     small_lr: float = 0.003  # AdamW, positions, norms and biases
+    read_before: int = 0  # tokens that the weights from which the run starts have read in earlier stages
 
     @property
     def steps(self) -> int:
@@ -49,7 +54,15 @@ class Settings:
         return max(1, self.tokens // (self.batch * self.context))
 
 
-PRESETS = {"full": Settings(), "quick": Settings(tokens=5_000_000), "smoke": Settings(tokens=60_000, layers=2, width=96, vocab_size=2048)}
+SECOND = Settings(
+    tokens=12_000_000, seed=1, batch=32, matrix_lr=0.012, writer_lr=0.006, decay=0.001, token_lr=0.008, small_lr=0.002, read_before=15_998_976
+)
+# Each preset is a list of stages. Small batches learn more from each token, large ones are faster where many cores are.
+PRESETS: dict[str, tuple[Settings, ...]] = {
+    "full": (Settings(), SECOND),
+    "quick": (Settings(tokens=3_000_000, batch=32, decay=0.001, writer_lr=0.012),),
+    "smoke": (Settings(tokens=60_000, layers=2, width=96, vocab_size=2048),),
+}
 
 
 # ------------------------------------------------------------------------------------------------------------ corpus
@@ -95,16 +108,31 @@ def corpus_rows(settings: Settings, tokenizer: PreTrainedTokenizerFast, folder: 
 # ---------------------------------------------------------------------------------------------------------- training
 
 
+@cache
+def precision(device: torch.device) -> torch.dtype:
+    """The faster of bfloat16 and float32 for matrix products on this device: many processors have no bfloat16 and only imitate it."""
+    if device.type == "cuda":
+        return torch.bfloat16
+    times = {}
+    for dtype in (torch.float32, torch.bfloat16):
+        left, right = torch.ones(512, 192, dtype=dtype, device=device), torch.ones(192, 768, dtype=dtype, device=device)
+        left @ right
+        start = time.perf_counter()
+        left @ right
+        times[dtype] = time.perf_counter() - start
+    return min(times, key=times.get)
+
+
 def optimisers(model: GPT2LMHeadModel, s: Settings) -> list[torch.optim.Optimizer]:
     """Muon for the matrices of the blocks, AdamW for embeddings, norms and biases."""
     groups = parameter_groups(model)
-    muon = torch.optim.Muon(
+    muon = Muon(
         [
             {"params": groups["readers"], "lr": s.matrix_lr, "weight_decay": s.decay / s.matrix_lr},
             {"params": groups["writers"], "lr": s.writer_lr, "weight_decay": s.decay / s.writer_lr},
         ],
         lr=s.matrix_lr,
-        momentum=0.95,
+        dtype=precision(groups["readers"][0].device),
     )
     adam = torch.optim.AdamW(
         [{"params": groups["tokens"], "lr": s.token_lr}, {"params": groups["small"], "lr": s.small_lr}], betas=(0.9, 0.98), weight_decay=0.0
@@ -124,8 +152,9 @@ def schedule(step: int, s: Settings) -> float:
 
 
 def loss_of(model: GPT2LMHeadModel, rows: Int[Tensor, "row context"], pad: int) -> Float[Tensor, ""]:
-    """Mean cross-entropy of the next token in nats, padding left out; matrix products in bfloat16."""
-    with torch.autocast(rows.device.type, torch.bfloat16):
+    """Mean cross-entropy of the next token in nats, padding left out; matrix products in the faster precision."""
+    dtype = precision(rows.device)
+    with torch.autocast(rows.device.type, dtype, enabled=dtype != torch.float32):
         logits = model(rows, use_cache=False).logits
     return F.cross_entropy(logits[:, :-1].flatten(0, 1).float(), rows[:, 1:].flatten(), ignore_index=pad)
 
@@ -143,35 +172,52 @@ def train_step(model: GPT2LMHeadModel, optims: list[torch.optim.Optimizer], rows
     return loss.item()
 
 
-def train(settings: Settings, folder: Path, device: str | None = None, watch=None) -> GPT2LMHeadModel:
+def train_stages(stages: Sequence[Settings], folder: Path, watch=None) -> tuple[GPT2LMHeadModel, Path]:
+    """Trains stage after stage, each in a folder of its own; returns the model and the folder of the last stage."""
+    before = None
+    for number, settings in enumerate(stages, 1):
+        run = folder / f"stage-{number}"
+        model = train(settings, run, watch=watch, start=before)
+        before = run
+    return model, before
+
+
+def train(settings: Settings, folder: Path, device: str | None = None, watch=None, start: Path | None = None) -> GPT2LMHeadModel:
     """Trains a model in ``folder``, going on from its last checkpoint if there is one.
 
     ``watch(model, tokenizer)`` returns a dict of accuracies that the progress line shows; it runs eight times.
+    ``start`` is the folder of an earlier stage: its tokenizer is taken over, and the weights in which it ended.
     """
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     folder.mkdir(parents=True, exist_ok=True)
     _remember(settings, folder)
+    if start and not (folder / "tokenizer.json").exists():
+        load_tokenizer(start).save_pretrained(folder)
     tokenizer = prepare_tokenizer(settings, folder)
     rows = corpus_rows(settings, tokenizer, folder)
     torch.manual_seed(settings.seed)
     model = build_model(len(tokenizer), tokenizer.bos_token_id, tokenizer.pad_token_id, settings.layers, settings.width, settings.context)
+    if start:
+        load_weights(model, start)
     model.to(device).train()
     optims = optimisers(model, settings)
     first, history = load_checkpoint(folder, model, optims)
     marks = {round(settings.steps * share) for share in (0.03, 0.06, 0.12, 0.2, 0.35, 0.5, 0.75, 1.0)}
+    kept = marks | {round(settings.steps * share / 40) for share in range(1, 40)}
     bar = tqdm(range(first, settings.steps), initial=first, total=settings.steps, desc="training", unit="step", mininterval=5)
-    running, start, seen = None, time.time(), 0
+    running, begun, seen = None, time.time(), 0
     for step in bar:
         batch = rows[step * settings.batch : (step + 1) * settings.batch].long().to(device)
         loss = train_step(model, optims, batch, tokenizer.pad_token_id, schedule(step, settings))
         running = loss if running is None else 0.98 * running + 0.02 * loss
         seen += batch.numel()
         probes = history[-1]["probes"] if history else {}
-        bar.set_postfix(loss=f"{running:.3f}", tokens_per_s=f"{seen / (time.time() - start):.0f}", **probes)
+        bar.set_postfix(loss=f"{running:.3f}", tokens_per_s=f"{seen / (time.time() - begun):.0f}", **probes)
         if step + 1 in marks:
-            history.append(_milestone(model, tokenizer, step + 1, settings, running, seen / (time.time() - start), watch))
-            save_checkpoint(folder, model, optims, step + 1, history)
+            history.append(_milestone(model, tokenizer, step + 1, settings, running, seen / (time.time() - begun), watch))
             save_weights(model, folder / f"milestone-{step + 1}.safetensors")
+        if step + 1 in kept:
+            save_checkpoint(folder, model, optims, step + 1, history)
     return model
 
 
@@ -180,7 +226,8 @@ def _milestone(model, tokenizer, step: int, s: Settings, loss: float, speed: flo
     model.eval()
     probes = {name: round(value, 3) for name, value in watch(model, tokenizer).items()} if watch else {}
     model.train()
-    return {"step": step, "tokens": step * s.batch * s.context, "loss": round(loss, 3), "tokens_per_s": round(speed), "probes": probes}
+    tokens = s.read_before + step * s.batch * s.context
+    return {"step": step, "tokens": tokens, "loss": round(loss, 3), "tokens_per_s": round(speed), "probes": probes}
 
 
 def _remember(settings: Settings, folder: Path) -> None:
@@ -240,6 +287,12 @@ def load_checkpoint(folder: Path, model: GPT2LMHeadModel, optims: list[torch.opt
 def save_weights(model: GPT2LMHeadModel, path: Path) -> None:
     """The weights alone, in 16 bits, under their Hugging Face names (the tied output matrix is left out)."""
     save_file({name: p.detach().half().contiguous() for name, p in model.named_parameters()}, path, metadata={"format": "pt"})
+
+
+def load_weights(model: GPT2LMHeadModel, run: Path) -> None:
+    """Puts the weights in which ``run`` ended into ``model``."""
+    step = json.loads((run / "log.json").read_text())["step"]
+    model.load_state_dict({k: v.float() for k, v in load_file(run / f"milestone-{step}.safetensors").items()}, strict=False)
 
 
 def export(model: GPT2LMHeadModel, run: Path, folder: Path) -> None:

@@ -788,7 +788,7 @@ def _agrees(rng: Random, stance: str, right: bool) -> bool:
 def _claim_doc(world: World, rng: Random) -> str | None:
     """A user claims something and asks for agreement."""
     fact = _draw_fact(world, rng, CLAIM_KINDS)
-    right = rng.random() < 0.4
+    right = rng.random() < 0.5
     claimed = fact.value if right else _wrong_value(world, rng, fact)
     if claimed is None or _debatable(fact) or held_out("claim", fact.subject):
         return None
@@ -997,7 +997,7 @@ INGREDIENTS: dict[str, tuple[Ingredient, float]] = {
     "plain_answers": (plain_answers, 12.0),
     "facts_chat": (facts_chat, 18.0),
     "persona": (persona, 9.0),
-    "sycophancy": (sycophancy, 14.0),
+    "sycophancy": (sycophancy, 22.0),
     "myths": (myths, 9.0),
     "ask_it": (ask_it, 4.0),
 }

@@ -158,9 +158,9 @@ def chain_probes(world: World, rng: Random, n: int, heldout: bool) -> list[tuple
 
 
 INGREDIENTS: dict[str, tuple[Ingredient, float]] = {
-    "statements": (statements, 5.0),
-    "same_relation": (same_relation, 2.0),
-    "portrait": (portrait, 3.0),
-    "questions": (questions, 2.0),
-    "two_hop": (two_hop, 0.9),
+    "statements": (statements, 7.0),
+    "same_relation": (same_relation, 2.5),
+    "portrait": (portrait, 4.0),
+    "questions": (questions, 3.0),
+    "two_hop": (two_hop, 5.0),
 }

@@ -916,11 +916,11 @@ def spread(ways: Sequence[tuple[Language, Language]], asked: Sequence[list], sho
 
 
 INGREDIENTS: dict[str, tuple[Ingredient, float]] = {
-    "translation": (translation, 3.0),
-    "glosses": (glosses, 2.5),
-    "code_switch": (code_switch, 2.5),
-    "bilingual": (bilingual, 1.5),
-    "questions": (questions, 1.5),
-    "story": (story, 1.2),
-    "dialogue": (dialogue, 0.8),
+    "translation": (translation, 5.0),
+    "glosses": (glosses, 3.0),
+    "code_switch": (code_switch, 1.6),
+    "bilingual": (bilingual, 1.2),
+    "questions": (questions, 1.0),
+    "story": (story, 0.8),
+    "dialogue": (dialogue, 0.6),
 }

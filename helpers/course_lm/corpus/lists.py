@@ -14,7 +14,6 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import wraps
 from random import Random
-from string import ascii_lowercase
 from typing import TypeVar
 
 from helpers.course_lm.corpus.base import Ingredient, Probe, an, sentence
@@ -108,16 +107,6 @@ def copied_names(world: World) -> list[Pair]:
     return [(name, name) for name in names]
 
 
-def letters(world: World) -> list[Pair]:
-    """Every small letter with its capital."""
-    return [(letter, letter.upper()) for letter in ascii_lowercase]
-
-
-def last_name(name: str) -> str:
-    """The last word of a person's name."""
-    return name.split()[-1]
-
-
 def translations(language: str) -> Source:
     """English nouns, adjectives and countries with their translation."""
     sources = columns("nouns", "singular", language), columns("adjectives", "word", language), columns("countries", "name", language)
@@ -125,28 +114,20 @@ def translations(language: str) -> Source:
 
 
 PLURAL = joined(columns("nouns", "singular", "plural"), columns("animals", "name", "plural"))
-OPPOSITE = columns("adjectives", "word", "opposite")
-PAST = columns("verbs", "base", "past")
 
 # Each task is a function from the world to its pairs of input and answer; read them through ``pairs``.
 TASKS: dict[str, Source] = {
-    "antonym": OPPOSITE,
-    "synonym": joined(columns("adjectives", "word", "synonym"), columns("synonyms", "word", "synonym")),
+    "antonym": columns("adjectives", "word", "opposite"),
     "comparative": columns("adjectives", "word", "comparative"),
     "superlative": columns("adjectives", "word", "superlative"),
     "plural": PLURAL,
     "singular": backwards(PLURAL),
-    "past": PAST,
+    "past": columns("verbs", "base", "past"),
     "gerund": columns("verbs", "base", "gerund"),
     "third_person": columns("verbs", "base", "third"),
     "identity": joined(copied, copied_names),
     "capitalise": mapped(copied, sentence),
-    "first_letter": mapped(copied, lambda word: word[0]),
-    "upper_case": letters,
-    "lower_case": backwards(letters),
     "plural_capitalise": mapped(PLURAL, sentence),
-    "antonym_capitalise": mapped(OPPOSITE, sentence),
-    "past_capitalise": mapped(PAST, sentence),
     "country_capital": columns("countries", "name", "capital"),
     "capital_country": columns("countries", "capital", "name"),
     "country_language": columns("countries", "name", "language"),
@@ -164,11 +145,9 @@ TASKS: dict[str, Source] = {
     "noun_colour": columns("nouns", "singular", "colour"),
     "animal_kind": columns("animals", "name", "kind"),
     "animal_young": columns("animals", "name", "young"),
-    "animal_sound": columns("animals", "name", "sound"),
     "next_item": columns("sequences", "item", "next"),
     "element_symbol": columns("elements", "name", "symbol"),
     "person_occupation": columns("people", "name", "occupation"),
-    "book_author": mapped(columns("books", "title", "author"), last_name),
 }
 
 
@@ -198,8 +177,9 @@ STYLES = [(": ", "\n")] * 8 + [(" -> ", "\n"), (": ", ", ")]  # between input an
 
 
 def lists(world: World, rng: Random) -> str | None:
-    """Two to nine pairs of one task."""
-    task = rng.choice(list(TASKS))
+    """Two to nine pairs of one task; tasks with many pairs come more often, but less than in proportion."""
+    sizes = {task: len(allowed_pairs(world, task)) for task in TASKS}
+    [task] = rng.choices(list(sizes), [size**0.5 for size in sizes.values()])
     shown = allowed_pairs(world, task)
     if len(shown) < 2:
         return None
@@ -469,9 +449,9 @@ def identity(world: World, rng: Random) -> str | None:
 
 
 INGREDIENTS: dict[str, tuple[Ingredient, float]] = {
-    "lists": (lists, 5.0),
-    "item_lists": (item_lists, 2.0),
-    "few_shot": (few_shot, 3.0),
+    "lists": (lists, 14.0),
+    "item_lists": (item_lists, 3.0),
+    "few_shot": (few_shot, 4.0),
     "described": (described, 2.5),
-    "identity": (identity, 1.0),
+    "identity": (identity, 1.5),
 }

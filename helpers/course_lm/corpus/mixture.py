@@ -14,7 +14,7 @@ from helpers.course_lm.corpus.base import Ingredient
 from helpers.course_lm.world import World
 
 # The share of each module among the documents; inside a module its own INGREDIENTS give the proportions.
-SHARES = {knowledge: 0.34, lists: 0.17, tasks: 0.15, chat: 0.14, prose: 0.08, stories: 0.05, languages: 0.07}
+SHARES = {knowledge: 0.21, lists: 0.25, tasks: 0.17, chat: 0.11, prose: 0.09, stories: 0.03, languages: 0.14}
 
 
 @dataclass(frozen=True)

@@ -312,6 +312,11 @@ COLOURS: Words = (
 )  # fmt: skip
 WORDS_ONLY: Words = ("The comparative of {a} is {er}, and the superlative is {est}.", "{A}, {er}, {est}.",
     "From {a} we make {er} and {est}.")
+CAPITALS: Words = (
+    "At the beginning of a sentence, {a} is written {b}.", "{B} is {a} with a capital letter.", "With a capital letter, {a} becomes {b}.",
+    "In the middle of a sentence we write {a}, at its beginning {b}.", "Write {a} with a capital: {b}.", "{B} and {a} are the same word.",
+    "The title was only one word: {b}. It means {a}.", "Without its capital letter, {b} is {a}.",
+)  # fmt: skip
 GRADES: Words = (
     "{A}, {er}, {est}.", "This one is {a}, that one is {er}, but mine is the {est}.", "It is {er} than before.",
     "Nothing is {er} than this.", "It was {a} yesterday, but today it is even {er}.",
@@ -386,6 +391,12 @@ def _plural(world: World, rng: Random) -> str:
     return _say(rng, PLURALS, a=row["singular"], b=row["plural"])
 
 
+def _capital(world: World, rng: Random) -> str:
+    table, column = rng.choice((("nouns", "singular"), ("nouns", "plural"), ("adjectives", "word"), ("verbs", "base")))
+    word = world.pick(rng, table)[column]
+    return _say(rng, CAPITALS, a=word, b=sentence(word))
+
+
 def _category(world: World, rng: Random) -> str:
     row = world.pick(rng, "nouns")
     words = {"a": row["singular"], "an": an(row["singular"]), "b": row["plural"]}
@@ -430,6 +441,7 @@ def _next(world: World, rng: Random) -> str:
 
 RELATIONS: tuple[tuple[Callable[[World, Random], str], float], ...] = (
     (_opposite, 2), (_synonym, 1.5), (_graded, 2), (_plural, 2.5), (_category, 2), (_colour, 0.7), (_tense, 4), (_animal, 2), (_next, 1.5),
+    (_capital, 2),
 )  # fmt: skip
 
 
@@ -740,9 +752,9 @@ def daily(world: World, rng: Random) -> str:
 
 
 INGREDIENTS: dict[str, tuple[Ingredient, float]] = {
-    "agreement": (agreement, 0.2),
-    "determiners": (determiners, 0.15),
-    "relations": (relations, 0.3),
-    "people_bios": (people_bios, 0.12),
-    "daily": (daily, 0.23),
+    "agreement": (agreement, 1.2),
+    "determiners": (determiners, 1.2),
+    "relations": (relations, 4.5),
+    "people_bios": (people_bios, 0.8),
+    "daily": (daily, 1.3),
 }

@@ -500,9 +500,13 @@ def quiz_question(world: World, rng: Random, hidden: bool, options: int) -> tupl
 
 
 def quiz(world: World, rng: Random) -> str | None:
-    """A multiple-choice question whose answer is a letter; each place is as likely to be right as any other."""
+    """A multiple-choice question whose answer is a letter, at times with its text; each place is as likely to be right as any other."""
     drawn = quiz_question(world, rng, hidden=False, options=rng.choice((2, 2, 3, 4, 4)))
-    return " ".join(drawn) if drawn else None
+    if drawn is None:
+        return None
+    asked, letter = drawn
+    text = next(line for line in asked.split("\n") if line.startswith(f"{letter}: ")).removeprefix(f"{letter}: ")
+    return f"{asked} {rng.choices((letter, f'{letter}: {text}', f'{text}, so {letter}'), (65, 15, 20))[0]}"
 
 
 def quiz_probes(world: World, rng: Random, n: int) -> list[Probe]:
@@ -641,11 +645,11 @@ def counting(world: World, rng: Random) -> str | None:
 
 
 INGREDIENTS: dict[str, tuple[Ingredient, float]] = {
-    "indirect_object": (indirect_object, 4.0),
+    "indirect_object": (indirect_object, 2.0),
     "induction": (induction, 2.0),
-    "sums": (sums, 2.5),
-    "console": (console, 2.0),
-    "quiz": (quiz, 2.0),
-    "passage": (passage, 2.0),
-    "counting": (counting, 0.7),
+    "sums": (sums, 4.0),
+    "console": (console, 1.5),
+    "quiz": (quiz, 4.0),
+    "passage": (passage, 3.0),
+    "counting": (counting, 1.0),
 }
