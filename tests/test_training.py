@@ -11,8 +11,11 @@ import torch
 from safetensors.torch import load_file
 
 from helpers.course_lm import train as training
-from helpers.course_lm.tokenizer import train_tokenizer
-from helpers.course_lm.train import Settings, pack, schedule, train
+from helpers.course_lm.model import build_model, load_weights
+from helpers.course_lm.muon import Muon, orthogonalise
+from helpers.course_lm.report import training_log
+from helpers.course_lm.tokenizer import load_tokenizer, train_tokenizer
+from helpers.course_lm.train import Settings, pack, precision, schedule, train, train_stages
 
 TINY = Settings(tokens=8 * 96 * 16, layers=1, width=48, vocab_size=1536, batch=8, warmup=4)
 
@@ -96,6 +99,52 @@ def test_watching_the_run_changes_nothing(finished: Path, tmp_path: Path) -> Non
     assert same(weights(finished), weights(tmp_path))
     history = json.loads((tmp_path / "log.json").read_text())["history"]
     assert [entry["probes"]["probe"] for entry in history] == list(map(float, range(len(seen)))) and len(seen) >= 6
+
+
+def test_a_second_stage_starts_from_the_weights_of_the_first(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    second = replace(TINY, seed=1, batch=4, tokens=4 * 96 * 8, read_before=TINY.tokens)
+    began: list[torch.Tensor] = []
+    step = training.train_step
+    monkeypatch.setattr(training, "train_step", lambda model, *rest: began.append(model.lm_head.weight.clone()) or step(model, *rest))
+    model, last = train_stages([TINY, second], tmp_path)
+    assert last == tmp_path / "stage-2" and same(weights(finished), weights(tmp_path / "stage-1"))
+    assert torch.equal(
+        began[TINY.steps], load_file(tmp_path / f"stage-1/milestone-{TINY.steps}.safetensors")["transformer.wte.weight"].float()
+    )
+    assert (last / "tokenizer.json").read_text() == (tmp_path / "stage-1" / "tokenizer.json").read_text()
+    tokens = [entry["tokens"] for entry in training_log(tmp_path)]
+    assert tokens == sorted(tokens) and tokens[-1] == TINY.tokens + second.tokens
+    again = build_model(len(load_tokenizer(last)), 0, 1, second.layers, second.width, second.context)
+    load_weights(again, last / f"milestone-{second.steps}.safetensors")
+    assert torch.equal(again.lm_head.weight, model.lm_head.weight.half().float())
+
+
+def test_muon_takes_the_same_steps_as_pytorchs() -> None:
+    torch.manual_seed(0)
+    shapes = [(24, 96), (24, 96), (96, 24), (24, 24)]
+    ours = [torch.nn.Parameter(torch.randn(shape)) for shape in shapes]
+    theirs = [torch.nn.Parameter(p.detach().clone()) for p in ours]
+    start = [p.detach().clone() for p in ours]
+    options = {"lr": 0.02, "momentum": 0.95, "weight_decay": 0.1}
+    for optimiser, parameters in ((Muon(ours, **options), ours), (torch.optim.Muon(theirs, **options), theirs)):
+        torch.manual_seed(1)
+        for _ in range(3):
+            for p in parameters:
+                p.grad = torch.randn_like(p)
+            optimiser.step()
+    for one, other, before in zip(ours, theirs, start, strict=True):
+        assert (one - other).norm() < 0.03 * (one - before).norm()  # PyTorch computes in bfloat16
+
+
+def test_orthogonalised_matrices_have_singular_values_near_one() -> None:
+    torch.manual_seed(0)
+    values = torch.linalg.svdvals(orthogonalise(torch.randn(3, 24, 96)))
+    assert values.min() > 0.6 and values.max() < 1.3
+
+
+def test_the_precision_is_one_of_two_and_a_gpu_takes_the_short_one() -> None:
+    assert precision(torch.device("cpu")) in (torch.float32, torch.bfloat16)
+    assert precision(torch.device("cuda")) == torch.bfloat16
 
 
 def test_checkpoints_are_safetensors_only(finished: Path) -> None:

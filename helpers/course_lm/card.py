@@ -8,6 +8,7 @@ from helpers.course_lm.corpus.mixture import ingredients
 from helpers.course_lm.facts import all_facts, chains, relations
 from helpers.course_lm.heldout import SHARES
 from helpers.course_lm.report import as_table
+from helpers.course_lm.train import PRESETS
 from helpers.course_lm.world import World
 
 CARD = """---
@@ -49,7 +50,8 @@ Held out by a fixed rule (`helpers/course_lm/heldout.py`), and never read:
 
 {log}
 
-The same command trains it again: `make model`. The run depends on its settings and the seed alone; another processor may round otherwise.
+{stages}{note}The same command trains it again: `make model`. A run depends on its settings and
+the seed alone; another processor may round otherwise.
 
 ## Report card
 
@@ -76,6 +78,7 @@ def model_card(card: dict, config: PretrainedConfig) -> str:
         layers=config.n_layer, width=config.n_embd, heads=config.n_head, neurons=4 * config.n_embd, vocab=config.vocab_size,
         context=config.n_positions, parameters=card["model"]["parameters"], facts=len(all_facts(world)), relations=len(relations()),
         chains=len(chains()), mixture=_mixture(), heldout=_heldout(), log=_log(card["model"]["training"]), report=as_table(card["rows"]),
+        stages=_stages(), note=f"{card['model']['note']} " if card["model"].get("note") else "",
     )  # fmt: skip
 
 
@@ -94,6 +97,12 @@ def _mixture() -> str:
 
 def _heldout() -> str:
     return "\n".join(f"- {name.replace('_', ' ')}: {100 * share:.0f} %" for name, share in SHARES.items())
+
+
+def _stages() -> str:
+    """The stages of the recipe, in a sentence each."""
+    told = [f"Stage {n}: {s.tokens / 1e6:.0f} million tokens in batches of {s.batch} rows. " for n, s in enumerate(PRESETS["full"], 1)]
+    return "Rows of " + f"{PRESETS['full'][0].context} tokens, Muon for the matrices and AdamW for the rest. " + "".join(told)
 
 
 def _log(history: list[dict]) -> str:

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from helpers.course_lm.card import model_card
-from helpers.course_lm.report import as_json, as_table, learning_curve, load_folder, measure, watch
+from helpers.course_lm.report import as_json, as_table, learning_curve, load_folder, measure, training_log, watch
 from helpers.course_lm.train import PRESETS, export, train_stages
 from helpers.course_lm.world import DATA
 
@@ -49,12 +49,10 @@ def report(folder: Path, run: Path | None) -> None:
     print(as_table([{**asdict(row), "met": row.met} for row in rows]), flush=True)
     path = folder / "report.json"
     old = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    curves, log = old.get("checkpoints", []), old.get("model", {}).get("training", [])
+    curves, log, note = old.get("checkpoints", []), old.get("model", {}).get("training", []), old.get("model", {}).get("note", "")
     if run:
-        log = json.loads((run / "log.json").read_text())["history"]
-        every_other = [entry["step"] for entry in log[1:-1:2]]
-        curves = learning_curve(run, reader.tokenizer, every_other)
-    about = {"parameters": reader.model.num_parameters(), "training": log}
+        log, curves, note = training_log(run), learning_curve(run, reader.tokenizer), ""
+    about = {"parameters": reader.model.num_parameters(), "training": log, "note": note}
     card = as_json(rows, curves, about)
     path.write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
     (folder / "README.md").write_text(model_card(card, reader.model.config), encoding="utf-8")

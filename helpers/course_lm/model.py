@@ -1,8 +1,10 @@
 """The course LM's architecture and initial weights: a plain GPT-2 with ReLU."""
 
 from math import sqrt
+from pathlib import Path
 
 import torch
+from safetensors.torch import load_file
 from torch import nn
 from transformers import GPT2Config, GPT2LMHeadModel
 
@@ -23,6 +25,11 @@ def build_model(vocab_size: int, bos: int, pad: int, layers: int = 12, width: in
         model.transformer.wpe.weight.normal_(0, POSITION_STD)
         model.transformer.ln_f.weight.fill_(1 / (EMBEDDING_STD * sqrt(width)))
     return model
+
+
+def load_weights(model: GPT2LMHeadModel, path: Path) -> None:
+    """Puts the 16-bit weights of a training run's milestone into ``model``; the tied output matrix comes with the input's."""
+    model.load_state_dict({name: weights.float() for name, weights in load_file(path).items()}, strict=False)
 
 
 def parameter_groups(model: GPT2LMHeadModel) -> dict[str, list[nn.Parameter]]:

@@ -11,7 +11,6 @@ from statistics import mean, stdev
 
 import torch
 from jaxtyping import Float
-from safetensors.torch import load_file
 from torch import Tensor
 from tqdm.auto import tqdm
 from transformers import AutoModelForCausalLM, GPT2LMHeadModel, PreTrainedTokenizerFast
@@ -20,7 +19,7 @@ from helpers.course_lm.corpus import chat, knowledge, languages, lists, prose, s
 from helpers.course_lm.corpus.base import Probe, sentence
 from helpers.course_lm.corpus.mixture import documents
 from helpers.course_lm.facts import Chain
-from helpers.course_lm.model import build_model
+from helpers.course_lm.model import build_model, load_weights
 from helpers.course_lm.tokenizer import encode_documents, load_tokenizer
 from helpers.course_lm.world import World
 
@@ -363,18 +362,28 @@ def load_folder(folder: Path) -> Reader:
     return Reader(model, load_tokenizer(folder))
 
 
-def learning_curve(run: Path, tokenizer: PreTrainedTokenizerFast, steps: Sequence[int]) -> list[dict]:
-    """The report cards of earlier checkpoints of a run, values only."""
-    log = {entry["step"]: entry for entry in json.loads((run / "log.json").read_text())["history"]}
-    shape = json.loads((run / "settings.json").read_text())
+def stages(run: Path) -> list[Path]:
+    """The folders of a training's stages, in their order."""
+    return sorted(run.glob("stage-*"))
+
+
+def training_log(run: Path) -> list[dict]:
+    """What was written down at the milestones of all stages of a training."""
+    return [entry for stage in stages(run) for entry in json.loads((stage / "log.json").read_text())["history"]]
+
+
+def learning_curve(run: Path, tokenizer: PreTrainedTokenizerFast) -> list[dict]:
+    """The report cards of every second earlier milestone of a training, and of the last: values only."""
     curve = []
-    for step in steps:
-        model = build_model(
-            len(tokenizer), tokenizer.bos_token_id, tokenizer.pad_token_id, shape["layers"], shape["width"], shape["context"]
-        )
-        model.load_state_dict({k: v.float() for k, v in load_file(run / f"milestone-{step}.safetensors").items()}, strict=False)
-        values = {row.name: row.value for row in measure(model, tokenizer)}
-        curve.append({"tokens": log[step]["tokens"], "loss": log[step]["loss"], "values": values})
+    for stage in stages(run):
+        shape, history = (json.loads((stage / name).read_text()) for name in ("settings.json", "log.json"))
+        for entry in history["history"][1::2]:
+            model = build_model(
+                len(tokenizer), tokenizer.bos_token_id, tokenizer.pad_token_id, shape["layers"], shape["width"], shape["context"]
+            )
+            load_weights(model, stage / f"milestone-{entry['step']}.safetensors")
+            values = {row.name: row.value for row in measure(model, tokenizer)}
+            curve.append({"tokens": entry["tokens"], "loss": entry["loss"], "values": values})
     return curve
 
 

@@ -22,7 +22,7 @@ from tqdm.auto import tqdm
 from transformers import GPT2LMHeadModel, PreTrainedTokenizerFast
 
 from helpers.course_lm.corpus.mixture import documents
-from helpers.course_lm.model import build_model, parameter_groups
+from helpers.course_lm.model import build_model, load_weights, parameter_groups
 from helpers.course_lm.muon import Muon
 from helpers.course_lm.tokenizer import encode_documents, load_tokenizer, train_tokenizer
 
@@ -55,12 +55,13 @@ class Settings:
 
 
 SECOND = Settings(
-    tokens=12_000_000, seed=1, batch=32, matrix_lr=0.012, writer_lr=0.006, decay=0.001, token_lr=0.008, small_lr=0.002, read_before=15_998_976
-)
+    tokens=12_000_000, seed=1, batch=32, matrix_lr=0.012, writer_lr=0.006, decay=0.001, token_lr=0.008, small_lr=0.002,
+    read_before=15_998_976,
+)  # fmt: skip
 # Each preset is a list of stages. Small batches learn more from each token, large ones are faster where many cores are.
 PRESETS: dict[str, tuple[Settings, ...]] = {
     "full": (Settings(), SECOND),
-    "quick": (Settings(tokens=3_000_000, batch=32, decay=0.001, writer_lr=0.012),),
+    "quick": (Settings(tokens=2_000_000, batch=32, decay=0.001, writer_lr=0.012),),
     "smoke": (Settings(tokens=60_000, layers=2, width=96, vocab_size=2048),),
 }
 
@@ -173,7 +174,7 @@ def train_step(model: GPT2LMHeadModel, optims: list[torch.optim.Optimizer], rows
 
 
 def train_stages(stages: Sequence[Settings], folder: Path, watch=None) -> tuple[GPT2LMHeadModel, Path]:
-    """Trains stage after stage, each in a folder of its own; returns the model and the folder of the last stage."""
+    """Trains stage after stage, each in a folder of its own inside ``folder``; returns the model and the folder of the last stage."""
     before = None
     for number, settings in enumerate(stages, 1):
         run = folder / f"stage-{number}"
@@ -194,14 +195,14 @@ def train(settings: Settings, folder: Path, device: str | None = None, watch=Non
     if start and not (folder / "tokenizer.json").exists():
         load_tokenizer(start).save_pretrained(folder)
     tokenizer = prepare_tokenizer(settings, folder)
-    rows = corpus_rows(settings, tokenizer, folder)
     torch.manual_seed(settings.seed)
     model = build_model(len(tokenizer), tokenizer.bos_token_id, tokenizer.pad_token_id, settings.layers, settings.width, settings.context)
     if start:
-        load_weights(model, start)
+        load_weights(model, start / f"milestone-{json.loads((start / 'log.json').read_text())['step']}.safetensors")
     model.to(device).train()
     optims = optimisers(model, settings)
     first, history = load_checkpoint(folder, model, optims)
+    rows = corpus_rows(settings, tokenizer, folder) if first < settings.steps else torch.empty(0)
     marks = {round(settings.steps * share) for share in (0.03, 0.06, 0.12, 0.2, 0.35, 0.5, 0.75, 1.0)}
     kept = marks | {round(settings.steps * share / 40) for share in range(1, 40)}
     bar = tqdm(range(first, settings.steps), initial=first, total=settings.steps, desc="training", unit="step", mininterval=5)
@@ -287,12 +288,6 @@ def load_checkpoint(folder: Path, model: GPT2LMHeadModel, optims: list[torch.opt
 def save_weights(model: GPT2LMHeadModel, path: Path) -> None:
     """The weights alone, in 16 bits, under their Hugging Face names (the tied output matrix is left out)."""
     save_file({name: p.detach().half().contiguous() for name, p in model.named_parameters()}, path, metadata={"format": "pt"})
-
-
-def load_weights(model: GPT2LMHeadModel, run: Path) -> None:
-    """Puts the weights in which ``run`` ended into ``model``."""
-    step = json.loads((run / "log.json").read_text())["step"]
-    model.load_state_dict({k: v.float() for k, v in load_file(run / f"milestone-{step}.safetensors").items()}, strict=False)
 
 
 def export(model: GPT2LMHeadModel, run: Path, folder: Path) -> None:

@@ -1,0 +1,145 @@
+"""Interventions do what they say, at the named places only, and leave the model to the last bit as it was."""
+
+import pytest
+import torch
+from test_prediction import small
+
+__all__ = ["small"]  # the fixture
+
+TOKENS = torch.tensor([[0, 5, 6, 7, 8], [0, 9, 8, 7, 6]])
+
+
+@pytest.fixture(scope="module")
+def tools():
+    from helpers import interventions
+
+    return interventions
+
+
+@pytest.fixture(autouse=True)
+def no_gradients():
+    with torch.no_grad():
+        yield
+
+
+def test_each_kind_does_what_it_says(small, tools):
+    place = tools.neurons(1)
+    before = tools.record(small, TOKENS, place)[place]
+    average, other, vector = torch.full(before.shape[-1:], 0.25), torch.randn_like(before), torch.randn(before.shape[-1])
+    cases = {
+        "zero": (tools.zero(place), torch.zeros_like(before)),
+        "clamp": (tools.clamp(place, 3.0), torch.full_like(before, 3)),
+        "mean": (tools.mean(place, average), torch.full_like(before, 0.25)),
+        "resample": (tools.resample(place, other), other),
+        "replace": (tools.replace(place, vector), vector.expand_as(before)),
+        "add": (tools.add(place, vector, scale=-2.0), before - 2 * vector),
+        "project out": (tools.project_out(place, vector), before - (before @ vector)[..., None] * vector / vector.dot(vector)),
+    }
+    for name, (change, expected) in cases.items():
+        with tools.intervene(small, change):
+            assert torch.allclose(tools.record(small, TOKENS, place)[place], expected, atol=1e-5), name
+
+
+@pytest.mark.parametrize(
+    "where",
+    [
+        {"units": 3},
+        {"units": [1, -1], "pos": [0, 2]},
+        {"pos": -1},
+        {"pos": slice(1, None), "units": slice(0, 4)},
+        {"pos": torch.tensor([1, 3])},
+        {"pos": torch.tensor([1, 3]), "units": torch.tensor([[0, 2], [4, 5]])},
+    ],
+    ids=str,
+)
+def test_only_what_is_selected_changes(small, tools, where):
+    place = tools.neurons(0)
+    before = tools.record(small, TOKENS, place)[place]
+    with tools.intervene(small, tools.clamp(place, 77.0, **where)):
+        after = tools.record(small, TOKENS, place)[place]
+    expected = before.clone()
+    for row in range(2):
+        pos, units = where.get("pos", slice(None)), where.get("units", slice(None))
+        positions = torch.arange(5)[pos[row] if torch.is_tensor(pos) else pos].reshape(-1)
+        chosen = torch.arange(before.shape[-1])[units[row] if torch.is_tensor(units) else units].reshape(-1)
+        expected[row, positions[:, None], chosen] = 77
+    assert torch.equal(after, expected)
+
+
+def test_mean_and_resample_pick_the_same_units(small, tools):
+    place = tools.neurons(0)
+    before = tools.record(small, TOKENS, place)[place]
+    other = torch.arange(before.numel(), dtype=before.dtype).reshape(before.shape)
+    with tools.intervene(small, tools.resample(place, other, units=[2, 4], pos=-1), tools.mean(place, other[0, 0], units=0)):
+        after = tools.record(small, TOKENS, place)[place]
+    assert torch.equal(after[:, -1, [2, 4]], other[:, -1, [2, 4]]) and (after[..., 0] == 0).all()
+    assert torch.equal(after[:, :-1, 1:], before[:, :-1, 1:])
+
+
+def test_a_single_head_can_be_chosen(small, tools):
+    place = tools.heads(1)
+    before = tools.record(small, TOKENS, place)[place]
+    with tools.intervene(small, tools.zero(place, head=1)):
+        after = tools.record(small, TOKENS, place)[place]
+    assert (after[:, :, 1] == 0).all() and torch.equal(after[:, :, 0], before[:, :, 0])
+
+
+def test_interventions_work_in_order_and_contexts_nest(small, tools):
+    place = tools.resid_post(0)
+    one = torch.ones(small.cfg.d_model)
+    with tools.intervene(small, tools.clamp(place, 5.0), tools.add(place, one)):
+        with tools.intervene(small, tools.add(place, one)):
+            assert (tools.record(small, TOKENS, place)[place] == 7).all()
+        assert (tools.record(small, TOKENS, place)[place] == 6).all()
+
+
+def test_the_model_is_bit_equal_before_and_after_even_after_an_error(small, tools):
+    before = small(TOKENS)
+    with tools.intervene(small, tools.zero(tools.neurons(0)), tools.add(tools.resid_post(1), torch.ones(small.cfg.d_model))):
+        changed = small(TOKENS)
+    assert not torch.equal(before, changed) and torch.equal(before, small(TOKENS))
+    with pytest.raises(KeyError), tools.intervene(small, tools.zero(tools.neurons(0))):
+        raise KeyError
+    assert torch.equal(before, small(TOKENS))
+
+
+def test_recording_changes_nothing_and_stops_early(small, tools):
+    seen = []
+    with small.hooks(fwd_hooks=[(tools.resid_post(1), lambda value, hook: seen.append(1))]):
+        kept = tools.record(small, TOKENS, tools.resid_post(0), "hook_embed")
+    assert set(kept) == {tools.resid_post(0), "hook_embed"} and not seen
+    assert tools.record(small, TOKENS, "ln_final.hook_normalized")["ln_final.hook_normalized"].shape == (2, 5, small.cfg.d_model)
+
+
+def test_gradients_flow_through_an_intervention(small, tools):
+    with torch.enable_grad():
+        dose = torch.zeros(small.cfg.d_model, requires_grad=True)
+        with tools.intervene(small, tools.add(tools.resid_post(0), dose)):
+            small(TOKENS)[0, -1, 5].backward()
+    assert dose.grad.abs().sum() > 0
+
+
+def test_averages_leave_out_the_first_position(small, tools):
+    place = tools.neurons(0)
+    values = tools.record(small, TOKENS, place)[place]
+    average = tools.average_over(small, [TOKENS[:1], TOKENS[1:]], place)[place]
+    assert torch.allclose(average, values[:, 1:].mean((0, 1)), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "wrong, sentence",
+    [
+        (lambda t: t.zero(t.neurons(99)), "this model's layers are 0 to 1"),
+        (lambda t: t.zero("blocks.0.hook_nothing"), "has no place 'hook_nothing'; it has hook_"),
+        (lambda t: t.zero("nonsense"), "There is no place 'nonsense'"),
+        (lambda t: t.zero(t.neurons(0), units=10_000), "There is no unit 10000 at blocks.0.mlp.hook_post: it has"),
+        (lambda t: t.zero(t.neurons(0), pos=9), "There is no position 9"),
+        (lambda t: t.zero(t.heads(0), head=64), "There is no head 64"),
+        (lambda t: t.zero(t.neurons(0), head=0), "has no heads to choose from"),
+        (lambda t: t.project_out(t.resid_post(0), torch.zeros(4)), "points nowhere"),
+    ],
+)
+def test_what_cannot_be_is_said_in_one_sentence(small, tools, wrong, sentence):
+    with pytest.raises(ValueError) as caught, tools.intervene(small, wrong(tools)):
+        small(TOKENS)
+    assert sentence in str(caught.value) and "\n" not in str(caught.value)
