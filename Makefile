@@ -10,7 +10,7 @@ ARGS ?=
 test notebooks bench: export HF_HUB_OFFLINE = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help lab test check notebooks bench model report lint format clean
+.PHONY: help lab test check notebooks findings bench model report lint format clean
 
 help:  ## List these commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
@@ -30,6 +30,9 @@ check: $(STAMP)  ## Look for what is missing or broken, and say what to do about
 
 notebooks: $(STAMP)  ## Run all notebooks again and save their outputs in place; ARGS="notebooks/00*" for some of them
 	$(BIN)/python tools/run_notebooks.py $(ARGS)
+
+findings: $(STAMP)  ## Write what the lessons found into the README's table of results
+	$(BIN)/python -m helpers.findings
 
 bench: $(STAMP)  ## Time the import, the loading, the forward pass and generation
 	$(BIN)/python -m pytest tests/benchmarks --benchmark-enable --benchmark-only $(ARGS)

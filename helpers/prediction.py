@@ -1,16 +1,31 @@
 """What a language model does: text to tokens, tokens to a distribution over the next token, and sampling from it."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from helpers.models import TransformerBridge
 
-__all__ = ["TopTokens", "adjust", "draw", "fit", "next_token_probs", "pieces", "sample", "tokenize", "top_tokens", "visible"]
+__all__ = [
+    "TopTokens",
+    "adjust",
+    "draw",
+    "fit",
+    "next_token_probs",
+    "pieces",
+    "sample",
+    "token_id",
+    "tokenize",
+    "tokenize_all",
+    "top_tokens",
+    "visible",
+]
 
 
 def tokenize(model: TransformerBridge, text: str) -> Int[Tensor, "pos"]:
@@ -29,6 +44,26 @@ def fit(model: TransformerBridge, tokens: Int[Tensor, "pos"]) -> Int[Tensor, "ke
         return tokens
     marked = model.cfg.default_prepend_bos and int(tokens[0]) == model.tokenizer.bos_token_id
     return torch.cat([tokens[:1], tokens[len(tokens) - context + 1 :]]) if marked else tokens[-context:]
+
+
+def tokenize_all(model: TransformerBridge, texts: Sequence[str]) -> tuple[Int[Tensor, "text pos"], Int[Tensor, "text"]]:
+    """The tokens of several texts as one batch, and how many tokens each text has; of a text that is too long the end counts.
+
+    Shorter rows are filled up on the right, where a model that reads from left to right does not see it.
+    """
+    rows = [fit(model, tokenize(model, text)) for text in texts]
+    filler = model.tokenizer.pad_token_id or model.tokenizer.eos_token_id or 0
+    lengths = torch.tensor([len(row) for row in rows], dtype=torch.long)
+    return pad_sequence(rows, batch_first=True, padding_value=filler), lengths
+
+
+def token_id(model: TransformerBridge, text: str) -> int:
+    """The token that ``text`` is. Raises ValueError where the model cuts it into several, or into none."""
+    ids = model.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+    if len(ids) != 1:
+        cut = " + ".join(repr(piece) for piece in pieces(model, torch.tensor(ids, dtype=torch.long))) or "nothing"
+        raise ValueError(f"{text!r} is not one token of this model but {cut}: choose a word that is one (a space in front may matter).")
+    return ids[0]
 
 
 def pieces(model: TransformerBridge, tokens: Int[Tensor, "pos"]) -> list[str]:

@@ -4,10 +4,9 @@ import json
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from math import sqrt
 from pathlib import Path
 from random import Random
-from statistics import mean, stdev
+from statistics import mean
 
 import torch
 from jaxtyping import Float
@@ -22,6 +21,7 @@ from helpers.course_lm.facts import Chain
 from helpers.course_lm.model import build_model, load_weights
 from helpers.course_lm.tokenizer import encode_documents, load_tokenizer
 from helpers.course_lm.world import World
+from helpers.statistics import mean_interval, wilson
 
 EVALUATION_SEED = 20_260  # draws the probes; training uses other seeds
 BATCH = 100
@@ -131,16 +131,6 @@ def _batches(items: Sequence) -> list[Sequence]:
 # ------------------------------------------------------------------------------------------------------------- numbers
 
 
-def wilson(successes: int, n: int) -> tuple[float, float]:
-    """The 95 % interval of a share (Wilson 1927); without any case it is the whole range."""
-    if n == 0:
-        return 0.0, 1.0
-    z, p = 1.96, successes / n
-    centre, half = p + z * z / (2 * n), z * sqrt(p * (1 - p) / n + z * z / (4 * n * n))
-    low, high = (centre - half) / (1 + z * z / n), (centre + half) / (1 + z * z / n)
-    return max(0.0, min(low, p)), min(1.0, max(high, p))  # rounding never puts the share outside its interval
-
-
 def share_row(name: str, hits: Sequence[bool], groups: Sequence[str] = (), **bars: float) -> Row:
     """A row for a share, with the shares of its groups."""
     low, high = wilson(sum(hits), len(hits))
@@ -149,8 +139,7 @@ def share_row(name: str, hits: Sequence[bool], groups: Sequence[str] = (), **bar
 
 def mean_row(name: str, values: Sequence[float], unit: str, **bars: float) -> Row:
     """A row for a mean, with its normal 95 % interval."""
-    half = 1.96 * stdev(values) / sqrt(len(values))
-    return Row(name, mean(values), mean(values) - half, mean(values) + half, len(values), unit=unit, **bars)
+    return Row(name, mean(values), *mean_interval(values), len(values), unit=unit, **bars)
 
 
 def _by_group(hits: Sequence[float], groups: Sequence[str]) -> dict[str, tuple[float, int]]:

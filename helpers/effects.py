@@ -1,0 +1,405 @@
+"""What neurons do: the effect of taking them away, an estimate of it for all of them at once, and the answer to a dose.
+
+All effects are changes of one number for each prompt, the *metric*: a function from logits to that number. The logits that it
+gets are shifted so that each prompt ends at the last place, whatever its length: ``logits[:, -1]`` is what follows the prompt.
+
+*Taking away* means: set to a *baseline*. Zero ablation has the baseline 0, mean ablation the neurons' means over a corpus,
+resample ablation the values that they had on tokens of other texts. Position 0 is left alone unless ``pos`` says otherwise.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from helpers.interventions import Index, Intervention, add, intervene, record, replace
+from helpers.interventions import neurons as place_of
+from helpers.models import TransformerBridge
+from helpers.neurons import Neuron, check_neuron, name
+from helpers.prediction import token_id
+from helpers.statistics import Interval, mean_interval
+from helpers.texts import Texts, TextsLike, as_texts
+
+Metric = Callable[[Float[Tensor, "prompt pos d_vocab"]], Float[Tensor, "prompt"]]
+Baseline = float | Float[Tensor, "layer d_mlp"] | Float[Tensor, "layer prompt pos d_mlp"]
+AFTER_FIRST = slice(1, None)
+COPIED_TOKENS = 2048  # tokens in one forward pass over copies of the prompts: the logits of all of them are kept for a moment
+
+
+# --------------------------------------------------------------------------------------------------------------- metrics
+
+
+def log_odds(right: int | Int[Tensor, "prompt"], wrong: int | Int[Tensor, "prompt"]) -> Metric:
+    """How much likelier the token ``right`` is than ``wrong`` after each prompt, as a log-ratio (natural); one pair or one a prompt."""
+
+    def metric(logits: Float[Tensor, "prompt pos d_vocab"]) -> Float[Tensor, "prompt"]:
+        rows = torch.arange(len(logits), device=logits.device)
+        return logits[rows, -1, right] - logits[rows, -1, wrong]
+
+    return metric
+
+
+def log_prob(token: int | Int[Tensor, "prompt"]) -> Metric:
+    """The log-probability (natural) of a token after each prompt; one token for all, or one for each prompt."""
+
+    def metric(logits: Float[Tensor, "prompt pos d_vocab"]) -> Float[Tensor, "prompt"]:
+        rows = torch.arange(len(logits), device=logits.device)
+        return logits[:, -1].log_softmax(-1)[rows, token]
+
+    return metric
+
+
+def measure(metric: Metric, logits: Float[Tensor, "prompt pos d_vocab"], texts: Texts) -> Float[Tensor, "prompt"]:
+    """The metric of each prompt. Raises ValueError unless it gives one number a prompt."""
+    values = metric(_ends_aligned(logits, texts.lengths))
+    if not torch.is_tensor(values) or values.shape != (len(texts),):
+        given = f"a tensor of shape {list(values.shape)}" if torch.is_tensor(values) else f"a {type(values).__name__}"
+        raise ValueError(f"The metric must give one number for each of the {len(texts)} prompts, a tensor [{len(texts)}]; it gave {given}.")
+    return values.float()
+
+
+def _ends_aligned(logits: Float[Tensor, "prompt pos d_vocab"], lengths: Int[Tensor, "prompt"]) -> Float[Tensor, "prompt pos d_vocab"]:
+    """The logits shifted to the right, so that every prompt ends at the last position; in front the first one is repeated."""
+    width = logits.shape[1]
+    if bool((lengths == width).all()):
+        return logits
+    places = (torch.arange(width) - (width - lengths[:, None])).clamp(min=0).to(logits.device)
+    return logits[torch.arange(len(logits), device=logits.device)[:, None], places]
+
+
+# ------------------------------------------------------------------------------------------------ where, and to what
+
+
+def _position(pos: Index, texts: Texts) -> Index:
+    """A position as interventions want it: one number counts from each prompt's own end if it is negative."""
+    if isinstance(pos, int):
+        places = texts.lengths + pos if pos < 0 else torch.full_like(texts.lengths, pos)
+        if bool(((places < 0) | (places >= texts.lengths)).any()):
+            raise ValueError(f"There is no position {pos} in every prompt: the shortest has {int(texts.lengths.min())} tokens.")
+        return places
+    return pos
+
+
+def _selected(pos: Index, texts: Texts) -> Bool[Tensor, "prompt pos"]:
+    """Where the positions are that ``pos`` selects, those behind a prompt's end left out."""
+    place = torch.arange(texts.tokens.shape[1])
+    if torch.is_tensor(pos) and pos.ndim == 1 and len(pos) == len(texts):
+        chosen = place == pos[:, None]
+    else:
+        chosen = torch.zeros(len(place), dtype=torch.bool)
+        chosen[slice(None) if pos is None else pos] = True
+    return chosen & (place < texts.lengths[:, None])
+
+
+def _at(baseline: Baseline, layer: int) -> Float[Tensor, "*any"]:
+    """The baseline of one layer: a number, ``[d_mlp]``, or ``[prompt, pos, d_mlp]``."""
+    return baseline[layer] if torch.is_tensor(baseline) else torch.tensor(float(baseline))
+
+
+def _check_baseline(model: TransformerBridge, texts: Texts, baseline: Baseline) -> None:
+    """Raises ValueError where a baseline has no value for some layer, neuron, or position of a prompt."""
+    if not torch.is_tensor(baseline):
+        return
+    one, each = [model.cfg.n_layers, model.cfg.d_mlp], [model.cfg.n_layers, *texts.tokens.shape, model.cfg.d_mlp]
+    if list(baseline.shape) not in (one, each):
+        got = list(baseline.shape)
+        raise ValueError(f"A baseline needs a value for each neuron of every layer, {one} or for these prompts {each}; it has {got}.")
+
+
+def resampled(model: TransformerBridge, prompts: TextsLike, others: Texts, seed: int = 0) -> Float[Tensor, "layer prompt pos d_mlp"]:
+    """A baseline for resample ablation: what all neurons did together at a token of another text, drawn anew for each position.
+
+    Each prompt gets a text of its own, and the tokens are drawn from it with putting back; position 0 stays 0 and is not used.
+    """
+    texts, rng = as_texts(model, prompts), torch.Generator().manual_seed(seed)
+    usable = (others.lengths > 1).nonzero().flatten()
+    source = others.take(usable[torch.randint(len(usable), (len(texts),), generator=rng)])
+    shares = torch.rand(texts.tokens.shape, generator=rng)
+    places = (1 + shares * (source.lengths[:, None] - 1)).long()  # [prompt, pos], from 1 to the text's last token
+    with torch.no_grad():
+        seen = record(model, source.tokens.to(model.cfg.device), *_all_places(model))
+    rows = torch.arange(len(texts))[:, None]
+    values = torch.stack([seen[place][rows, places] for place in _all_places(model)])
+    values[:, :, 0] = 0
+    return values
+
+
+def baselines(model: TransformerBridge, prompts: TextsLike, others: Texts, means: Float[Tensor, "layer d_mlp"]) -> dict[str, Baseline]:
+    """The three ways of taking a neuron away, by name: zero, mean and resample ablation."""
+    return {"zero": 0.0, "mean": means, "resample": resampled(model, prompts, others)}
+
+
+def _all_places(model: TransformerBridge) -> list[str]:
+    return [place_of(layer) for layer in range(model.cfg.n_layers)]
+
+
+# ------------------------------------------------------------------------------------------- an estimate for all neurons
+
+
+@dataclass(frozen=True)
+class Attribution:
+    """An estimate for every neuron: by how much the metric would change, on average over the prompts, if it were taken away."""
+
+    effect: Float[Tensor, "layer d_mlp"]
+    before: Float[Tensor, "prompt"]
+
+    def top(self, n: int = 20, sign: int = 0) -> list[Neuron]:
+        """The ``n`` neurons with the largest effects; ``sign`` -1 only those that hold the metric up, 1 only those that hold it down."""
+        size = self.effect.abs() if sign == 0 else sign * self.effect
+        width = size.shape[1]
+        return [(at // width, at % width) for at in size.flatten().argsort(descending=True, stable=True)[:n].tolist()]
+
+    def of(self, neurons: Sequence[Neuron]) -> Float[Tensor, "neuron"]:
+        """The estimates of some neurons, in their order."""
+        return torch.stack([self.effect[layer, neuron] for layer, neuron in neurons])
+
+    def table(self, n: int = 10) -> str:
+        """One line for each of the ``n`` neurons with the largest effects: its name and the estimated change."""
+        return "\n".join(["neuron     estimate", *(f"{name(one):<10} {self.effect[one]:+8.3f}" for one in self.top(n))])
+
+
+@dataclass(frozen=True)
+class _Watch(Intervention):
+    """Changes nothing, and keeps what passes, without a copy."""
+
+    def __call__(self, activation: Float[Tensor, "batch pos *rest"], hook: Any = None) -> Float[Tensor, "batch pos *rest"]:
+        self.change(activation, None)
+        return activation
+
+
+def attribute_neurons(
+    model: TransformerBridge, prompts: TextsLike, metric: Metric, baseline: Baseline = 0.0, pos: Index = AFTER_FIRST
+) -> Attribution:
+    """Gradient times (baseline - activation) for all neurons of all layers: one pass forward and one backward.
+
+    This is the first-order estimate of what setting a neuron to its baseline does to the metric (attribution patching, Nanda
+    2023; for neurons already in Dai et al. 2022, there along a path). It is summed over the positions of ``pos`` (an int that is
+    negative counts from each prompt's end) and averaged over the prompts. ``metric`` must be differentiable.
+    """
+    texts = as_texts(model, prompts)
+    _check_baseline(model, texts, baseline)
+    where = _selected(_position(pos, texts), texts)
+    with torch.enable_grad():
+        values, seen = _run_with_gradients(model, texts, metric)
+        slopes = torch.autograd.grad(values.sum(), seen)
+    effects = [
+        ((_at(baseline, layer).to(value) - value.detach()) * slope)[where.to(value.device)].sum(0) / len(texts)
+        for layer, (value, slope) in enumerate(zip(seen, slopes, strict=True))
+    ]
+    return Attribution(torch.stack(effects).float().cpu(), values.detach().cpu())
+
+
+def _run_with_gradients(
+    model: TransformerBridge, texts: Texts, metric: Metric
+) -> tuple[Float[Tensor, "prompt"], list[Float[Tensor, "prompt pos d_mlp"]]]:
+    """The metric of each prompt and the activations of all layers that led to it, in one pass, ready for a gradient."""
+    seen: list[Tensor] = []
+    start = add("hook_embed", torch.zeros(model.cfg.d_model, device=model.cfg.device, requires_grad=True))
+    with intervene(model, start, *(_Watch(place, lambda value, _: seen.append(value)) for place in _all_places(model))):
+        values = measure(metric, model(texts.tokens.to(model.cfg.device)), texts)
+    if not values.requires_grad:
+        raise ValueError("The metric has no gradient: it must be computed from the logits by differentiable steps, so without argmax.")
+    return values, seen
+
+
+# -------------------------------------------------------------------------------------------------------- taking away
+
+
+@dataclass(frozen=True)
+class Removal:
+    """The metric of every prompt before, and after each group of neurons was taken away; a group may be a single neuron."""
+
+    groups: tuple[tuple[Neuron, ...], ...]
+    before: Float[Tensor, "prompt"]
+    after: Float[Tensor, "group prompt"]
+
+    @property
+    def effect(self) -> Float[Tensor, "group"]:
+        """The mean change of the metric over the prompts."""
+        return (self.after - self.before).mean(1)
+
+    @property
+    def intervals(self) -> list[Interval]:
+        """The 95 % interval of each effect; the prompts are the sample."""
+        return [mean_interval(row) for row in self.after - self.before]
+
+    @property
+    def flips(self) -> Float[Tensor, "group"]:
+        """The share of prompts whose metric changes its sign: where the *decision* is another one."""
+        return ((self.after > 0) != (self.before > 0)).float().mean(1)
+
+    def table(self, n: int = 10) -> str:
+        """One line for each of the first ``n`` groups: who was taken away, the change, the share of decisions that changed."""
+        names = [name(group[0]) if len(group) == 1 else f"{len(group)} neurons" for group in self.groups[:n]]
+        rows = zip(names, self.effect.tolist(), self.flips.tolist(), strict=False)
+        lines = [f"{label:<12} {effect:+8.3f} {flips:10.1%}" for label, effect, flips in rows]
+        return "\n".join(["taken away     change  decisions", *lines])
+
+
+@torch.no_grad()
+def remove_each(
+    model: TransformerBridge,
+    prompts: TextsLike,
+    metric: Metric,
+    neurons: Sequence[Neuron],
+    baseline: Baseline = 0.0,
+    pos: Index = AFTER_FIRST,
+) -> Removal:
+    """Takes each of the neurons away by itself and measures the metric again: many copies of the prompts in one forward pass.
+
+    ``baseline`` is what the neurons are set to (see ``baselines``). The groups of the result are single neurons in the order given.
+    Raises ValueError for an unknown neuron, an empty prompt, and a metric that does not give one number a prompt.
+    """
+    texts = _ready(model, prompts, [neurons], baseline)
+    pos, copies = _position(pos, texts), max(1, COPIED_TOKENS // texts.tokens.numel())
+    after: dict[Neuron, Tensor] = {}
+    with tqdm(total=len(set(neurons)), desc="neurons", delay=2, leave=False) as bar:
+        for part in _by_layer(neurons, copies):
+            change = _set_each(part, _at(baseline, part[0][0]), pos, len(texts))
+            with intervene(model, change):
+                logits = model(texts.tokens.repeat(len(part), 1).to(model.cfg.device))
+            after |= {one: measure(metric, own, texts).cpu() for one, own in zip(part, logits.chunk(len(part)), strict=True)}
+            bar.update(len(part))
+    return Removal(tuple((one,) for one in neurons), _untouched(model, texts, metric), torch.stack([after[one] for one in neurons]))
+
+
+@torch.no_grad()
+def remove_groups(
+    model: TransformerBridge,
+    prompts: TextsLike,
+    metric: Metric,
+    groups: Sequence[Sequence[Neuron]],
+    baseline: Baseline = 0.0,
+    pos: Index = AFTER_FIRST,
+) -> Removal:
+    """Takes away all neurons of a group together, one group after the other, and measures the metric again."""
+    texts = _ready(model, prompts, groups, baseline)
+    pos, after = _position(pos, texts), []
+    for group in tqdm(groups, desc="groups", delay=2, leave=False):
+        layers = sorted({layer for layer, _ in group})
+        units = {layer: sorted({neuron for at, neuron in group if at == layer}) for layer in layers}
+        with intervene(model, *(_set(layer, units[layer], _at(baseline, layer), pos) for layer in layers)):
+            after.append(measure(metric, model(texts.tokens.to(model.cfg.device)), texts).cpu())
+    return Removal(tuple(map(tuple, groups)), _untouched(model, texts, metric), torch.stack(after))
+
+
+def _ready(model: TransformerBridge, prompts: TextsLike, groups: Sequence[Sequence[Neuron]], baseline: Baseline) -> Texts:
+    """The prompts in their final form, after a look for neurons that the model does not have, and at the baseline."""
+    if not groups or not all(groups):
+        raise ValueError("There is no neuron to take away: name at least one, such as (5, 185) for neuron 185 of layer 5.")
+    for group in groups:
+        for layer, neuron in group:
+            check_neuron(model, layer, neuron)
+    texts = as_texts(model, prompts)
+    _check_baseline(model, texts, baseline)
+    return texts
+
+
+def _untouched(model: TransformerBridge, texts: Texts, metric: Metric) -> Float[Tensor, "prompt"]:
+    return measure(metric, model(texts.tokens.to(model.cfg.device)), texts).cpu()
+
+
+def _by_layer(neurons: Sequence[Neuron], most: int) -> list[list[Neuron]]:
+    """The neurons in parts of one layer each, at most ``most`` in a part."""
+    ordered = sorted(set(neurons))
+    layers = [[one for one in ordered if one[0] == layer] for layer in sorted({layer for layer, _ in ordered})]
+    return [group[at : at + most] for group in layers for at in range(0, len(group), most)]
+
+
+def _set(layer: int, units: Index, value: Float[Tensor, "*any"], pos: Index) -> Intervention:
+    """Sets some neurons of a layer to a number, to their values in ``[d_mlp]``, or to those in ``[row, pos, d_mlp]``."""
+    return Intervention(place_of(layer), lambda old, pick: pick(value), pos=pos, units=units)
+
+
+def _set_each(part: Sequence[Neuron], value: Float[Tensor, "*any"], pos: Index, n_prompts: int) -> Intervention:
+    """For as many copies of the prompts as there are neurons: sets another neuron in each copy."""
+    copies = len(part)
+    units = torch.tensor([neuron for _, neuron in part]).repeat_interleave(n_prompts)[:, None]  # [copy x prompt, 1]
+    value = value.repeat(copies, 1, 1) if value.ndim == 3 else value
+    return _set(part[0][0], units, value, pos.repeat(copies) if torch.is_tensor(pos) else pos)
+
+
+# ----------------------------------------------------------------------------------------------------------------- doses
+
+
+@dataclass(frozen=True)
+class DoseResponse:
+    """The probability of each target token after each prompt, while one neuron is held at each dose.
+
+    ``usual`` is the range, lowest to highest prompt, of the neuron's own highest activation on these prompts.
+    """
+
+    neuron: Neuron
+    doses: tuple[float, ...]
+    targets: tuple[str, ...]
+    probs: Float[Tensor, "dose prompt target"]
+    usual: tuple[float, float]
+
+    @property
+    def mean(self) -> Float[Tensor, "dose target"]:
+        """The mean over the prompts."""
+        return self.probs.mean(1)
+
+    def table(self) -> str:
+        """One line for each dose: the mean probability of each target."""
+        width = max(8, *(len(target) + 2 for target in self.targets))
+        head = "    dose" + "".join(f"{target.strip():>{width}}" for target in self.targets)
+        rows = zip(self.doses, self.mean.tolist(), strict=True)
+        return "\n".join([head, *(f"{dose:8.2f}" + "".join(f"{prob:{width}.1%}" for prob in probs) for dose, probs in rows)])
+
+
+@torch.no_grad()
+def dose_response(
+    model: TransformerBridge,
+    prompts: TextsLike,
+    layer: int,
+    neuron: int,
+    doses: Sequence[float],
+    targets: Sequence[str],
+    pos: Index = AFTER_FIRST,
+) -> DoseResponse:
+    """Holds a neuron at each of the doses, all of them in one batch, and reads the probabilities of the targets after the prompts.
+
+    Raises ValueError for an unknown neuron, a target that is not one token, an empty prompt, and where there is no dose or target.
+    """
+    if not len(doses) or not targets:
+        raise ValueError("A dose-response curve needs at least one dose and one target token.")
+    texts = _ready(model, prompts, [[(layer, neuron)]], 0.0)
+    ids, pos = [token_id(model, target) for target in targets], _position(pos, texts)
+    values = record(model, texts.tokens.to(model.cfg.device), place_of(layer))[place_of(layer)][..., neuron].cpu()
+    peaks = values.masked_fill(~_selected(pos, texts), -torch.inf).max(1).values
+    logits = torch.cat([_dosed(model, texts, layer, neuron, part, pos) for part in _parts(doses, texts)])
+    probs = logits.softmax(-1)[:, ids].reshape(len(doses), len(texts), len(ids))
+    return DoseResponse((layer, neuron), tuple(map(float, doses)), tuple(targets), probs, (peaks.min().item(), peaks.max().item()))
+
+
+def _parts(doses: Sequence[float], texts: Texts) -> list[Sequence[float]]:
+    """The doses in parts that fit into one forward pass."""
+    most = max(1, COPIED_TOKENS // texts.tokens.numel())
+    return [doses[at : at + most] for at in range(0, len(doses), most)]
+
+
+def _dosed(
+    model: TransformerBridge, texts: Texts, layer: int, neuron: int, doses: Sequence[float], pos: Index
+) -> Float[Tensor, "copy d_vocab"]:
+    """The logits after each prompt, dose by dose, with the neuron held there."""
+    copies = len(doses)
+    held = torch.tensor([float(dose) for dose in doses]).repeat_interleave(len(texts))[:, None, None]
+    pos = pos.repeat(copies) if torch.is_tensor(pos) else pos
+    with intervene(model, replace(place_of(layer), held, units=neuron, pos=pos)):
+        logits = model(texts.tokens.repeat(copies, 1).to(model.cfg.device))
+    last = (texts.lengths - 1).repeat(copies)
+    return logits[torch.arange(len(last)), last].float().cpu()
+
+
+def by_kind(removals: Mapping[str, Removal]) -> str:
+    """Removals of the same single group under several kinds of ablation, one line each: kind, change, 95 % interval, decisions."""
+    lines = [
+        f"{kind:<10} {removal.effect[0]:+7.3f}   [{removal.intervals[0][0]:+.3f}, {removal.intervals[0][1]:+.3f}] {removal.flips[0]:8.1%}"
+        for kind, removal in removals.items()
+    ]
+    return "\n".join(["ablation     change   95 % interval     decisions", *lines])

@@ -1,0 +1,74 @@
+"""Intervals: how far a measured share or mean may lie from the true one. All are 95 % intervals, as ``(low, high)``.
+
+None of them knows a model or a file, and the same numbers give the same interval on every run.
+"""
+
+from collections.abc import Sequence
+from math import sqrt
+from statistics import mean, stdev
+
+import numpy as np
+from jaxtyping import Bool, Float, Int, Shaped
+from torch import Tensor
+
+Z = 1.96  # a normal variable lies within this many standard deviations of its mean in 95 % of all cases
+DRAWS = 2000  # resamples of a bootstrap
+
+Numbers = Sequence[float] | Shaped[np.ndarray, "item"] | Float[Tensor, "item"] | Int[Tensor, "item"] | Bool[Tensor, "item"]
+Interval = tuple[float, float]
+
+
+def as_numbers(values: Numbers) -> list[float]:
+    """Any row of numbers as a list. Raises ValueError where there is none, or one that is infinite or no number."""
+    numbers = [float(value) for value in (values.tolist() if hasattr(values, "tolist") else values)]
+    if not numbers:
+        raise ValueError("There are no values to average: was everything filtered out?")
+    if not np.isfinite(numbers).all():
+        raise ValueError("One of the values is infinite or not a number (NaN): look for a division by zero or a logarithm of zero.")
+    return numbers
+
+
+def wilson(successes: int, n: int) -> Interval:
+    """The 95 % interval of a share (Wilson 1927); without any case it is the whole range."""
+    if n == 0:
+        return 0.0, 1.0
+    p = successes / n
+    centre, half = p + Z * Z / (2 * n), Z * sqrt(p * (1 - p) / n + Z * Z / (4 * n * n))
+    low, high = (centre - half) / (1 + Z * Z / n), (centre + half) / (1 + Z * Z / n)
+    return max(0.0, min(low, p)), min(1.0, max(high, p))  # rounding never puts the share outside its interval
+
+
+def mean_interval(values: Numbers) -> Interval:
+    """The 95 % interval of a mean, from the normal distribution; for a few dozen values or more."""
+    numbers = _two_or_more(values)
+    half = Z * stdev(numbers) / sqrt(len(numbers))
+    return mean(numbers) - half, mean(numbers) + half
+
+
+def bootstrap_interval(values: Numbers, seed: int = 0, draws: int = DRAWS) -> Interval:
+    """The 95 % interval of a mean by resampling the items (Efron 1979, percentiles): it assumes no shape of their distribution."""
+    numbers = np.array(_two_or_more(values))
+    rng = np.random.RandomState(seed)  # numpy promises that this generator never changes
+    means = [numbers[rng.randint(len(numbers), size=len(numbers))].mean() for _ in range(draws)]
+    low, high = np.percentile(means, [2.5, 97.5])
+    return float(min(low, numbers.mean())), float(max(high, numbers.mean()))
+
+
+def paired_interval(values: Numbers, others: Numbers, seed: int = 0) -> Interval:
+    """The 95 % interval of the mean of ``values - others``, item by item (bootstrap over the items)."""
+    return bootstrap_interval(paired_differences(values, others), seed)
+
+
+def paired_differences(values: Numbers, others: Numbers) -> list[float]:
+    """``values - others``, item by item. Raises ValueError unless there are equally many."""
+    left, right = as_numbers(values), as_numbers(others)
+    if len(left) != len(right):
+        raise ValueError(f"Pairs need equally many values on both sides; here are {len(left)} and {len(right)}.")
+    return [a - b for a, b in zip(left, right, strict=True)]
+
+
+def _two_or_more(values: Numbers) -> list[float]:
+    numbers = as_numbers(values)
+    if len(numbers) < 2:
+        raise ValueError("A single value has no interval: measure at least two.")
+    return numbers
