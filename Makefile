@@ -3,17 +3,18 @@
 VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
+BROWSER_STAMP := $(VENV)/installed-browser
 LAB_ARGS ?=
 ARGS ?=
 
 # Tests and committed notebooks never depend on the network.
-test notebooks bench: export HF_HUB_OFFLINE = 1
+test test-browser notebooks bench: export HF_HUB_OFFLINE = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help lab test check notebooks findings bench model report lint format clean
+.PHONY: help lab test test-browser check notebooks findings bench model report lint format clean
 
 help:  ## List these commands
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
 
 $(STAMP): pyproject.toml constraints.txt tools/install.sh
 	sh tools/install.sh $(VENV)
@@ -24,6 +25,13 @@ lab: $(STAMP)  ## Install (the first time) and open JupyterLab on notebook 00; L
 
 test: $(STAMP)  ## Install (the first time) and run all tests and all notebooks; ARGS="-k world" for some of them
 	$(BIN)/python -m pytest $(ARGS)
+
+# Playwright drives a Chromium or Chrome that is installed already; without either the tests are skipped and say so.
+$(BROWSER_STAMP): $(STAMP)
+	if $(BIN)/pip install --constraint constraints.txt --editable ".[browser]"; then touch $@; fi
+
+test-browser: $(BROWSER_STAMP)  ## Run every notebook in a real browser and move its widgets; pictures in tests/browser/shots
+	$(BIN)/python -m pytest -m browser -rs tests/browser $(ARGS)
 
 check: $(STAMP)  ## Look for what is missing or broken, and say what to do about it
 	$(BIN)/python -m helpers.check

@@ -355,7 +355,7 @@ def test_held_out_material_is_never_written(corpus: Texts, name: str) -> None:
     check = CHECKS[name]
     looked_at = [d for d in corpus.documents if re.fullmatch(check.kinds, d.kind)]
     assert [(d, hidden) for d in looked_at if (hidden := check.hidden(d.text))] == []
-    assert sum(len(check.find(d.text)) for d in looked_at) > 300  # a finder that reads nothing proves nothing
+    assert sum(len(check.find(d.text)) for d in looked_at) > 150  # a finder that reads nothing proves nothing
 
 
 @pytest.mark.parametrize("name", CHECKS)

@@ -1,19 +1,32 @@
 """Every notebook as it is committed: run in order, without errors, free of one machine's traces, and really compared by nbval."""
 
 import re
+from collections.abc import Callable, Sequence
 from copy import deepcopy
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import nbformat
 import pytest
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
+if TYPE_CHECKING:
+    from helpers.findings import Finding
+
 ROOT = Path(__file__).parents[1]
 PATHS = [path for path in sorted((ROOT / "notebooks").rglob("*.ipynb")) if ".ipynb_checkpoints" not in path.parts]
-SKIPPED_BY_NBVAL = {"image/png", "image/jpeg", "image/svg+xml", "application/vnd.jupyter.widget-view+json"}
-MACHINE_PATH = re.compile(r"(/(home|root|Users|tmp|work|private|var)/\w|[A-Z]:\\\\?Users)")
+FINDINGS = sorted((ROOT / "data" / "findings").glob("*.json"))
+AT_LEAST = 0.6  # of the code cells have an output that nbval compares
+WIDGET = "application/vnd.jupyter.widget-view+json"
+PICTURES = {"image/png", "image/jpeg", "image/svg+xml", "image/gif"}
+NOT_COMPARED = re.compile(r"^\s*#\s*(NBVAL_(IGNORE_OUTPUT|SKIP)|PYTEST_VALIDATE_IGNORE_OUTPUT)\s*$", flags=re.MULTILINE)
+MACHINE_PATH = re.compile(
+    r"(/(home|root|Users|tmp|work|private|var|mnt|opt|srv|content)/\w|/usr/(local/)?lib/|site-packages|[A-Z]:\\+Users)"
+)
+WARNING = re.compile(r"\b(\w*Warning|WARNING)\b *:")
 PICTURE = re.compile(r"!\[(?P<alt>[^\]]*)\]\((?P<target>[^)\s]+)[^)]*\)")
+IMG = re.compile(r"<img\b[^>]*>", flags=re.IGNORECASE)
 
 
 def code_cells(notebook: NotebookNode) -> list[NotebookNode]:
@@ -25,19 +38,33 @@ def tags(cell: NotebookNode) -> list[str]:
     return cell.metadata.get("tags", [])
 
 
-def compared(cell: NotebookNode) -> bool:
-    """Does nbval compare any output of this cell?"""
-    if cell.execution_count is None or {"nbval-ignore-output", "nbval-skip"} & set(tags(cell)):
-        return False
-    data = (set(output.get("data", {})) for output in cell.outputs)
-    texts = any(output.output_type == "stream" and output.text.strip() for output in cell.outputs)
-    return texts or any(kinds - SKIPPED_BY_NBVAL and "application/vnd.jupyter.widget-view+json" not in kinds for kinds in data)
+def shows_result(output: NotebookNode) -> bool:
+    """Is the output a picture or a widget?"""
+    return bool((PICTURES | {WIDGET}) & set(output.get("data", {})))
+
+
+def texts(output: NotebookNode) -> list[str]:
+    """What an output says in words or HTML; of a picture or a widget this is what stands in for it."""
+    data = {kind: text for kind, text in output.get("data", {}).items() if kind not in PICTURES | {WIDGET}}
+    return [output.get("text", ""), *map(str, data.values()), *output.get("traceback", [])]
+
+
+def compared_text(cell: NotebookNode) -> str:
+    """What nbval compares of a cell's outputs; what stands in for a picture, the name of its type, says nothing and is left out."""
+    if cell.execution_count is None or {"nbval-ignore-output", "nbval-skip"} & set(tags(cell)) or NOT_COMPARED.search(cell.source):
+        return ""
+    return "\n".join(text for output in cell.outputs if not shows_result(output) for text in texts(output)).strip()
 
 
 def share_compared(notebook: NotebookNode) -> float:
     """The share of the code cells of which nbval compares an output."""
     cells = code_cells(notebook)
-    return sum(map(compared, cells)) / max(len(cells), 1)
+    return sum(bool(compared_text(cell)) for cell in cells) / max(len(cells), 1)
+
+
+def lacks_headline(cell: NotebookNode) -> bool:
+    """Does the cell show a picture or a widget and yet print no number that nbval compares?"""
+    return any(map(shows_result, cell.outputs)) and not re.search(r"\d", compared_text(cell))
 
 
 def problems(notebook: NotebookNode, folder: Path) -> list[str]:
@@ -51,16 +78,26 @@ def problems_of_outputs(notebook: NotebookNode) -> list[str]:
     if [cell.execution_count for cell in cells] != list(range(1, len(cells) + 1)):
         found.append("it was not run from top to bottom on a fresh kernel")
     for number, cell in enumerate(cells, 1):
-        for output in cell.outputs:
-            if output.output_type == "error":
-                found.append(f"code cell {number} ends in an error")
-            if output.get("name") == "stderr":
-                found.append(f"code cell {number} writes to stderr: {output.text[:80]!r}")
-            if MACHINE_PATH.search(str(output)):
-                found.append(f"code cell {number} shows a path of one machine")
-    if share_compared(notebook) < 0.6:
+        found += [f"code cell {number} {problem}" for output in cell.outputs for problem in problems_of_output(output)]
+        if lacks_headline(cell):
+            found.append(f"code cell {number} shows a picture or a widget and prints no number beside it that nbval compares")
+    if share_compared(notebook) < AT_LEAST:
         found.append(f"nbval compares outputs of only {share_compared(notebook):.0%} of the code cells")
     return found
+
+
+def problems_of_output(output: NotebookNode) -> list[str]:
+    said = "\n".join(texts(output))
+    images = IMG.findall(str(output.get("data", {}).get("text/html", "")))
+    checks = {
+        "ends in an error": output.output_type == "error",
+        f"writes to stderr: {said[:80]!r}": output.get("name") == "stderr",
+        "shows a warning": WARNING.search(said),
+        "shows a path of one machine": MACHINE_PATH.search(said),
+        "has a picture in its HTML without text for those who cannot see it": any(not re.search(r'alt=["\'][^"\']', i) for i in images),
+        "has HTML that loads something from elsewhere": re.search(r"<(script|iframe|link)\b|src=[\"']?(https?:)?//", said, re.IGNORECASE),
+    }
+    return [problem for problem, wrong in checks.items() if wrong]
 
 
 def problems_of_cells(notebook: NotebookNode) -> list[str]:
@@ -88,21 +125,50 @@ def problems_of_pictures(notebook: NotebookNode, folder: Path) -> list[str]:
     return found
 
 
+def problems_of_findings(notebook: NotebookNode, findings: Sequence["Finding"]) -> list[str]:
+    """Which committed findings does no output of the notebook show, by their names and with their values?"""
+    shown = "\n".join(text for cell in code_cells(notebook) for output in cell.outputs for text in texts(output))
+    return [
+        f"no output shows the finding {finding.name} with {finding.shown()['value']}"
+        for finding in findings
+        if finding.name not in shown or finding.shown()["value"] not in shown
+    ]
+
+
+def problems_of_setups(notebooks: dict[str, NotebookNode]) -> list[str]:
+    """Is the setup cell the same in all notebooks (by their paths), and is its address that of the badge?"""
+    found = []
+    sources = {code_cells(notebook)[0].source for notebook in notebooks.values()}
+    if len(sources) > 1:
+        found.append("the setup cells differ")
+    for path, notebook in notebooks.items():
+        repository = re.search(r'REPOSITORY = "https://github.com/([^"]+)"', code_cells(notebook)[0].source)
+        address = repository and f"https://colab.research.google.com/github/{repository[1]}/blob/main/{path}"
+        if not address or address not in notebook.cells[0].source:
+            found.append(f"the badge of {path} does not open it from the address in its setup cell")
+    return found
+
+
 @pytest.mark.parametrize("path", PATHS, ids=lambda path: path.name)
-def test_a_notebook_has_no_problems(path: Path):
+def test_a_notebook_has_no_problems(path: Path, capsys: pytest.CaptureFixture[str]):
     notebook = nbformat.read(path, as_version=4)
     nbformat.validate(notebook)
-    print(f"{path.name}: nbval compares outputs of {share_compared(notebook):.0%} of {len(code_cells(notebook))} code cells")
+    with capsys.disabled():
+        print(f"\n{path.name}: nbval compares outputs of {share_compared(notebook):.0%} of {len(code_cells(notebook))} code cells")
     assert problems(notebook, path.parent) == []
 
 
+@pytest.mark.parametrize("path", FINDINGS, ids=lambda path: path.name)
+def test_every_finding_is_shown_by_its_notebook(path: Path):
+    from helpers.findings import load_findings
+
+    notebook = ROOT / "notebooks" / f"{path.stem}.ipynb"
+    assert notebook.is_file(), f"no notebook has the findings of {path.name}"
+    assert problems_of_findings(nbformat.read(notebook, as_version=4), load_findings(path)) == []
+
+
 def test_the_setup_cell_is_the_same_everywhere_and_its_address_is_the_badges():
-    notebooks = [nbformat.read(path, as_version=4) for path in PATHS]
-    assert len({code_cells(notebook)[0].source for notebook in notebooks}) <= 1
-    for path, notebook in zip(PATHS, notebooks, strict=True):
-        repository = re.search(r'REPOSITORY = "https://github.com/([^"]+)"', code_cells(notebook)[0].source)
-        name = path.relative_to(ROOT).as_posix()
-        assert repository and f"https://colab.research.google.com/github/{repository[1]}/blob/main/{name}" in notebook.cells[0].source
+    assert problems_of_setups({path.relative_to(ROOT).as_posix(): nbformat.read(path, as_version=4) for path in PATHS}) == []
 
 
 # ------------------------------------------------------------------------------------- the checks find what is wrong
@@ -119,19 +185,49 @@ def good_notebook() -> NotebookNode:
     return new_notebook(cells=cells, metadata={"kernelspec": {"name": "python3", "display_name": "Python 3"}})
 
 
-def png_only(notebook: NotebookNode) -> None:
-    notebook.cells[2].outputs = [new_output("display_data", data={"image/png": "AAAA"})]
+def showing(kind: str, stands_for: str = "<Figure size 640x480 with 1 Axes>") -> NotebookNode:
+    """An output that shows a picture or a widget."""
+    return new_output("display_data", data={kind: "AAAA", "text/plain": stands_for})
+
+
+def says(text: str, name: str = "stdout") -> NotebookNode:
+    """An output that prints a text."""
+    return new_output("stream", name=name, text=text)
+
+
+def html(text: str) -> NotebookNode:
+    """An output that is HTML."""
+    return new_output("display_data", data={"text/html": text, "text/plain": "3"})
+
+
+def ends_on(*outputs: NotebookNode, **changes: object) -> Callable[[NotebookNode], None]:
+    """Gives the last cell other outputs, and changes more of it."""
+    return lambda notebook: notebook.cells[2].update(outputs=list(outputs), **changes)
 
 
 BROKEN = {
     "not run from top": lambda notebook: notebook.cells[2].update(execution_count=5),
-    "ends in an error": lambda notebook: notebook.cells[2].outputs.append(new_output("error", ename="E", evalue="", traceback=[])),
-    "writes to stderr": lambda notebook: notebook.cells[2].outputs.append(new_output("stream", name="stderr", text="50%")),
-    "path of one machine": lambda notebook: notebook.cells[2].outputs.append(new_output("stream", name="stdout", text="/home/ada/x")),
-    "only 50%": png_only,
+    "not run from top to": lambda notebook: notebook.cells[2].update(execution_count=None),
+    "cell 2 ends in an error": ends_on(says("3"), new_output("error", ename="E", evalue="", traceback=[])),
+    "cell 2 writes to stderr: '50%'": ends_on(says("3"), says("50%", name="stderr")),
+    "cell 2 shows a warning": ends_on(says("UserWarning: it is 3")),
+    "cell 2 shows a path of one machine": ends_on(says("3 in /home/ada/x")),
+    "cell 2 shows a path": ends_on(says(r"3 in C:\Users\ada")),
+    "shows a path of": ends_on(html("3 in /usr/lib/python3")),
+    "only 50%": ends_on(showing("image/png")),
+    "only 50% of": ends_on(says("3"), metadata={"tags": ["nbval-ignore-output"]}),
+    "only 50% of the": ends_on(says("3"), source="# NBVAL_IGNORE_OUTPUT\nprint(3)"),
+    "cell 2 shows a picture or a widget and prints no number": ends_on(says("a fine picture:"), showing("image/png")),
+    "a widget and prints no number": ends_on(showing(WIDGET, "a slider from 1 to 3")),
+    "prints no number beside it": ends_on(says("3"), showing("image/png"), metadata={"tags": ["nbval-ignore-output"]}),
+    "without text for those": ends_on(html("3 <img src='data:image/png;base64,AAAA' alt=''>")),
+    "loads something from elsewhere": ends_on(html("3 <img alt='A road' src='https://example.org/road.png'>")),
+    "from elsewhere": ends_on(html("3 <script>draw()</script>")),
     "more than 30 lines": lambda notebook: notebook.cells[2].update(source="1\n" * 31),
     "widget state": lambda notebook: notebook.metadata.update(widgets={}),
+    "kernel is not python3": lambda notebook: notebook.metadata.update(kernelspec={"name": "ada", "display_name": "Ada's"}),
     "tagged setup": lambda notebook: notebook.cells[1].metadata.update(tags=[]),
+    "other, must be the one tagged setup": lambda notebook: notebook.cells[2].metadata.update(tags=["setup"]),
     "no text for those": lambda notebook: notebook.cells[0].update(source="![](x.png)"),
     "not a file": lambda notebook: notebook.cells[0].update(source="![A road](https://example.org/road.png)"),
     "not written as": lambda notebook: notebook.cells[0].update(source="<img src='road.png' alt='A road'>"),
@@ -144,3 +240,48 @@ def test_a_notebook_that_is_broken_on_purpose_is_reported(sentence: str, tmp_pat
     broken = deepcopy(good_notebook())
     BROKEN[sentence](broken)
     assert any(sentence in problem for problem in problems(broken, tmp_path))
+
+
+GOOD = {
+    "a number beside a picture": ends_on(says("3 of 4"), showing("image/png")),
+    "a number beside a widget": ends_on(says("3 of 4"), showing(WIDGET, "")),
+    "a table beside a picture": ends_on(html("<table><tr><td>3</td></tr></table>"), showing("image/png")),
+    "a picture in HTML": ends_on(html("3 <img src='data:image/png;base64,AAAA' alt='A road'>")),
+    "a picture that spells a path": ends_on(says("3"), new_output("display_data", data={"image/png": "A/tmp/A"})),
+}
+
+
+@pytest.mark.parametrize("change", GOOD.values(), ids=GOOD)
+def test_what_is_allowed_is_not_reported(change: Callable[[NotebookNode], None], tmp_path: Path):
+    notebook = good_notebook()
+    change(notebook)
+    assert problems(notebook, tmp_path) == []
+
+
+def test_a_finding_that_no_output_shows_is_reported():
+    from helpers.findings import Finding
+
+    finding = Finding("demo.share", value=0.9, low=0.8, high=0.95, control=0.5, control_is="guessing", n=10)
+    notebook = good_notebook()
+    notebook.cells[2].outputs = [says(finding.row())]
+    assert problems_of_findings(notebook, [finding]) == []
+    notebook.cells[2].outputs = [says(finding.row().replace("90 %", "91 %"))]
+    assert problems_of_findings(notebook, [finding]) == ["no output shows the finding demo.share with 90 % [80 %, 95 %]"]
+    notebook.cells[2].outputs = [says(finding.row().replace("demo", "other"))]
+    assert len(problems_of_findings(notebook, [finding])) == 1
+
+
+def with_setup(path: str, repository: str = "ada/course") -> NotebookNode:
+    """A notebook whose badge opens ``path`` and whose setup cell names a repository."""
+    notebook = good_notebook()
+    notebook.cells[0].source = f"[![Open](badge.svg)](https://colab.research.google.com/github/ada/course/blob/main/{path})"
+    notebook.cells[1].source = f'REPOSITORY = "https://github.com/{repository}"'
+    return notebook
+
+
+def test_setup_cells_and_badges_that_differ_are_reported():
+    assert problems_of_setups({name: with_setup(name) for name in ("a.ipynb", "b.ipynb")}) == []
+    other_path = "the badge of b.ipynb does not open it from the address in its setup cell"
+    assert problems_of_setups({"a.ipynb": with_setup("a.ipynb"), "b.ipynb": with_setup("a.ipynb")}) == [other_path]
+    other_setup = problems_of_setups({"a.ipynb": with_setup("a.ipynb"), "b.ipynb": with_setup("b.ipynb", "eve/course")})
+    assert other_setup == ["the setup cells differ", other_path]

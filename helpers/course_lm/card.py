@@ -25,6 +25,7 @@ so what it has read is known to the last sentence. It loads like any other model
 
 ```python
 from transformers import AutoModelForCausalLM, AutoTokenizer
+
 model = AutoModelForCausalLM.from_pretrained("data/course_lm")
 tokenizer = AutoTokenizer.from_pretrained("data/course_lm")
 ```
