@@ -46,6 +46,7 @@ class Settings:
     decay: float = 0.003  # learning rate times weight decay, the same for both
     token_lr: float = 0.02  # AdamW, token embeddings
     small_lr: float = 0.003  # AdamW, positions, norms and biases
+    mixture: str = "broad"  # of the corpus: what the documents are about (corpus/mixture.py)
     read_before: int = 0  # tokens that the weights from which the run starts have read in earlier stages
 
     @property
@@ -58,9 +59,13 @@ SECOND = Settings(
     tokens=12_000_000, seed=1, batch=32, matrix_lr=0.012, writer_lr=0.006, decay=0.001, token_lr=0.008, small_lr=0.002,
     read_before=15_998_976,
 )  # fmt: skip
+THIRD = Settings(
+    tokens=8_000_000, seed=2, batch=32, matrix_lr=0.008, writer_lr=0.004, decay=0.001, token_lr=0.005, small_lr=0.001, mixture="skills",
+    read_before=27_998_208,
+)  # fmt: skip
 # Each preset is a list of stages. Small batches learn more from each token, large ones are faster where many cores are.
 PRESETS: dict[str, tuple[Settings, ...]] = {
-    "full": (Settings(), SECOND),
+    "full": (Settings(), SECOND, THIRD),
     "quick": (Settings(tokens=2_000_000, batch=32, decay=0.001, writer_lr=0.012),),
     "smoke": (Settings(tokens=60_000, layers=2, width=96, vocab_size=2048),),
 }
@@ -94,7 +99,7 @@ def corpus_rows(settings: Settings, tokenizer: PreTrainedTokenizerFast, folder: 
     wanted = settings.steps * settings.batch
     if path.exists() and len(rows := load_file(path)["rows"]) >= wanted:
         return rows[:wanted]
-    rows, source = [], documents(settings.seed)
+    rows, source = [], documents(settings.seed, mixture=settings.mixture)
     with tqdm(total=wanted, desc="writing the corpus", unit="row") as bar:
         while len(rows) < wanted:
             ids = encode_documents(tokenizer, [d.text for d in islice(source, CHUNK)])

@@ -91,6 +91,7 @@ def test_every_control_of_every_widget_changes_its_panel(lesson: Lesson, note: C
         root.screenshot(path=lesson.shots / f"widget-{number}-moved.png")
         note(summary(f"{lesson.name}, widget {number}", moves))
         assert all(move.control.label for move in moves), "a control has no words beside it"
+        assert root.evaluate("root => course.mute(root)") == 0, "a picture has no text for those who cannot see it"
         assert [f"{move.control} by {move.way}" for move in moves if move.ms is None] == [], "they change nothing that one can see"
         lesson.page.type_odd_texts(root)
     assert lesson.page.trouble() == []

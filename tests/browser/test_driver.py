@@ -44,12 +44,12 @@ w.VBox([*controls, button, panel])
 BROKEN = """
 import ipywidgets as w
 
-panel, dead, bad = w.HTML("0"), w.IntSlider(description="Dead"), w.Text(description="Bad", continuous_update=False)
+panel, dead, bad = w.HTML("<img alt=''>"), w.IntSlider(description="Dead"), w.Text(description="Bad", continuous_update=False)
 follower, leader = w.IntSlider(max=9, description="Follower"), w.Checkbox(False, description="Leader")
 
 
 def update(_):
-    panel.value = f"{leader.value} {follower.value * leader.value} {len(bad.value)}"
+    panel.value = f"<img alt=''>{leader.value} {follower.value * leader.value} {len(bad.value)}"
     if "🙂" in bad.value:
         raise ValueError("no smiling")
 
@@ -92,6 +92,7 @@ def test_a_dead_control_and_a_traceback_that_nobody_sees_are_found(opened: Calla
     root = page.widgets()[0]
     silent = {move.control.label for move in page.drive(root) if move.ms is None}
     assert silent == {"Dead"}, "Follower moves nothing until Leader has been moved"
+    assert root.evaluate("root => course.mute(root)") == 1
     assert page.trouble() == []
     page.type_odd_texts(root)
     assert any("no smiling" in text for text in page.trouble())

@@ -73,6 +73,9 @@ window.course = {
     return panels.map((panel) => panel.src || panel.innerHTML).join("\n");
   },
 
+  // How many pictures have no text for those who cannot see them? (An Image widget cannot have one; an <img alt="..."> in HTML can.)
+  mute: (root) => [...root.querySelectorAll("img")].filter((picture) => !picture.alt.trim()).length,
+
   // From now on notes how long after the last key or click the panel shows something new, until `outcome` is asked for.
   watch(root) {
     course.before = course.shown(root);

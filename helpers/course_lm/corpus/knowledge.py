@@ -1,11 +1,14 @@
 """Facts of the world in prose: single statements, portraits of an entity, questions, and two-hop questions."""
 
+from dataclasses import replace
 from functools import cache
 from itertools import accumulate
 from random import Random
 
 from helpers.course_lm.corpus.base import Ingredient, Probe, sentence
+from helpers.course_lm.corpus.lists import fitting
 from helpers.course_lm.facts import Chain, Fact, Relation, all_facts, chains, fact, relations
+from helpers.course_lm.heldout import held_out
 from helpers.course_lm.world import World
 
 OPENERS = [
@@ -132,6 +135,27 @@ def two_hop(world: World, rng: Random) -> str | None:
     return opened(f"{prompt} {second.answer}.", rng)
 
 
+JUDGED = (
+    "capital", "continent", "language", "currency", "landmark_country", "city_country", "nationality", "occupation", "symbol",
+    "animal_kind", "company_country", "performer",
+)  # fmt: skip
+
+
+def true_or_false(world: World, rng: Random) -> str | None:
+    """Three to five statements, each followed by the verdict; half of them are false, with the object of another subject."""
+    lines = ["True or false?"]
+    for _ in range(rng.choice((3, 4, 5))):
+        relation = relations()[rng.choice(JUDGED)]
+        told, other = (fact(relation, world.pick(rng, relation.table)) for _ in range(2))
+        if told is None or other is None or held_out("claim", told.subject):
+            continue
+        right = told.object == other.object or rng.random() < 0.5
+        text = tell(told if right else replace(told, object=other.object), rng)
+        if text:
+            lines.append(f"{text} {'True' if right else 'False'}.")
+    return fitting(lines, rng.choice((" ", "\n"))) if len(lines) > 1 else None
+
+
 # Ways of telling that other ingredients use too, in lists of descriptions or chats, so that they are held out for nobody.
 TOLD_ELSEWHERE = {
     "The capital of {s} is {o}.", "{s}'s capital is {o}.", "{s} is a city in {o}.", "{s} is a country in {o}.",
@@ -163,4 +187,5 @@ INGREDIENTS: dict[str, tuple[Ingredient, float]] = {
     "portrait": (portrait, 4.0),
     "questions": (questions, 3.0),
     "two_hop": (two_hop, 5.0),
+    "true_or_false": (true_or_false, 1.5),
 }

@@ -28,7 +28,7 @@ FRENCH = Language("fr", "French", "Français")
 GERMAN = Language("de", "German", "Deutsch")
 CHINESE = Language("zh", "Chinese", "中文")
 FOREIGN = (FRENCH, GERMAN, CHINESE)
-FOREIGN_WEIGHTS = (40, 22, 38)
+FOREIGN_WEIGHTS = (43, 14, 43)
 LANGUAGES = {language.code: language for language in (ENGLISH, *FOREIGN)}
 INDEX = {code: number for number, code in enumerate(LANGUAGES)}  # the place of a language in rows of four
 
