@@ -31,7 +31,7 @@ $(BROWSER_STAMP): $(STAMP)
 	if $(BIN)/pip install --constraint constraints.txt --editable ".[browser]"; then touch $@; fi
 
 test-browser: $(BROWSER_STAMP)  ## Run every notebook in a real browser and move its widgets; pictures in tests/browser/shots
-	$(BIN)/python -m pytest -m browser -rs tests/browser $(ARGS)
+	$(BIN)/python -m pytest -rs tests/browser $(ARGS)
 
 check: $(STAMP)  ## Look for what is missing or broken, and say what to do about it
 	$(BIN)/python -m helpers.check

@@ -53,16 +53,100 @@ def log_prob(token: int | Int[Tensor, "prompt"]) -> Metric:
     return metric
 
 
-def measure(metric: Metric, logits: Float[Tensor, "prompt pos d_vocab"], texts: Texts) -> Float[Tensor, "prompt"]:
+@dataclass(frozen=True)
+class Words:
+    """Prompts and the whole words that may follow them, however many tokens a word has; a row for each prompt and word.
+
+    A row of ``texts`` is a prompt and all tokens of a word but the last; ``ids`` are the word's tokens, and ``item`` is the
+    number of the prompt. Run the model on ``texts`` to read the words off.
+    """
+
+    texts: Texts
+    ids: tuple[tuple[int, ...], ...]
+    item: Int[Tensor, "row"]
+
+    def log_probs(self, logits: Float[Tensor, "row pos d_vocab"]) -> Float[Tensor, "row"]:
+        """The log-probability of each row's word after its prompt, from logits that end where the rows end."""
+        logp = logits[:, -max(map(len, self.ids)) :].log_softmax(-1)
+        return torch.stack([sum(logp[row, at - len(ids), one] for at, one in enumerate(ids)) for row, ids in enumerate(self.ids)])
+
+
+@dataclass(frozen=True)
+class WordOdds(Words):
+    """A metric: how much likelier any of the right words is than any of the wrong ones, as a log-ratio, for each prompt.
+
+    It belongs to its own ``texts``: ``attribute_neurons(model, odds.texts, odds)``.
+    """
+
+    right: Bool[Tensor, "row"]
+
+    def __len__(self) -> int:
+        """How many prompts there are, and so how many numbers the metric gives."""
+        return int(self.item.max()) + 1
+
+    def __call__(self, logits: Float[Tensor, "row pos d_vocab"]) -> Float[Tensor, "prompt"]:
+        """One number for each prompt: the log of P(a right word) / P(a wrong word)."""
+        logp = self.log_probs(logits)
+        sides = [[logp[(self.item == item) & side].logsumexp(0) for side in (self.right, ~self.right)] for item in range(len(self))]
+        return torch.stack([right - wrong for right, wrong in sides])
+
+
+def word_odds(
+    model: TransformerBridge, prompts: Sequence[str], right: Sequence[str | Sequence[str]], wrong: Sequence[str | Sequence[str]]
+) -> WordOdds:
+    """The metric that sets right words against wrong ones after each prompt; for each prompt one word, or several, on each side.
+
+    Raises ValueError where words and prompts are not equally many, or a prompt and a word do not stay apart as tokens.
+    """
+    if not len(prompts) == len(right) == len(wrong):
+        raise ValueError(f"Each prompt needs right and wrong words: there are {len(prompts)} prompts, {len(right)} and {len(wrong)} of these.")
+    sides = [(_as_list(yes), _as_list(no)) for yes, no in zip(right, wrong, strict=True)]
+    if not all(yes and no for yes, no in sides):
+        raise ValueError("Each prompt needs one right word and one wrong word at least.")
+    words = whole_words(model, prompts, [[*yes, *no] for yes, no in sides])
+    flags = [flag for yes, no in sides for flag in [True] * len(yes) + [False] * len(no)]
+    return WordOdds(words.texts, words.ids, words.item, torch.tensor(flags))
+
+
+def _as_list(words: str | Sequence[str]) -> list[str]:
+    return [words] if isinstance(words, str) else list(words)
+
+
+def whole_words(model: TransformerBridge, prompts: Sequence[str], words: Sequence[Sequence[str]]) -> Words:
+    """Rows for each prompt with each of its words, written after a space unless the prompt ends in one or in an opening mark."""
+    rows, ids, item = [], [], []
+    for number, (prompt, options) in enumerate(zip(prompts, words, strict=True)):
+        start = tokenize(model, prompt).tolist()
+        for word in options:
+            gap = "" if prompt.endswith((" ", "\n", '"', "(", "|>")) or word.startswith((" ", "\n")) else " "
+            full = tokenize(model, prompt + gap + word).tolist()
+            if full[: len(start)] != start or len(full) == len(start) or len(full) > model.cfg.n_ctx:
+                raise ValueError(f"{word!r} cannot be read off after {prompt!r}: it is no word of its own there, or the prompt is too long.")
+            rows.append(torch.tensor(full[:-1], dtype=torch.long))
+            ids.append(tuple(full[len(start) :]))
+            item.append(number)
+    texts = as_texts(model, [model.tokenizer.decode(row) for row in []] or _rows(model, rows))
+    return Words(texts, tuple(ids), torch.tensor(item))
+
+
+def word_probs(model: TransformerBridge, prompts: Sequence[str], words: Sequence[str]) -> Float[Tensor, "prompt word"]:
+    """The probability of each of some whole words after each prompt, under whatever interventions are at work."""
+    rows = whole_words(model, prompts, [words] * len(prompts))
+    with torch.no_grad():
+        logits = _ends_aligned(model(rows.texts.tokens.to(model.cfg.device)), rows.texts.lengths)
+    return rows.log_probs(logits).exp().reshape(len(prompts), len(words)).float().cpu()
+
+
+def measure(metric: Metric, logits: Float[Tensor, "row pos d_vocab"], texts: Texts) -> Float[Tensor, "prompt"]:
     """The metric of each prompt. Raises ValueError unless it gives one number a prompt."""
-    values = metric(_ends_aligned(logits, texts.lengths))
-    if not torch.is_tensor(values) or values.shape != (len(texts),):
+    values, wanted = metric(_ends_aligned(logits, texts.lengths)), len(metric) if isinstance(metric, WordOdds) else len(texts)
+    if not torch.is_tensor(values) or values.shape != (wanted,):
         given = f"a tensor of shape {list(values.shape)}" if torch.is_tensor(values) else f"a {type(values).__name__}"
-        raise ValueError(f"The metric must give one number for each of the {len(texts)} prompts, a tensor [{len(texts)}]; it gave {given}.")
+        raise ValueError(f"The metric must give one number for each of the {wanted} prompts, a tensor [{wanted}]; it gave {given}.")
     return values.float()
 
 
-def _ends_aligned(logits: Float[Tensor, "prompt pos d_vocab"], lengths: Int[Tensor, "prompt"]) -> Float[Tensor, "prompt pos d_vocab"]:
+def _ends_aligned(logits: Float[Tensor, "row pos d_vocab"], lengths: Int[Tensor, "row"]) -> Float[Tensor, "row pos d_vocab"]:
     """The logits shifted to the right, so that every prompt ends at the last position; in front the first one is repeated."""
     width = logits.shape[1]
     if bool((lengths == width).all()):

@@ -16,7 +16,7 @@ from helpers.course_lm.corpus.mixture import documents
 from helpers.models import TransformerBridge
 from helpers.prediction import tokenize_all
 
-HELD_OUT_SEED = 20_261  # the corpus is trained on with seeds 0 and 1, and the report card draws with 20_260
+HELD_OUT_SEED = 20_261  # the training has small seeds, one for each of its stages, and the report card draws with 20_260
 BATCH_TOKENS = 4096  # tokens in one forward pass: enough to keep the processor busy, few enough to stay out of swap
 
 

@@ -16,12 +16,12 @@ import pytest
 
 from helpers.course_lm.corpus import chat, knowledge, languages, lists, prose, stories, tasks
 from helpers.course_lm.corpus.base import Probe, an
-from helpers.course_lm.corpus.mixture import Document, document, documents
+from helpers.course_lm.corpus.mixture import Document, document, documents, ingredients, shares
 from helpers.course_lm.facts import all_facts, chains, country_with_the, relations
 from helpers.course_lm.heldout import SHARES, fraction, held_out
 from helpers.course_lm.world import World
 
-SIZE = 40_000
+SIZE, SKILLED = 40_000, 15_000
 WORLD = World.load()
 
 
@@ -55,15 +55,42 @@ class Texts:
 
 @pytest.fixture(scope="session")
 def corpus() -> Texts:
-    """The first documents of the training text."""
-    return Texts.of(list(islice(documents(0), SIZE)))
+    """The first documents of the training text, in both mixtures."""
+    return Texts.of([*islice(documents(0), SIZE - SKILLED), *islice(documents(2, mixture="skills"), SKILLED)])
 
 
 def test_a_document_is_fixed_by_seed_and_number(corpus: Texts) -> None:
-    numbers = [7, 3, 1234, 3, 39_999]
+    numbers = [7, 3, 1234, 3, SIZE - SKILLED - 1]
     assert [document(0, n) for n in numbers] == [corpus.documents[n] for n in numbers]  # in any order, asked twice
     assert list(islice(documents(0, start=500), 20)) == corpus.documents[500:520]
     assert list(islice(documents(1), 20)) != corpus.documents[:20]
+
+
+def test_both_mixtures_have_every_kind_of_document() -> None:
+    assert set(shares("broad")) == set(shares("skills")) == set(ingredients())
+    assert (
+        sum(shares("skills").values()) == pytest.approx(1) and shares("skills")["knowledge.two_hop"] > shares("broad")["knowledge.two_hop"]
+    )
+
+
+def test_nobody_judges_a_statement_about_a_country_whose_claims_are_held_out(corpus: Texts) -> None:
+    judged = [d.text for d in corpus.documents if d.kind == "knowledge.true_or_false"]
+    told = [t for name in ("capital", "continent", "language", "currency") for t in relations()[name].statements]
+    found = {True: 0, False: 0}
+    for row in WORLD.rows("countries"):
+        hidden = held_out("claim", row["name"])
+        patterns = [re.escape(t).replace(r"\{s\}", re.escape(row["name"])).replace(r"\{o\}", r"[\w ]+") for t in told]
+        found[hidden] += sum(len(re.findall("|".join(patterns), text)) for text in judged if row["name"] in text)
+    assert found[True] == 0 and found[False] > 100
+
+
+def test_half_of_the_judged_statements_are_true_and_the_verdicts_are_right() -> None:
+    rng, capitals, verdicts = Random(3), {row["name"]: row["capital"] for row in WORLD.rows("countries")}, []
+    for text in (knowledge.true_or_false(WORLD, rng) or "" for _ in range(3000)):
+        for country, capital, verdict in re.findall(r"[Tt]he capital of ([\w ]+) is ([A-Z][\w ]+)\. (True|False)\.", text):
+            verdicts.append(verdict == "True")
+            assert (capitals[country.removeprefix("the ")] == capital) == verdicts[-1]
+    assert len(verdicts) > 30 and 0.3 < sum(verdicts) / len(verdicts) < 0.7
 
 
 def test_the_rule_depends_on_the_words_alone() -> None:

@@ -4,7 +4,7 @@ from collections import defaultdict
 
 from transformers import PretrainedConfig
 
-from helpers.course_lm.corpus.mixture import ingredients
+from helpers.course_lm.corpus.mixture import ingredients, shares
 from helpers.course_lm.facts import all_facts, chains, relations
 from helpers.course_lm.heldout import SHARES
 from helpers.course_lm.report import as_table
@@ -38,7 +38,8 @@ A word is the same token at the start of a text, after a space and after a new l
 
 ## What it has read
 
-{facts:,} true facts in {relations} relations, {chains:,} two-hop chains, and the rest of the corpus in these proportions:
+{facts:,} true facts in {relations} relations, {chains:,} two-hop chains, and much else. Two mixtures of the same ingredients were
+read one after the other: a broad one, and one with more of the skills that are learned slowly.
 
 {mixture}
 
@@ -84,15 +85,15 @@ def model_card(card: dict, config: PretrainedConfig) -> str:
 
 
 def _mixture() -> str:
-    """The share of each module of the corpus, with its ingredients."""
-    modules: dict[str, list[tuple[str, float]]] = defaultdict(list)
-    for kind, (_, share) in ingredients().items():
-        module, name = kind.split(".")
-        modules[module].append((name, share))
-    lines = ["| part | share of the documents | ingredients |", "|---|---|---|"]
-    for module, parts in modules.items():
-        names = ", ".join(name.replace("_", " ") for name, _ in parts)
-        lines.append(f"| {module} | {100 * sum(share for _, share in parts):.0f} % | {names} |")
+    """The share of each module among the documents of both mixtures, with its ingredients."""
+    modules: dict[str, list[str]] = defaultdict(list)
+    for kind in ingredients():
+        modules[kind.split(".")[0]].append(kind)
+    lines = ["| part | broad | skills | ingredients |", "|---|---|---|---|"]
+    for module, kinds in modules.items():
+        broad, skills = (f"{100 * sum(shares(mixture)[kind] for kind in kinds):.0f} %" for mixture in ("broad", "skills"))
+        names = ", ".join(kind.split(".")[1].replace("_", " ") for kind in kinds)
+        lines.append(f"| {module} | {broad} | {skills} | {names} |")
     return "\n".join(lines)
 
 
@@ -102,7 +103,10 @@ def _heldout() -> str:
 
 def _stages() -> str:
     """The stages of the recipe, in a sentence each."""
-    told = [f"Stage {n}: {s.tokens / 1e6:.0f} million tokens in batches of {s.batch} rows. " for n, s in enumerate(PRESETS["full"], 1)]
+    told = [
+        f"Stage {n}: {s.tokens / 1e6:.0f} million tokens of the {s.mixture} mixture, {s.batch} rows a step. "
+        for n, s in enumerate(PRESETS["full"], 1)
+    ]
     return "Rows of " + f"{PRESETS['full'][0].context} tokens, Muon for the matrices and AdamW for the rest. " + "".join(told)
 
 
