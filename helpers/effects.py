@@ -20,12 +20,12 @@ from helpers.interventions import Index, Intervention, add, intervene, record, r
 from helpers.interventions import neurons as place_of
 from helpers.models import TransformerBridge
 from helpers.neurons import Neuron, check_neuron, name
-from helpers.prediction import token_id
+from helpers.prediction import pad, tokenize
 from helpers.statistics import Interval, mean_interval
 from helpers.texts import Texts, TextsLike, as_texts
 
 Metric = Callable[[Float[Tensor, "prompt pos d_vocab"]], Float[Tensor, "prompt"]]
-Baseline = float | Float[Tensor, "layer d_mlp"] | Float[Tensor, "layer prompt pos d_mlp"]
+Baseline = float | Float[Tensor, "layer d_mlp"] | Float[Tensor, "layer row pos d_mlp"]
 AFTER_FIRST = slice(1, None)
 COPIED_TOKENS = 2048  # tokens in one forward pass over copies of the prompts: the logits of all of them are kept for a moment
 
@@ -99,7 +99,9 @@ def word_odds(
     Raises ValueError where words and prompts are not equally many, or a prompt and a word do not stay apart as tokens.
     """
     if not len(prompts) == len(right) == len(wrong):
-        raise ValueError(f"Each prompt needs right and wrong words: there are {len(prompts)} prompts, {len(right)} and {len(wrong)} of these.")
+        raise ValueError(
+            f"Each prompt needs right and wrong words: there are {len(prompts)} prompts, {len(right)} and {len(wrong)} of these."
+        )
     sides = [(_as_list(yes), _as_list(no)) for yes, no in zip(right, wrong, strict=True)]
     if not all(yes and no for yes, no in sides):
         raise ValueError("Each prompt needs one right word and one wrong word at least.")
@@ -114,6 +116,8 @@ def _as_list(words: str | Sequence[str]) -> list[str]:
 
 def whole_words(model: TransformerBridge, prompts: Sequence[str], words: Sequence[Sequence[str]]) -> Words:
     """Rows for each prompt with each of its words, written after a space unless the prompt ends in one or in an opening mark."""
+    if not prompts:
+        raise ValueError("There are no prompts: give at least one text.")
     rows, ids, item = [], [], []
     for number, (prompt, options) in enumerate(zip(prompts, words, strict=True)):
         start = tokenize(model, prompt).tolist()
@@ -121,12 +125,13 @@ def whole_words(model: TransformerBridge, prompts: Sequence[str], words: Sequenc
             gap = "" if prompt.endswith((" ", "\n", '"', "(", "|>")) or word.startswith((" ", "\n")) else " "
             full = tokenize(model, prompt + gap + word).tolist()
             if full[: len(start)] != start or len(full) == len(start) or len(full) > model.cfg.n_ctx:
-                raise ValueError(f"{word!r} cannot be read off after {prompt!r}: it is no word of its own there, or the prompt is too long.")
+                raise ValueError(
+                    f"{word!r} cannot be read off after {prompt!r}: it is no word of its own there, or the prompt is too long."
+                )
             rows.append(torch.tensor(full[:-1], dtype=torch.long))
             ids.append(tuple(full[len(start) :]))
             item.append(number)
-    texts = as_texts(model, [model.tokenizer.decode(row) for row in []] or _rows(model, rows))
-    return Words(texts, tuple(ids), torch.tensor(item))
+    return Words(Texts(*pad(model, rows), ("prompt",) * len(rows)), tuple(ids), torch.tensor(item))
 
 
 def word_probs(model: TransformerBridge, prompts: Sequence[str], words: Sequence[str]) -> Float[Tensor, "prompt word"]:
@@ -139,7 +144,10 @@ def word_probs(model: TransformerBridge, prompts: Sequence[str], words: Sequence
 
 def measure(metric: Metric, logits: Float[Tensor, "row pos d_vocab"], texts: Texts) -> Float[Tensor, "prompt"]:
     """The metric of each prompt. Raises ValueError unless it gives one number a prompt."""
-    values, wanted = metric(_ends_aligned(logits, texts.lengths)), len(metric) if isinstance(metric, WordOdds) else len(texts)
+    whole = isinstance(metric, WordOdds)
+    if whole and len(metric.ids) != len(texts):
+        raise ValueError("The odds of whole words are read off their own texts: give odds.texts as the prompts.")
+    values, wanted = metric(_ends_aligned(logits, texts.lengths)), len(metric) if whole else len(texts)
     if not torch.is_tensor(values) or values.shape != (wanted,):
         given = f"a tensor of shape {list(values.shape)}" if torch.is_tensor(values) else f"a {type(values).__name__}"
         raise ValueError(f"The metric must give one number for each of the {wanted} prompts, a tensor [{wanted}]; it gave {given}.")
@@ -194,16 +202,20 @@ def _check_baseline(model: TransformerBridge, texts: Texts, baseline: Baseline) 
         raise ValueError(f"A baseline needs a value for each neuron of every layer, {one} or for these prompts {each}; it has {got}.")
 
 
-def resampled(model: TransformerBridge, prompts: TextsLike, others: Texts, seed: int = 0) -> Float[Tensor, "layer prompt pos d_mlp"]:
+def resampled(
+    model: TransformerBridge, prompts: TextsLike, others: Texts, seed: int = 0, item: Int[Tensor, "row"] | None = None
+) -> Float[Tensor, "layer row pos d_mlp"]:
     """A baseline for resample ablation: what all neurons did together at a token of another text, drawn anew for each position.
 
     Each prompt gets a text of its own, and the tokens are drawn from it with putting back; position 0 stays 0 and is not used.
+    Rows with the same number in ``item`` (that of ``Words``) are one prompt and get the same.
     """
     texts, rng = as_texts(model, prompts), torch.Generator().manual_seed(seed)
+    item = torch.arange(len(texts)) if item is None else item
     usable = (others.lengths > 1).nonzero().flatten()
-    source = others.take(usable[torch.randint(len(usable), (len(texts),), generator=rng)])
-    shares = torch.rand(texts.tokens.shape, generator=rng)
-    places = (1 + shares * (source.lengths[:, None] - 1)).long()  # [prompt, pos], from 1 to the text's last token
+    source = others.take(usable[torch.randint(len(usable), (len(texts),), generator=rng)][item])
+    shares = torch.rand(texts.tokens.shape, generator=rng)[item]
+    places = (1 + shares * (source.lengths[:, None] - 1)).long()  # [row, pos], from 1 to the text's last token
     with torch.no_grad():
         seen = record(model, source.tokens.to(model.cfg.device), *_all_places(model))
     rows = torch.arange(len(texts))[:, None]
@@ -212,9 +224,11 @@ def resampled(model: TransformerBridge, prompts: TextsLike, others: Texts, seed:
     return values
 
 
-def baselines(model: TransformerBridge, prompts: TextsLike, others: Texts, means: Float[Tensor, "layer d_mlp"]) -> dict[str, Baseline]:
-    """The three ways of taking a neuron away, by name: zero, mean and resample ablation."""
-    return {"zero": 0.0, "mean": means, "resample": resampled(model, prompts, others)}
+def baselines(
+    model: TransformerBridge, prompts: TextsLike, others: Texts, means: Float[Tensor, "layer d_mlp"], item: Int[Tensor, "row"] | None = None
+) -> dict[str, Baseline]:
+    """The three ways of taking a neuron away, by name: zero, mean and resample ablation (see ``resampled`` for ``item``)."""
+    return {"zero": 0.0, "mean": means, "resample": resampled(model, prompts, others, item=item)}
 
 
 def _all_places(model: TransformerBridge) -> list[str]:
@@ -271,7 +285,7 @@ def attribute_neurons(
         values, seen = _run_with_gradients(model, texts, metric)
         slopes = torch.autograd.grad(values.sum(), seen)
     effects = [
-        ((_at(baseline, layer).to(value) - value.detach()) * slope)[where.to(value.device)].sum(0) / len(texts)
+        ((_at(baseline, layer).to(value) - value.detach()) * slope)[where.to(value.device)].sum(0) / len(values)
         for layer, (value, slope) in enumerate(zip(seen, slopes, strict=True))
     ]
     return Attribution(torch.stack(effects).float().cpu(), values.detach().cpu())
@@ -412,7 +426,7 @@ def _set_each(part: Sequence[Neuron], value: Float[Tensor, "*any"], pos: Index, 
 
 @dataclass(frozen=True)
 class DoseResponse:
-    """The probability of each target token after each prompt, while one neuron is held at each dose.
+    """The probability of each target word after each prompt, while one neuron is held at each dose.
 
     ``usual`` is the range, lowest to highest prompt, of the neuron's own highest activation on these prompts.
     """
@@ -439,45 +453,37 @@ class DoseResponse:
 @torch.no_grad()
 def dose_response(
     model: TransformerBridge,
-    prompts: TextsLike,
+    prompts: Sequence[str],
     layer: int,
     neuron: int,
     doses: Sequence[float],
     targets: Sequence[str],
     pos: Index = AFTER_FIRST,
 ) -> DoseResponse:
-    """Holds a neuron at each of the doses, all of them in one batch, and reads the probabilities of the targets after the prompts.
+    """Holds a neuron at each of the doses, all of them in one batch, and reads the probabilities of whole words after the prompts.
 
-    Raises ValueError for an unknown neuron, a target that is not one token, an empty prompt, and where there is no dose or target.
+    Raises ValueError for an unknown neuron, an empty prompt, and where there is no dose or no target.
     """
     if not len(doses) or not targets:
-        raise ValueError("A dose-response curve needs at least one dose and one target token.")
-    texts = _ready(model, prompts, [[(layer, neuron)]], 0.0)
-    ids, pos = [token_id(model, target) for target in targets], _position(pos, texts)
+        raise ValueError("A dose-response curve needs at least one dose and one target word.")
+    words = whole_words(model, prompts, [targets] * len(prompts))
+    texts = _ready(model, words.texts, [[(layer, neuron)]], 0.0)
+    pos, most = _position(pos, texts), max(1, COPIED_TOKENS // texts.tokens.numel())
     values = record(model, texts.tokens.to(model.cfg.device), place_of(layer))[place_of(layer)][..., neuron].cpu()
-    peaks = values.masked_fill(~_selected(pos, texts), -torch.inf).max(1).values
-    logits = torch.cat([_dosed(model, texts, layer, neuron, part, pos) for part in _parts(doses, texts)])
-    probs = logits.softmax(-1)[:, ids].reshape(len(doses), len(texts), len(ids))
+    peaks = values.masked_fill(~_selected(pos, texts), -torch.inf).amax(1)
+    parts = [_dosed(model, words, (layer, neuron), doses[at : at + most], pos) for at in range(0, len(doses), most)]
+    probs = torch.cat(parts).reshape(len(doses), len(prompts), len(targets))
     return DoseResponse((layer, neuron), tuple(map(float, doses)), tuple(targets), probs, (peaks.min().item(), peaks.max().item()))
 
 
-def _parts(doses: Sequence[float], texts: Texts) -> list[Sequence[float]]:
-    """The doses in parts that fit into one forward pass."""
-    most = max(1, COPIED_TOKENS // texts.tokens.numel())
-    return [doses[at : at + most] for at in range(0, len(doses), most)]
-
-
-def _dosed(
-    model: TransformerBridge, texts: Texts, layer: int, neuron: int, doses: Sequence[float], pos: Index
-) -> Float[Tensor, "copy d_vocab"]:
-    """The logits after each prompt, dose by dose, with the neuron held there."""
-    copies = len(doses)
+def _dosed(model: TransformerBridge, words: Words, neuron: Neuron, doses: Sequence[float], pos: Index) -> Float[Tensor, "dose row"]:
+    """The probability of each row's word, dose by dose, with the neuron held there."""
+    copies, texts = len(doses), words.texts
     held = torch.tensor([float(dose) for dose in doses]).repeat_interleave(len(texts))[:, None, None]
     pos = pos.repeat(copies) if torch.is_tensor(pos) else pos
-    with intervene(model, replace(place_of(layer), held, units=neuron, pos=pos)):
+    with intervene(model, replace(place_of(neuron[0]), held, units=neuron[1], pos=pos)):
         logits = model(texts.tokens.repeat(copies, 1).to(model.cfg.device))
-    last = (texts.lengths - 1).repeat(copies)
-    return logits[torch.arange(len(last)), last].float().cpu()
+    return torch.stack([words.log_probs(_ends_aligned(part, texts.lengths)).exp().float().cpu() for part in logits.chunk(copies)])
 
 
 def by_kind(removals: Mapping[str, Removal]) -> str:

@@ -18,6 +18,7 @@ __all__ = [
     "draw",
     "fit",
     "next_token_probs",
+    "pad",
     "pieces",
     "sample",
     "token_id",
@@ -46,15 +47,19 @@ def fit(model: TransformerBridge, tokens: Int[Tensor, "pos"]) -> Int[Tensor, "ke
     return torch.cat([tokens[:1], tokens[len(tokens) - context + 1 :]]) if marked else tokens[-context:]
 
 
-def tokenize_all(model: TransformerBridge, texts: Sequence[str]) -> tuple[Int[Tensor, "text pos"], Int[Tensor, "text"]]:
-    """The tokens of several texts as one batch, and how many tokens each text has; of a text that is too long the end counts.
+def pad(model: TransformerBridge, rows: Sequence[Int[Tensor, "_"]]) -> tuple[Int[Tensor, "row pos"], Int[Tensor, "row"]]:
+    """Rows of tokens as one batch, and how many tokens each row has.
 
     Shorter rows are filled up on the right, where a model that reads from left to right does not see it.
     """
-    rows = [fit(model, tokenize(model, text)) for text in texts]
     filler = model.tokenizer.pad_token_id or model.tokenizer.eos_token_id or 0
     lengths = torch.tensor([len(row) for row in rows], dtype=torch.long)
-    return pad_sequence(rows, batch_first=True, padding_value=filler), lengths
+    return pad_sequence(list(rows), batch_first=True, padding_value=filler), lengths
+
+
+def tokenize_all(model: TransformerBridge, texts: Sequence[str]) -> tuple[Int[Tensor, "text pos"], Int[Tensor, "text"]]:
+    """The tokens of several texts as one batch, and how many tokens each text has; of a text that is too long the end counts."""
+    return pad(model, [fit(model, tokenize(model, text)) for text in texts])
 
 
 def token_id(model: TransformerBridge, text: str) -> int:

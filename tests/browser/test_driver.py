@@ -75,7 +75,8 @@ def opened(browser: "Browser", lab: Lab) -> Iterator[Callable[..., LabPage]]:
         return pages[0]
 
     yield open_notebook
-    pages[0].close()
+    for page in pages:
+        page.close()
     lab.stop_kernels()
 
 

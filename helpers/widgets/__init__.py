@@ -5,6 +5,7 @@ A control is observed, the function is called, the panel's ``value`` is set. Tha
 
 import re
 from collections.abc import Callable
+from functools import wraps
 from html import escape, unescape
 from typing import Any
 
@@ -31,18 +32,30 @@ def readable(html: str) -> str:
 # ---------------------------------------------------------------------------- a prompt, and what may come next
 
 
+def said(write: Callable[..., str]) -> Callable[..., str]:
+    """Makes of a function that writes HTML one that says in a sentence, instead of raising, what cannot be done."""
+
+    @wraps(write)
+    def answered(*arguments: Any, **options: Any) -> str:
+        try:
+            with torch.no_grad():
+                return write(*arguments, **options)
+        except ValueError as problem:
+            return f"<p>{escape(str(problem))}</p>"
+
+    return answered
+
+
+@said
 def prompt_html(model: TransformerBridge, text: str, temperature: float = 1.0, top_k: int = 0, seed: int = 0, length: int = 20) -> str:
     """What the model makes of ``text``, as HTML: its tokens, the ten most likely next ones, and a sampled continuation.
 
     ``top_k`` 0 lets every token be drawn. Whatever cannot be done is said in a sentence, never raised.
     """
-    try:
-        tokens = tokenize(model, text)
-        continuation = sample(model, text, length, temperature, top_k or None, seed)
-        parts = [_tokens_html(model, tokens), _bars_html(top_tokens(model, text)), _continuation_html(continuation)]
-    except ValueError as problem:
-        parts = [f"<p>{escape(str(problem))}</p>"]
-    return "".join(parts)
+    tokens = tokenize(model, text)
+    continuation = sample(model, text, length, temperature, top_k or None, seed)
+    bars = f"<p><b>The ten most likely next tokens</b></p>{bars_html(top_tokens(model, text))}"
+    return _tokens_html(model, tokens) + bars + _continuation_html(continuation)
 
 
 def _tokens_html(model: TransformerBridge, tokens: Int[Tensor, "pos"]) -> str:
@@ -54,14 +67,14 @@ def _tokens_html(model: TransformerBridge, tokens: Int[Tensor, "pos"]) -> str:
     return f"<p><b>{len(kept)} {'token' if len(kept) == 1 else 'tokens'}.</b>{note}</p><p>{frames}</p>"
 
 
-def _bars_html(top: TopTokens) -> str:
+def bars_html(top: TopTokens) -> str:
     """The next tokens as rows of a table, each with a bar as long as its probability."""
     rows = [
         f"<tr><td style='font-family:monospace'>{escape(visible(token))}</td>"
         f"<td><span style='{BAR};width:{200 * prob:.0f}px'></span>{prob:.1%}</td></tr>"
         for token, prob in zip(top.tokens, top.probs, strict=True)
     ]
-    return f"<p><b>The ten most likely next tokens</b></p><table>{''.join(rows)}</table>"
+    return f"<table>{''.join(rows)}</table>"
 
 
 def _continuation_html(continuation: str) -> str:
@@ -96,8 +109,7 @@ def connect(controls: dict[str, Any], panel: ipywidgets.HTML, write: Callable[..
     """Keeps ``panel`` at what ``write`` makes of the controls' values, from now on and after every change."""
 
     def update(_: object = None) -> None:
-        with torch.no_grad():
-            panel.value = write(**{name: control.value for name, control in controls.items()})
+        panel.value = write(**{name: control.value for name, control in controls.items()})
 
     for control in controls.values():
         control.observe(update, names="value")
