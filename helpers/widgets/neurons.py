@@ -1,0 +1,239 @@
+"""The widgets of lesson 1, "One neuron": look at a neuron, take it away, give it a dose, and crowd many features into few dimensions."""
+
+from collections.abc import Sequence
+from functools import cache
+from html import escape
+
+import ipywidgets
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from helpers.effects import resampled
+from helpers.html import activation_html
+from helpers.interventions import Intervention, clamp, intervene, mean, record, replace, zero
+from helpers.interventions import neurons as place_of
+from helpers.models import TransformerBridge
+from helpers.neurons import Neuron, TopContexts, check_neuron, name, promoted
+from helpers.prediction import TopTokens, pieces, sample, top_tokens, visible
+from helpers.superposition import SPARSITIES, ToyModels, train_toys
+from helpers.texts import Texts, as_texts
+from helpers.widgets import LABELS, bars_html, connect, said
+
+AFTER_FIRST = slice(1, None)  # position 0, the mark of a new document, is left alone
+KINDS = ("zero", "mean", "resample")
+
+# ---------------------------------------------------------------------------------------------------- the microscope
+
+
+@said
+def microscope_html(model: TransformerBridge, top: TopContexts, text: str, layer: int, neuron: int, most_active: bool = False) -> str:
+    """One neuron as HTML: its activation on every token of ``text``, its top contexts, and the tokens that it promotes.
+
+    ``most_active``: instead of the neuron named, the one that is nearest to its own highest activation at the last token.
+    """
+    texts = as_texts(model, [text])
+    if most_active:
+        layer, neuron = loudest(model, top, texts)
+    check_neuron(model, layer, neuron)
+    values = record(model, texts.tokens.to(model.cfg.device), place_of(layer))[place_of(layer)][0, :, neuron].tolist()
+    stats, at = top.stats, top.stats.row(layer)
+    peak = stats.peak[at, neuron].item()
+    facts = f"active on {stats.active[at, neuron]:.1%} of the tokens of the corpus, highest {peak:.1f}"
+    own = activation_html(pieces(model, texts.tokens[0])[1:], values[1:], scale=max(peak, max(values[1:], default=0)) or None)
+    best = "".join(
+        activation_html(c.pieces, c.values, n_words=1) for c in (found.around() for found in top.contexts(model, layer, neuron, n=5))
+    )
+    return (
+        f"<p><b>{name((layer, neuron))}</b>: {facts}</p><p><b>Your text</b></p>{own}"
+        f"<p><b>The texts in which it rises highest</b></p>{best or '<p>It is never active.</p>'}{_promoted_html(model, layer, neuron)}"
+    )
+
+
+def loudest(model: TransformerBridge, top: TopContexts, texts: Texts) -> Neuron:
+    """The neuron that is nearest to its own highest activation at the last token; those that never rise high are left out."""
+    seen = record(model, texts.tokens[:1].to(model.cfg.device), *map(place_of, top.stats.layers))
+    last = torch.stack([seen[place_of(layer)][0, int(texts.lengths[0]) - 1].cpu() for layer in top.stats.layers])  # [layer, d_mlp]
+    share = torch.where(top.stats.peak > top.stats.peak.median(), last / top.stats.peak.clamp(min=1e-6), 0.0)
+    at = int(share.argmax())
+    return top.stats.layers[at // share.shape[1]], at % share.shape[1]
+
+
+def _promoted_html(model: TransformerBridge, layer: int, neuron: int) -> str:
+    """The tokens that the neuron's output vector pushes up, and those that it pushes down, in a line each."""
+    found = promoted(model, layer, neuron, 8)
+    words = [" ".join(f"<code>{escape(visible(piece))}</code>" for piece, _ in side) for side in (found.up, found.down)]
+    return f"<p><b>It promotes</b> {words[0]}<br><b>and suppresses</b> {words[1]}</p>"
+
+
+class NeuronMicroscope(ipywidgets.VBox):
+    """Controls for a layer, a neuron and a text, and a ``panel`` that shows what the neuron does there and elsewhere."""
+
+    def __init__(self, model: TransformerBridge, top: TopContexts, neuron: Neuron, text: str) -> None:
+        self.text = _text(text, "Text")
+        self.layer, self.neuron = _neuron_controls(model, neuron)
+        self.most_active = ipywidgets.Checkbox(False, description="the most active one at the last token", indent=False)
+        self.panel = ipywidgets.HTML()
+        controls = {"text": self.text, "layer": self.layer, "neuron": self.neuron, "most_active": self.most_active}
+        connect(controls, self.panel, lambda **values: microscope_html(model, top, **values))
+        super().__init__([self.text, ipywidgets.HBox([self.layer, self.neuron, self.most_active]), self.panel])
+
+    def __repr__(self) -> str:
+        """What a page without a running kernel shows in the widget's place."""
+        return "[A microscope for neurons, once the notebook runs.]"
+
+
+# ------------------------------------------------------------------------------------------------------------ take away
+
+
+@said
+def removal_html(
+    model: TransformerBridge, texts: Texts, means: Float[Tensor, "layer d_mlp"], prompt: str, layer: int, neuron: int, kind: str
+) -> str:
+    """The next tokens after ``prompt`` as they are, and with one neuron taken away by zero, mean or resample ablation, as HTML."""
+    check_neuron(model, layer, neuron)
+    before = top_tokens(model, prompt, 8)
+    with intervene(model, _removal(model, texts, means, prompt, layer, neuron, kind)):
+        after = top_tokens(model, prompt, 8)
+    return _side_by_side(("as it is", before), (f"{name((layer, neuron))} taken away ({kind})", after))
+
+
+def _removal(
+    model: TransformerBridge, texts: Texts, means: Float[Tensor, "layer d_mlp"], prompt: str, layer: int, neuron: int, kind: str
+) -> Intervention:
+    """The intervention that takes the neuron away on this prompt."""
+    place, where = place_of(layer), {"units": neuron, "pos": AFTER_FIRST}
+    if kind == "zero":
+        return zero(place, **where)
+    if kind == "mean":
+        return mean(place, means[layer], **where)
+    if kind == "resample":
+        drawn = resampled(model, [prompt], texts)[layer]
+        return replace(place, drawn[:, 1:, neuron, None], **where)
+    raise ValueError(f"There is no kind of ablation called {kind!r}; choose {', '.join(KINDS)}.")
+
+
+def _side_by_side(*columns: tuple[str, TopTokens]) -> str:
+    """Bars of next tokens in columns, each under its heading."""
+    cells = "".join(
+        f"<td style='vertical-align:top;padding-right:24px'><b>{escape(head)}</b>{bars_html(top)}</td>" for head, top in columns
+    )
+    return f"<table><tr>{cells}</tr></table>"
+
+
+class RemoveIt(ipywidgets.VBox):
+    """Controls for a prompt, a neuron and a kind of ablation, and a ``panel`` with the next tokens before and after."""
+
+    def __init__(self, model: TransformerBridge, texts: Texts, means: Float[Tensor, "layer d_mlp"], neuron: Neuron, prompt: str) -> None:
+        self.prompt = _text(prompt, "Prompt")
+        self.layer, self.neuron = _neuron_controls(model, neuron)
+        self.kind = ipywidgets.Dropdown(options=KINDS, value="mean", description="Ablation", style=LABELS)
+        self.panel = ipywidgets.HTML()
+        controls = {"prompt": self.prompt, "layer": self.layer, "neuron": self.neuron, "kind": self.kind}
+        connect(controls, self.panel, lambda **values: removal_html(model, texts, means, **values))
+        super().__init__([self.prompt, ipywidgets.HBox([self.layer, self.neuron, self.kind]), self.panel])
+
+    def __repr__(self) -> str:
+        """What a page without a running kernel shows in the widget's place."""
+        return "[Take a neuron away here, once the notebook runs.]"
+
+
+# ----------------------------------------------------------------------------------------------------------------- dose
+
+
+@said
+def dose_html(model: TransformerBridge, prompt: str, layer: int, neuron: int, dose: float, length: int = 10) -> str:
+    """What follows ``prompt`` while a neuron is held at ``dose`` on every token: the next tokens and the likeliest continuation."""
+    check_neuron(model, layer, neuron)
+    before = top_tokens(model, prompt, 5)
+    with intervene(model, clamp(place_of(layer), float(dose), units=neuron, pos=AFTER_FIRST)):
+        after, text = top_tokens(model, prompt, 5), sample(model, prompt, length, temperature=0)
+    written = f"<span style='white-space:pre-wrap'>{escape(text) or 'nothing; the text ends here'}</span>"
+    bars = _side_by_side(("as it is", before), (f"{name((layer, neuron))} held at {dose:.1f}", after))
+    return f"{bars}<p><b>It goes on:</b> {written}</p>"
+
+
+class DoseLab(ipywidgets.VBox):
+    """A slider that holds a neuron at a dose, and a ``panel`` with what the model then writes."""
+
+    def __init__(self, model: TransformerBridge, neuron: Neuron, prompt: str, highest: float = 10.0) -> None:
+        self.prompt = _text(prompt, "Prompt")
+        self.layer, self.neuron = _neuron_controls(model, neuron)
+        self.dose = ipywidgets.FloatSlider(0.0, min=0, max=highest, step=highest / 20, description="Dose", continuous_update=False)
+        self.panel = ipywidgets.HTML()
+        controls = {"prompt": self.prompt, "layer": self.layer, "neuron": self.neuron, "dose": self.dose}
+        connect(controls, self.panel, lambda **values: dose_html(model, **values))
+        super().__init__([self.prompt, ipywidgets.HBox([self.layer, self.neuron, self.dose]), self.panel])
+
+    def __repr__(self) -> str:
+        """What a page without a running kernel shows in the widget's place."""
+        return "[Give a neuron a dose here, once the notebook runs.]"
+
+
+# -------------------------------------------------------------------------------------------------------- superposition
+
+FEATURES, HIDDEN = (5, 10, 20), (2, 5)
+
+
+@cache
+def toys_for(features: int, hidden: int) -> ToyModels:
+    """The toy models of the widget for all sparsities; trained once, in about a second."""
+    return train_toys(features, hidden, steps=600, starts=2)
+
+
+@said
+def superposition_html(features: int, hidden: int, sparsity: float) -> str:
+    """How a toy model puts ``features`` into ``hidden`` neurons at a sparsity: ``W^T W`` as a coloured grid, and counts in words."""
+    toys = toys_for(features, hidden)
+    if sparsity not in toys.sparsities:
+        raise ValueError(f"There is no toy model for a sparsity of {sparsity}; choose one of {', '.join(map(str, toys.sparsities))}.")
+    at = toys.sparsities.index(sparsity)
+    count = toys.represented[at]
+    shared = toys.interference[at][toys.norms[at] > 0.5].mean().item() if count else 0.0
+    words = f"{count} of {features} features in {hidden} neurons; mean interference {shared:.2f}; loss {toys.loss[at]:.4f}"
+    return (
+        f"<p><b>{words}</b> (one dimension for each of the {min(hidden, features)} most important: {toys.dedicated_loss[at]:.4f})</p>"
+        + _grid(toys.overlaps[at])
+    )
+
+
+def _grid(matrix: Float[Tensor, "row column"]) -> str:
+    """A square of coloured cells: orange above zero, blue below, white at zero."""
+    rows = "".join(f"<tr>{''.join(_cell(value) for value in row)}</tr>" for row in matrix.tolist())
+    return f"<table style='border-collapse:collapse' aria-label='how much of each feature comes out as each other feature'>{rows}</table>"
+
+
+def _cell(value: float) -> str:
+    colour, depth = ("213,94,0" if value > 0 else "0,114,178"), min(abs(value), 1.0)
+    style = f"width:15px;height:15px;padding:0;border:1px solid #8c8c8c40;background:rgba({colour},{depth:.2f})"
+    return f"<td title='{value:.2f}' style='{style}'></td>"
+
+
+class SuperpositionLab(ipywidgets.VBox):
+    """Controls for the number of features, the number of neurons and the sparsity, and a ``panel`` with what is kept of them."""
+
+    def __init__(self) -> None:
+        self.features = ipywidgets.Dropdown(options=FEATURES, value=FEATURES[-1], description="Features", style=LABELS)
+        self.hidden = ipywidgets.Dropdown(options=HIDDEN, value=HIDDEN[-1], description="Neurons", style=LABELS)
+        self.sparsity = ipywidgets.SelectionSlider(options=SPARSITIES, value=SPARSITIES[0], description="Sparsity", continuous_update=False)
+        self.panel = ipywidgets.HTML()
+        connect({"features": self.features, "hidden": self.hidden, "sparsity": self.sparsity}, self.panel, superposition_html)
+        super().__init__([ipywidgets.HBox([self.features, self.hidden, self.sparsity]), self.panel])
+
+    def __repr__(self) -> str:
+        """What a page without a running kernel shows in the widget's place."""
+        return "[Crowd features into neurons here, once the notebook runs.]"
+
+
+# ------------------------------------------------------------------------------------------------------------- controls
+
+
+def _text(value: str, label: str) -> ipywidgets.Textarea:
+    return ipywidgets.Textarea(value, description=label, continuous_update=False, layout={"width": "95%", "height": "3.5em"})
+
+
+def _neuron_controls(model: TransformerBridge, neuron: Neuron) -> Sequence[ipywidgets.Widget]:
+    """A slider for the layer and a field for the neuron's number."""
+    layer = ipywidgets.IntSlider(neuron[0], min=0, max=model.cfg.n_layers - 1, description="Layer", continuous_update=False)
+    number = ipywidgets.BoundedIntText(neuron[1], min=0, max=model.cfg.d_mlp - 1, description="Neuron")
+    return layer, number
