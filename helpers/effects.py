@@ -476,14 +476,32 @@ def dose_response(
     return DoseResponse((layer, neuron), tuple(map(float, doses)), tuple(targets), probs, (peaks.min().item(), peaks.max().item()))
 
 
+@torch.no_grad()
+def held_at(
+    model: TransformerBridge, prompts: TextsLike, neuron: Neuron, doses: Sequence[float], pos: Index = AFTER_FIRST
+) -> Float[Tensor, "dose prompt d_vocab"]:
+    """The probability of every token after each prompt while a neuron is held at each of the doses, all of them in one batch."""
+    texts = _ready(model, prompts, [[neuron]], 0.0)
+    logits = _held(model, texts, neuron, doses, _position(pos, texts))
+    return torch.stack([part[torch.arange(len(texts)), texts.lengths - 1].softmax(-1).float().cpu() for part in logits])
+
+
 def _dosed(model: TransformerBridge, words: Words, neuron: Neuron, doses: Sequence[float], pos: Index) -> Float[Tensor, "dose row"]:
     """The probability of each row's word, dose by dose, with the neuron held there."""
-    copies, texts = len(doses), words.texts
+    logits = _held(model, words.texts, neuron, doses, pos)
+    return torch.stack([words.log_probs(_ends_aligned(part, words.texts.lengths)).exp().float().cpu() for part in logits])
+
+
+def _held(
+    model: TransformerBridge, texts: Texts, neuron: Neuron, doses: Sequence[float], pos: Index
+) -> tuple[Float[Tensor, "row pos d_vocab"], ...]:
+    """The logits of the texts with the neuron held at each dose: as many copies of the texts in one forward pass as there are doses."""
+    copies = len(doses)
     held = torch.tensor([float(dose) for dose in doses]).repeat_interleave(len(texts))[:, None, None]
     pos = pos.repeat(copies) if torch.is_tensor(pos) else pos
     with intervene(model, replace(place_of(neuron[0]), held, units=neuron[1], pos=pos)):
         logits = model(texts.tokens.repeat(copies, 1).to(model.cfg.device))
-    return torch.stack([words.log_probs(_ends_aligned(part, texts.lengths)).exp().float().cpu() for part in logits.chunk(copies)])
+    return logits.chunk(copies)
 
 
 def by_kind(removals: Mapping[str, Removal]) -> str:

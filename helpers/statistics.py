@@ -67,6 +67,14 @@ def paired_differences(values: Numbers, others: Numbers) -> list[float]:
     return [a - b for a, b in zip(left, right, strict=True)]
 
 
+def auc_interval(auc: float, n_inside: int, n_outside: int) -> Interval:
+    """The 95 % interval of an AUC from the numbers of cases inside and outside the class (Hanley and McNeil 1982)."""
+    q1, q2 = auc / (2 - auc), 2 * auc * auc / (1 + auc)
+    variance = auc * (1 - auc) + (n_inside - 1) * (q1 - auc * auc) + (n_outside - 1) * (q2 - auc * auc)
+    half = Z * sqrt(variance / (n_inside * n_outside))
+    return max(0.0, auc - half), min(1.0, auc + half)
+
+
 def _two_or_more(values: Numbers) -> list[float]:
     numbers = as_numbers(values)
     if len(numbers) < 2:

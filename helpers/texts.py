@@ -50,6 +50,12 @@ class Texts:
         width = int(lengths.max()) if len(lengths) else 0
         return Texts(self.tokens[chosen, :width], lengths, tuple(self.kinds[row] for row in chosen.tolist()))
 
+    def up_to(self, places: Int[Tensor, "prompt two"]) -> "Texts":
+        """Prompts: for each ``(row, pos)`` the row's text up to and with that position."""
+        cut = self.take(places[:, 0])
+        lengths = places[:, 1] + 1
+        return Texts(cut.tokens[:, : int(lengths.max())], lengths, cut.kinds)
+
     def halves(self, seed: int = 0) -> tuple["Texts", "Texts"]:
         """Two halves that share no text, drawn at random: choose with the one, report with the other."""
         order = torch.randperm(len(self), generator=torch.Generator().manual_seed(seed))
