@@ -378,11 +378,16 @@ def remove_groups(
     texts = _ready(model, prompts, groups, baseline)
     pos, after = _position(pos, texts), []
     for group in tqdm(groups, desc="groups", delay=2, leave=False):
-        layers = sorted({layer for layer, _ in group})
-        units = {layer: sorted({neuron for at, neuron in group if at == layer}) for layer in layers}
-        with intervene(model, *(_set(layer, units[layer], _at(baseline, layer), pos) for layer in layers)):
+        with intervene(model, *taken_away(group, baseline, pos)):
             after.append(measure(metric, model(texts.tokens.to(model.cfg.device)), texts).cpu())
     return Removal(tuple(map(tuple, groups)), _untouched(model, texts, metric), torch.stack(after))
+
+
+def taken_away(group: Sequence[Neuron], baseline: Baseline = 0.0, pos: Index = AFTER_FIRST) -> list[Intervention]:
+    """The interventions that take all neurons of a group away together: each is set to its baseline."""
+    layers = sorted({layer for layer, _ in group})
+    units = {layer: sorted({neuron for at, neuron in group if at == layer}) for layer in layers}
+    return [_set(layer, units[layer], _at(baseline, layer), pos) for layer in layers]
 
 
 def _ready(model: TransformerBridge, prompts: TextsLike, groups: Sequence[Sequence[Neuron]], baseline: Baseline) -> Texts:
