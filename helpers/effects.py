@@ -16,7 +16,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from helpers.interventions import Index, Intervention, add, intervene, record, replace
+from helpers.interventions import Index, Intervention, add, intervene, numbers, record, replace
 from helpers.interventions import neurons as place_of
 from helpers.models import TransformerBridge
 from helpers.neurons import Neuron, check_neuron, name
@@ -116,15 +116,16 @@ def _as_list(words: str | Sequence[str]) -> list[str]:
 
 def whole_words(model: TransformerBridge, prompts: Sequence[str], words: Sequence[Sequence[str]]) -> Words:
     """Rows for each prompt with each of its words, written after a space unless the prompt ends in one or in an opening mark."""
-    if not prompts:
-        raise ValueError("There are no prompts: give at least one text.")
+    as_texts(model, prompts)  # a look at them: ValueError where there is none, or an empty one
+    if not all(words):
+        raise ValueError("There is no word to read off: give at least one for each prompt.")
     rows, ids, item = [], [], []
     for number, (prompt, options) in enumerate(zip(prompts, words, strict=True)):
         start = tokenize(model, prompt).tolist()
         for word in options:
             gap = "" if prompt.endswith((" ", "\n", '"', "(", "|>")) or word.startswith((" ", "\n")) else " "
             full = tokenize(model, prompt + gap + word).tolist()
-            if full[: len(start)] != start or len(full) == len(start) or len(full) > model.cfg.n_ctx:
+            if not word or full[: len(start)] != start or len(full) == len(start) or len(full) > model.cfg.n_ctx:
                 raise ValueError(
                     f"{word!r} cannot be read off after {prompt!r}: it is no word of its own there, or the prompt is too long."
                 )
@@ -167,23 +168,29 @@ def _ends_aligned(logits: Float[Tensor, "row pos d_vocab"], lengths: Int[Tensor,
 
 
 def _position(pos: Index, texts: Texts) -> Index:
-    """A position as interventions want it: one number counts from each prompt's own end if it is negative."""
-    if isinstance(pos, int):
-        places = texts.lengths + pos if pos < 0 else torch.full_like(texts.lengths, pos)
-        if bool(((places < 0) | (places >= texts.lengths)).any()):
-            raise ValueError(f"There is no position {pos} in every prompt: the shortest has {int(texts.lengths.min())} tokens.")
-        return places
-    return pos
+    """A position as interventions want it: one number, or one a prompt, counts from each prompt's own end if it is negative."""
+    if not isinstance(pos, int) and not _one_a_prompt(pos, texts):
+        return pos
+    asked = torch.as_tensor(pos).expand(len(texts))
+    places = torch.where(asked < 0, texts.lengths + asked, asked)
+    if bool((wrong := (places < 0) | (places >= texts.lengths)).any()):
+        shortest = int(texts.lengths.min())
+        raise ValueError(f"There is no position {int(asked[wrong][0])} in every prompt: the shortest has {shortest} tokens.")
+    return places
+
+
+def _one_a_prompt(pos: Index, texts: Texts) -> bool:
+    return torch.is_tensor(pos) and pos.ndim == 1 and len(pos) == len(texts)
 
 
 def _selected(pos: Index, texts: Texts) -> Bool[Tensor, "prompt pos"]:
     """Where the positions are that ``pos`` selects, those behind a prompt's end left out."""
     place = torch.arange(texts.tokens.shape[1])
-    if torch.is_tensor(pos) and pos.ndim == 1 and len(pos) == len(texts):
+    if _one_a_prompt(pos, texts):
         chosen = place == pos[:, None]
     else:
         chosen = torch.zeros(len(place), dtype=torch.bool)
-        chosen[slice(None) if pos is None else pos] = True
+        chosen[numbers(pos, len(place), place_of(0), "position")] = True
     return chosen & (place < texts.lengths[:, None])
 
 
@@ -213,6 +220,8 @@ def resampled(
     texts, rng = as_texts(model, prompts), torch.Generator().manual_seed(seed)
     item = torch.arange(len(texts)) if item is None else item
     usable = (others.lengths > 1).nonzero().flatten()
+    if not len(usable):
+        raise ValueError("The other texts have no token from which to resample: give at least one with a word in it.")
     source = others.take(usable[torch.randint(len(usable), (len(texts),), generator=rng)][item])
     shares = torch.rand(texts.tokens.shape, generator=rng)[item]
     places = (1 + shares * (source.lengths[:, None] - 1)).long()  # [row, pos], from 1 to the text's last token
@@ -248,8 +257,8 @@ class Attribution:
     def top(self, n: int = 20, sign: int = 0) -> list[Neuron]:
         """The ``n`` neurons with the largest effects; ``sign`` -1 only those that hold the metric up, 1 only those that hold it down."""
         size = self.effect.abs() if sign == 0 else sign * self.effect
-        width = size.shape[1]
-        return [(at // width, at % width) for at in size.flatten().argsort(descending=True, stable=True)[:n].tolist()]
+        width, most = size.shape[1], n if sign == 0 else min(n, int((size > 0).sum()))
+        return [(at // width, at % width) for at in size.flatten().argsort(descending=True, stable=True)[:most].tolist()]
 
     def of(self, neurons: Sequence[Neuron]) -> Float[Tensor, "neuron"]:
         """The estimates of some neurons, in their order."""
@@ -293,7 +302,7 @@ def attribute_neurons(
 
 def _run_with_gradients(
     model: TransformerBridge, texts: Texts, metric: Metric
-) -> tuple[Float[Tensor, "prompt"], list[Float[Tensor, "prompt pos d_mlp"]]]:
+) -> tuple[Float[Tensor, "prompt"], list[Float[Tensor, "row pos d_mlp"]]]:
     """The metric of each prompt and the activations of all layers that led to it, in one pass, ready for a gradient."""
     seen: list[Tensor] = []
     start = add("hook_embed", torch.zeros(model.cfg.d_model, device=model.cfg.device, requires_grad=True))
@@ -473,9 +482,10 @@ def dose_response(
         raise ValueError("A dose-response curve needs at least one dose and one target word.")
     words = whole_words(model, prompts, [targets] * len(prompts))
     texts = _ready(model, words.texts, [[(layer, neuron)]], 0.0)
-    pos, most = _position(pos, texts), max(1, COPIED_TOKENS // texts.tokens.numel())
+    own = Texts(texts.tokens, texts.lengths - torch.tensor([len(ids) - 1 for ids in words.ids]), texts.kinds)  # no part of a word
+    pos, most = _position(pos, own), max(1, COPIED_TOKENS // texts.tokens.numel())
     values = record(model, texts.tokens.to(model.cfg.device), place_of(layer))[place_of(layer)][..., neuron].cpu()
-    peaks = values.masked_fill(~_selected(pos, texts), -torch.inf).amax(1)
+    peaks = values.masked_fill(~_selected(pos, own), -torch.inf).amax(1)
     parts = [_dosed(model, words, (layer, neuron), doses[at : at + most], pos) for at in range(0, len(doses), most)]
     probs = torch.cat(parts).reshape(len(doses), len(prompts), len(targets))
     return DoseResponse((layer, neuron), tuple(map(float, doses)), tuple(targets), probs, (peaks.min().item(), peaks.max().item()))
@@ -486,6 +496,8 @@ def held_at(
     model: TransformerBridge, prompts: TextsLike, neuron: Neuron, doses: Sequence[float], pos: Index = AFTER_FIRST
 ) -> Float[Tensor, "dose prompt d_vocab"]:
     """The probability of every token after each prompt while a neuron is held at each of the doses, all of them in one batch."""
+    if not len(doses):
+        raise ValueError("There is no dose at which to hold the neuron: give at least one.")
     texts = _ready(model, prompts, [[neuron]], 0.0)
     logits = _held(model, texts, neuron, doses, _position(pos, texts))
     return torch.stack([part[torch.arange(len(texts)), texts.lengths - 1].softmax(-1).float().cpu() for part in logits])

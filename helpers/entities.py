@@ -37,6 +37,8 @@ def entity_prompts(table: str = "countries", n: int | None = None, each: int = 1
     ``Chinese``: some of these with its name in that language. ``description``: facts whose answer the entity is. ``related``:
     facts about entities that share a fact with it, with other answers. At most ``each`` of a kind; the group is the entity.
     """
+    if each < 2:
+        raise ValueError(f"each says how many prompts of a kind to write; it must be 2 or more, not {each}.")
     wordings = name_wordings(table)[:each]
     if len(wordings) < 2:
         raise ValueError(f"The table {table!r} has no facts about its entities by name; take 'countries', 'people' or 'landmarks'.")

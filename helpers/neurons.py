@@ -375,7 +375,7 @@ def _pick(model: TransformerBridge, texts: Texts, positions: Int[Tensor, "item t
 
 def auc(inside: Float[Tensor, "n_inside unit"], outside: Float[Tensor, "n_outside unit"]) -> Float[Tensor, "unit"]:
     """For each unit the chance that a value inside is above a value outside, draws counting half."""
-    ordered, asked = outside.T.sort().values, inside.T.contiguous()
+    ordered, asked = outside.T.contiguous().sort().values, inside.T.contiguous()
     below = torch.searchsorted(ordered, asked) + torch.searchsorted(ordered, asked, right=True)
     return below.double().mean(1).div(2 * len(outside)).float()
 

@@ -91,6 +91,8 @@ def train_toys(
     the same models. Raises ValueError for sizes below 1 and sparsities that are not in [0, 1).
     """
     _check_sizes(features, hidden, sparsities, decay)
+    if steps < 1 or starts < 1:
+        raise ValueError(f"Training needs one step and one start at least, not {steps} and {starts}.")
     rng = torch.Generator().manual_seed(seed)
     absent = torch.tensor([float(sparsity) for sparsity in sparsities]).repeat(starts)  # start by start
     importance = decay ** torch.arange(features, dtype=torch.float)

@@ -22,6 +22,7 @@ from helpers.widgets import LABELS, bars_html, connect, said
 
 AFTER_FIRST = slice(1, None)  # position 0, the mark of a new document, is left alone
 KINDS = ("zero", "mean", "resample")
+LARGEST_DOSE = 10_000.0  # far beyond what neurons do, and small enough for every type of number
 
 # ---------------------------------------------------------------------------------------------------- the microscope
 
@@ -145,6 +146,8 @@ class RemoveIt(ipywidgets.VBox):
 def dose_html(model: TransformerBridge, prompt: str, layer: int, neuron: int, dose: float, length: int = 10) -> str:
     """What follows ``prompt`` while a neuron is held at ``dose`` on every token: the next tokens and the likeliest continuation."""
     check_neuron(model, layer, neuron)
+    if not abs(dose) <= LARGEST_DOSE:
+        raise ValueError(f"The dose must be a number from {-LARGEST_DOSE:g} to {LARGEST_DOSE:g}, not {dose}.")
     before = top_tokens(model, prompt, 5)
     with intervene(model, clamp(place_of(layer), float(dose), units=neuron, pos=AFTER_FIRST)):
         after, text = top_tokens(model, prompt, 5), sample(model, prompt, length, temperature=0)

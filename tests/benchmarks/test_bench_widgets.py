@@ -1,0 +1,108 @@
+"""How long a reader waits for a widget: from a control that changes to the panel that has its answer, in the kernel: `make bench`.
+
+Each widget gets 50 settings, one control at a time as a reader would move it. The limits are for the time that 95 % of the answers
+keep. After each answer a bare forward pass over a short prompt is timed, so that ``passes_p95`` says on any machine how many of
+these an answer costs. On one thread; with the course LM, or with a random model of the same shape.
+"""
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from math import ceil
+from random import Random
+from statistics import median
+from typing import Any
+
+import ipywidgets
+import pytest
+import torch
+from pytest_benchmark.fixture import BenchmarkFixture
+from test_bench_models import folder, seconds
+from test_bench_neurons import model, one_thread
+
+from helpers.models import TransformerBridge
+from helpers.neurons import TopContexts, top_contexts
+from helpers.prediction import tokenize
+from helpers.superposition import SPARSITIES
+from helpers.texts import held_out_texts
+from helpers.widgets import PromptExplorer
+from helpers.widgets.neurons import FEATURES, HIDDEN, KINDS, DoseLab, NeuronMicroscope, RemoveIt, SuperpositionLab
+
+__all__ = ["folder", "model", "one_thread"]  # the fixtures
+
+SETTINGS = 50
+ANSWER_LIMIT = 0.1  # seconds, at most, for 95 % of the answers
+WRITING_LIMIT = 0.3  # the same where the model writes a text
+PROMPTS = (
+    "The capital of Poland is",
+    "Here is a book and three keys. I like",
+    "The author of the book was born in",
+    "Seven children sang in the park. They",
+    "Two plus three is",
+    "She found a cup near two letters on the floor of the kitchen, and she will keep",
+    "hello",
+)
+
+Choices = Mapping[str, Sequence[Any]]  # for each control the values that it may get
+
+
+@pytest.fixture(scope="module")
+def top(model: TransformerBridge) -> TopContexts:
+    """The top contexts of all neurons in a small corpus."""
+    return top_contexts(model, held_out_texts(model, 300))
+
+
+def waiting_times(widget: ipywidgets.VBox, choices: Choices, marks: str, model: TransformerBridge) -> list[tuple[float, float]]:
+    """Seconds for each of 50 answers, and for a bare forward pass after it. Every answer has to hold the words ``marks``."""
+    rng, prompt, times, answers = Random(0), tokenize(model, PROMPTS[0])[None], [], set()
+    for _ in range(SETTINGS):
+        control = rng.choice(list(choices))
+        value = rng.choice([value for value in choices[control] if value != getattr(widget, control).value])
+        times.append((seconds(partial(setattr, getattr(widget, control), "value", value)), seconds(partial(model, prompt))))
+        answers.add(widget.panel.value)
+        assert marks in widget.panel.value, f"{control} = {value!r} gave {widget.panel.value[:200]}"
+    assert len(answers) > SETTINGS / 5  # the panel followed the controls
+    return times
+
+
+@torch.no_grad()
+def keeps(
+    benchmark: BenchmarkFixture, limit: float, widget: ipywidgets.VBox, choices: Choices, marks: str, model: TransformerBridge
+) -> None:
+    """Asserts that 95 % of the answers come within ``limit`` seconds."""
+    answers, passes = zip(*benchmark.pedantic(waiting_times, (widget, choices, marks, model), rounds=1), strict=True)
+    p95 = sorted(answers)[ceil(0.95 * len(answers)) - 1]
+    benchmark.extra_info |= {"p95_ms": round(1e3 * p95, 1), "passes_p95": round(p95 / median(passes), 1), "limit_ms": 1e3 * limit}
+    typical, worst, one = (1e3 * time for time in (median(answers), max(answers), median(passes)))
+    print(f"\n{benchmark.name}: median {typical:.0f} ms, p95 {1e3 * p95:.0f} ms, worst {worst:.0f} ms; a bare pass {one:.1f} ms")
+    assert p95 <= limit
+
+
+def neuron_choices(model: TransformerBridge) -> Choices:
+    """Some layers and neurons."""
+    return {"layer": range(model.cfg.n_layers), "neuron": range(0, model.cfg.d_mlp, 7)}
+
+
+def test_neuron_microscope(benchmark: BenchmarkFixture, model: TransformerBridge, top: TopContexts) -> None:
+    choices = {"text": PROMPTS, "most_active": (False, True), **neuron_choices(model)}
+    keeps(benchmark, ANSWER_LIMIT, NeuronMicroscope(model, top, (0, 0), PROMPTS[0]), choices, "and suppresses", model)
+
+
+def test_remove_it(benchmark: BenchmarkFixture, model: TransformerBridge, top: TopContexts) -> None:
+    choices = {"prompt": PROMPTS, "kind": KINDS, **neuron_choices(model)}
+    widget = RemoveIt(model, top.texts, top.stats.mean, (0, 0), PROMPTS[0])
+    keeps(benchmark, ANSWER_LIMIT, widget, choices, "taken away", model)
+
+
+def test_dose_lab(benchmark: BenchmarkFixture, model: TransformerBridge) -> None:
+    choices = {"prompt": PROMPTS, "dose": [at / 2 for at in range(21)], **neuron_choices(model)}
+    keeps(benchmark, WRITING_LIMIT, DoseLab(model, (0, 0), PROMPTS[0]), choices, "It goes on", model)
+
+
+def test_superposition_lab(benchmark: BenchmarkFixture, model: TransformerBridge) -> None:
+    choices = {"features": FEATURES, "hidden": HIDDEN, "sparsity": SPARSITIES}
+    keeps(benchmark, ANSWER_LIMIT, SuperpositionLab(), choices, "mean interference", model)
+
+
+def test_prompt_explorer(benchmark: BenchmarkFixture, model: TransformerBridge) -> None:
+    choices = {"text": PROMPTS, "temperature": (0, 0.5, 1.0, 1.5), "top_k": (0, 1, 5, 20), "seed": range(21)}
+    keeps(benchmark, WRITING_LIMIT, PromptExplorer(model), choices, "A sampled continuation", model)

@@ -1,0 +1,642 @@
+"""Effects of neurons: what comes out of one batch is what comes out one by one, and the estimate is a gradient."""
+
+import re
+from dataclasses import replace
+
+import pytest
+import torch
+from test_neurons import LAYERS, PROMPTS, WIDTH, as_before, random_texts, tiny
+from torch import Tensor
+
+from helpers import effects
+from helpers.effects import (
+    Attribution,
+    DoseResponse,
+    Removal,
+    attribute_neurons,
+    baselines,
+    by_kind,
+    dose_response,
+    held_at,
+    log_odds,
+    log_prob,
+    measure,
+    remove_each,
+    remove_groups,
+    resampled,
+    taken_away,
+    whole_words,
+    word_odds,
+    word_probs,
+)
+from helpers.interventions import Intervention, clamp, intervene, record
+from helpers.interventions import neurons as place_of
+from helpers.prediction import tokenize
+from helpers.texts import Texts, as_texts
+
+__all__ = ["as_before", "tiny"]  # the fixtures
+
+SOME = [(1, 5), (0, 77), (1, 127), (0, 0)]
+ODDS = log_odds(20, 30)
+
+
+@pytest.fixture(scope="module")
+def double(tiny):
+    """The same model with twice as many digits, for differences that are finite."""
+    from helpers.models import load_model
+
+    return load_model(tiny.folder, dtype="float64")
+
+
+def each_by_itself(model, texts: Texts, metric, *changes: Intervention) -> Tensor:
+    """The metric of every prompt, run alone and without filling; changes are made at all positions but 0."""
+    alone = [texts.take([row]) for row in range(len(texts))]
+    with intervene(model, *changes):
+        return torch.cat([metric(model(one.tokens)) for one in alone])
+
+
+def word_prob(model, prompt: str, word: str) -> float:
+    """The probability of a word by hand: the product of those of its tokens, each after all that stands before it."""
+    start, full = tokenize(model, prompt).tolist(), tokenize(model, prompt + word).tolist()
+    product = 1.0
+    for place in range(len(start), len(full)):
+        product *= model(torch.tensor([full[:place]]))[0, -1].softmax(-1)[full[place]].item()
+    return product
+
+
+# --------------------------------------------------------------------------------------------------------------- metrics
+
+
+def test_log_odds_are_the_difference_of_two_logits_at_the_end():
+    logits = torch.randn(3, 4, 7)
+    assert torch.equal(log_odds(2, 5)(logits), logits[:, -1, 2] - logits[:, -1, 5])
+    right, wrong = torch.tensor([0, 1, 2]), torch.tensor([6, 5, 4])
+    expected = [logits[row, -1, row].item() - logits[row, -1, 6 - row].item() for row in range(3)]
+    assert log_odds(right, wrong)(logits).tolist() == pytest.approx(expected)
+
+
+def test_log_odds_are_the_log_of_the_ratio_of_probabilities():
+    logits = torch.randn(3, 4, 7)
+    probs = logits[:, -1].softmax(-1)
+    assert torch.allclose(log_odds(2, 5)(logits), (probs[:, 2] / probs[:, 5]).log(), atol=1e-5)
+
+
+def test_log_prob_is_the_log_of_a_probability_at_the_end():
+    logits = torch.randn(3, 4, 7)
+    probs = logits[:, -1].softmax(-1)
+    assert torch.allclose(log_prob(3)(logits), probs[:, 3].log(), atol=1e-5)
+    assert torch.allclose(log_prob(torch.tensor([6, 0, 3]))(logits), probs[[0, 1, 2], [6, 0, 3]].log(), atol=1e-5)
+
+
+def test_a_metric_reads_every_prompt_at_its_own_end(tiny):
+    texts = as_texts(tiny, PROMPTS)
+    assert len(set(texts.lengths.tolist())) > 2
+    assert torch.allclose(measure(ODDS, tiny(texts.tokens), texts), each_by_itself(tiny, texts, ODDS), atol=1e-4)
+
+
+def test_before_the_first_place_of_a_short_prompt_stands_its_first_again(tiny):
+    texts = Texts(torch.tensor([[0, 1, 2, 3], [0, 4, 0, 0]]), torch.tensor([4, 2]), ("", ""))
+    seen = []
+    logits = tiny(texts.tokens)
+    measure(lambda shifted: seen.append(shifted) or shifted[:, -1, 0], logits, texts)
+    assert torch.equal(seen[0][0], logits[0]) and torch.equal(seen[0][1], logits[1, [0, 0, 0, 1]])
+
+
+@pytest.mark.parametrize(
+    "metric, given",
+    [
+        (lambda logits: logits[:, -1], r"it gave a tensor of shape \[5, 300\]\.$"),
+        (lambda logits: logits[:, -1, 0].mean(), r"it gave a tensor of shape \[\]\.$"),
+        (lambda logits: logits[:2, -1, 0], r"it gave a tensor of shape \[2\]\.$"),
+        (lambda logits: logits[0, -1, 0].item(), r"it gave a float\.$"),
+    ],
+)
+def test_a_metric_gives_one_number_a_prompt_or_a_sentence_says_so(tiny, metric, given):
+    with pytest.raises(ValueError, match=r"The metric must give one number for each of the 5 prompts, a tensor \[5\]; " + given):
+        remove_each(tiny, PROMPTS, metric, SOME)
+
+
+# ------------------------------------------------------------------------------------------------------------ whole words
+
+
+def test_the_rows_of_words_are_prompt_and_word_without_its_last_token(tiny):
+    words = whole_words(tiny, ["The Eiffel Tower is in", "The"], [["Paris", "the"], ["Golden"]])
+    assert words.item.tolist() == [0, 0, 1]
+    for row, full in enumerate(["The Eiffel Tower is in Paris", "The Eiffel Tower is in the", "The Golden"]):
+        ids = tokenize(tiny, full).tolist()
+        assert words.texts.tokens[row, : words.texts.lengths[row]].tolist() == ids[:-1]
+        assert list(words.ids[row]) == ids[-len(words.ids[row]) :]
+    assert max(map(len, words.ids)) > 1
+
+
+@pytest.mark.parametrize(
+    "prompt, word, whole",
+    [
+        ("The", "is", "The is"),
+        ("The", " is", "The is"),
+        ("The ", "(", "The ("),
+        ("The\n", "is", "The\nis"),
+        ("The", "\nis", "The\nis"),
+        ('The "', "is", 'The "is'),
+        ("The (", "is", "The (is"),
+        ("<|endoftext|>x<|endoftext|>", "is", "<|endoftext|>x<|endoftext|>is"),
+    ],
+)
+def test_a_word_stands_after_one_space_unless_there_is_one_or_an_opening_mark(tiny, prompt, word, whole):
+    words = whole_words(tiny, [prompt], [[word]])
+    assert [*words.texts.tokens[0].tolist(), words.ids[0][-1]] == tokenize(tiny, whole).tolist()
+
+
+def test_the_probability_of_a_word_is_the_product_over_its_tokens(tiny):
+    prompts, words = ["The Eiffel Tower is in", "Taipei", "Paris is in the Golden Gate"], ["Paris", "the", "Francisco", "q"]
+    assert len({len(ids) for ids in whole_words(tiny, prompts, [words] * 3).ids}) > 2
+    expected = [[word_prob(tiny, prompt, f" {word}") for word in words] for prompt in prompts]
+    assert torch.allclose(word_probs(tiny, prompts, words).log(), torch.tensor(expected).log(), atol=1e-3)
+
+
+def test_the_probabilities_of_words_feel_interventions(tiny):
+    before = word_probs(tiny, ["The Golden"], ["Gate"])
+    change = clamp(place_of(1), 3.0, units=slice(0, 64))
+    with intervene(tiny, change):
+        after, expected = word_probs(tiny, ["The Golden"], ["Gate"]).item(), word_prob(tiny, "The Golden", " Gate")
+    assert after == pytest.approx(expected, rel=1e-3) and after != pytest.approx(before.item(), rel=1e-2)
+
+
+def test_word_odds_set_all_right_words_against_all_wrong_ones(tiny):
+    prompts = ["The Eiffel Tower is in", "Taipei"]
+    right, wrong = ["Paris", ["is", "Golden Gate"]], [["San", "Taipei", "the"], "in"]
+    odds = word_odds(tiny, prompts, right, wrong)
+    assert len(odds) == 2 and odds.right.tolist() == [True, False, False, False, True, True, False]
+    words = ["Paris", "San", "Taipei", "the", "is", "Golden Gate", "in"]
+    p, q = ({word: word_prob(tiny, prompt, f" {word}") for word in words} for prompt in prompts)
+    ratios = [p["Paris"] / (p["San"] + p["Taipei"] + p["the"]), (q["is"] + q["Golden Gate"]) / q["in"]]
+    measured = measure(odds, tiny(odds.texts.tokens), odds.texts)
+    assert torch.allclose(measured, torch.tensor(ratios).log(), atol=1e-3)
+
+
+def test_turning_right_and_wrong_around_turns_the_sign(tiny):
+    there, back = word_odds(tiny, ["The"], ["Golden"], ["Paris"]), word_odds(tiny, ["The"], ["Paris"], ["Golden"])
+    logits = [measure(odds, tiny(odds.texts.tokens), odds.texts) for odds in (there, back)]
+    assert torch.allclose(logits[0], -logits[1], atol=1e-5) and logits[0].abs() > 1e-3
+
+
+def test_one_token_words_have_the_log_odds_of_their_tokens(tiny):
+    prompts = ["The Eiffel Tower", "Paris"]
+    right, wrong = (tokenize(tiny, word)[-1].item() for word in (" is", " in"))
+    texts = as_texts(tiny, prompts)
+    odds = word_odds(tiny, prompts, ["is", "is"], ["in", "in"])
+    measured = measure(odds, tiny(odds.texts.tokens), odds.texts)
+    assert torch.allclose(measured, measure(log_odds(right, wrong), tiny(texts.tokens), texts), atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "wrong, sentence",
+    [
+        (lambda m: word_odds(m, ["a", "b"], ["x"], ["y", "z"]), r"there are 2 prompts, 1 and 2 of these\.$"),
+        (lambda m: word_odds(m, ["a"], [[]], ["y"]), r"Each prompt needs one right word and one wrong word at least\.$"),
+        (lambda m: word_odds(m, [], [], []), r"There are no prompts: give at least one text\.$"),
+        (lambda m: word_odds(m, ["a"], ["x" * 99], ["y"]), "x' cannot be read off after 'a': it is no word of its own there, or"),
+        (lambda m: word_odds(m, ["a"], ["x"], [""]), "'' cannot be read off after 'a'"),
+        (lambda m: word_odds(m, ["The "], ["is"], ["y"]), "'is' cannot be read off after 'The ': it is no word of its own there"),
+        (lambda m: word_probs(m, ["The"], []), r"There is no word to read off: give at least one for each prompt\.$"),
+        (lambda m: word_probs(m, [], ["x"]), "There are no prompts"),
+        (lambda m: word_probs(m, "The", ["x"]), r"Prompts come as a list of texts; write \['The'\]"),
+        (lambda m: word_probs(m, ["The", ""], ["x"]), "Prompt 1 has no word in it"),
+        (lambda m: attribute_neurons(m, ["The"], word_odds(m, ["The"], [["is", "in"]], ["a"])), r"give odds\.texts as the prompts\.$"),
+    ],
+)
+def test_words_that_cannot_be_read_off_are_refused_with_a_sentence(tiny, wrong, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        wrong(tiny)
+
+
+# -------------------------------------------------------------------------------------------------------------- baselines
+
+
+def test_resampled_values_are_those_of_another_text_all_neurons_together(tiny):
+    texts, others = as_texts(tiny, PROMPTS), random_texts(6, seed=4)
+    values = resampled(tiny, texts, others)
+    assert values.shape == (LAYERS, *texts.tokens.shape, WIDTH) and (values[:, :, 0] == 0).all()
+    found = []
+    for row in range(len(texts)):
+        sources = set(range(6))
+        for pos in range(1, values.shape[2]):
+            sources &= {source for source, _ in _origins(tiny, others, values[:, row, pos])}
+        found.append(sources)
+    assert all(len(sources) == 1 for sources in found)  # one text for each prompt
+    assert len(set.union(*found)) > 1  # and not the same one for all
+
+
+def _origins(model, others: Texts, value: Tensor) -> list[tuple[int, int]]:
+    """Where in the other texts, position 0 left out, all neurons of all layers have these activations."""
+    return [
+        (row, pos)
+        for row, length in enumerate(others.lengths.tolist())
+        for seen in [record(model, others.tokens[row : row + 1, :length], *map(place_of, range(LAYERS)))]
+        for pos in range(1, length)
+        if torch.allclose(torch.stack([seen[place_of(layer)][0, pos] for layer in range(LAYERS)]), value, atol=1e-5)
+    ]
+
+
+def test_every_token_of_another_text_may_be_drawn_but_the_first(tiny):
+    others = Texts(torch.tensor([[0, 5, 6, 7], [0, 0, 0, 0]]), torch.tensor([4, 1]), ("", "empty"))
+    drawn = resampled(tiny, torch.randint(1, 300, (6, 12)), others)[:, :, 1:].flatten(1, 2)
+    own = record(tiny, others.tokens[:1], place_of(0))[place_of(0)][0, 1:]
+    nearest = torch.cdist(drawn[0], own).min(1)
+    assert nearest.values.max() < 1e-3 and set(nearest.indices.tolist()) == {0, 1, 2}
+
+
+def test_resampling_follows_its_seed_and_its_items(tiny):
+    others, texts = random_texts(30, seed=4), as_texts(tiny, torch.randint(1, 300, (4, 6)))
+    first = resampled(tiny, texts, others, seed=3)
+    assert torch.equal(first, resampled(tiny, texts, others, seed=3))
+    assert not torch.allclose(first, resampled(tiny, texts, others, seed=4))
+    shared = resampled(tiny, texts, others, item=torch.tensor([0, 0, 1, 1]))
+    assert torch.equal(shared[:, 0], shared[:, 1]) and torch.equal(shared[:, 2], shared[:, 3])
+    assert not torch.allclose(shared[:, 1], shared[:, 2])
+
+
+def test_there_are_three_ways_of_taking_away(tiny):
+    means, others = torch.rand(LAYERS, WIDTH), random_texts(5)
+    ways = baselines(tiny, PROMPTS, others, means)
+    assert list(ways) == ["zero", "mean", "resample"] and ways["zero"] == 0 and ways["mean"] is means
+    assert torch.equal(ways["resample"], resampled(tiny, PROMPTS, others))
+    item = torch.zeros(5, dtype=torch.long)
+    assert torch.equal(baselines(tiny, PROMPTS, others, means, item)["resample"], resampled(tiny, PROMPTS, others, item=item))
+
+
+def test_nothing_to_resample_from_is_said_in_a_sentence(tiny):
+    empty = Texts(torch.zeros(2, 1, dtype=torch.long), torch.ones(2, dtype=torch.long), ("", ""))
+    with pytest.raises(ValueError, match=r"no token from which to resample: give at least one with a word in it\.$"):
+        resampled(tiny, PROMPTS, empty)
+
+
+# ------------------------------------------------------------------------------------------- an estimate for all neurons
+
+
+def some_baseline(kind: str, texts: Texts):
+    """A number, one number a neuron, or one for each neuron at each position."""
+    rng = torch.Generator().manual_seed(9)
+    shape = {"a neuron": (LAYERS, WIDTH), "a position": (LAYERS, *texts.tokens.shape, WIDTH)}.get(kind)
+    return torch.rand(shape, generator=rng) if shape else 0.0 if kind == "zero" else 0.7
+
+
+def one_row(baseline, row: int, length: int):
+    """A baseline for one prompt without filling."""
+    return baseline[:, row : row + 1, :length] if torch.is_tensor(baseline) and baseline.ndim == 4 else baseline
+
+
+KINDS = ["zero", "number", "a neuron", "a position"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_estimate_is_the_slope_on_the_way_to_the_baseline(double, kind):
+    """Every neuron is moved by a millionth of its way, forth and back: the metric changes by a millionth of the estimate."""
+    texts, step = as_texts(double, PROMPTS[:3]), 1e-6
+    baseline = some_baseline(kind, texts)
+    found = attribute_neurons(double, texts, ODDS, baseline)
+    alone = [texts.take([row]) for row in range(3)]
+    assert found.before.tolist() == pytest.approx([ODDS(double(one.tokens)).item() for one in alone], abs=1e-4)
+    slopes = torch.zeros(LAYERS, WIDTH, dtype=torch.float64)
+    for row, one in enumerate(alone):
+        length = one.tokens.shape[1]
+        target, copies = one_row(baseline, row, length), one.tokens.expand(WIDTH, -1)
+        for layer in range(LAYERS):
+            to = target[layer].double() if torch.is_tensor(target) else torch.tensor(target).double()
+
+            def move(sign: int, layer=layer, to=to, copies=copies) -> Tensor:
+                def change(value, hook):
+                    own = torch.eye(WIDTH, dtype=value.dtype)[:, None, :].repeat(1, value.shape[1], 1)  # in copy i only neuron i
+                    own[:, 0] = 0
+                    return value + sign * step * own * (to - value)
+
+                with double.hooks(fwd_hooks=[(place_of(layer), change)]):
+                    return ODDS(double(copies))
+
+            slopes[layer] += (move(1) - move(-1)) / (2 * step) / 3
+    assert found.effect.shape == (LAYERS, WIDTH) and found.effect.abs().max() > 1e-2
+    assert torch.allclose(found.effect.double(), slopes, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_where_the_metric_is_linear_the_estimate_is_the_effect(tiny, kind):
+    """With the length of the final residual stream held fast, the logits are linear in the neurons of the last layer."""
+    texts, last = as_texts(tiny, PROMPTS), [(1, neuron) for neuron in range(WIDTH)]
+    baseline = some_baseline(kind, texts)
+    with tiny.hooks(fwd_hooks=[("ln_final.hook_scale", lambda scale, hook: torch.full_like(scale, 2.0))]):
+        estimate = attribute_neurons(tiny, texts, ODDS, baseline)
+        measured = remove_each(tiny, texts, ODDS, last, baseline)
+    assert torch.allclose(estimate.of(last), measured.effect, atol=1e-4) and measured.effect.abs().max() > 1e-2
+
+
+def test_for_small_changes_the_estimate_is_near_the_effect(tiny):
+    texts = as_texts(tiny, PROMPTS)
+    seen = record(tiny, texts.tokens, *map(place_of, range(LAYERS)))
+    near = torch.stack([seen[place_of(layer)] for layer in range(LAYERS)]) + 0.02
+    everyone = [(layer, neuron) for layer in range(LAYERS) for neuron in range(WIDTH)]
+    estimate, measured = attribute_neurons(tiny, texts, ODDS, near).of(everyone), remove_each(tiny, texts, ODDS, everyone, near).effect
+    assert measured.abs().max() > 2e-3 and torch.allclose(estimate, measured, atol=1e-4)
+
+
+@pytest.mark.parametrize("pos", [-1, 1, None, [1, 2], slice(2, 3), torch.tensor([1, 2]), torch.tensor([-1, -2])], ids=str)
+def test_estimate_and_effect_look_at_the_same_positions(tiny, pos):
+    texts, last = as_texts(tiny, ["The Golden Gate", "Taipei"]), [(1, neuron) for neuron in range(0, WIDTH, 5)]
+    with tiny.hooks(fwd_hooks=[("ln_final.hook_scale", lambda scale, hook: torch.full_like(scale, 2.0))]):
+        estimate = attribute_neurons(tiny, texts, ODDS, 0.7, pos)
+        measured = remove_each(tiny, texts, ODDS, last, 0.7, pos)
+    assert torch.allclose(estimate.of(last), measured.effect, atol=1e-4)
+
+
+def test_what_comes_behind_the_end_or_before_the_mark_has_no_part_in_the_estimate(tiny):
+    """The metric reads everything, also what fills a row up: the estimate is the sum over the positions of the text after 0."""
+    texts = as_texts(tiny, PROMPTS)
+    inside = [attribute_neurons(tiny, texts.take([row]), ODDS).effect for row in range(len(texts))]
+    assert torch.allclose(attribute_neurons(tiny, texts, ODDS).effect, torch.stack(inside).mean(0), atol=1e-5)
+    alone = texts.take([0])
+    parts = [attribute_neurons(tiny, alone, ODDS, pos=pos).effect for pos in range(1, int(alone.lengths[0]))]
+    assert torch.allclose(inside[0], torch.stack(parts).sum(0), atol=1e-5)
+
+
+def test_several_words_for_each_prompt_are_averaged_over_the_prompts(tiny):
+    """With rows of several words the metric has fewer numbers than there are rows; the mean is over the prompts."""
+    prompts, right, wrong = ["The Golden", "Taipei 101 is"], [["Gate", "Paris"], "in"], ["is", ["Paris", "San Francisco"]]
+    odds = word_odds(tiny, prompts, right, wrong)
+    whole = attribute_neurons(tiny, odds.texts, odds)
+    parts = []
+    for prompt, yes, no in zip(prompts, right, wrong, strict=True):
+        own = word_odds(tiny, [prompt], [yes], [no])
+        parts.append(attribute_neurons(tiny, own.texts, own).effect)
+    assert whole.before.shape == (2,)
+    assert torch.allclose(whole.effect, torch.stack(parts).mean(0), atol=1e-5)
+
+
+def test_a_metric_without_a_gradient_is_refused_with_a_sentence(tiny):
+    with pytest.raises(ValueError, match="The metric has no gradient: it must be computed from the logits by differentiable steps"):
+        attribute_neurons(tiny, PROMPTS, lambda logits: logits[:, -1].argmax(-1).float())
+
+
+def test_an_estimate_leaves_no_gradient_and_no_change_behind(tiny):
+    weights = {name: value.clone() for name, value in tiny.state_dict().items()}
+    needs = [weight.requires_grad for weight in tiny.parameters()]
+    attribute_neurons(tiny, PROMPTS, ODDS)
+    assert not torch.is_grad_enabled() and needs == [weight.requires_grad for weight in tiny.parameters()]
+    assert all(torch.equal(value, tiny.state_dict()[name]) for name, value in weights.items())
+
+
+def test_estimates_are_ranked_by_size_or_by_sign():
+    found = Attribution(torch.tensor([[0.1, -0.5, 0.0], [0.4, -0.2, 0.3]]), torch.zeros(2))
+    assert found.top(3) == [(0, 1), (1, 0), (1, 2)]
+    assert found.top(2, sign=1) == [(1, 0), (1, 2)] and found.top(1, sign=-1) == [(0, 1)]
+    assert found.of([(1, 1), (0, 0)]).tolist() == pytest.approx([-0.2, 0.1])
+    assert found.table(2).splitlines() == ["neuron     estimate", "L0 N1        -0.500", "L1 N0        +0.400"]
+
+
+def test_only_neurons_of_the_sign_asked_for_are_listed():
+    found = Attribution(torch.tensor([[0.1, -0.5, 0.0], [0.4, -0.2, 0.3]]), torch.zeros(2))
+    assert found.top(20, sign=1) == [(1, 0), (1, 2), (0, 0)] and found.top(20, sign=-1) == [(0, 1), (1, 1)]
+
+
+# ------------------------------------------------------------------------------------------------------------ taking away
+
+
+def by_hand(model, texts: Texts, metric, group, baseline) -> Tensor:
+    """The metric of every prompt, each by itself, with the neurons of a group set by one plain hook for each."""
+    values = []
+    for row, length in enumerate(texts.lengths.tolist()):
+        target = one_row(baseline, row, length)
+
+        def setter(layer: int, neuron: int, target=target):
+            def change(value, hook):
+                value = value.clone()
+                value[:, 1:, neuron] = target[layer].expand_as(value)[:, 1:, neuron] if torch.is_tensor(target) else target
+                return value
+
+            return place_of(layer), change
+
+        with model.hooks(fwd_hooks=[setter(*one) for one in group]):
+            values.append(metric(model(texts.tokens[row : row + 1, :length])))
+    return torch.cat(values)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("copied", [1, 100, 2048])
+def test_removing_each_in_one_batch_is_removing_one_by_one(tiny, monkeypatch, kind, copied):
+    monkeypatch.setattr(effects, "COPIED_TOKENS", copied)
+    texts = as_texts(tiny, PROMPTS)
+    baseline, chosen = some_baseline(kind, texts), [*SOME, (1, 6), SOME[0]]
+    found = remove_each(tiny, texts, ODDS, chosen, baseline)
+    assert found.groups == tuple((one,) for one in chosen)
+    assert torch.allclose(found.before, each_by_itself(tiny, texts, ODDS), atol=1e-4)
+    expected = torch.stack([by_hand(tiny, texts, ODDS, [one], baseline) for one in chosen])
+    assert torch.allclose(found.after, expected, atol=1e-4) and (found.after - found.before).abs().max() > 1e-2
+
+
+def test_zero_ablation_is_clamping_at_zero(tiny):
+    texts = as_texts(tiny, PROMPTS)
+    found = remove_each(tiny, texts, ODDS, SOME)
+    for at, (layer, neuron) in enumerate(SOME):
+        change = clamp(place_of(layer), 0.0, units=neuron, pos=slice(1, None))
+        assert torch.allclose(found.after[at], each_by_itself(tiny, texts, ODDS, change), atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_groups_are_removed_together(tiny, kind):
+    texts = as_texts(tiny, PROMPTS)
+    baseline, groups = some_baseline(kind, texts), [SOME, [(1, 7)], [(0, 3), (1, 3)]]
+    found = remove_groups(tiny, texts, ODDS, groups, baseline)
+    assert found.groups == tuple(map(tuple, groups))
+    expected = torch.stack([by_hand(tiny, texts, ODDS, group, baseline) for group in groups])
+    assert torch.allclose(found.after, expected, atol=1e-4) and torch.allclose(found.before, each_by_itself(tiny, texts, ODDS), atol=1e-4)
+
+
+def test_groups_of_one_are_single_removals(tiny):
+    singly, grouped = remove_each(tiny, PROMPTS, ODDS, SOME), remove_groups(tiny, PROMPTS, ODDS, [[one] for one in SOME])
+    assert singly.groups == grouped.groups and torch.allclose(singly.after, grouped.after, atol=1e-4)
+
+
+@pytest.mark.parametrize("pos", [-1, -2, 1])
+def test_one_position_counts_from_the_end_of_each_prompt(tiny, pos):
+    texts = as_texts(tiny, ["The Golden Gate", "Taipei"])
+    found, group = remove_each(tiny, texts, ODDS, SOME[:1], 5.0, pos=pos), remove_groups(tiny, texts, ODDS, [SOME[:1]], 5.0, pos=pos)
+    for row in range(2):
+        with intervene(tiny, clamp(place_of(1), 5.0, units=5, pos=pos)):
+            expected = ODDS(tiny(texts.take([row]).tokens)).item()
+        assert found.after[0, row].item() == pytest.approx(expected, abs=1e-4) == group.after[0, row].item()
+
+
+def test_taken_away_sets_the_group_and_nothing_else(tiny):
+    texts, mean = random_texts(3, longest=6, shortest=6), torch.rand(LAYERS, WIDTH)
+    places = [place_of(layer) for layer in range(LAYERS)]
+    before = record(tiny, texts.tokens, *places)
+    changes = taken_away([(1, 9), (0, 4), (1, 2)], mean)
+    assert [change.hook for change in changes] == places
+    with intervene(tiny, *changes):
+        after = record(tiny, texts.tokens, *places)
+    for layer, units in [(0, [4]), (1, [2, 9])]:
+        assert torch.equal(after[places[layer]][:, 1:, units], mean[layer, units].expand(3, 5, -1))
+    others = [unit for unit in range(WIDTH) if unit != 4]
+    assert torch.equal(after[places[0]][..., others], before[places[0]][..., others])
+    assert torch.equal(after[places[1]][:, 0], before[places[1]][:, 0])
+    assert taken_away([]) == []
+
+
+def test_word_odds_can_be_removed_from_and_stay_one_number_a_prompt(tiny):
+    odds = word_odds(tiny, ["The Golden", "Taipei 101 is"], ["Gate", "in"], [["is", "Paris"], "San Francisco"])
+    found = remove_each(tiny, odds.texts, odds, SOME, baseline=1.0)
+    assert found.after.shape == (4, 2)
+    with intervene(tiny, clamp(place_of(0), 1.0, units=77, pos=slice(1, None))):
+        expected = measure(odds, tiny(odds.texts.tokens), odds.texts)
+    assert torch.allclose(found.after[1], expected, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "wrong, sentence",
+    [
+        (lambda m: remove_each(m, PROMPTS, ODDS, [(1, 5), (7, 0)]), "There is no layer 7: this model's layers are 0 to 1"),
+        (lambda m: remove_each(m, PROMPTS, ODDS, [(1, 500)]), "There is no neuron 500 in layer 1"),
+        (lambda m: remove_each(m, PROMPTS, ODDS, []), r"There is no neuron to take away: name at least one, such as \(5, 185\)"),
+        (lambda m: remove_groups(m, PROMPTS, ODDS, []), "There is no neuron to take away"),
+        (lambda m: remove_groups(m, PROMPTS, ODDS, [[(1, 5)], []]), "There is no neuron to take away"),
+        (lambda m: remove_groups(m, PROMPTS, ODDS, [[(1, 5)], [(0, -1)]]), "There is no neuron -1 in layer 0"),
+        (lambda m: remove_each(m, ["a", ""], ODDS, SOME), "Prompt 1 has no word in it"),
+        (lambda m: remove_each(m, [], ODDS, SOME), "There are no prompts"),
+        (lambda m: remove_each(m, "hello", ODDS, SOME), "Prompts come as a list of texts"),
+        (lambda m: attribute_neurons(m, ["a", ""], ODDS), "Prompt 1 has no word in it"),
+        (
+            lambda m: remove_groups(m, PROMPTS, ODDS, [SOME], torch.zeros(3, WIDTH)),
+            r"\[2, 128\] or for these prompts .*; it has \[3, 128\]\.$",
+        ),
+        (lambda m: attribute_neurons(m, ["The"], ODDS, torch.zeros(2, 1, 9, 128)), r"\[2, 1, \d, 128\]; it has \[2, 1, 9, 128\]\.$"),
+        (lambda m: remove_each(m, ["The Golden Gate", "is"], ODDS, SOME, pos=-3), "There is no position -3 in every prompt: the"),
+        (lambda m: attribute_neurons(m, ["The", "in"], ODDS, pos=7), "There is no position 7 in every prompt: the shortest has 2 tokens"),
+        (lambda m: attribute_neurons(m, ["The"], ODDS, pos=[1, 40]), r"There is no position 40 at blocks\.0\.mlp\.hook_post: it has"),
+        (lambda m: remove_each(m, ["The Golden Gate", "is"], ODDS, SOME, pos=torch.tensor([1, 3])), "no position 3 in every prompt"),
+    ],
+)
+def test_what_cannot_be_taken_away_is_refused_with_a_sentence(tiny, wrong, sentence):
+    with pytest.raises(ValueError, match=sentence) as caught:
+        wrong(tiny)
+    assert "\n" not in str(caught.value)
+
+
+REMOVAL = Removal(
+    (((5, 185),), ((0, 1), (2, 3))),
+    before=torch.tensor([1.0, -1.0, 2.0, 0.0]),
+    after=torch.tensor([[0.5, -2.0, -1.0, 0.0], [1.0, 1.0, -2.0, 1.0]]),
+)
+
+
+def test_an_effect_is_the_mean_change():
+    assert REMOVAL.effect.tolist() == pytest.approx([-4.5 / 4, -1 / 4])
+
+
+def test_decisions_that_change_their_sign_are_flips():
+    assert REMOVAL.flips.tolist() == [0.25, 0.75]  # a draw at 0 counts as no decision for the right side
+
+
+def test_intervals_are_those_of_the_changes():
+    from helpers.statistics import mean_interval
+
+    assert REMOVAL.intervals == [mean_interval([-0.5, -1.0, -3.0, 0.0]), mean_interval([0.0, 2.0, -4.0, 1.0])]
+
+
+def test_removals_are_written_one_group_a_line():
+    lines = ["taken away     change  decisions", "L5 N185        -1.125      25.0%", "2 neurons      -0.250      75.0%"]
+    assert REMOVAL.table().splitlines() == lines and REMOVAL.table(1).splitlines() == lines[:2]
+
+
+def test_kinds_of_ablation_are_written_one_a_line():
+    other = replace(REMOVAL, after=REMOVAL.before + torch.tensor([[1.0], [0.0]]))
+    lines = by_kind({"zero": REMOVAL, "mean": other}).splitlines()
+    low, high = REMOVAL.intervals[0]
+    assert lines[0] == "ablation     change   95 % interval     decisions" and len(lines) == 3
+    assert lines[1] == f"zero        -1.125   [{low:+.3f}, {high:+.3f}]    25.0%"
+    assert re.fullmatch(r"mean        \+1\.000   \[\+1\.000, \+1\.000\]    25\.0%", lines[2])
+
+
+# ----------------------------------------------------------------------------------------------------------------- doses
+
+DOSES = [0.0, 1.5, -2.0, 40.0]
+
+
+@pytest.mark.parametrize("copied", [1, 60, 2048])
+def test_doses_in_one_batch_are_clamps_one_by_one(tiny, monkeypatch, copied):
+    monkeypatch.setattr(effects, "COPIED_TOKENS", copied)
+    prompts, targets = ["The Golden", "Taipei 101 is in"], ["Gate", "in", "San Francisco"]
+    found = dose_response(tiny, prompts, 1, 5, DOSES, targets)
+    assert found.neuron == (1, 5) and found.doses == tuple(DOSES) and found.targets == tuple(targets) and found.probs.shape == (4, 2, 3)
+    for at, dose in enumerate(DOSES):
+        with intervene(tiny, clamp(place_of(1), dose, units=5, pos=slice(1, None))):
+            expected = [[word_prob(tiny, prompt, f" {target}") for target in targets] for prompt in prompts]
+        assert torch.allclose(found.probs[at].log(), torch.tensor(expected).log(), atol=1e-3)
+    assert torch.allclose(found.mean, found.probs.mean(1)) and found.probs[0].ne(found.probs[3]).all()
+
+
+def test_the_usual_range_is_that_of_the_peaks_on_the_prompts_alone(tiny):
+    prompts = ["The Golden", "Taipei 101 is in", "Paris is in the"]
+    for neuron in (5, 40, 90):
+        peaks = [record(tiny, tokenize(tiny, prompt)[None], place_of(1))[place_of(1)][0, 1:, neuron].max().item() for prompt in prompts]
+        found = dose_response(tiny, prompts, 1, neuron, [0.0], ["San Francisco", "in"])
+        assert found.usual == pytest.approx((min(peaks), max(peaks)), abs=1e-5)
+
+
+def test_a_dose_at_one_position_is_given_at_the_end_of_the_prompt(tiny):
+    """Also where a word of several tokens follows: it is read off with the neuron free again."""
+    (prompt, target), end = ("The Golden", "San Francisco"), len(tokenize(tiny, "The Golden")) - 1
+    found = dose_response(tiny, [prompt], 1, 5, [30.0], [target], pos=-1)
+    with intervene(tiny, clamp(place_of(1), 30.0, units=5, pos=end)):
+        expected = word_prob(tiny, prompt, f" {target}")
+    assert found.probs.log().item() == pytest.approx(torch.tensor(expected).log().item(), abs=1e-3)
+
+
+def test_held_at_gives_the_whole_distribution_at_the_end_of_each_prompt(tiny):
+    texts = as_texts(tiny, PROMPTS)
+    found = held_at(tiny, texts, (0, 9), DOSES)
+    assert found.shape == (4, len(PROMPTS), 300) and torch.allclose(found.sum(-1), torch.ones(4, len(PROMPTS)), atol=1e-5)
+    for at, dose in enumerate(DOSES):
+        change = clamp(place_of(0), dose, units=9, pos=slice(1, None))
+        expected = each_by_itself(tiny, texts, lambda logits: logits[:, -1].softmax(-1), change)
+        assert torch.allclose(found[at], expected, atol=1e-5)
+
+
+def test_held_at_the_last_position_leaves_the_others_free(tiny):
+    texts = as_texts(tiny, PROMPTS)
+    found = held_at(tiny, texts, (0, 9), [8.0], pos=-1)
+    for row in range(len(texts)):
+        with intervene(tiny, clamp(place_of(0), 8.0, units=9, pos=-1)):
+            assert torch.allclose(found[0, row], tiny(texts.take([row]).tokens)[0, -1].softmax(-1), atol=1e-5)
+
+
+def test_a_dose_response_is_written_one_dose_a_line():
+    probs = torch.tensor([[[0.5, 0.1], [0.25, 0.3]], [[1.0, 0.0], [0.0, 0.0]]])
+    found = DoseResponse((1, 2), (0.0, 2.5), (" a", "Francisco"), probs, (0.0, 1.0))
+    lines = ["    dose          a  Francisco", "    0.00      37.5%      20.0%", "    2.50      50.0%       0.0%"]
+    assert found.table().splitlines() == lines
+
+
+@pytest.mark.parametrize(
+    "wrong, sentence",
+    [
+        (lambda m: dose_response(m, ["The"], 0, 1, [], ["is"]), r"A dose-response curve needs at least one dose and one target word\.$"),
+        (lambda m: dose_response(m, ["The"], 0, 1, [1.0], []), "at least one dose and one target word"),
+        (lambda m: dose_response(m, ["The"], 4, 1, [1.0], ["is"]), "There is no layer 4"),
+        (lambda m: dose_response(m, ["The"], 0, 500, [1.0], ["is"]), "There is no neuron 500 in layer 0"),
+        (lambda m: dose_response(m, [], 0, 1, [1.0], ["is"]), "There are no prompts"),
+        (lambda m: dose_response(m, ["The", ""], 0, 1, [1.0], ["San Francisco"]), "Prompt 1 has no word in it"),
+        (lambda m: dose_response(m, ["The"], 0, 1, [1.0], ["is", ""]), "'' cannot be read off after 'The'"),
+        (lambda m: held_at(m, ["The"], (0, 1), []), r"There is no dose at which to hold the neuron: give at least one\.$"),
+        (lambda m: held_at(m, ["The"], (0, 500), [1.0]), "There is no neuron 500 in layer 0"),
+        (lambda m: held_at(m, [""], (0, 1), [1.0]), "Prompt 0 has no word in it"),
+        (lambda m: held_at(m, ["The"], (0, 1), [1.0], pos=9), "There is no position 9 in every prompt"),
+    ],
+)
+def test_doses_that_cannot_be_given_are_refused_with_a_sentence(tiny, wrong, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        wrong(tiny)
+
+
+def test_gradient_mode_is_left_as_it_was(tiny):
+    with torch.enable_grad():
+        remove_each(tiny, PROMPTS, ODDS, SOME[:1])
+        assert torch.is_grad_enabled()
+        assert not word_probs(tiny, ["The"], ["is"]).requires_grad and not held_at(tiny, ["The"], (0, 1), [1.0]).requires_grad

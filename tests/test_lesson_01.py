@@ -1,0 +1,125 @@
+"""The exercises of notebook 01: each check accepts its solution, and explains what is wrong with typical other answers."""
+
+from collections.abc import Callable
+from pathlib import Path
+from random import Random
+
+import pytest
+import torch
+from exercise_tools import assert_exercise, printed_by_solutions
+
+NOTEBOOK = Path(__file__).parents[1] / "notebooks" / "01_one_neuron.ipynb"
+
+
+@pytest.fixture(scope="module")
+def lesson(course_lm):
+    """Small versions of what the notebook has at hand."""
+    from types import SimpleNamespace
+
+    from helpers.course_lm.corpus.prose import determiner_probes
+    from helpers.course_lm.world import World
+    from helpers.effects import word_odds
+    from helpers.exercises.lesson_01 import exercises
+    from helpers.neurons import top_contexts
+    from helpers.texts import held_out_texts
+
+    with torch.no_grad():
+        texts, unseen = held_out_texts(course_lm, 150), held_out_texts(course_lm, 150, seed=5)
+        top, new = (top_contexts(course_lm, some, k=10) for some in (texts, unseen))
+        pairs = determiner_probes(World.load(), Random(1), 10)
+        odds = word_odds(course_lm, [p.prompt for p in pairs], [p.answer for p in pairs], [p.wrong for p in pairs])
+        yield SimpleNamespace(model=course_lm, top=top, new=new, odds=odds, means=top.stats.mean, exercises=exercises)
+
+
+def test_a_neuron_by_hand(lesson):
+    from helpers.interventions import neurons, record
+    from helpers.prediction import tokenize
+
+    text, (layer, neuron) = "Seven children sang in the park.", (9, 33)
+    middle = f"blocks.{layer}.hook_resid_mid"
+    seen = record(lesson.model, tokenize(lesson.model, text)[None], middle, neurons(layer))
+    mlp, x = lesson.model.blocks[layer].mlp, seen[middle][0]
+    normed = (x - x.mean(-1, keepdim=True)) / x.std(-1, correction=0, keepdim=True)
+    pre = normed @ mlp.W_in[:, neuron] + mlp.b_in[neuron]
+    wrong = [
+        (pre - pre.abs().max(), "ReLU"),
+        ((x @ mlp.W_in[:, neuron] + mlp.b_in[neuron]).relu(), "without the norm"),
+        ((normed @ mlp.W_in[:, neuron]).relu() + 1, "is wrong in"),
+        (seen[neurons(layer)][0], "an axis too many"),
+    ]
+    given = {"model": lesson.model, "text": text, "neuron": (layer, neuron)}
+    assert_exercise(lesson.exercises, "1.1", pre.relu(), wrong, **given)
+
+
+def mean_ablation(how: str) -> Callable:
+    """A right or a wrong way to write mean ablation."""
+
+    def function(values, average, neuron):
+        new = values if how == "in place" else values.clone()
+        new[..., neuron] = {"zero": 0.0, "one mean": average.mean()}.get(how, average[neuron])
+        return average.expand_as(values) if how == "all" else new
+
+    return function
+
+
+def test_write_mean_ablation(lesson):
+    wrong = [("in place", "clone"), ("zero", "zero ablation"), ("one mean", "average of its own"), ("all", "Only the named neuron")]
+    assert_exercise(lesson.exercises, "1.2", mean_ablation("right"), [(mean_ablation(how), words) for how, words in wrong])
+
+
+def test_the_neuron_that_matters_most(lesson):
+    from helpers.effects import attribute_neurons
+
+    best = attribute_neurons(lesson.model, lesson.odds.texts, lesson.odds, baseline=lesson.means).top(1)[0]
+    loudest = divmod(int(lesson.top.stats.peak.argmax()), lesson.model.cfg.d_mlp)
+    silent = divmod(int(lesson.top.stats.mean.argmin()), lesson.model.cfg.d_mlp)
+    wrong = [(loudest, "not by activation alone"), (silent, "moves the log-odds by"), ((99, 0), "There is no layer 99")]
+    given = {"model": lesson.model, "odds": lesson.odds, "means": lesson.means}
+    assert_exercise(lesson.exercises, "1.3", best, wrong, stub=(..., ...), **given)
+
+
+def test_a_fair_control(lesson):
+    mean, layer = lesson.means[7], 7
+    order = mean.argsort(descending=True).tolist()
+    target, near = (layer, order[100]), [(layer, other) for other in order[90:112] if other != order[100]]
+    wrong = [
+        (near[:3], "fewer than ten"),
+        ([*near, target], "compared with itself"),
+        ([*near, near[0]], "twice"),
+        ([(6, other) for _, other in near], "another layer"),
+        ([*near, (layer, order[-1])], "mean activation"),
+    ]
+    assert_exercise(lesson.exercises, "1.4", near, wrong, stub=[...], stats=lesson.top.stats, neuron=target)
+
+
+def test_the_smallest_group(lesson):
+    from helpers.effects import attribute_neurons
+
+    estimate = attribute_neurons(lesson.model, lesson.odds.texts, lesson.odds, baseline=lesson.means)
+    wrong = [
+        (estimate.top(1, sign=-1), "of the decisions turn"),
+        (estimate.top(20, sign=1), "mind the sign"),
+        ([(7, unit) for unit in range(500)], "anything may break"),
+    ]
+    given = {"model": lesson.model, "odds": lesson.odds, "means": lesson.means}
+    assert_exercise(lesson.exercises, "1.5", estimate.top(300, sign=-1), wrong, stub=[...], **given)
+
+
+def test_a_better_explanation(lesson):
+    from helpers.explanations import explain_simply, mixed_contexts, read, write
+    from helpers.neurons import random_neurons
+
+    neuron = random_neurons(lesson.top, 1)[0]
+    known, unseen = (mixed_contexts(lesson.model, found, [neuron])[neuron] for found in (lesson.top, lesson.new))
+    machine = explain_simply(known)
+    best = explain_simply(unseen)  # whoever may look at the answers explains them best
+    assert read(best) and write(read(best)) == best
+    wrong = [(machine, "the machine's"), ("It likes nice things.", "in double quotes"), (42, "A text in quotes")]
+    assert_exercise(lesson.exercises, "1.6", best, wrong, known=known, unseen=unseen)
+
+
+@pytest.mark.skipif(not NOTEBOOK.exists(), reason="the notebook is not there")
+def test_the_folded_solutions_solve_the_exercises():
+    said = printed_by_solutions(NOTEBOOK)
+    assert sorted(said) == ["1.1", "1.2", "1.3", "1.4", "1.5", "1.6"]
+    assert [text for text in said.values() if not text.startswith("Solved. ")] == []

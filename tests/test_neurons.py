@@ -1,0 +1,529 @@
+"""Neurons looked at: one pass over a corpus finds what plain runs, text by text, and counting by hand find."""
+
+from math import log2
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from tiny_models import write_tiny_model
+from torch import Tensor
+
+from helpers.interventions import neurons as place_of
+from helpers.neurons import (
+    Context,
+    NeuronStats,
+    Promoted,
+    Selectivity,
+    TopContexts,
+    activations,
+    auc,
+    check_layers,
+    check_neuron,
+    class_selectivity,
+    contexts,
+    entropy,
+    matched_controls,
+    name,
+    neuron_stats,
+    next_token,
+    output_logits,
+    polysemanticity,
+    promoted,
+    random_neurons,
+    scan,
+    this_token,
+    top_contexts,
+)
+from helpers.texts import Texts, as_texts
+
+LAYERS, WIDTH = 2, 128
+PROMPTS = ["The Eiffel Tower is in Paris.", "Taipei 101", "The Golden Gate Bridge is in San Francisco, and", "in", "Paris is in the"]
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory):
+    """A random GPT-2 of two layers with ReLU and a tokenizer of whole and cut words; its folder as an attribute."""
+    from helpers.models import load_model
+
+    folder = write_tiny_model("gpt2-relu", tmp_path_factory.mktemp("tiny"))
+    model = load_model(folder)
+    model.folder = folder
+    return model
+
+
+@pytest.fixture(autouse=True)
+def as_before(tiny):
+    """No gradients here; after each test the model is to the last bit as before, with no hook left in it."""
+    tokens = torch.arange(1, 21)[None]
+    with torch.no_grad():
+        before = tiny(tokens)
+        yield
+        assert torch.equal(tiny(tokens), before)
+    assert not any(point.fwd_hooks or point.bwd_hooks for point in tiny.hook_dict.values())
+    assert all(weight.grad is None for weight in tiny.parameters())
+
+
+def random_texts(n: int, longest: int = 12, seed: int = 0, shortest: int = 2) -> Texts:
+    """Rows of random tokens and random lengths behind the mark of a new document, with three kinds in turn."""
+    rng = torch.Generator().manual_seed(seed)
+    tokens = torch.randint(1, 300, (n, longest), generator=rng)
+    tokens[:, 0] = 0
+    lengths = torch.randint(shortest, longest + 1, (n,), generator=rng)
+    tokens[torch.arange(longest) >= lengths[:, None]] = 0
+    return Texts(tokens, lengths, tuple(("lists.few_shot", "chat.myths", "prose")[row % 3] for row in range(n)))
+
+
+def plain(model, texts: Texts) -> Tensor:
+    """The activations of all neurons, ``[layer, neuron, row, pos]``: every text by itself, 0 where nothing counts."""
+    kept, seen = torch.zeros(LAYERS, WIDTH, *texts.tokens.shape), {}
+    hooks = [(place_of(layer), lambda value, hook, layer=layer: seen.update({layer: value[0].T})) for layer in range(LAYERS)]
+    for row, length in enumerate(texts.lengths.tolist()):
+        with model.hooks(fwd_hooks=hooks):
+            model(texts.tokens[row : row + 1, :length])
+        for layer, values in seen.items():
+            kept[layer, :, row, 1:length] = values[:, 1:]
+    return kept
+
+
+# ------------------------------------------------------------------------------------------------ one pass over a corpus
+
+
+def test_a_scan_finds_what_each_text_by_itself_gives(tiny):
+    texts = random_texts(9)
+    expected, rows = plain(tiny, texts), []
+    for batch in scan(tiny, texts, batch_tokens=24):
+        assert set(batch.activations) == {0, 1} and batch.mask.shape == batch.activations[0].shape[:2]
+        assert torch.equal(batch.mask, texts.mask[batch.rows, : batch.mask.shape[1]])
+        for layer, values in batch.activations.items():
+            wanted = expected[layer][:, batch.rows, : values.shape[1]].permute(1, 2, 0)
+            assert torch.allclose(values[batch.mask], wanted[batch.mask], atol=1e-5)
+        rows += batch.rows.tolist()
+    assert sorted(rows) == list(range(9))
+
+
+def test_a_scan_runs_no_layer_behind_the_last_one_asked_for(tiny):
+    ran = []
+    with tiny.hooks(fwd_hooks=[(place_of(1), lambda value, hook: ran.append(1))]):
+        assert [set(batch.activations) for batch in scan(tiny, random_texts(3), [0])] == [{0}]
+    assert not ran
+
+
+def test_named_neurons_have_their_activation_on_every_token(tiny):
+    texts, chosen = random_texts(9), [(1, 5), (0, 127), (1, 0), (1, 5)]
+    found = activations(tiny, texts, chosen)
+    expected = plain(tiny, texts)
+    assert torch.allclose(found, torch.stack([expected[one] for one in chosen]), atol=1e-5)
+    assert (found[:, ~texts.mask] == 0).all() and (found > 0).any()
+
+
+@pytest.mark.parametrize(
+    "wrong, sentence",
+    [
+        (lambda m: check_neuron(m, 2, 0), r"There is no layer 2: this model's layers are 0 to 1\.$"),
+        (lambda m: check_neuron(m, 1, 128), r"There is no neuron 128 in layer 1: it has 128, numbered 0 to 127\.$"),
+        (lambda m: check_neuron(m, 0, -1), "There is no neuron -1 in layer 0"),
+        (lambda m: check_layers(m, [0, -1]), "There is no layer -1"),
+        (lambda m: check_layers(m, []), r"There is nothing to do without a layer: this model's layers are 0 to 1\.$"),
+        (lambda m: next(scan(m, random_texts(2), [7])), "There is no layer 7"),
+        (lambda m: activations(m, random_texts(2), [(0, 3), (0, 500)]), "There is no neuron 500 in layer 0"),
+        (lambda m: output_logits(m, 0, 500), "There is no neuron 500 in layer 0"),
+        (lambda m: contexts(m, random_texts(2), {(5, 0): [1]}), "There is no layer 5"),
+        (
+            lambda m: top_contexts(m, random_texts(2), k=0),
+            "how many contexts to keep of each neuron; it must be 1 or more, not 0",
+        ),
+        (lambda m: top_contexts(m, random_texts(2), layers=[3]), "There is no layer 3"),
+        (lambda m: promoted(m, 0, 0, k=0), r"k says how many tokens to list; it must be from 1 to 300, not 0\.$"),
+        (lambda m: promoted(m, 0, 0, k=301), "from 1 to 300, not 301"),
+    ],
+)
+def test_what_the_model_does_not_have_is_said_in_one_sentence(tiny, wrong, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        wrong(tiny)
+
+
+def test_layers_come_in_order_and_once(tiny):
+    assert check_layers(tiny, None) == [0, 1] and check_layers(tiny, [1, 0, 1]) == [0, 1]
+    assert check_neuron(tiny, 1, 127) is None
+
+
+# ------------------------------------------------------------------------------------------- statistics and top contexts
+
+
+@pytest.fixture(scope="module")
+def corpus() -> Texts:
+    """Texts of so many tokens that a scan needs several batches."""
+    return random_texts(420, longest=24, seed=3)
+
+
+@pytest.fixture(scope="module")
+def every(tiny, corpus) -> Tensor:
+    """All activations of the corpus."""
+    with torch.no_grad():
+        return plain(tiny, corpus)
+
+
+@pytest.fixture(scope="module")
+def top(tiny, corpus) -> TopContexts:
+    """The five top contexts of all neurons."""
+    assert len(list(corpus.batches())) > 1
+    return top_contexts(tiny, corpus, k=5)
+
+
+def test_statistics_equal_those_of_all_activations_at_once(top, corpus, every):
+    values = every[:, :, corpus.mask]
+    stats = top.stats
+    assert stats.layers == (0, 1) and stats.n_tokens == corpus.n_tokens == values.shape[2]
+    assert torch.allclose(stats.mean, values.mean(2), atol=1e-5)
+    assert torch.allclose(stats.active, (values > 0).float().mean(2), atol=1e-3)
+    assert torch.allclose(stats.peak, values.amax(2), atol=1e-5)
+
+
+def test_top_contexts_are_the_highest_texts_with_their_peaks(top, every):
+    highest, places = every.max(-1)  # one place a text: [layer, neuron, row]
+    values, rows = highest.topk(5, dim=2)
+    assert torch.allclose(top.values, values, atol=1e-5)
+    clear = (values[..., :-1] - values[..., 1:]).amin(2) > 1e-4  # a draw may come in any order
+    assert clear.sum() > 150
+    assert torch.equal(top.rows[clear], rows[clear])
+    assert torch.equal(top.positions[clear], places.gather(2, rows)[clear])
+
+
+def test_a_text_has_one_place_only(top):
+    assert all(len(set(rows)) == 5 for rows in top.rows[top.values[..., -1] > 0].tolist())
+
+
+def test_only_some_layers_can_be_scanned(tiny, corpus, top):
+    some = corpus.take(range(40))
+    upper = top_contexts(tiny, some, k=3, layers=[1])
+    assert upper.stats.layers == (1,) and upper.values.shape == (1, WIDTH, 3) and upper.stats.row(1) == 0
+    assert torch.allclose(upper.values[0], top_contexts(tiny, some, k=3).values[1], atol=1e-5)
+    with pytest.raises(ValueError, match=r"Layer 0 was not scanned; these were: 1\."):
+        upper.where(0, 3)
+
+
+def test_there_are_no_more_contexts_than_texts(tiny):
+    assert top_contexts(tiny, random_texts(3), k=20).values.shape == (LAYERS, WIDTH, 3)
+
+
+def test_statistics_need_no_contexts(tiny, corpus, top):
+    stats = neuron_stats(tiny, corpus, [1])
+    assert stats.layers == (1,)
+    for part in ("mean", "active", "peak"):
+        assert torch.allclose(getattr(stats, part)[0], getattr(top.stats, part)[1], atol=1e-5)
+
+
+def hand_made(values: Tensor, rows: Tensor, positions: Tensor, texts: Texts) -> TopContexts:
+    """Top contexts written by hand for one layer, number 3."""
+    stats = NeuronStats((3,), values.mean(-1), values.gt(0).float().mean(-1), values[..., 0], texts.n_tokens)
+    return TopContexts(texts, stats, values, rows, positions)
+
+
+def test_texts_in_which_a_neuron_is_silent_are_no_contexts():
+    texts = random_texts(4, shortest=12)
+    rows = torch.tensor([[[2, 0, 1], [3, 1, 0]]])
+    top = hand_made(torch.tensor([[[4.0, 1.0, 0.0], [3.0, 2.0, 1.0]]]), rows, rows + 1, texts)
+    assert top.where(3, 0) == ([2, 0], [3, 1])
+    assert top.where(3, 1) == ([3, 1, 0], [4, 2, 1])
+    with pytest.raises(ValueError, match=r"There is no neuron 2 in layer 3: it has 2, numbered from 0\."):
+        top.where(3, 2)
+
+
+# --------------------------------------------------------------------------------------------------------------- contexts
+
+
+def test_contexts_hold_the_words_the_activations_and_where_they_are_from(tiny):
+    texts = as_texts(tiny, PROMPTS, kinds=list("abcde"))
+    values = plain(tiny, texts)
+    found = contexts(tiny, texts, {(1, 4): [2, 0], (0, 9): [2], (1, 7): []})
+    assert list(found) == [(1, 4), (0, 9), (1, 7)] and found[1, 7] == []
+    for neuron, row, context in [((1, 4), 2, found[1, 4][0]), ((1, 4), 0, found[1, 4][1]), ((0, 9), 2, found[0, 9][0])]:
+        assert "".join(context.pieces) == PROMPTS[row] and len(context.values) == int(texts.lengths[row]) - 1
+        assert context.row == row and context.kind == "abcde"[row]
+        assert torch.allclose(torch.tensor(context.values), values[neuron][row, 1 : int(texts.lengths[row])], atol=1e-5)
+
+
+def test_a_model_without_a_mark_loses_no_word_of_its_contexts(tiny, monkeypatch):
+    monkeypatch.setattr(tiny.cfg, "default_prepend_bos", False)
+    texts = as_texts(tiny, PROMPTS)
+    (context,) = contexts(tiny, texts, {(0, 2): [0]})[0, 2]
+    assert "".join(context.pieces) == PROMPTS[0] and context.values[0] == 0
+
+
+def test_top_contexts_are_shown_highest_first_and_at_their_peak(tiny, top):
+    layer, neuron = random_neurons(top, 1)[0]
+    shown = top.contexts(tiny, layer, neuron)
+    assert [context.row for context in shown] == top.rows[layer, neuron].tolist()
+    assert [context.peak + 1 for context in shown] == top.positions[layer, neuron].tolist()
+    assert max(shown[0].values) == pytest.approx(top.stats.peak[layer, neuron].item(), abs=1e-5)
+    assert top.contexts(tiny, layer, neuron, n=2) == shown[:2]
+
+
+def test_a_context_is_written_on_one_line_with_its_peak_in_brackets():
+    context = Context(("the", " capital", " of", " Poland", "\n", "is"), (0.0, 0.4, 0.0, 3.14, 1.0, 0.0), "prose", 7)
+    assert context.peak == 3
+    assert str(context) == "the capital of [·Poland 3.1]⏎is"
+
+
+def test_a_context_is_cut_around_its_peak():
+    context = Context(tuple("abcdefgh"), (0.0, 1.0, 2.0, 3.0, 9.0, 2.0, 1.0, 0.0), "prose", 7)
+    cut = context.around(before=2, after=1)
+    assert cut == Context(("c", "d", "e", "f"), (2.0, 3.0, 9.0, 2.0), "prose", 7) and cut.peak == 2
+    assert context.around() == context and context.around(0, 0).pieces == ("e",)
+    early = Context(tuple("abc"), (5.0, 1.0, 1.0), "prose", 7)
+    assert early.around(before=4, after=1).pieces == ("a", "b")
+
+
+# -------------------------------------------------------------------------------------------------- what a neuron writes
+
+
+def test_output_logits_are_the_output_vector_times_the_unembedding(tiny):
+    for layer, neuron in [(0, 3), (1, 127)]:
+        expected = torch.stack([tiny.blocks[layer].mlp.W_out[neuron].dot(column) for column in tiny.W_U.T])
+        assert torch.allclose(output_logits(tiny, layer, neuron), expected, atol=1e-5)
+
+
+def test_output_logits_are_what_one_more_unit_of_activation_adds(tiny):
+    """With the final length held fast, the last layer is linear: adding 1 to a neuron adds its output logits."""
+    from helpers.interventions import add, intervene
+
+    with tiny.hooks(fwd_hooks=[("ln_final.hook_scale", lambda scale, hook: torch.ones_like(scale))]):
+        tokens = torch.tensor([[0, 5, 6]])
+        before = tiny(tokens)
+        with intervene(tiny, add(place_of(1), torch.ones(1), units=40)):
+            change = tiny(tokens) - before
+    assert torch.allclose(change, output_logits(tiny, 1, 40).expand_as(change), atol=1e-4)
+
+
+def test_promoted_tokens_are_the_ends_of_the_output_logits(tiny):
+    logits, found = output_logits(tiny, 1, 9), promoted(tiny, 1, 9, k=4)
+    order = sorted(range(300), key=logits.tolist().__getitem__)
+    assert (found.layer, found.neuron) == (1, 9)
+    assert [piece for piece, _ in found.up] == [tiny.tokenizer.decode([token]) for token in order[:-5:-1]]
+    assert [piece for piece, _ in found.down] == [tiny.tokenizer.decode([token]) for token in order[:4]]
+    assert [size for _, size in found.up + found.down] == pytest.approx(logits[order[:-5:-1] + order[:4]].tolist())
+    assert len(promoted(tiny, 1, 9).up) == 10 and len(promoted(tiny, 1, 9, k=300).down) == 300
+
+
+def test_promoted_tokens_are_written_side_by_side():
+    table = Promoted(0, 0, ((" Paris", 1.5), ("a", 0.25)), (("\n", -2.0), (" is", -0.125))).table()
+    assert table.splitlines() == ["·Paris  +1.50   ⏎       -2.00", "a       +0.25   ·is     -0.12"]
+
+
+# --------------------------------------------------------------------------------------------------------------- controls
+
+
+def some_stats(means: list[float], layer: int = 4) -> NeuronStats:
+    """Statistics of one layer with these means."""
+    mean = torch.tensor([means])
+    return NeuronStats((layer,), mean, mean.gt(0).float(), mean, 100)
+
+
+def test_controls_are_other_neurons_of_the_layer_with_a_like_mean():
+    means = [1.0, 1.5, 1.6, 0.67, 0.66, 1.0, 0.0, 1.2]
+    stats = some_stats(means)
+    assert matched_controls(stats, 4, 0, n=4) == [(4, 1), (4, 3), (4, 5), (4, 7)]
+    assert matched_controls(stats, 4, 0, n=6, factor=2.0) == [(4, 1), (4, 2), (4, 3), (4, 4), (4, 5), (4, 7)]
+    assert matched_controls(stats, 4, 0, n=2, exclude={(4, 1), (4, 5), (3, 7)}) == [(4, 3), (4, 7)]
+
+
+@given(seed=st.integers(0, 50), n=st.integers(0, 10), factor=st.sampled_from([1.2, 1.5, 3.0]))
+def test_whichever_are_drawn_controls_keep_their_rules(seed: int, n: int, factor: float):
+    means = torch.rand(60, generator=torch.Generator().manual_seed(seed)).add(0.2).tolist()
+    stats, excluded = some_stats(means), [(4, 2), (4, 3)]
+    alike = {i for i, mean in enumerate(means) if 1 / factor <= mean / means[7] <= factor} - {7, 2, 3}
+    if len(alike) < n:
+        with pytest.raises(ValueError, match=f"Only {len(alike)} neurons"):
+            matched_controls(stats, 4, 7, n, factor, seed, excluded)
+    else:
+        found = matched_controls(stats, 4, 7, n, factor, seed, excluded)
+        assert len(set(found)) == n and {layer for layer, _ in found} <= {4} and {i for _, i in found} <= alike
+        assert found == matched_controls(stats, 4, 7, n, factor, seed, excluded)
+
+
+def test_another_seed_draws_other_controls():
+    stats = some_stats([1.0] * 100)
+    assert len({tuple(matched_controls(stats, 4, 0, n=5, seed=seed)) for seed in range(8)}) == 8
+
+
+@pytest.mark.parametrize(
+    "options, sentence",
+    [
+        (
+            {"layer": 4, "neuron": 0, "n": 3},
+            r"Only 1 neurons of layer 4 have a mean within a factor of 1\.5, not 3: ask for fewer, or let the mean differ",
+        ),
+        ({"layer": 4, "neuron": 2}, r"Neuron 2 of layer 4 is never active in these texts, so there is nothing to match; choose another\.$"),
+        ({"layer": 4, "neuron": 4}, r"There is no neuron 4 in layer 4: it has 4, numbered 0 to 3\.$"),
+        ({"layer": 4, "neuron": -1}, "There is no neuron -1 in layer 4"),
+        ({"layer": 0, "neuron": 0}, r"Layer 0 was not scanned; these were: 4\.$"),
+    ],
+)
+def test_controls_that_cannot_be_had_are_refused_with_a_sentence(options, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        matched_controls(some_stats([1.0, 1.1, 0.0, 9.0]), **options)
+
+
+def test_random_neurons_are_active_in_k_texts():
+    texts = random_texts(4, shortest=12)
+    values = torch.tensor([[[4.0, 1.0], [3.0, 0.0], [2.0, 0.5], [0.0, 0.0], [9.0, 8.0]]])
+    top = hand_made(values, torch.zeros(1, 5, 2, dtype=torch.long), torch.ones(1, 5, 2, dtype=torch.long), texts)
+    assert random_neurons(top, 3) == [(3, 0), (3, 2), (3, 4)]
+    assert {random_neurons(top, 1, seed)[0] for seed in range(30)} == {(3, 0), (3, 2), (3, 4)}
+    assert random_neurons(top, 2, seed=5) == random_neurons(top, 2, seed=5)
+    with pytest.raises(ValueError, match="Only 3 neurons are active in 2 of these texts or more, not 4: scan more texts"):
+        random_neurons(top, 4)
+
+
+# ---------------------------------------------------------------------------------------------- neurons that know a class
+
+
+def pairs(inside: list[float], outside: list[float]) -> float:
+    """AUC by its definition: the share of pairs that are in the right order, draws counting half."""
+    return sum((a > b) + 0.5 * (a == b) for a in inside for b in outside) / (len(inside) * len(outside))
+
+
+@given(data=st.data(), units=st.integers(1, 3), n_inside=st.integers(1, 9), n_outside=st.integers(1, 9))
+def test_auc_is_the_share_of_pairs_in_the_right_order(data: st.DataObject, units: int, n_inside: int, n_outside: int):
+    values = st.lists(st.sampled_from([0.0, 0.0, 0.5, 1.0, 2.0]), min_size=units, max_size=units)
+    inside = torch.tensor(data.draw(st.lists(values, min_size=n_inside, max_size=n_inside)))
+    outside = torch.tensor(data.draw(st.lists(values, min_size=n_outside, max_size=n_outside)))
+    expected = [pairs(a, b) for a, b in zip(inside.T.tolist(), outside.T.tolist(), strict=True)]
+    assert auc(inside, outside).tolist() == pytest.approx(expected, abs=1e-6)
+
+
+def test_auc_of_clear_cases():
+    inside, outside = torch.tensor([[2.0, 0.0, 1.0], [3.0, 0.0, 1.0]]), torch.tensor([[1.0, 5.0, 1.0]])
+    assert auc(inside, outside).tolist() == [1, 0, 0.5]
+
+
+def test_this_and_the_next_token_are_classes_of_positions():
+    tokens = torch.tensor([[7, 5, 7, 6, 7], [0, 7, 5, 7, 7]])
+    texts = Texts(tokens, torch.tensor([5, 3]), ("a", "b"))
+    assert this_token(texts, {7}).tolist() == [[False, False, True, False, True], [False, True, False, False, False]]
+    assert this_token(texts, [5, 6]).tolist() == [[False, True, False, True, False], [False, False, True, False, False]]
+    assert next_token(texts, [7]).tolist() == [[False, True, False, True, False], [False] * 5]
+    assert next_token(texts, [5]).tolist() == [[False] * 5, [False, True, False, False, False]]
+    assert not this_token(texts, []).any()
+
+
+def test_a_perfect_detector_is_found_and_holds_on_the_other_half(tiny):
+    """A class that is made of what one neuron does: the neuron gets 1 on both halves, and 0 for the rest."""
+    texts = random_texts(40)
+    values = plain(tiny, texts)
+    stats = neuron_stats(tiny, texts)
+    planted = (1, int((stats.active[1] - 0.4).abs().argmin()))
+    labels = values[planted] > 0.01
+    found = class_selectivity(tiny, texts, labels)
+    assert found.choosing[planted] == found.held_out[planted] == 1
+    assert found.best(1)[0] == (planted, 1.0, 1.0)
+    others = class_selectivity(tiny, texts, ~labels, layers=[1])
+    assert others.choosing[0, planted[1]] == others.held_out[0, planted[1]] == 0 and others.layers == (1,)
+
+
+def split_by_counts(tiny, seed: int) -> tuple[Texts, Tensor, Selectivity, list[list[int]]]:
+    """Five texts with 1, 2, 4, 8, 16 positions of the class: how many a half has tells which texts are in it."""
+    texts = random_texts(5, longest=24, shortest=24, seed=1)
+    labels = torch.arange(24)[None] <= torch.tensor([1, 2, 4, 8, 16])[:, None]  # position 0 does not count
+    found = class_selectivity(tiny, texts, labels, seed=seed)
+    return texts, labels, found, [[row for row in range(5) if count >> row & 1] for count in found.n_class]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_halves_share_no_text_and_hold_all_positions(tiny, seed):
+    _, _, found, halves = split_by_counts(tiny, seed)
+    assert sum(found.n_class) == 31 and sum(found.n_rest) == 5 * 23 - 31
+    assert sorted(halves[0] + halves[1]) == list(range(5)) and [len(half) for half in halves] == [2, 3]
+    assert found.n_rest == tuple(23 * len(half) - count for half, count in zip(halves, found.n_class, strict=True))
+
+
+def test_seeds_draw_other_halves(tiny):
+    assert len({tuple(split_by_counts(tiny, seed)[3][0]) for seed in range(8)}) > 2
+
+
+def test_selectivity_is_the_auc_of_each_half(tiny):
+    texts, labels, found, halves = split_by_counts(tiny, 0)
+    values = plain(tiny, texts)
+    for rows, measured in zip(halves, (found.choosing, found.held_out), strict=True):
+        here = torch.zeros_like(texts.mask)
+        here[rows] = texts.mask[rows]
+        for neuron in [(0, 0), (0, 77), (1, 5), (1, 127)]:
+            expected = pairs(values[neuron][here & labels].tolist(), values[neuron][here & ~labels].tolist())
+            assert measured[neuron].item() == pytest.approx(expected, abs=1e-3)
+
+
+def test_no_more_positions_are_drawn_than_the_limit(tiny):
+    texts = random_texts(30)
+    found = class_selectivity(tiny, texts, texts.tokens < 150, limit=20)
+    assert found.n_class == (20, 20) and found.n_rest == (40, 40)
+
+
+def test_a_class_that_a_half_lacks_is_refused_with_a_sentence(tiny):
+    texts = random_texts(6)
+    one = torch.zeros_like(texts.mask)
+    one[0, 1] = True
+    for labels in (one, torch.ones_like(one), torch.zeros_like(one)):
+        with pytest.raises(ValueError, match=r"no position inside the class, or none outside: label more positions, or scan more texts\."):
+            class_selectivity(tiny, texts, labels)
+
+
+def test_the_best_neurons_are_chosen_by_the_choosing_half_alone():
+    found = Selectivity((2, 5), torch.tensor([[0.5, 0.9], [0.7, 0.9]]), torch.tensor([[1.0, 0.6], [0.8, 0.4]]), (3, 3), (6, 6))
+    best = found.best(3)
+    assert [neuron for neuron, _, _ in best] == [(2, 1), (5, 1), (5, 0)]
+    assert [tuple(round(value, 3) for value in rest) for _, *rest in best] == [(0.9, 0.6), (0.9, 0.4), (0.7, 0.8)]
+    assert found.table(1).splitlines() == ["neuron     choosing  held out", "L2 N1         0.900     0.600"]
+    assert name((5, 185)) == "L5 N185"
+
+
+# --------------------------------------------------------------------------------------------- many jobs for one neuron
+
+
+@given(st.lists(st.sampled_from("abcd"), max_size=30))
+def test_entropy_is_minus_the_sum_of_p_log_p(labels: list[str]):
+    shares = [labels.count(label) / len(labels) for label in set(labels)]
+    assert entropy(labels) == pytest.approx(-sum(share * log2(share) for share in shares), abs=1e-12)
+    assert entropy(labels) >= 0
+
+
+def test_entropy_counts_kinds_in_bits():
+    assert entropy([1, 2, 3, 4]) == 2 and entropy([]) == 0 and entropy("aaab") == pytest.approx(0.8113, abs=1e-4)
+
+
+@pytest.fixture
+def jobs() -> TopContexts:
+    """Two neurons of layer 3 and one that is silent, over four texts of two kinds; token 0 is the mark."""
+    tokens = torch.tensor([[0, 1, 1, 2], [0, 1, 2, 9], [0, 3, 4, 1], [0, 1, 9, 9]])
+    texts = Texts(tokens, torch.tensor([4, 3, 4, 2]), ("a", "a", "b", "b"))
+    values = torch.tensor([[[4.0, 3.0, 2.0, 1.0], [2.0, 1.0, 0.0, 0.0], [0.0] * 4]])
+    rows = torch.tensor([[[0, 1, 2, 3], [0, 1, 2, 3], [0, 0, 0, 0]]])
+    positions = torch.tensor([[[1, 1, 3, 1], [1, 2, 1, 1], [0, 0, 0, 0]]])
+    return hand_made(values, rows, positions, texts)
+
+
+def test_varied_neurons_have_more_bits_than_those_with_one_job(jobs):
+    found = polysemanticity(jobs, [(3, 0), (3, 1)], draws=3)
+    assert found.neurons == ((3, 0), (3, 1))
+    assert found.kinds == (1.0, 0.0)  # all four texts, and two of the kind "a"
+    assert found.tokens == (0.0, 1.0)  # always token 1, and tokens 1 and 2
+
+
+def test_the_bits_of_the_corpus_are_those_of_all_its_tokens(jobs):
+    found = polysemanticity(jobs, [(3, 0)], draws=1)
+    assert found.corpus_kinds == pytest.approx(entropy("aaaaa" + "bbbb"))
+    assert found.corpus_tokens == pytest.approx(entropy([1, 1, 2, 1, 2, 3, 4, 1, 1]))
+
+
+def test_chance_draws_as_many_texts_as_are_kept_each_once(jobs):
+    found = polysemanticity(jobs, [(3, 0)], draws=60)
+    assert found.chance_kinds == (1.0,) * 60  # k is 4, so that every draw holds all four texts
+    possible = {round(entropy([a, b, c, 1]), 9) for a in (1, 2) for b in (1, 2) for c in (3, 4, 1)}
+    assert {round(bits, 9) for bits in found.chance_tokens} == possible
+    assert found == polysemanticity(jobs, [(3, 0)], draws=60)
+    assert found.chance_tokens != polysemanticity(jobs, [(3, 0)], draws=60, seed=1).chance_tokens
+
+
+def test_a_silent_neuron_is_refused_with_a_sentence(jobs):
+    with pytest.raises(ValueError, match=r"L3 N2 is never active in these texts, so it has no contexts; choose another neuron\."):
+        polysemanticity(jobs, [(3, 0), (3, 2)])

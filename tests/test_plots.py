@@ -1,0 +1,257 @@
+"""Figures: each shows the numbers that it was given, where a reader looks for them, and no text is cut off or lies on another."""
+
+import warnings
+from itertools import combinations
+from math import isnan
+from types import ModuleType, SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Circle
+from matplotlib.text import Annotation, Text
+
+
+@pytest.fixture(scope="module")
+def plots() -> ModuleType:
+    from helpers import plots
+
+    return plots
+
+
+LONG = "all 400 neurons of layers 3 to 8 taken away"
+ZIGZAG = [0.1, -0.3, 0.2, 0.0, -0.1, 0.25]
+THREE = torch.tensor([[1.0, 0.0, 0.0], [0.0, -1.2, 0.0]])  # directions in the plane
+SQUARE = torch.tensor([[1.0, -0.5], [-0.5, 0.8]])
+FIGURES = {
+    "ablation_bars": lambda p: p.ablation_bars(
+        {"zero": (-1.2, -1.5, -0.9), "mean": (-0.8, -1.0, -0.5), "resample": (0.1, -0.2, 0.3)}, {"zero": ZIGZAG}, "change of the log-odds"
+    ),
+    "dose_curve": lambda p: p.dose_curve(
+        [0, 2, 4], {" this": [0.9, 0.5, 0.1], " $5": [0.0, 0.1, 0.2], "巴黎": [0.0] * 3}, (0.5, 2.5), {LONG: [0.2] * 3, "L5 N7": [0.3] * 3}
+    ),
+    "kind_bars": lambda p: p.kind_bars({"name": [3, 5], "語言": [1, 2, 3], "names of others": ZIGZAG}, "peak activation"),
+    "estimate_scatter": lambda p: p.estimate_scatter([*ZIGZAG, 2.0, -3.0], [*ZIGZAG, 2.1, -1.0], list("abcdefgh")),
+    "word_bars": lambda p: p.word_bars({" $1": 0.4, " these": 0.1, "巴黎": 0}, {LONG: {" $1": 0.1, " these": 0.3}, "L5": {" $1": 0.2}}),
+    "entropy_histogram": lambda p: p.entropy_histogram([0.0, 1.0, 1.5], [3.0, 3.2], 4.5, "entropy, in bits"),
+    "overlap_grid": lambda p: p.overlap_grid({f"sparsity 0.{at}": SQUARE for at in range(6)}),
+    "overlap_grid, one": lambda p: p.overlap_grid({"sparsity 0.9": SQUARE}),
+    "feature_fan": lambda p: p.feature_fan({f"sparsity 0.{at}": THREE for at in range(6)}),
+    "score_pairs": lambda p: p.score_pairs([0.1, 0.9, -0.2], [0.0, 0.1, 0.05], "score: a correlation"),
+}
+
+
+def laid_out(fig: Figure) -> Figure:
+    """The figure with everything at its place, as it would be drawn; a missing Chinese font is no matter here."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")
+        fig.draw_without_rendering()
+    return fig
+
+
+def texts(fig: Figure) -> list[Text]:
+    """All texts of a figure that can be seen; matplotlib keeps some beyond the ends of an axis, which it never draws."""
+    unseen = {text for ax in fig.axes for text in _beyond(ax)}
+    unseen |= {text for ax in fig.axes if not ax.get_visible() for text in ax.findobj(Text)}
+    return [text for text in fig.findobj(Text) if text.get_visible() and text.get_text() and text not in unseen]
+
+
+def _beyond(ax: Axes) -> list[Text]:
+    """The labels of ticks outside the range of an axis."""
+    ranges = {ax.xaxis: sorted(ax.get_xlim()), ax.yaxis: sorted(ax.get_ylim())}
+    ticks = [(tick, low, high) for axis, (low, high) in ranges.items() for tick in axis.get_major_ticks()]
+    return [label for tick, low, high in ticks if not low <= tick.get_loc() <= high for label in (tick.label1, tick.label2)]
+
+
+def legend(fig: Figure) -> list[str]:
+    """The words of the figure's legend."""
+    return [text.get_text() for text in fig.legends[0].get_texts()]
+
+
+def named(ax: Axes, label: str) -> object:
+    """The line, area or bars of that label."""
+    return next(one for one in (*ax.lines, *ax.patches, *ax.containers) if one.get_label() == label)
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_no_text_is_cut_off_and_no_two_lie_on_each_other(plots, name: str):
+    fig = laid_out(FIGURES[name](plots))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")
+        boxes = {text: text.get_window_extent() for text in texts(fig)}
+    for text, box in boxes.items():
+        inside = box.x0 >= -1 and box.x1 <= fig.bbox.x1 + 1 and box.y0 >= -1 and box.y1 <= fig.bbox.y1 + 1
+        assert inside, f"{text.get_text()!r} is cut off"
+    for (one, box), (other, another) in combinations(boxes.items(), 2):
+        assert not box.padded(-1).overlaps(another.padded(-1)), f"{one.get_text()!r} lies on {other.get_text()!r}"
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_every_axis_says_what_it_shows_and_a_notebook_shows_the_figure_once(plots, name: str):
+    before = plt.get_fignums()
+    fig = FIGURES[name](plots)
+    assert plt.get_fignums() == before
+    across = [fig.get_supxlabel(), *(ax.get_xlabel() for ax in fig.axes)]
+    along = [fig.get_supylabel(), *(ax.get_ylabel() or "".join(label.get_text() for label in ax.get_yticklabels()) for ax in fig.axes)]
+    assert any(across) and any(along)
+
+
+def test_ablation_bars_show_value_interval_and_controls_of_each_kind(plots):
+    fig = plots.ablation_bars({"zero": (-1.0, -1.5, -0.2), "mean": (0.5, 0.6, 0.9)}, {"mean": [0.1, 0.1, -0.1]}, "change")
+    (ax,) = fig.axes
+    assert [bar.get_height() for bar in ax.patches] == [-1.0, 0.5]
+    lines = [list(line.get_ydata()) for line in ax.lines]
+    assert lines[:4] == [[-1.5, -0.2], [], [0.6, 0.9], [0.1, 0.1, -0.1]]
+    dots = list(ax.lines[3].get_xdata())
+    assert len(set(dots)) == 3 and min(dots) > ax.patches[1].get_x() + ax.patches[1].get_width()
+    assert [label.get_text() for label in ax.get_xticklabels()] == ["zero", "mean"]
+    assert legend(fig) == ["the neuron", "its 95 % interval", "control neurons"] and ax.get_ylabel() == "change"
+
+
+def test_dose_curves_are_in_percent_with_the_usual_range_behind_them(plots):
+    fig = plots.dose_curve([0, 1, 2], {" this": [0.5, 0.25, 0.0], " these": [0.0, 0.1, 0.4]}, (0.5, 1.5), {"L1 N2": [0.2, 0.2, 0.2]})
+    (ax,) = fig.axes
+    assert list(named(ax, "this").get_ydata()) == [50, 25, 0] and list(named(ax, "this").get_xdata()) == [0, 1, 2]
+    control, area = named(ax, "L1 N2"), named(ax, "the neuron's usual range")
+    assert list(control.get_ydata()) == [20, 20, 20] and control.get_color() == plots.GREY and control.get_linestyle() == "--"
+    assert (area.get_x(), area.get_width()) == (0.5, 1.0) and area.get_zorder() < named(ax, "this").get_zorder()
+    assert named(ax, "this").get_color() != named(ax, "these").get_color()
+    assert legend(fig) == ["this", "these", "L1 N2", "the neuron's usual range"]
+    assert ax.get_ylim()[0] == 0 and ax.get_ylim()[1] > 50
+
+
+def test_many_dose_curves_are_told_apart_by_colour_and_style(plots):
+    fig = plots.dose_curve([0, 1], {f"word{at}": [0.1, 0.2] for at in range(15)}, (0.0, 1.0))
+    looks = {(line.get_color(), line.get_linestyle()) for line in fig.axes[0].lines}
+    assert len(looks) == 15
+
+
+def test_kinds_keep_their_order_with_the_first_at_the_top(plots):
+    (ax,) = plots.kind_bars({"name": [3.0, 5.0], "$ and 語言": [1.0, 1.0, 4.0], "none": []}, "peak activation").axes
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["name", r"\$ and 語言", "none"]
+    assert [bar.get_width() for bar in ax.patches] == [4.0, 2.0, 0]
+    dots = [list(line.get_xdata()) for line in ax.lines[:3]]
+    assert dots == [[3.0, 5.0], [1.0, 1.0, 4.0], []] and len(set(ax.lines[1].get_ydata())) == 3
+    assert ax.get_ylim()[0] > ax.get_ylim()[1] and all(abs(y - 1) < 0.4 for y in ax.lines[1].get_ydata())
+
+
+def test_a_scatter_names_the_outermost_points_and_the_correlation(plots):
+    estimates, measured = [0.0, 0.1, -0.1, 2.0, -1.0], [0.0, -0.1, 0.1, 3.0, -2.0]
+    fig = plots.estimate_scatter(estimates, measured, ["a", "b", "c", "d$", "e"])
+    (ax,) = fig.axes
+    x, y = np.array(estimates), np.array(measured)
+    slope = ((x - x.mean()) * (y - y.mean())).sum() / (((x - x.mean()) ** 2).sum() * ((y - y.mean()) ** 2).sum()) ** 0.5
+    assert f"{slope:.2f}" in ax.get_title()
+    assert list(ax.lines[1].get_xdata()) == estimates and list(ax.lines[1].get_ydata()) == measured
+    assert list(ax.lines[0].get_xdata()) == list(ax.lines[0].get_ydata()) == [-2.0, 3.0]
+    names = {text.get_text(): text.xy for text in ax.texts if isinstance(text, Annotation)}
+    assert names[r"d\$"] == (2.0, 3.0) and names["e"] == (-1.0, -2.0)
+    assert ax.get_xlabel().startswith("estimated") and ax.get_ylabel().startswith("measured")
+
+
+def test_points_that_lie_together_get_one_name(plots):
+    assert plots.outermost([1.0, 1.01, 0.0, -0.9], [1.0, 1.0, 0.0, 0.9], n=3) == [1, 3, 2]
+    assert plots.outermost([1.0, 1.0, 1.0], [1.0, 0.0, -1.0], n=2) == [0, 2]
+
+
+@pytest.mark.parametrize("measured", [[1.0, 1.0], [0.0, 0.0]])
+def test_a_correlation_with_a_constant_is_undefined(plots, measured: list[float]):
+    fig = laid_out(plots.estimate_scatter([1.0, 2.0], measured, ["a", "b"]))
+    assert "correlation undefined" in fig.axes[0].get_title()
+
+
+def test_words_have_a_bar_before_and_one_for_each_removal(plots):
+    fig = plots.word_bars({" this": 0.5, " that": 0.25}, {"L5 N1": {" this": 0.1, " that": 0.0}, "both": {" that": 1.0}})
+    (ax,) = fig.axes
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["this", "that"]
+    widths = {bars.get_label(): [bar.get_width() for bar in bars] for bars in ax.containers}
+    assert widths["before"] == [50, 25] and widths["L5 N1"] == [10, 0]
+    assert isnan(widths["both"][0]) and widths["both"][1] == 100  # what was not measured is no bar of length 0
+    assert legend(fig) == ["before", "L5 N1", "both"]
+    spans = [(bar.get_y(), bar.get_y() + bar.get_height()) for bars in ax.containers for bar in bars]
+    assert all(a[1] <= b[0] for a, b in zip(sorted(spans), sorted(spans)[1:], strict=False))
+
+
+def test_histograms_of_entropies_are_shares_of_their_own(plots):
+    fig = plots.entropy_histogram([0.0, 1.0, 1.0, 2.0], [3.0] * 7, 5.0, "entropy, in bits")
+    (ax,) = fig.axes
+    bars = [patch for patch in ax.patches if patch.get_label() != "random contexts, equally many"]
+    heights = {round(bar.get_x() + bar.get_width() / 2): bar.get_height() for bar in bars if bar.get_height()}
+    assert heights == {0: 25, 1: 50, 2: 25}
+    outline = named(ax, "random contexts, equally many")
+    assert outline.get_path().vertices[:, 1].max() == pytest.approx(100) and not outline.get_fill()
+    (line,) = ax.lines
+    assert list(line.get_xdata()) == [5.0, 5.0] and line.get_label() == "the whole corpus"
+    assert set(legend(fig)) == {"top contexts of neurons", "random contexts, equally many", "the whole corpus"}
+
+
+def test_overlaps_share_one_scale_with_white_at_zero(plots):
+    matrices = {"a": torch.tensor([[1.0, -0.5], [0.0, 2.0]]), "b": torch.zeros(3, 3, requires_grad=True)}
+    fig = plots.overlap_grid(matrices)
+    shown = [ax for ax in fig.axes if ax.images]
+    assert [ax.get_title() for ax in shown] == ["a", "b"]
+    for ax, matrix in zip(shown, matrices.values(), strict=True):
+        assert np.array_equal(ax.images[0].get_array(), matrix.detach()) and ax.images[0].get_clim() == (-1, 1)
+    below, zero, above = (shown[0].images[0].cmap(at) for at in (0.0, 0.5, 1.0))
+    assert min(zero[:3]) > 0.99 and below[2] > below[0] and above[0] > above[2]
+    assert len(fig.axes) == 3  # two squares and one colour bar
+
+
+def test_more_than_five_panels_take_a_second_row(plots):
+    fig, axes = plots.panels(7, 2, 3, spare=1)
+    assert len(axes) == 7 and sum(ax.get_visible() for ax in fig.axes) == 7
+    assert tuple(fig.get_size_inches()) == (11, 6)
+
+
+def test_a_fan_has_an_arrow_for_each_feature_and_a_dot_for_what_is_ignored(plots):
+    directions = torch.tensor([[1.0, 0.0, 0.02], [0.0, -2.0, 0.01]])
+    fig = plots.feature_fan({"a": directions, "b": torch.eye(2)})
+    ax, other = fig.axes
+    arrows = [text.xy for text in ax.texts if isinstance(text, Annotation)]
+    assert arrows == [(1.0, 0.0), (0.0, -2.0)]
+    assert [text.get_text() for text in ax.texts if text.get_text()] == ["0", "1"]
+    assert [(*line.get_xdata(), *line.get_ydata()) for line in ax.lines] == [pytest.approx((0.02, 0.01))]
+    assert any(isinstance(patch, Circle) and patch.get_radius() == 1 for patch in ax.patches)
+    assert ax.get_xlim() == ax.get_ylim() == other.get_xlim() and ax.get_xlim()[1] > 2  # alike, and nothing cut off
+
+
+def test_scores_are_sorted_and_stay_with_their_controls(plots):
+    fig = plots.score_pairs([0.1, 0.9, -0.4], [0.0, 0.3, 0.15], "score")
+    (ax,) = fig.axes
+    assert legend(fig) == ["its own explanation, mean 0.20", "random explanations, mean 0.15"]
+    own, random = (named(ax, label) for label in legend(fig))
+    assert list(own.get_xdata()) == [0.9, 0.1, -0.4] and list(random.get_xdata()) == [0.3, 0.0, 0.15]
+    assert list(own.get_ydata()) == list(random.get_ydata()) == [0, 1, 2] and ax.get_ylim()[0] > ax.get_ylim()[1]
+    upright = [line.get_xdata()[0] for line in ax.lines if len(line.get_xdata()) == 2]
+    assert upright == pytest.approx([0.2, 0.15])
+
+
+def test_a_score_without_its_control_is_refused(plots):
+    with pytest.raises(ValueError, match="shorter"):
+        plots.score_pairs([0.1, 0.9], [0.0], "score")
+
+
+@pytest.mark.parametrize(("word", "label"), [(" this", "this"), (" New York", "New York"), ("\n", "⏎"), (" ", "·"), (" $5", r"\$5")])
+def test_words_are_drawn_without_the_space_in_front(plots, word: str, label: str):
+    assert plots.word_label(word) == label
+
+
+@pytest.mark.parametrize(
+    ("installed", "chosen"),
+    [([], []), (["Heiti TC"], ["Heiti TC"]), (["Heiti TC", "Arial", "PingFang TC"], ["PingFang TC"])],
+)
+def test_chinese_is_drawn_with_a_font_that_is_there(plots, monkeypatch: pytest.MonkeyPatch, installed: list[str], chosen: list[str]):
+    monkeypatch.setattr(plots, "fontManager", SimpleNamespace(ttflist=[SimpleNamespace(name=name) for name in installed]))
+    assert plots.fonts() == ["sans-serif", *chosen]
+    fig = plots.word_bars({"巴黎": 0.5}, {"après 巴黎": {"巴黎": 0.2}})
+    for text in (*fig.axes[0].get_yticklabels(), *fig.legends[0].get_texts()):
+        assert text.get_fontfamily() == ["sans-serif", *chosen]
+
+
+def test_dots_of_one_place_do_not_hide_each_other(plots):
+    offsets = plots.spread(50, 0.4)
+    assert offsets == plots.spread(50, 0.4) and len(set(offsets)) == 50
+    assert max(map(abs, offsets)) <= 0.2 and max(offsets) - min(offsets) > 0.35

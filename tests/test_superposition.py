@@ -1,0 +1,230 @@
+"""Superposition: what a toy model keeps, measured by hand; and how many directions fit into a space."""
+
+import math
+from functools import cache
+
+import pytest
+import torch
+
+from helpers import superposition
+from helpers.superposition import (
+    ToyModels,
+    draw_features,
+    nearly_orthogonal,
+    random_directions,
+    read_out,
+    reconstruct,
+    train_toys,
+)
+
+
+@cache
+def small_toys() -> ToyModels:
+    """Dense and sparse features, eight of them in two dimensions."""
+    return train_toys(8, 2, sparsities=(0.0, 0.95), decay=0.7, steps=400, starts=3)
+
+
+def by_hand(*columns: tuple[float, float]) -> ToyModels:
+    """One model whose columns W_i are given."""
+    weights = torch.tensor(columns).T[None]
+    n = len(columns)
+    return ToyModels((0.5,), weights, torch.zeros(1, n), torch.ones(n), torch.tensor([0.125]), torch.tensor([0.25]))
+
+
+# ------------------------------------------------------------------------------------------------------------ toy models
+
+
+def test_sparse_features_are_crowded_and_dense_ones_are_not():
+    dense, sparse = small_toys().represented
+    assert dense == 2 and sparse >= 4
+
+
+def test_dense_features_get_a_dimension_each_and_the_most_important_ones_do():
+    toys = small_toys()
+    assert toys.norms[0, :2].min() > 0.9 and toys.norms[0, 2:].max() < 0.3
+    assert abs(toys.overlaps[0, 0, 1].item()) < 0.1
+    assert toys.loss[0].item() == pytest.approx(toys.dedicated_loss[0].item(), rel=0.05)
+
+
+def test_superposition_pays_where_features_are_rare():
+    toys = small_toys()
+    assert toys.loss[1] < 0.8 * toys.dedicated_loss[1]
+    assert toys.interference[1, :4].min() > 0.5 > 0.1 > toys.interference[0, :2].max()
+
+
+def test_norms_overlaps_interference_and_dimensionality_by_hand():
+    toys = by_hand((3.0, 4.0), (0.0, 2.0), (0.0, 0.0))
+    assert toys.norms.tolist() == [[5.0, 2.0, 0.0]]
+    assert toys.overlaps.tolist() == [[[25.0, 8.0, 0.0], [8.0, 4.0, 0.0], [0.0, 0.0, 0.0]]]
+    # u_0 = (0.6, 0.8) meets W_1 with 1.6; u_1 = (0, 1) meets W_0 with 4
+    assert toys.interference[0].tolist() == pytest.approx([1.6**2, 4.0**2, 0.0], rel=1e-5)
+    assert toys.dimensionality[0].tolist() == pytest.approx([25 / (25 + 1.6**2), 4 / (4 + 16), 0.0], rel=1e-5)
+    assert toys.represented == (2,)
+
+
+def test_opposite_features_share_a_dimension_in_halves_and_five_in_a_ring_have_two_fifths():
+    assert by_hand((1.0, 0.0), (-1.0, 0.0), (0.0, 1.0)).dimensionality[0].tolist() == pytest.approx([0.5, 0.5, 1.0])
+    ring = by_hand(*((math.cos(2 * math.pi * at / 5), math.sin(2 * math.pi * at / 5)) for at in range(5)))
+    assert ring.dimensionality[0].tolist() == pytest.approx([0.4] * 5, rel=1e-5)
+
+
+def test_the_table_says_the_numbers_and_copes_with_a_model_that_keeps_nothing():
+    line = by_hand((3.0, 4.0), (0.0, 2.0), (0.0, 0.0)).table().splitlines()[1].split()
+    assert line == ["0.50", "2", "1.00", f"{(1.6**2 + 16) / 2:.2f}", "0.1250", "0.2500"]
+    assert by_hand((0.0, 0.1)).table().splitlines()[1].split()[1:4] == ["0", "-", "0.00"]
+
+
+def test_reconstruction_by_hand():
+    weights, biases = torch.tensor([[[1.0, -1.0]]]), torch.tensor([[0.5, 0.0]])
+    x = torch.tensor([[[2.0, 0.0], [0.0, 3.0], [1.0, 1.0]]])
+    assert reconstruct(weights, biases, x).tolist() == [[[2.5, 0.0], [0.0, 3.0], [0.5, 0.0]]]
+
+
+def test_features_are_absent_as_often_as_they_should_and_else_evenly_spread():
+    drawn = draw_features(torch.tensor([0.0, 0.9]), 10, 5000, torch.Generator().manual_seed(0))
+    there = drawn > 0
+    assert there[0].all() and there[1].float().mean().item() == pytest.approx(0.1, abs=0.01)
+    for model in (0, 1):
+        values = drawn[model][there[model]]
+        assert values.max() <= 1 and values.mean().item() == pytest.approx(0.5, abs=0.02)
+        assert values.var().item() == pytest.approx(1 / 12, abs=0.005)
+
+
+@pytest.mark.parametrize("sparsity", [0.0, 0.6])
+def test_the_dedicated_loss_is_that_of_a_model_with_a_dimension_for_each(sparsity: float):
+    toys = train_toys(4, 2, sparsities=(sparsity,), decay=0.5, steps=1, starts=1)
+    x = draw_features(torch.tensor([sparsity]), 4, 100_000, torch.Generator().manual_seed(1))
+    kept = torch.eye(2, 4)[None]
+    mean = (1 - sparsity) / 2
+    error = (x - reconstruct(kept, torch.tensor([[0.0, 0.0, mean, mean]]), x)).square() * torch.tensor([1, 0.5, 0.25, 0.125])
+    assert toys.dedicated_loss[0].item() == pytest.approx(error.sum(2).mean().item(), rel=0.02)
+
+
+def test_importance_falls_by_the_decay_and_a_dimension_for_each_costs_nothing():
+    toys = train_toys(3, 3, sparsities=(0.0,), decay=0.5, steps=400, starts=2)
+    assert toys.importance.tolist() == [1.0, 0.5, 0.25] and toys.dedicated_loss.tolist() == [0.0]
+    assert toys.represented == (3,) and toys.loss[0] < 0.01
+
+
+def test_the_loss_is_that_of_the_weights_that_are_kept():
+    toys = small_toys()
+    x = draw_features(torch.tensor(toys.sparsities), 8, 50_000, torch.Generator().manual_seed(9))
+    errors = ((x - reconstruct(toys.weights, toys.biases, x)).square() * toys.importance).sum(2).mean(1)
+    assert toys.loss.tolist() == pytest.approx(errors.tolist(), rel=0.15)  # both are estimates
+
+
+def test_the_same_seed_gives_the_same_models():
+    one, two, other = (train_toys(4, 2, sparsities=(0.5,), steps=3, seed=seed) for seed in (1, 1, 2))
+    assert torch.equal(one.weights, two.weights) and torch.equal(one.loss, two.loss) and not torch.equal(one.weights, other.weights)
+
+
+def test_of_several_starts_the_best_is_kept_for_each_sparsity(monkeypatch: pytest.MonkeyPatch):
+    good, bad = torch.eye(2), torch.zeros(2, 2)
+    starts = torch.stack([bad, good, good, bad, bad, bad])  # three starts of two models
+    monkeypatch.setattr(superposition, "_train", lambda *arguments: (starts, torch.zeros(6, 2)))
+    toys = train_toys(2, 2, sparsities=(0.0, 0.5), starts=3)
+    assert torch.equal(toys.weights, torch.stack([good, good])) and toys.loss.tolist() == [0.0, 0.0]
+
+
+def test_training_works_where_gradients_are_off_and_leaves_nothing_to_follow():
+    with torch.no_grad():
+        toys = train_toys(3, 2, sparsities=(0.0,), steps=50, starts=1)
+    assert not toys.weights.requires_grad
+    assert toys.loss[0] < train_toys(3, 2, sparsities=(0.0,), steps=1, starts=1).loss[0]
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"features": 0}, "A toy model needs one feature and one hidden dimension at least, not 0 and 5."),
+        ({"hidden": -1}, "A toy model needs one feature and one hidden dimension at least, not 20 and -1."),
+        ({"sparsities": (0.5, 1.0)}, "A sparsity is the share of the time that a feature is absent, from 0 to below 1; not [0.5, 1.0]."),
+        ({"sparsities": (-0.1,)}, "from 0 to below 1; not [-0.1]."),
+        ({"sparsities": (float("nan"),)}, "from 0 to below 1; not [nan]."),
+        ({"sparsities": ()}, "from 0 to below 1; not []."),
+        ({"decay": 0.0}, "decay says how much less important each next feature is, from above 0 to 1; not 0.0."),
+        ({"decay": 1.5}, "from above 0 to 1; not 1.5."),
+        ({"starts": 0}, "Training needs one step and one start at least, not 1000 and 0."),
+        ({"steps": 0}, "Training needs one step and one start at least, not 0 and 4."),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_trained_is_refused_in_a_sentence(settings: dict, sentence: str):
+    with pytest.raises(ValueError) as caught:
+        train_toys(**settings)
+    assert str(caught.value).endswith(sentence) and "\n" not in str(caught.value)
+
+
+# ---------------------------------------------------------------------------------------------------- room for directions
+
+
+def test_random_directions_have_length_1_and_point_anywhere():
+    drawn = random_directions(4000, 6)
+    assert torch.allclose(drawn.norm(dim=1), torch.ones(4000), atol=1e-5) and drawn.shape == (4000, 6)
+    assert drawn.mean(0).abs().max() < 0.05  # no side is preferred
+    assert torch.equal(drawn, random_directions(4000, 6)) and not torch.equal(drawn, random_directions(4000, 6, seed=1))
+
+
+def kept_by_hand(dims: int, limit: float, tries: int) -> list[torch.Tensor]:
+    """Directions kept one after the other, each compared with all those before."""
+    kept: list[torch.Tensor] = []
+    for direction in random_directions(tries, dims):
+        if all(abs(float(direction @ other)) <= limit for other in kept):
+            kept.append(direction)
+    return kept
+
+
+@pytest.mark.parametrize(("dims", "limit"), [(2, 0.5), (8, 0.3), (30, 0.3)])
+def test_directions_are_kept_as_long_as_none_comes_too_near_to_another(dims: int, limit: float):
+    assert nearly_orthogonal(dims, limit, tries=300) == len(kept_by_hand(dims, limit, 300))
+
+
+def test_in_a_plane_no_more_than_three_directions_are_60_degrees_apart():
+    assert 2 <= nearly_orthogonal(2, 0.5) <= 3
+
+
+def test_more_fits_with_a_wider_limit_and_more_dimensions_and_far_more_than_dimensions():
+    counts = [[nearly_orthogonal(dims, limit, tries=1000) for limit in (0.2, 0.4, 0.6)] for dims in (8, 16, 32)]
+    assert all(row == sorted(set(row)) for row in counts)
+    assert [row[1] for row in counts] == sorted({row[1] for row in counts})
+    assert counts[2][2] > 10 * 32
+    assert nearly_orthogonal(1, 0.9, tries=50) == 1
+
+
+@pytest.mark.parametrize("limit", [0.0, 1.0, -0.5, float("nan")])
+def test_a_limit_that_is_no_cosine_between_0_and_1_is_refused(limit: float):
+    with pytest.raises(ValueError, match=rf"largest cosine allowed between two directions, between 0 and 1; not {limit}\.$"):
+        nearly_orthogonal(4, limit)
+
+
+def test_there_is_no_space_without_a_dimension():
+    for call in (lambda: random_directions(0, 3), lambda: random_directions(3, 0), lambda: nearly_orthogonal(0, 0.5)):
+        with pytest.raises(ValueError, match="Give one direction and one dimension at least"):
+            call()
+
+
+def test_a_single_feature_is_always_found_and_all_of_them_trivially():
+    assert read_out(8, 40, [1, 40]) == [1.0, 1.0]
+
+
+def test_reading_out_gets_worse_the_more_features_are_active_and_better_with_room():
+    few, some, many = read_out(32, 300, [1, 6, 60])
+    assert few > some > many > 60 / 300  # chance
+    assert read_out(256, 300, [6])[0] > some
+
+
+def test_reading_out_by_hand():
+    basis = random_directions(12, 3, seed=5)
+    rng = torch.Generator().manual_seed(6)
+    shares = []
+    for on in torch.rand(7, 12, generator=rng).argsort(1)[:, :4].tolist():
+        mixture = sum(basis[at] for at in on)
+        strongest = sorted(range(12), key=lambda at: -float(mixture @ basis[at]))[:4]
+        shares.append(len(set(strongest) & set(on)) / 4)
+    assert read_out(3, 12, [4], trials=7, seed=5)[0] == pytest.approx(sum(shares) / 7)
+
+
+@pytest.mark.parametrize("k", [0, -2, 11])
+def test_more_active_features_than_there_are_are_refused(k: int):
+    with pytest.raises(ValueError, match=rf"From 1 to all 10 features can be active at once, not {k}\.$"):
+        read_out(4, 10, [1, k])
