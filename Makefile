@@ -9,6 +9,8 @@ ARGS ?=
 
 # Tests and committed notebooks never depend on the network.
 test test-browser notebooks bench: export HF_HUB_OFFLINE = 1
+# A progress bar would be an output that no two runs share.
+test notebooks: export TQDM_DISABLE = 1
 
 .DEFAULT_GOAL := help
 .PHONY: help lab test test-browser check notebooks findings bench model report lint format clean

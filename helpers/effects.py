@@ -14,13 +14,13 @@ from typing import Any
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from helpers.interventions import Index, Intervention, add, intervene, numbers, record, replace
 from helpers.interventions import neurons as place_of
 from helpers.models import TransformerBridge
 from helpers.neurons import Neuron, check_neuron, name
 from helpers.prediction import pad, tokenize
+from helpers.progress import progress
 from helpers.statistics import Interval, mean_interval
 from helpers.texts import Texts, TextsLike, as_texts
 
@@ -364,7 +364,7 @@ def remove_each(
     texts = _ready(model, prompts, [neurons], baseline)
     pos, copies = _position(pos, texts), max(1, COPIED_TOKENS // texts.tokens.numel())
     after: dict[Neuron, Tensor] = {}
-    with tqdm(total=len(set(neurons)), desc="neurons", delay=2, leave=False) as bar:
+    with progress(total=len(set(neurons)), desc="neurons") as bar:
         for part in _by_layer(neurons, copies):
             change = _set_each(part, _at(baseline, part[0][0]), pos, len(texts))
             with intervene(model, change):
@@ -386,7 +386,7 @@ def remove_groups(
     """Takes away all neurons of a group together, one group after the other, and measures the metric again."""
     texts = _ready(model, prompts, groups, baseline)
     pos, after = _position(pos, texts), []
-    for group in tqdm(groups, desc="groups", delay=2, leave=False):
+    for group in progress(groups, desc="groups"):
         with intervene(model, *taken_away(group, baseline, pos)):
             after.append(measure(metric, model(texts.tokens.to(model.cfg.device)), texts).cpu())
     return Removal(tuple(map(tuple, groups)), _untouched(model, texts, metric), torch.stack(after))

@@ -173,11 +173,11 @@ class EntityNeurons:
 
     @property
     def found(self) -> tuple[OwnNeuron, ...]:
-        """The entities that have a neuron of their own, the clearest first."""
-        return tuple(sorted((entry for entry in self.entries if entry.found), key=lambda entry: entry.second / entry.own))
+        """The entities that have a neuron of their own, the one that rises highest first."""
+        return tuple(sorted((entry for entry in self.entries if entry.found), key=lambda entry: -entry.own))
 
     def table(self, n: int = 10) -> str:
-        """One line for each of the ``n`` clearest: the entity, its neuron, its mean peak, that of the next entity, and the AUC."""
+        """One line for each of the ``n`` highest: the entity, its neuron, its mean peak, that of the next entity, and the AUC."""
         width = max((len(entry.entity) for entry in self.found[:n]), default=6)
         lines = [f"{e.entity:<{width}}  {name(e.neuron):<9} {e.own:6.2f} {e.second:6.2f} {e.auc:6.3f}" for e in self.found[:n]]
         return "\n".join([f"{'entity':<{width}}  neuron       own second    AUC", *lines])

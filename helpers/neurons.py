@@ -14,12 +14,12 @@ from random import Random
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from helpers.interventions import neurons as place_of
 from helpers.interventions import record
 from helpers.models import TransformerBridge
 from helpers.prediction import pieces, visible
+from helpers.progress import progress
 from helpers.texts import BATCH_TOKENS, Texts
 
 Neuron = tuple[int, int]
@@ -63,7 +63,7 @@ def scan(model: TransformerBridge, texts: Texts, layers: Sequence[int] | None = 
     chosen = check_layers(model, layers)
     batches = list(texts.batches(batch_tokens))
     device, mask = model.cfg.device, texts.mask
-    with tqdm(total=len(texts), desc="texts", delay=2, leave=False) as bar:
+    with progress(total=len(texts), desc="texts") as bar:
         for rows in batches:
             width = int(texts.lengths[rows].max())
             seen = record(model, texts.tokens[rows, :width].to(device), *map(place_of, chosen))

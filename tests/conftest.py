@@ -3,6 +3,7 @@
 import os
 from typing import TYPE_CHECKING
 
+os.environ.setdefault("TQDM_DISABLE", "1")  # notebooks are compared with outputs that have no progress bars
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test downloads anything by accident
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 

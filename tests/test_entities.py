@@ -255,7 +255,7 @@ def test_other_kinds_of_prompt_take_no_part():
     assert own_neurons(both) == own_neurons(peaks)
 
 
-def test_the_clearest_come_first_and_the_table_says_the_numbers():
+def test_the_highest_come_first_and_the_table_says_the_numbers():
     counted = own_neurons(planted({(1, 1, 2): [6.0] * 6, (2, 1, 2): [3.0] * 6, (3, 0, 1): [9.0] * 6}))
     assert [entry.entity for entry in counted.found] == ["Denmark", "Belgium"]
     lines = counted.table().splitlines()
