@@ -70,8 +70,8 @@ def test_write_mean_ablation(lesson):
 def test_the_neuron_that_matters_most(lesson):
     from helpers.effects import attribute_neurons
 
-    best = attribute_neurons(lesson.model, lesson.odds.texts, lesson.odds, baseline=lesson.means).top(1)[0]
-    loudest = divmod(int(lesson.top.stats.peak.argmax()), lesson.model.cfg.d_mlp)
+    ranked = attribute_neurons(lesson.model, lesson.odds.texts, lesson.odds, baseline=lesson.means).top(2000)
+    best, loudest = ranked[0], max(ranked[100:], key=lambda one: lesson.top.stats.peak[one])
     silent = divmod(int(lesson.top.stats.mean.argmin()), lesson.model.cfg.d_mlp)
     wrong = [(loudest, "not by activation alone"), (silent, "moves the log-odds by"), ((99, 0), "There is no layer 99")]
     given = {"model": lesson.model, "odds": lesson.odds, "means": lesson.means}
