@@ -44,7 +44,7 @@ notebooks: $(STAMP)  ## Run all notebooks again and save their outputs in place;
 findings: $(STAMP)  ## Write what the lessons found into the README's table of results
 	$(BIN)/python -m helpers.findings
 
-bench: $(STAMP)  ## Time the import, the loading, the forward pass and generation
+bench: $(STAMP)  ## Time the import, models, scans of neurons and the widgets, each beside a peer or a limit
 	$(BIN)/python -m pytest tests/benchmarks --benchmark-enable --benchmark-only $(ARGS)
 
 model: $(STAMP)  ## Train the course LM; ARGS="--preset quick" for a smaller one in about 15 minutes

@@ -222,13 +222,12 @@ def resampled(
     usable = (others.lengths > 1).nonzero().flatten()
     if not len(usable):
         raise ValueError("The other texts have no token from which to resample: give at least one with a word in it.")
-    source = others.take(usable[torch.randint(len(usable), (len(texts),), generator=rng)][item])
+    source = others.take(usable[torch.randint(len(usable), (len(texts),), generator=rng)][: int(item.max()) + 1])  # one an item
     shares = torch.rand(texts.tokens.shape, generator=rng)[item]
-    places = (1 + shares * (source.lengths[:, None] - 1)).long()  # [row, pos], from 1 to the text's last token
+    places = (1 + shares * (source.lengths[item, None] - 1)).long()  # [row, pos], from 1 to the text's last token
     with torch.no_grad():
         seen = record(model, source.tokens.to(model.cfg.device), *_all_places(model))
-    rows = torch.arange(len(texts))[:, None]
-    values = torch.stack([seen[place][rows, places] for place in _all_places(model)])
+    values = torch.stack([seen[place][item[:, None], places] for place in _all_places(model)])
     values[:, :, 0] = 0
     return values
 

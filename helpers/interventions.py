@@ -10,8 +10,9 @@ order, and removes them at the end, whatever happens in between. All techniques 
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -184,22 +185,19 @@ def record(model: TransformerBridge, tokens: Int[Tensor, "batch pos"], *hooks: s
     kept: dict[str, Tensor] = {}
     for hook in hooks:
         check_place(model, hook)
-    with model.hooks(fwd_hooks=[(hook, _keeper(kept, hook)) for hook in hooks]):
-        model(tokens, stop_at_layer=_layers_needed(model, hooks))
+
+    def keep(name: str, activation: Tensor, hook: Any) -> None:
+        kept[name] = activation
+        if len(kept) == len(set(hooks)):
+            raise _Complete
+
+    with suppress(_Complete), model.hooks(fwd_hooks=[(hook, partial(keep, hook)) for hook in hooks]):
+        model(tokens)
     return kept
 
 
-def _keeper(kept: dict[str, Tensor], name: str) -> Callable[[Tensor, Any], None]:
-    def keep(activation: Tensor, hook: Any) -> None:
-        kept[name] = activation
-
-    return keep
-
-
-def _layers_needed(model: TransformerBridge, hooks: Sequence[str]) -> int | None:
-    """How many blocks must run for these places; ``None`` where one of them lies behind the blocks."""
-    layers = [int(hook.split(".")[1]) + 1 if hook.startswith("blocks.") else None for hook in hooks if "embed" not in hook]
-    return None if None in layers else max(layers, default=1)
+class _Complete(Exception):
+    """Ends a run of the model when all that was wanted of it has passed."""
 
 
 def average_over(model: TransformerBridge, batches: Sequence[Int[Tensor, "batch pos"]], *hooks: str) -> dict[str, Float[Tensor, "*width"]]:

@@ -436,10 +436,12 @@ def _entropies(texts: Texts, rows: Sequence[int], places: Sequence[int]) -> tupl
 
 def _random_places(everything: Int[Tensor, "token two"], k: int, rng: torch.Generator) -> tuple[list[int], list[int]]:
     """``k`` tokens drawn at random, each in another text."""
-    mixed = everything[torch.randperm(len(everything), generator=rng)].tolist()
-    first = {}
-    for row, place in mixed:
-        first.setdefault(row, place)
+    mixed = everything[torch.randperm(len(everything), generator=rng)]
+    first: dict[int, int] = {}
+    for part in mixed.split(4 * k):
+        for row, place in part.tolist():
+            if len(first) < k:
+                first.setdefault(row, place)
         if len(first) == k:
             break
     return list(first), list(first.values())

@@ -1,6 +1,5 @@
 """Runs notebooks from top to bottom and saves them with their outputs, clean of everything that belongs to one machine."""
 
-import os
 import sys
 from pathlib import Path
 
@@ -10,7 +9,6 @@ from nbformat import NotebookNode
 
 ROOT = Path(__file__).parents[1]
 CELL_TIMEOUT = 300  # seconds
-os.environ["TQDM_DISABLE"] = "1"  # a progress bar would be an output that no two runs share
 
 
 def clean(notebook: NotebookNode) -> None:

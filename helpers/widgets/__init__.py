@@ -47,7 +47,7 @@ def said(write: Callable[..., str]) -> Callable[..., str]:
 
 
 @said
-def prompt_html(model: TransformerBridge, text: str, temperature: float = 1.0, top_k: int = 0, seed: int = 0, length: int = 20) -> str:
+def prompt_html(model: TransformerBridge, text: str, temperature: float = 1.0, top_k: int = 0, seed: int = 0, length: int = 12) -> str:
     """What the model makes of ``text``, as HTML: its tokens, the ten most likely next ones, and a sampled continuation.
 
     ``top_k`` 0 lets every token be drawn. Whatever cannot be done is said in a sentence, never raised.

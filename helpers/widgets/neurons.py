@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from functools import cache
 from html import escape
+from itertools import product
 
 import ipywidgets
 import torch
@@ -14,8 +15,9 @@ from helpers.html import activation_html
 from helpers.interventions import Intervention, clamp, intervene, mean, record, replace, zero
 from helpers.interventions import neurons as place_of
 from helpers.models import TransformerBridge
-from helpers.neurons import Neuron, TopContexts, check_neuron, name, promoted
+from helpers.neurons import Context, Neuron, TopContexts, check_neuron, contexts, name, promoted
 from helpers.prediction import TopTokens, pieces, sample, top_tokens, visible
+from helpers.progress import progress
 from helpers.superposition import SPARSITIES, ToyModels, train_toys
 from helpers.texts import Texts, as_texts
 from helpers.widgets import LABELS, bars_html, connect, said
@@ -34,27 +36,36 @@ def microscope_html(model: TransformerBridge, top: TopContexts, text: str, layer
     ``most_active``: instead of the neuron named, the one that is nearest to its own highest activation at the last token.
     """
     texts = as_texts(model, [text])
+    if not most_active:
+        check_neuron(model, layer, neuron)
+    layers = top.stats.layers if most_active else [layer]
+    seen = record(model, texts.tokens.to(model.cfg.device), *map(place_of, layers))
     if most_active:
-        layer, neuron = loudest(model, top, texts)
-    check_neuron(model, layer, neuron)
-    values = record(model, texts.tokens.to(model.cfg.device), place_of(layer))[place_of(layer)][0, :, neuron].tolist()
+        layer, neuron = loudest(top, torch.stack([seen[place_of(at)][0, -1].cpu() for at in layers]))
+    values = seen[place_of(layer)][0, :, neuron].tolist()
     stats, at = top.stats, top.stats.row(layer)
     peak = stats.peak[at, neuron].item()
     facts = f"active on {stats.active[at, neuron]:.1%} of the tokens of the corpus, highest {peak:.1f}"
     own = activation_html(pieces(model, texts.tokens[0])[1:], values[1:], scale=max(peak, max(values[1:], default=0)) or None)
-    best = "".join(
-        activation_html(c.pieces, c.values, n_words=1) for c in (found.around() for found in top.contexts(model, layer, neuron, n=5))
-    )
+    best = "".join(activation_html(found.pieces, found.values, n_words=1) for found in _best_contexts(model, top, layer, neuron))
     return (
         f"<p><b>{name((layer, neuron))}</b>: {facts}</p><p><b>Your text</b></p>{own}"
         f"<p><b>The texts in which it rises highest</b></p>{best or '<p>It is never active.</p>'}{_promoted_html(model, layer, neuron)}"
     )
 
 
-def loudest(model: TransformerBridge, top: TopContexts, texts: Texts) -> Neuron:
-    """The neuron that is nearest to its own highest activation at the last token; those that never rise high are left out."""
-    seen = record(model, texts.tokens[:1].to(model.cfg.device), *map(place_of, top.stats.layers))
-    last = torch.stack([seen[place_of(layer)][0, int(texts.lengths[0]) - 1].cpu() for layer in top.stats.layers])  # [layer, d_mlp]
+def _best_contexts(model: TransformerBridge, top: TopContexts, layer: int, neuron: int, n: int = 5, after: int = 4) -> list[Context]:
+    """The top contexts, cut around their peaks; what comes later than is shown is not computed."""
+    rows, places = (torch.tensor(found[:n], dtype=torch.long) for found in top.where(layer, neuron))
+    if not len(rows):
+        return []
+    ends = torch.minimum(places + after, top.texts.lengths[rows] - 1)
+    some = top.texts.up_to(torch.stack([rows, ends], 1))
+    return [found.around(after=after) for found in contexts(model, some, {(layer, neuron): range(len(rows))})[layer, neuron]]
+
+
+def loudest(top: TopContexts, last: Float[Tensor, "layer d_mlp"]) -> Neuron:
+    """The neuron that is nearest to its own highest activation at a token; those that never rise high are left out."""
     share = torch.where(top.stats.peak > top.stats.peak.median(), last / top.stats.peak.clamp(min=1e-6), 0.0)
     at = int(share.argmax())
     return top.stats.layers[at // share.shape[1]], at % share.shape[1]
@@ -180,8 +191,8 @@ FEATURES, HIDDEN = (5, 10, 20), (2, 5)
 
 @cache
 def toys_for(features: int, hidden: int) -> ToyModels:
-    """The toy models of the widget for all sparsities; trained once, in about a second."""
-    return train_toys(features, hidden, steps=600, starts=2)
+    """The toy models of the widget for all sparsities; trained once, in about half a second."""
+    return train_toys(features, hidden, steps=300, starts=2)
 
 
 @said
@@ -213,9 +224,14 @@ def _cell(value: float) -> str:
 
 
 class SuperpositionLab(ipywidgets.VBox):
-    """Controls for the number of features, the number of neurons and the sparsity, and a ``panel`` with what is kept of them."""
+    """Controls for the number of features, the number of neurons and the sparsity, and a ``panel`` with what is kept of them.
+
+    All toy models are trained at the start, so that the controls answer at once.
+    """
 
     def __init__(self) -> None:
+        for size in progress(list(product(FEATURES, HIDDEN)), desc="toy models"):
+            toys_for(*size)
         self.features = ipywidgets.Dropdown(options=FEATURES, value=FEATURES[-1], description="Features", style=LABELS)
         self.hidden = ipywidgets.Dropdown(options=HIDDEN, value=HIDDEN[-1], description="Neurons", style=LABELS)
         self.sparsity = ipywidgets.SelectionSlider(options=SPARSITIES, value=SPARSITIES[0], description="Sparsity", continuous_update=False)

@@ -32,17 +32,12 @@ Tokens = Int[torch.Tensor, "batch pos"]
 
 
 @pytest.fixture(scope="module", autouse=True)
-def one_thread(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Runs everything on one thread, without gradients and progress bars; only when times are asked for."""
-    if not request.config.getoption("benchmark_enable"):
-        pytest.skip("times are taken by `make bench`")
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
+def inference(one_thread: None) -> Iterator[None]:
+    """Runs everything without gradients and progress bars."""
     disable_progress_bar()
     with torch.inference_mode():
         yield
     enable_progress_bar()
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

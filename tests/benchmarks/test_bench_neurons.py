@@ -31,17 +31,6 @@ ATTRIBUTION_LIMIT = 1.3  # at most: time of an attribution, as a multiple of one
 PROMPTS, PROMPT_TOKENS = 32, 20
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Runs everything on one thread; only when times are asked for."""
-    if not request.config.getoption("benchmark_enable"):
-        pytest.skip("times are taken by `make bench`")
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture(scope="module")
 def model(folder: Path) -> TransformerBridge:
     """The model as the course uses it, able to take gradients."""

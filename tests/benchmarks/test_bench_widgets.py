@@ -17,7 +17,7 @@ import pytest
 import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 from test_bench_models import folder, seconds
-from test_bench_neurons import model, one_thread
+from test_bench_neurons import model
 
 from helpers.models import TransformerBridge
 from helpers.neurons import TopContexts, top_contexts
@@ -27,7 +27,7 @@ from helpers.texts import held_out_texts
 from helpers.widgets import PromptExplorer
 from helpers.widgets.neurons import FEATURES, HIDDEN, KINDS, DoseLab, NeuronMicroscope, RemoveIt, SuperpositionLab
 
-__all__ = ["folder", "model", "one_thread"]  # the fixtures
+__all__ = ["folder", "model"]  # the fixtures
 
 SETTINGS = 50
 ANSWER_LIMIT = 0.1  # seconds, at most, for 95 % of the answers
