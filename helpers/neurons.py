@@ -341,17 +341,49 @@ def class_selectivity(
     The texts are halved at random. In each half at most ``limit`` positions of the class and twice as many others are drawn.
     Raises ValueError where a half has no position of the class, or nothing but such positions.
     """
+    return class_selectivities(model, texts, [labels], layers, limit, seed)[0]
+
+
+def class_selectivities(
+    model: TransformerBridge,
+    texts: Texts,
+    classes: Sequence[Bool[Tensor, "row pos"]],
+    layers: Sequence[int] | None = None,
+    limit: int = 500,
+    seed: int = 0,
+) -> list[Selectivity]:
+    """The same for several classes, all of them in one scan, such as a class and its control (``random_class``)."""
+    chosen = check_layers(model, layers)
+    drawn = [_draw_halves(texts, labels, limit, seed) for labels in classes]
+    sizes = [len(positions) for four in drawn for positions in four]
+    values = _pick(model, texts, torch.cat([positions for four in drawn for positions in four]), chosen).split(sizes)
+    return [_selectivity(chosen, values[at : at + 4]) for at in range(0, len(values), 4)]
+
+
+def random_class(texts: Texts, labels: Bool[Tensor, "row pos"], seed: int = 0) -> Bool[Tensor, "row pos"]:
+    """A control for a class of positions: as many positions, drawn at random from all of the texts."""
+    drawn = _draw(texts.mask, int((labels & texts.mask).sum()), torch.Generator().manual_seed(seed))
+    mixed = torch.zeros_like(texts.mask)
+    mixed[drawn[:, 0], drawn[:, 1]] = True
+    return mixed
+
+
+def _draw_halves(texts: Texts, labels: Bool[Tensor, "row pos"], limit: int, seed: int) -> list[Int[Tensor, "item two"]]:
+    """Positions inside the class and outside, from the half that chooses, then from the one that judges."""
     rng = torch.Generator().manual_seed(seed)
     first = torch.rand(len(texts), generator=rng).argsort() < len(texts) // 2  # [row]
     groups = [half[:, None] & side for half in (first, ~first) for side in (labels & texts.mask, ~labels & texts.mask)]
     drawn = [_draw(group, limit * (1 + number % 2), rng) for number, group in enumerate(groups)]
     if not all(len(positions) for positions in drawn):
         raise ValueError("A half of the texts has no position inside the class, or none outside: label more positions, or scan more texts.")
-    chosen = check_layers(model, layers)
-    values = _pick(model, texts, torch.cat(drawn), chosen).split([len(positions) for positions in drawn])
-    halves = [auc(values[at], values[at + 1]).reshape(len(chosen), -1) for at in (0, 2)]
-    counts = [len(positions) for positions in drawn]
-    return Selectivity(tuple(chosen), *halves, n_class=(counts[0], counts[2]), n_rest=(counts[1], counts[3]))
+    return drawn
+
+
+def _selectivity(layers: Sequence[int], values: Sequence[Float[Tensor, "_ unit"]]) -> Selectivity:
+    """The AUC of every neuron on both halves; the values stand in the order of ``_draw_halves``."""
+    halves = [auc(values[at], values[at + 1]).reshape(len(layers), -1) for at in (0, 2)]
+    counts = list(map(len, values))
+    return Selectivity(tuple(layers), *halves, n_class=(counts[0], counts[2]), n_rest=(counts[1], counts[3]))
 
 
 def _draw(where: Bool[Tensor, "row pos"], limit: int, rng: torch.Generator) -> Int[Tensor, "item two"]:
@@ -362,15 +394,17 @@ def _draw(where: Bool[Tensor, "row pos"], limit: int, rng: torch.Generator) -> I
 
 def _pick(model: TransformerBridge, texts: Texts, positions: Int[Tensor, "item two"], layers: Sequence[int]) -> Float[Tensor, "item unit"]:
     """The activations of all neurons of the layers, side by side, at some positions of the texts."""
-    number = torch.full(texts.tokens.shape, -1)
+    rows, row_of = positions[:, 0].unique(return_inverse=True)  # texts without such a position are not run
+    positions, place_of_item = torch.stack([row_of, positions[:, 1]], 1).unique(dim=0, return_inverse=True)
+    number = torch.full((len(rows), texts.tokens.shape[1]), -1)
     number[positions[:, 0], positions[:, 1]] = torch.arange(len(positions))
     kept = torch.zeros(len(positions), len(layers), model.cfg.d_mlp)
-    for batch in scan(model, texts, layers):
+    for batch in scan(model, texts.take(rows), layers):
         wanted = number[batch.rows, : batch.mask.shape[1]]
         here = (wanted >= 0).to(batch.mask.device)
         for at, layer in enumerate(layers):
             kept[wanted[wanted >= 0], at] = batch.activations[layer][here].float().cpu()
-    return kept.flatten(1)
+    return kept.flatten(1)[place_of_item]
 
 
 def auc(inside: Float[Tensor, "n_inside unit"], outside: Float[Tensor, "n_outside unit"]) -> Float[Tensor, "unit"]:

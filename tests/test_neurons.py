@@ -20,6 +20,7 @@ from helpers.neurons import (
     auc,
     check_layers,
     check_neuron,
+    class_selectivities,
     class_selectivity,
     contexts,
     entropy,
@@ -30,6 +31,7 @@ from helpers.neurons import (
     output_logits,
     polysemanticity,
     promoted,
+    random_class,
     random_neurons,
     scan,
     this_token,
@@ -451,6 +453,24 @@ def test_selectivity_is_the_auc_of_each_half(tiny):
         for neuron in [(0, 0), (0, 77), (1, 5), (1, 127)]:
             expected = pairs(values[neuron][here & labels].tolist(), values[neuron][here & ~labels].tolist())
             assert measured[neuron].item() == pytest.approx(expected, abs=1e-3)
+
+
+def test_several_classes_in_one_scan_are_each_by_itself(tiny):
+    texts = random_texts(40)
+    labels = texts.tokens < 150
+    both = class_selectivities(tiny, texts, [labels, random_class(texts, labels), labels])
+    for found, by_itself in zip(both, [labels, random_class(texts, labels), labels], strict=True):
+        alone = class_selectivity(tiny, texts, by_itself)
+        assert torch.equal(found.held_out, alone.held_out) and torch.equal(found.choosing, alone.choosing)
+    assert not torch.equal(both[0].held_out, both[1].held_out)
+
+
+def test_a_random_class_has_as_many_positions_and_none_that_is_no_text(tiny):
+    texts = random_texts(40)
+    labels = texts.tokens < 150
+    mixed = random_class(texts, labels, seed=3)
+    assert int(mixed.sum()) == int((labels & texts.mask).sum()) and not bool((mixed & ~texts.mask).any())
+    assert torch.equal(mixed, random_class(texts, labels, seed=3)) and not torch.equal(mixed, random_class(texts, labels, seed=4))
 
 
 def test_no_more_positions_are_drawn_than_the_limit(tiny):
