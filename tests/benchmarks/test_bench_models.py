@@ -14,6 +14,7 @@ from time import perf_counter
 
 import pytest
 import torch
+from bench_tools import one_thread
 from jaxtyping import Float, Int
 from pytest_benchmark.fixture import BenchmarkFixture
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
@@ -23,6 +24,8 @@ sys.path.append(str(Path(__file__).parents[1]))
 from tiny_models import write_tiny_model
 
 from helpers.models import COURSE_LM_FOLDER, TransformerBridge, load_model
+
+__all__ = ["one_thread"]  # the fixture
 
 ROOT = Path(__file__).parents[2]
 PROMPT_TOKENS, BATCH, NEW_TOKENS = 20, 32, 20

@@ -13,6 +13,7 @@ from statistics import median
 
 import pytest
 import torch
+from bench_tools import one_thread
 from jaxtyping import Float
 from pytest_benchmark.fixture import BenchmarkFixture
 from test_bench_models import Job, folder, seconds
@@ -23,7 +24,7 @@ from helpers.models import COURSE_LM_FOLDER, TransformerBridge, load_model
 from helpers.neurons import scan, top_contexts
 from helpers.texts import Texts, held_out_texts
 
-__all__ = ["folder"]  # the fixture
+__all__ = ["folder", "one_thread"]  # the fixtures
 
 SCANNED_TOKENS = 200_000
 SCAN_LIMIT = 0.85  # at least: tokens a second of a scan, as a share of those of a bare pass up to the same layer

@@ -15,6 +15,7 @@ from typing import Any
 import ipywidgets
 import pytest
 import torch
+from bench_tools import one_thread
 from pytest_benchmark.fixture import BenchmarkFixture
 from test_bench_models import folder, seconds
 from test_bench_neurons import model
@@ -27,7 +28,7 @@ from helpers.texts import held_out_texts
 from helpers.widgets import PromptExplorer
 from helpers.widgets.neurons import FEATURES, HIDDEN, KINDS, DoseLab, NeuronMicroscope, RemoveIt, SuperpositionLab
 
-__all__ = ["folder", "model"]  # the fixtures
+__all__ = ["folder", "model", "one_thread"]  # the fixtures
 
 SETTINGS = 50
 ANSWER_LIMIT = 0.1  # seconds, at most, for 95 % of the answers
