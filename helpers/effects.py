@@ -18,7 +18,7 @@ from torch import Tensor
 from helpers.interventions import Index, Intervention, add, intervene, numbers, record, replace
 from helpers.interventions import neurons as place_of
 from helpers.models import TransformerBridge
-from helpers.neurons import Neuron, check_neuron, name
+from helpers.neurons import Neuron, check_neuron, name, scan
 from helpers.prediction import pad, tokenize
 from helpers.progress import progress
 from helpers.statistics import Interval, mean_interval
@@ -225,9 +225,12 @@ def resampled(
     source = others.take(usable[torch.randint(len(usable), (len(texts),), generator=rng)][: int(item.max()) + 1])  # one an item
     shares = torch.rand(texts.tokens.shape, generator=rng)[item]
     places = (1 + shares * (source.lengths[item, None] - 1)).long()  # [row, pos], from 1 to the text's last token
-    with torch.no_grad():
-        seen = record(model, source.tokens.to(model.cfg.device), *_all_places(model))
-    values = torch.stack([seen[place][item[:, None], places] for place in _all_places(model)])
+    values = torch.zeros(model.cfg.n_layers, *texts.tokens.shape, model.cfg.d_mlp, device=model.cfg.device)
+    for batch in scan(model, source):
+        for at, number in enumerate(batch.rows.tolist()):
+            rows = (item == number).nonzero().flatten()
+            for layer, activations in batch.activations.items():
+                values[layer, rows] = activations[at][places[rows]].to(values)
     values[:, :, 0] = 0
     return values
 

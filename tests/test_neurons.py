@@ -184,9 +184,10 @@ def test_statistics_equal_those_of_all_activations_at_once(top, corpus, every):
 
 def test_top_contexts_are_the_highest_texts_with_their_peaks(top, every):
     highest, places = every.max(-1)  # one place a text: [layer, neuron, row]
-    values, rows = highest.topk(5, dim=2)
+    values, rows = highest.topk(6, dim=2)
+    clear = (values[..., :-1] - values[..., 1:]).amin(2) > 1e-4  # a draw may come in any order, also with the one left out
+    values, rows = values[..., :5], rows[..., :5]
     assert torch.allclose(top.values, values, atol=1e-5)
-    clear = (values[..., :-1] - values[..., 1:]).amin(2) > 1e-4  # a draw may come in any order
     assert clear.sum() > 150
     assert torch.equal(top.rows[clear], rows[clear])
     assert torch.equal(top.positions[clear], places.gather(2, rows)[clear])
