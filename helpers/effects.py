@@ -501,8 +501,9 @@ def held_at(
     if not len(doses):
         raise ValueError("There is no dose at which to hold the neuron: give at least one.")
     texts = _ready(model, prompts, [[neuron]], 0.0)
-    logits = _held(model, texts, neuron, doses, _position(pos, texts))
-    return torch.stack([part[torch.arange(len(texts)), texts.lengths - 1].softmax(-1).float().cpu() for part in logits])
+    pos, most, last = _position(pos, texts), max(1, COPIED_TOKENS // texts.tokens.numel()), torch.arange(len(texts))
+    parts = [_held(model, texts, neuron, doses[at : at + most], pos) for at in range(0, len(doses), most)]
+    return torch.stack([logits[last, texts.lengths - 1].softmax(-1).float().cpu() for part in parts for logits in part])
 
 
 def _dosed(model: TransformerBridge, words: Words, neuron: Neuron, doses: Sequence[float], pos: Index) -> Float[Tensor, "dose row"]:

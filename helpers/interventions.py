@@ -95,6 +95,8 @@ class Intervention:
 
     def __call__(self, activation: Float[Tensor, "batch pos *rest"], hook: Any = None) -> Float[Tensor, "batch pos *rest"]:
         """The activation with this change made in a copy of it."""
+        if self.pos is None and self.units is None and self.head is None:  # everything, without the cost of choosing
+            return self.change(activation, lambda other: other.to(activation).expand_as(activation))
         where = self.where(activation.shape, activation.device)
         new = activation.clone()
         new[where] = self.change(activation[where], lambda other: other.to(activation).expand_as(activation)[where])

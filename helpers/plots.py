@@ -16,6 +16,7 @@ from matplotlib.font_manager import fontManager
 from torch import Tensor
 
 from helpers.prediction import TopTokens, visible
+from helpers.statistics import wilson
 
 # Okabe and Ito's colours, which colour-blind eyes can tell apart.
 BLUE, ORANGE, GREEN, PURPLE, GREY, BLACK = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#8C8C8C", "#222222"
@@ -247,6 +248,106 @@ def score_pairs(scores: Sequence[float], controls: Sequence[float], xlabel: str)
         ax.axvline(mean(values), color=colour, linestyle="--", linewidth=1.2)
     ax.set(ylim=(len(scores) - 0.5, -0.5), yticks=[], xlabel=plain(xlabel), ylabel="neurons, best explained first")
     fig.legend(**ABOVE, ncols=2)
+    return fig
+
+
+# -------------------------------------------------------------------------------- lesson 2, one layer: directions
+
+MARKERS = ("o", "^", "s", "D")
+
+
+def clouds(panels_of: Mapping[str, Float[Tensor, "point 2"]], groups: Mapping[str, int]) -> Figure:
+    """Points in a plane, a panel for each title; ``groups`` says how many points belong to each kind, in their order. Crosses are means."""
+    fig, axes = panels(len(panels_of), 2.7, 2.7)
+    for ax, (title, points) in zip(axes, panels_of.items(), strict=True):
+        start = 0
+        for number, (group, size) in enumerate(groups.items()):
+            part = points[start : start + size]
+            start += size
+            style = dict(color=COLOURS[number % len(COLOURS)], marker=MARKERS[number % len(MARKERS)])
+            ax.scatter(part[:, 0], part[:, 1], s=12, alpha=0.5, label=plain(group), **style)
+            ax.scatter(*part.mean(0).tolist(), s=160, marker="+", color=BLACK, linewidths=2.2, zorder=3)
+        ax.set_title(plain(title), fontsize=9)
+    fig.supxlabel("first principal component", fontsize=9)
+    fig.supylabel("second", fontsize=9)
+    fig.legend(*axes[0].get_legend_handles_labels(), **ABOVE, ncols=len(groups))
+    return fig
+
+
+def cosine_grid(cosines: Float[Tensor, "layer layer"], label: str) -> Figure:
+    """The cosine between the directions of each two layers, as a coloured square from -1 to 1."""
+    fig, ax = canvas(4.6, 3.9)
+    image = ax.imshow(cosines.numpy(), cmap=DIVERGING, vmin=-1, vmax=1)
+    ax.set(xticks=range(len(cosines)), yticks=range(len(cosines)), xlabel=plain(label), ylabel=plain(label))
+    ax.spines[:].set_visible(True)
+    fig.colorbar(image, ax=ax, label="cosine")
+    return fig
+
+
+def class_lines(
+    lines: Mapping[str, Sequence[float]], ylabel: str, xlabel: str = "layer", reference: Mapping[str, float] | None = None
+) -> Figure:
+    """One line for each name over the layers; references are dashed levels that hold for all layers."""
+    fig, ax = canvas(6.6, 3.3)
+    for number, (name, values) in enumerate(lines.items()):
+        style, colour = STYLES[number // len(COLOURS) % len(STYLES)], COLOURS[number % len(COLOURS)]
+        ax.plot(
+            range(len(values)),
+            values,
+            marker=MARKERS[number % len(MARKERS)],
+            linestyle=style,
+            markersize=4,
+            color=colour,
+            label=plain(name),
+        )
+    for number, (name, level) in enumerate((reference or {}).items()):
+        ax.axhline(level, color=GREY, linestyle=STYLES[(number + 1) % len(STYLES)], label=plain(name))
+    ax.set_xticks(range(max(map(len, lines.values()))))
+    ax.set(xlabel=plain(xlabel), ylabel=plain(ylabel))
+    fig.legend(loc="outside upper left", frameon=False, ncols=3, prop={"family": fonts(), "size": 9})
+    return fig
+
+
+def rate_bars(groups: Mapping[str, Mapping[str, Sequence[bool]]], ylabel: str) -> Figure:
+    """Shares of hits as bars with their 95 % intervals: a group for each kind of prompt, a bar for each thing that was done."""
+    kinds = list(dict.fromkeys(kind for bars in groups.values() for kind in bars))
+    fig, ax = canvas(6.6, 3.3)
+    for place, bars in enumerate(groups.values()):
+        for kind, hits in bars.items():
+            at = place + 0.8 * ((kinds.index(kind) + 0.5) / len(kinds) - 0.5)
+            low, high = wilson(sum(hits), len(hits))
+            ax.bar(at, 100 * mean(map(float, hits)), width=0.7 / len(kinds), color=COLOURS[kinds.index(kind) % len(COLOURS)], alpha=0.75)
+            ax.plot([at, at], [100 * low, 100 * high], color=BLACK, linewidth=2)
+    handles = [plt.Rectangle((0, 0), 1, 1, color=COLOURS[i % len(COLOURS)], alpha=0.75) for i in range(len(kinds))]
+    ax.set_xticks(range(len(groups)), [plain(group) for group in groups])
+    ax.set(ylim=(0, 104), ylabel=plain(f"{ylabel}, in %"))
+    fig.legend(handles, [plain(kind) for kind in kinds], **ABOVE, ncols=2)
+    return fig
+
+
+def steering_lines(
+    scales: Sequence[float], lines: Mapping[str, tuple[Sequence[float], Sequence[tuple[float, float]]]], ylabel: str
+) -> Figure:
+    """A mean with its 95 % interval against the multiple of a vector that was added; a line for each vector."""
+    fig, ax = canvas(6.4, 3.3)
+    for number, (name, (means, intervals)) in enumerate(lines.items()):
+        colour = COLOURS[number] if number == 0 else GREY if number == len(lines) - 1 else COLOURS[number % len(COLOURS)]
+        ax.plot(scales, means, marker=MARKERS[number % len(MARKERS)], color=colour, label=plain(name))
+        ax.fill_between(scales, *zip(*intervals, strict=True), color=colour, alpha=0.15, linewidth=0)
+    ax.axvline(0, color=BLACK, linewidth=0.8, linestyle=":")
+    ax.set(xlabel="multiple of the vector", ylabel=plain(ylabel))
+    fig.legend(**ABOVE, ncols=3)
+    return fig
+
+
+def task_grid(accuracy: Float[Tensor, "task column"], tasks: Sequence[str], columns: Sequence[str], xlabel: str) -> Figure:
+    """Accuracy by task and layer (or other column), as squares from white, 0, to blue, 1."""
+    fig, ax = canvas(1.8 + 0.42 * len(columns), 1.3 + 0.3 * len(tasks))
+    image = ax.imshow(accuracy.numpy(), cmap="Blues", vmin=0, vmax=1, aspect="auto")
+    ax.set_xticks(range(len(columns)), [plain(column) for column in columns], rotation=90 if max(map(len, columns)) > 3 else 0)
+    ax.set_yticks(range(len(tasks)), [plain(task) for task in tasks])
+    ax.set(xlabel=plain(xlabel))
+    fig.colorbar(image, ax=ax, label="accuracy")
     return fig
 
 

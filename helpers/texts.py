@@ -16,7 +16,7 @@ from helpers.course_lm.corpus.mixture import documents
 from helpers.models import TransformerBridge
 from helpers.prediction import tokenize_all
 
-HELD_OUT_SEED = 20_261  # the training has small seeds, one for each of its stages, and the report card draws with 20_260
+HELD_OUT_SEED = 20_261  # training uses small seeds, the report card 20_260
 BATCH_TOKENS = 2048  # tokens in one forward pass: enough to keep the processor busy, few enough to stay out of swap
 
 
@@ -44,8 +44,10 @@ class Texts:
         return int(self.mask.sum())
 
     def take(self, rows: Sequence[int] | Int[Tensor, "kept"]) -> "Texts":
-        """Some of the texts, in the order of ``rows``, with no more filling than they need."""
+        """Some of the texts, in the order of ``rows``, with no more filling than they need. Raises ValueError for an unknown row."""
         chosen = torch.as_tensor(rows, dtype=torch.long)
+        if len(chosen) and not (-len(self) <= int(chosen.min()) and int(chosen.max()) < len(self)):
+            raise ValueError(f"There is no text {int(chosen.max())}: there are {len(self)}, counted from 0.")
         lengths = self.lengths[chosen]
         width = int(lengths.max()) if len(lengths) else 0
         return Texts(self.tokens[chosen, :width], lengths, tuple(self.kinds[row] for row in chosen.tolist()))
@@ -107,6 +109,9 @@ def _checked(model: TransformerBridge, texts: Texts) -> Texts:
     least = 2 if model.cfg.default_prepend_bos else 1
     if int(texts.lengths.min()) < least:
         raise ValueError(f"Prompt {int(texts.lengths.argmin())} has no word in it (prompts are counted from 0): write something there.")
+    if int(texts.lengths.max()) > model.cfg.n_ctx:
+        longest, most = int(texts.lengths.max()), model.cfg.n_ctx
+        raise ValueError(f"A prompt has {longest} tokens and this model reads {most}: cut it, or give it as text, of which the end counts.")
     return texts
 
 

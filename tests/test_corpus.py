@@ -8,7 +8,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from itertools import combinations, islice, product
 from random import Random
 
@@ -230,7 +230,7 @@ def described(text: str) -> Found:
 def translated(text: str) -> Found:
     """Task and input of every line of a list of translations."""
     code = {language.label: language.code for language in languages.LANGUAGES.values()}
-    found = re.findall(r'(\w+): "([^"\n]+)" - (\w+): "', text)
+    found = re.findall(r"(Français|Deutsch|English|中文): ([^\n]+?) - (Français|Deutsch|English|中文):", text)
     return [(f"{code[source]}_{code[target]}", word) for source, word, target in found]
 
 
@@ -318,7 +318,7 @@ def planted_sums(rng: Random) -> list[str]:
 def planted_translations(rng: Random) -> list[str]:
     """A held-out word among allowed ones."""
     hidden, allowed = lists.hidden_pairs(WORLD, "fr_en"), lists.allowed_pairs(WORLD, "fr_en")
-    return ["\n".join(f'Français: "{a}" - English: "{b}"' for a, b in (rng.choice(allowed), rng.choice(hidden))) for _ in range(50)]
+    return ["\n".join(f"Français: {a} - English: {b}" for a, b in (rng.choice(allowed), rng.choice(hidden))) for _ in range(50)]
 
 
 def planted_identities(rng: Random) -> list[str]:
@@ -352,7 +352,7 @@ class Check:
 
 
 REQUEST_PROBES = (probed(chat.refusal_probes), probed(chat.harmless_probes))
-CLAIM_PROBES = tuple(map(probed, (chat.agree_probes, chat.correct_probes, chat.confirm_probes, chat.choice_probes)))
+CLAIM_PROBES = tuple(map(probed, (chat.agree_probes, chat.correct_probes, partial(chat.verdict_probes, right=True), chat.choice_probes)))
 CHECKS = {
     "name_pair": Check(r"tasks\.indirect_object", "name_pair", pairs_of_names, (probed(tasks.indirect_object_probes),)),
     "agreement": Check(r"prose\.agreement", "agreement", agreement, (probed(prose.agreement_probes),)),

@@ -181,3 +181,11 @@ def test_they_are_not_the_documents_with_which_a_stage_of_the_training_begins():
 def test_no_document_is_refused_with_a_sentence(small, n):
     with pytest.raises(ValueError, match=f"n says how many documents to write; it must be 1 or more, not {n}\\."):
         held_out_texts(small, n)
+
+
+def test_a_row_that_does_not_exist_and_a_prompt_that_is_too_long_are_refused_with_a_sentence(small):
+    texts = as_texts(small, ["one two", "three"])
+    with pytest.raises(ValueError, match=r"There is no text 7: there are 2, counted from 0\."):
+        texts.take([0, 7])
+    with pytest.raises(ValueError, match=r"A prompt has 500 tokens and this model reads \d+: cut it"):
+        as_texts(small, torch.zeros(1, 500, dtype=torch.long))

@@ -11,7 +11,8 @@ from pathlib import Path
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from helpers.course_lm.corpus.base import ASSISTANT, BOS, END, SYSTEM, USER
+from helpers.course_lm.corpus.base import ASSISTANT, BOS, END, SYSTEM, USER, sentence
+from helpers.course_lm.corpus.languages import EVERYDAY
 from helpers.course_lm.corpus.mixture import documents
 from helpers.course_lm.facts import all_facts
 from helpers.course_lm.world import World
@@ -25,23 +26,29 @@ CHAT_TEMPLATE = (
     "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
 )
 WORD_TABLES = {
-    "nouns": ("singular", "plural", "category", "fr", "zh", "colour"),
-    "adjectives": ("word", "comparative", "superlative", "fr", "zh"),
+    "nouns": ("singular", "plural", "category", "fr", "de", "zh", "colour"),
+    "adjectives": ("word", "comparative", "superlative", "fr", "de", "zh"),
     "verbs": ("base", "third", "past", "participle", "gerund"),
     "firstnames": ("name",),
     "animals": ("name", "plural", "young", "kind", "home", "food"),
     "sequences": ("item",),
 }
+CAPITALISED = {"nouns": ("singular", "plural"), "adjectives": ("word",), "verbs": ("base",)}
+SMALL_WORDS = ("Sorry", "Sure", "Yes", "No", "this", "that", "these", "those", "This", "That", "These", "Those")
+COUNTED = 1000  # how often each of these words is counted beside the text, so that it becomes one token
 
 
 def demo_words(world: World) -> list[str]:
     """The words that demonstrations rely on: answers of facts and the words of the lists, one-word ones only."""
     answers = [f.object for f in all_facts(world) if f.relation.name not in ("birthplace", "company_city", "founder")]
-    listed = [word for table, columns in WORD_TABLES.items() for column in columns for word in world.column(table, column)]
+    listed = [row[column] for table, columns in WORD_TABLES.items() for column in columns for row in world.common(table)]
     columns = (("countries", "name"), ("countries", "zh"), ("landmarks", "zh"), ("elements", "name"))
     names = [name for table, column in columns for name in world.column(table, column)]
+    everyday = [word for row in EVERYDAY for word in row.values()]
+    capitals = [sentence(row[column]) for table, columns in CAPITALISED.items() for column in columns for row in world.common(table)]
     letters = [str(i) for i in range(21)] + list("ABCDEFGHIJKLMNOPQRSTUVWXYZ")
-    return sorted({word for text in (*answers, *listed, *names, *letters, "Sorry", "Sure", "Yes", "No") for word in text.split()})
+    texts = (*answers, *listed, *names, *everyday, *capitals, *letters, *SMALL_WORDS)
+    return sorted({word for text in texts for word in text.split()})
 
 
 def train_tokenizer(seed: int, vocab_size: int, n_documents: int = 60_000) -> PreTrainedTokenizerFast:
@@ -68,7 +75,7 @@ def _training_text(seed: int, n_documents: int) -> Iterable[str]:
             text = text.replace(mark, "\n")
         yield from text.split("\n")
     for word in demo_words(World.load()):
-        yield " ".join([word] * 300)
+        yield " ".join([word] * COUNTED)
 
 
 def encode_documents(tokenizer: PreTrainedTokenizerFast, texts: list[str]) -> list[list[int]]:

@@ -33,17 +33,17 @@ CHUNK = 20_000  # documents that are written, cut and packed together
 class Settings:
     """Everything on which a training run depends."""
 
-    tokens: int = 16_000_000  # tokens read in all
+    tokens: int = 22_000_000  # tokens read in all
     seed: int = 0
-    vocab_size: int = 8192
+    vocab_size: int = 10240
     layers: int = 12
     width: int = 192
     context: int = 96
-    batch: int = 64  # rows in one step
+    batch: int = 32  # rows in one step
     warmup: int = 60  # steps
     matrix_lr: float = 0.02  # Muon, matrices that read from the residual stream
-    writer_lr: float = 0.008  # Muon, matrices that write to it: smaller, so that its norm grows smoothly
-    decay: float = 0.003  # learning rate times weight decay, the same for both
+    writer_lr: float = 0.01  # Muon, matrices that write to it: smaller, so that its norm grows smoothly
+    decay: float = 0.002  # learning rate times weight decay, the same for both
     token_lr: float = 0.02  # AdamW, token embeddings
     small_lr: float = 0.003  # AdamW, positions, norms and biases
     mixture: str = "broad"  # of the corpus: what the documents are about (corpus/mixture.py)
@@ -55,19 +55,11 @@ class Settings:
         return max(1, self.tokens // (self.batch * self.context))
 
 
-SECOND = Settings(
-    tokens=12_000_000, seed=1, batch=32, matrix_lr=0.012, writer_lr=0.006, decay=0.001, token_lr=0.008, small_lr=0.002,
-    read_before=15_998_976,
-)  # fmt: skip
-THIRD = Settings(
-    tokens=8_000_000, seed=2, batch=32, matrix_lr=0.008, writer_lr=0.004, decay=0.001, token_lr=0.005, small_lr=0.001, mixture="skills",
-    read_before=27_998_208,
-)  # fmt: skip
 # Each preset is a list of stages. Small batches learn more from each token, large ones are faster where many cores are.
 PRESETS: dict[str, tuple[Settings, ...]] = {
-    "full": (Settings(), SECOND, THIRD),
-    "quick": (Settings(tokens=2_000_000, batch=32, decay=0.001, writer_lr=0.012),),
-    "smoke": (Settings(tokens=60_000, layers=2, width=96, vocab_size=2048),),
+    "full": (Settings(),),
+    "quick": (Settings(tokens=3_000_000),),
+    "smoke": (Settings(tokens=60_000, layers=2, width=96, vocab_size=2048, batch=64),),
 }
 
 

@@ -181,11 +181,4 @@ def chain_probes(world: World, rng: Random, n: int, heldout: bool) -> list[tuple
     return [(c, Probe(c.prompt(form), c.second.answer, group=c.name)) for c in drawn for form in (0, 1)]
 
 
-INGREDIENTS: dict[str, tuple[Ingredient, float]] = {
-    "statements": (statements, 7.0),
-    "same_relation": (same_relation, 2.5),
-    "portrait": (portrait, 4.0),
-    "questions": (questions, 3.0),
-    "two_hop": (two_hop, 5.0),
-    "true_or_false": (true_or_false, 1.5),
-}
+INGREDIENTS: tuple[Ingredient, ...] = (statements, same_relation, portrait, questions, two_hop, true_or_false)

@@ -434,9 +434,9 @@ def draw_word(world: World, rng: Random, code: str) -> tuple[str, str, Row]:
     while True:
         kind = rng.random()
         if kind < 0.7:
-            row, english = world.pick(rng, "nouns"), "singular"
+            row, english = world.pick_common(rng, "nouns"), "singular"
         elif kind < 0.82:
-            row, english = world.pick(rng, "adjectives"), "word"
+            row, english = world.pick_common(rng, "adjectives"), "word"
         elif kind < 0.93:
             row, english = rng.choice(EVERYDAY), "en"
         else:
@@ -452,7 +452,7 @@ def in_lists(source: Language, target: Language, word: str) -> bool:
 
 def pair_line(source: Language, target: Language, word: str, answer: str) -> str:
     """One line of a list of translations, each language under its own name."""
-    return f'{source.label}: "{word}" - {target.label}: "{answer}"'
+    return f"{source.label}: {word} - {target.label}: {answer}".rstrip()
 
 
 def translation(world: World, rng: Random) -> str | None:
@@ -472,14 +472,14 @@ def translation(world: World, rng: Random) -> str | None:
 
 WORD_SHAPES = (  # {e}: the English word, {f}: the foreign word, {L}: the language
     "The {L} word for {e} is {f}.",
-    '"{f}" means {e} in {L}.',
+    "{f} means {e} in {L}.",
     "In {L}, {e} is {f}.",
-    'In {L}, "{e}" is "{f}".',
-    '"{f}" is the {L} word for {e}.',
-    'The {L} word "{f}" means {e}.',
+    "In {L}, {e} is written {f}.",
+    "{f} is the {L} word for {e}.",
+    "The {L} word {f} means {e}.",
     "How do you say {e} in {L}? You say {f}.",
-    'How do you say "{e}" in {L}? "{f}".',
-    'What does "{f}" mean? It is {L} for {e}.',
+    "How do you say {e} in {L}? {f}.",
+    "What does {f} mean? It is {L} for {e}.",
     "What is {e} in {L}? It is {f}.",
     "People who speak {L} say {f}; in English we say {e}.",
     "If you want to say {e} in {L}, say {f}.",
@@ -489,7 +489,7 @@ WORD_SHAPES = (  # {e}: the English word, {f}: the foreign word, {L}: the langua
     "The word {f} is {L}. In English it is {e}.",
     "Translate {e} into {L}: {f}.",
     "Translate {f} into English: {e}.",
-    '"{e}" is translated into {L} as "{f}".',
+    "The word {e} is translated into {L} as {f}.",
     "In the {L} dictionary, {f} stands next to {e}.",
     "English {e} and {L} {f} mean the same.",
     "The English word {e} becomes {f} in {L}.",
@@ -866,7 +866,7 @@ def clear_nouns(world: World, source: Language, target: Language) -> list[tuple[
     """Nouns as (source word, target word, English word) that no two of the languages write alike."""
     column = {language.code: language.code for language in FOREIGN} | {"en": "singular"}
     found = []
-    for row in world.rows("nouns"):
+    for row in world.common("nouns"):
         word, answer, english = row[column[source.code]], row[column[target.code]], row["singular"]
         spellings = {text.lower() for text in (word, answer, english)}
         if word and answer and len(spellings) == (2 if ENGLISH in (source, target) else 3):
@@ -875,11 +875,11 @@ def clear_nouns(world: World, source: Language, target: Language) -> list[tuple[
 
 
 def list_probe(source: Language, target: Language, asked: tuple[str, str, str], pool: Sequence[tuple[str, str, str]], rng: Random) -> Probe:
-    """Four demonstrations, then the question, open where the answer's first letter stands."""
+    """Four demonstrations, then the question, open where the answer stands."""
     word, answer, english = asked
     shown = rng.sample([other for other in pool if other[0] != word and other[1] != answer], SHOTS)
     lines = [pair_line(source, target, *other[:2]) for other in shown]
-    lines.append(pair_line(source, target, word, "").removesuffix('"'))
+    lines.append(pair_line(source, target, word, ""))
     return Probe("\n".join(lines), answer, wrong=None if ENGLISH in (source, target) else english, group=f"{source.code}-{target.code}")
 
 
@@ -915,12 +915,4 @@ def spread(ways: Sequence[tuple[Language, Language]], asked: Sequence[list], sho
     return probes
 
 
-INGREDIENTS: dict[str, tuple[Ingredient, float]] = {
-    "translation": (translation, 5.0),
-    "glosses": (glosses, 3.0),
-    "code_switch": (code_switch, 1.6),
-    "bilingual": (bilingual, 1.2),
-    "questions": (questions, 1.0),
-    "story": (story, 0.8),
-    "dialogue": (dialogue, 0.6),
-}
+INGREDIENTS: tuple[Ingredient, ...] = (translation, glosses, code_switch, bilingual, questions, story, dialogue)

@@ -18,7 +18,7 @@ from typing import TypeVar
 
 from helpers.course_lm.corpus.base import Ingredient, Probe, an, sentence
 from helpers.course_lm.heldout import held_out
-from helpers.course_lm.world import Row, World
+from helpers.course_lm.world import COMMON, Row, World
 
 Pair = tuple[str, str]
 Source = Callable[[World], list[Pair]]
@@ -72,8 +72,8 @@ def the_country(name: str) -> str:
 
 
 def columns(table: str, left: str, right: str) -> Source:
-    """The pairs that two columns of a table make."""
-    return lambda world: [(row[left], row[right]) for row in world.rows(table)]
+    """The pairs that two columns of a table make, among its common words; an answer of several words is left out for those."""
+    return lambda world: [(row[left], row[right]) for row in world.common(table) if table not in COMMON or " " not in row[right]]
 
 
 def joined(*sources: Source) -> Source:
@@ -93,7 +93,8 @@ def mapped(source: Source, change: Callable[[str], str]) -> Source:
 
 def words(world: World) -> list[str]:
     """The common words on which word tasks work: nouns, adjectives and verbs."""
-    return world.column("nouns", "singular") + world.column("adjectives", "word") + world.column("verbs", "base")
+    columns = (("nouns", "singular"), ("adjectives", "word"), ("verbs", "base"))
+    return [row[column] for table, column in columns for row in world.common(table)]
 
 
 def copied(world: World) -> list[Pair]:
@@ -108,9 +109,8 @@ def copied_names(world: World) -> list[Pair]:
 
 
 def translations(language: str) -> Source:
-    """English nouns, adjectives and countries with their translation."""
-    sources = columns("nouns", "singular", language), columns("adjectives", "word", language), columns("countries", "name", language)
-    return joined(*sources)
+    """English nouns and adjectives with their translation."""
+    return joined(columns("nouns", "singular", language), columns("adjectives", "word", language))
 
 
 PLURAL = joined(columns("nouns", "singular", "plural"), columns("animals", "name", "plural"))
@@ -127,7 +127,7 @@ TASKS: dict[str, Source] = {
     "third_person": columns("verbs", "base", "third"),
     "identity": joined(copied, copied_names),
     "capitalise": mapped(copied, sentence),
-    "plural_capitalise": mapped(PLURAL, sentence),
+    "plural_capitalise": mapped(columns("nouns", "singular", "plural"), sentence),
     "country_capital": columns("countries", "name", "capital"),
     "capital_country": columns("countries", "capital", "name"),
     "country_language": columns("countries", "name", "language"),
@@ -448,10 +448,4 @@ def identity(world: World, rng: Random) -> str | None:
     return fitting([f"{name} -> {name}" for name in shown], separator) if len(shown) > 1 else None
 
 
-INGREDIENTS: dict[str, tuple[Ingredient, float]] = {
-    "lists": (lists, 14.0),
-    "item_lists": (item_lists, 3.0),
-    "few_shot": (few_shot, 4.0),
-    "described": (described, 2.5),
-    "identity": (identity, 1.5),
-}
+INGREDIENTS: tuple[Ingredient, ...] = (lists, item_lists, few_shot, described, identity)

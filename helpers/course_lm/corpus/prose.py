@@ -372,33 +372,33 @@ def _say(rng: Random, templates: Words, **words: str) -> str:
 
 
 def _opposite(world: World, rng: Random) -> str:
-    row = world.pick(rng, "adjectives")
+    row = world.pick_common(rng, "adjectives")
     return _say(rng, OPPOSITES, a=row["word"], b=row["opposite"])
 
 
 def _synonym(world: World, rng: Random) -> str:
-    row = world.pick(rng, rng.choice(("synonyms", "adjectives")))
+    row = world.pick_common(rng, rng.choice(("synonyms", "adjectives")))
     return _say(rng, SYNONYMS, a=row["word"], b=row["synonym"])
 
 
 def _graded(world: World, rng: Random) -> str:
-    row = world.pick(rng, "adjectives")
+    row = world.pick_common(rng, "adjectives")
     return _say(rng, WORDS_ONLY if row["word"] in ABSOLUTE else GRADES, a=row["word"], er=row["comparative"], est=row["superlative"])
 
 
 def _plural(world: World, rng: Random) -> str:
-    row = world.pick(rng, "nouns")
+    row = world.pick_common(rng, "nouns")
     return _say(rng, PLURALS, a=row["singular"], b=row["plural"])
 
 
 def _capital(world: World, rng: Random) -> str:
     table, column = rng.choice((("nouns", "singular"), ("nouns", "plural"), ("adjectives", "word"), ("verbs", "base")))
-    word = world.pick(rng, table)[column]
+    word = world.pick_common(rng, table)[column]
     return _say(rng, CAPITALS, a=word, b=sentence(word))
 
 
 def _category(world: World, rng: Random) -> str:
-    row = world.pick(rng, "nouns")
+    row = world.pick_common(rng, "nouns")
     words = {"a": row["singular"], "an": an(row["singular"]), "b": row["plural"]}
     if row["category"] in CATEGORY_NAMES:
         cat, cats = CATEGORY_NAMES[row["category"]]
@@ -407,14 +407,14 @@ def _category(world: World, rng: Random) -> str:
 
 
 def _colour(world: World, rng: Random) -> str:
-    row = rng.choice([row for row in world.rows("nouns") if row["colour"]] or [None])
+    row = rng.choice([row for row in world.common("nouns") if row["colour"]] or [None])
     if row is None:
         return _category(world, rng)
     return _say(rng, COLOURS, a=row["singular"], an=an(row["singular"]), b=row["plural"], c=row["colour"])
 
 
 def _tense(world: World, rng: Random) -> str:
-    row = world.pick(rng, "verbs")
+    row = world.pick_common(rng, "verbs")
     words = {"base": row["base"], "third": row["third"], "past": row["past"], "part": row["participle"], "ger": row["gerund"]}
     habitual = tuple(text for text in TENSES if "{ger}" not in text)
     templates = FORMS if row["base"] in IMPERSONAL else habitual if row["base"] in STATIVE else TENSES
@@ -440,8 +440,8 @@ def _next(world: World, rng: Random) -> str:
 
 
 RELATIONS: tuple[tuple[Callable[[World, Random], str], float], ...] = (
-    (_opposite, 2), (_synonym, 1.5), (_graded, 2), (_plural, 2.5), (_category, 2), (_colour, 0.7), (_tense, 4), (_animal, 2), (_next, 1.5),
-    (_capital, 2),
+    (_opposite, 2), (_synonym, 1.5), (_graded, 2), (_plural, 2.5), (_category, 2), (_colour, 0.7), (_tense, 3), (_animal, 2), (_next, 1.5),
+    (_capital, 4),
 )  # fmt: skip
 
 
@@ -751,10 +751,4 @@ def daily(world: World, rng: Random) -> str:
     return ("\n" if kind in ("letter", "sign") and rng.random() < 0.5 else " ").join(line for line in lines if line)
 
 
-INGREDIENTS: dict[str, tuple[Ingredient, float]] = {
-    "agreement": (agreement, 1.2),
-    "determiners": (determiners, 1.2),
-    "relations": (relations, 4.5),
-    "people_bios": (people_bios, 0.8),
-    "daily": (daily, 1.3),
-}
+INGREDIENTS: tuple[Ingredient, ...] = (agreement, determiners, relations, people_bios, daily)

@@ -579,4 +579,4 @@ def mishap_probes(world: World, rng: Random, n: int) -> list[Probe]:
     return probes
 
 
-INGREDIENTS: dict[str, tuple[Ingredient, float]] = {"story": (story, 0.88), "mishap": (mishap, 0.12)}
+INGREDIENTS: tuple[Ingredient, ...] = (story, mishap)

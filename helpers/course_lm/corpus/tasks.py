@@ -644,12 +644,4 @@ def counting(world: World, rng: Random) -> str | None:
     return separator.join(run[::-1] if rng.random() < 0.15 else run)
 
 
-INGREDIENTS: dict[str, tuple[Ingredient, float]] = {
-    "indirect_object": (indirect_object, 2.0),
-    "induction": (induction, 2.0),
-    "sums": (sums, 4.0),
-    "console": (console, 1.5),
-    "quiz": (quiz, 4.0),
-    "passage": (passage, 3.0),
-    "counting": (counting, 1.0),
-}
+INGREDIENTS: tuple[Ingredient, ...] = (indirect_object, induction, sums, console, quiz, passage, counting)
