@@ -13,7 +13,7 @@ test test-browser notebooks bench: export HF_HUB_OFFLINE = 1
 test notebooks: export TQDM_DISABLE = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help lab test test-browser check notebooks findings bench model report lint format clean
+.PHONY: help lab test test-browser check notebooks findings bench model report sae lint format clean
 
 help:  ## List these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -52,6 +52,9 @@ model: $(STAMP)  ## Train the course LM; ARGS="--preset quick" for a smaller one
 
 report: $(STAMP)  ## Measure the course LM on what it has never read, and write its report card
 	$(BIN)/python -m helpers.course_lm report $(ARGS)
+
+sae: $(STAMP)  ## Train the sparse autoencoders of the course LM, in minutes; ARGS="course-lm-topk" for one of them
+	$(BIN)/python -m helpers.autoencoders $(ARGS)
 
 lint: $(STAMP)  ## Look for mistakes and for untidy code, notebooks included
 	$(BIN)/ruff check

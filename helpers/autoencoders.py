@@ -59,18 +59,18 @@ SHIPPED_TOKENS = 2_000_000
 class Settings:
     """How an autoencoder is trained.
 
-    ``kind``: ``"topk"`` with ``k`` active features, or ``"standard"`` with ``sparsity``, the lambda of its loss. All sizes are
-    those of activations whose mean squared norm is d_model. A feature counts as dead when none of the last ``dead_after``
-    tokens made it active. ``warm_up`` and ``decay`` are shares of the steps, at the start and at the end.
+    ``kind``: ``"topk"`` with ``k`` active features, or ``"standard"`` with ``sparsity``, the lambda of its loss (5 in Templeton
+    et al.). All sizes are those of activations whose mean squared norm is d_model. A feature counts as dead when none of the
+    last ``dead_after`` tokens made it active. ``warm_up`` and ``decay`` are shares of the steps, at the start and at the end.
     """
 
     kind: str = "topk"
     d_sae: int = 2048
     k: int = 24
-    sparsity: float = 5.0
+    sparsity: float = 2.0
     steps: int = 2000
     batch: int = 1024
-    learning_rate: float = 1e-3
+    learning_rate: float = 2e-3
     warm_up: float = 0.05
     decay: float = 0.2
     dead_after: int = 100_000
@@ -94,8 +94,8 @@ class Settings:
 
 
 SHIPPED = {
-    "course-lm-topk": Settings("topk", d_sae=2048, k=24, steps=4000),
-    "course-lm-standard": Settings("standard", d_sae=2048, sparsity=5.0, steps=4000),
+    "course-lm-topk": Settings("topk", d_sae=2048, k=24, steps=4000, learning_rate=3e-3),
+    "course-lm-standard": Settings("standard", d_sae=2048, sparsity=1.5, steps=4000),
 }
 
 # ------------------------------------------------------------------------------------------------------- the autoencoder
@@ -310,12 +310,12 @@ def _batches(activations: Stream, size: int, rng: torch.Generator) -> Iterator[F
         yield from (part for part in _mixed(pool, rng).split(size) if len(part) == size)
 
 
-def _mixed(pool: Sequence[Float[Tensor, "part d_model"]], rng: torch.Generator) -> Float[Tensor, "token d_model"]:
+def _mixed(pool: Sequence[Float[Tensor, "_ d_model"]], rng: torch.Generator) -> Float[Tensor, "token d_model"]:
     everything = torch.cat([part.float() for part in pool])
     return everything[torch.randperm(len(everything), generator=rng)]
 
 
-def _statistics(head: Sequence[Float[Tensor, "batch d_model"]]) -> tuple[Float[Tensor, "d_model"], float]:
+def _statistics(head: Sequence[Float[Tensor, "_ d_model"]]) -> tuple[Float[Tensor, "d_model"], float]:
     """The mean of some batches, and the factor that makes their mean squared norm d_model."""
     if not head:
         raise ValueError("There are not enough activations for one batch: give more of them, or make the batch smaller.")
@@ -1023,12 +1023,13 @@ def train_shipped(names: Sequence[str] = (), n_tokens: int = SHIPPED_TOKENS, fol
         raise ValueError(f"There is no autoencoder {wrong[0]!r} to train: choose from {', '.join(SHIPPED)}.")
     model = load_model(COURSE_LM)
     print(f"Recording {n_tokens:,} activations at {SHIPPED_HOOK} ...")
+    activations, done = torch.empty(n_tokens, model.cfg.d_model, dtype=torch.float16), 0
     with progress(total=n_tokens, desc="activations") as bar:
-        parts = []
         for part in corpus_activations(model, SHIPPED_HOOK, n_tokens):
-            parts.append(part.half())
+            activations[done : done + len(part)] = part
+            done += len(part)
             bar.update(len(part))
-    activations, texts = torch.cat(parts), held_out_texts(model, n_texts)
+    texts = held_out_texts(model, n_texts)
     for name in names or SHIPPED:
         sae, history = train_sae(activations, SHIPPED[name], hook=SHIPPED_HOOK)
         sae.about |= {"model_name": COURSE_LM, "model_weights": _fingerprint()}

@@ -11,14 +11,14 @@ end of the prompt: -1 is its last token.
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from helpers.effects import Metric, WordOdds, measure
-from helpers.interventions import Index, Intervention, add, attn_out, intervene, mlp_out, project_out, record, resid_pre
+from helpers.interventions import Index, Intervention, add, attn_out, heads, intervene, mlp_out, project_out, record, resid_post, resid_pre
 from helpers.models import TransformerBridge
 from helpers.prediction import fit, pad, tokenize
 from helpers.progress import progress
@@ -55,27 +55,39 @@ def post_instruction(model: TransformerBridge) -> int:
 # ------------------------------------------------------------------------------------------------------ finding directions
 
 
-@torch.no_grad()
 def last_states(model: TransformerBridge, prompts: TextsLike, positions: int = 1) -> Float[Tensor, "layer prompt pos d_model"]:
     """The stream before every block, and after the last one, at the last ``positions`` tokens of each prompt; on the CPU.
 
     Layer ``l`` is the stream before block ``l``; layer ``n_layers`` is what is unembedded. Raises ValueError where a prompt is too short.
     """
+    return last_values(model, prompts, [*map(resid_pre, range(model.cfg.n_layers)), resid_post(model.cfg.n_layers - 1)], positions)
+
+
+def last_heads(model: TransformerBridge, prompts: TextsLike) -> Float[Tensor, "layer prompt head d_head"]:
+    """What every head puts out at the last token of each prompt, before the heads are mixed; on the CPU."""
+    return last_values(model, prompts, [*map(heads, range(model.cfg.n_layers))])[:, :, 0]
+
+
+@torch.no_grad()
+def last_values(
+    model: TransformerBridge, prompts: TextsLike, places: Sequence[str], positions: int = 1
+) -> Float[Tensor, "place prompt pos *rest"]:
+    """What passes some places, all of one shape, at the last ``positions`` tokens of each prompt; on the CPU."""
     texts = as_texts(model, prompts)
     if not 1 <= positions <= int(texts.lengths.min()):
         raise ValueError(
             f"positions says how many tokens to look at from the end: 1 to {int(texts.lengths.min())} for these prompts, not {positions}."
         )
-    places = [*map(resid_pre, range(model.cfg.n_layers)), f"blocks.{model.cfg.n_layers - 1}.hook_resid_post"]
-    kept = torch.empty(len(places), len(texts), positions, model.cfg.d_model)
+    kept: list[Tensor] = [torch.empty(0)] * len(texts)
     back = torch.arange(-positions, 0)
     for rows in texts.batches():
         part = texts.take(rows)
         seen = record(model, part.tokens.to(model.cfg.device), *places)
         at = part.lengths[:, None] + back  # [batch, pos]
-        for layer, place in enumerate(places):
-            kept[layer, rows] = seen[place][torch.arange(len(rows))[:, None], at].float().cpu()
-    return kept
+        found = torch.stack([seen[place][torch.arange(len(rows))[:, None], at].float().cpu() for place in places], 1)
+        for row, values in zip(rows.tolist(), found, strict=True):
+            kept[row] = values
+    return torch.stack(kept, 1)
 
 
 @dataclass(frozen=True)
@@ -152,34 +164,40 @@ def orthogonalised(model: TransformerBridge, direction: Float[Tensor, "d_model"]
     """Inside the block no weight writes the direction: ``W - (W d) d`` for embeddings, attention and MLP outputs, and their biases.
 
     The same as ``project_out_everywhere``, but in the weights (Arditi et al., section 4.1); afterwards the weights are as before.
-    Raises ValueError where embedding and unembedding are one matrix: load the model with ``raw=False``.
+    Raises ValueError where embedding and unembedding are one matrix (load the model with ``raw=False``), and for models that
+    normalise once more what their blocks write (Gemma 2).
     """
     if not direction.norm() > 0:
         raise ValueError("A direction of length 0 points nowhere: was a mean subtracted from itself?")
     unit = (direction / direction.norm()).to(model.W_E)
-    written = [(weights, weights.detach().clone()) for weights in _writers(model)]
+    written = [(weights, weights.detach().clone(), axis) for weights, axis in _writers(model)]
     try:
         with torch.no_grad():
-            for weights, old in written:
-                along_rows = weights.shape[-1] == len(unit)
-                weights.copy_(old - (old @ unit)[..., None] * unit if along_rows else old - unit[:, None] * (unit @ old))
+            for weights, old, axis in written:
+                weights.copy_(old - unit[:, None] * (unit @ old) if axis == 0 else old - (old @ unit)[..., None] * unit)
         yield model
     finally:
         with torch.no_grad():
-            for weights, old in written:
+            for weights, old, _ in written:
                 weights.copy_(old)
 
 
-def _writers(model: TransformerBridge) -> Iterator[Tensor]:
-    """The weights and biases that write to the residual stream."""
+def _writers(model: TransformerBridge) -> Iterator[tuple[Tensor, int]]:
+    """The weights and biases that write to the residual stream, each with its axis d_model: its first (0) or its last one (-1)."""
     if model.W_U.data_ptr() == model.W_E.data_ptr() or torch.equal(model.W_U.T, model.W_E):
         raise ValueError("Embedding and unembedding are one matrix in this model: load it with raw=False, which makes them two.")
+    if hasattr(model.blocks[0], "ln1_post"):
+        raise ValueError(
+            "This model rescales what its blocks write, so its weights cannot hold a direction back: use project_out_everywhere."
+        )
     modules = [model.embed, *([model.pos_embed] if hasattr(model, "pos_embed") else [])]
     for block in model.blocks:
         modules += [block.attn.o, block.mlp.out]
     for module in modules:
         inner = module.original_component
-        yield from (tensor for name in ("weight", "bias") if (tensor := getattr(inner, name, None)) is not None)
+        yield inner.weight, 0 if isinstance(inner, torch.nn.Linear) else -1  # GPT-2 and embeddings have the output last
+        if getattr(inner, "bias", None) is not None:
+            yield inner.bias, -1
 
 
 # ------------------------------------------------------------------------------------------------------- what it does
@@ -204,14 +222,50 @@ def any_of(ids: Sequence[int]) -> Metric:
 def metric_of(model: TransformerBridge, prompts: TextsLike, metric: Metric, *interventions: Intervention) -> Float[Tensor, "prompt"]:
     """The metric after each prompt, with some interventions or none."""
     texts = as_texts(model, prompts)
-    with intervene(model, *interventions):
-        if isinstance(metric, WordOdds):  # which needs all of its rows together
+    if isinstance(metric, WordOdds):  # which reads more than the last position
+        every = torch.arange(len(texts))
+        with intervene(model, *(_of_rows(intervention, every, texts.lengths) for intervention in interventions)):
             return measure(metric, model(texts.tokens.to(model.cfg.device)), texts).cpu()
-        values = torch.empty(len(texts))
-        for rows in texts.batches():
-            part = texts.take(rows)
-            values[rows] = measure(metric, model(part.tokens.to(model.cfg.device)), part).cpu()
-    return values
+    ends = _end_logits(model, texts, *interventions)[:, None]  # together, since a metric may have one token for each prompt
+    return measure(metric, ends, replace(texts, tokens=texts.tokens[:, :1], lengths=torch.ones_like(texts.lengths))).cpu()
+
+
+def _runs(
+    model: TransformerBridge, texts: Texts, *interventions: Intervention
+) -> Iterator[tuple[Int[Tensor, "batch"], Texts, Float[Tensor, "batch pos d_vocab"]]]:
+    """The logits of the texts, batch by batch, with the numbers of their rows and these texts."""
+    for batch in texts.batches():
+        rows = batch.sort().values
+        part = texts.take(rows)
+        with intervene(model, *(_of_rows(intervention, rows, part.lengths) for intervention in interventions)):
+            logits = model(part.tokens.to(model.cfg.device))
+        yield rows, part, logits
+
+
+def _of_rows(intervention: Intervention, rows: Int[Tensor, "batch"], lengths: Int[Tensor, "batch"]) -> Intervention:
+    """An intervention on some rows: what it has for each row goes with the rows, and position -1 is the last token of each.
+
+    Raises ValueError where a row is too short for a position counted from the end.
+    """
+    pos, units = intervention.pos, intervention.units
+    if torch.is_tensor(units) and units.ndim == 2:
+        units = units[rows]
+    if isinstance(pos, int) or (torch.is_tensor(pos) and pos.ndim == 1):
+        asked = pos[rows] if torch.is_tensor(pos) else torch.full_like(lengths, pos)
+        pos = torch.where(asked < 0, lengths + asked, asked)
+        if int(pos.min()) < 0:
+            raise ValueError(
+                f"There is no position {int(asked[pos.argmin()])} in every prompt: the shortest has {int(lengths.min())} tokens."
+            )
+    return replace(intervention, pos=pos, units=units)
+
+
+def _end_logits(model: TransformerBridge, texts: Texts, *interventions: Intervention) -> Float[Tensor, "prompt d_vocab"]:
+    """The logits of what follows each text."""
+    kept = torch.empty(len(texts), model.cfg.d_vocab, device=model.cfg.device)
+    for rows, part, logits in _runs(model, texts, *interventions):
+        kept[rows] = logits[torch.arange(len(rows)), part.lengths - 1].float()
+    return kept
 
 
 @torch.no_grad()
@@ -224,16 +278,16 @@ def continue_all(model: TransformerBridge, prompts: Sequence[str], tokens: int =
     rows = [fit(model, tokenize(model, prompt)) for prompt in prompts]
     starts, going = [len(row) for row in rows], list(range(len(rows)))
     stops = _ends(model)
-    with intervene(model, *interventions):
-        for _ in range(tokens):
-            batch = Texts(*pad(model, [fit(model, rows[i]) for i in going]), ("text",) * len(going))
-            logits = model(batch.tokens.to(model.cfg.device))
-            best = logits[torch.arange(len(going)), batch.lengths - 1].argmax(-1).cpu()
-            for i, token in zip(going, best, strict=True):
-                rows[i] = torch.cat([rows[i], token[None]])
-            going = [i for i in going if int(rows[i][-1]) not in stops]
-            if not going:
-                break
+    for _ in range(tokens):
+        batch, lengths = pad(model, [fit(model, rows[i]) for i in going])
+        with intervene(model, *(_of_rows(intervention, torch.tensor(going), lengths) for intervention in interventions)):
+            logits = model(batch.to(model.cfg.device))
+        best = logits[torch.arange(len(going)), lengths - 1].argmax(-1).cpu()
+        for i, token in zip(going, best, strict=True):
+            rows[i] = torch.cat([rows[i], token[None]])
+        going = [i for i in going if int(rows[i][-1]) not in stops]
+        if not going:
+            break
     written = [row[start:].tolist() for row, start in zip(rows, starts, strict=True)]
     cut = [ids[:-1] if ids and ids[-1] in stops else ids for ids in written]
     return [model.tokenizer.decode(ids, clean_up_tokenization_spaces=False).strip() for ids in cut]
@@ -257,16 +311,18 @@ def starts_with(texts: Sequence[str], beginnings: Sequence[str]) -> list[bool]:
 
 @torch.no_grad()
 def losses(model: TransformerBridge, texts: TextsLike, *interventions: Intervention) -> Float[Tensor, "text"]:
-    """The mean loss of each text in nats a token, position 0 not predicted, with some interventions or none."""
+    """The mean loss of each text in nats a token, position 0 not predicted, with some interventions or none.
+
+    Raises ValueError where a text has nothing but position 0.
+    """
     texts = as_texts(model, texts)
+    if int(texts.lengths.min()) < 2:
+        raise ValueError(f"Text {int(texts.lengths.argmin())} has a single token, which nothing comes before: give it two or more.")
     values = torch.empty(len(texts))
-    with intervene(model, *interventions):
-        for rows in texts.batches():
-            part = texts.take(rows)
-            tokens = part.tokens.to(model.cfg.device)
-            logp = model(tokens)[:, :-1].log_softmax(-1)
-            nats = -logp.gather(-1, tokens[:, 1:, None])[..., 0].cpu() * part.mask[:, 1:]
-            values[rows] = nats.sum(1) / part.mask.sum(1)
+    for rows, part, logits in _runs(model, texts, *interventions):
+        logp = logits[:, :-1].log_softmax(-1)
+        nats = -logp.gather(-1, part.tokens[:, 1:, None].to(logp.device))[..., 0].cpu() * part.mask[:, 1:]
+        values[rows] = nats.sum(1) / part.mask.sum(1)
     return values
 
 
@@ -343,13 +399,7 @@ def select_direction(
 
 def _log_probs(model: TransformerBridge, texts: Texts, *interventions: Intervention) -> Float[Tensor, "prompt d_vocab"]:
     """The log-probabilities of what follows each text."""
-    kept = torch.empty(len(texts), model.cfg.d_vocab)
-    with intervene(model, *interventions):
-        for rows in texts.batches():
-            part = texts.take(rows)
-            logits = model(part.tokens.to(model.cfg.device))
-            kept[rows] = logits[torch.arange(len(rows)), part.lengths - 1].log_softmax(-1).float().cpu()
-    return kept
+    return _end_logits(model, texts, *interventions).log_softmax(-1)
 
 
 # ------------------------------------------------------------------------------------------------------------- steering
@@ -375,7 +425,12 @@ class Steering:
 
     @property
     def slopes(self) -> Float[Tensor, "prompt"]:
-        """How much each prompt's metric rises with one more multiple: the slope of the line through its points (steerability)."""
+        """How much each prompt's metric rises with one more multiple: the slope of the line through its points (steerability).
+
+        Raises ValueError where all multiples are the same.
+        """
+        if len(set(self.scales)) < 2:
+            raise ValueError("A slope needs two different multiples at least: give more scales to steer.")
         x = torch.tensor(self.scales) - torch.tensor(self.scales).mean()
         return (x[:, None] * self.values).sum(0) / x.square().sum()
 

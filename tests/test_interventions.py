@@ -66,6 +66,25 @@ def test_only_what_is_selected_changes(small, tools, where):
     assert torch.equal(after, expected)
 
 
+@pytest.mark.parametrize("kind", ["zero", "clamp", "mean", "replace", "add", "project_out"])
+@pytest.mark.parametrize("axes", [3, 4])
+def test_everything_is_the_same_as_all_positions(small, tools, axes, kind):
+    place = tools.neurons(0) if axes == 3 else tools.heads(0)
+    before = tools.record(small, TOKENS, place)[place]
+    vector = torch.randn(before.shape[2:] if kind in ("mean", "replace", "add") else before.shape[-1:])
+    given = {"zero": (), "clamp": (3.0,)}.get(kind, (vector,))
+    kept, activation = vector.clone(), before.clone()
+    whole, chosen = getattr(tools, kind)(place, *given), getattr(tools, kind)(place, *given, pos=slice(None))
+    assert whole.pos is whole.units is whole.head is None and before.ndim == axes
+    assert torch.equal(whole(activation), chosen(activation)) and not torch.equal(whole(activation), before)
+    assert torch.equal(activation, before)  # the change is made in a copy
+    results = []
+    for change in (whole, chosen):
+        with tools.intervene(small, change):
+            results.append(small(TOKENS))
+    assert torch.equal(*results) and not torch.equal(results[0], small(TOKENS)) and torch.equal(vector, kept)
+
+
 def test_mean_and_resample_pick_the_same_units(small, tools):
     place = tools.neurons(0)
     before = tools.record(small, TOKENS, place)[place]

@@ -1,0 +1,740 @@
+"""Directions: found as differences of means, added and taken away, and what that does: against hand-made truths on tiny models."""
+
+import math
+import re
+from inspect import unwrap
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from tiny_models import tiny_tokenizer, write_tiny_model
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from helpers import directions
+from helpers.directions import (
+    Candidate,
+    Directions,
+    Selection,
+    Steering,
+    add_at,
+    any_of,
+    chat_prompts,
+    continue_all,
+    difference_in_means,
+    last_heads,
+    last_states,
+    losses,
+    metric_of,
+    orthogonalised,
+    perplexity,
+    post_instruction,
+    principal_plane,
+    project_out_everywhere,
+    random_directions,
+    select_direction,
+    starts_with,
+    steer,
+)
+from helpers.effects import log_odds, log_prob, word_odds
+from helpers.interventions import add, clamp, heads, intervene, record, resid_post, resid_pre
+from helpers.prediction import tokenize
+from helpers.statistics import mean_interval
+from helpers.texts import Texts, as_texts
+
+SOME = ["gpt2", "gpt2-relu", "llama", "qwen2"]
+OTHERS = ["neox-serial", "neox-parallel", "llama-grouped", "gemma2"]
+PROMPTS = ["The Golden Gate Bridge is in", "Taipei", "The Tower, and Taipei 101 is in Paris", "San Francisco", "The Gate"]
+OTHER_PROMPTS = ["Paris is in Taipei", "The Eiffel Bridge", "Golden Tower. The Gate is in San"]
+CONTEXT = 64
+
+
+@pytest.fixture(scope="module")
+def load(tmp_path_factory: pytest.TempPathFactory):
+    """A tiny model by the name of its architecture, loaded once; its folder and its Hugging Face twin as attributes."""
+    from transformers import AutoModelForCausalLM
+
+    from helpers.models import load_model
+
+    loaded = {}
+
+    def get(architecture: str):
+        if architecture not in loaded:
+            folder = write_tiny_model(architecture, tmp_path_factory.mktemp(architecture))
+            model = load_model(folder)
+            loaded[architecture] = model, SimpleNamespace(folder=folder, twin=AutoModelForCausalLM.from_pretrained(folder).eval())
+        return loaded[architecture]
+
+    return get
+
+
+@pytest.fixture(params=SOME)
+def model(load, request):
+    """Each of the architectures of the course in turn."""
+    return load(request.param)[0]
+
+
+@pytest.fixture
+def relu(load):
+    """The tiny model that is most like the course LM."""
+    return load("gpt2-relu")[0]
+
+
+@pytest.fixture(autouse=True)
+def no_gradients():
+    with torch.no_grad():
+        yield
+
+
+@pytest.fixture
+def end_at():
+    """Makes a token of a model the one that ends a document, until the test is over."""
+    changed = []
+
+    def set_end(model, token: int) -> None:
+        changed.append((model.tokenizer, model.tokenizer.eos_token))
+        model.tokenizer.eos_token = model.tokenizer.convert_ids_to_tokens(token)
+        assert model.tokenizer.eos_token_id == token
+
+    yield set_end
+    for tokenizer, before in reversed(changed):
+        tokenizer.eos_token = before
+
+
+@pytest.fixture
+def small_batches(monkeypatch):
+    """Texts come in batches of some 20 tokens, so that several of them are needed; says how often they were asked for."""
+    whole, asked = Texts.batches, []
+
+    def batches(self):
+        cut = list(whole(self, 20))
+        asked.append(len(cut))
+        return iter(cut)
+
+    monkeypatch.setattr(Texts, "batches", batches)
+    return asked
+
+
+def drawn(model, seed: int = 0) -> Tensor:
+    """A direction drawn at random, of another length than 1."""
+    return 3 * torch.randn(model.cfg.d_model, generator=torch.Generator().manual_seed(seed))
+
+
+def alone(model, prompt: str, *changes) -> Tensor:
+    """The logits ``[pos, d_vocab]`` of one prompt, run by itself."""
+    with intervene(model, *changes):
+        return model(tokenize(model, prompt)[None])[0]
+
+
+def components(model, direction: Tensor, *changes) -> dict[str, float]:
+    """For each layer: the largest component of ``resid_post`` along a direction, as a share of the stream's length."""
+    tokens, unit = torch.arange(1, 21).reshape(2, 10), direction / direction.norm()
+    places = [resid_post(layer) for layer in range(model.cfg.n_layers)]
+    with intervene(model, *changes):
+        seen = record(model, tokens, *places)
+    return {place: ((values @ unit).abs() / values.norm(dim=-1)).max().item() for place, values in seen.items()}
+
+
+# ------------------------------------------------------------------------------------------------------ finding directions
+
+
+@pytest.mark.parametrize("positions", [1, 3])
+def test_last_states_are_those_of_each_prompt_alone(model, small_batches, positions):
+    prompts = PROMPTS[:4]
+    states = last_states(model, prompts, positions)
+    assert states.shape == (model.cfg.n_layers + 1, 4, positions, model.cfg.d_model) and small_batches[0] > 1
+    for row, prompt in enumerate(prompts):
+        places = [*map(resid_pre, range(model.cfg.n_layers)), resid_post(model.cfg.n_layers - 1)]
+        seen = record(model, tokenize(model, prompt)[None], *places)
+        for layer, place in enumerate(places):
+            assert torch.allclose(states[layer, row], seen[place][0, -positions:], atol=1e-5)
+
+
+def test_the_last_outputs_of_all_heads(relu, small_batches):
+    given = last_heads(relu, PROMPTS)
+    assert given.shape == (relu.cfg.n_layers, 5, relu.cfg.n_heads, relu.cfg.d_head) and small_batches[0] > 1
+    for row, prompt in enumerate(PROMPTS):
+        for layer in range(relu.cfg.n_layers):
+            assert torch.allclose(
+                given[layer, row], record(relu, tokenize(relu, prompt)[None], heads(layer))[heads(layer)][0, -1], atol=1e-5
+            )
+
+
+def test_the_last_layer_is_what_is_unembedded(model):
+    states = last_states(model, PROMPTS)[-1, :, 0]
+    logits = model.ln_final(states[None])[0] @ model.W_U + model.b_U
+    assert torch.allclose(logits, torch.stack([alone(model, prompt)[-1] for prompt in PROMPTS]), atol=1e-4)
+
+
+def test_there_are_no_states_before_the_first_token(relu):
+    n = len(tokenize(relu, "The"))
+    with pytest.raises(ValueError, match=f"1 to {n} for these prompts, not {n + 1}"):
+        last_states(relu, [*PROMPTS, "The"], n + 1)
+    with pytest.raises(ValueError, match="not 0"):
+        last_states(relu, PROMPTS, 0)
+    with pytest.raises(ValueError, match="There are no prompts"):
+        last_states(relu, [])
+
+
+def test_the_direction_is_the_difference_of_two_means(model):
+    found = difference_in_means(model, PROMPTS, OTHER_PROMPTS, positions=2)
+    states = [last_states(model, prompts, 2).double().numpy() for prompts in (PROMPTS, OTHER_PROMPTS)]
+    expected = states[0].mean(1) - states[1].mean(1)
+    assert found.n == (5, 3) and found.vectors.shape == (model.cfg.n_layers + 1, 2, model.cfg.d_model)
+    assert np.allclose(found.vectors, expected, atol=1e-5)
+    assert np.allclose(found.vector(1), expected[1, -1], atol=1e-5) and np.allclose(found.vector(2, -2), expected[2, 0], atol=1e-5)
+
+
+def test_means_are_taken_in_double_precision(relu, monkeypatch):
+    states = torch.tensor([2.0**25, 1.0, -(2.0**25), 1.0]).reshape(1, 4, 1, 1)  # in float32 the first 1 is lost
+    monkeypatch.setattr(directions, "last_states", lambda *_: states)
+    assert difference_in_means(relu, PROMPTS, PROMPTS).positive.item() == 0.5
+
+
+def test_vectors_by_layer_and_position():
+    vectors = torch.arange(12.0).reshape(3, 2, 2)
+    found = Directions(vectors + 1, torch.ones(3, 2, 2), n=(4, 4))
+    assert found.vector(0).tolist() == [2, 3] and found.vector(2, -2).tolist() == [8, 9]
+    for layer, pos in [(3, -1), (-1, -1), (0, 0), (0, -3)]:
+        with pytest.raises(ValueError, match=re.escape(f"layers 0 to 2 and positions -2 to -1, not ({layer}, {pos})")):
+            found.vector(layer, pos)
+
+
+def test_cosines_are_those_of_each_two_layers():
+    found = Directions(
+        torch.tensor([[[9.0, 9.0], [3.0, 0.0]], [[9.0, 9.0], [2.0, 2.0]], [[9.0, 9.0], [0.0, -5.0]]]), torch.zeros(3, 2, 2), (1, 1)
+    )
+    half = math.sqrt(0.5)
+    assert torch.allclose(found.cosines(), torch.tensor([[1, half, 0], [half, 1, -half], [0, -half, 1]]), atol=1e-6)
+    assert torch.allclose(found.cosines(-2), torch.ones(3, 3))
+
+
+def test_random_directions_are_as_long_and_fixed_by_the_seed():
+    like = torch.tensor([3.0, 4.0, 0.0, 0.0])
+    drawn = random_directions(like, 50, seed=1)
+    assert torch.allclose(drawn.norm(dim=-1), torch.full((50,), 5.0), atol=1e-5)
+    assert torch.equal(drawn, random_directions(like, 50, seed=1)) and not torch.equal(drawn, random_directions(like, 50, seed=2))
+    assert drawn.mean(0).norm() < 2 and len({tuple(row.tolist()) for row in drawn}) == 50  # they point everywhere
+
+
+def test_the_plane_is_that_of_the_covariance():
+    rng = np.random.RandomState(0)
+    points = rng.randn(40, 6) * [5, 0.3, 2, 0.2, 0.1, 0.5] + 7
+    sizes, axes = np.linalg.eigh(np.cov(points.T))
+    plane = principal_plane(torch.tensor(points))
+    assert plane.explained == pytest.approx(tuple(sizes[::-1][:2] / sizes.sum()), abs=1e-5)
+    expected = (points - points.mean(0)) @ axes[:, ::-1][:, :2]
+    signs = np.sign(expected[0] * plane.points[0].numpy())  # an axis may point either way
+    assert np.allclose(plane.points.numpy(), expected * signs, atol=1e-4)
+
+
+# ----------------------------------------------------------------------------------------------- adding and taking away
+
+
+def test_adding_changes_its_layer_and_those_behind(model):
+    tokens, vector = torch.arange(1, 9)[None], drawn(model)
+    places = [resid_pre(0), resid_pre(1), resid_post(1)]
+    before = record(model, tokens, *places)
+    with intervene(model, add_at(1, vector, scale=-2.0, pos=[3])):
+        after = record(model, tokens, *places)
+    assert torch.equal(before[places[0]], after[places[0]])
+    expected = before[places[1]].clone()
+    expected[0, 3] -= 2 * vector
+    assert torch.allclose(after[places[1]], expected, atol=1e-6)
+    changed = (before[places[2]] != after[places[2]]).any(-1)[0]
+    assert not changed[:3].any() and changed[3:].all()  # later tokens see it, earlier ones cannot
+
+
+@pytest.mark.parametrize("architecture", SOME + OTHERS)
+def test_a_projected_direction_is_nowhere_in_the_stream(load, architecture):
+    model = load(architecture)[0]
+    direction = drawn(model)
+    before = components(model, direction)
+    after = components(model, direction, *project_out_everywhere(model, direction))
+    assert min(before.values()) > 0.05 and max(after.values()) < 1e-5 and len(after) == model.cfg.n_layers
+
+
+def test_projecting_out_twice_is_projecting_out_once(model):
+    direction = drawn(model)
+    removed = project_out_everywhere(model, direction)
+    once, twice, longer = (
+        alone(model, PROMPTS[0], *changes) for changes in (removed, removed * 2, project_out_everywhere(model, -7 * direction))
+    )
+    assert torch.allclose(once, twice, atol=1e-4) and torch.allclose(once, longer, atol=1e-4)
+    assert not torch.allclose(once, alone(model, PROMPTS[0]), atol=1e-2)
+
+
+def test_projecting_out_at_some_positions_leaves_the_others(relu):
+    direction = drawn(relu)
+    removed = project_out_everywhere(relu, direction, pos=[4])
+    changed = (alone(relu, PROMPTS[0], *removed) - alone(relu, PROMPTS[0])).abs().amax(-1) > 1e-6
+    assert not changed[:4].any() and changed[4:].all()
+
+
+@pytest.mark.parametrize("architecture", [*SOME, *OTHERS[:3]])
+def test_weights_without_the_direction_do_the_same(load, architecture):
+    model = load(architecture)[0]
+    direction = drawn(model)
+    expected = alone(model, PROMPTS[0], *project_out_everywhere(model, direction)).log_softmax(-1)
+    with orthogonalised(model, direction):
+        assert max(components(model, direction).values()) < 1e-5
+        given = alone(model, PROMPTS[0]).log_softmax(-1)
+    assert torch.allclose(given, expected, atol=1e-4)
+    assert not torch.allclose(given, alone(model, PROMPTS[0]).log_softmax(-1), atol=1e-2)
+
+
+def test_the_weights_are_bit_equal_afterwards_even_after_an_error(model):
+    before = {name: weights.detach().clone() for name, weights in model.named_parameters()}
+    with pytest.raises(KeyError), orthogonalised(model, drawn(model)):
+        changed = [name for name, weights in model.named_parameters() if not torch.equal(weights, before[name])]
+        raise KeyError
+    assert changed and all(torch.equal(weights, before[name]) for name, weights in model.named_parameters())
+
+
+def test_one_matrix_for_both_embeddings_is_refused(load):
+    from helpers.models import load_model
+
+    raw = load_model(load("gpt2-relu")[1].folder, raw=True)
+    with pytest.raises(ValueError, match="one matrix in this model: load it with raw=False"), orthogonalised(raw, drawn(raw)):
+        pass
+
+
+def test_a_model_that_rescales_what_it_writes_is_refused(load):
+    model = load("gemma2")[0]
+    with pytest.raises(ValueError, match="use project_out_everywhere"), orthogonalised(model, drawn(model)):
+        pass
+
+
+def test_a_direction_of_length_zero_is_refused(relu):
+    nothing = torch.zeros(relu.cfg.d_model)
+    with pytest.raises(ValueError, match="points nowhere"), orthogonalised(relu, nothing):
+        pass
+    with pytest.raises(ValueError, match="points nowhere"):
+        project_out_everywhere(relu, nothing)
+
+
+# ---------------------------------------------------------------------------------------------------------------- metrics
+
+
+def test_any_of_is_the_log_odds_of_the_tokens_together():
+    logits = torch.randn(4, 3, 9, generator=torch.Generator().manual_seed(0))
+    probs = np.exp(logits[:, -1].double().numpy())
+    together = probs[:, [2, 5]].sum(1) / probs.sum(1)
+    assert np.allclose(any_of([2, 5])(logits), np.log(together) - np.log(1 - together), atol=1e-6)
+
+
+def test_any_of_counts_a_token_once():
+    logits = torch.randn(4, 3, 9)
+    assert torch.equal(any_of([2, 2, 5])(logits), any_of([5, 2])(logits))
+
+
+def test_any_of_is_right_where_the_probability_is_almost_one():
+    logits = torch.tensor([[[60.0, 59.0, 1.0, 2.0]], [[-60.0, -59.0, 1.0, 2.0]]])
+    for row, sign in enumerate((1, -1)):
+        inside, outside = (math.fsum(map(math.exp, ends)) for ends in ([60 * sign, 59 * sign], [1, 2]))
+        assert any_of([0, 1])(logits)[row].item() == pytest.approx(math.log(inside) - math.log(outside), rel=1e-6)
+
+
+def test_a_metric_in_batches_is_that_of_each_prompt_alone(model, small_batches):
+    refusal, change = any_of([5, 80, 81]), add_at(1, drawn(model))
+    for changes in ((), (change,)):
+        expected = [refusal(alone(model, prompt, *changes)[None]).item() for prompt in PROMPTS]
+        assert metric_of(model, PROMPTS, refusal, *changes).tolist() == pytest.approx(expected, abs=1e-4)
+    assert min(small_batches) > 1
+
+
+@pytest.mark.parametrize("batched", [True, False])
+def test_a_metric_with_a_token_for_each_prompt_keeps_their_order(relu, request, batched):
+    if batched:
+        request.getfixturevalue("small_batches")
+    right, wrong = torch.arange(10, 15), torch.arange(20, 25)
+    ends = [alone(relu, prompt)[-1] for prompt in PROMPTS]
+    odds = [(end[right[row]] - end[wrong[row]]).item() for row, end in enumerate(ends)]
+    assert metric_of(relu, PROMPTS, log_odds(right, wrong)).tolist() == pytest.approx(odds, abs=1e-4)
+    probs = [end.log_softmax(-1)[right[row]].item() for row, end in enumerate(ends)]
+    assert metric_of(relu, PROMPTS, log_prob(right)).tolist() == pytest.approx(probs, abs=1e-4)
+
+
+def test_the_odds_of_whole_words_are_read_off_all_their_tokens(relu):
+    right, wrong = ["Paris", "is"], [["Taipei", "San"], ["in"]]
+    odds = word_odds(relu, PROMPTS[:2], right, wrong)
+    change = add_at(1, drawn(relu))
+
+    def prob(prompt: str, word: str) -> float:
+        start, logits = len(tokenize(relu, prompt)), alone(relu, f"{prompt} {word}", change)
+        ids = tokenize(relu, f"{prompt} {word}")[start:]
+        return logits[start - 1 : -1].softmax(-1)[torch.arange(len(ids)), ids].prod().item()
+
+    expected = [
+        math.log(prob(prompt, yes) / sum(prob(prompt, no) for no in noes))
+        for prompt, yes, noes in zip(PROMPTS[:2], right, wrong, strict=True)
+    ]
+    assert metric_of(relu, odds.texts, odds, change).tolist() == pytest.approx(expected, abs=1e-3)
+
+
+@pytest.mark.parametrize("batched", [True, False])
+@pytest.mark.parametrize("pos", [-1, -2, 1, torch.tensor([2, 1, 5, 0, 1]), torch.tensor([-3, 1, -1, 0, -2])], ids=str)
+def test_positions_belong_to_their_own_prompts(relu, request, batched, pos):
+    if batched:
+        request.getfixturevalue("small_batches")
+    refusal, vector = any_of([5, 80]), drawn(relu)
+    own = pos.tolist() if torch.is_tensor(pos) else [pos] * 5
+    at = [place % len(tokenize(relu, prompt)) for place, prompt in zip(own, PROMPTS, strict=True)]
+    changes = [add_at(1, vector, pos=[place]) for place in at]
+    expected = [refusal(alone(relu, prompt, change)[None]).item() for prompt, change in zip(PROMPTS, changes, strict=True)]
+    assert metric_of(relu, PROMPTS, refusal, add_at(1, vector, pos=pos)).tolist() == pytest.approx(expected, abs=1e-4)
+
+
+def test_units_belong_to_their_own_prompts(relu, small_batches):
+    units = torch.arange(10).reshape(5, 2)
+    changes = [clamp(resid_pre(1), 9.0, units=own.tolist()) for own in units]
+    expected = [alone(relu, prompt, change)[-1, 7].item() for prompt, change in zip(PROMPTS, changes, strict=True)]
+    given = metric_of(relu, PROMPTS, lambda logits: logits[:, -1, 7], clamp(resid_pre(1), 9.0, units=units))
+    assert given.tolist() == pytest.approx(expected, abs=1e-4)
+
+
+def test_what_is_no_metric_or_no_position_is_said(relu):
+    with pytest.raises(ValueError, match="must give one number for each of the 5 prompts"):
+        metric_of(relu, PROMPTS, lambda logits: logits[:, -1, :2])
+    with pytest.raises(ValueError, match="There is no position -9 in every prompt: the shortest has"):
+        metric_of(relu, PROMPTS, any_of([5]), add_at(1, drawn(relu), pos=-9))
+
+
+# ------------------------------------------------------------------------------------------------------------ continuing
+
+
+def decoded(model, ids) -> str:
+    return model.tokenizer.decode(list(map(int, ids)), clean_up_tokenization_spaces=False).strip()
+
+
+def by_hand(model, prompt: str, tokens: int, change=lambda length: (), run=None) -> list[int]:
+    """The most likely tokens one after the other, each from a run of the model on all that fits before it."""
+    ids = tokenize(model, prompt).tolist()
+    start, marked = len(ids), ids[:1] == [model.tokenizer.bos_token_id]
+    for _ in range(tokens):
+        kept = ids if len(ids) <= CONTEXT else [ids[0], *ids[1 - CONTEXT :]] if marked else ids[-CONTEXT:]
+        with intervene(model, *change(len(kept))):
+            ids.append(int((run or model)(torch.tensor([kept]))[0, -1].argmax()))
+    return ids[start:]
+
+
+def generated(twin, ids: Tensor, tokens: int, end: int) -> list[int]:
+    """What Hugging Face's own model and loop write after some tokens, the most likely one each time, up to an end token."""
+    settings = dict(max_new_tokens=tokens, do_sample=False, pad_token_id=0, eos_token_id=end)
+    return twin.generate(ids[None], attention_mask=torch.ones_like(ids[None]), **settings)[0, len(ids) :].tolist()
+
+
+def early_for_some(continuations: list[list[int]]) -> int:
+    """A token that comes in some continuation, but not as its first one, and in another one never."""
+    firsts = {ids[0] for ids in continuations}
+    return next(one for ids in continuations for one in ids[1:5] if one not in firsts and not all(one in other for other in continuations))
+
+
+@pytest.mark.parametrize("architecture", SOME)
+def test_continuations_are_those_of_hugging_face(load, architecture):
+    model, raw = load(architecture)
+    expected = [decoded(model, generated(raw.twin, tokenize(model, prompt), 9, model.tokenizer.eos_token_id)) for prompt in PROMPTS]
+    assert continue_all(model, PROMPTS, 9) == expected and (architecture == "gpt2" or len(set(expected)) > 3)
+
+
+@pytest.mark.parametrize("architecture", SOME[1:])
+def test_a_continuation_stops_at_the_end_token_and_the_others_go_on(load, architecture, end_at):
+    model, raw = load(architecture)
+    plain = [by_hand(model, prompt, 8) for prompt in PROMPTS]
+    end = early_for_some(plain)
+    end_at(model, end)
+    new = [generated(raw.twin, tokenize(model, prompt), 8, end) for prompt in PROMPTS]
+    lengths = [len(ids) for ids in new]
+    expected = [decoded(model, ids[:-1] if ids[-1] == end else ids) for ids in new]
+    assert 1 < min(lengths) < max(lengths) == 8
+    assert continue_all(model, PROMPTS, 8) == expected
+
+
+@pytest.mark.parametrize("architecture", SOME[1:])
+def test_continuations_go_on_beyond_the_context(load, architecture):
+    model, raw = load(architecture)
+    short = " ".join(PROMPTS)
+    long = [" ".join(PROMPTS * 3), short + "?" * (60 - len(tokenize(model, short))), "Taipei"]
+    sizes = [len(tokenize(model, prompt)) for prompt in long]
+    assert sizes[0] > CONTEXT and sizes[1] == 60
+    expected = [decoded(model, by_hand(model, prompt, 12, run=lambda ids: raw.twin(ids).logits)) for prompt in long]
+    assert continue_all(model, long, 12) == expected
+
+
+def test_interventions_act_on_new_tokens_too(relu):
+    change = add(resid_pre(1), drawn(relu, seed=3), 2.0)
+    expected = [decoded(relu, by_hand(relu, prompt, 6, lambda length: (change,))) for prompt in PROMPTS]
+    assert continue_all(relu, PROMPTS, 6, change) == expected != continue_all(relu, PROMPTS, 6)
+    start = len(tokenize(relu, PROMPTS[0]))
+    at_first = add(resid_pre(1), drawn(relu, seed=3), 2.0, pos=slice(0, start))
+    assert continue_all(relu, PROMPTS[:1], 6, at_first) != expected[:1]
+
+
+def test_a_position_from_the_end_is_the_newest_token(relu):
+    vector = drawn(relu, seed=3)
+    expected = [by_hand(relu, prompt, 6, lambda length: (add_at(1, vector, 2.0, pos=[length - 1]),)) for prompt in PROMPTS]
+    given = continue_all(relu, PROMPTS, 6, add_at(1, vector, 2.0, pos=-1))
+    assert given == [decoded(relu, ids) for ids in expected] != continue_all(relu, PROMPTS, 6)
+
+
+def test_positions_of_their_own_stay_with_the_prompts_that_go_on(relu, end_at):
+    places, vector = [1, 0, 3, 2, 1], drawn(relu, seed=3)
+    changes = [add_at(1, vector, 2.0, pos=[place]) for place in places]
+    plain = [by_hand(relu, prompt, 6, lambda length, change=change: (change,)) for prompt, change in zip(PROMPTS, changes, strict=True)]
+    end = early_for_some(plain)
+    end_at(relu, end)
+    expected = [decoded(relu, ids[: ids.index(end)] if end in ids else ids) for ids in plain]
+    assert continue_all(relu, PROMPTS, 6, add_at(1, vector, 2.0, pos=torch.tensor(places))) == expected
+
+
+def test_nothing_to_continue_is_said(relu):
+    with pytest.raises(ValueError, match="There are no prompts"):
+        continue_all(relu, [])
+    with pytest.raises(ValueError, match="Prompt 1 has no word in it"):
+        continue_all(relu, ["The", ""])
+    with pytest.raises(ValueError, match="as a list of texts"):
+        continue_all(relu, "The")
+    assert continue_all(relu, ["The"], 0) == [""]
+
+
+def test_answers_end_where_the_chat_template_ends_a_turn():
+    tokenizer = tiny_tokenizer()
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<|turn_end|>"]})
+    ends = lambda: unwrap(directions._ends)(SimpleNamespace(tokenizer=tokenizer))  # noqa: E731
+    assert ends() == {0}  # a line break after an answer is no end: it may stand in one
+    tokenizer.chat_template = "{% for m in messages %}{{ m['role'] + ': ' + m['content'] + '<|turn_end|>\n' }}{% endfor %}"
+    assert ends() == {0, tokenizer.convert_tokens_to_ids("<|turn_end|>")}
+    tokenizer.chat_template = None
+    assert ends() == {0}
+    tokenizer.eos_token = None
+    assert ends() == set()
+
+
+def test_beginnings_are_compared_without_their_capitals():
+    texts = ["I cannot do that.", "  i CANNOT", "Sorry, no.", "Well, I cannot", ""]
+    assert starts_with(texts, ["I cannot", "SORRY"]) == [True, True, True, False, False]
+    assert starts_with(texts, []) == [False] * 5 and starts_with([], ["I"]) == []
+
+
+# ----------------------------------------------------------------------------------------------------------------- losses
+
+
+def test_losses_are_cross_entropies_without_the_first_token_and_the_padding(model, small_batches):
+    change = add_at(1, drawn(model))
+    for changes in ((), (change,)):
+        expected, nats, count = [], 0.0, 0
+        for prompt in PROMPTS:
+            ids = tokenize(model, prompt)
+            each = cross_entropy(alone(model, prompt, *changes)[:-1].double(), ids[1:], reduction="none")
+            expected.append(each.mean().item())
+            nats, count = nats + each.sum().item(), count + len(each)
+        assert losses(model, PROMPTS, *changes).tolist() == pytest.approx(expected, rel=1e-4)
+        assert perplexity(model, PROMPTS, *changes) == pytest.approx(math.exp(nats / count), rel=1e-4)
+        assert math.exp(nats / count) != pytest.approx(math.exp(np.mean(expected)), rel=1e-3)  # tokens count, not texts
+    assert min(small_batches) > 1
+
+
+def test_what_fills_a_row_up_does_not_count(relu):
+    texts = as_texts(relu, PROMPTS)
+    filled = torch.where(torch.arange(texts.tokens.shape[1]) < texts.lengths[:, None], texts.tokens, 77)
+    other = Texts(filled, texts.lengths, texts.kinds)
+    assert torch.equal(losses(relu, texts), losses(relu, other)) and perplexity(relu, other) == perplexity(relu, texts)
+
+
+def test_a_single_token_has_no_loss(load):
+    model = load("qwen2")[0]  # it has no mark of a new document, so that a text may be one token
+    with pytest.raises(ValueError, match="Text 1 has a single token"):
+        losses(model, ["The Tower", "a"])
+    with pytest.raises(ValueError, match="Text 0 has a single token"):
+        perplexity(model, ["a"])
+
+
+# ------------------------------------------------------------------------------------------------- choosing a direction
+
+
+def test_a_direction_is_chosen_as_by_hand(relu, monkeypatch):
+    found = difference_in_means(relu, PROMPTS[:3], OTHER_PROMPTS, positions=3)
+    found.positive[0, 1] = found.negative[0, 1]  # a place where both sets are alike has no direction
+    refusal = any_of(range(5, 120))
+    places = [(layer, pos) for layer in range(relu.cfg.n_layers) for pos in (-3, -2, -1) if (layer, pos) != (0, -2)]
+    rows = []
+    for layer, pos in places:
+        vector = found.vector(layer, pos)
+        removed = project_out_everywhere(relu, vector)
+        projected = np.mean([refusal(alone(relu, prompt, *removed)[None]).item() for prompt in PROMPTS])
+        added = np.mean([refusal(alone(relu, prompt, add_at(layer, vector))[None]).item() for prompt in OTHER_PROMPTS])
+        before, after = (torch.stack([alone(relu, p, *c)[-1].double().softmax(-1) for p in OTHER_PROMPTS]) for c in ((), removed))
+        rows.append((layer, pos, projected, added, (before * (before / after).log()).sum(-1).mean().item()))
+    limit = float(np.median([row[4] for row in rows]))  # so that about half of them pass
+    monkeypatch.setattr(directions, "KL_LIMIT", limit + 1e-4)
+    shift = float(np.median([row[3] for row in rows])) - 1e-4
+    metric = lambda logits: refusal(logits) - shift  # noqa: E731
+    for depth in (0.8, 0.5):
+        given = select_direction(relu, found, PROMPTS, OTHER_PROMPTS, metric, depth=depth)
+        assert [(c.layer, c.pos) for c in given.candidates] == places
+        for candidate, (layer, _, projected, added, kl) in zip(given.candidates, rows, strict=True):
+            assert (candidate.projected, candidate.added) == pytest.approx((projected - shift, added - shift), abs=1e-4)
+            assert candidate.kl == pytest.approx(kl, abs=1e-4)
+            assert candidate.allowed == (added > shift and kl < limit + 1e-4 and layer < depth * 2)
+    assert {(added > shift, kl < limit + 1e-4) for _, _, _, added, kl in rows} >= {(True, False), (False, True)}
+
+
+def constructed(monkeypatch, relu, table: dict[int, tuple[float, float, float]]) -> Selection:
+    """What is selected of directions with one position, where scores and divergences are as in the table, by layer."""
+    n_layers = max(table) + 1
+    vectors = torch.zeros(n_layers + 1, 1, relu.cfg.d_model)
+    vectors[:, 0, 0] = torch.arange(1.0, n_layers + 2)  # the length says which layer it is
+    layer_of = lambda vector: round(vector.norm().item()) - 1  # noqa: E731
+    monkeypatch.setattr(directions, "project_out_everywhere", lambda model, vector: [("removed", layer_of(vector))])
+    monkeypatch.setattr(directions, "add_at", lambda layer, vector: ("added", layer_of(vector)))
+    monkeypatch.setattr(
+        directions, "metric_of", lambda model, texts, metric, change: torch.full((2,), table[change[1]][change[0] == "added"])
+    )
+
+    def log_probs(model, texts, *changes):  # two tokens, at first equally likely
+        kl = table[changes[0][1]][2] if changes else 0.0
+        p = 0.5 + math.sqrt(1 - math.exp(-2 * kl)) / 2  # then 0.5 log(0.5 / p) + 0.5 log(0.5 / (1 - p)) is kl
+        return torch.tensor([[p, 1 - p]] * 2, dtype=torch.double).log()
+
+    monkeypatch.setattr(directions, "_log_probs", log_probs)
+    found = Directions(vectors, torch.zeros_like(vectors), n=(2, 2))
+    return select_direction(relu, found, PROMPTS[:2], PROMPTS[:2], any_of([1]))
+
+
+def test_the_rule_of_choice(relu, monkeypatch):
+    table = {  # layer: score when projected out, score when added, divergence
+        0: (-1.0, 2.0, 0.01),
+        1: (-9.0, -0.5, 0.01),  # adding it makes nothing refused
+        2: (-8.0, 2.0, 0.2),  # taking it away changes too much
+        3: (-3.0, 0.1, 0.09),  # the best that is left
+        4: (-2.0, 5.0, 0.0),
+        5: (0.0, 1.0, 0.0),
+        6: (1.0, 1.0, 0.0),
+        7: (2.0, 0.0, 0.0),  # nor is 0 above 0
+        8: (-7.0, 3.0, 0.0),  # too near the end: 8 of 10 layers
+        9: (-7.5, 3.0, 0.0),
+    }
+    given = constructed(monkeypatch, relu, table)
+    assert [c.allowed for c in given.candidates] == [True, False, False, True, True, True, True, False, False, False]
+    assert [c.kl for c in given.candidates] == pytest.approx([row[2] for row in table.values()], abs=1e-6)
+    assert (given.best.layer, given.best.pos, given.best.projected) == (3, -1, -3.0)
+
+
+def test_no_direction_at_all_is_said(relu, monkeypatch):
+    given = constructed(monkeypatch, relu, {0: (-1.0, -2.0, 0.01), 1: (-9.0, 0.5, 0.3)})
+    with pytest.raises(ValueError, match="No direction passes: none makes harmless prompts refused"):
+        print(given.best)
+    with pytest.raises(ValueError, match="No direction passes"):
+        print(Selection(()).best)
+
+
+def test_the_table_of_candidates_begins_with_the_chosen_one():
+    rows = [Candidate(0, -1, -1.5, 2.0, 0.01, True), Candidate(1, -2, -9.0, -1.0, 0.02, False), Candidate(2, -1, -4.25, 0.5, 0.0312, True)]
+    lines = Selection(tuple(rows)).table().splitlines()
+    assert [line.split()[0] for line in lines] == ["layer", "2", "0", "1"]
+    assert lines[1].split() == ["2", "-1", "-4.25", "0.50", "0.0312"]
+    assert lines[3].endswith("not allowed") and "not allowed" not in "".join(lines[:3])
+    assert len(Selection(tuple(rows)).table(n=2).splitlines()) == 3
+
+
+# --------------------------------------------------------------------------------------------------------------- steering
+
+
+def test_steering_reads_the_metric_with_each_multiple(model):
+    vector, refusal = drawn(model), any_of([5, 80])
+    given = steer(model, PROMPTS, refusal, 1, vector, scales=[-1, 0, 0.5])
+    assert given.scales == (-1.0, 0.0, 0.5) and given.layer == 1 and given.values.shape == (3, 5)
+    for scale, row in zip(given.scales, given.values, strict=True):
+        expected = [refusal(alone(model, prompt, add(resid_pre(1), scale * vector))[None]).item() for prompt in PROMPTS]
+        assert row.tolist() == pytest.approx(expected, abs=1e-4)
+
+
+def test_zero_times_a_vector_changes_nothing(model):
+    refusal = any_of([5, 80])
+    given = steer(model, PROMPTS, refusal, 1, drawn(model), scales=(0.0, 1.0)).values
+    clean = metric_of(model, PROMPTS, refusal)
+    assert torch.allclose(given[0], clean, atol=1e-5) and not torch.allclose(given[1], clean, atol=1e-2)
+
+
+@pytest.mark.parametrize("architecture", ["gpt2-relu", "qwen2"])
+def test_steering_at_the_last_position_changes_it_only(load, architecture):
+    model = load(architecture)[0]
+    vector, seen = drawn(model), []
+
+    def look(logits):
+        seen.append(logits)
+        return logits[:, -1, 7]
+
+    given = steer(model, PROMPTS, look, 1, vector, scales=[0.0, 3.0], last_only=True)
+    for row, prompt in enumerate(PROMPTS):
+        length = len(tokenize(model, prompt))
+        before, after = (logits[row, -length:] for logits in seen)
+        assert torch.allclose(before[:-1], after[:-1], atol=1e-5) and not torch.allclose(before[-1], after[-1], atol=1e-2)
+        expected = alone(model, prompt, add(resid_pre(1), 3 * vector, pos=[length - 1]))[-1, 7]
+        assert given.values[1, row].item() == pytest.approx(expected.item(), abs=1e-4)
+
+
+def test_slopes_are_those_of_straight_lines():
+    scales = (-2.0, 0.0, 1.0, 3.0)
+    values = torch.randn(4, 6, generator=torch.Generator().manual_seed(0))
+    given = Steering(0, scales, values).slopes
+    assert given.tolist() == pytest.approx([np.polyfit(scales, row, 1)[0] for row in values.T.double().numpy()], abs=1e-5)
+    straight = torch.tensor(scales)[:, None] * torch.tensor([2.0, -0.5]) + 7
+    assert Steering(0, scales, straight).slopes.tolist() == pytest.approx([2, -0.5], abs=1e-5)
+
+
+@pytest.mark.parametrize("means, rises", [([0.0, 1.0, 1.5], True), ([0.0, 1.0, 1.0], False), ([0.0, 2.0, 1.0], False)])
+def test_monotone_means_that_every_step_rises(means, rises):
+    values = torch.tensor(means)[:, None] + torch.tensor([-3.0, 0.0, 3.0])
+    given = Steering(0, (0.0, 1.0, 2.0), values)
+    assert given.mean.tolist() == pytest.approx(means) and given.monotone is rises
+
+
+def test_the_table_of_a_steering_has_means_and_intervals():
+    values = torch.tensor([[0.1, 0.2, 0.3, 0.2], [0.5, 0.6, 0.9, 0.8]])
+    given = Steering(3, (-1.0, 2.5), values)
+    assert given.intervals == [mean_interval(row) for row in values]
+    lines = given.table().splitlines()
+    low, high = mean_interval(values[1])
+    assert len(lines) == 3 and re.findall(r"-?[\d.]+", lines[2]) == ["2.5", "0.700", f"{low:.3f}", f"{high:.3f}"]
+    assert re.findall(r"-?[\d.]+%", given.table(as_share=True).splitlines()[1])[0] == "20.0%"
+
+
+def test_steering_that_cannot_be_is_said(relu):
+    with pytest.raises(ValueError, match="There is no multiple of the vector"):
+        steer(relu, PROMPTS, any_of([5]), 1, drawn(relu), scales=[])
+    with pytest.raises(ValueError, match="layers are 0 to 1"):
+        steer(relu, PROMPTS, any_of([5]), 7, drawn(relu))
+    with pytest.raises(ValueError, match="two different multiples"):
+        print(Steering(0, (1.0, 1.0), torch.ones(2, 3)).slopes)
+
+
+# ------------------------------------------------------------------------------------------------------------------- chat
+
+
+def test_requests_are_written_in_the_chat_template(relu):
+    assert chat_prompts(relu, ["Sing", "Draw"]) == ["user: Sing\n", "user: Draw\n"]
+    assert chat_prompts(relu, ["Sing"], system="Be kind") == ["system: Be kind\nuser: Sing\n"]
+    assert chat_prompts(relu, []) == []
+
+
+def test_the_answer_is_left_open(relu, monkeypatch):
+    opened = relu.tokenizer.chat_template + "{% if add_generation_prompt %}assistant:{% endif %}"
+    monkeypatch.setattr(relu.tokenizer, "chat_template", opened)
+    assert chat_prompts(relu, ["Sing"]) == ["user: Sing\nassistant:"]
+
+
+@pytest.mark.parametrize("ending", ["", "assistant:", "assistant: in Paris"])
+def test_what_follows_the_instruction_is_counted_in_tokens(relu, monkeypatch, ending):
+    monkeypatch.setattr(relu.tokenizer, "chat_template", relu.tokenizer.chat_template + ending)
+    expected = len(relu.tokenizer("\n" + ending, add_special_tokens=False)["input_ids"])
+    assert post_instruction(relu) == expected and (not ending or expected > 1)
+
+
+def test_without_a_chat_template_there_is_no_chat(relu, monkeypatch):
+    monkeypatch.setattr(relu.tokenizer, "chat_template", None)
+    with pytest.raises(ValueError, match="This model has no chat template"):
+        chat_prompts(relu, ["Sing"])
+    with pytest.raises(ValueError, match="This model has no chat template"):
+        post_instruction(relu)
