@@ -25,7 +25,7 @@ def _multiple(value: float) -> float:
     return float(value)
 
 
-def _cut(model: TransformerBridge, text: str) -> str:
+def cut(model: TransformerBridge, text: str) -> str:
     """The end of a text that is too long for the model with an answer behind it. Raises ValueError where there is no text."""
     if not text.strip():
         raise ValueError("There is nothing to answer: write something.")
@@ -49,7 +49,7 @@ def dial_html(
     """The answer to a request as it is, and with a direction added at a layer or projected out everywhere, as HTML."""
     vector = found.vector(layer)
     changes = [add_at(layer, vector, _multiple(multiple))] if mode == MODES[0] else project_out_everywhere(model, vector)
-    prompts = chat_prompts(model, [_cut(model, request)])
+    prompts = chat_prompts(model, [cut(model, request)])
     parts = []
     for label, made in (("As it is", []), (f"With layer {layer}: {mode}", changes)):
         score = metric_of(model, prompts, any_of(refusals), *made).sigmoid().item()
@@ -87,7 +87,7 @@ def steering_html(
     model: TransformerBridge, directions: Named, prompt: str, first: str, strength: float, second: str, other_strength: float
 ) -> str:
     """What follows a prompt with two directions added, each with a strength of its own, as HTML, and how odd the plain model finds it."""
-    text, changes = _cut(model, prompt), []
+    text, changes = cut(model, prompt), []
     for name, scale in ((first, strength), (second, other_strength)):
         if name not in directions:
             raise ValueError(f"There is no direction {name!r}; choose one of: {', '.join(directions)}.")

@@ -1,0 +1,167 @@
+"""Concepts of the course LM's corpus, marked on every token: the truth against which features and neurons are judged.
+
+The corpus is written by rules, so for each text it is known what it is about. A concept is a yes or no for every token:
+
+- ``element``, ``country``, ``capital``, ``landmark``: the last token of that thing's name;
+- ``language``: a token of a text in French, in German, or a Chinese token;
+- ``kind``: a text of this kind, such as a list, a chat or a story (the coarse kinds of the corpus);
+- ``task``: a list of this task, such as antonyms;
+- ``answer``: the assistant's refusal, assent, praise or word about itself;
+- ``error``: an error message of the Python console, from its first word on.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+from helpers.course_lm.corpus import lists
+from helpers.course_lm.world import World
+from helpers.models import TransformerBridge
+from helpers.prediction import tokenize
+from helpers.texts import Texts
+
+NAMES = {
+    "element": ("elements", "name"),
+    "country": ("countries", "name"),
+    "capital": ("countries", "capital"),
+    "landmark": ("landmarks", "name"),
+}
+ANSWERS = {
+    "refusal": ("Sorry,",),
+    "assent": ("Sure,",),
+    "praise": ("You are a genius", "What a clever answer", "You know so much", "It is wonderful"),
+    "an AI": ("I am an AI", "I am a program", "I am a language model"),
+    "a person": ("I am a human", "I am a person"),
+}
+FUNCTION_WORDS = {
+    "French": ("est", "une", "le", "la", "les", "il", "elle"),
+    "German": ("ist", "ein", "eine", "der", "die", "das", "er", "sie"),
+}
+LEAST = 20  # tokens that a concept needs to be judged
+
+
+@dataclass(frozen=True)
+class Concepts:
+    """Concepts by name, each in a group, and for each token of some texts whether it belongs to them.
+
+    Tokens are those of ``texts.mask``, in their order. ``count`` says how many tokens each concept has.
+    """
+
+    names: tuple[str, ...]
+    groups: tuple[str, ...]
+    labels: Bool[Tensor, "token concept"]
+
+    @property
+    def count(self) -> Int[Tensor, "concept"]:
+        """How many tokens each concept has."""
+        return self.labels.sum(0)
+
+    def keep(self, chosen: Sequence[int]) -> "Concepts":
+        """Some of the concepts."""
+        return Concepts(tuple(self.names[i] for i in chosen), tuple(self.groups[i] for i in chosen), self.labels[:, list(chosen)])
+
+    def table(self) -> str:
+        """One line for each group: how many concepts, and how many tokens the rarest and the commonest have."""
+        lines = ["group       concepts   tokens of the rarest, of the commonest"]
+        for group in dict.fromkeys(self.groups):
+            counts = sorted(count for count, own in zip(self.count.tolist(), self.groups, strict=True) if own == group)
+            lines.append(f"{group:<10} {len(counts):9} {counts[0]:>10,} {counts[-1]:>10,}")
+        return "\n".join(lines)
+
+
+def concepts_in(model: TransformerBridge, texts: Texts) -> Concepts:
+    """All concepts of the corpus that occur in some texts of it."""
+    world, found = World.load(), {}
+    for group, (table, column) in NAMES.items():
+        for name in dict.fromkeys(world.column(table, column)):
+            found[group, name] = ends_of(texts, _ids(model, name))
+    for kind in dict.fromkeys(texts.kinds):
+        found["kind", kind] = of_kind(texts, kind)
+    for task, marked in tasks_of(model, texts).items():
+        found["task", task] = marked
+    end = _special(model, "<|end|>")
+    for answer, beginnings in ANSWERS.items():
+        found["answer", answer] = _any([spans(texts, _ids(model, start), end) for start in beginnings])
+    found["error", "console error"] = _any([ends_of(texts, _ids(model, word)) for word in ("Error", "Traceback")]).cummax(1).values.bool()
+    found["language", "Chinese"] = torch.isin(texts.tokens, torch.tensor(_chinese(model)))
+    for language, words in FUNCTION_WORDS.items():
+        found["language", language] = written_in(texts, [token for word in words for token in _ids(model, word)], language)
+    rows = [(name, group, marked[texts.mask]) for (group, name), marked in found.items() if bool(marked[texts.mask].any())]
+    names, groups, labels = zip(*rows, strict=True)
+    return Concepts(tuple(f"{group}: {name}" for name, group in zip(names, groups, strict=True)), groups, torch.stack(labels, 1))
+
+
+def judged(choose: Concepts, test: Concepts, least: int = LEAST) -> tuple[Concepts, Concepts]:
+    """The concepts that both halves have on at least ``least`` tokens, in the same order on both sides."""
+    common = [name for name, count in zip(choose.names, choose.count.tolist(), strict=True) if count >= least and name in test.names]
+    common = [name for name in common if int(test.count[test.names.index(name)]) >= least]
+    return choose.keep([choose.names.index(name) for name in common]), test.keep([test.names.index(name) for name in common])
+
+
+def ends_of(texts: Texts, ids: Sequence[int]) -> Bool[Tensor, "row pos"]:
+    """Where a run of tokens ends."""
+    marked = torch.ones_like(texts.tokens, dtype=torch.bool)
+    for back, one in enumerate(reversed(list(ids))):
+        shifted = torch.zeros_like(marked)
+        shifted[:, back:] = (texts.tokens == one)[:, : marked.shape[1] - back]
+        marked &= shifted
+    return marked & texts.mask
+
+
+def spans(texts: Texts, start: Sequence[int], end: int) -> Bool[Tensor, "row pos"]:
+    """From where a run of tokens ends up to the token before the next ``end``."""
+    begins, ends = ends_of(texts, start).long(), (texts.tokens == end).long()
+    place = torch.arange(texts.tokens.shape[1])
+    last_begin = (begins * (place + 1)).cummax(1).values
+    last_end = (ends * (place + 1)).cummax(1).values
+    return (last_begin > last_end) & texts.mask
+
+
+def of_kind(texts: Texts, kind: str) -> Bool[Tensor, "row pos"]:
+    """All tokens of the texts of one kind."""
+    return torch.tensor([own == kind for own in texts.kinds])[:, None] & texts.mask
+
+
+def written_in(texts: Texts, words: Sequence[int], language: str, least: int = 2) -> Bool[Tensor, "row pos"]:
+    """The tokens of the foreign stories and dialogues in which at least ``least`` of some function words stand."""
+    foreign = torch.tensor([kind in ("languages.story", "languages.dialogue") for kind in texts.kinds])
+    many = (torch.isin(texts.tokens, torch.tensor(words)) & texts.mask).sum(1) >= least
+    return (foreign & many)[:, None] & texts.mask
+
+
+def tasks_of(model: TransformerBridge, texts: Texts) -> dict[str, Bool[Tensor, "row pos"]]:
+    """The lists of each task: those whose lines are all pairs of it, and of no other task."""
+    world = World.load()
+    known = {task: set(lists.pairs(world, task)) for task in lists.TASKS}
+    marked = {task: torch.zeros_like(texts.tokens, dtype=torch.bool) for task in known}
+    for row, kind in enumerate(texts.kinds):
+        if kind == "lists.lists":
+            text = model.tokenizer.decode(texts.tokens[row, 1 : texts.lengths[row]].tolist()).strip()
+            pairs = [tuple(part.replace(" -> ", ": ").split(": ")) for part in text.replace("\n", ", ").split(", ")]
+            fitting = [task for task, whole in known.items() if all(pair in whole for pair in pairs)]
+            if len(fitting) == 1:
+                marked[fitting[0]][row] = texts.mask[row]
+    return marked
+
+
+def _ids(model: TransformerBridge, text: str) -> list[int]:
+    """The tokens of a text within a text."""
+    ids = tokenize(model, text).tolist()
+    return ids[1:] if model.cfg.default_prepend_bos else ids
+
+
+def _special(model: TransformerBridge, mark: str) -> int:
+    return model.tokenizer.convert_tokens_to_ids(mark)
+
+
+def _chinese(model: TransformerBridge) -> list[int]:
+    """The tokens that hold a Chinese character."""
+    decoded = model.tokenizer.batch_decode([[token] for token in range(model.cfg.d_vocab)])
+    return [token for token, text in enumerate(decoded) if any("一" <= letter <= "鿿" for letter in text)]
+
+
+def _any(masks: Sequence[Bool[Tensor, "row pos"]]) -> Bool[Tensor, "row pos"]:
+    return torch.stack(list(masks)).any(0)

@@ -1,0 +1,608 @@
+"""In-context vectors: prompts by hand, mean states, patching in copies against one prompt at a time, heads, composition, rescaling."""
+
+from random import Random
+
+import pytest
+import torch
+from test_prediction import small
+from tiny_models import write_tiny_model
+from torch import Tensor
+
+from helpers import in_context
+from helpers.in_context import (
+    Asked,
+    AverageEffects,
+    Comparison,
+    Grid,
+    IndirectEffects,
+    LayerSweep,
+    Prompt,
+    Task,
+    accuracy,
+    accuracy_grid,
+    add_rescaled,
+    ask,
+    average_effects,
+    compare,
+    compose,
+    composition,
+    conflict,
+    course_tasks,
+    deranged,
+    function_vector,
+    head_means,
+    head_outputs,
+    icl_prompts,
+    icv_interventions,
+    in_context_vector,
+    indirect_effects,
+    item_task,
+    mean_heads,
+    mean_states,
+    patch_sweep,
+    probability,
+    random_heads,
+    random_states,
+    shuffled_prompts,
+    split_task,
+    task_differences,
+    task_states,
+    top_heads,
+    with_controls,
+    zero_shot_prompts,
+    zero_shot_states,
+)
+from helpers.interventions import add, attn_out, clamp, heads, intervene, record, replace, resid_post
+from helpers.prediction import tokenize
+from helpers.texts import Texts
+
+__all__ = ["small"]  # the fixture
+
+ANTONYM = Task(
+    "antonym",
+    (("hot", "cold"), ("big", "small"), ("up", "down"), ("in", "out"), ("wet", "dry"), ("old", "new")),
+    (("far", "near"), ("on", "off"), ("yes", "no"), ("east", "west")),
+)
+CAPITALS = Task(
+    "capitals",
+    (("hot", "Hot"), ("big", "Big"), ("up", "Up"), ("in", "In"), ("wet", "Wet"), ("far", "Far")),
+    (("on", "On"), ("yes", "Yes"), ("old", "Old"), ("low", "Low")),
+)
+PROMPTS = [*zero_shot_prompts(ANTONYM, 3), *icl_prompts(ANTONYM, 3, shots=2)]  # of several lengths
+
+
+@pytest.fixture(scope="module")
+def load(tmp_path_factory: pytest.TempPathFactory):
+    """A tiny model by the name of its architecture, loaded once."""
+    from helpers.models import load_model
+
+    loaded = {}
+
+    def get(architecture: str):
+        if architecture not in loaded:
+            loaded[architecture] = load_model(write_tiny_model(architecture, tmp_path_factory.mktemp(architecture)))
+        return loaded[architecture]
+
+    return get
+
+
+@pytest.fixture(params=["gpt2", "llama-grouped"])
+def model(load, request):
+    """Architectures with learned and with rotary positions."""
+    return load(request.param)
+
+
+@pytest.fixture
+def gpt2(load):
+    return load("gpt2")
+
+
+@pytest.fixture(autouse=True)
+def no_gradients():
+    with torch.no_grad():
+        yield
+
+
+@pytest.fixture
+def small_batches(monkeypatch):
+    """Copies of prompts come in batches of at most 60 tokens, so that they need several forward passes."""
+    monkeypatch.setattr(in_context, "COPIED_TOKENS", 60)
+
+
+def alone(model, prompt: Prompt, *changes) -> tuple[bool, float]:
+    """Whether one prompt, run by itself, is answered right, and the probability of the answer; ``changes`` take a position."""
+    start, full = tokenize(model, prompt.text), tokenize(model, prompt.full)
+    with intervene(model, *(change(len(start) - 1) for change in changes)):
+        logits = model(full[None, :-1])[0]
+    answer = full[len(start) :]
+    places = torch.arange(len(start) - 1, len(full) - 1)
+    return logits[places].argmax(-1).equal(answer), logits[places].log_softmax(-1)[torch.arange(len(answer)), answer].sum().exp().item()
+
+
+def toward(model, letter: str) -> Tensor:
+    """A long vector of the stream after which the last layer writes this token."""
+    return 100 * model.W_U[:, tokenize(model, letter)[-1]]
+
+
+def drawn(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+# ---------------------------------------------------------------------------------------------------- tasks and prompts
+
+
+def test_prompts_are_written_as_the_corpus_writes_them():
+    prompt = Prompt("dark", "light", (("hot", "cold"), ("big", "small")))
+    assert prompt.text == "hot: cold\nbig: small\ndark:" and prompt.full == prompt.text + " light"
+    arrow = Prompt("dark", "light", (("hot", "cold"),), arrow="→", separator=", ")
+    assert arrow.text == "hot→cold, dark→" and arrow.full == "hot→cold, dark→light"
+
+
+def test_prompts_ask_the_questions_and_show_the_demonstrations():
+    prompts = icl_prompts(ANTONYM, 8, shots=3)
+    assert {(prompt.question, prompt.answer) for prompt in prompts[:4]} == set(ANTONYM.questions)  # each once before one comes again
+    for prompt in prompts:
+        assert len(set(prompt.shown)) == 3 and set(prompt.shown) <= set(ANTONYM.demonstrations)
+    for prompt in icl_prompts(ANTONYM, 20, shots=5, dummy=True):
+        assert (prompt.question, prompt.answer) in ANTONYM.demonstrations
+        assert prompt.question not in dict(prompt.shown)
+
+
+def test_the_answer_is_not_shown_where_others_are_enough():
+    task = Task("kind", (("a", "x"), ("b", "x"), ("c", "y"), ("d", "z")), (("e", "x"),))
+    assert all("x" not in dict(prompt.shown).values() for prompt in icl_prompts(task, 10, shots=2))
+    assert any("x" in dict(prompt.shown).values() for prompt in icl_prompts(task, 10, shots=3))
+
+
+def test_a_seed_decides_everything():
+    for write in (icl_prompts, shuffled_prompts, zero_shot_prompts):
+        assert write(ANTONYM, 6, seed=3) == write(ANTONYM, 6, seed=3) != write(ANTONYM, 6, seed=4)
+    same = [write(ANTONYM, 6, seed=3) for write in (icl_prompts, shuffled_prompts, zero_shot_prompts)]
+    assert len({tuple(prompt.question for prompt in prompts) for prompts in same}) == 1
+
+
+def test_shuffled_prompts_have_the_same_words_and_no_right_pair():
+    for right, wrong in zip(icl_prompts(ANTONYM, 30), shuffled_prompts(ANTONYM, 30), strict=True):
+        assert sorted(right.text.split()) == sorted(wrong.text.split()) and right.answer == wrong.answer
+        assert [left for left, _ in right.shown] == [left for left, _ in wrong.shown]
+        assert not set(wrong.shown) & set(ANTONYM.demonstrations)
+
+
+def test_shuffling_shows_other_pairs_where_one_answer_is_too_frequent():
+    pairs = [(f"q{number}", "x" if number < 8 else "y" if number < 10 else "z") for number in range(12)]
+    task = Task("kind", tuple(pairs), (("e", "w"),))
+    for prompt in shuffled_prompts(task, 20, shots=4):
+        assert len(prompt.shown) == 4 and not set(prompt.shown) & set(pairs)
+
+
+@pytest.mark.parametrize("answers", ["ab", "aabb", "abc", "aabbc", "abcdefg", "aaabbc"])
+def test_no_answer_stays_in_its_place(answers):
+    for seed in range(20):
+        new = deranged(list(answers), Random(seed))
+        assert sorted(new) == sorted(answers) and all(a != b for a, b in zip(answers, new, strict=True))
+
+
+def test_halves_share_no_question():
+    one, two = ANTONYM.halves()
+    assert set(one.questions) | set(two.questions) == set(ANTONYM.questions) and len(one.questions) == len(two.questions) == 2
+    assert not set(one.questions) & set(two.questions) and one.demonstrations == two.demonstrations == ANTONYM.demonstrations
+
+
+def test_any_pairs_make_a_task():
+    pairs = [(f"word{number}", str(number)) for number in range(10)]
+    task = split_task("number", pairs, share=0.3, arrow="→")
+    assert len(task.questions) == 3 and set(task.questions) | set(task.demonstrations) == set(pairs)
+    assert icl_prompts(task, 1, shots=1)[0].text.count("→") == 2
+
+
+def test_course_tasks_ask_only_what_no_training_list_shows():
+    from helpers.course_lm.heldout import held_out
+
+    tasks = course_tasks("antonym", "country_capital")
+    assert list(tasks) == ["antonym", "country_capital"]
+    for name, task in tasks.items():
+        assert all(held_out("list_pair", name, left) for left, _ in task.questions)
+        assert not any(held_out("list_pair", name, left) for left, _ in task.demonstrations)
+    assert {"plural", "first copy", "last capital_of"} < set(course_tasks())
+
+
+def test_item_tasks_ask_about_the_first_or_the_last_item():
+    from helpers.course_lm.heldout import held_out
+
+    first, last = item_task("first copy", "country_capital", n=40), item_task("last copy", "country_capital", n=40)
+    assert all(left.split(", ")[0] == right for left, right in (*first.demonstrations, *first.questions))
+    assert all(left.split(", ")[-1] == right for left, right in (*last.demonstrations, *last.questions))
+    assert all(held_out("list_pair", "last copy", right) for _, right in last.questions)
+    capital = item_task("last capital_of", n=40)
+    assert all(right not in left for left, right in capital.demonstrations if "City" not in right)
+    assert item_task("last capital_of", n=40) == capital != item_task("last capital_of", n=40, seed=1)
+
+
+# ------------------------------------------------------------------------------------------------- what a model answers
+
+
+def test_whole_answers_are_read_off_the_logits():
+    texts = Texts(torch.zeros(2, 4, dtype=torch.long), torch.tensor([4, 3]), ("prompt",) * 2)
+    asked = Asked(texts, torch.tensor([[5, 6], [7, -1]]), torch.tensor([2, 2]))
+    logits = torch.zeros(2, 4, 9)
+    logits[0, 2, 5], logits[0, 3, 6], logits[1, 2, 7] = 3.0, 3.0, 3.0
+    share = torch.tensor(3.0).exp() / (torch.tensor(3.0).exp() + 8)
+    hits, probs = asked.read(logits)
+    assert hits.tolist() == [True, True] and torch.allclose(probs, torch.stack([share**2, share]))
+    logits[0, 3, 1] = 9.0  # the second token of the first answer
+    assert asked.read(logits)[0].tolist() == [False, True]
+
+
+def test_answers_of_several_prompts_equal_those_of_each_alone(model, small_batches):
+    found = [alone(model, prompt) for prompt in PROMPTS]
+    assert accuracy(model, PROMPTS).tolist() == [hit for hit, _ in found]
+    assert torch.allclose(probability(model, PROMPTS), torch.tensor([prob for _, prob in found]), rtol=1e-4)
+
+
+def test_an_intervention_at_the_end_is_one_at_the_last_token_of_the_prompt(model, small_batches):
+    last = model.cfg.n_layers - 1
+    prompts = [Prompt(left, answer, shown, "=") for left, shown in (("hot", ()), ("big", (("up", "down"),))) for answer in ("q", "qq", "z")]
+    force = clamp(resid_post(last), 0.0, pos=-1), add(resid_post(last), toward(model, "q"), pos=-1)
+    hits = accuracy(model, prompts, force)
+    assert hits[[0, 3]].all() and not hits[[2, 5]].any()  # q comes first, and z never
+    by_hand = [alone(model, one, lambda pos: replace(resid_post(last), toward(model, "q"), pos=pos)) for one in prompts]
+    assert hits.tolist() == [hit for hit, _ in by_hand]
+    assert accuracy(model, prompts, force, first=True).tolist() == [True, True, False] * 2
+
+
+def test_a_prompt_that_is_too_long_loses_its_first_demonstrations(small):
+    shown = (("aaaa", "bbbb"), ("cc", "dd"), ("ee", "ff"))
+    asked = ask(small, [Prompt("gg", "hh", shown)])
+    kept = Prompt("gg", "hh", shown[1:])
+    assert len(tokenize(small, kept.full)) <= small.cfg.n_ctx < len(tokenize(small, Prompt("gg", "hh", shown).full))
+    assert asked.texts.tokens[0].tolist() == tokenize(small, kept.full)[:-1].tolist()
+    with pytest.raises(ValueError, match="longer than the 24 tokens of this model: cut it"):
+        ask(small, [Prompt("g" * 30, "h")])
+
+
+# ---------------------------------------------------------------------------------------------------- hidden states
+
+
+def test_mean_states_are_those_of_each_prompt_alone(model):
+    places = [resid_post(layer) for layer in range(model.cfg.n_layers)]
+    seen = [record(model, tokenize(model, prompt.text)[None], *places) for prompt in PROMPTS]
+    by_hand = torch.stack([torch.stack([one[place][0, -1] for one in seen]).mean(0) for place in places])
+    assert torch.allclose(mean_states(model, PROMPTS), by_hand, atol=1e-5)
+
+
+def test_states_come_from_dummy_questions(gpt2):
+    icl, wrong = (write(ANTONYM, 4, 2, 1, dummy=True) for write in (icl_prompts, shuffled_prompts))
+    zero = mean_states(gpt2, zero_shot_prompts(ANTONYM, 4, 1, dummy=True))
+    assert torch.equal(task_states(gpt2, ANTONYM, 4, 2, 1), mean_states(gpt2, icl))
+    assert torch.equal(task_states(gpt2, ANTONYM, 4, 2, 1, shuffled=True), mean_states(gpt2, wrong))
+    assert torch.equal(zero_shot_states(gpt2, ANTONYM, 4, 1), zero)
+    assert torch.equal(task_differences(gpt2, ANTONYM, 4, 2, 1), mean_states(gpt2, icl) - zero)
+
+
+def test_a_prompts_own_state_changes_nothing(model):
+    [prompt] = icl_prompts(ANTONYM, 1, shots=2)
+    own = mean_states(model, [prompt])
+    before = probability(model, [prompt])
+    for layer in range(model.cfg.n_layers):
+        assert torch.allclose(probability(model, [prompt], [replace(resid_post(layer), own[layer], pos=-1)]), before, rtol=1e-3)
+    sweep = patch_sweep(model, own, [prompt])
+    assert torch.equal(sweep.hits, sweep.before.expand_as(sweep.hits))
+    assert torch.equal(patch_sweep(model, 0 * own, [prompt], how="add").hits, sweep.hits)
+
+
+@pytest.mark.parametrize("how, scale", [("replace", 1.0), ("add", 2.0)])
+def test_a_sweep_equals_one_prompt_and_layer_at_a_time(model, small_batches, how, scale):
+    states = torch.stack([toward(model, letter) for letter in "qz"])
+    prompts = [Prompt(left, answer, shown, "=") for left, shown in (("hot", ()), ("big", (("up", "down"),))) for answer in ("q", "z", "zq")]
+    by_hand = [
+        [
+            alone(model, one, lambda pos, at=at: (replace if how == "replace" else _twice)(resid_post(at), states[at], pos=pos))[0]
+            for one in prompts
+        ]
+        for at in range(2)
+    ]
+    sweep = patch_sweep(model, states, prompts, how, scale)
+    assert sweep.hits.tolist() == by_hand and sweep.hits[1].tolist()[:2] == [False, True]
+    assert sweep.before.tolist() == [alone(model, one)[0] for one in prompts]
+
+
+def _twice(hook: str, vector: Tensor, pos: int):
+    return add(hook, vector, 2.0, pos=pos)
+
+
+def test_one_vector_is_meant_for_all_layers(gpt2):
+    prompts = [Prompt("hot", "q", arrow="="), Prompt("up", "z", arrow="=")]
+    assert torch.equal(patch_sweep(gpt2, toward(gpt2, "q"), prompts).hits[-1], torch.tensor([True, False]))
+
+
+def test_a_sweep_knows_its_best_layer():
+    sweep = LayerSweep(torch.tensor([[False, False], [True, True], [True, True]]), torch.tensor([False, True]))
+    assert sweep.accuracy.tolist() == [0, 1, 1] and sweep.best == 1
+    assert sweep.table().splitlines()[1:3] == ["  none     50.0%", "     0      0.0%"]
+
+
+def test_controls_are_another_task_wrong_labels_and_chance(gpt2):
+    found = with_controls(gpt2, ANTONYM, CAPITALS, 4, 2, how="add")
+    own, other, wrong, random = found.values()
+    assert list(found) == ["antonym", "other task: capitals", "shuffled labels", "random"]
+    assert torch.equal(own, task_differences(gpt2, ANTONYM, 4, 2)) and torch.equal(other, task_differences(gpt2, CAPITALS, 4, 2))
+    assert torch.equal(wrong, task_differences(gpt2, ANTONYM, 4, 2, shuffled=True)) and not torch.equal(own, wrong)
+    assert torch.allclose(random.norm(dim=-1), own.norm(dim=-1)) and not torch.allclose(random, own)
+    assert torch.equal(random, random_states(own)) and not torch.equal(random, random_states(own, seed=1))
+    assert torch.equal(with_controls(gpt2, ANTONYM, CAPITALS, 4, 2)["antonym"], task_states(gpt2, ANTONYM, 4, 2))
+
+
+def test_a_comparison_chooses_with_some_prompts_and_reports_others(gpt2):
+    choose, test = [Prompt(left, "q", arrow="=") for left in ("hot", "up")], [Prompt(left, "z", arrow="=") for left in ("big", "in", "on")]
+    vectors = {"q": toward(gpt2, "q"), "z": torch.stack([toward(gpt2, "q"), toward(gpt2, "z")])}
+    found = compare(gpt2, vectors, choose, test, icl=PROMPTS[:3])
+    for number, vector in enumerate(vectors.values()):
+        assert torch.equal(found.choosing[number], patch_sweep(gpt2, vector, choose).hits)
+        assert torch.equal(found.hits[number], patch_sweep(gpt2, vector, test).hits)
+    assert found.choosing[0, 1].all() and found.hits[1, 1].all() and not found.hits[0, 1].any()
+    assert found.references["zero-shot"].tolist() == accuracy(gpt2, test).tolist()
+    assert found.references["in-context learning"].tolist() == accuracy(gpt2, PROMPTS[:3]).tolist()
+
+
+def test_the_best_layer_is_the_one_of_the_choosing_prompts():
+    choosing = torch.tensor([[[True, True], [False, True]], [[False, False], [False, True]]])
+    hits = torch.tensor([[[False, False, True], [True, True, True]], [[True, True, True], [True, False, False]]])
+    found = Comparison(("own", "control"), choosing, hits, {"zero-shot": torch.tensor([False, False, False])})
+    assert found.best == (0, 1) and torch.equal(found.at_best, torch.stack([hits[0, 0], hits[1, 1]]))
+    assert torch.equal(found.of("control"), hits[1, 1]) and not found.of("zero-shot").any()
+    assert [line.split() for line in found.table().splitlines()[1:]] == [
+        ["zero-shot", "0.0%"],
+        ["own", "0", "33.3%"],
+        ["control", "1", "33.3%"],
+    ]
+    with pytest.raises(ValueError, match="There is no 'mine' here: there are own, control, zero-shot"):
+        found.of("mine")
+
+
+# ---------------------------------------------------------------------------------------------------------------- heads
+
+
+def test_mean_heads_are_those_of_each_prompt_alone(model):
+    places = [heads(layer) for layer in range(model.cfg.n_layers)]
+    seen = [record(model, tokenize(model, prompt.text)[None], *places) for prompt in PROMPTS]
+    by_hand = torch.stack([torch.stack([one[place][0, -1] for one in seen]).mean(0) for place in places])
+    assert torch.allclose(mean_heads(model, PROMPTS), by_hand, atol=1e-5)
+    assert torch.equal(head_means(model, ANTONYM, 4, 2), mean_heads(model, icl_prompts(ANTONYM, 4, 2, dummy=True)))
+
+
+def test_what_the_heads_write_adds_up_to_what_the_attention_writes(model):
+    [prompt] = PROMPTS[-1:]
+    outputs = head_outputs(model, mean_heads(model, [prompt]))
+    for layer in range(model.cfg.n_layers):
+        whole = record(model, tokenize(model, prompt.text)[None], attn_out(layer))[attn_out(layer)][0, -1]
+        bias = model.blocks[layer].attn.b_O
+        assert torch.allclose(outputs[layer].sum(0) + (0 if bias is None else bias), whole, atol=1e-4)
+
+
+def test_a_function_vector_is_the_sum_through_w_o(model):
+    means = drawn(model.cfg.n_layers, model.cfg.n_heads, model.cfg.d_head)
+    by_hand = means[0, 1] @ model.blocks[0].attn.W_O[1] + means[1, 3] @ model.blocks[1].attn.W_O[3]
+    assert torch.allclose(function_vector(head_outputs(model, means), [(0, 1), (1, 3)]), by_hand, atol=1e-5)
+    assert torch.allclose(function_vector(head_outputs(model, means), [(0, 1), (1, 3), (0, 1)]), by_hand, atol=1e-5)
+
+
+def test_a_heads_own_output_has_no_effect(model):
+    [prompt] = shuffled_prompts(ANTONYM, 1, shots=2)
+    found = indirect_effects(model, mean_heads(model, [prompt]), [prompt])
+    assert found.effect.shape == (model.cfg.n_layers, model.cfg.n_heads, 1)
+    assert (found.effect.abs() < 1e-4 * found.before).all()
+
+
+def test_indirect_effects_equal_those_of_one_head_and_prompt_at_a_time(model, small_batches):
+    means, prompts = 3 * drawn(model.cfg.n_layers, model.cfg.n_heads, model.cfg.d_head), PROMPTS[1:5]
+    found = indirect_effects(model, means, prompts)
+    before = torch.tensor([alone(model, prompt)[1] for prompt in prompts])
+    for layer in range(model.cfg.n_layers):
+        for head in range(model.cfg.n_heads):
+            change = lambda pos, at=layer, one=head: replace(heads(at), means[at, one], pos=pos, head=one)  # noqa: E731
+            after = torch.tensor([alone(model, prompt, change)[1] for prompt in prompts])
+            assert torch.allclose(found.effect[layer, head] / before, (after - before) / before, atol=1e-3)
+    assert torch.allclose(found.before, before, rtol=1e-4) and (found.effect.abs() / before > 1e-2).any()
+
+
+def test_the_largest_effects_come_first():
+    effect = torch.tensor([[[0.1, 0.3], [-0.9, 0.0]], [[0.5, 0.5], [0.0, 0.0]]])
+    found = IndirectEffects(effect, torch.zeros(2))
+    assert torch.allclose(found.mean, torch.tensor([[0.2, -0.45], [0.5, 0.0]])) and found.top(2) == [(1, 0), (0, 0)]
+    average = AverageEffects(("a", "b"), torch.stack([found.mean, torch.tensor([[0.9, 0.0], [0.0, 0.0]])]))
+    assert torch.allclose(average.mean[0], torch.tensor([0.55, -0.225])) and average.top(1) == [(0, 0)]
+    assert average.table(1).splitlines()[1].split() == ["0", "0", "+0.5500"] and "+0.5000" in found.table()
+
+
+def test_average_effects_are_those_of_each_task(gpt2):
+    found = average_effects(gpt2, [ANTONYM, CAPITALS], n=3, shots=2, n_means=4)
+    prompts = shuffled_prompts(CAPITALS, 3, 2, seed=1, dummy=True)
+    assert found.tasks == ("antonym", "capitals")
+    assert torch.allclose(found.by_task[1], indirect_effects(gpt2, head_means(gpt2, CAPITALS, 4, 2), prompts).mean)
+
+
+def test_random_heads_leave_some_out(gpt2):
+    every = [(layer, head) for layer in range(2) for head in range(4)]
+    assert random_heads(gpt2, 7, exclude=[(1, 2)]) == [head for head in every if head != (1, 2)]
+    assert random_heads(gpt2, 3) == random_heads(gpt2, 3) != random_heads(gpt2, 3, seed=2)
+
+
+# ------------------------------------------------------------------------------------------- grid, algebra, conflict
+
+
+def test_a_grid_is_made_of_each_tasks_sweep(model, small_batches):
+    tasks = [
+        Task(one.name, one.demonstrations, tuple((left, letter) for left, _ in one.questions), "=")
+        for one, letter in ((ANTONYM, "q"), (CAPITALS, "z"))
+    ]
+    vectors = torch.stack([torch.stack([drawn(model.cfg.d_model, seed=7), toward(model, letter)]) for letter in "qz"])
+    grid = accuracy_grid(model, tasks, n=3, shots=2, vectors=vectors)
+    for number, task in enumerate(tasks):
+        choose, test = task.halves(0)
+        assert torch.equal(grid.choosing[number], patch_sweep(model, vectors[number], zero_shot_prompts(choose, 3)).hits)
+        assert torch.equal(grid.hits[number], patch_sweep(model, vectors[number], zero_shot_prompts(test, 3)).hits)
+        rows = zip(
+            (grid.zero_shot, grid.icl, grid.shuffled),
+            (zero_shot_prompts(test, 3), icl_prompts(test, 3, 2), shuffled_prompts(test, 3, 2)),
+            strict=True,
+        )
+        assert all(torch.equal(row[number], accuracy(model, prompts)) for row, prompts in rows)
+    assert grid.hits[:, 1].all()  # each task has got its own vector
+
+
+@pytest.mark.parametrize("how, vector", [("replace", task_states), ("add", task_differences)])
+def test_a_grid_finds_its_vectors(gpt2, how, vector):
+    tasks = [ANTONYM, CAPITALS]
+    found = torch.stack([vector(gpt2, task, 4, 2) for task in tasks])
+    one, two = (accuracy_grid(gpt2, tasks, 2, 2, how=how, n_states=4, vectors=given) for given in (None, found))
+    assert torch.equal(one.hits, two.hits) and torch.equal(one.choosing, two.choosing)
+
+
+def test_a_grid_reports_the_layer_that_was_chosen():
+    yes, no = [True, True], [False, False]
+    found = Grid(
+        ("a", "b"),
+        *(torch.tensor(rows) for rows in ([[yes, no], [no, yes]], [[no, yes], [yes, [True, False]]], [no, no], [yes, yes], [no, yes])),
+    )
+    assert found.best == (0, 1) and found.patched.tolist() == [no, [True, False]]
+    assert found.table().splitlines()[2].split() == ["b", "0.0%", "50.0%", "1", "100.0%", "100.0%"]
+
+
+def test_composition_by_hand(gpt2):
+    v_ad, v_bc, v_ac = drawn(3, 2, 4)
+    assert torch.equal(compose(v_ad, v_bc, v_ac), v_ad + v_bc - v_ac)
+    parents = {"ad": ANTONYM, "bc": CAPITALS, "ac": split_task("numbers", [(str(number), f"{number}!") for number in range(9)])}
+    bd = split_task("letters", [(letter, letter.upper()) for letter in "abcdefghij"], share=0.4)
+    found = composition(gpt2, *parents.values(), bd, n=2, shots=2, n_states=4)
+    assert found.names == ("composed", "direct: letters", "parent: antonym", "parent: capitals", "parent: numbers")
+    choose, test = bd.halves(0)
+    v_ad, v_bc, v_ac, own = (task_differences(gpt2, task, 4, 2) for task in (*parents.values(), bd))
+    again = compare(
+        gpt2,
+        {"composed": v_ad + v_bc - v_ac, "own": own, "ad": v_ad, "bc": v_bc, "ac": v_ac},
+        zero_shot_prompts(choose, 2),
+        zero_shot_prompts(test, 2),
+        "add",
+    )
+    assert torch.equal(found.hits, again.hits) and torch.equal(found.choosing, again.choosing)
+    assert torch.equal(found.references["in-context learning"], accuracy(gpt2, icl_prompts(test, 2, 2)))
+
+
+def test_a_conflict_counts_answers_of_both_tasks(gpt2):
+    a, b = (
+        Task(one.name, tuple((left, letter) for left, _ in one.demonstrations), tuple((left, letter) for left, _ in one.questions), "=")
+        for one, letter in ((ANTONYM, "q"), (CAPITALS, "z"))
+    )
+    found = conflict(gpt2, a, b, torch.stack([toward(gpt2, "z"), toward(gpt2, "z")]), n=4, shots=2)
+    assert found.b[1].all() and not found.a[1].any() and found.a.shape == (2, 4)
+    found = conflict(gpt2, a, b, torch.stack([toward(gpt2, "q"), toward(gpt2, "q")]), n=4, shots=2)
+    assert found.a[1].all() and not found.b[1].any()
+    table = found.table().splitlines()
+    assert table[0].split() == ["layer", "antonym", "capitals"] and table[3].split() == ["1", "100.0%", "0.0%"]
+    shared = [pair for pair in a.questions if pair[0] in dict((*b.demonstrations, *b.questions))]
+    assert 0 < len(shared) < len(a.questions)  # "east" is no input of the other task, and is not asked
+    prompts = icl_prompts(Task("antonym", tuple(p for p in a.demonstrations), tuple(shared), "="), 4, 2)
+    assert torch.equal(found.before_a, accuracy(gpt2, prompts))
+
+
+# ------------------------------------------------------------------------------------------------ principal component
+
+
+def test_an_in_context_vector_is_the_direction_of_the_differences(model):
+    pairs = [("hot", "The Tower"), ("up", "Paris is"), ("The", "in Taipei")]
+    places = [resid_post(layer) for layer in range(model.cfg.n_layers)]
+
+    def states(text: str) -> Tensor:
+        seen = record(model, tokenize(model, text)[None], *places)
+        return torch.cat([seen[place][0, -1] for place in places])
+
+    differences = torch.stack([states(y) - states(x) for x, y in pairs])
+    values, vectors = torch.linalg.eigh(differences.T @ differences)
+    found = in_context_vector(model, pairs)
+    along = differences @ found.direction.flatten()
+    assert found.direction.flatten().dot(vectors[:, -1]).abs() == pytest.approx(1, abs=1e-4)
+    assert found.size == pytest.approx(along.mean().item(), rel=1e-3) and found.size > 0
+    assert found.explained == pytest.approx((values[-1] / values.sum()).item(), abs=1e-4)
+    assert torch.allclose(found.vector, found.size * found.direction)
+    turned = in_context_vector(model, [(y, x) for x, y in pairs])
+    assert torch.allclose(turned.direction, -found.direction, atol=1e-4)
+
+
+def test_a_single_pair_is_its_own_direction(gpt2):
+    found = in_context_vector(gpt2, [("hot", "Paris")])
+    difference = mean_states(gpt2, [Prompt("Pari", "x", arrow="s")]) - mean_states(gpt2, [Prompt("ho", "x", arrow="t")])
+    assert torch.allclose(found.vector, difference, atol=1e-4) and found.explained == pytest.approx(1)
+
+
+def test_rescaling_keeps_every_length_and_turns_towards_the_vector(model):
+    tokens, vector = torch.arange(1, 21).reshape(2, 10), 5 * drawn(model.cfg.n_layers, model.cfg.d_model)
+    before = record(model, tokens, resid_post(0))[resid_post(0)]
+    with intervene(model, *icv_interventions(vector, 2.0)):
+        after = record(model, tokens, resid_post(0))[resid_post(0)]
+    moved = before + 2 * vector[0]
+    assert torch.allclose(after.norm(dim=-1), before.norm(dim=-1), rtol=1e-4)
+    assert torch.allclose(torch.cosine_similarity(after, moved, dim=-1), torch.ones(2, 10), atol=1e-5)
+    assert not torch.allclose(after, before)
+    plain = model(tokens)
+    with intervene(model, *icv_interventions(0 * vector)):
+        assert torch.allclose(model(tokens), plain, atol=1e-4)
+    assert [one.hook for one in icv_interventions(vector)] == [resid_post(layer) for layer in range(model.cfg.n_layers)]
+    with intervene(model, add_rescaled(resid_post(0), vector[0], pos=3)):
+        only = record(model, tokens, resid_post(0))[resid_post(0)]
+    assert torch.equal(only[:, :3], before[:, :3]) and not torch.allclose(only[:, 3], before[:, 3])
+
+
+# --------------------------------------------------------------------------------------------------------------- errors
+
+
+@pytest.mark.parametrize(
+    "wrong, sentence",
+    [
+        (lambda m: Task("t", (("a", " "),), ()), "has an empty side"),
+        (lambda m: Task("t", (("a", "b"),), (("a", "c"),)), "'a' is asked about and demonstrated in the task 't'"),
+        (lambda m: Task("t", (("a", "b"),), (), arrow=" "), "needs a mark between input and answer"),
+        (lambda m: split_task("t", [("a", "b")]), "leave no question or no demonstration"),
+        (lambda m: Task("t", (("a", "b"),), (("c", "d"),)).halves(), "has 1 questions, and two halves need two"),
+        (lambda m: course_tasks("antonyms"), "There is no task 'antonyms' in the course LM's lists: perhaps antonym"),
+        (lambda m: item_task("second copy"), "There is no item task 'second copy'"),
+        (lambda m: item_task("first copy", "en_fr"), "takes its words from identity, country_capital, antonym, plural, not from 'en_fr'"),
+        (lambda m: icl_prompts(ANTONYM, 0), "n says how many prompts to write; it must be 1 or more, not 0"),
+        (lambda m: icl_prompts(ANTONYM, 1, shots=0), "shots says how many pairs to show; it must be 1 or more"),
+        (lambda m: icl_prompts(ANTONYM, 1, shots=9), "has 6 pairs to show before a question, not 9: ask for fewer shots"),
+        (lambda m: shuffled_prompts(ANTONYM, 1, shots=1), "it must be 2 or more, not 1"),
+        (lambda m: zero_shot_prompts(Task("t", (("a", "b"),), ()), 1), "has no pair to ask about"),
+        (lambda m: shuffled_prompts(Task("t", tuple((c, "x") for c in "abcd"), (("e", "y"),)), 1, 3), "too few different answers"),
+        (lambda m: deranged(["a", "a", "b"], Random(0)), "one of them fills more than half"),
+        (lambda m: ask(m, []), "There are no prompts"),
+        (lambda m: ask(m, [Prompt("a", "", arrow="=")]), "'' cannot be read off after 'a=': it is no word of its own there"),
+        (lambda m: patch_sweep(m, torch.zeros(3, 32), PROMPTS), "the shape [2, 32], or [32], not [3, 32]"),
+        (lambda m: patch_sweep(m, torch.zeros(32), PROMPTS, how="swap"), "'replace' the state, or 'add' to it, not 'swap'"),
+        (lambda m: compare(m, {}, PROMPTS[:1], PROMPTS[1:]), "There is no vector to compare"),
+        (lambda m: compare(m, {"v": torch.zeros(32)}, PROMPTS[:1], PROMPTS), "take the two halves of a task"),
+        (lambda m: compare(m, {"v": torch.zeros(32)}, PROMPTS[:1], PROMPTS[1:3], icl=PROMPTS[3:4]), "has 1 prompts and the test 2"),
+        (lambda m: head_outputs(m, torch.zeros(2, 4, 9)), "have the shape [2, 4, 8], not [2, 4, 9]: use head_means"),
+        (lambda m: indirect_effects(m, torch.zeros(2, 3, 8), PROMPTS), "have the shape [2, 4, 8], not [2, 3, 8]"),
+        (lambda m: top_heads(torch.zeros(2, 4), 9), "this model has 8, so it must be from 1 to that, not 9"),
+        (lambda m: random_heads(m, 8, exclude=[(0, 0)]), "7 are left, so it must be from 1 to that, not 8"),
+        (lambda m: function_vector(torch.zeros(2, 4, 32), []), "There is no head to sum"),
+        (lambda m: function_vector(torch.zeros(2, 4, 32), [(0, 4)]), "There is no head (0, 4): layers are 0 to 1, and heads 0 to 3"),
+        (lambda m: average_effects(m, []), "There is no task to average over"),
+        (lambda m: accuracy_grid(m, []), "There is no task to try"),
+        (lambda m: accuracy_grid(m, [ANTONYM], vectors=torch.zeros(2, 2, 32)), "There are 1 tasks and vectors for 2"),
+        (lambda m: conflict(m, ANTONYM, ANTONYM, torch.zeros(32)), "No question of 'antonym' has another answer in 'antonym'"),
+        (lambda m: in_context_vector(m, []), "There are no pairs of texts"),
+        (lambda m: in_context_vector(m, [("a", "a")]), "give texts that differ"),
+    ],
+)
+def test_what_cannot_be_is_said_in_one_sentence(gpt2, wrong, sentence):
+    with pytest.raises(ValueError) as caught:
+        wrong(gpt2)
+    assert sentence in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_heads_that_are_rescaled_together_have_no_output_of_their_own(load):
+    gemma = load("gemma2")
+    means = mean_heads(gemma, PROMPTS)
+    assert indirect_effects(gemma, means, PROMPTS[:2]).effect.abs().max() > 0
+    with pytest.raises(ValueError, match="no head has an output of its own: use task_states"):
+        head_outputs(gemma, means)
