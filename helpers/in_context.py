@@ -486,7 +486,8 @@ def patch_sweep(
     """Puts a vector into the last token of the prompts, at one layer after the other, and counts the right answers.
 
     ``states``: a vector for each layer (``task_states``), or one for all of them (``function_vector``). ``how``: it replaces the state
-    (Hendel et al., section 3), or ``scale`` times it is added (Todd et al., section 2.3).
+    (Hendel et al., section 3), or ``scale`` times it is added (Todd et al., section 2.3). In models with learned positions (GPT-2, the
+    course LM) a mean state also says where in the text it stood, and far from there it misleads: add ``task_differences`` instead.
     """
     asked = ask(model, prompts, first)
     found = _patched(model, asked, _at_every_layer(model, states)[None], torch.zeros(len(asked), dtype=torch.long), how, scale)
@@ -589,7 +590,7 @@ def compare(
 
 
 def head_means(model: TransformerBridge, task: Task, n: int = 100, shots: int = 5, seed: int = 0) -> Float[Tensor, "layer head d_head"]:
-    """The mean output of every head, before W_O, at the last token of ``n`` prompts with a dummy question (Todd et al., equation 3)."""
+    """The mean output of every head, before W_O, at the last token of ``n`` prompts with a dummy question (Todd et al., section 2.3)."""
     return mean_heads(model, icl_prompts(task, n, shots, seed, dummy=True))
 
 
@@ -607,13 +608,9 @@ def head_outputs(model: TransformerBridge, means: Float[Tensor, "layer head d_he
     _check_heads(model, means)
     if hasattr(model.blocks[0], "ln1_post"):
         raise ValueError("This model rescales what its heads write together, so no head has an output of its own: use task_states.")
-    return (
-        torch.stack(
-            [torch.einsum("hd,hdm->hm", own.to(model.blocks[at].attn.W_O), model.blocks[at].attn.W_O) for at, own in enumerate(means)]
-        )
-        .float()
-        .cpu()
-    )
+    mixers = [block.attn.W_O for block in model.blocks]  # [head, d_head, d_model] each
+    written = [torch.einsum("hd,hdm->hm", own.to(mixer), mixer) for own, mixer in zip(means, mixers, strict=True)]
+    return torch.stack(written).float().cpu()
 
 
 def _check_heads(model: TransformerBridge, means: Float[Tensor, "..."]) -> None:
@@ -648,7 +645,7 @@ class IndirectEffects:
 
 @dataclass(frozen=True)
 class AverageEffects:
-    """The mean indirect effects of all heads in several tasks, and over the tasks (AIE; Todd et al., equation 5)."""
+    """The mean indirect effects of all heads in several tasks, and over the tasks (AIE; Todd et al., section 2.3)."""
 
     tasks: tuple[str, ...]
     by_task: Float[Tensor, "task layer head"]
@@ -692,7 +689,7 @@ def indirect_effects(
 ) -> IndirectEffects:
     """The causal indirect effect of every head: its output at the last token becomes its mean, and p(answer) is read again.
 
-    ``prompts`` come from ``shuffled_prompts``, ``means`` from ``head_means``: ``CIE = p(y | a := mean) - p(y)`` (Todd et al., equation 4).
+    ``prompts`` come from ``shuffled_prompts``, ``means`` from ``head_means``: ``CIE = p(y | a := mean) - p(y)`` (Todd et al., section 2.3).
     Copies of the prompts for many heads share a forward pass. The answer is the whole word, or its ``first`` token as in the paper.
     """
     _check_heads(model, means)
@@ -726,7 +723,7 @@ def average_effects(
 
 
 def function_vector(outputs: Float[Tensor, "layer head d_model"], heads: Sequence[Head]) -> Float[Tensor, "d_model"]:
-    """The function vector: the sum of what some heads write (``head_outputs``; Todd et al., equation 6). To be added at one layer."""
+    """The function vector: the sum of what some heads write (``head_outputs``; Todd et al., section 2.3), to be added at one layer."""
     layers, width, _ = outputs.shape
     if not heads:
         raise ValueError("There is no head to sum: name at least one, such as (4, 2) for head 2 of layer 4.")
@@ -834,13 +831,14 @@ def composition(
     n: int = 40,
     shots: int = 5,
     seed: int = 0,
-    how: str = "replace",
+    how: str = "add",
     n_states: int = 50,
     first: bool = False,
 ) -> Comparison:
     """Answers to the composite task ``bd`` with the composed vector, with its own vector, and with each parent alone.
 
     The questions of ``bd`` are halved: one half chooses each vector's layer. References are ``bd`` without demonstrations and with.
+    ``how``: differences of mean states are added as function vectors are, or mean states replace the state.
     """
     _check_how(how)
     vector = task_states if how == "replace" else task_differences
@@ -887,7 +885,7 @@ def conflict(
     seed: int = 0,
     first: bool = False,
 ) -> Conflict:
-    """Demonstrates task A, and replaces the state at the last token by the vector of B (Hendel et al., section 5.2).
+    """Demonstrates task A, and replaces the state at the last token by the vector of B (Hendel et al., section 5).
 
     Asked are questions of A that are inputs of B with another answer; such inputs are demonstrated too, where there are enough.
     Raises ValueError where no question of A has another answer in B.
@@ -926,7 +924,7 @@ class InContextVector:
 
 
 def in_context_vector(model: TransformerBridge, pairs: Sequence[Pair]) -> InContextVector:
-    """The first principal component of the differences ``H(y) - H(x)``, which points from x to y (Liu et al., section 3.2).
+    """The first principal component of the differences ``H(y) - H(x)``, which points from x to y (Liu et al., section 3).
 
     ``H`` is the stream after every block at the last token of a text, all layers one after the other. Nothing is centred: the component
     has the largest mean square of ``h . (H(y) - H(x))``. Raises ValueError where there is no pair, or no difference.
@@ -955,7 +953,7 @@ def add_rescaled(hook: str, vector: Float[Tensor, "width"], scale: float = 1.0, 
 
 
 def icv_interventions(vector: Float[Tensor, "layer d_model"], strength: float = 1.0, pos: Index = None) -> list[Intervention]:
-    """Adds the vector after every block and at every token, and rescales to the old length (Liu et al., section 3.3).
+    """Adds the vector after every block and at every token, and rescales to the old length (Liu et al., section 3).
 
     The authors' code does this to the outputs of the MLPs, each first brought to length 1; here it is done to the stream itself.
     """

@@ -394,6 +394,13 @@ def test_units_belong_to_their_own_prompts(relu, small_batches):
     assert given.tolist() == pytest.approx(expected, abs=1e-4)
 
 
+def test_vectors_belong_to_their_own_prompts(relu):
+    vectors = torch.stack([drawn(relu, seed) for seed in range(5)])
+    expected = [alone(relu, prompt, add_at(1, vector))[-1, 7].item() for prompt, vector in zip(PROMPTS, vectors, strict=True)]
+    given = metric_of(relu, PROMPTS, lambda logits: logits[:, -1, 7], add(resid_pre(1), vectors[:, None]))
+    assert given.tolist() == pytest.approx(expected, abs=1e-4)
+
+
 def test_what_is_no_metric_or_no_position_is_said(relu):
     with pytest.raises(ValueError, match="must give one number for each of the 5 prompts"):
         metric_of(relu, PROMPTS, lambda logits: logits[:, -1, :2])
