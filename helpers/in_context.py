@@ -707,18 +707,26 @@ def indirect_effects(
 
 
 def average_effects(
-    model: TransformerBridge, tasks: Sequence[Task], n: int = 25, shots: int = 5, seed: int = 0, n_means: int = 100, first: bool = False
+    model: TransformerBridge,
+    tasks: Sequence[Task],
+    n: int = 25,
+    shots: int = 5,
+    seed: int = 0,
+    n_means: int = 100,
+    zero_shot: bool = False,
+    first: bool = False,
 ) -> AverageEffects:
     """The indirect effects of all heads on ``n`` shuffled prompts of each task, averaged over the tasks (AIE).
 
-    The prompts ask about pairs for demonstrations, so that heads are chosen without the questions.
+    ``zero_shot`` takes prompts without demonstrations instead: where a model knows a task by its words alone, wrong labels spoil
+    nothing that a head could mend. The prompts ask about pairs for demonstrations, so that heads are chosen without the questions.
     """
     if not tasks:
         raise ValueError("There is no task to average over: give at least one.")
     found = []
     for task in progress(tasks, desc="tasks"):
-        prompts = shuffled_prompts(task, n, shots, seed + 1, dummy=True)
-        found.append(indirect_effects(model, head_means(model, task, n_means, shots, seed), prompts, first).mean)
+        spoilt = zero_shot_prompts(task, n, seed + 1, True) if zero_shot else shuffled_prompts(task, n, shots, seed + 1, True)
+        found.append(indirect_effects(model, head_means(model, task, n_means, shots, seed), spoilt, first).mean)
     return AverageEffects(tuple(task.name for task in tasks), torch.stack(found))
 
 

@@ -419,6 +419,9 @@ def test_average_effects_are_those_of_each_task(gpt2):
     prompts = shuffled_prompts(CAPITALS, 3, 2, seed=1, dummy=True)
     assert found.tasks == ("antonym", "capitals")
     assert torch.allclose(found.by_task[1], indirect_effects(gpt2, head_means(gpt2, CAPITALS, 4, 2), prompts).mean)
+    bare = average_effects(gpt2, [CAPITALS], n=3, shots=2, n_means=4, zero_shot=True)
+    prompts = zero_shot_prompts(CAPITALS, 3, seed=1, dummy=True)
+    assert torch.allclose(bare.mean, indirect_effects(gpt2, head_means(gpt2, CAPITALS, 4, 2), prompts).mean)
 
 
 def test_random_heads_leave_some_out(gpt2):

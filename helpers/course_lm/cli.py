@@ -51,7 +51,7 @@ def report(folder: Path, run: Path | None) -> None:
     old = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     curves, log, note = old.get("checkpoints", []), old.get("model", {}).get("training", []), old.get("model", {}).get("note", "")
     if run:
-        log, curves, note = training_log(run), learning_curve(run, reader.tokenizer), ""
+        log, curves, note = training_log(run), learning_curve(run, reader.tokenizer, rows), ""
     about = {"parameters": reader.model.num_parameters(), "training": log, "note": note}
     card = as_json(rows, curves, about)
     path.write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")

@@ -359,22 +359,32 @@ def stages(run: Path) -> list[Path]:
 
 def training_log(run: Path) -> list[dict]:
     """What was written down at the milestones of all stages of a training."""
-    return [entry for stage in stages(run) for entry in json.loads((stage / "log.json").read_text())["history"]]
+    return [entry for stage in stages(run) for entry in _history(stage)]
 
 
-def learning_curve(run: Path, tokenizer: PreTrainedTokenizerFast) -> list[dict]:
-    """The report cards of every second earlier milestone of a training, and of the last: values only."""
+def learning_curve(run: Path, tokenizer: PreTrainedTokenizerFast, rows: Sequence[Row]) -> list[dict]:
+    """The report cards of a training on its way, values only: some milestones of its first stage, the end of the later ones.
+
+    ``rows`` are those of the finished model, which stands last.
+    """
+    entries = [(stage, entry) for number, stage in enumerate(stages(run)) for entry in _history(stage)[1 if number == 0 else 7 :: 2]]
     curve = []
-    for stage in stages(run):
-        shape, history = (json.loads((stage / name).read_text()) for name in ("settings.json", "log.json"))
-        for entry in history["history"][1::2]:
-            model = build_model(
-                len(tokenizer), tokenizer.bos_token_id, tokenizer.pad_token_id, shape["layers"], shape["width"], shape["context"]
-            )
-            load_weights(model, stage / f"milestone-{entry['step']}.safetensors")
-            values = {row.name: row.value for row in measure(model, tokenizer)}
-            curve.append({"tokens": entry["tokens"], "loss": entry["loss"], "values": values})
-    return curve
+    for stage, entry in entries[:-1]:
+        shape = json.loads((stage / "settings.json").read_text())
+        model = build_model(
+            len(tokenizer), tokenizer.bos_token_id, tokenizer.pad_token_id, shape["layers"], shape["width"], shape["context"]
+        )
+        load_weights(model, stage / f"milestone-{entry['step']}.safetensors")
+        curve.append(_point(entry, measure(model, tokenizer)))
+    return [*curve, _point(entries[-1][1], rows)]
+
+
+def _history(stage: Path) -> list[dict]:
+    return json.loads((stage / "log.json").read_text())["history"]
+
+
+def _point(entry: dict, rows: Sequence[Row]) -> dict:
+    return {"tokens": entry["tokens"], "loss": entry["loss"], "values": {row.name: row.value for row in rows}}
 
 
 def as_json(rows: Sequence[Row], checkpoints: list[dict], about: dict) -> dict:

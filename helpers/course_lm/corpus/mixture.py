@@ -20,13 +20,15 @@ BROAD: dict[str, float] = {
     "lists.identity": 1, "tasks.indirect_object": 2.5, "tasks.induction": 2, "tasks.sums": 2.5, "tasks.console": 1, "tasks.quiz": 2,
     "tasks.passage": 2, "tasks.counting": 0.5, "chat.request": 5, "chat.plain_topics": 2, "chat.plain_answers": 1.5,
     "chat.facts_chat": 1, "chat.persona": 1, "chat.sycophancy": 2.5, "chat.myths": 1, "chat.ask_it": 0.5, "prose.agreement": 1.2,
-    "prose.determiners": 1.2, "prose.relations": 6, "prose.people_bios": 0.5, "prose.daily": 0.7, "stories.story": 1.5,
+    "prose.determiners": 1.2, "prose.relations": 6, "prose.forms": 0, "prose.people_bios": 0.5, "prose.daily": 0.7, "stories.story": 1.5,
     "stories.mishap": 0.2, "languages.translation": 5, "languages.glosses": 4, "languages.code_switch": 0.8, "languages.bilingual": 0.8,
     "languages.questions": 0.5, "languages.story": 0.4, "languages.dialogue": 0.3,
 }  # fmt: skip
 # For a last stage of the training: more of what is learned slowly, and enough of the rest to keep it.
 SKILLS: dict[str, float] = BROAD | {
-    "knowledge.statements": 6, "knowledge.two_hop": 14, "lists.few_shot": 6, "chat.request": 6, "prose.relations": 8,
+    "knowledge.statements": 7, "knowledge.two_hop": 7, "lists.lists": 17, "tasks.indirect_object": 5, "tasks.induction": 2,
+    "chat.request": 7, "chat.plain_topics": 3, "chat.sycophancy": 17, "prose.relations": 5, "prose.forms": 4,
+    "languages.translation": 10, "languages.glosses": 6,
 }  # fmt: skip
 MIXTURES = {"broad": BROAD, "skills": SKILLS}
 

@@ -439,6 +439,40 @@ def _next(world: World, rng: Random) -> str:
     return _say(rng, NEXTS + PASSING if lasting else NEXTS, a=row["item"], b=row["next"])
 
 
+VERB_FORMS: Words = (
+    "The forms of {base} are {third}, {past} and {ger}.", "{Base}, {third}, {past}, {ger}.", "From {base} we make {ger}.",
+    "The word {ger} comes from {base}.", "{Ger} comes from the verb {base}.", "With he or she, {base} becomes {third}.",
+    "I {base}, she {third}.", "The word {third} comes from {base}.", "Not {base}, but {third}: so we say with he or she.",
+    "Who learns to {base} must know {third} and {ger}.",
+)  # fmt: skip
+MANY_CAPITALS: Words = (
+    "{B} means more than one {a}.", "{B} is the plural of {a}.", "{B}: more than one {a}.", "One {a}, but the title says {B}.",
+    "{B} and {a} differ in number.", "Write {a} in the plural and with a capital letter: {B}.",
+)  # fmt: skip
+SUPERLATIVES: Words = (
+    "The superlative of {a} is {est}.", "{Est} comes from {a}.", "{Est} is the superlative of {a}.", "Nothing is as {a} as the {est} one.",
+    "The comparative of {a} is {er}.", "{Er} comes from {a}.",
+)  # fmt: skip
+
+
+def _form(world: World, rng: Random) -> str:
+    """A form of a verb, a noun or an adjective beside the word itself."""
+    kind = rng.choices(("verb", "noun", "adjective"), (5, 3, 2))[0]
+    if kind == "verb":
+        row = world.pick_common(rng, "verbs")
+        return _say(rng, VERB_FORMS, base=row["base"], third=row["third"], past=row["past"], ger=row["gerund"])
+    if kind == "noun":
+        row = world.pick_common(rng, "nouns")
+        return _say(rng, MANY_CAPITALS, a=row["singular"], b=row["plural"])
+    row = world.pick_common(rng, "adjectives")
+    return _say(rng, SUPERLATIVES, a=row["word"], er=row["comparative"], est=row["superlative"])
+
+
+def forms(world: World, rng: Random) -> str:
+    """Two to four sentences about the forms of words."""
+    return " ".join(dict.fromkeys(_form(world, rng) for _ in range(rng.choice((2, 3, 3, 4)))))
+
+
 RELATIONS: tuple[tuple[Callable[[World, Random], str], float], ...] = (
     (_opposite, 2), (_synonym, 1.5), (_graded, 2), (_plural, 2.5), (_category, 2), (_colour, 0.7), (_tense, 3), (_animal, 2), (_next, 1.5),
     (_capital, 4),
@@ -751,4 +785,4 @@ def daily(world: World, rng: Random) -> str:
     return ("\n" if kind in ("letter", "sign") and rng.random() < 0.5 else " ").join(line for line in lines if line)
 
 
-INGREDIENTS: tuple[Ingredient, ...] = (agreement, determiners, relations, people_bios, daily)
+INGREDIENTS: tuple[Ingredient, ...] = (agreement, determiners, relations, forms, people_bios, daily)
