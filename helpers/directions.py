@@ -224,7 +224,7 @@ def metric_of(model: TransformerBridge, prompts: TextsLike, metric: Metric, *int
     texts = as_texts(model, prompts)
     if isinstance(metric, WordOdds):  # which reads more than the last position
         every = torch.arange(len(texts))
-        with intervene(model, *(_of_rows(intervention, every, texts.lengths) for intervention in interventions)):
+        with intervene(model, *(of_rows(intervention, every, texts.lengths) for intervention in interventions)):
             return measure(metric, model(texts.tokens.to(model.cfg.device)), texts).cpu()
     ends = _end_logits(model, texts, *interventions)[:, None]  # together, since a metric may have one token for each prompt
     return measure(metric, ends, replace(texts, tokens=texts.tokens[:, :1], lengths=torch.ones_like(texts.lengths))).cpu()
@@ -237,12 +237,12 @@ def _runs(
     for batch in texts.batches():
         rows = batch.sort().values
         part = texts.take(rows)
-        with intervene(model, *(_of_rows(intervention, rows, part.lengths) for intervention in interventions)):
+        with intervene(model, *(of_rows(intervention, rows, part.lengths) for intervention in interventions)):
             logits = model(part.tokens.to(model.cfg.device))
         yield rows, part, logits
 
 
-def _of_rows(intervention: Intervention, rows: Int[Tensor, "batch"], lengths: Int[Tensor, "batch"]) -> Intervention:
+def of_rows(intervention: Intervention, rows: Int[Tensor, "batch"], lengths: Int[Tensor, "batch"]) -> Intervention:
     """An intervention on some rows: what it has for each row goes with the rows, and position -1 is the last token of each.
 
     Raises ValueError where a row is too short for a position counted from the end.
@@ -280,7 +280,7 @@ def continue_all(model: TransformerBridge, prompts: Sequence[str], tokens: int =
     stops = _ends(model)
     for _ in range(tokens):
         batch, lengths = pad(model, [fit(model, rows[i]) for i in going])
-        with intervene(model, *(_of_rows(intervention, torch.tensor(going), lengths) for intervention in interventions)):
+        with intervene(model, *(of_rows(intervention, torch.tensor(going), lengths) for intervention in interventions)):
             logits = model(batch.to(model.cfg.device))
         best = logits[torch.arange(len(going)), lengths - 1].argmax(-1).cpu()
         for i, token in zip(going, best, strict=True):

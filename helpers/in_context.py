@@ -24,8 +24,7 @@ from torch import Tensor
 
 from helpers.course_lm.corpus import lists
 from helpers.course_lm.world import World
-from helpers.directions import _of_rows as of_rows
-from helpers.directions import last_heads, last_values
+from helpers.directions import last_heads, last_values, of_rows
 from helpers.effects import COPIED_TOKENS
 from helpers.interventions import Index, Intervention, check_place, heads, intervene, resid_post
 from helpers.models import TransformerBridge
