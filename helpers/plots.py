@@ -1,6 +1,6 @@
 """Figures that several notebooks share. Each function takes data and returns a figure; none knows a model or a file."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from math import hypot, nan
 from statistics import mean
 from textwrap import fill
@@ -65,6 +65,17 @@ def word_label(word: str) -> str:
 def spread(n: int, width: float) -> list[float]:
     """``n`` offsets between ``-width/2`` and ``width/2``, the same each time, so that dots of one place do not hide each other."""
     return [width * ((0.5 + at * 0.618034) % 1 - 0.5) for at in range(n)]
+
+
+def side_by_side(names: Iterable[str], width: float) -> int:
+    """How many columns a legend with these names may have, at most three, so that it fits into ``width`` inches."""
+    longest = max(map(len, names), default=0)
+    return max(1, min(3, int(13.2 * width) // (8 + longest)))
+
+
+def few_ticks(n: int) -> range:
+    """Numbers from 0 to ``n`` - 1 to be written on an axis: all of them, or every second, third … one where they would touch."""
+    return range(0, n, 1 + (n - 1) // 18)
 
 
 def next_token_bars(top: TopTokens) -> Figure:
@@ -177,8 +188,7 @@ def word_bars(before: Mapping[str, float], after: Mapping[str, Mapping[str, floa
         ax.barh(places, values, height=0.9 * height, color=COLOURS[number % len(COLOURS)], label=plain(label))
     ax.set_yticks(range(len(before)), [word_label(word) for word in before], fontfamily=fonts())
     ax.set(ylim=(len(before) - 0.5, -0.5), xlabel="probability of the word, in %")
-    columns = max(1, min(3, 84 // (8 + max(map(len, states)))))  # as many as fit side by side
-    fig.legend(loc="outside upper left", frameon=False, ncols=columns, prop={"family": fonts(), "size": 9})
+    fig.legend(loc="outside upper left", frameon=False, ncols=side_by_side(states, 6.4), prop={"family": fonts(), "size": 9})
     return fig
 
 
@@ -257,28 +267,36 @@ MARKERS = ("o", "^", "s", "D")
 
 
 def clouds(panels_of: Mapping[str, Float[Tensor, "point 2"]], groups: Mapping[str, int]) -> Figure:
-    """Points in a plane, a panel for each title; ``groups`` says how many points belong to each kind, in their order. Crosses are means."""
-    fig, axes = panels(len(panels_of), 2.7, 2.7)
+    """Points in a plane, a panel for each title; ``groups`` says how many points belong to each kind, in their order. Crosses are means.
+
+    Raises ValueError where the groups have more or fewer points than a panel.
+    """
+    size = 2.7 if len(panels_of) > 2 else 3.6
+    fig, axes = panels(len(panels_of), size, size + 0.3)
     for ax, (title, points) in zip(axes, panels_of.items(), strict=True):
+        if sum(groups.values()) != len(points):
+            raise ValueError(f"The groups have {sum(groups.values())} points together, and {title!r} has {len(points)}: count them again.")
         start = 0
-        for number, (group, size) in enumerate(groups.items()):
-            part = points[start : start + size]
-            start += size
+        for number, (group, n) in enumerate(groups.items()):
+            part = points[start : start + n]
+            start += n
             style = dict(color=COLOURS[number % len(COLOURS)], marker=MARKERS[number % len(MARKERS)])
             ax.scatter(part[:, 0], part[:, 1], s=12, alpha=0.5, label=plain(group), **style)
-            ax.scatter(*part.mean(0).tolist(), s=160, marker="+", color=BLACK, linewidths=2.2, zorder=3)
+            cross = ax.scatter(*part.mean(0).tolist(), s=160, marker="+", color=BLACK, linewidths=2.2, zorder=3)
         ax.set_title(plain(title), fontsize=9)
     fig.supxlabel("first principal component", fontsize=9)
-    fig.supylabel("second", fontsize=9)
-    fig.legend(*axes[0].get_legend_handles_labels(), **ABOVE, ncols=len(groups))
+    fig.supylabel("second principal component", fontsize=9)
+    handles, names = axes[0].get_legend_handles_labels()
+    fig.legend([*handles, cross], [*names, "mean"], **ABOVE, ncols=side_by_side(names, size * min(5, len(panels_of))))
     return fig
 
 
 def cosine_grid(cosines: Float[Tensor, "layer layer"], label: str) -> Figure:
     """The cosine between the directions of each two layers, as a coloured square from -1 to 1."""
     fig, ax = canvas(4.6, 3.9)
-    image = ax.imshow(cosines.numpy(), cmap=DIVERGING, vmin=-1, vmax=1)
-    ax.set(xticks=range(len(cosines)), yticks=range(len(cosines)), xlabel=plain(label), ylabel=plain(label))
+    image = ax.imshow(cosines.detach().cpu().numpy(), cmap=DIVERGING, vmin=-1, vmax=1)
+    ticks, label = few_ticks(len(cosines)), plain(fill(label, 34))
+    ax.set(xticks=ticks, yticks=ticks, xlabel=label, ylabel=label)
     ax.spines[:].set_visible(True)
     fig.colorbar(image, ax=ax, label="cosine")
     return fig
@@ -288,7 +306,8 @@ def class_lines(
     lines: Mapping[str, Sequence[float]], ylabel: str, xlabel: str = "layer", reference: Mapping[str, float] | None = None
 ) -> Figure:
     """One line for each name over the layers; references are dashed levels that hold for all layers."""
-    fig, ax = canvas(6.6, 3.3)
+    columns = side_by_side([*lines, *(reference or {})], 6.6)
+    fig, ax = canvas(6.6, 2.9 + 0.2 * ((len(lines) + len(reference or {})) // columns))
     for number, (name, values) in enumerate(lines.items()):
         style, colour = STYLES[number // len(COLOURS) % len(STYLES)], COLOURS[number % len(COLOURS)]
         ax.plot(
@@ -302,9 +321,9 @@ def class_lines(
         )
     for number, (name, level) in enumerate((reference or {}).items()):
         ax.axhline(level, color=GREY, linestyle=STYLES[(number + 1) % len(STYLES)], label=plain(name))
-    ax.set_xticks(range(max(map(len, lines.values()))))
-    ax.set(xlabel=plain(xlabel), ylabel=plain(ylabel))
-    fig.legend(loc="outside upper left", frameon=False, ncols=3, prop={"family": fonts(), "size": 9})
+    ax.set_xticks(few_ticks(max(map(len, lines.values()))))
+    ax.set(xlabel=plain(xlabel), ylabel=plain(fill(ylabel, 28)))
+    fig.legend(loc="outside upper left", frameon=False, ncols=columns, prop={"family": fonts(), "size": 9})
     return fig
 
 
@@ -319,35 +338,43 @@ def rate_bars(groups: Mapping[str, Mapping[str, Sequence[bool]]], ylabel: str) -
             ax.bar(at, 100 * mean(map(float, hits)), width=0.7 / len(kinds), color=COLOURS[kinds.index(kind) % len(COLOURS)], alpha=0.75)
             ax.plot([at, at], [100 * low, 100 * high], color=BLACK, linewidth=2)
     handles = [plt.Rectangle((0, 0), 1, 1, color=COLOURS[i % len(COLOURS)], alpha=0.75) for i in range(len(kinds))]
-    ax.set_xticks(range(len(groups)), [plain(group) for group in groups])
-    ax.set(ylim=(0, 104), ylabel=plain(f"{ylabel}, in %"))
-    fig.legend(handles, [plain(kind) for kind in kinds], **ABOVE, ncols=2)
+    ax.set_xticks(range(len(groups)), [plain(fill(group, max(8, 64 // len(groups)))) for group in groups])
+    ax.set(ylim=(0, 104), ylabel=plain(fill(f"{ylabel}, in %", 28)))
+    fig.legend(handles, [plain(kind) for kind in kinds], **ABOVE, ncols=side_by_side(kinds, 6.6))
     return fig
 
 
 def steering_lines(
     scales: Sequence[float], lines: Mapping[str, tuple[Sequence[float], Sequence[tuple[float, float]]]], ylabel: str
 ) -> Figure:
-    """A mean with its 95 % interval against the multiple of a vector that was added; a line for each vector."""
-    fig, ax = canvas(6.4, 3.3)
+    """A mean with its 95 % interval against the multiple of a vector that was added; a line for each vector, the last of several grey.
+
+    The last is meant for the control: random directions.
+    """
+    columns = side_by_side(lines, 6.4)
+    fig, ax = canvas(6.4, 2.9 + 0.2 * (len(lines) // columns))
     for number, (name, (means, intervals)) in enumerate(lines.items()):
-        colour = COLOURS[number] if number == 0 else GREY if number == len(lines) - 1 else COLOURS[number % len(COLOURS)]
+        colour = GREY if 0 < number == len(lines) - 1 else COLOURS[number % len(COLOURS)]
         ax.plot(scales, means, marker=MARKERS[number % len(MARKERS)], color=colour, label=plain(name))
         ax.fill_between(scales, *zip(*intervals, strict=True), color=colour, alpha=0.15, linewidth=0)
     ax.axvline(0, color=BLACK, linewidth=0.8, linestyle=":")
-    ax.set(xlabel="multiple of the vector", ylabel=plain(ylabel))
-    fig.legend(**ABOVE, ncols=3)
+    ax.set(xlabel="multiple of the vector", ylabel=plain(fill(ylabel, 28)))
+    fig.legend(**ABOVE, ncols=columns)
     return fig
 
 
 def task_grid(accuracy: Float[Tensor, "task column"], tasks: Sequence[str], columns: Sequence[str], xlabel: str) -> Figure:
     """Accuracy by task and layer (or other column), as squares from white, 0, to blue, 1."""
-    fig, ax = canvas(1.8 + 0.42 * len(columns), 1.3 + 0.3 * len(tasks))
-    image = ax.imshow(accuracy.numpy(), cmap="Blues", vmin=0, vmax=1, aspect="auto")
-    ax.set_xticks(range(len(columns)), [plain(column) for column in columns], rotation=90 if max(map(len, columns)) > 3 else 0)
+    upright = max(map(len, columns)) > 3
+    width = max(2.4, min(0.42 * len(columns), 9.0))
+    height = max(0.9, 0.3 * len(tasks)) + (0.085 * max(map(len, columns)) if upright else 0.2)
+    fig, ax = canvas(width + 1.0 + 0.085 * max(map(len, tasks)), height + 0.6)
+    image = ax.imshow(accuracy.detach().cpu().numpy(), cmap="Blues", vmin=0, vmax=1, aspect="auto")
+    shown = range(len(columns)) if upright or len(columns) <= 40 else few_ticks(len(columns))
+    ax.set_xticks(shown, [plain(columns[at]) for at in shown], rotation=90 if upright else 0)
     ax.set_yticks(range(len(tasks)), [plain(task) for task in tasks])
     ax.set(xlabel=plain(xlabel))
-    fig.colorbar(image, ax=ax, label="accuracy")
+    fig.colorbar(image, ax=ax, label="accuracy", ticks=[0, 0.5, 1], fraction=0.05, pad=0.02)
     return fig
 
 

@@ -26,6 +26,9 @@ LONG = "all 400 neurons of layers 3 to 8 taken away"
 ZIGZAG = [0.1, -0.3, 0.2, 0.0, -0.1, 0.25]
 THREE = torch.tensor([[1.0, 0.0, 0.0], [0.0, -1.2, 0.0]])  # directions in the plane
 SQUARE = torch.tensor([[1.0, -0.5], [-0.5, 0.8]])
+POINTS = torch.tensor([[0.0, 1.0], [2.0, 3.0], [4.0, -1.0], [-3.0, 0.0], [-5.0, 2.0]])
+RISING = [0.0, 0.5, 1.0], [(-0.1, 0.1), (0.3, 0.6), (0.9, 1.4)]  # means and their intervals
+NUMBERS = [str(at) for at in range(100)]
 FIGURES = {
     "ablation_bars": lambda p: p.ablation_bars(
         {"zero": (-1.2, -1.5, -0.9), "mean": (-0.8, -1.0, -0.5), "resample": (0.1, -0.2, 0.3)}, {"zero": ZIGZAG}, "change of the log-odds"
@@ -41,6 +44,18 @@ FIGURES = {
     "overlap_grid, one": lambda p: p.overlap_grid({"sparsity 0.9": SQUARE}),
     "feature_fan": lambda p: p.feature_fan({f"sparsity 0.{at}": THREE for at in range(6)}),
     "score_pairs": lambda p: p.score_pairs([0.1, 0.9, -0.2], [0.0, 0.1, 0.05], "score: a correlation"),
+    "clouds": lambda p: p.clouds({f"layer {at}, last token": POINTS for at in range(6)}, {"harmful": 3, LONG: 2}),
+    "clouds, one": lambda p: p.clouds({"layer 5": POINTS}, {"harmful": 2, "harmless": 2, "harmful words in harmless requests": 1}),
+    "cosine_grid": lambda p: p.cosine_grid(torch.eye(13), "layer"),
+    "cosine_grid, many": lambda p: p.cosine_grid(torch.eye(37), "stream before block …, the last is what is unembedded"),
+    "class_lines": lambda p: p.class_lines({"$1": ZIGZAG, LONG: ZIGZAG * 2}, f"the rate after {LONG}", reference={"as they are": 0.2}),
+    "class_lines, many": lambda p: p.class_lines({f"{at} {LONG}": [0.1 * at] * 43 for at in range(9)}, "share", "after block …"),
+    "rate_bars": lambda p: p.rate_bars({"harmful": {"as they are": [True], LONG: [False, True]}, "harmless": {LONG: [True]}}, "refused"),
+    "rate_bars, many": lambda p: p.rate_bars({f"{at} {LONG}": {LONG: [True]} for at in range(5)}, f"refused with {LONG}"),
+    "steering_lines": lambda p: p.steering_lines([-1, 0, 1], {f"{at} {LONG}": RISING for at in range(4)}, f"log-odds with {LONG}"),
+    "task_grid": lambda p: p.task_grid(torch.rand(14, 12), [f"english_french {at}" for at in range(14)], NUMBERS[:12], "layer"),
+    "task_grid, many": lambda p: p.task_grid(torch.rand(2, 80), ["antonym", LONG], NUMBERS[:80], "vector put in after block …"),
+    "task_grid, words": lambda p: p.task_grid(torch.rand(1, 4), ["copy"], ["none", "five shots", LONG, "task vector"], "what was done"),
 }
 
 
@@ -255,3 +270,133 @@ def test_dots_of_one_place_do_not_hide_each_other(plots):
     offsets = plots.spread(50, 0.4)
     assert offsets == plots.spread(50, 0.4) and len(set(offsets)) == 50
     assert max(map(abs, offsets)) <= 0.2 and max(offsets) - min(offsets) > 0.35
+
+
+# ------------------------------------------------------------------------------------------------------ lesson 2, directions
+
+
+def dots(ax: Axes) -> dict[str, list[list[float]]]:
+    """The points of each scatter of some axes, by its label; the crosses, which have none, together under ``means``."""
+    found: dict[str, list[list[float]]] = {"means": []}
+    for scatter in ax.collections:
+        if scatter.get_label().startswith("_"):
+            found["means"] += scatter.get_offsets().tolist()
+        else:
+            found[scatter.get_label()] = scatter.get_offsets().tolist()
+    return found
+
+
+def test_clouds_show_each_groups_points_and_its_mean(plots):
+    fig = plots.clouds({"layer 1": POINTS, "layer 2": 2 * POINTS}, {"harmful": 3, "$less": 2})
+    assert [ax.get_title() for ax in fig.axes] == ["layer 1", "layer 2"]
+    for ax, scale in zip(fig.axes, (1, 2), strict=True):
+        points = scale * POINTS
+        assert dots(ax) == {
+            "harmful": points[:3].tolist(),
+            r"\$less": points[3:].tolist(),
+            "means": [[2 * scale, 1 * scale], [-4 * scale, 1 * scale]],
+        }
+    assert legend(fig) == ["harmful", r"\$less", "mean"]
+    looks = {(tuple(one.get_facecolor()[0]), len(one.get_paths()[0].vertices)) for one in fig.axes[0].collections[::2]}
+    assert len(looks) == 2 and len({shape for _, shape in looks}) == 2  # told apart by colour and by shape
+
+
+def test_groups_that_leave_points_out_are_refused(plots):
+    with pytest.raises(ValueError, match="The groups have 4 points together, and 'layer 1' has 5: count them again"):
+        plots.clouds({"layer 1": POINTS}, {"harmful": 3, "harmless": 1})
+
+
+def test_cosines_are_on_the_scale_from_minus_one_to_one(plots):
+    cosines = torch.tensor([[1.0, -0.4, 0.1], [-0.4, 1.0, 0.3], [0.1, 0.3, 1.0]], requires_grad=True)
+    fig = plots.cosine_grid(cosines, "stream before block …")
+    ax, bar = fig.axes
+    assert np.array_equal(ax.images[0].get_array(), cosines.detach()) and ax.images[0].get_clim() == (-1, 1)
+    assert ax.get_xlabel() == ax.get_ylabel() == "stream before block …" and bar.get_ylabel() == "cosine"
+    assert list(ax.get_xticks()) == list(ax.get_yticks()) == [0, 1, 2]
+
+
+@pytest.mark.parametrize(("n", "shown"), [(1, [0]), (13, list(range(13))), (18, list(range(18))), (19, list(range(0, 19, 2)))])
+def test_numbers_on_an_axis_are_all_written_until_they_would_touch(plots, n: int, shown: list[int]):
+    assert list(plots.few_ticks(n)) == shown
+    assert len(plots.few_ticks(100)) <= 18
+
+
+def test_a_legend_has_as_many_columns_as_fit(plots):
+    assert plots.side_by_side(["one", "two"], 6.4) == 3 and plots.side_by_side(["x" * 33, "two"], 6.4) == 2
+    assert plots.side_by_side(["x" * 50], 6.4) == plots.side_by_side(["x" * 500], 6.4) == 1
+    assert plots.side_by_side(["x" * 33], 13) == 3 and plots.side_by_side([], 1) == 1
+
+
+def test_each_name_has_a_line_over_the_layers_and_each_reference_a_level(plots):
+    fig = plots.class_lines({"harmful": [0.1, 0.5, 0.9], "$": [0.2, 0.1]}, "rate", "after block", {"as it is": 0.7, "chance": 0.25})
+    (ax,) = fig.axes
+    assert list(named(ax, "harmful").get_xdata()) == [0, 1, 2] and list(named(ax, "harmful").get_ydata()) == [0.1, 0.5, 0.9]
+    assert list(named(ax, r"\$").get_xdata()) == [0, 1] and list(named(ax, r"\$").get_ydata()) == [0.2, 0.1]
+    levels = [named(ax, label) for label in ("as it is", "chance")]
+    assert [list(level.get_ydata()) for level in levels] == [[0.7, 0.7], [0.25, 0.25]]
+    assert {level.get_color() for level in levels} == {plots.GREY} and len({level.get_linestyle() for level in levels}) == 2
+    assert legend(fig) == ["harmful", r"\$", "as it is", "chance"]
+    assert (ax.get_xlabel(), ax.get_ylabel(), list(ax.get_xticks())) == ("after block", "rate", [0, 1, 2])
+    assert plots.class_lines({"one": [1.0]}, "rate").axes[0].get_xlabel() == "layer"
+
+
+def test_many_lines_over_the_layers_are_told_apart(plots):
+    fig = plots.class_lines({f"class {at}": [0.1, 0.2] for at in range(20)}, "rate")
+    looks = {(line.get_color(), line.get_linestyle(), line.get_marker()) for line in fig.axes[0].lines}
+    assert len(looks) == 20
+
+
+def test_rates_are_shares_with_their_intervals_and_kinds_keep_their_colours(plots):
+    from helpers.statistics import wilson
+
+    hits = [True, True, True, False]
+    fig = plots.rate_bars({"harmful": {"plain": hits, "$out": [False] * 10}, "harmless": {"$out": [True] * 3}}, "refused")
+    (ax,) = fig.axes
+    assert [bar.get_height() for bar in ax.patches] == [75, 0, 100]
+    middles = [bar.get_x() + bar.get_width() / 2 for bar in ax.patches]
+    assert [round(middle) for middle in middles] == [0, 0, 1] and middles[0] < 0 < middles[1] and middles[2] > 1
+    assert ax.patches[0].get_facecolor() != ax.patches[1].get_facecolor() == ax.patches[2].get_facecolor()
+    intervals = [100 * end for good, n in ((3, 4), (0, 10), (3, 3)) for end in wilson(good, n)]
+    assert [end for line in ax.lines for end in line.get_ydata()] == pytest.approx(intervals)
+    assert [x for line in ax.lines for x in line.get_xdata()] == pytest.approx([middle for middle in middles for _ in range(2)])
+    assert [label.get_text() for label in ax.get_xticklabels()] == ["harmful", "harmless"] and ax.get_ylabel() == "refused, in %"
+    assert legend(fig) == ["plain", r"\$out"]
+    faces = [handle.get_facecolor() for handle in fig.legends[0].get_patches()]
+    assert faces == [ax.patches[0].get_facecolor(), ax.patches[1].get_facecolor()]
+    assert ax.get_ylim()[0] == 0 and ax.get_ylim()[1] >= 100
+
+
+def test_steering_shows_means_within_their_intervals_and_the_control_in_grey(plots):
+    flat = [0.1, 0.1, 0.2], [(0.0, 0.2), (0.0, 0.2), (0.1, 0.3)]
+    fig = plots.steering_lines([-2, 0, 2], {"direction": RISING, "of $": RISING, "random": flat}, "log-odds")
+    (ax,) = fig.axes
+    for label, (means, intervals) in zip(("direction", r"of \$", "random"), (RISING, RISING, flat), strict=True):
+        line, area = named(ax, label), ax.collections[legend(fig).index(label)]
+        assert list(line.get_xdata()) == [-2, 0, 2] and list(line.get_ydata()) == means
+        corners = {(x, y) for x, y in area.get_paths()[0].vertices.tolist()}
+        assert corners == {(x, end) for x, ends in zip((-2, 0, 2), intervals, strict=True) for end in ends}
+    colours = [named(ax, label).get_color() for label in legend(fig)]
+    assert legend(fig) == ["direction", r"of \$", "random"] and len(set(colours)) == 3 and colours[2] == plots.GREY
+    assert ax.get_ylabel() == "log-odds" and ax.get_xlabel() == "multiple of the vector"
+    alone = plots.steering_lines([0, 1, 2], {"direction": RISING}, "log-odds").axes[0]
+    assert named(alone, "direction").get_color() == plots.BLUE  # which is no control
+
+
+def test_tasks_are_rows_of_a_grid_from_white_to_blue(plots):
+    accuracy = torch.tensor([[0.0, 0.5, 1.0], [0.25, 0.75, 0.1]], requires_grad=True)
+    fig = plots.task_grid(accuracy, ["antonym", "$ copy"], ["0", "1", "2"], "after block")
+    ax, bar = fig.axes
+    assert np.array_equal(ax.images[0].get_array(), accuracy.detach()) and ax.images[0].get_clim() == (0, 1)
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["antonym", r"\$ copy"]
+    assert [label.get_text() for label in ax.get_xticklabels()] == ["0", "1", "2"]
+    assert ax.get_xlabel() == "after block" and bar.get_ylabel() == "accuracy"
+    none, every = (ax.images[0].cmap(at) for at in (0.0, 1.0))
+    assert min(none[:3]) > 0.95 and every[2] > 2 * every[0]
+
+
+def test_layers_that_are_not_all_written_stand_at_their_places(plots):
+    ax = plots.task_grid(torch.rand(2, 80), ["a", "b"], NUMBERS[:80], "layer").axes[0]
+    labels = {int(label.get_text()): place for label, place in zip(ax.get_xticklabels(), ax.get_xticks(), strict=True)}
+    assert 10 < len(labels) < 20 and all(number == place for number, place in labels.items())
+    words = plots.task_grid(torch.rand(1, 2), ["a"], ["as it is", "five"], "what").axes[0]
+    assert {label.get_rotation() for label in words.get_xticklabels()} == {90}
