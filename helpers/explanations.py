@@ -261,7 +261,7 @@ def _candidates(seen: Sequence[Context], n: int = 12) -> list[Condition]:
             if value > top / 4 > 0:
                 for kind, word in _suggested(words, at):
                     weights[kind][word] += value
-        for word in set(words[: context.peak]) if top > 0 else ():
+        for word in dict.fromkeys(words[: context.peak]) if top > 0 else ():
             weights["with"][word] += top if len(word) > 2 and word.isalpha() else 0.0
     quotable = re.compile(r'[^"“”\n]+')
     spoken = [Condition(kind, w) for kind, c in weights.items() for w, weight in c.most_common(n) if weight > 0 and quotable.fullmatch(w)]

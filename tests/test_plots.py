@@ -109,7 +109,8 @@ def test_every_axis_says_what_it_shows_and_a_notebook_shows_the_figure_once(plot
     before = plt.get_fignums()
     fig = FIGURES[name](plots)
     assert plt.get_fignums() == before
-    across = [fig.get_supxlabel(), *(ax.get_xlabel() for ax in fig.axes)]
+    words = [label.get_text() for ax in fig.axes for label in ax.get_xticklabels() if any(map(str.isalpha, label.get_text()))]
+    across = [fig.get_supxlabel(), *(ax.get_xlabel() for ax in fig.axes), *words]
     along = [fig.get_supylabel(), *(ax.get_ylabel() or "".join(label.get_text() for label in ax.get_yticklabels()) for ax in fig.axes)]
     assert any(across) and any(along)
 

@@ -74,15 +74,15 @@ def not_the_word(answer: Any, model: TransformerBridge, vector: Float[Tensor, "d
     """The cosine between the direction and the difference of two tokens' unembeddings."""
     number = expect_number(answer, -1.0001, 1.0001, "your cosine")
     word = (model.W_U[:, yes] - model.W_U[:, no]).cpu()
-    right = torch.nn.functional.cosine_similarity(vector.cpu(), word, dim=0)
-    single = torch.nn.functional.cosine_similarity(vector.cpu(), model.W_U[:, yes].cpu(), dim=0)
+    right = torch.nn.functional.cosine_similarity(vector.cpu(), word, dim=0).item()
+    single = torch.nn.functional.cosine_similarity(vector.cpu(), model.W_U[:, yes].cpu(), dim=0).item()
     expect(
-        abs(number - single.item()) > 1e-4 or abs(single - right) < 2e-4,
+        abs(number - single) > 1e-4 or abs(single - right) < 2e-4,
         "This is the cosine with the first word alone: subtract the other's.",
     )
     expect_close(number, right, "your cosine", "Both vectors divided by their norms, then the dot product.", tolerance=1e-3)
     return (
-        f"{right.item():.2f}: of the direction's squared length, {right.item() ** 2:.0%} writes the word on the direct way. "
+        f"{right:.2f}: of the direction's squared length, {right**2:.0%} writes the word on the direct way. "
         "The rest is read by later blocks; else the direction could not have been found in the middle of the model."
     )
 

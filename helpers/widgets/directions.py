@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from helpers.directions import Directions, add_at, any_of, chat_prompts, continue_all, losses, metric_of, project_out_everywhere
-from helpers.interventions import Intervention, intervene
+from helpers.interventions import Intervention, add, intervene, resid_post
 from helpers.models import TransformerBridge
 from helpers.prediction import fit, tokenize, top_tokens
 from helpers.widgets import LABELS, bars_html, connect, said
@@ -47,6 +47,8 @@ def dial_html(
     model: TransformerBridge, found: Directions, refusals: Sequence[int], request: str, layer: int, multiple: float, mode: str
 ) -> str:
     """The answer to a request as it is, and with a direction added at a layer or projected out everywhere, as HTML."""
+    if mode not in MODES:
+        raise ValueError(f"There is no kind of change called {mode!r}; choose one of: {', '.join(MODES)}.")
     vector = found.vector(layer)
     changes = [add_at(layer, vector, _multiple(multiple))] if mode == MODES[0] else project_out_everywhere(model, vector)
     prompts = chat_prompts(model, [cut(model, request)])
@@ -137,7 +139,7 @@ class SteeringLab(ipywidgets.VBox):
 def task_vector_html(
     model: TransformerBridge, vectors: Mapping[str, Float[Tensor, "layer d_model"]], task: str, layer: int, word: str
 ) -> str:
-    """The five likeliest tokens after ``word:``, as it is and with a task's vector added at the colon, as HTML."""
+    """The five likeliest tokens after ``word:``, as it is and with a task's vector added after a block at the colon, as HTML."""
     if task not in vectors:
         raise ValueError(f"There is no task {task!r}; choose one of: {', '.join(vectors)}.")
     if not 0 <= layer < len(vectors[task]):
@@ -147,7 +149,7 @@ def task_vector_html(
     prompt = f"{word.strip()}:"
     last = len(fit(model, tokenize(model, prompt))) - 1
     before = top_tokens(model, prompt, 5)
-    with intervene(model, add_at(layer, vectors[task][layer], pos=last)):
+    with intervene(model, add(resid_post(layer), vectors[task][layer], pos=last)):
         after = top_tokens(model, prompt, 5)
     cells = "".join(
         f"<td style='vertical-align:top;padding-right:24px'><b>{escape(head)}</b>{bars_html(top)}</td>"

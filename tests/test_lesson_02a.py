@@ -1,0 +1,226 @@
+"""The exercises of notebook 02a: each check accepts its solution, and explains what is wrong with typical other answers.
+
+No check reads the course LM here: directions are planted in the unembedding of a tiny model, so that what a vector does is known.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from exercise_tools import assert_exercise, printed_by_solutions
+from tiny_models import write_tiny_model
+from torch import Tensor
+
+NOTEBOOK = Path(__file__).parents[1] / "notebooks" / "02a_one_layer_directions.ipynb"
+FIRST, LAST, COPY, CAPITAL, REFUSE = range(5)  # numbers of orthogonal directions
+REFUSAL, YES, NO = 70, 80, 81  # tokens
+SIZE = 40.0  # of a vector that outweighs whatever else is in the stream of the tiny model
+TASKS = {"first copy": (FIRST, COPY), "last copy": (LAST, COPY), "first capital": (FIRST, CAPITAL), "last capital": (LAST, CAPITAL)}
+
+
+@pytest.fixture(scope="module")
+def lesson(tmp_path_factory: pytest.TempPathFactory):
+    """A tiny model that says a token of its own for each task's vector, and refuses along another direction."""
+    from helpers.exercises.lesson_02a import exercises
+    from helpers.models import load_model
+
+    model = load_model(write_tiny_model("gpt2-relu", tmp_path_factory.mktemp("tiny")))
+    drawn = torch.randn(model.cfg.d_model, 5, generator=torch.Generator().manual_seed(0))
+    basis = torch.linalg.qr(drawn - drawn.mean(0)).Q.T  # of mean 0, since LayerNorm takes the mean away
+    vectors = {name: SIZE * (basis[position] + basis[function]) for name, (position, function) in TASKS.items()}
+    answers = {name: token for token, name in enumerate(TASKS, start=65)}
+    with torch.no_grad():
+        model.W_U[:, REFUSAL] = 4 * basis[REFUSE]
+        for name, vector in vectors.items():
+            model.W_U[:, answers[name]] = 4 * vector / vector.norm()
+        yield SimpleNamespace(model=model, exercises=exercises, basis=basis, vectors=vectors, answers=answers)
+
+
+def projection(how: str) -> Callable[[Tensor, Tensor], Tensor]:
+    """A right or a wrong way to take a direction out."""
+
+    def function(values, direction):
+        unit = direction if how == "not divided" else direction / direction.norm()
+        along = (values @ unit)[..., None] * unit
+        ways = {"subtracted": values - direction, "the part": along, "twice": values - 2 * along, "flat": (values - along).flatten(1)}
+        return ways.get(how, values - along)
+
+    return function
+
+
+def test_take_a_direction_out(lesson):
+    wrong = [
+        ("subtracted", "however much of it the token has"),
+        ("not divided", "divide it by its norm"),
+        ("the part", "all the rest"),
+        ("twice", "is wrong in"),
+        ("flat", "an axis too few"),
+    ]
+    answers = [(projection(how), words) for how, words in wrong]
+    assert_exercise(lesson.exercises, "2.1", projection("right"), answers, stub=lambda values, direction: ...)
+
+
+def refusal(lesson) -> dict:
+    """What the check of exercise 2.2 is given."""
+    prompts = ["The Tower", "Paris is in Taipei", "San Francisco, and", "a"]
+    return {"model": lesson.model, "prompts": prompts, "refusals": [REFUSAL]}
+
+
+def test_a_direction_of_your_own(lesson):
+    from helpers.directions import any_of, metric_of
+
+    given, refuse = refusal(lesson), lesson.basis[REFUSE]
+    assert not (metric_of(lesson.model, given["prompts"], any_of([REFUSAL])) > 0).any()
+    wrong = [
+        ((0, -SIZE * refuse), "The other way round it does"),
+        ((0, 0.01 * refuse), "makes the model refuse 0% of these harmless requests; 95% are wanted. Try other layers"),
+        ((0, 0 * refuse), "subtract a mean from itself"),
+        ((2, SIZE * refuse), "has to lie between 0 and 1"),
+        ((0, SIZE * refuse[:-1]), "A tensor of shape [32]"),
+        (SIZE * refuse, "A pair is needed here"),
+    ]
+    for layer in (0, 1):
+        assert_exercise(lesson.exercises, "2.2", (layer, SIZE * refuse), wrong, stub=(..., ...), **given)
+    said = lesson.exercises.exercise("2.2").verdict((1, SIZE * refuse), **given).text
+    assert said.startswith("100% of these requests are refused") and said.endswith("with a random vector 0%.")
+
+
+def test_a_vector_whose_length_alone_breaks_the_model_is_no_direction(lesson):
+    """Here a random vector of the same length makes the model say something that counts as a refusal, too."""
+    from helpers.directions import random_directions
+
+    given, vector, other = refusal(lesson), SIZE * lesson.basis[REFUSE], 90
+    drawn = random_directions(vector, 1)[0]
+    kept = lesson.model.W_U[:, other].clone()
+    lesson.model.W_U[:, other] = 4 * (drawn - drawn.mean()) / drawn.norm()
+    try:
+        said = lesson.exercises.exercise("2.2").verdict((1, vector), **given | {"refusals": [REFUSAL, other]})
+    finally:
+        lesson.model.W_U[:, other] = kept
+    assert not said.solved and "A random vector of this length does the same (100%)" in said.text
+
+
+def test_more_than_the_first_word(lesson):
+    from math import sqrt
+
+    vector = 7 * lesson.basis[REFUSE]
+    unembed = lesson.model.W_U.T
+    kept = unembed[[YES, NO]].clone()
+    try:
+        unembed[YES], unembed[NO] = lesson.basis[REFUSE], 0.5 * lesson.basis[REFUSE] + lesson.basis[COPY]
+        right = 0.5 / sqrt(0.5**2 + 1)  # of 0.5 refuse - copy with refuse
+        wrong = [
+            (1.0, "the first word alone"),
+            (-right, "wrong sign"),
+            (3.5, "has to lie between"),
+            (right**2, "too small"),
+            (0.6, "too large"),
+        ]
+        assert_exercise(lesson.exercises, "2.3", right, wrong, model=lesson.model, vector=vector, yes=YES, no=NO)
+        verdict = lesson.exercises.exercise("2.3").verdict(torch.tensor(right), model=lesson.model, vector=vector, yes=YES, no=NO)
+        assert verdict.text.startswith("0.45: of the direction's squared length, 20% writes the word")
+    finally:
+        unembed[[YES, NO]] = kept
+
+
+def draw(how: str) -> Callable[[Tensor, int], Tensor]:
+    """A right or a wrong way to draw random directions."""
+
+    def function(vector, n):
+        rng = torch.Generator().manual_seed(1)
+        drawn = torch.randn(n, len(vector), generator=rng)
+        wrong = {
+            "one": drawn[:1].repeat(n, 1),
+            "itself": vector.repeat(n, 1),
+            "near": vector / vector.norm() + 0.5 * drawn / drawn.norm(dim=-1, keepdim=True),
+            "positive": torch.rand(n, len(vector), generator=rng),
+            "zero": torch.zeros(n, len(vector)),
+        }
+        drawn = wrong.get(how, drawn)
+        length = 1 if how == "unscaled" else vector.norm() / drawn.norm(dim=-1, keepdim=True).clamp(min=1e-9)
+        return drawn[0] if how == "single" else length * drawn
+
+    return function
+
+
+def test_fair_random_directions(lesson):
+    wrong = [
+        ("unscaled", "times as long as the direction"),
+        ("one", "are the same one"),
+        ("itself", "almost the way of the direction itself"),
+        ("near", "almost the way of the direction itself"),
+        ("positive", "have one sign"),
+        ("zero", "length 0"),
+        ("single", "A tensor of shape [20, 192]"),
+    ]
+    vector = 5 * torch.randn(192, generator=torch.Generator().manual_seed(3))
+    answers = [(draw(how), words) for how, words in wrong]
+    assert_exercise(lesson.exercises, "2.4", draw("right"), answers, stub=lambda vector, n: ..., vector=vector)
+
+
+def test_who_does_not_follow(lesson):
+    from helpers.directions import Steering
+
+    scales = (-1.0, 0.0, 2.0)
+    slopes = torch.tensor([1.0, 2.0, -0.5, 0.1, 3.0, -2.0, 0.7, 0.2])  # two of eight fall
+    bend = torch.tensor([0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 5.0, 5.0])  # in the middle two lie above the line through their ends
+    values = torch.tensor(scales)[:, None] * slopes + torch.tensor([[0.0], [1.0], [0.0]]) * bend + torch.arange(8.0)
+    fitted = torch.tensor([(values[:, at] * (torch.tensor(scales) - 1 / 3)).sum() for at in range(8)])
+    right = (fitted < 0).float().mean().item()
+    assert right == 0.375 != (slopes < 0).float().mean().item()  # the line through all points, not through the ends alone
+    wrong = [
+        (1 - right, "do follow"),
+        (0.25, "too small"),
+        (0.5, "too large"),
+        (37.5, "has to lie between 0 and 1"),
+        (slopes, "One number"),
+    ]
+    assert_exercise(lesson.exercises, "2.5", right, wrong, steering=Steering(1, scales, values))
+
+
+def test_a_vector_for_a_task_that_nobody_trained(lesson):
+    from helpers.in_context import Prompt
+
+    said = {name: lesson.model.tokenizer.decode([token]) for name, token in lesson.answers.items()}
+    assert all(word.isalpha() for word in said.values())
+    prompts = [Prompt(word, said["last capital"], arrow=":") for word in ("hot", "big", "in Paris")] + [
+        Prompt("cat", said["last copy"], arrow=":")
+    ]
+    copy, last, first, composite = (lesson.vectors[name] for name in ("first copy", "last copy", "first capital", "last capital"))
+    wrong = [
+        ((1, first + last + copy), "Two are added and one is subtracted"),
+        ((1, first), "0% of the answers are right, and 0% without it; 30% are wanted"),
+        ((1, last), "25% of the answers are right"),
+        ((1, copy - first - last), "0% of the answers are right"),
+        ((1, first - first), "subtract a mean from itself"),
+        ((2, composite), "has to lie between 0 and 1"),
+        (composite, "A pair is needed here"),
+        ((1, composite.repeat(2, 1)), "an axis too many"),
+    ]
+    for layer in (0, 1):
+        assert_exercise(lesson.exercises, "2.6", (layer, first + last - copy), wrong, stub=(..., ...), model=lesson.model, prompts=prompts)
+    text = lesson.exercises.exercise("2.6").verdict((1, composite), model=lesson.model, prompts=prompts).text
+    assert text.startswith("75% of the answers are right, and 0% without the vector")
+
+
+def test_the_layer_of_a_task_vector_is_the_one_that_was_named(lesson, monkeypatch: pytest.MonkeyPatch):
+    """Of a sweep over all layers the answer's own counts, and one that does no better than twice what there was is not enough."""
+    from helpers.exercises import lesson_02a
+    from helpers.in_context import LayerSweep, Prompt
+
+    hits = torch.tensor([[True, True, False, False, False], [True, True, True, True, False]])
+    before = torch.tensor([True, True, False, False, False])
+    monkeypatch.setattr(lesson_02a, "patch_sweep", lambda *arguments, how: LayerSweep(hits, before if how == "add" else ~before))
+    given = {"model": lesson.model, "prompts": [Prompt("hot", "a")]}
+    first, second = (lesson.exercises.exercise("2.6").verdict((layer, torch.ones(32)), **given) for layer in (0, 1))
+    assert not first.solved and "With your vector 40% of the answers are right, and 40% without it" in first.text
+    assert second.solved and second.text.startswith("80% of the answers are right, and 40% without the vector")
+
+
+@pytest.mark.skipif(not NOTEBOOK.exists(), reason="the notebook is not there")
+def test_the_folded_solutions_solve_the_exercises():
+    said = printed_by_solutions(NOTEBOOK)
+    assert sorted(said) == ["2.1", "2.2", "2.3", "2.4", "2.5", "2.6"]
+    assert [text for text in said.values() if not text.startswith("Solved. ")] == []
