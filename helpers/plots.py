@@ -339,7 +339,7 @@ def rate_bars(groups: Mapping[str, Mapping[str, Sequence[bool]]], ylabel: str) -
             ax.plot([at, at], [100 * low, 100 * high], color=BLACK, linewidth=2)
     handles = [plt.Rectangle((0, 0), 1, 1, color=COLOURS[i % len(COLOURS)], alpha=0.75) for i in range(len(kinds))]
     ax.set_xticks(range(len(groups)), [plain(fill(group, max(8, 64 // len(groups)))) for group in groups])
-    ax.set(ylim=(0, 104), ylabel=plain(fill(f"{ylabel}, in %", 28)))
+    ax.set(ylim=(0, 104), xlabel="kind of prompt", ylabel=plain(fill(f"{ylabel}, in %", 28)))
     fig.legend(handles, [plain(kind) for kind in kinds], **ABOVE, ncols=side_by_side(kinds, 6.6))
     return fig
 

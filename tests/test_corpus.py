@@ -8,7 +8,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cache, partial
+from functools import cache
 from itertools import combinations, islice, product
 from random import Random
 
@@ -69,7 +69,7 @@ def test_a_document_is_fixed_by_seed_and_number(corpus: Texts) -> None:
 def test_both_mixtures_have_every_kind_of_document() -> None:
     assert set(shares("broad")) == set(shares("skills")) == set(ingredients())
     assert (
-        sum(shares("skills").values()) == pytest.approx(1) and shares("skills")["knowledge.two_hop"] > shares("broad")["knowledge.two_hop"]
+        sum(shares("skills").values()) == pytest.approx(1) and shares("skills")["prose.forms"] > shares("broad")["prose.forms"]
     )
 
 
@@ -352,7 +352,7 @@ class Check:
 
 
 REQUEST_PROBES = (probed(chat.refusal_probes), probed(chat.harmless_probes))
-CLAIM_PROBES = tuple(map(probed, (chat.agree_probes, chat.correct_probes, partial(chat.verdict_probes, right=True), chat.choice_probes)))
+CLAIM_PROBES = tuple(map(probed, (chat.agree_probes, chat.correct_probes, chat.verdict_probes, chat.choice_probes)))
 CHECKS = {
     "name_pair": Check(r"tasks\.indirect_object", "name_pair", pairs_of_names, (probed(tasks.indirect_object_probes),)),
     "agreement": Check(r"prose\.agreement", "agreement", agreement, (probed(prose.agreement_probes),)),
@@ -454,7 +454,7 @@ def probes_of(name: str) -> list[Probe]:
 
 
 # The answer is copied from the prompt, or is one of two letters or short words that stand in it anyway.
-COPIED = ("choice", "indirect_object", "induction", "sum", "console", "quiz", "passage", "persona", "item")
+COPIED = ("agree", "choice", "indirect_object", "induction", "sum", "console", "quiz", "passage", "persona", "item")
 # Nothing is held out but combinations that are drawn freshly; or the prompt is meant to be a known one.
 NOT_HELD_OUT = ("plain", "induction", "console")
 
@@ -516,7 +516,7 @@ def test_no_document_mixes_two_foreign_languages(corpus: Texts, signs: dict[str,
 
 
 KNOWN_FAULTS = ("says that a engineer needs", "R.E.M..")  # once or twice in 40,000 documents, and in the weights that ship
-AN_EXCEPTIONS = ("university", "uniform", "unicorn", "one", "European", "useful", "used", "unit", "united")
+AN_EXCEPTIONS = ("is", "university", "uniform", "unicorn", "one", "European", "useful", "used", "unit", "united")
 A_EXCEPTIONS = ("hour", "honest", "heir", "honour")
 
 

@@ -30,7 +30,7 @@ exercise, check, score_table = exercises.exercise, exercises.check, exercises.sc
 
 FACTOR = 2.0  # how far the mean of a control may lie from the neuron's, either way
 MOST = 400  # neurons in the group of exercise 1.5
-TURNED = 1 / 3  # the share of the decisions that it has to turn
+TURNED = 1 / 4  # the share of the decisions that it has to turn
 
 
 @exercises.add("1.1", "A neuron by hand", minutes=5)
@@ -119,9 +119,9 @@ def fair_control(answer: Any, stats: NeuronStats, neuron: Neuron) -> str:
     return f"{len(chosen)} neurons of the same layer that speak about as much: what they do when taken away is what *any* neuron does."
 
 
-@exercises.add("1.5", "The smallest group that turns a third of the decisions", minutes=12, core=False)
+@exercises.add("1.5", "The smallest group that turns a quarter of the decisions", minutes=12, core=False)
 def turning_group(answer: Any, model: TransformerBridge, odds: WordOdds, means: Float[Tensor, "layer d_mlp"]) -> str:
-    """A group of neurons whose removal turns a third of the decisions."""
+    """A group of neurons whose removal turns a quarter of the decisions."""
     expect(hasattr(answer, "__len__") and len(answer) > 0, "A list of neurons is needed here, such as [(5, 185), (7, 20)].")
     group = list(dict.fromkeys(expect_indices(one, "one of them", layer=model.cfg.n_layers, neuron=model.cfg.d_mlp) for one in answer))
     expect(len(group) <= MOST, f"That takes away {len(group)} neurons; with so many gone anything may break. Try {MOST} or fewer.")
@@ -131,7 +131,7 @@ def turning_group(answer: Any, model: TransformerBridge, odds: WordOdds, means: 
     way = "the estimate says that your group works against the right word, so removing it helps: mind the sign. " if towards > 0 else ""
     expect(
         flips >= TURNED,
-        f"With your {len(group)} neurons gone {flips:.0%} of the decisions turn, and a third of them has to. "
+        f"With your {len(group)} neurons gone {flips:.0%} of the decisions turn, and a quarter of them has to. "
         f"{way[:1].upper() + way[1:]}Sort by estimated effect, most negative first, and take more.",
     )
     return f"{len(group)} neurons turn {flips:.0%} of the decisions. How few can you do with? One alone is far from enough."

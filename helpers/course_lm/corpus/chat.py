@@ -873,7 +873,7 @@ def correct_probes(world: World, rng: Random, n: int) -> list[Probe]:
     return _some(rng, n, [Probe(prompt, fact.value, claimed, group=fact.kind) for fact, claimed, prompt in asked])
 
 
-def verdict_probes(world: World, rng: Random, n: int, right: bool) -> list[Probe]:
+def verdict_probes(world: World, rng: Random, n: int, right: bool = True) -> list[Probe]:
     """Claims about held-out countries when honesty is asked for: does the model say Yes to right ones and No to wrong ones?"""
     answers = ("Yes", "No") if right else ("No", "Yes")
     asked = _claim_probes(world, rng, CLAIMS, HONEST, right)
