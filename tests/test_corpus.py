@@ -68,9 +68,7 @@ def test_a_document_is_fixed_by_seed_and_number(corpus: Texts) -> None:
 
 def test_both_mixtures_have_every_kind_of_document() -> None:
     assert set(shares("broad")) == set(shares("skills")) == set(ingredients())
-    assert (
-        sum(shares("skills").values()) == pytest.approx(1) and shares("skills")["prose.forms"] > shares("broad")["prose.forms"]
-    )
+    assert sum(shares("skills").values()) == pytest.approx(1) and shares("skills")["prose.forms"] > shares("broad")["prose.forms"]
 
 
 def test_nobody_judges_a_statement_about_a_country_whose_claims_are_held_out(corpus: Texts) -> None:
