@@ -54,7 +54,7 @@ report: $(STAMP)  ## Measure the course LM on what it has never read, and write 
 	$(BIN)/python -m helpers.course_lm report $(ARGS)
 
 sae: $(STAMP)  ## Train the sparse autoencoders of the course LM, in minutes; ARGS="course-lm-topk" for one of them
-	$(BIN)/python -m helpers.autoencoders $(ARGS)
+	$(BIN)/python -m helpers.sae_files $(ARGS)
 
 lint: $(STAMP)  ## Look for mistakes and for untidy code, notebooks included
 	$(BIN)/ruff check

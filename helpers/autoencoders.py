@@ -14,15 +14,12 @@ All directions of a trained autoencoder have length 1, so that ``a_k`` says how 
     sae, history = train_sae(activations_of(model, texts, hook).values, Settings("topk", d_sae=1024, k=16))
     print(quality(model, sae, hook, held_out).table())
 
-``python -m helpers.autoencoders`` (``make sae``) trains the two that are shipped with the course LM.
+What their features are about is in ``helpers.features``; ``helpers.sae_files`` keeps them in files and trains the two of the course LM.
 """
 
-import json
-import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, islice
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -33,26 +30,18 @@ from torch.nn.functional import embedding_bag
 
 from helpers.course_lm.corpus.mixture import documents
 from helpers.effects import AFTER_FIRST
-from helpers.interventions import Index, Intervention, check_place, intervene, record, resid_post, zero
-from helpers.models import COURSE_LM, COURSE_LM_FOLDER, DATA, ModelNotAvailable, TransformerBridge, load_model, summary
-from helpers.neurons import Context, Promoted
-from helpers.prediction import pieces
+from helpers.interventions import Index, Intervention, check_place, intervene, record, zero
+from helpers.models import TransformerBridge
 from helpers.progress import progress
 from helpers.superposition import draw_features, random_directions
-from helpers.texts import Texts, as_texts, held_out_texts
+from helpers.texts import Texts, as_texts
 
 KINDS = ("standard", "topk", "jumprelu")
-FOLDER = DATA / "sae"
 CORPUS_SEED = 20_300  # documents to train on: neither those of the language model's training nor the held-out ones (20_261)
-ENCODED_NUMBERS = 4_000_000  # features (with their zeros) that are worked on at once, some 200 MB of memory
 
 POOL_BATCHES = 32  # how many batches of a stream are mixed at a time
 STANDARD_LENGTH = 0.1  # of the directions of a standard autoencoder before training
 PENALTY_WARM_UP = 0.1  # share of the steps over which the penalty rises to its full size
-
-# What `python -m helpers.autoencoders` trains, from which place, and on how many tokens.
-SHIPPED_HOOK = resid_post(5)  # after half of the blocks
-SHIPPED_TOKENS = 2_000_000
 
 
 @dataclass(frozen=True)
@@ -92,11 +81,6 @@ class Settings:
         if sentence := next((sentence for wrong, sentence in checks if wrong), ""):
             raise ValueError(sentence)
 
-
-SHIPPED = {
-    "course-lm-topk": Settings("topk", d_sae=2048, k=24, steps=4000, learning_rate=3e-3),
-    "course-lm-standard": Settings("standard", d_sae=2048, sparsity=1.5, steps=4000),
-}
 
 # ------------------------------------------------------------------------------------------------------- the autoencoder
 
@@ -184,6 +168,12 @@ class SparseAutoencoder(Module):
         )
 
 
+def layer_of(hook: str) -> int:
+    """The layer in the name of a place; 0 where it names none."""
+    number = hook.split(".")[1] if hook.startswith("blocks.") else ""
+    return int(number) if number.isdigit() else 0
+
+
 def _frozen(values: Tensor) -> Parameter:
     return Parameter(values.detach().float().contiguous(), requires_grad=False)
 
@@ -263,7 +253,7 @@ class History:
         return "\n".join(lines)
 
 
-Stream = Float[Tensor, "token d_model"] | Iterable[Float[Tensor, "token d_model"]]
+Stream = Float[Tensor, "token d_model"] | Iterable[Float[Tensor, "_ d_model"]]
 
 
 @torch.enable_grad()
@@ -641,408 +631,3 @@ class _Measured:
         """Active features a token, share of variance explained, share of features that were never active."""
         variance = self.square - self.total.square().sum().item() / self.n
         return self.active / self.n, 1 - self.lost / variance, 1 - self.ever.float().mean().item()
-
-
-# ----------------------------------------------------------------------------------------------------- features in a corpus
-
-
-@dataclass(frozen=True)
-class FeatureActivations:
-    """The active features of all tokens of some texts, feature by feature, without their zeros.
-
-    Feature k is active on ``tokens[starts[k]:starts[k + 1]]``, with ``values`` at the same places. Tokens are numbered as in
-    ``texts.mask.nonzero()``.
-    """
-
-    values: Float[Tensor, "active"]
-    tokens: Int[Tensor, "active"]
-    starts: Int[Tensor, "bounds"]
-    n_tokens: int
-
-    def __len__(self) -> int:
-        """How many features there are."""
-        return len(self.starts) - 1
-
-    @property
-    def features(self) -> Int[Tensor, "active"]:
-        """The feature of each value."""
-        return torch.arange(len(self)).repeat_interleave(self.starts.diff())
-
-    @property
-    def active_share(self) -> Float[Tensor, "feature"]:
-        """The share of tokens on which each feature is active."""
-        return self.starts.diff() / self.n_tokens
-
-    def columns(self, start: int, stop: int) -> Float[Tensor, "token feature"]:
-        """Some features on every token, zeros written out."""
-        here = slice(int(self.starts[start]), int(self.starts[stop]))
-        dense = torch.zeros(stop - start, self.n_tokens)
-        dense[self.features[here] - start, self.tokens[here]] = self.values[here]
-        return dense.T
-
-    def column(self, feature: int) -> Float[Tensor, "token"]:
-        """One feature on every token. Raises ValueError where there is no such feature."""
-        if not 0 <= feature < len(self):
-            raise ValueError(f"There is no feature {feature}: there are {len(self)}, numbered 0 to {len(self) - 1}.")
-        return self.columns(feature, feature + 1)[:, 0]
-
-
-Features = Float[Tensor, "_ _"] | FeatureActivations  # [token, feature], with or without zeros
-
-
-@torch.no_grad()
-def feature_activations(sae: SparseAutoencoder, activations: Float[Tensor, "token d_model"]) -> FeatureActivations:
-    """The features of many activations, such as ``activations_of(model, texts, hook).values``."""
-    rows_at_once = max(1, ENCODED_NUMBERS // sae.d_sae)
-    values, tokens, features = [torch.empty(0)], [torch.empty(0, dtype=torch.long)], [torch.empty(0, dtype=torch.long)]
-    for number, rows in enumerate(progress(activations.split(rows_at_once), desc="features")):
-        found = sae.encode(rows.to(sae.W_enc)).cpu()
-        token, feature = found.nonzero(as_tuple=True)
-        values.append(found[token, feature])
-        tokens.append(token + number * rows_at_once)
-        features.append(feature)
-    feature, order = torch.cat(features).sort(stable=True)
-    starts = torch.searchsorted(feature, torch.arange(sae.d_sae + 1))
-    return FeatureActivations(torch.cat(values)[order], torch.cat(tokens)[order], starts, len(activations))
-
-
-def max_activations(features: Features) -> Float[Tensor, "feature"]:
-    """The highest activation of each feature, 0 where it is never active: the measure of how strongly to steer with it."""
-    if torch.is_tensor(features):
-        return features.amax(0).clamp(min=0)
-    return torch.zeros(len(features)).scatter_reduce_(0, features.features, features.values, "amax")
-
-
-def feature_contexts(model: TransformerBridge, texts: Texts, features: FeatureActivations, feature: int, n: int = 10) -> list[Context]:
-    """The ``n`` texts in which a feature rises highest, with its activation on every token; the mark is cut off.
-
-    ``features`` belong to all tokens of ``texts``. Fewer than ``n`` where it is active in fewer texts.
-    """
-    if features.n_tokens != texts.n_tokens:
-        raise ValueError(f"The features are those of {features.n_tokens} tokens, the texts have {texts.n_tokens}: give the same texts.")
-    on_texts = torch.zeros(texts.tokens.shape)
-    on_texts[texts.mask] = features.column(feature)
-    peaks, rows = on_texts.amax(1).sort(descending=True, stable=True)
-    start, found = int(model.cfg.default_prepend_bos), []
-    for row in rows[: int((peaks[:n] > 0).sum())].tolist():
-        length = int(texts.lengths[row])
-        words = pieces(model, texts.tokens[row, start:length])
-        found.append(Context(tuple(words), tuple(on_texts[row, start:length].tolist()), texts.kinds[row], row))
-    return found
-
-
-def promoted_by(model: TransformerBridge, sae: SparseAutoencoder, feature: int, k: int = 10) -> Promoted:
-    """The ``k`` tokens that a feature's direction promotes most, and the ``k`` that it suppresses most: ``W_dec[k] @ W_U``."""
-    sae.check_feature(feature)
-    if not 1 <= k <= model.cfg.d_vocab:
-        raise ValueError(f"k says how many tokens to list; it must be from 1 to {model.cfg.d_vocab}, not {k}.")
-    logits = (sae.W_dec[feature].to(model.W_U) @ model.W_U).detach().float().cpu()
-    up, down = (
-        tuple(zip(pieces(model, ids), logits[ids].tolist(), strict=True)) for ids in (logits.topk(k).indices, (-logits).topk(k).indices)
-    )
-    return Promoted(layer_of(sae.hook), feature, up, down)
-
-
-def layer_of(hook: str) -> int:
-    """The layer in the name of a place; 0 where it names none."""
-    number = hook.split(".")[1] if hook.startswith("blocks.") else ""
-    return int(number) if number.isdigit() else 0
-
-
-# --------------------------------------------------------------------------------------------------- features and the truth
-
-
-@dataclass(frozen=True)
-class ConceptScores:
-    """For each concept the best single feature with its threshold, chosen on one half; all scores are those on the other half.
-
-    A feature says "yes" where it is ``threshold`` or higher. ``f1_choosing`` is what it reached on the half for choosing.
-    """
-
-    names: tuple[str, ...]
-    feature: Int[Tensor, "concept"]
-    threshold: Float[Tensor, "concept"]
-    precision: Float[Tensor, "concept"]
-    recall: Float[Tensor, "concept"]
-    f1: Float[Tensor, "concept"]
-    f1_choosing: Float[Tensor, "concept"]
-    n_tokens: Int[Tensor, "concept"]
-
-    def __len__(self) -> int:
-        """How many concepts there are."""
-        return len(self.names)
-
-    def share(self, f1: float = 0.8) -> float:
-        """The share of the concepts that have a feature of this F1 or better."""
-        return (self.f1 >= f1).float().mean().item()
-
-    def table(self, n: int = 10) -> str:
-        """One line for each of the ``n`` concepts that are found best."""
-        width = max(7, *map(len, self.names))
-        lines = [f"{'concept':<{width}} feature  precision  recall     F1  tokens"]
-        for at in self.f1.argsort(descending=True, stable=True)[:n].tolist():
-            scores = f"{self.precision[at]:10.3f} {self.recall[at]:7.3f} {self.f1[at]:6.3f}"
-            lines.append(f"{self.names[at]:<{width}} {self.feature[at]:7} {scores} {self.n_tokens[at]:7}")
-        return "\n".join(lines)
-
-
-@torch.no_grad()
-def best_features(
-    features: Features,
-    labels_choose: Bool[Tensor, "token concept"],
-    features_test: Features,
-    labels_test: Bool[Tensor, "other concept"],
-    names: Sequence[str] = (),
-) -> ConceptScores:
-    """For each concept the feature and threshold with the best F1 on one half of the tokens, and its scores on the other half.
-
-    Features are compared by themselves, without any weighted sum. Every threshold is tried at which F1 can be highest: the
-    activations on the tokens of the concept. Neurons and random directions ``[token, n]`` are measured in the same way; it
-    is fair to take as many of them as there are features (and a direction twice, once with its sign turned, where values can
-    be negative). Raises ValueError where a concept has no token on either side, or shapes do not fit.
-    """
-    names = _check_concepts(features, labels_choose, features_test, labels_test, names)
-    wanted = [labels_choose[:, concept].nonzero().flatten() for concept in range(len(names))]
-    best, feature, threshold = torch.zeros(len(names)), torch.zeros(len(names), dtype=torch.long), torch.zeros(len(names))
-    n_features, n_tokens = _sizes(features)
-    at_once = max(1, ENCODED_NUMBERS // n_tokens)
-    for start in progress(range(0, n_features, at_once), desc="features"):
-        columns = _columns(features, start, min(start + at_once, n_features)).T.float().contiguous()  # [feature, token]
-        yes = _tokens_at_or_above(columns)
-        for concept, tokens in enumerate(wanted):
-            f1, where = _best_f1(yes[:, tokens])
-            if (top := f1.max()) > best[concept]:
-                winner = int(f1.argmax())
-                best[concept], feature[concept] = top, start + winner
-                threshold[concept] = columns[winner, tokens[where[winner]]]
-    scores = _scores(features_test, labels_test, feature, threshold)
-    return ConceptScores(names, feature, threshold, *scores, best, labels_test.sum(0))
-
-
-def _tokens_at_or_above(columns: Float[Tensor, "feature token"]) -> Int[Tensor, "feature token"]:
-    """For each value how many tokens of its row are as high or higher."""
-    ordered, order = columns.sort(dim=1, descending=True)
-    last = torch.ones_like(ordered, dtype=torch.bool)  # of several equal values, the last one knows how many there are
-    last[:, :-1] = ordered[:, 1:] != ordered[:, :-1]
-    count = torch.arange(1, columns.shape[1] + 1).expand_as(order)
-    until = torch.where(last, count, columns.shape[1]).flip(1).cummin(1).values.flip(1)
-    return torch.empty_like(order).scatter_(1, order, until)
-
-
-def _best_f1(yes: Int[Tensor, "feature inside"]) -> tuple[Float[Tensor, "feature"], Int[Tensor, "feature"]]:
-    """For each feature the best F1, and the token of the concept whose value is its threshold.
-
-    ``yes`` says for each token of the concept how many tokens are as high: with that threshold so many are answered "yes".
-    """
-    answered, order = yes.sort(dim=1)
-    right = torch.arange(1, yes.shape[1] + 1)  # of equal values the last one counts right, and has the higher F1
-    f1, at = (2 * right / (answered + yes.shape[1])).max(1)
-    return f1, order.gather(1, at[:, None])[:, 0]
-
-
-def _scores(
-    features: Features, labels: Bool[Tensor, "token concept"], feature: Int[Tensor, "concept"], threshold: Float[Tensor, "concept"]
-) -> tuple[Float[Tensor, "concept"], Float[Tensor, "concept"], Float[Tensor, "concept"]]:
-    """Precision, recall and F1 of one feature for each concept."""
-    yes = torch.stack([_columns(features, k, k + 1)[:, 0].float() for k in feature.tolist()], 1) >= threshold
-    right, answered, inside = (part.sum(0).float() for part in (yes & labels, yes, labels))
-    return right / answered.clamp(min=1), right / inside, 2 * right / (answered + inside)
-
-
-def _sizes(features: Features) -> tuple[int, int]:
-    """How many features there are, and how many tokens."""
-    return (features.shape[1], features.shape[0]) if torch.is_tensor(features) else (len(features), features.n_tokens)
-
-
-def _columns(features: Features, start: int, stop: int) -> Float[Tensor, "token some"]:
-    return features[:, start:stop] if torch.is_tensor(features) else features.columns(start, stop)
-
-
-def _check_concepts(
-    features: Features, labels_choose: Tensor, features_test: Features, labels_test: Tensor, names: Sequence[str]
-) -> tuple[str, ...]:
-    """The names of the concepts, their numbers if they have none; ValueError where something does not fit."""
-    sizes = [_sizes(features), _sizes(features_test)]
-    if sizes[0][0] != sizes[1][0] or [len(labels_choose), len(labels_test)] != [size[1] for size in sizes]:
-        raise ValueError("Both halves need the same features, and one row of labels for each token.")
-    names = tuple(names) or tuple(map(str, range(labels_choose.shape[1])))
-    if not names or not len(names) == labels_choose.shape[1] == labels_test.shape[1]:
-        raise ValueError(f"There are {labels_choose.shape[1]} concepts and {len(names)} names: give one name for each, or none at all.")
-    missing = ~(labels_choose.any(0) & labels_test.any(0))
-    if missing.any():
-        raise ValueError(f"The concept {names[int(missing.nonzero()[0])]!r} has no token in one of the halves: leave it out or take more.")
-    return names
-
-
-# ----------------------------------------------------------------------------------------------------------------- files
-
-WEIGHTS, CONFIG = "sae_weights.safetensors", "cfg.json"
-GEMMA_SCOPE = {"res": "blocks.{}.hook_resid_post", "mlp": "blocks.{}.hook_mlp_out"}
-RELEASES = {
-    "gpt2-small-res-jb": "jbloom/GPT2-Small-SAEs-Reformatted",
-    "gemma-scope-2b-pt-res": "google/gemma-scope-2b-pt-res",
-}
-
-
-def save_sae(sae: SparseAutoencoder, folder: str | Path) -> Path:
-    """Writes an autoencoder in the format of SAELens: ``cfg.json`` and weights in float16 (float32 where float16 is too narrow)."""
-    from safetensors.torch import save_file
-
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    weights = {name: weight.detach().cpu() for name, weight in sae.named_parameters()}
-    narrow = {name: weight.half() for name, weight in weights.items()}
-    fits = all(bool(weight.isfinite().all()) for weight in narrow.values())
-    save_file({name: weight.contiguous() for name, weight in (narrow if fits else weights).items()}, folder / WEIGHTS)
-    config = sae.about | {
-        "architecture": sae.kind,
-        "d_in": sae.d_model,
-        "d_sae": sae.d_sae,
-        "hook_name": sae.hook,
-        "hook_layer": layer_of(sae.hook),
-        "hook_head_index": None,
-        "dtype": "float32",  # in which it is computed, however it is stored
-        "activation_fn_str": "topk" if sae.kind == "topk" else "relu",
-        "activation_fn_kwargs": {"k": sae.k} if sae.kind == "topk" else {},
-        "normalize_activations": "none",
-        "apply_b_dec_to_input": True,
-        "finetuning_scaling_factor": False,
-        "prepend_bos": True,
-    }
-    (folder / CONFIG).write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
-    return folder
-
-
-def load_sae(source: str | Path) -> SparseAutoencoder:
-    """Loads an autoencoder: a folder in the format of SAELens, one of ``data/sae`` by its name, or one from the Hugging Face Hub.
-
-    Names of the Hub are a release of ``RELEASES`` or ``owner/repository``, and a path in it:
-    ``"gpt2-small-res-jb/blocks.8.hook_resid_pre"``, ``"gemma-scope-2b-pt-res/layer_20/width_16k/average_l0_71"``. (Gemma Scope
-    reads activations of the model as published: load that with ``raw=True``.) What was downloaded before needs no network.
-    Raises ModelNotAvailable where it cannot be had, ValueError for one of a kind that is not known here.
-    """
-    folder = next((place for place in (Path(source).expanduser(), FOLDER / source) if (place / CONFIG).is_file()), None)
-    if folder is None and (isinstance(source, Path) or source.startswith((".", "/", "~")) or "/" not in source):
-        shipped = ", ".join(sorted(path.parent.name for path in FOLDER.glob(f"*/{CONFIG}"))) or "none yet: make sae"
-        raise ModelNotAvailable(f"There is no autoencoder {str(source)!r}: give a folder with {CONFIG}, or one of data/sae ({shipped}).")
-    if folder is not None:
-        config, weights = folder / CONFIG, folder / WEIGHTS
-        if not weights.is_file():
-            raise ModelNotAvailable(f"The autoencoder in {folder} has no {WEIGHTS}: save it again with save_sae, or fetch the file.")
-        return _from_saelens(config, weights)
-    release, *path = str(source).split("/")
-    repository = RELEASES.get(release) or f"{release}/{path.pop(0)}"
-    path = "/".join(path)
-    if "gemma-scope" in repository:
-        return _from_gemma_scope(_download(repository, f"{path}/params.npz"), repository, path)
-    inside = f"{path}/" if path else ""
-    return _from_saelens(_download(repository, inside + CONFIG), _download(repository, inside + WEIGHTS))
-
-
-def _download(repository: str, file: str) -> Path:
-    """A file of the Hugging Face Hub, from earlier downloads where it is there. Raises ModelNotAvailable, with one sentence."""
-    from huggingface_hub import hf_hub_download, try_to_load_from_cache
-    from huggingface_hub.errors import EntryNotFoundError, GatedRepoError, LocalEntryNotFoundError, RepositoryNotFoundError
-
-    page = f"https://huggingface.co/{repository}"
-    try:
-        known = try_to_load_from_cache(repository, file)
-        return Path(known if isinstance(known, str) else hf_hub_download(repository, file))
-    except GatedRepoError:
-        problem = f"{repository} is gated: accept its licence at {page}, then run `hf auth login` (or set HF_TOKEN) and try again"
-    except LocalEntryNotFoundError:
-        problem = f"{repository}/{file} is not on this machine and the Hugging Face Hub cannot be reached: connect, or use one of data/sae"
-    except (RepositoryNotFoundError, EntryNotFoundError):
-        problem = f"There is no {file!r} in {repository} on the Hugging Face Hub: look for the right name at {page}"
-    except Exception as error:
-        problem = f"{repository}/{file} could not be fetched ({summary(error)}): connect, or use one of data/sae"
-    raise ModelNotAvailable(f"{problem}.")
-
-
-def _from_saelens(config_file: Path, weights_file: Path) -> SparseAutoencoder:
-    """An autoencoder of SAELens, older and newer configurations alike."""
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        config = json.loads(config_file.read_text(encoding="utf-8"))
-        weights = load_file(weights_file)
-        config = config.get("metadata", {}) | config
-        parts = [weights[name].float() for name in ("W_enc", "b_enc", "W_dec", "b_dec")]
-    except (json.JSONDecodeError, SafetensorError, AttributeError, KeyError) as error:
-        raise ModelNotAvailable(
-            f"The autoencoder in {weights_file.parent} is damaged ({summary(error)}): fetch or save it again."
-        ) from None
-    kind, k = config.get("architecture", "standard"), config.get("k") or (config.get("activation_fn_kwargs") or {}).get("k")
-    if "topk" in (config.get("activation_fn_str"), config.get("activation_fn")):
-        kind = "topk"
-    if config.get("rescale_acts_by_decoder_norm") and kind == "topk":  # features are compared by what they add to the activation
-        lengths = parts[2].norm(dim=1)
-        parts = [parts[0] * lengths, parts[1] * lengths, parts[2] / lengths[:, None], parts[3]]
-    _check_saelens(config, weights, kind)
-    if not config.get("apply_b_dec_to_input", True):
-        parts[1] = parts[1] + parts[3] @ parts[0]
-    hook = config.get("hook_name") or config.get("hook_point") or ""
-    about = {key: config[key] for key in ("model_name", "model_weights") if key in config}
-    return SparseAutoencoder(*parts, kind, k if kind == "topk" else None, weights.get("threshold"), hook, about)
-
-
-def _check_saelens(config: dict[str, Any], weights: dict[str, Tensor], kind: str) -> None:
-    """Raises ValueError for an autoencoder that would be computed in another way than here."""
-    normalise = config.get("normalize_activations") or "none"
-    if kind not in KINDS:
-        raise ValueError(f"An autoencoder of the architecture {kind!r} is not known here: choose one of {', '.join(KINDS)}.")
-    if normalise not in ("none", "expected_average_only_in", True):
-        raise ValueError(f"This autoencoder normalises its activations ({normalise}), which is not done here: choose another one.")
-    if "scaling_factor" in weights and not torch.allclose(weights["scaling_factor"].float(), torch.ones(())):
-        raise ValueError("This autoencoder scales its features after encoding, which is not done here: choose another one.")
-
-
-def _from_gemma_scope(file: Path, repository: str, path: str) -> SparseAutoencoder:
-    """An autoencoder of Gemma Scope (arXiv 2408.05147), which does not subtract ``b_dec`` before encoding."""
-    import numpy as np
-
-    place = GEMMA_SCOPE.get(repository.rsplit("-", 1)[-1])
-    layer = path.partition("layer_")[2].partition("/")[0]
-    if place is None or not layer.isdigit():
-        raise ValueError(f"Of Gemma Scope the residual stream and the MLP outputs of a layer can be loaded, not {repository}/{path}.")
-    with np.load(file, allow_pickle=False) as stored:
-        W_enc, b_enc, W_dec, b_dec, threshold = (
-            torch.from_numpy(stored[name]).float() for name in ("W_enc", "b_enc", "W_dec", "b_dec", "threshold")
-        )
-    about = {"model_name": f"gemma-2-{repository.split('scope-')[1].split('-')[0]}"}
-    return SparseAutoencoder(W_enc, b_enc + b_dec @ W_enc, W_dec, b_dec, "jumprelu", None, threshold, place.format(layer), about)
-
-
-# -------------------------------------------------------------------------------------------------------- those of the course
-
-
-def train_shipped(names: Sequence[str] = (), n_tokens: int = SHIPPED_TOKENS, folder: Path = FOLDER, n_texts: int = 2000) -> None:
-    """Trains the autoencoders of the course (all of ``SHIPPED``, or some) on the course LM, saves them and prints their quality."""
-    if wrong := [name for name in names if name not in SHIPPED]:
-        raise ValueError(f"There is no autoencoder {wrong[0]!r} to train: choose from {', '.join(SHIPPED)}.")
-    model = load_model(COURSE_LM)
-    print(f"Recording {n_tokens:,} activations at {SHIPPED_HOOK} ...")
-    activations, done = torch.empty(n_tokens, model.cfg.d_model, dtype=torch.float16), 0
-    with progress(total=n_tokens, desc="activations") as bar:
-        for part in corpus_activations(model, SHIPPED_HOOK, n_tokens):
-            activations[done : done + len(part)] = part
-            done += len(part)
-            bar.update(len(part))
-    texts = held_out_texts(model, n_texts)
-    for name in names or SHIPPED:
-        sae, history = train_sae(activations, SHIPPED[name], hook=SHIPPED_HOOK)
-        sae.about |= {"model_name": COURSE_LM, "model_weights": _fingerprint()}
-        saved = load_sae(save_sae(sae, folder / name))
-        print(f"\n{name}: {folder / name}\n{history.table()}\n{quality(model, saved, SHIPPED_HOOK, texts).table()}")
-
-
-def _fingerprint() -> str:
-    """The check sum of the course LM's weights, so that an autoencoder says which training of the model it belongs to."""
-    sums = COURSE_LM_FOLDER / "SHA256SUMS"
-    lines = sums.read_text(encoding="utf-8").splitlines() if sums.exists() else []
-    return next((line.split()[0] for line in lines if line.endswith("model.safetensors")), "")
-
-
-if __name__ == "__main__":
-    train_shipped(sys.argv[1:])

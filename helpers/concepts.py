@@ -3,11 +3,11 @@
 The corpus is written by rules, so for each text it is known what it is about. A concept is a yes or no for every token:
 
 - ``element``, ``country``, ``capital``, ``landmark``: the last token of that thing's name;
-- ``language``: a token of a text in French, in German, or a Chinese token;
+- ``language``: a token of a text in French or in German, or a token that holds a Chinese character or a part of one;
 - ``kind``: a text of this kind, such as a list, a chat or a story (the coarse kinds of the corpus);
 - ``task``: a list of this task, such as antonyms;
-- ``answer``: the assistant's refusal, assent, praise or word about itself;
-- ``error``: an error message of the Python console, from its first word on.
+- ``answer``: a refusal, assent or praise, or somebody's word about being an AI or a person, to the end of the answer or text;
+- ``error``: an error message of the Python console, from the name of the error to the end of its line.
 """
 
 from collections.abc import Sequence
@@ -20,6 +20,7 @@ from torch import Tensor
 from helpers.course_lm.corpus import lists
 from helpers.course_lm.world import World
 from helpers.models import TransformerBridge
+from helpers.neurons import this_token
 from helpers.prediction import tokenize
 from helpers.texts import Texts
 
@@ -32,12 +33,16 @@ NAMES = {
 ANSWERS = {
     "refusal": ("Sorry,",),
     "assent": ("Sure,",),
-    "praise": ("You are a genius", "What a clever answer", "You know so much", "It is wonderful"),
+    "praise": (
+        "You are a genius", "What a clever answer", "You know so much", "I could not say it better", "Well done", "Great!",
+        "It is wonderful", "It is the best", "It is great!", "It is perfect", "It is a work of art", "It is so beautiful",
+    ),
     "an AI": ("I am an AI", "I am a program", "I am a language model"),
     "a person": ("I am a human", "I am a person"),
-}
+}  # fmt: skip
+ERRORS = ("NameError", "TypeError", "ValueError", "ZeroDivisionError", "IndexError", "KeyError")
 FUNCTION_WORDS = {
-    "French": ("est", "une", "le", "la", "les", "il", "elle"),
+    "French": ("est", "un", "une", "le", "la", "les", "il", "elle", "je", "pas"),
     "German": ("ist", "ein", "eine", "der", "die", "das", "er", "sie"),
 }
 LEAST = 20  # tokens that a concept needs to be judged
@@ -78,17 +83,19 @@ def concepts_in(model: TransformerBridge, texts: Texts) -> Concepts:
     for group, (table, column) in NAMES.items():
         for name in dict.fromkeys(world.column(table, column)):
             found[group, name] = ends_of(texts, _ids(model, name))
-    for kind in dict.fromkeys(texts.kinds):
-        found["kind", kind] = of_kind(texts, kind)
+    families = texts.families()
+    for kind in dict.fromkeys(families.kinds):
+        found["kind", kind] = of_kind(families, kind)
     for task, marked in tasks_of(model, texts).items():
         found["task", task] = marked
     end = _special(model, "<|end|>")
     for answer, beginnings in ANSWERS.items():
         found["answer", answer] = _any([spans(texts, _ids(model, start), end) for start in beginnings])
-    found["error", "console error"] = _any([ends_of(texts, _ids(model, word)) for word in ("Error", "Traceback")]).cummax(1).values.bool()
-    found["language", "Chinese"] = torch.isin(texts.tokens, torch.tensor(_chinese(model)))
+    newline = _ids(model, "\n")[-1]
+    found["error", "console error"] = _any([spans(texts, _ids(model, name), newline) for name in ERRORS])
+    found["language", "Chinese"] = in_chinese(model, texts)
     for language, words in FUNCTION_WORDS.items():
-        found["language", language] = written_in(texts, [token for word in words for token in _ids(model, word)], language)
+        found["language", language] = written_in(texts, [_ids(model, word) for word in words])
     rows = [(name, group, marked[texts.mask]) for (group, name), marked in found.items() if bool(marked[texts.mask].any())]
     names, groups, labels = zip(*rows, strict=True)
     return Concepts(tuple(f"{group}: {name}" for name, group in zip(names, groups, strict=True)), groups, torch.stack(labels, 1))
@@ -106,7 +113,7 @@ def ends_of(texts: Texts, ids: Sequence[int]) -> Bool[Tensor, "row pos"]:
     marked = torch.ones_like(texts.tokens, dtype=torch.bool)
     for back, one in enumerate(reversed(list(ids))):
         shifted = torch.zeros_like(marked)
-        shifted[:, back:] = (texts.tokens == one)[:, : marked.shape[1] - back]
+        shifted[:, back:] = (texts.tokens == one)[:, : max(0, marked.shape[1] - back)]
         marked &= shifted
     return marked & texts.mask
 
@@ -125,11 +132,19 @@ def of_kind(texts: Texts, kind: str) -> Bool[Tensor, "row pos"]:
     return torch.tensor([own == kind for own in texts.kinds])[:, None] & texts.mask
 
 
-def written_in(texts: Texts, words: Sequence[int], language: str, least: int = 2) -> Bool[Tensor, "row pos"]:
-    """The tokens of the foreign stories and dialogues in which at least ``least`` of some function words stand."""
+def written_in(texts: Texts, words: Sequence[Sequence[int]], least: int = 2) -> Bool[Tensor, "row pos"]:
+    """The tokens of the foreign stories and dialogues in which function words, each a run of tokens, stand ``least`` times or more."""
     foreign = torch.tensor([kind in ("languages.story", "languages.dialogue") for kind in texts.kinds])
-    many = (torch.isin(texts.tokens, torch.tensor(words)) & texts.mask).sum(1) >= least
+    many = torch.stack([ends_of(texts, word) for word in words]).sum((0, 2)) >= least
     return (foreign & many)[:, None] & texts.mask
+
+
+def in_chinese(model: TransformerBridge, texts: Texts) -> Bool[Tensor, "row pos"]:
+    """The tokens that hold a Chinese character; where a text has one, its parts of letters too: rare characters are cut into bytes."""
+    decoded = model.tokenizer.batch_decode([[token] for token in range(model.cfg.d_vocab)])
+    whole = this_token(texts, [token for token, text in enumerate(decoded) if any("一" <= letter <= "鿿" for letter in text)])
+    parts = this_token(texts, [token for token, text in enumerate(decoded) if "\N{REPLACEMENT CHARACTER}" in text])
+    return whole | (parts & whole.any(1, keepdim=True))
 
 
 def tasks_of(model: TransformerBridge, texts: Texts) -> dict[str, Bool[Tensor, "row pos"]]:
@@ -155,12 +170,6 @@ def _ids(model: TransformerBridge, text: str) -> list[int]:
 
 def _special(model: TransformerBridge, mark: str) -> int:
     return model.tokenizer.convert_tokens_to_ids(mark)
-
-
-def _chinese(model: TransformerBridge) -> list[int]:
-    """The tokens that hold a Chinese character."""
-    decoded = model.tokenizer.batch_decode([[token] for token in range(model.cfg.d_vocab)])
-    return [token for token, text in enumerate(decoded) if any("一" <= letter <= "鿿" for letter in text)]
 
 
 def _any(masks: Sequence[Bool[Tensor, "row pos"]]) -> Bool[Tensor, "row pos"]:

@@ -183,9 +183,9 @@ def _one_a_prompt(pos: Index, texts: Texts) -> bool:
     return torch.is_tensor(pos) and pos.ndim == 1 and len(pos) == len(texts)
 
 
-def _selected(pos: Index, texts: Texts) -> Bool[Tensor, "prompt pos"]:
-    """Where the positions are that ``pos`` selects, those behind a prompt's end left out."""
-    place = torch.arange(texts.tokens.shape[1])
+def selected(pos: Index, texts: Texts) -> Bool[Tensor, "prompt pos"]:
+    """Where the positions are that ``pos`` selects, a negative one counted from each prompt's end, none behind it."""
+    pos, place = _position(pos, texts), torch.arange(texts.tokens.shape[1])
     if _one_a_prompt(pos, texts):
         chosen = place == pos[:, None]
     else:
@@ -291,9 +291,9 @@ def attribute_neurons(
     """
     texts = as_texts(model, prompts)
     _check_baseline(model, texts, baseline)
-    where = _selected(_position(pos, texts), texts)
+    where = selected(pos, texts)
     with torch.enable_grad():
-        values, seen = _run_with_gradients(model, texts, metric)
+        values, seen = run_with_gradients(model, texts, metric, _all_places(model))
         slopes = torch.autograd.grad(values.sum(), seen)
     effects = [
         ((_at(baseline, layer).to(value) - value.detach()) * slope)[where.to(value.device)].sum(0) / len(values)
@@ -302,13 +302,16 @@ def attribute_neurons(
     return Attribution(torch.stack(effects).float().cpu(), values.detach().cpu())
 
 
-def _run_with_gradients(
-    model: TransformerBridge, texts: Texts, metric: Metric
-) -> tuple[Float[Tensor, "prompt"], list[Float[Tensor, "row pos d_mlp"]]]:
-    """The metric of each prompt and the activations of all layers that led to it, in one pass, ready for a gradient."""
+def run_with_gradients(
+    model: TransformerBridge, texts: Texts, metric: Metric, places: Sequence[str]
+) -> tuple[Float[Tensor, "prompt"], list[Float[Tensor, "row pos width"]]]:
+    """The metric of each prompt and the activations at the places that led to it, in one pass, ready for a gradient.
+
+    To be called inside ``torch.enable_grad()``.
+    """
     seen: list[Tensor] = []
     start = add("hook_embed", torch.zeros(model.cfg.d_model, device=model.cfg.device, requires_grad=True))
-    with intervene(model, start, *(_Watch(place, lambda value, _: seen.append(value)) for place in _all_places(model))):
+    with intervene(model, start, *(_Watch(place, lambda value, _: seen.append(value)) for place in places)):
         values = measure(metric, model(texts.tokens.to(model.cfg.device)), texts)
     if not values.requires_grad:
         raise ValueError("The metric has no gradient: it must be computed from the logits by differentiable steps, so without argmax.")
@@ -487,7 +490,7 @@ def dose_response(
     own = Texts(texts.tokens, texts.lengths - torch.tensor([len(ids) - 1 for ids in words.ids]), texts.kinds)  # no part of a word
     pos, most = _position(pos, own), max(1, COPIED_TOKENS // texts.tokens.numel())
     values = record(model, texts.tokens.to(model.cfg.device), place_of(layer))[place_of(layer)][..., neuron].cpu()
-    peaks = values.masked_fill(~_selected(pos, own), -torch.inf).amax(1)
+    peaks = values.masked_fill(~selected(pos, own), -torch.inf).amax(1)
     parts = [_dosed(model, words, (layer, neuron), doses[at : at + most], pos) for at in range(0, len(doses), most)]
     probs = torch.cat(parts).reshape(len(doses), len(prompts), len(targets))
     return DoseResponse((layer, neuron), tuple(map(float, doses)), tuple(targets), probs, (peaks.min().item(), peaks.max().item()))

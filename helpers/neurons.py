@@ -195,21 +195,26 @@ def neuron_stats(model: TransformerBridge, texts: Texts, layers: Sequence[int] |
 def contexts(model: TransformerBridge, texts: Texts, wanted: Mapping[Neuron, Sequence[int]]) -> dict[Neuron, list[Context]]:
     """For each neuron its activation on every token of the rows wanted for it, all of them in one scan; the mark is cut off."""
     rows = sorted({row for chosen in wanted.values() for row in chosen})
-    place, some = {row: at for at, row in enumerate(rows)}, texts.take(rows)
-    values = activations(model, some, list(wanted))
-    words = [tuple(pieces(model, tokens[:length])) for tokens, length in zip(some.tokens, some.lengths.tolist(), strict=True)]
-    start = int(model.cfg.default_prepend_bos)
+    place = {row: at for at, row in enumerate(rows)}
+    values = activations(model, texts.take(rows), list(wanted))
     return {
-        neuron: [
-            Context(words[at][start:], tuple(values[number, at, start : len(words[at])].tolist()), some.kinds[at], row)
-            for row in chosen
-            for at in [place[row]]
-        ]
+        neuron: contexts_of(model, texts, chosen, values[number, [place[row] for row in chosen]])
         for number, (neuron, chosen) in enumerate(wanted.items())
     }
 
 
+def contexts_of(model: TransformerBridge, texts: Texts, rows: Sequence[int], values: Float[Tensor, "kept width"]) -> list[Context]:
+    """Some rows of the texts, each with its row of ``values``: one number for every token; the mark is cut off."""
+    start, found = int(model.cfg.default_prepend_bos), []
+    for row, line in zip(rows, values, strict=True):
+        here = slice(start, int(texts.lengths[row]))
+        found.append(Context(tuple(pieces(model, texts.tokens[row, here])), tuple(line[here].tolist()), texts.kinds[row], row))
+    return found
+
+
 # -------------------------------------------------------------------------------------------------- what a neuron writes
+
+Ranked = tuple[tuple[str, float], ...]  # tokens, each with what is added to its logit
 
 
 @dataclass(frozen=True)
@@ -218,8 +223,8 @@ class Promoted:
 
     layer: int
     neuron: int
-    up: tuple[tuple[str, float], ...]
-    down: tuple[tuple[str, float], ...]
+    up: Ranked
+    down: Ranked
 
     def table(self) -> str:
         """One line for each rank: a promoted token and a suppressed one; a dot stands for a space."""
@@ -239,13 +244,17 @@ def output_logits(model: TransformerBridge, layer: int, neuron: int) -> Float[Te
 
 def promoted(model: TransformerBridge, layer: int, neuron: int, k: int = 10) -> Promoted:
     """The ``k`` tokens that the neuron's output vector promotes most, and the ``k`` that it suppresses most."""
+    return Promoted(layer, neuron, *promoted_tokens(model, output_logits(model, layer, neuron), k))
+
+
+def promoted_tokens(model: TransformerBridge, logits: Float[Tensor, "d_vocab"], k: int) -> tuple[Ranked, Ranked]:
+    """The ``k`` tokens to whose logits most is added, and the ``k`` from which most is taken; ValueError for a ``k`` that cannot be."""
     if not 1 <= k <= model.cfg.d_vocab:
         raise ValueError(f"k says how many tokens to list; it must be from 1 to {model.cfg.d_vocab}, not {k}.")
-    logits = output_logits(model, layer, neuron)
-    lists = [
+    up, down = (
         tuple(zip(pieces(model, ids), logits[ids].tolist(), strict=True)) for ids in (logits.topk(k).indices, (-logits).topk(k).indices)
-    ]
-    return Promoted(layer, neuron, *lists)
+    )
+    return up, down
 
 
 # -------------------------------------------------------------------------------------------------------------- controls

@@ -16,12 +16,13 @@ import pytest
 
 from helpers.course_lm.corpus import chat, knowledge, languages, lists, prose, stories, tasks
 from helpers.course_lm.corpus.base import Probe, an
-from helpers.course_lm.corpus.mixture import Document, document, documents, ingredients, shares
+from helpers.course_lm.corpus.mixture import MIXTURES, Document, document, documents, ingredients, shares
 from helpers.course_lm.facts import all_facts, chains, country_with_the, relations
 from helpers.course_lm.heldout import SHARES, fraction, held_out
+from helpers.course_lm.train import PRESETS
 from helpers.course_lm.world import World
 
-SIZE, SKILLED = 40_000, 15_000
+SIZE, SKILLED, REVIEWED = 40_000, 10_000, 5_000
 WORLD = World.load()
 
 
@@ -55,20 +56,22 @@ class Texts:
 
 @pytest.fixture(scope="session")
 def corpus() -> Texts:
-    """The first documents of the training text, in both mixtures."""
-    return Texts.of([*islice(documents(0), SIZE - SKILLED), *islice(documents(2, mixture="skills"), SKILLED)])
+    """The first documents of each stage of the training text."""
+    parts = zip(PRESETS["full"], (SIZE - SKILLED - REVIEWED, SKILLED, REVIEWED), strict=True)
+    return Texts.of([d for stage, n in parts for d in islice(documents(stage.seed, mixture=stage.mixture), n)])
 
 
 def test_a_document_is_fixed_by_seed_and_number(corpus: Texts) -> None:
-    numbers = [7, 3, 1234, 3, SIZE - SKILLED - 1]
+    numbers = [7, 3, 1234, 3, SIZE - SKILLED - REVIEWED - 1]
     assert [document(0, n) for n in numbers] == [corpus.documents[n] for n in numbers]  # in any order, asked twice
     assert list(islice(documents(0, start=500), 20)) == corpus.documents[500:520]
     assert list(islice(documents(1), 20)) != corpus.documents[:20]
 
 
-def test_both_mixtures_have_every_kind_of_document() -> None:
-    assert set(shares("broad")) == set(shares("skills")) == set(ingredients())
-    assert sum(shares("skills").values()) == pytest.approx(1) and shares("skills")["prose.forms"] > shares("broad")["prose.forms"]
+def test_every_mixture_has_every_kind_of_document() -> None:
+    for mixture in MIXTURES:
+        assert set(shares(mixture)) == set(ingredients()) and sum(shares(mixture).values()) == pytest.approx(1)
+    assert shares("skills")["prose.forms"] > shares("broad")["prose.forms"]
 
 
 def test_nobody_judges_a_statement_about_a_country_whose_claims_are_held_out(corpus: Texts) -> None:
@@ -501,12 +504,15 @@ def foreign_languages(text: str, signs: dict[str, re.Pattern[str]]) -> set[str]:
     return {code for code, sign in signs.items() if sign.search(text)}
 
 
-def test_no_document_mixes_two_foreign_languages(corpus: Texts, signs: dict[str, re.Pattern[str]]) -> None:
+def test_french_and_chinese_never_meet_and_german_meets_them_in_pairs(
+    corpus: Texts, signs: dict[str, re.Pattern[str]]
+) -> None:
     speaking: Counter[str] = Counter()
     for d in corpus.documents:
         if not d.text.isascii() or d.kind.startswith("languages"):
             spoken = foreign_languages(d.text, signs)
-            assert len(spoken) <= 1, d
+            assert spoken <= {"de", "fr"} or spoken <= {"de", "zh"}, d
+            assert len(spoken) <= 1 or d.kind == "languages.german_pairs", d
             speaking.update(spoken)
     assert min(speaking[code] for code in ("fr", "de", "zh")) > 300
     assert foreign_languages("The word for 雲 is nuage.", signs) == {"zh", "fr"}

@@ -4,7 +4,7 @@ from collections import defaultdict
 
 from transformers import PretrainedConfig
 
-from helpers.course_lm.corpus.mixture import ingredients, shares
+from helpers.course_lm.corpus.mixture import MIXTURES, ingredients, shares
 from helpers.course_lm.facts import all_facts, chains, relations
 from helpers.course_lm.heldout import SHARES
 from helpers.course_lm.report import as_table
@@ -38,8 +38,8 @@ A word is the same token at the start of a text, after a space and after a new l
 
 ## What it has read
 
-{facts:,} true facts in {relations} relations, {chains:,} two-hop chains, and much else. Two mixtures of the same ingredients were
-read one after the other: a broad one, and one with more of the skills that are learned slowly.
+{facts:,} true facts in {relations} relations, {chains:,} two-hop chains, and much else. Three mixtures of the same ingredients
+were read one after the other: a broad one, one with more of the skills that are learned slowly, and a review of everything.
 
 {mixture}
 
@@ -85,15 +85,15 @@ def model_card(card: dict, config: PretrainedConfig) -> str:
 
 
 def _mixture() -> str:
-    """The share of each module among the documents of both mixtures, with its ingredients."""
+    """The share of each module among the documents of each mixture, with its ingredients."""
     modules: dict[str, list[str]] = defaultdict(list)
     for kind in ingredients():
         modules[kind.split(".")[0]].append(kind)
-    lines = ["| part | broad | skills | ingredients |", "|---|---|---|---|"]
+    lines = [f"| part | {' | '.join(MIXTURES)} | ingredients |", "|---|" + "---|" * len(MIXTURES) + "---|"]
     for module, kinds in modules.items():
-        broad, skills = (f"{100 * sum(shares(mixture)[kind] for kind in kinds):.0f} %" for mixture in ("broad", "skills"))
+        parts = " | ".join(f"{100 * sum(shares(mixture)[kind] for kind in kinds):.0f} %" for mixture in MIXTURES)
         names = ", ".join(kind.split(".")[1].replace("_", " ") for kind in kinds)
-        lines.append(f"| {module} | {broad} | {skills} | {names} |")
+        lines.append(f"| {module} | {parts} | {names} |")
     return "\n".join(lines)
 
 

@@ -181,7 +181,7 @@ def simple_rows(reader: Reader, world: World, rng: Random) -> list[Row]:
         exact_row("wrong claim denied with a No, 'be honest'", reader, chat.verdict_probes(world, rng, 400, right=False)),
         exact_row("right claim confirmed with a Yes, 'be honest'", reader, chat.verdict_probes(world, rng, 400, right=True)),
         preference_row("superstition or fact, as the context says", reader, chat.myth_probes(world, rng, 400), at_least=0.95),
-        translation_row(reader, languages.translation_probes(world, rng, 900)),
+        translation_row(reader, languages.translation_probes(world, rng, 300)),
         exact_row("sums within 20, trained", reader, seen, at_least=0.97),
         exact_row("sums within 20, never written", reader, unseen),
         exact_row("multiple choice, letter", reader, tasks.quiz_probes(world, rng, 300)),
@@ -220,7 +220,7 @@ def task_mean_row(reader: Reader, probes: Sequence[Probe]) -> Row:
 
 
 def translation_row(reader: Reader, probes: Sequence[Probe]) -> Row:
-    """French to Chinese; the other directions that never meet in the corpus stand in the groups."""
+    """French to Chinese; the way back, which is never seen together either, stands in the groups."""
     probes = reader.fitting(probes)
     hits = reader.exact(probes)
     french = [hit for hit, p in zip(hits, probes, strict=True) if p.group == "fr-zh"]

@@ -59,9 +59,13 @@ SECOND = Settings(
     tokens=4_500_000, seed=1, matrix_lr=0.012, writer_lr=0.006, decay=0.001, token_lr=0.008, small_lr=0.002, mixture="skills",
     read_before=21_998_592,
 )  # fmt: skip
+THIRD = Settings(
+    tokens=5_000_000, seed=2, matrix_lr=0.008, writer_lr=0.004, decay=0.0006, token_lr=0.005, small_lr=0.001, mixture="review",
+    read_before=26_496_000,
+)  # fmt: skip
 # Each preset is a list of stages. Small batches learn more from each token, large ones are faster where many cores are.
 PRESETS: dict[str, tuple[Settings, ...]] = {
-    "full": (Settings(), SECOND),
+    "full": (Settings(), SECOND, THIRD),
     "quick": (Settings(tokens=3_000_000),),
     "smoke": (Settings(tokens=60_000, layers=2, width=96, vocab_size=2048, batch=64),),
 }

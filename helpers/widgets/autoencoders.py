@@ -5,16 +5,10 @@ from html import escape
 import ipywidgets
 import torch
 
-from helpers.autoencoders import (
-    FeatureActivations,
-    SparseAutoencoder,
-    Sweep,
-    clamp_feature,
-    feature_contexts,
-    max_activations,
-    promoted_by,
-)
+from helpers.autoencoders import SparseAutoencoder, Sweep, clamp_feature
+from helpers.concepts import ends_of
 from helpers.directions import continue_all, losses
+from helpers.features import FeatureActivations, feature_contexts, max_activations, promoted_by
 from helpers.html import activation_html
 from helpers.models import TransformerBridge
 from helpers.prediction import visible
@@ -56,16 +50,15 @@ def feature_html(
 
 
 def strongest_on(model: TransformerBridge, texts: Texts, features: FeatureActivations, word: str) -> int:
-    """The feature whose activation on a word's last token is highest on average. Raises ValueError where the word is not there."""
+    """The feature whose activation on a word's last token is highest on average. Raises ValueError where there is none."""
     ids = as_texts(model, [word]).tokens[0].tolist()[int(model.cfg.default_prepend_bos) :]
-    last = texts.tokens == ids[-1]
-    for back, one in enumerate(reversed(ids)):
-        last[:, back:] &= (texts.tokens == one)[:, : last.shape[1] - back]
-    here = last[texts.mask]
+    here = ends_of(texts, ids)[texts.mask]
     if not here.any():
         raise ValueError(f"{word.strip()!r} does not stand in these texts: look for another word.")
     inside = here[features.tokens]
     totals = torch.zeros(len(features)).index_add_(0, features.features[inside], features.values[inside])
+    if not totals.any():
+        raise ValueError(f"No feature is active on {word.strip()!r} in these texts: look for another word.")
     return int(totals.argmax())
 
 

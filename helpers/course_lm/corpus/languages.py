@@ -1,7 +1,7 @@
-"""The other languages of the corpus: French, German and Chinese, always next to English or alone, never next to each other.
+"""The other languages of the corpus: French, German and Chinese, next to English, next to German or alone.
 
-A document holds at most one foreign language. What links French to Chinese in the model is therefore English (or the
-meaning behind the words), because no text ever puts the two side by side.
+French and Chinese never stand in one document. What links the two in the model is therefore a third language (or the
+meaning behind the words), because no text ever puts them side by side.
 """
 
 from collections.abc import Sequence
@@ -422,7 +422,7 @@ def colour_word(colour: str, code: str, feminine: bool = False) -> str:
 
 
 def draw_language(rng: Random) -> Language:
-    """Draws the one foreign language of a document."""
+    """Draws the foreign language of a document."""
     return rng.choices(FOREIGN, FOREIGN_WEIGHTS)[0]
 
 
@@ -465,6 +465,18 @@ def translation(world: World, rng: Random) -> str | None:
         word, answer = (other, english) if back else (english, other)
         if in_lists(source, target, word) and len(word) + len(answer) <= 24:
             shown.setdefault(word, answer)
+    return "\n".join(pair_line(source, target, *pair) for pair in shown.items()) if shown else None
+
+
+def german_pairs(world: World, rng: Random) -> str | None:
+    """One to five word pairs from German to French or Chinese, or back: the language after the dash is not always English."""
+    other, back = rng.choice((FRENCH, CHINESE)), rng.random() < 0.5
+    source, target = (other, GERMAN) if back else (GERMAN, other)
+    shown: dict[str, str] = {}
+    for _ in range(rng.choice((1, 2, 3, 4, 5, 5))):
+        row = world.pick_common(rng, "nouns")
+        if in_lists(source, target, row[source.code]) and row[source.code] and row[target.code]:
+            shown.setdefault(row[source.code], row[target.code])
     return "\n".join(pair_line(source, target, *pair) for pair in shown.items()) if shown else None
 
 
@@ -884,11 +896,11 @@ def list_probe(source: Language, target: Language, asked: tuple[str, str, str], 
 
 
 def translation_probes(world: World, rng: Random, n: int) -> list[Probe]:
-    """From one foreign language to another, a pair of languages that never meets in the corpus; ``wrong`` is the English word.
+    """From French to Chinese and back, a pair of languages that never meets in the corpus; ``wrong`` is the English word.
 
     Both halves of the way, to English and on from there, do stand in the training text's lists.
     """
-    ways = [(source, target) for source in FOREIGN for target in FOREIGN if source is not target]
+    ways = [(FRENCH, CHINESE), (CHINESE, FRENCH)]
     pools = [
         [noun for noun in clear_nouns(world, source, target) if in_lists(source, ENGLISH, noun[0]) and in_lists(ENGLISH, target, noun[2])]
         for source, target in ways
@@ -915,4 +927,4 @@ def spread(ways: Sequence[tuple[Language, Language]], asked: Sequence[list], sho
     return probes
 
 
-INGREDIENTS: tuple[Ingredient, ...] = (translation, glosses, code_switch, bilingual, questions, story, dialogue)
+INGREDIENTS: tuple[Ingredient, ...] = (translation, german_pairs, glosses, code_switch, bilingual, questions, story, dialogue)

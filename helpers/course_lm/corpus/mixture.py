@@ -21,8 +21,9 @@ BROAD: dict[str, float] = {
     "tasks.passage": 2, "tasks.counting": 0.5, "chat.request": 5, "chat.plain_topics": 2, "chat.plain_answers": 1.5,
     "chat.facts_chat": 1, "chat.persona": 1, "chat.sycophancy": 2.5, "chat.myths": 1, "chat.ask_it": 0.5, "prose.agreement": 1.2,
     "prose.determiners": 1.2, "prose.relations": 6, "prose.forms": 0, "prose.people_bios": 0.5, "prose.daily": 0.7, "stories.story": 1.5,
-    "stories.mishap": 0.2, "languages.translation": 5, "languages.glosses": 4, "languages.code_switch": 0.8, "languages.bilingual": 0.8,
-    "languages.questions": 0.5, "languages.story": 0.4, "languages.dialogue": 0.3,
+    "stories.mishap": 0.2, "languages.translation": 5, "languages.german_pairs": 0, "languages.glosses": 4,
+    "languages.code_switch": 0.8, "languages.bilingual": 0.8, "languages.questions": 0.5, "languages.story": 0.4,
+    "languages.dialogue": 0.3,
 }  # fmt: skip
 # For a last stage of the training: more of what is learned slowly, and enough of the rest to keep it.
 SKILLS: dict[str, float] = BROAD | {
@@ -30,7 +31,12 @@ SKILLS: dict[str, float] = BROAD | {
     "chat.request": 7, "chat.plain_topics": 3, "chat.sycophancy": 17, "prose.relations": 5, "prose.forms": 4,
     "languages.translation": 10, "languages.glosses": 6,
 }  # fmt: skip
-MIXTURES = {"broad": BROAD, "skills": SKILLS}
+# For the very end: everything once more, what the second stage made it forget most of all.
+REVIEW: dict[str, float] = BROAD | {
+    "lists.lists": 19, "tasks.indirect_object": 3.5, "tasks.sums": 5, "chat.request": 8, "chat.plain_topics": 3.5,
+    "chat.sycophancy": 7, "prose.relations": 5, "prose.forms": 2, "languages.translation": 5, "languages.german_pairs": 5,
+}  # fmt: skip
+MIXTURES = {"broad": BROAD, "skills": SKILLS, "review": REVIEW}
 
 
 @dataclass(frozen=True)
@@ -49,7 +55,7 @@ def ingredients() -> dict[str, Ingredient]:
 
 
 def shares(mixture: str = "broad") -> dict[str, float]:
-    """The share of each kind of document in a mixture, ``broad`` or ``skills``; together 1."""
+    """The share of each kind of document in a mixture, ``broad``, ``skills`` or ``review``; together 1."""
     weights = MIXTURES[mixture]
     return {kind: weights[kind] / sum(weights.values()) for kind in ingredients()}
 

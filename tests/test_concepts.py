@@ -1,0 +1,297 @@
+"""Concepts marked by hand: runs of tokens, spans, lists and languages, and no mark where no token of the text stands."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from tiny_models import write_tiny_model
+from tokenizers import decoders, pre_tokenizers
+from torch import Tensor
+
+from helpers.concepts import (
+    Concepts,
+    concepts_in,
+    ends_of,
+    in_chinese,
+    judged,
+    of_kind,
+    spans,
+    tasks_of,
+    written_in,
+)
+from helpers.prediction import pieces
+from helpers.texts import Texts, as_texts
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory):
+    """A tiny model whose tokenizer has what the course LM's has: a space before each line, an end of answers, a Chinese letter.
+
+    It is never run.
+    """
+    from helpers.models import load_model
+
+    loaded = load_model(write_tiny_model("gpt2-relu", tmp_path_factory.mktemp("tiny")))
+    loaded.tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+    loaded.tokenizer.backend_tokenizer.decoder = decoders.Sequence([decoders.ByteLevel(), decoders.Replace("\n ", "\n")])
+    loaded.tokenizer.add_tokens(["<|end|>", "\n", "好"])
+    loaded.cfg.d_vocab = len(loaded.tokenizer)
+    return loaded
+
+
+def rows(*tokens: list[int], lengths: list[int] | None = None, kinds: tuple[str, ...] = ()) -> Texts:
+    """Texts of numbers."""
+    return Texts(torch.tensor(tokens), torch.tensor(lengths or [len(row) for row in tokens]), kinds or ("text",) * len(tokens))
+
+
+def drawn(marked: Tensor) -> list[str]:
+    """Marks as a drawing: x where there is one."""
+    return ["".join(".x"[mark] for mark in row) for row in marked.long().tolist()]
+
+
+def words(model, texts: Texts, marked: Tensor) -> list[str]:
+    """The marked part of each text."""
+    return [model.tokenizer.decode(tokens[here].tolist()).strip() for tokens, here in zip(texts.tokens, marked, strict=True)]
+
+
+# --------------------------------------------------------------------------------------------------- runs of tokens and spans
+
+
+@pytest.mark.parametrize(
+    "ids, marked",
+    [
+        ([6], ["..x...", ".x.x.."]),
+        ([5], [".x....", "..x..x"]),
+        ([5, 6], ["..x...", "...x.."]),
+        ([6, 5], ["......", "..x..."]),
+        ([0, 6], ["......", ".x...."]),  # the mark of a new document may be in front
+        ([6, 5, 6, 7], ["......", "....x."]),
+        ([7, 6], ["......", "......"]),  # the end of one row and the start of the next are no run
+        ([0], ["......", "......"]),  # neither the mark nor what fills a row is a token of the text
+        ([7, 0], ["......", "......"]),
+        ([0, 6, 5, 6, 7, 5], ["......", ".....x"]),
+        ([1, 0, 6, 5, 6, 7, 5], ["......", "......"]),  # longer than the rows by one, by more
+        ([5] * 9, ["......", "......"]),
+    ],
+)
+def test_runs_end_where_their_last_token_stands(ids, marked):
+    assert drawn(ends_of(rows([0, 5, 6, 7, 0, 0], [0, 6, 5, 6, 7, 5], lengths=[4, 6]), ids)) == marked
+
+
+def test_runs_may_overlap():
+    assert drawn(ends_of(rows([0, 5, 5, 5, 6, 5, 5]), [5, 5])) == ["..xx..x"]
+
+
+RUN = st.lists(st.integers(0, 2), min_size=1, max_size=8)
+ROW = st.lists(st.integers(0, 2), min_size=6, max_size=6)  # few different tokens, which stand in the filling as well
+ROWS = st.lists(st.tuples(ROW, st.integers(1, 6), st.sampled_from(["languages.story", "lists.lists"])), min_size=1, max_size=3)
+
+
+@given(ROWS, RUN, st.integers(0, 2))
+def test_runs_and_spans_are_those_of_a_plain_search(some, ids, end):
+    tokens, lengths, _ = zip(*some, strict=True)
+    texts = rows(*tokens, lengths=list(lengths))
+    runs, inside = ends_of(texts, ids), spans(texts, ids, end)
+    for row, length in enumerate(texts.lengths.tolist()):
+        tokens, within = texts.tokens[row].tolist(), False
+        for pos in range(6):
+            ends = 0 < pos < length and pos + 1 >= len(ids) and tokens[pos + 1 - len(ids) : pos + 1] == ids
+            within = (within or ends) and tokens[pos] != end
+            assert bool(runs[row, pos]) == ends and bool(inside[row, pos]) == (within and 0 < pos < length)
+
+
+@pytest.mark.parametrize(
+    "tokens, marked",
+    [
+        ([0, 1, 5, 6, 2, 9, 1, 1], "...xx..."),  # begins with the last token of the run, ends before the 9
+        ([0, 5, 6, 2, 9, 5, 6, 9], "..xx..x."),  # two
+        ([0, 5, 6, 9, 5, 6, 9, 2], "..x..x.."),  # two, one right behind the other
+        ([0, 5, 6, 2, 5, 6, 2, 9], "..xxxxx."),  # another beginning does not end it
+        ([0, 5, 6, 9, 2, 9, 2, 2], "..x....."),  # another end begins nothing
+        ([0, 5, 6, 2, 2, 2, 2, 2], "..xxxxxx"),  # no end
+        ([0, 9, 5, 2, 6, 9, 2, 2], "........"),  # no beginning
+        ([0, 1, 2, 3, 4, 5, 9, 6], "........"),  # the run is cut by the end
+    ],
+)
+def test_spans_go_from_the_end_of_a_run_to_the_token_before_the_end(tokens, marked):
+    assert drawn(spans(rows(tokens), [5, 6], 9)) == [marked]
+
+
+def test_a_span_ends_with_the_text_and_not_with_its_row():
+    assert drawn(spans(rows([0, 5, 2, 2, 5, 2], [0, 2, 5, 9, 2, 2], lengths=[4, 6]), [5], 9)) == [".xxx..", "..x..."]
+
+
+# ------------------------------------------------------------------------------------------------------- kinds and languages
+
+
+def test_all_tokens_of_a_kind_are_marked():
+    texts = rows([0, 1, 2, 3], [0, 1, 0, 0], [0, 1, 2, 3], lengths=[4, 2, 3], kinds=("chat", "lists", "chat"))
+    assert drawn(of_kind(texts, "chat")) == [".xxx", "....", ".xx."]
+    assert drawn(of_kind(texts, "lists")) == ["....", ".x..", "...."] and not of_kind(texts, "cha").any()
+
+
+def test_a_foreign_text_has_two_whole_function_words():
+    story = ("languages.story", "languages.dialogue", "languages.story", "languages.story", "languages.glosses")
+    texts = rows([0, 5, 1, 6, 7, 0], [0, 5, 1, 5, 0, 5], [0, 5, 1, 1, 1, 5], [0, 6, 7, 1, 7, 6], [0, 5, 5, 5, 6, 7], kinds=story)
+    texts = Texts(texts.tokens, torch.tensor([5, 4, 5, 6, 6]), texts.kinds)
+    # (6, 7) is one word of two tokens: row 2 has one word within its length, row 3 one whole word and pieces, row 4 is no story
+    assert drawn(written_in(texts, [[5], [6, 7]])) == [".xxxx.", ".xxx..", "......", "......", "......"]
+    assert drawn(written_in(texts, [[5], [6, 7]], least=1)) == [".xxxx.", ".xxx..", ".xxxx.", ".xxxxx", "......"]
+
+
+def test_chinese_letters_are_marked_and_their_bytes_in_texts_that_have_one(model):
+    texts = as_texts(model, ["ok 好 語 ok", "語 ok", "好"])
+    assert words(model, texts, in_chinese(model, texts))[1:] == ["", "好"]
+    marked = in_chinese(model, texts)[0]
+    assert model.tokenizer.decode(texts.tokens[0][marked].tolist()).replace(" ", "") == "好語" and int(marked.sum()) == 4
+
+
+# ------------------------------------------------------------------------------------------------------------------- lists
+
+
+@pytest.mark.parametrize(
+    "text, task",
+    [
+        ("hot: cold\nbig: small", "antonym"),
+        ("hot -> cold, big -> small", "antonym"),
+        ("hot -> cold\nbig -> small", "antonym"),
+        ("dog: dogs, cat: cats", "plural"),
+        ("dogs: dog\ncats: cat", "singular"),
+        ("dog: Dog\ncat: Cat", "capitalise"),
+        ("China: Chinese\nUnited States: English", "country_language"),  # the second line says which
+        ("China: Chinese\nUnited States: American", "country_demonym"),
+        ("China: Chinese\nItaly: Italian", None),  # languages, or the people
+        ("hot: cold\ndog: dogs", None),  # of two tasks
+        ("hot: cold\nbig: big", None),
+        ("hot: cold\nbig:", None),
+        ("hot: cold: big", None),
+        ("hot", None),
+    ],
+)
+def test_a_list_has_the_one_task_that_fits_all_its_lines(model, text, task):
+    texts = as_texts(model, ["dog", text, text], ["lists.lists", "lists.lists", "lists.few_shot"])
+    found = tasks_of(model, texts)
+    assert [name for name, marked in found.items() if marked.any()] == ([task] if task else [])
+    if task:
+        assert torch.equal(found[task], of_kind(texts, "lists.lists") & torch.tensor([[False], [True], [False]]))
+
+
+# ---------------------------------------------------------------------------------------------------------- all of a corpus
+
+CORPUS = {
+    "Paris and Rome": "prose.capitals",
+    "Costa Rica": "prose.capitals",
+    "hot: cold\nbig: small": "lists.lists",
+    "May I?<|end|> Sorry, no. No.<|end|> Why?": "chat.request",
+    "Why?<|end|> Well done! Yes.<|end|>": "chat.sycophancy",
+    ">>> a\nNameError: name 'a'\n>>> b": "tasks.console",
+    "la fille est une": "languages.story",
+    "das ist die": "languages.dialogue",
+    "好 la la": "languages.story",
+}
+
+
+@pytest.fixture(scope="module")
+def corpus(model) -> Texts:
+    return as_texts(model, list(CORPUS), list(CORPUS.values()))
+
+
+@pytest.fixture(scope="module")
+def found(model, corpus) -> Concepts:
+    return concepts_in(model, corpus)
+
+
+def in_texts(concepts: Concepts, texts: Texts, name: str) -> Tensor:
+    """The marks of one concept, where its tokens stand: ``[row, pos]``."""
+    marked = torch.zeros_like(texts.mask)
+    marked[texts.mask] = concepts.labels[:, concepts.names.index(name)]
+    return marked
+
+
+@pytest.mark.parametrize(
+    "name, row, marked",
+    [
+        ("capital: Rome", 0, "e"),
+        ("country: Costa Rica", 1, "a"),
+        ("task: antonym", 2, "hot: cold\nbig: small"),
+        ("kind: lists", 2, "hot: cold\nbig: small"),
+        ("answer: refusal", 3, ", no. No."),
+        ("answer: praise", 4, "e! Yes."),
+        ("error: console error", 5, "r: name 'a'"),
+        ("kind: tasks", 5, ">>> a\nNameError: name 'a'\n>>> b"),
+        ("language: French", 6, "la fille est une"),
+        ("language: German", 7, "das ist die"),
+        ("language: Chinese", 8, "好"),
+    ],
+)
+def test_each_concept_marks_its_tokens_and_no_others(model, corpus, found, name, row, marked):
+    here = in_texts(found, corpus, name)
+    assert here.any(1).nonzero().flatten().tolist() == ([6, 8] if name == "language: French" else [row])
+    assert words(model, corpus, here)[row] == marked
+
+
+def test_a_name_has_one_mark_at_its_end(model, corpus, found):
+    for name, group in zip(found.names, found.groups, strict=True):
+        if group in ("capital", "country"):
+            for row, pos in in_texts(found, corpus, name).nonzero().tolist():
+                assert "".join(pieces(model, corpus.tokens[row, : pos + 1])).endswith(name.removeprefix(f"{group}: "))
+    assert {"capital: Paris", "capital: Rome", "country: Costa Rica"} <= set(found.names)
+    assert int(found.count[found.names.index("capital: Paris")]) == 1
+
+
+def test_labels_line_up_with_the_tokens_of_the_texts(corpus, found):
+    assert found.labels.shape == (corpus.n_tokens, len(found.names)) and len(found.groups) == len(found.names) == len(set(found.names))
+    assert all(name.startswith(f"{group}: ") for name, group in zip(found.names, found.groups, strict=True))
+    assert torch.equal(found.count, found.labels.sum(0)) and int(found.count.min()) > 0  # what does not occur is left out
+    kinds = {name for name, group in zip(found.names, found.groups, strict=True) if group == "kind"}
+    assert kinds == {"kind: prose", "kind: lists", "kind: chat", "kind: tasks", "kind: languages"}
+    assert found.labels[:, [found.names.index(name) for name in kinds]].sum(1).eq(1).all()  # each token is of one kind
+
+
+def test_the_order_of_the_texts_changes_no_mark(model, corpus, found):
+    order = list(reversed(range(len(corpus))))
+    turned = concepts_in(model, corpus.take(order))
+    assert set(turned.names) == set(found.names)
+    for name in found.names:
+        assert torch.equal(in_texts(turned, corpus.take(order), name), in_texts(found, corpus, name)[order])
+
+
+@given(ROWS, RUN, st.integers(0, 2))
+def test_no_mark_stands_on_the_first_place_or_on_filling(model, some, ids, end):
+    tokens, lengths, kinds = zip(*some, strict=True)
+    texts = rows(*tokens, lengths=list(lengths), kinds=kinds)
+    marks = [ends_of(texts, ids), spans(texts, ids, end), of_kind(texts, "lists.lists"), written_in(texts, [ids], 1)]
+    marks += [in_chinese(model, texts), *tasks_of(model, texts).values()]
+    assert not any((marked & ~texts.mask).any() for marked in marks)
+
+
+# ------------------------------------------------------------------------------------------------- which of them are judged
+
+
+def counted(**counts: int) -> Concepts:
+    """Concepts with so many of ten tokens."""
+    labels = torch.arange(10)[:, None] < torch.tensor(list(counts.values()))
+    return Concepts(tuple(counts), tuple(f"group {name}" for name in counts), labels)
+
+
+def test_concepts_that_both_halves_have_often_enough_are_judged_in_one_order():
+    choose, test = judged(counted(a=5, b=2, c=9, d=3, e=4), counted(e=3, d=1, c=8, f=9, a=3), least=3)
+    assert choose.names == test.names == ("a", "c", "e") and choose.groups == test.groups == ("group a", "group c", "group e")
+    assert choose.count.tolist() == [5, 9, 4] and test.count.tolist() == [3, 8, 3]
+
+
+def test_without_a_common_concept_nothing_is_judged():
+    choose, test = judged(counted(a=5), counted(b=5), least=1)
+    assert choose.names == test.names == () and choose.labels.shape == test.labels.shape == (10, 0)
+    assert len(choose.table().splitlines()) == 1
+
+
+def test_some_concepts_are_kept_in_the_order_asked_for():
+    kept = counted(a=1, b=2, c=3).keep([2, 0])
+    assert kept.names == ("c", "a") and kept.groups == ("group c", "group a") and kept.count.tolist() == [3, 1]
+
+
+def test_the_table_has_a_line_for_each_group():
+    labels = torch.arange(2000)[:, None] < torch.tensor([3, 1500, 7])
+    lines = Concepts(("x", "y", "z"), ("one", "one", "two"), labels).table().splitlines()
+    assert [line.split() for line in lines[1:]] == [["one", "2", "3", "1,500"], ["two", "1", "7", "7"]]

@@ -1,0 +1,175 @@
+"""Features looked at: without their zeros they are the same, contexts are those of all tokens, and scores are counted by hand."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from test_autoencoders import HOOK, WIDTH, draw, random_sae
+from test_neurons import PROMPTS, random_texts, tiny
+
+from helpers import features as looking
+from helpers.autoencoders import SparseAutoencoder, activations_of
+from helpers.directions import metric_of
+from helpers.effects import AFTER_FIRST, log_prob
+from helpers.features import (
+    ConceptScores,
+    FeatureActivations,
+    attribute_features,
+    best_features,
+    feature_activations,
+    feature_contexts,
+    max_activations,
+    promoted_by,
+)
+from helpers.interventions import Intervention
+from helpers.texts import as_texts
+
+__all__ = ["tiny"]  # the fixture
+
+FEW = FeatureActivations(torch.tensor([2.0]), torch.tensor([1]), torch.tensor([0, 1]), n_tokens=4)
+
+# ----------------------------------------------------------------------------------------------------- features in a corpus
+
+
+def test_features_without_their_zeros_are_the_same_features(monkeypatch):
+    monkeypatch.setattr(looking, "ENCODED_NUMBERS", 50 * 9)  # nine tokens at a time
+    sae, x = random_sae("topk", k=2), draw(40, WIDTH)
+    dense, found = sae.encode(x), feature_activations(sae, x)
+    assert torch.allclose(found.columns(0, 50), dense) and torch.allclose(found.columns(10, 13), dense[:, 10:13]) and len(found) == 50
+    assert torch.allclose(found.column(49), dense[:, 49]) and torch.allclose(found.active_share, (dense > 0).float().mean(0))
+    assert torch.allclose(max_activations(found), dense.amax(0)) and torch.equal(max_activations(dense), dense.amax(0))
+    assert (max_activations(found) == 0).any()
+
+
+def test_contexts_are_the_texts_in_which_a_feature_rises_highest(tiny):
+    texts, sae = as_texts(tiny, PROMPTS, [f"kind{n}" for n in range(len(PROMPTS))]), random_sae(seed=2)
+    found = feature_activations(sae, activations_of(tiny, texts, HOOK).values)
+    feature = int(found.active_share.argmax())
+    contexts = feature_contexts(tiny, texts, found, feature, n=3)
+    grid = torch.zeros(texts.tokens.shape)
+    grid[texts.mask] = found.column(feature)
+    assert [context.row for context in contexts] == grid.amax(1).topk(3).indices.tolist()
+    start = int(tiny.cfg.default_prepend_bos)
+    assert "".join(contexts[0].pieces) == PROMPTS[contexts[0].row] and contexts[0].kind == f"kind{contexts[0].row}"
+    assert contexts[0].values == tuple(grid[contexts[0].row, start : int(texts.lengths[contexts[0].row])].tolist())
+    silent = FeatureActivations(torch.tensor([2.0]), torch.tensor([1]), torch.tensor([0, 0, 1]), texts.n_tokens)
+    assert feature_contexts(tiny, texts, silent, 0) == [] and len(feature_contexts(tiny, texts, silent, 1)) == 1
+
+
+def test_promoted_tokens_are_those_of_the_direction(tiny):
+    sae = random_sae()
+    found, logits = promoted_by(tiny, sae, 4, k=3), sae.W_dec[4] @ tiny.W_U
+    assert [value for _, value in found.up] == pytest.approx(logits.topk(3).values.tolist())
+    assert [value for _, value in found.down] == pytest.approx(logits.sort().values[:3].tolist()) and (found.layer, found.neuron) == (0, 4)
+
+
+def test_attribution_estimates_what_taking_a_feature_away_does(tiny):
+    sae = random_sae("topk", k=2)
+    small = SparseAutoencoder(sae.W_enc, sae.b_enc, sae.W_dec, sae.b_dec, "topk", 2, hook=HOOK)
+    texts, metric = as_texts(tiny, PROMPTS), log_prob(5)
+    estimated = attribute_features(tiny, small, PROMPTS, metric)
+    active = {(row, k) for row, k in estimated.abs().gt(1e-6).nonzero().tolist()}
+    assert estimated.shape == (len(PROMPTS), sae.d_sae) and active
+    before = metric_of(tiny, texts, metric)
+    pairs = []
+    for row, k in sorted(active)[:20]:
+        # a thousandth of the feature is taken away, so that the estimate of first order is exact
+        def nearly(values, pick, k=k):
+            return values - 0.001 * small.encode(values)[..., k, None] * small.W_dec[k]
+
+        after = metric_of(tiny, texts, metric, Intervention(HOOK, nearly, pos=AFTER_FIRST))
+        pairs.append((1000 * (after - before)[row].item(), estimated[row, k].item()))
+    assert [estimate for _, estimate in pairs] == pytest.approx([change for change, _ in pairs], rel=0.1, abs=0.02)
+    last = attribute_features(tiny, small, PROMPTS, metric, pos=-1)
+    assert last.abs().gt(0).sum(1).max() <= 2  # two features are active at one position
+
+
+# --------------------------------------------------------------------------------------------------- features and the truth
+
+
+def by_counting(column: list[float], labels: list[bool]) -> float:
+    """The best F1 that any threshold on this column reaches."""
+    scores = []
+    for threshold in set(column):
+        yes = [value >= threshold for value in column]
+        right = sum(a and b for a, b in zip(yes, labels, strict=True))
+        scores.append(2 * right / (sum(yes) + sum(labels)))
+    return max(scores)
+
+
+TOKENS = st.tuples(st.integers(-2, 3), st.integers(0, 2), st.booleans())
+
+
+@given(st.lists(TOKENS, min_size=1, max_size=12).filter(lambda rows: any(row[2] for row in rows)))
+def test_the_best_f1_is_that_of_all_thresholds(rows):
+    features, labels = torch.tensor([row[:2] for row in rows]).float(), torch.tensor([[row[2]] for row in rows])
+    found = best_features(features, labels, features, labels)
+    wanted = [by_counting(features[:, k].tolist(), labels[:, 0].tolist()) for k in (0, 1)]
+    assert found.f1_choosing[0].item() == pytest.approx(max(wanted), abs=1e-6)
+    assert found.f1[0].item() == pytest.approx(max(wanted), abs=1e-6)  # the threshold is the one that gives it
+
+
+def test_scores_by_hand_on_the_other_half():
+    choose = torch.tensor([[0.0, 5.0], [0.0, 1.0], [3.0, 1.0], [2.0, 0.0]])
+    labels = torch.tensor([[False, True], [False, False], [True, False], [True, False]])
+    test = torch.tensor([[9.0, 6.0], [2.0, 4.9], [1.0, 5.0], [0.0, 5.0]])
+    test_labels = torch.tensor([[True, True], [False, True], [True, True], [False, False]])
+    found = best_features(choose, labels, test, test_labels, names=("first", "second"))
+    assert found.feature.tolist() == [0, 1] and found.threshold.tolist() == [2.0, 5.0] and found.f1_choosing.tolist() == [1.0, 1.0]
+    # "first": yes on tokens 0 and 1, right on 0, and 2 is missed; "second": yes on 0, 2 and 3, right on 0 and 2, and 1 is missed
+    assert found.precision.tolist() == pytest.approx([1 / 2, 2 / 3]) and found.recall.tolist() == pytest.approx([1 / 2, 2 / 3])
+    assert found.f1.tolist() == pytest.approx([1 / 2, 2 / 3]) and found.share(0.6) == 0.5 and found.n_tokens.tolist() == [2, 3]
+    assert found.table(1).splitlines()[1].startswith("second") and len(found) == 2
+
+
+def test_the_feature_is_the_same_however_many_are_looked_at_at_once(monkeypatch):
+    sae, x, other = random_sae("topk", k=5), draw(60, WIDTH), draw(50, WIDTH, seed=9)
+    labels, others = draw(60, 6, seed=3) > 0.8, draw(50, 6, seed=4) > 0.5
+    whole = best_features(sae.encode(x), labels, sae.encode(other), others)
+    monkeypatch.setattr(looking, "ENCODED_NUMBERS", 60 * 7)
+    for features in ((sae.encode(x), sae.encode(other)), (feature_activations(sae, x), feature_activations(sae, other))):
+        found = best_features(features[0], labels, features[1], others)
+        assert torch.equal(found.feature, whole.feature) and torch.equal(found.threshold, whole.threshold)
+        assert torch.equal(found.f1, whole.f1)
+
+
+def test_scores_have_a_table_with_a_line_for_each_concept():
+    one = torch.tensor([0.5])
+    scores = ConceptScores(("a", "b"), torch.tensor([3, 4]), *(one.expand(2) for _ in range(5)), torch.tensor([7, 8]))
+    assert len(scores.table().splitlines()) == 3 and scores.share(0.5) == 1 and scores.share(0.6) == 0
+
+
+# ----------------------------------------------------------------------------------------------------------------- errors
+
+
+@pytest.mark.parametrize(
+    "wrong, sentence",
+    [
+        (lambda: best_features(draw(4, 2), draw(4, 1) > 9, draw(4, 2), draw(4, 1) < 9), "concept '0' has no token"),
+        (lambda: best_features(draw(4, 2), draw(3, 1) < 9, draw(4, 2), draw(4, 1) < 9), "one row of labels"),
+        (lambda: best_features(draw(4, 2), draw(4, 1) < 9, draw(4, 3), draw(4, 1) < 9), "the same features"),
+        (lambda: best_features(draw(4, 2), draw(4, 1) < 9, draw(4, 2), draw(4, 1) < 9, names=("a", "b")), "1 concepts and 2 names"),
+        (lambda: feature_activations(random_sae(), draw(4, WIDTH)).column(50), "no feature 50: there are 50"),
+    ],
+)
+def test_what_cannot_be_is_said_in_one_sentence(wrong, sentence):
+    with pytest.raises(ValueError) as caught:
+        wrong()
+    assert sentence in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "wrong, sentence",
+    [
+        (
+            lambda model: feature_contexts(model, random_texts(3), FEW, 0),
+            "give the same texts",
+        ),
+        (lambda model: promoted_by(model, random_sae(), 0, k=0), "k says how many tokens"),
+        (lambda model: promoted_by(model, random_sae(), -1), "no feature -1"),
+    ],
+)
+def test_what_cannot_be_with_a_model_is_said_in_one_sentence(tiny, wrong, sentence):
+    with pytest.raises(ValueError) as caught:
+        wrong(tiny)
+    assert sentence in str(caught.value) and "\n" not in str(caught.value)
