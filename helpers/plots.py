@@ -378,6 +378,20 @@ def task_grid(accuracy: Float[Tensor, "task column"], tasks: Sequence[str], colu
     return fig
 
 
+def coverage(counts: Sequence[int], f1: Sequence[float], groups: Sequence[str], wanted: float = 0.8) -> Figure:
+    """How well its best feature knows each concept, against how often the concept occurs (logarithmic); dashed: what is wanted."""
+    fig, ax = canvas(6.6, 3.6)
+    for number, group in enumerate(dict.fromkeys(groups)):
+        own = [at for at, name in enumerate(groups) if name == group]
+        style = dict(marker=MARKERS[number % len(MARKERS)], color=COLOURS[number % len(COLOURS)], markersize=5, alpha=0.7)
+        ax.plot([counts[at] for at in own], [f1[at] for at in own], linestyle="", label=plain(group), **style)
+    ax.axhline(wanted, color=GREY, linestyle="--", linewidth=1)
+    ax.set_xscale("log")
+    ax.set(xlabel="tokens of the concept in the texts", ylabel="F1 of its best feature", ylim=(-0.03, 1.03))
+    fig.legend(**ABOVE, ncols=side_by_side(groups, 6.6))
+    return fig
+
+
 # ------------------------------------------------------------------------------------------------ report card
 
 

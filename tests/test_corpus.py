@@ -504,9 +504,7 @@ def foreign_languages(text: str, signs: dict[str, re.Pattern[str]]) -> set[str]:
     return {code for code, sign in signs.items() if sign.search(text)}
 
 
-def test_french_and_chinese_never_meet_and_german_meets_them_in_pairs(
-    corpus: Texts, signs: dict[str, re.Pattern[str]]
-) -> None:
+def test_french_and_chinese_never_meet_and_german_meets_them_in_pairs(corpus: Texts, signs: dict[str, re.Pattern[str]]) -> None:
     speaking: Counter[str] = Counter()
     for d in corpus.documents:
         if not d.text.isascii() or d.kind.startswith("languages"):

@@ -48,6 +48,7 @@ FIGURES = {
     "clouds, one": lambda p: p.clouds({"layer 5": POINTS}, {"harmful": 2, "harmless": 2, "harmful words in harmless requests": 1}),
     "cosine_grid": lambda p: p.cosine_grid(torch.eye(13), "layer"),
     "cosine_grid, many": lambda p: p.cosine_grid(torch.eye(37), "stream before block …, the last is what is unembedded"),
+    "coverage": lambda p: p.coverage([1, 20, 300, 5], [0.0, 0.5, 1.0, 0.9], ["element", LONG, "element", "$1"]),
     "class_lines": lambda p: p.class_lines({"$1": ZIGZAG, LONG: ZIGZAG * 2}, f"the rate after {LONG}", reference={"as they are": 0.2}),
     "class_lines, many": lambda p: p.class_lines({f"{at} {LONG}": [0.1 * at] * 43 for at in range(9)}, "share", "after block …"),
     "rate_bars": lambda p: p.rate_bars({"harmful": {"as they are": [True], LONG: [False, True]}, "harmless": {LONG: [True]}}, "refused"),
@@ -171,6 +172,14 @@ def test_a_scatter_names_the_outermost_points_and_the_correlation(plots):
 def test_points_that_lie_together_get_one_name(plots):
     assert plots.outermost([1.0, 1.01, 0.0, -0.9], [1.0, 1.0, 0.0, 0.9], n=3) == [1, 3, 2]
     assert plots.outermost([1.0, 1.0, 1.0], [1.0, 0.0, -1.0], n=2) == [0, 2]
+
+
+def test_concepts_stand_by_their_count_and_their_f1_in_the_colour_of_their_group(plots):
+    fig = plots.coverage([3, 40, 500], [0.1, 0.7, 0.9], ["element", "country", "element"])
+    (ax,) = fig.axes
+    drawn = {line.get_label(): (list(line.get_xdata()), list(line.get_ydata())) for line in ax.lines[:2]}
+    assert drawn == {"element": ([3, 500], [0.1, 0.9]), "country": ([40], [0.7])} and legend(fig) == ["element", "country"]
+    assert ax.get_xscale() == "log" and list(ax.lines[2].get_ydata()) == [0.8, 0.8] and ax.lines[0].get_color() != ax.lines[1].get_color()
 
 
 @pytest.mark.parametrize("measured", [[1.0, 1.0], [0.0, 0.0]])
