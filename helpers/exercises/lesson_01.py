@@ -30,7 +30,7 @@ exercise, check, score_table = exercises.exercise, exercises.check, exercises.sc
 
 FACTOR = 2.0  # how far the mean of a control may lie from the neuron's, either way
 MOST = 400  # neurons in the group of exercise 1.5
-TURNED = 1 / 4  # the share of the decisions that it has to turn
+LEFT = 1 / 2  # the share of the preference that may be left then
 
 
 @exercises.add("1.1", "A neuron by hand", minutes=5)
@@ -119,22 +119,24 @@ def fair_control(answer: Any, stats: NeuronStats, neuron: Neuron) -> str:
     return f"{len(chosen)} neurons of the same layer that speak about as much: what they do when taken away is what *any* neuron does."
 
 
-@exercises.add("1.5", "The smallest group that turns a quarter of the decisions", minutes=12, core=False)
-def turning_group(answer: Any, model: TransformerBridge, odds: WordOdds, means: Float[Tensor, "layer d_mlp"]) -> str:
-    """A group of neurons whose removal turns a quarter of the decisions."""
+@exercises.add("1.5", "The smallest group that takes half of a preference", minutes=12, core=False)
+def halving_group(answer: Any, model: TransformerBridge, odds: WordOdds, means: Float[Tensor, "layer d_mlp"]) -> str:
+    """A group of neurons without which the mean log-odds are at most half of what they were."""
     expect(hasattr(answer, "__len__") and len(answer) > 0, "A list of neurons is needed here, such as [(5, 185), (7, 20)].")
     group = list(dict.fromkeys(expect_indices(one, "one of them", layer=model.cfg.n_layers, neuron=model.cfg.d_mlp) for one in answer))
     expect(len(group) <= MOST, f"That takes away {len(group)} neurons; with so many gone anything may break. Try {MOST} or fewer.")
-    flips = remove_groups(model, odds.texts, odds, [group], baseline=means).flips[0].item()
+    removal = remove_groups(model, odds.texts, odds, [group], baseline=means)
+    before, after = removal.before.mean().item(), removal.after[0].mean().item()
     attribution: Attribution = attribute_neurons(model, odds.texts, odds, baseline=means)
     towards = sum(attribution.effect[one].item() for one in group)
-    way = "the estimate says that your group works against the right word, so removing it helps: mind the sign. " if towards > 0 else ""
+    way = "The estimate says that your group works against the right word, so removing it helps: mind the sign. " if towards > 0 else ""
     expect(
-        flips >= TURNED,
-        f"With your {len(group)} neurons gone {flips:.0%} of the decisions turn, and a quarter of them has to. "
-        f"{way[:1].upper() + way[1:]}Sort by estimated effect, most negative first, and take more.",
+        after <= LEFT * before,
+        f"Without your {len(group)} neurons the log-odds are {after:.1f}, and {before:.1f} with them; half of that is wanted. "
+        f"{way}Sort by estimated effect, most negative first, and take more.",
     )
-    return f"{len(group)} neurons turn {flips:.0%} of the decisions. How few can you do with? One alone is far from enough."
+    share = f"{removal.flips[0].item():.0%} of the decisions turn"
+    return f"Without {len(group)} neurons {after:.1f} is left of {before:.1f}, and {share}. How few can you do with? One is far from enough."
 
 
 @exercises.add("1.6", "Explain a neuron better than the machine", minutes=12, core=False)
