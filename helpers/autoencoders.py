@@ -197,18 +197,22 @@ class Activations:
 
 
 @torch.no_grad()
-def activations_of(model: TransformerBridge, texts: Texts, hook: str) -> Activations:
-    """The activations at one place, such as ``resid_post(5)``, on all tokens of the texts; in float32, on the CPU."""
-    check_place(model, hook)
+def activations_of(model: TransformerBridge, texts: Texts, hook: str | Sequence[str], dtype: torch.dtype = torch.float32) -> Activations:
+    """The activations at one place, such as ``resid_post(5)``, on all tokens of the texts, on the CPU.
+
+    Of several places what passes stands side by side, in their order, from one run of the model.
+    """
+    hooks = [hook] if isinstance(hook, str) else list(hook)
     mask, values = texts.mask, torch.empty(0)
     number = torch.zeros(mask.shape, dtype=torch.long)
     number[mask] = torch.arange(int(mask.sum()))
     with progress(total=len(texts), desc="texts") as bar:
         for rows in texts.batches():
             width = int(texts.lengths[rows].max())
-            seen = record(model, texts.tokens[rows, :width].to(model.cfg.device), hook)[hook].flatten(2).float().cpu()
+            passed = record(model, texts.tokens[rows, :width].to(model.cfg.device), *hooks)
+            seen = torch.cat([passed[place].flatten(2).to(dtype).cpu() for place in hooks], -1)
             here = mask[rows, :width]
-            values = values if values.ndim == 2 else torch.empty(int(mask.sum()), seen.shape[2])
+            values = values if values.ndim == 2 else torch.empty(int(mask.sum()), seen.shape[2], dtype=dtype)
             values[number[rows, :width][here]] = seen[here]
             bar.update(len(rows))
     return Activations(values, mask.nonzero())

@@ -4,7 +4,7 @@ The corpus is written by rules, so for each text it is known what it is about. A
 
 - ``element``, ``country``, ``capital``, ``landmark``: the last token of that thing's name;
 - ``language``: a token of a text in French or in German, or a token that holds a Chinese character or a part of one;
-- ``kind``: a text of this kind, such as a list, a chat or a story (the coarse kinds of the corpus);
+- ``kind``: a text of this kind, such as ``tasks.sums`` or ``stories.story``;
 - ``task``: a list of this task, such as antonyms;
 - ``answer``: a refusal, assent or praise, or somebody's word about being an AI or a person, to the end of the answer or text;
 - ``error``: an error message of the Python console, from the name of the error to the end of its line.
@@ -52,7 +52,8 @@ LEAST = 20  # tokens that a concept needs to be judged
 class Concepts:
     """Concepts by name, each in a group, and for each token of some texts whether it belongs to them.
 
-    Tokens are those of ``texts.mask``, in their order. ``count`` says how many tokens each concept has.
+    Tokens are those of ``texts.mask``, in their order; ``of_texts`` has one row for each text instead. ``count`` says how many
+    tokens, or texts, each concept has.
     """
 
     names: tuple[str, ...]
@@ -61,8 +62,20 @@ class Concepts:
 
     @property
     def count(self) -> Int[Tensor, "concept"]:
-        """How many tokens each concept has."""
+        """How many tokens, or texts, each concept has."""
         return self.labels.sum(0)
+
+    def of_texts(self, texts: Texts) -> "Concepts":
+        """The same concepts for whole texts: a text belongs to those that any of its tokens belongs to."""
+        text_of = torch.arange(len(texts)).repeat_interleave(texts.mask.sum(1))
+        if len(text_of) != len(self.labels):
+            raise ValueError(f"The concepts are those of {len(self.labels)} tokens, the texts have {len(text_of)}: give the same texts.")
+        found = torch.zeros(len(texts), len(self.names)).index_add_(0, text_of, self.labels.float()) > 0
+        return Concepts(self.names, self.groups, found)
+
+    def in_groups(self, *groups: str) -> "Concepts":
+        """The concepts of some groups."""
+        return self.keep([at for at, group in enumerate(self.groups) if group in groups])
 
     def keep(self, chosen: Sequence[int]) -> "Concepts":
         """Some of the concepts."""
@@ -70,7 +83,7 @@ class Concepts:
 
     def table(self) -> str:
         """One line for each group: how many concepts, and how many tokens the rarest and the commonest have."""
-        lines = ["group       concepts   tokens of the rarest, of the commonest"]
+        lines = ["group       concepts    the rarest, the commonest"]
         for group in dict.fromkeys(self.groups):
             counts = sorted(count for count, own in zip(self.count.tolist(), self.groups, strict=True) if own == group)
             lines.append(f"{group:<10} {len(counts):9} {counts[0]:>10,} {counts[-1]:>10,}")
@@ -80,12 +93,11 @@ class Concepts:
 def concepts_in(model: TransformerBridge, texts: Texts) -> Concepts:
     """All concepts of the corpus that occur in some texts of it."""
     world, found = World.load(), {}
-    for group, (table, column) in NAMES.items():
-        for name in dict.fromkeys(world.column(table, column)):
-            found[group, name] = ends_of(texts, _ids(model, name))
-    families = texts.families()
-    for kind in dict.fromkeys(families.kinds):
-        found["kind", kind] = of_kind(families, kind)
+    named = [(group, name) for group, (table, column) in NAMES.items() for name in dict.fromkeys(world.column(table, column))]
+    numbers = runs_in(texts, [_ids(model, name) for _, name in named])
+    by_token = {place: tokens for place, tokens in zip(named, numbers, strict=True) if len(tokens)}
+    for kind in dict.fromkeys(texts.kinds):
+        found["kind", kind] = of_kind(texts, kind)
     for task, marked in tasks_of(model, texts).items():
         found["task", task] = marked
     end = _special(model, "<|end|>")
@@ -96,9 +108,22 @@ def concepts_in(model: TransformerBridge, texts: Texts) -> Concepts:
     found["language", "Chinese"] = in_chinese(model, texts)
     for language, words in FUNCTION_WORDS.items():
         found["language", language] = written_in(texts, [_ids(model, word) for word in words])
-    rows = [(name, group, marked[texts.mask]) for (group, name), marked in found.items() if bool(marked[texts.mask].any())]
-    names, groups, labels = zip(*rows, strict=True)
-    return Concepts(tuple(f"{group}: {name}" for name, group in zip(names, groups, strict=True)), groups, torch.stack(labels, 1))
+    by_token |= {place: marked[texts.mask].nonzero().flatten() for place, marked in found.items() if bool((marked & texts.mask).any())}
+    labels = torch.zeros(texts.n_tokens, len(by_token), dtype=torch.bool)
+    for at, tokens in enumerate(by_token.values()):
+        labels[tokens, at] = True
+    return Concepts(tuple(f"{group}: {name}" for group, name in by_token), tuple(group for group, _ in by_token), labels)
+
+
+def mentions(model: TransformerBridge, texts: Texts, group: str) -> dict[str, Int[Tensor, "found"]]:
+    """For each name of a group, such as ``element``, the texts in which it stands, once for each time: rows of ``texts``."""
+    if group not in NAMES:
+        raise ValueError(f"There are no names of the group {group!r}: choose from {', '.join(NAMES)}.")
+    table, column = NAMES[group]
+    names = list(dict.fromkeys(World.load().column(table, column)))
+    text_of = torch.arange(len(texts)).repeat_interleave(texts.mask.sum(1))
+    found = runs_in(texts, [_ids(model, name) for name in names])
+    return {name: text_of[tokens] for name, tokens in zip(names, found, strict=True)}
 
 
 def judged(choose: Concepts, test: Concepts, least: int = LEAST) -> tuple[Concepts, Concepts]:
@@ -106,6 +131,22 @@ def judged(choose: Concepts, test: Concepts, least: int = LEAST) -> tuple[Concep
     common = [name for name, count in zip(choose.names, choose.count.tolist(), strict=True) if count >= least and name in test.names]
     common = [name for name in common if int(test.count[test.names.index(name)]) >= least]
     return choose.keep([choose.names.index(name) for name in common]), test.keep([test.names.index(name) for name in common])
+
+
+def runs_in(texts: Texts, runs: Sequence[Sequence[int]]) -> list[Int[Tensor, "found"]]:
+    """For each of many runs of tokens where it ends, as numbers of tokens in the order of ``texts.mask``; one sort serves all."""
+    flat, width = texts.tokens.flatten(), texts.tokens.shape[1]
+    ordered, places = flat.sort(stable=True)
+    number = texts.mask.flatten().cumsum(0) - 1
+    found = []
+    for run in runs:
+        first, last = torch.searchsorted(ordered, torch.tensor([run[-1], run[-1] + 1])).tolist()
+        ends = places[first:last]
+        ends = ends[(ends % width >= len(run) - 1) & texts.mask.flatten()[ends]]
+        for back, one in enumerate(reversed(run[:-1]), 1):
+            ends = ends[flat[ends - back] == one]
+        found.append(number[ends])
+    return found
 
 
 def ends_of(texts: Texts, ids: Sequence[int]) -> Bool[Tensor, "row pos"]:

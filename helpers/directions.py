@@ -18,7 +18,20 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from helpers.effects import Metric, WordOdds, measure
-from helpers.interventions import Index, Intervention, add, attn_out, heads, intervene, mlp_out, project_out, record, resid_post, resid_pre
+from helpers.interventions import (
+    Index,
+    Intervention,
+    add,
+    attn_out,
+    heads,
+    intervene,
+    mlp_out,
+    project_out,
+    read_at,
+    record,
+    resid_post,
+    resid_pre,
+)
 from helpers.models import TransformerBridge
 from helpers.prediction import fit, pad, tokenize
 from helpers.progress import progress
@@ -222,22 +235,48 @@ def any_of(ids: Sequence[int]) -> Metric:
 def metric_of(model: TransformerBridge, prompts: TextsLike, metric: Metric, *interventions: Intervention) -> Float[Tensor, "prompt"]:
     """The metric after each prompt, with some interventions or none."""
     texts = as_texts(model, prompts)
-    if isinstance(metric, WordOdds):  # which reads more than the last position
+    if isinstance(metric, WordOdds):  # which has to see all its rows at once
         every = torch.arange(len(texts))
-        with intervene(model, *(of_rows(intervention, every, texts.lengths) for intervention in interventions)):
-            return measure(metric, model(texts.tokens.to(model.cfg.device)), texts).cpu()
+        return _read_off(model, texts, metric, *(of_rows(intervention, every, texts.lengths) for intervention in interventions))
     ends = _end_logits(model, texts, *interventions)[:, None]  # together, since a metric may have one token for each prompt
     return measure(metric, ends, replace(texts, tokens=texts.tokens[:, :1], lengths=torch.ones_like(texts.lengths))).cpu()
 
 
+def _read_off(
+    model: TransformerBridge, texts: Texts, metric: Metric, *interventions: Intervention, row: Int[Tensor, "row"] | None = None
+) -> Float[Tensor, "prompt"]:
+    """The metric in one pass, in which only the ends are unembedded: as many tokens as the longest word of the metric has.
+
+    ``row``: which of the texts each row of the metric is, where texts that are alike are run once.
+    """
+    n = max(map(len, metric.ids)) if isinstance(metric, WordOdds) else 1
+    places = (texts.lengths[:, None] - n + torch.arange(n)).clamp(min=0)
+    with intervene(model, *interventions, read_at(places)):
+        logits = model(texts.tokens.to(model.cfg.device))
+    ends = texts if row is None else texts.take(row)
+    ends = replace(ends, tokens=ends.tokens[:, :n], lengths=torch.full_like(ends.lengths, n))
+    return measure(metric, logits if row is None else logits[row.to(logits.device)], ends).cpu()
+
+
+def _distinct(texts: Texts) -> tuple[Texts, Int[Tensor, "row"]]:
+    """The texts without repetitions (the right and the wrong word of a prompt often stand after the same tokens), and which is which."""
+    first: dict[tuple[int, ...], int] = {}
+    same = [
+        first.setdefault(tuple(ids[:n]), at) for at, (ids, n) in enumerate(zip(texts.tokens.tolist(), texts.lengths.tolist(), strict=True))
+    ]
+    kept = sorted(set(same))
+    return texts.take(kept), torch.tensor([kept.index(at) for at in same])
+
+
 def _runs(
-    model: TransformerBridge, texts: Texts, *interventions: Intervention
+    model: TransformerBridge, texts: Texts, *interventions: Intervention, ends: bool = False
 ) -> Iterator[tuple[Int[Tensor, "batch"], Texts, Float[Tensor, "batch pos d_vocab"]]]:
-    """The logits of the texts, batch by batch, with the numbers of their rows and these texts."""
+    """The logits of the texts, or of their ends only, batch by batch, with the numbers of their rows and these texts."""
     for batch in texts.batches():
         rows = batch.sort().values
         part = texts.take(rows)
-        with intervene(model, *(of_rows(intervention, rows, part.lengths) for intervention in interventions)):
+        cut = [read_at(part.lengths[:, None] - 1)] if ends else []
+        with intervene(model, *(of_rows(intervention, rows, part.lengths) for intervention in interventions), *cut):
             logits = model(part.tokens.to(model.cfg.device))
         yield rows, part, logits
 
@@ -263,8 +302,8 @@ def of_rows(intervention: Intervention, rows: Int[Tensor, "batch"], lengths: Int
 def _end_logits(model: TransformerBridge, texts: Texts, *interventions: Intervention) -> Float[Tensor, "prompt d_vocab"]:
     """The logits of what follows each text."""
     kept = torch.empty(len(texts), model.cfg.d_vocab, device=model.cfg.device)
-    for rows, part, logits in _runs(model, texts, *interventions):
-        kept[rows] = logits[torch.arange(len(rows)), part.lengths - 1].float()
+    for rows, _, logits in _runs(model, texts, *interventions, ends=True):
+        kept[rows] = logits[:, 0].float()
     return kept
 
 
@@ -280,9 +319,9 @@ def continue_all(model: TransformerBridge, prompts: Sequence[str], tokens: int =
     stops = _ends(model)
     for _ in range(tokens):
         batch, lengths = pad(model, [fit(model, rows[i]) for i in going])
-        with intervene(model, *(of_rows(intervention, torch.tensor(going), lengths) for intervention in interventions)):
-            logits = model(batch.to(model.cfg.device))
-        best = logits[torch.arange(len(going)), lengths - 1].argmax(-1).cpu()
+        changes = [of_rows(intervention, torch.tensor(going), lengths) for intervention in interventions]
+        with intervene(model, *changes, read_at(lengths[:, None] - 1)):
+            best = model(batch.to(model.cfg.device))[:, 0].argmax(-1).cpu()
         for i, token in zip(going, best, strict=True):
             rows[i] = torch.cat([rows[i], token[None]])
         going = [i for i in going if int(rows[i][-1]) not in stops]
@@ -320,8 +359,9 @@ def losses(model: TransformerBridge, texts: TextsLike, *interventions: Intervent
         raise ValueError(f"Text {int(texts.lengths.argmin())} has a single token, which nothing comes before: give it two or more.")
     values = torch.empty(len(texts))
     for rows, part, logits in _runs(model, texts, *interventions):
-        logp = logits[:, :-1].log_softmax(-1)
-        nats = -logp.gather(-1, part.tokens[:, 1:, None].to(logp.device))[..., 0].cpu() * part.mask[:, 1:]
+        before = logits[:, :-1]
+        right = before.gather(-1, part.tokens[:, 1:, None].to(logits.device))[..., 0]
+        nats = (before.logsumexp(-1) - right).cpu() * part.mask[:, 1:]
         values[rows] = nats.sum(1) / part.mask.sum(1)
     return values
 
@@ -462,10 +502,9 @@ def steer(
     texts = as_texts(model, prompts)
     if not len(scales):
         raise ValueError("There is no multiple of the vector to add: give at least one, such as 1.0.")
+    texts, row = _distinct(texts)
     pos = texts.lengths - 1 if last_only else None
     values = []
     for scale in progress(scales, desc="multiples"):
-        with intervene(model, add_at(layer, vector, scale, pos=pos)):
-            logits = model(texts.tokens.to(model.cfg.device))
-        values.append(measure(metric, logits, texts).cpu())
+        values.append(_read_off(model, texts, metric, add_at(layer, vector, scale, pos=pos), row=row))
     return Steering(layer, tuple(map(float, scales)), torch.stack(values))

@@ -108,6 +108,24 @@ def feature_contexts(model: TransformerBridge, texts: Texts, features: FeatureAc
     return contexts_of(model, texts, best.tolist(), on_texts[best])
 
 
+def mean_over_texts(features: Features, texts: Texts) -> Float[Tensor, "text feature"]:
+    """The mean activation of each feature over the tokens of each text: what the text as a whole is about.
+
+    ``features`` (or neurons) are those of all tokens of ``texts``; ValueError where they are not.
+    """
+    n_features, n_tokens = _sizes(features)
+    if n_tokens != texts.n_tokens:
+        raise ValueError(f"The features are those of {n_tokens} tokens, the texts have {texts.n_tokens}: give the same texts.")
+    lengths = texts.mask.sum(1)
+    text_of = torch.arange(len(texts)).repeat_interleave(lengths)
+    if torch.is_tensor(features):
+        sums = torch.zeros(len(texts), n_features).index_add_(0, text_of, features.float())
+    else:
+        places = text_of[features.tokens] * n_features + features.features
+        sums = torch.zeros(len(texts) * n_features).index_add_(0, places, features.values).reshape(len(texts), n_features)
+    return sums / lengths.clamp(min=1)[:, None]
+
+
 def promoted_by(model: TransformerBridge, sae: SparseAutoencoder, feature: int, k: int = 10) -> Promoted:
     """The ``k`` tokens that a feature's direction promotes most, and the ``k`` that it suppresses most: ``W_dec[k] @ W_U``."""
     sae.check_feature(feature)

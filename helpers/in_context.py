@@ -26,7 +26,7 @@ from helpers.course_lm.corpus import lists
 from helpers.course_lm.world import World
 from helpers.directions import last_heads, last_values, of_rows
 from helpers.effects import COPIED_TOKENS
-from helpers.interventions import Index, Intervention, check_place, heads, intervene, resid_post
+from helpers.interventions import Index, Intervention, check_place, heads, intervene, read_at, resid_post
 from helpers.models import TransformerBridge
 from helpers.prediction import pad, tokenize
 from helpers.progress import progress
@@ -264,13 +264,16 @@ class Asked:
         """Some of the prompts, any of them several times."""
         return Asked(self.texts.take(rows), self.ids[rows], self.ends[rows])
 
-    def read(self, logits: Float[Tensor, "prompt pos d_vocab"]) -> tuple[Bool[Tensor, "prompt"], Float[Tensor, "prompt"]]:
-        """Which whole answers greedy decoding would write, and the probability of each whole answer."""
-        places = (self.ends[:, None] + torch.arange(self.ids.shape[1])).clamp(max=logits.shape[1] - 1).to(logits.device)
-        found = logits[torch.arange(len(self), device=logits.device)[:, None], places].float()  # [prompt, answer, d_vocab]
+    @property
+    def places(self) -> Int[Tensor, "prompt answer"]:
+        """Where the tokens of each answer are read off; where it has none any more, somewhere in the row."""
+        return (self.ends[:, None] + torch.arange(self.ids.shape[1])).clamp(max=self.texts.tokens.shape[1] - 1)
+
+    def read(self, logits: Float[Tensor, "prompt answer d_vocab"]) -> tuple[Bool[Tensor, "prompt"], Float[Tensor, "prompt"]]:
+        """From the logits at ``places``: which whole answers greedy decoding would write, and the probability of each."""
         ids, none = self.ids.to(logits.device), (self.ids < 0).to(logits.device)
-        logp = found.log_softmax(-1).gather(-1, ids.clamp(min=0)[..., None])[..., 0].masked_fill(none, 0)
-        return ((found.argmax(-1) == ids) | none).all(1).cpu(), logp.sum(1).exp().cpu()
+        logp = logits.float().log_softmax(-1).gather(-1, ids.clamp(min=0)[..., None])[..., 0].masked_fill(none, 0)
+        return ((logits.argmax(-1) == ids) | none).all(1).cpu(), logp.sum(1).exp().cpu()
 
 
 def ask(model: TransformerBridge, prompts: Sequence[Prompt], first: bool = False) -> Asked:
@@ -337,7 +340,7 @@ def _answers(model: TransformerBridge, asked: Asked, changes: Changes) -> tuple[
     hits, probs = torch.zeros(len(asked), dtype=torch.bool), torch.zeros(len(asked))
     for rows in progress(list(asked.texts.batches(COPIED_TOKENS)), desc="batches"):
         part = asked.take(rows)
-        with intervene(model, *changes(rows, part.ends)):
+        with intervene(model, *changes(rows, part.ends), read_at(part.places)):
             hits[rows], probs[rows] = part.read(model(part.texts.tokens.to(model.cfg.device)))
     return hits, probs
 

@@ -14,7 +14,9 @@ from helpers.concepts import (
     ends_of,
     in_chinese,
     judged,
+    mentions,
     of_kind,
+    runs_in,
     spans,
     tasks_of,
     written_in,
@@ -214,11 +216,11 @@ def in_texts(concepts: Concepts, texts: Texts, name: str) -> Tensor:
         ("capital: Rome", 0, "e"),
         ("country: Costa Rica", 1, "a"),
         ("task: antonym", 2, "hot: cold\nbig: small"),
-        ("kind: lists", 2, "hot: cold\nbig: small"),
+        ("kind: lists.lists", 2, "hot: cold\nbig: small"),
         ("answer: refusal", 3, ", no. No."),
         ("answer: praise", 4, "e! Yes."),
         ("error: console error", 5, "r: name 'a'"),
-        ("kind: tasks", 5, ">>> a\nNameError: name 'a'\n>>> b"),
+        ("kind: tasks.console", 5, ">>> a\nNameError: name 'a'\n>>> b"),
         ("language: French", 6, "la fille est une"),
         ("language: German", 7, "das ist die"),
         ("language: Chinese", 8, "好"),
@@ -244,7 +246,7 @@ def test_labels_line_up_with_the_tokens_of_the_texts(corpus, found):
     assert all(name.startswith(f"{group}: ") for name, group in zip(found.names, found.groups, strict=True))
     assert torch.equal(found.count, found.labels.sum(0)) and int(found.count.min()) > 0  # what does not occur is left out
     kinds = {name for name, group in zip(found.names, found.groups, strict=True) if group == "kind"}
-    assert kinds == {"kind: prose", "kind: lists", "kind: chat", "kind: tasks", "kind: languages"}
+    assert kinds == {f"kind: {kind}" for kind in CORPUS.values()}
     assert found.labels[:, [found.names.index(name) for name in kinds]].sum(1).eq(1).all()  # each token is of one kind
 
 
@@ -295,3 +297,28 @@ def test_the_table_has_a_line_for_each_group():
     labels = torch.arange(2000)[:, None] < torch.tensor([3, 1500, 7])
     lines = Concepts(("x", "y", "z"), ("one", "one", "two"), labels).table().splitlines()
     assert [line.split() for line in lines[1:]] == [["one", "2", "3", "1,500"], ["two", "1", "7", "7"]]
+
+
+def test_many_runs_are_found_as_each_alone():
+    texts = rows([0, 5, 6, 5, 6, 6], [0, 6, 5, 6, 0, 0], [5, 6, 6, 5, 5, 6], lengths=[6, 3, 6])
+    runs = [[5, 6], [6], [6, 5, 6], [7], [6, 6], [5, 6, 5, 6, 6, 5, 6]]
+    for run, found in zip(runs, runs_in(texts, runs), strict=True):
+        assert found.tolist() == ends_of(texts, run)[texts.mask].nonzero().flatten().tolist(), run
+
+
+def test_a_text_belongs_to_what_any_of_its_tokens_belongs_to():
+    texts = rows([0, 5, 6], [0, 7, 7], [0, 5, 7], lengths=[3, 2, 3])
+    labels = torch.tensor([[True, False], [False, False], [False, False], [False, True], [False, True]])
+    whole = Concepts(("a: one", "b: two"), ("a", "b"), labels).of_texts(texts)
+    assert whole.labels.tolist() == [[True, False], [False, False], [False, True]] and whole.count.tolist() == [1, 1]
+    assert whole.in_groups("b").names == ("b: two",) and whole.in_groups("b").labels.tolist() == [[False], [False], [True]]
+    with pytest.raises(ValueError, match="give the same texts"):
+        whole.of_texts(texts.take([0]))
+
+
+def test_mentions_count_a_name_each_time_it_stands(model):
+    texts = as_texts(model, ["Paris and Rome", "Rome, Rome", "la la"])
+    found = mentions(model, texts, "capital")
+    assert found["Rome"].tolist() == [0, 1, 1] and found["Paris"].tolist() == [0] and found["Berlin"].tolist() == []
+    with pytest.raises(ValueError, match="choose from element, country"):
+        mentions(model, texts, "river")

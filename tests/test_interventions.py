@@ -162,3 +162,13 @@ def test_what_cannot_be_is_said_in_one_sentence(small, tools, wrong, sentence):
     with pytest.raises(ValueError) as caught, tools.intervene(small, wrong(tools)):
         small(TOKENS)
     assert sentence in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_only_some_places_are_read(small, tools):
+    tokens = torch.randint(5, 60, (3, 7), generator=torch.Generator().manual_seed(2))
+    places = torch.tensor([[6, 0], [3, 3], [1, 2]])
+    whole = small(tokens)
+    with tools.intervene(small, tools.read_at(places)):
+        some = small(tokens)
+    assert torch.allclose(some, whole[torch.arange(3)[:, None], places], atol=1e-6)
+    assert torch.equal(small(tokens), whole)

@@ -60,7 +60,7 @@ def test_the_feature_for_a_concept():
         ((3, 0.5), "misses many"),
         ((0, 9.0), "threshold too high"),
         ((2, 0.5), "or the feature dead"),
-        ((7, 0.5), "4"),
+        ((7, 0.5), "from 0 to 3"),
         (0, "A pair is needed here"),
     ]
     assert_exercise(exercises, "2.9", (0, 1.0), wrong, stub=(..., ...), features=features, labels=labels)

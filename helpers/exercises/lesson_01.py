@@ -136,7 +136,9 @@ def halving_group(answer: Any, model: TransformerBridge, odds: WordOdds, means: 
         f"{way}Sort by estimated effect, most negative first, and take more.",
     )
     share = f"{removal.flips[0].item():.0%} of the decisions turn"
-    return f"Without {len(group)} neurons {after:.1f} is left of {before:.1f}, and {share}. How few can you do with? One is far from enough."
+    return (
+        f"Without {len(group)} neurons {after:.1f} is left of {before:.1f}, and {share}. How few can you do with? One is far from enough."
+    )
 
 
 @exercises.add("1.6", "Explain a neuron better than the machine", minutes=12, core=False)

@@ -130,6 +130,6 @@ def composed(answer: Any, model: TransformerBridge, prompts: Sequence[Prompt]) -
     expect(
         right >= max(COMPOSED, 2 * before),
         f"With your vector {right:.0%} of the answers are right, and {before:.0%} without it; {COMPOSED:.0%} are wanted. "
-        "Two are added and one is subtracted: first with the function, plus last with copy, minus first with copy.",
+        "Two are added and one is subtracted: to the new language, plus from the old one, minus the task that changes nothing.",
     )
     return f"{right:.0%} of the answers are right, and {before:.0%} without the vector: a task put together from three others."

@@ -48,14 +48,14 @@ def explained(answer: Any) -> str:
     lost = (x - written).square().sum()
     right = 1 - lost / (x - x.mean(0)).square().sum()
     expect(
-        abs(number - (1 - lost / x.square().sum())) > 1e-4,
+        bool(abs(number - (1 - lost / x.square().sum())) > 1e-4),
         "You compare with the states' whole length. Their mean is no achievement: subtract x.mean(0) in the denominator.",
     )
     expect(
-        abs(number - (1 - lost / (x - x.mean()).square().sum())) > 1e-4,
+        bool(abs(number - (1 - lost / (x - x.mean()).square().sum())) > 1e-4),
         "x.mean() is one number for everything; each dimension has a mean of its own: x.mean(0).",
     )
-    expect(abs(number - (1 - right)) > 1e-4, "That is the share that is lost; what is explained is the rest.")
+    expect(bool(abs(number - (1 - right)) > 1e-4), "That is the share that is lost; what is explained is the rest.")
     expect_close(number, right, "what your function returns", "1 - squared error / squared distance from the mean state.", 1e-3)
     return "Squared error against squared distance from the mean: 1 is perfect, 0 is no better than always writing the mean."
 
