@@ -30,7 +30,7 @@ from torch.nn.functional import embedding_bag
 
 from helpers.course_lm.corpus.mixture import documents
 from helpers.effects import AFTER_FIRST
-from helpers.interventions import Index, Intervention, check_place, intervene, record, zero
+from helpers.interventions import Index, Intervention, intervene, record, zero
 from helpers.models import TransformerBridge
 from helpers.progress import progress
 from helpers.superposition import draw_features, random_directions

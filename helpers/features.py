@@ -119,7 +119,9 @@ def mean_over_texts(features: Features, texts: Texts) -> Float[Tensor, "text fea
     lengths = texts.mask.sum(1)
     text_of = torch.arange(len(texts)).repeat_interleave(lengths)
     if torch.is_tensor(features):
-        sums = torch.zeros(len(texts), n_features).index_add_(0, text_of, features.float())
+        sums = torch.zeros(len(texts), n_features)
+        for start in range(0, n_features, 256):  # of all at once a copy would be as large as the features
+            sums[:, start : start + 256].index_add_(0, text_of, features[:, start : start + 256].float())
     else:
         places = text_of[features.tokens] * n_features + features.features
         sums = torch.zeros(len(texts) * n_features).index_add_(0, places, features.values).reshape(len(texts), n_features)
