@@ -98,8 +98,8 @@ def hold(answer: Any) -> str:
     return "The feature is held, and all that the autoencoder does not know of stays as it was."
 
 
-@exercises.add("2.11", "Why is it dead?", minutes=10, core=False)
-def dead(answer: Any, sae: SparseAutoencoder, x: Float[Tensor, "token d_model"]) -> str:
+@exercises.add("2.11", "Why is it silent?", minutes=10, core=False)
+def silent(answer: Any, sae: SparseAutoencoder, x: Float[Tensor, "token d_model"]) -> str:
     """A feature that is never active on some states, and its highest value before ReLU and selection."""
     expect(isinstance(answer, tuple | list) and len(answer) == 2, "A pair is needed here: the feature's number, and its highest value.")
     [feature] = expect_indices(answer[0], "your feature", feature=sae.d_sae)
