@@ -345,7 +345,10 @@ def rate_bars(groups: Mapping[str, Mapping[str, Sequence[bool]]], ylabel: str) -
 
 
 def steering_lines(
-    scales: Sequence[float], lines: Mapping[str, tuple[Sequence[float], Sequence[tuple[float, float]]]], ylabel: str
+    scales: Sequence[float],
+    lines: Mapping[str, tuple[Sequence[float], Sequence[tuple[float, float]]]],
+    ylabel: str,
+    xlabel: str = "multiple of the vector",
 ) -> Figure:
     """A mean with its 95 % interval against the multiple of a vector that was added; a line for each vector, the last of several grey.
 
@@ -358,7 +361,7 @@ def steering_lines(
         ax.plot(scales, means, marker=MARKERS[number % len(MARKERS)], color=colour, label=plain(name))
         ax.fill_between(scales, *zip(*intervals, strict=True), color=colour, alpha=0.15, linewidth=0)
     ax.axvline(0, color=BLACK, linewidth=0.8, linestyle=":")
-    ax.set(xlabel="multiple of the vector", ylabel=plain(fill(ylabel, 28)))
+    ax.set(xlabel=plain(xlabel), ylabel=plain(fill(ylabel, 28)))
     fig.legend(**ABOVE, ncols=columns)
     return fig
 

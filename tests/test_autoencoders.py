@@ -26,6 +26,7 @@ from helpers.autoencoders import (
 )
 from helpers.course_lm.corpus.mixture import Document
 from helpers.interventions import intervene, record, resid_post, zero
+from helpers.interventions import neurons as neurons_of
 from helpers.texts import HELD_OUT_SEED, Texts, as_texts
 
 __all__ = ["tiny"]  # the fixture
@@ -208,9 +209,9 @@ def test_activations_are_those_of_plain_runs_in_the_order_of_the_mask(tiny):
         row, pos = found.places[number].tolist()
         plain = record(tiny, texts.tokens[row : row + 1, : texts.lengths[row]], HOOK)[HOOK][0, pos]
         assert torch.allclose(found.values[number], plain, atol=1e-5)
-    both = activations_of(tiny, texts, [resid_post(0), neurons(0)], dtype=torch.float16).values
+    both = activations_of(tiny, texts, [resid_post(0), neurons_of(0)], dtype=torch.float16).values
     assert both.dtype == torch.float16 and both.shape[1] == WIDTH + tiny.cfg.d_mlp
-    assert torch.allclose(both[:, WIDTH:].float(), activations_of(tiny, texts, neurons(0)).values, atol=1e-2)
+    assert torch.allclose(both[:, WIDTH:].float(), activations_of(tiny, texts, neurons_of(0)).values, atol=1e-2)
 
 
 def test_the_corpus_gives_as_many_activations_as_asked_for(tiny, monkeypatch):
