@@ -42,6 +42,15 @@ FOUND = Sweep((0.1, 0.5, 2.0, 8.0), l0=(9.0, 4.5, 2.0, 0.0), unexplained=(0.01, 
 WORD, PROMPT = "Paris", "Taipei 101"
 
 
+@pytest.fixture(autouse=True)
+def nothing_remembered():
+    """What the untouched model said in an earlier test is forgotten."""
+    from helpers.widgets.directions import oddness, plain_answer, plain_metric
+
+    for remembered in (plain_answer, plain_metric, oddness):
+        remembered.cache_clear()
+
+
 @pytest.fixture(scope="module")
 def texts(tiny) -> Texts:
     return as_texts(tiny, [*PROMPTS, "a cat", "hello you"])
@@ -239,11 +248,11 @@ def test_the_clamp_shows_what_follows_with_the_feature_held(tiny, sae, clamp, pe
     assert html.index("<b>As it is</b>") < html.index(f"<b>Feature {feature} held at {value:.1f}</b>")
 
 
-def test_an_answer_that_ends_at_once_is_put_in_words_and_none_is_markup(clamp, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(benches, "continue_all", lambda *arguments: [""])
-    assert answers(clamp(PROMPT, 0, 1.0)) == ["nothing: the text ends at once"] * 2
-    monkeypatch.setattr(benches, "continue_all", lambda *arguments: ["<b>&amp;"])
-    assert answers(clamp(PROMPT, 0, 1.0)) == ["&lt;b&gt;&amp;amp;"] * 2
+@pytest.mark.parametrize("said, shown", [("", "nothing: the text ends at once"), ("<b>&amp;", "&lt;b&gt;&amp;amp;")])
+def test_an_answer_that_ends_at_once_is_put_in_words_and_none_is_markup(clamp, monkeypatch: pytest.MonkeyPatch, said: str, shown: str):
+    monkeypatch.setattr(benches, "continue_all", lambda *arguments: [said])
+    monkeypatch.setattr(benches, "plain_answer", lambda *arguments: said)
+    assert answers(clamp(PROMPT, 0, 1.0)) == [shown] * 2
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf"), 1e300, 100.5])

@@ -47,6 +47,15 @@ NAMED = {"polite": (0, 3 * randn(32, seed=1)), "<formal>": (1, 3 * randn(32, see
 TASKS = {"antonym": 4 * randn(2, 32, seed=4), "capital & co": 4 * randn(2, 32, seed=5)}
 
 
+@pytest.fixture(autouse=True)
+def nothing_remembered():
+    """What the untouched model said in an earlier test is forgotten."""
+    from helpers.widgets.directions import oddness, plain_answer, plain_metric
+
+    for remembered in (plain_answer, plain_metric, oddness):
+        remembered.cache_clear()
+
+
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory):
     """A random GPT-2 with a chat template, which reads 64 tokens."""

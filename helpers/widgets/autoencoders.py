@@ -7,14 +7,14 @@ import torch
 
 from helpers.autoencoders import SparseAutoencoder, Sweep, clamp_feature
 from helpers.concepts import ends_of
-from helpers.directions import continue_all, losses
+from helpers.directions import continue_all
 from helpers.features import FeatureActivations, feature_contexts, max_activations, promoted_by
 from helpers.html import activation_html
 from helpers.models import TransformerBridge
 from helpers.prediction import visible
 from helpers.texts import Texts, as_texts
 from helpers.widgets import BAR, LABELS, connect, said
-from helpers.widgets.directions import ANSWER, LARGEST, cut
+from helpers.widgets.directions import ANSWER, LARGEST, cut, oddness, plain_answer
 
 BINS = 12
 
@@ -103,10 +103,9 @@ def clamp_html(model: TransformerBridge, sae: SparseAutoencoder, peaks: torch.Te
         ("As it is", []),
         (f"Feature {feature} held at {value:.1f}", [clamp_feature(sae, sae.hook, int(feature), value)]),
     ):
-        answer = continue_all(model, [text], ANSWER, *changes)[0]
-        oddness = losses(model, [f"{text} {answer}"]).exp().item()
+        answer = continue_all(model, [text], ANSWER, *changes)[0] if changes else plain_answer(model, text, ANSWER)
         written = escape(answer) or "nothing: the text ends at once"
-        parts.append(f"<p><b>{escape(label)}</b> (perplexity to the plain model {oddness:.1f})<br>{written}</p>")
+        parts.append(f"<p><b>{escape(label)}</b> (perplexity to the plain model {oddness(model, f'{text} {answer}'):.1f})<br>{written}</p>")
     return "".join(parts)
 
 

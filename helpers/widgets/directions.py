@@ -1,6 +1,7 @@
 """The widgets of lesson 2a, "One layer": a dial for refusal, a lab for steering with two directions, and a bench for task vectors."""
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from html import escape
 
 import ipywidgets
@@ -14,7 +15,7 @@ from helpers.prediction import fit, tokenize, top_tokens
 from helpers.widgets import LABELS, bars_html, connect, said
 
 MODES = ("add at this layer", "project out everywhere")
-ANSWER = 10  # tokens of an answer
+ANSWER = 5  # tokens of an answer
 LARGEST = 100.0  # no multiple of a direction beyond it: the model would only stammer
 
 
@@ -34,6 +35,24 @@ def cut(model: TransformerBridge, text: str) -> str:
     return text if len(tokens) <= space else model.tokenizer.decode(tokens[-space:].tolist())
 
 
+@lru_cache(maxsize=64)
+def plain_answer(model: TransformerBridge, prompt: str, tokens: int) -> str:
+    """What the untouched model says; remembered, since a slider moves often and the prompt seldom."""
+    return continue_all(model, [prompt], tokens)[0]
+
+
+@lru_cache(maxsize=64)
+def plain_metric(model: TransformerBridge, prompt: str, refusals: tuple[int, ...]) -> float:
+    """How likely the untouched model begins with one of these tokens; remembered as well."""
+    return metric_of(model, [prompt], any_of(refusals)).sigmoid().item()
+
+
+@lru_cache(maxsize=64)
+def oddness(model: TransformerBridge, text: str) -> float:
+    """The perplexity of a text to the untouched model."""
+    return losses(model, [text]).exp().item()
+
+
 def _answer_html(label: str, text: str, extra: str = "") -> str:
     written = escape(text) or "nothing: the answer ends at once"
     return f"<p><b>{escape(label)}</b>{extra}<br><span style='white-space:pre-wrap'>{written}</span></p>"
@@ -51,12 +70,11 @@ def dial_html(
         raise ValueError(f"There is no kind of change called {mode!r}; choose one of: {', '.join(MODES)}.")
     vector = found.vector(layer)
     changes = [add_at(layer, vector, _multiple(multiple))] if mode == MODES[0] else project_out_everywhere(model, vector)
-    prompts = chat_prompts(model, [cut(model, request)])
-    parts = []
-    for label, made in (("As it is", []), (f"With layer {layer}: {mode}", changes)):
-        score = metric_of(model, prompts, any_of(refusals), *made).sigmoid().item()
-        parts.append(_answer_html(label, continue_all(model, prompts, ANSWER, *made)[0], f" (refuses with probability {score:.1%})"))
-    return "".join(parts)
+    [prompt] = chat_prompts(model, [cut(model, request)])
+    before, after = plain_metric(model, prompt, tuple(refusals)), metric_of(model, [prompt], any_of(refusals), *changes).sigmoid().item()
+    answer = continue_all(model, [prompt], ANSWER, *changes)[0]
+    parts = (("As it is", plain_answer(model, prompt, ANSWER), before), (f"With layer {layer}: {mode}", answer, after))
+    return "".join(_answer_html(label, text, f" (refuses with probability {score:.1%})") for label, text, score in parts)
 
 
 class RefusalDial(ipywidgets.VBox):
@@ -101,9 +119,8 @@ def steering_html(
 
 
 def _steered(model: TransformerBridge, text: str, label: str, changes: Sequence[Intervention]) -> str:
-    answer = continue_all(model, [text], ANSWER, *changes)[0]
-    oddness = f" (perplexity to the plain model {losses(model, [f'{text} {answer}']).exp().item():.1f})"
-    return _answer_html(label, answer, oddness)
+    answer = continue_all(model, [text], ANSWER, *changes)[0] if changes else plain_answer(model, text, ANSWER)
+    return _answer_html(label, answer, f" (perplexity to the plain model {oddness(model, f'{text} {answer}'):.1f})")
 
 
 class SteeringLab(ipywidgets.VBox):

@@ -20,12 +20,19 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from test_bench_models import folder, seconds
 from test_bench_neurons import model
 
+from helpers.autoencoders import SparseAutoencoder, Sweep, activations_of
+from helpers.directions import chat_prompts, difference_in_means
+from helpers.features import FeatureActivations, feature_activations
+from helpers.in_context import course_tasks, task_differences
+from helpers.interventions import resid_post
 from helpers.models import TransformerBridge
 from helpers.neurons import TopContexts, top_contexts
 from helpers.prediction import tokenize
 from helpers.superposition import SPARSITIES
 from helpers.texts import held_out_texts
 from helpers.widgets import PromptExplorer
+from helpers.widgets.autoencoders import ClampBench, FeatureBrowser, SparsitySlider
+from helpers.widgets.directions import RefusalDial, SteeringLab, TaskVectorBench
 from helpers.widgets.neurons import FEATURES, HIDDEN, KINDS, DoseLab, NeuronMicroscope, RemoveIt, SuperpositionLab
 
 __all__ = ["folder", "model", "one_thread"]  # the fixtures
@@ -107,3 +114,63 @@ def test_superposition_lab(benchmark: BenchmarkFixture, model: TransformerBridge
 def test_prompt_explorer(benchmark: BenchmarkFixture, model: TransformerBridge) -> None:
     choices = {"text": PROMPTS, "temperature": (0, 0.5, 1.0, 1.5), "top_k": (0, 1, 5, 20), "seed": range(21)}
     keeps(benchmark, WRITING_LIMIT, PromptExplorer(model), choices, "A sampled continuation", model)
+
+
+# ---------------------------------------------------------------------------------------------------------------- lesson 2
+
+
+def test_refusal_dial(benchmark: BenchmarkFixture, model: TransformerBridge) -> None:
+    found = difference_in_means(model, chat_prompts(model, PROMPTS[:2]), chat_prompts(model, PROMPTS[1:3]), positions=2)
+    choices = {"request": PROMPTS, "layer": range(model.cfg.n_layers), "multiple": [at / 2 for at in range(-6, 7)]}
+    keeps(benchmark, WRITING_LIMIT, RefusalDial(model, found, [5], 4, PROMPTS[0]), choices, "refuses with probability", model)
+
+
+def test_steering_lab(benchmark: BenchmarkFixture, model: TransformerBridge) -> None:
+    drawn = torch.randn(2, model.cfg.d_model, generator=torch.Generator().manual_seed(0))
+    lab = SteeringLab(model, {"one": (3, drawn[0]), "other": (6, drawn[1])}, PROMPTS[0])
+    strengths = [at / 2 for at in range(-4, 5)]
+    choices = {"prompt": PROMPTS, "strength": strengths, "other_strength": strengths, "first": ("one", "other")}
+    keeps(benchmark, WRITING_LIMIT, lab, choices, "perplexity", model)
+
+
+def test_task_vector_bench(benchmark: BenchmarkFixture, model: TransformerBridge) -> None:
+    tasks = course_tasks("antonym", "plural")
+    widget = TaskVectorBench(model, {name: task_differences(model, task, n=10) for name, task in tasks.items()}, 8, "dark")
+    choices = {"task": list(tasks), "layer": range(model.cfg.n_layers), "word": ("dark", "big", "city", "a long word")}
+    keeps(benchmark, ANSWER_LIMIT, widget, choices, "as it is", model)
+
+
+@pytest.fixture(scope="module")
+def dictionary(model: TransformerBridge) -> SparseAutoencoder:
+    """A random dictionary of the size of the shipped ones."""
+    rng = torch.Generator().manual_seed(0)
+    directions = torch.nn.functional.normalize(torch.randn(2048, model.cfg.d_model, generator=rng), dim=1)
+    zeros = torch.zeros(2048), torch.zeros(model.cfg.d_model)
+    return SparseAutoencoder(directions.T.contiguous(), zeros[0], directions, zeros[1], "topk", 24, hook=resid_post(5))
+
+
+@pytest.fixture(scope="module")
+def active(model: TransformerBridge, dictionary: SparseAutoencoder, top: TopContexts) -> FeatureActivations:
+    """Its features on the corpus."""
+    return feature_activations(dictionary, activations_of(model, top.texts, dictionary.hook).values)
+
+
+def test_feature_browser(
+    benchmark: BenchmarkFixture, model: TransformerBridge, dictionary: SparseAutoencoder, active: FeatureActivations, top: TopContexts
+) -> None:
+    widget = FeatureBrowser(model, dictionary, top.texts, active, " is", search=False)
+    keeps(benchmark, ANSWER_LIMIT, widget, {"feature": range(0, 2048, 7)}, "Feature", model)
+
+
+def test_clamp_bench(
+    benchmark: BenchmarkFixture, model: TransformerBridge, dictionary: SparseAutoencoder, active: FeatureActivations
+) -> None:
+    widget = ClampBench(model, dictionary, active, 3, PROMPTS[0])
+    choices = {"prompt": PROMPTS, "feature": range(0, 2048, 7), "multiple": [at / 2 for at in range(-8, 9)]}
+    keeps(benchmark, WRITING_LIMIT, widget, choices, "held at", model)
+
+
+def test_sparsity_slider(benchmark: BenchmarkFixture, model: TransformerBridge) -> None:
+    penalties = tuple(float(at) for at in range(1, 21))
+    widget = SparsitySlider(Sweep(penalties, *(tuple(at / 20 for at in range(1, 21)) for _ in range(3))))
+    keeps(benchmark, ANSWER_LIMIT, widget, {"penalty": penalties}, "penalty", model)
