@@ -9,13 +9,12 @@ resample ablation the values that they had on tokens of other texts. Position 0 
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from helpers.interventions import Index, Intervention, add, intervene, numbers, record, replace
+from helpers.interventions import Index, Intervention, add, intervene, numbers, record, replace, watch
 from helpers.interventions import neurons as place_of
 from helpers.models import TransformerBridge
 from helpers.neurons import Neuron, check_neuron, name, scan
@@ -271,15 +270,6 @@ class Attribution:
         return "\n".join(["neuron     estimate", *(f"{name(one):<10} {self.effect[one]:+8.3f}" for one in self.top(n))])
 
 
-@dataclass(frozen=True)
-class _Watch(Intervention):
-    """Changes nothing, and keeps what passes, without a copy."""
-
-    def __call__(self, activation: Float[Tensor, "batch pos *rest"], hook: Any = None) -> Float[Tensor, "batch pos *rest"]:
-        self.change(activation, None)
-        return activation
-
-
 def attribute_neurons(
     model: TransformerBridge, prompts: TextsLike, metric: Metric, baseline: Baseline = 0.0, pos: Index = AFTER_FIRST
 ) -> Attribution:
@@ -303,15 +293,15 @@ def attribute_neurons(
 
 
 def run_with_gradients(
-    model: TransformerBridge, texts: Texts, metric: Metric, places: Sequence[str]
+    model: TransformerBridge, texts: Texts, metric: Metric, places: Sequence[str], *changes: Intervention
 ) -> tuple[Float[Tensor, "prompt"], list[Float[Tensor, "row pos width"]]]:
     """The metric of each prompt and the activations at the places that led to it, in one pass, ready for a gradient.
 
-    To be called inside ``torch.enable_grad()``.
+    ``changes`` are at work during the pass. To be called inside ``torch.enable_grad()``.
     """
     seen: list[Tensor] = []
     start = add("hook_embed", torch.zeros(model.cfg.d_model, device=model.cfg.device, requires_grad=True))
-    with intervene(model, start, *(_Watch(place, lambda value, _: seen.append(value)) for place in places)):
+    with intervene(model, start, *changes, *(watch(place, seen.append) for place in places)):
         values = measure(metric, model(texts.tokens.to(model.cfg.device)), texts)
     if not values.requires_grad:
         raise ValueError("The metric has no gradient: it must be computed from the logits by differentiable steps, so without argmax.")

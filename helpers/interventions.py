@@ -63,6 +63,21 @@ def pattern(layer: int) -> str:
     return f"blocks.{layer}.attn.hook_pattern"
 
 
+def queries(layer: int) -> str:
+    """What the heads of a block ask for: ``[batch, pos, head, d_head]``."""
+    return f"blocks.{layer}.attn.hook_q"
+
+
+def keys(layer: int) -> str:
+    """By what the tokens are found: ``[batch, pos, head, d_head]``, in some models one for several heads."""
+    return f"blocks.{layer}.attn.hook_k"
+
+
+def values(layer: int) -> str:
+    """What is carried from a token that is looked at: ``[batch, pos, head, d_head]``, in some models one for several heads."""
+    return f"blocks.{layer}.attn.hook_v"
+
+
 def check_place(model: TransformerBridge, hook: str) -> None:
     """Raises ValueError, with one sentence, where the model has no such hook point."""
     if hook in model.hook_dict:
@@ -84,7 +99,8 @@ class Intervention:
 
     ``pos``: positions of the text, ``None`` for all, or a tensor ``[batch]`` with one position for each row of the batch.
     ``units``: entries of the last axis, ``None`` for all, or a tensor ``[batch, k]`` with units of its own for each row.
-    ``head``: heads, where the place has them. ``change`` gets the selected values, ``[batch, pos, (head,) unit]``.
+    ``head``: heads, where the place has them; a tensor ``[batch, k]`` has heads of its own for each row. ``change`` gets the
+    selected values, ``[batch, pos, (head,) unit]``.
     """
 
     hook: str
@@ -106,6 +122,7 @@ class Intervention:
         """Index tensors, one for each axis, that together select ``[batch, pos, (head,) unit]``."""
         n_axes = len(shape)
         per_row = {1: torch.is_tensor(self.pos) and self.pos.ndim == 1, n_axes - 1: torch.is_tensor(self.units) and self.units.ndim == 2}
+        per_row |= {2: torch.is_tensor(self.head) and self.head.ndim == 2} if n_axes == 4 else {}
         wanted = {1: self.pos, n_axes - 1: self.units} | ({2: self.head} if n_axes == 4 else {})
         if self.head is not None and n_axes != 4:
             raise ValueError(f"{self.hook} has no heads to choose from; leave head out, or name a place such as {heads(0)!r}.")
@@ -184,6 +201,19 @@ def read_at(places: Int[Tensor, "batch n"]) -> Intervention:
         return values[torch.arange(len(values), device=values.device)[:, None], places.to(values.device)]
 
     return _ReadAt("unembed.hook_in", pass_on)
+
+
+class _Watch(Intervention):
+    """Changes nothing, and hands on what passes, without a copy."""
+
+    def __call__(self, activation: Float[Tensor, "batch pos *rest"], hook: Any = None) -> Float[Tensor, "batch pos *rest"]:
+        self.change(activation, None)
+        return activation
+
+
+def watch(hook: str, keep: Callable[[Tensor], None]) -> Intervention:
+    """Changes nothing: ``keep`` is called with what passes, gradients and all, as earlier interventions have left it."""
+    return _Watch(hook, lambda values, pick: keep(values))
 
 
 @contextmanager

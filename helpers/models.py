@@ -22,10 +22,22 @@ from unittest.mock import patch
 if TYPE_CHECKING:
     import pandas
     import torch
+    from jaxtyping import Float, Int
+    from torch import Tensor
     from transformer_lens import ActivationCache
     from transformer_lens.model_bridge import TransformerBridge
 
-__all__ = ["CATALOGUE", "ActivationCache", "ModelCard", "ModelNotAvailable", "TransformerBridge", "catalogue", "load_model"]
+__all__ = [
+    "CATALOGUE",
+    "ActivationCache",
+    "ModelCard",
+    "ModelNotAvailable",
+    "TransformerBridge",
+    "catalogue",
+    "load_model",
+    "read_prefix",
+    "run_from",
+]
 
 COURSE_LM = "course-lm"
 DATA = Path(__file__).parents[1] / "data"
@@ -154,6 +166,7 @@ def _boot(source: str, device: str, dtype: "torch.dtype", raw: bool) -> "Transfo
         bridge = TransformerBridge.boot_transformers(source, device=device, dtype=dtype)
         if not raw:
             bridge.enable_compatibility_mode(disable_warnings=True)
+        bridge.blocks_give_tuples = _gives_tuples(bridge)
         return bridge
     except torch.OutOfMemoryError:
         reason = f"the memory of {device} is too small; choose a smaller model (see catalogue()) or restart the kernel"
@@ -166,6 +179,88 @@ def summary(error: Exception) -> str:
     """The kind of an error and the first line of its message, at most 120 letters and without a full stop."""
     message = next(iter(str(error).splitlines()), "").split(". ")[0]
     return f"{type(error).__name__}: {message[:120].strip().rstrip('.')}"
+
+
+# ---------------------------------------------------------------------------------------------- running a part of it
+
+
+@dataclass(frozen=True)
+class Prefix:
+    """What the blocks remember of some first tokens: the keys and values of every layer, a row for each text."""
+
+    layers: "tuple[tuple[Tensor, Tensor], ...]"
+    length: int
+
+    def cache(self, rows: "Int[Tensor, 'batch'] | None" = None) -> Any:
+        """A fresh cache for one run, with some of the rows, any of them several times."""
+        from transformers import DynamicCache
+
+        cache = DynamicCache()
+        for layer, (keys, values) in enumerate(self.layers):
+            own = (keys, values) if rows is None else (keys[rows.to(keys.device)], values[rows.to(keys.device)])
+            cache.update(*own, layer)
+        return cache
+
+
+def read_prefix(model: "TransformerBridge", tokens: "Int[Tensor, 'row pos']") -> Prefix:
+    """Reads the first tokens of some texts once, so that many continuations need not read them again (see ``run_from``)."""
+    from transformers import DynamicCache
+
+    cache = DynamicCache()
+    model(tokens.to(model.cfg.device), past_key_values=cache, use_cache=True)
+    return Prefix(tuple((layer.keys, layer.values) for layer in cache.layers), tokens.shape[1])
+
+
+def run_from(
+    model: "TransformerBridge",
+    stream: "Float[Tensor, 'batch pos d_model']",
+    layer: int,
+    prefix: Prefix | None = None,
+    rows: "Int[Tensor, 'batch'] | None" = None,
+) -> "Float[Tensor, 'batch pos d_vocab']":
+    """The logits that follow from a residual stream which enters block ``layer``; the blocks before it are not run.
+
+    The bridge's own ``start_at_layer`` gives the same numbers, but runs all blocks and throws away what the first of them made.
+    ``layer`` may be the number of blocks: then only the last norm and the unembedding are left. With a ``prefix`` the stream is that of
+    the tokens behind it, and ``rows`` says which of its rows goes with each row of the stream. Raises ValueError for other layers.
+    """
+    last = len(model.blocks)
+    if not 0 <= layer <= last:
+        raise ValueError(f"There is no layer {layer} to start from: the blocks are 0 to {last - 1}, and {last} is behind them.")
+    options = dict(past_key_values=prefix.cache(rows), use_cache=True) if prefix else {}
+    with _passed_over(model, range(layer)):
+        return model(stream, start_at_layer=layer % last, **options)
+
+
+@contextmanager
+def _passed_over(model: "TransformerBridge", layers: range) -> Iterator[None]:
+    """Some blocks hand on what they get, in the form that their own output has."""
+    as_tuple = getattr(model, "blocks_give_tuples", False)
+    components = [model.blocks[layer].original_component for layer in layers]
+
+    def hand_on(*args: Any, **kwargs: Any) -> Any:
+        hidden = args[0] if args else kwargs["hidden_states"]
+        return (hidden,) if as_tuple else hidden
+
+    for component in components:
+        component.forward = hand_on
+    try:
+        yield
+    finally:
+        for component in components:
+            del component.forward
+
+
+def _gives_tuples(model: "TransformerBridge") -> bool:
+    """Whether a block of this model returns a tuple: families differ, and so do versions of transformers."""
+    import torch
+
+    seen: list[bool] = []
+    handle = model.blocks[0].register_forward_hook(lambda module, args, output: seen.append(isinstance(output, tuple)))
+    with torch.no_grad():
+        model(torch.zeros(1, 1, dtype=torch.long, device=model.cfg.device))
+    handle.remove()
+    return seen[0]
 
 
 # -------------------------------------------------------------------------------- where the model is to be found
