@@ -395,6 +395,90 @@ def coverage(counts: Sequence[int], f1: Sequence[float], groups: Sequence[str], 
     return fig
 
 
+# ----------------------------------------------------------------------------- lesson 3, a cluster of neurons
+
+
+def patch_maps(
+    maps: Mapping[str, Float[Tensor, "layer column"]], columns: Sequence[str], label: str, rows: str = "layer", limit: float | None = None
+) -> Figure:
+    """What a patch at each layer and each position or head does: a panel for each title, orange above zero and blue below.
+
+    All panels share one scale from ``-limit`` to ``limit`` (left out, the largest effect). Few columns have their numbers written in.
+    """
+    largest = max(values.abs().max().item() for values in maps.values())
+    limit, n_rows, n_columns = limit or largest or 1.0, max(map(len, maps.values())), len(columns)
+    upright = max(map(len, columns)) * n_columns > 34
+    width = min(6.0, 1.2 + (0.42 if n_columns > 5 else 0.62) * n_columns)
+    fig, axes = panels(len(maps), width, 0.9 + 0.24 * n_rows + (0.08 * max(map(len, columns)) if upright else 0), spare=0.9)
+    for ax, (title, values) in zip(axes, maps.items(), strict=True):
+        image = ax.imshow(values.detach().cpu().numpy(), cmap=DIVERGING, vmin=-limit, vmax=limit, aspect="auto")
+        ax.set_xticks(range(n_columns), [plain(name) for name in columns], rotation=90 if upright else 0, fontsize=8, fontfamily=fonts())
+        ax.set_yticks(few_ticks(len(values)))
+        ax.set_title(plain(title), fontsize=9)
+        ax.spines[:].set_visible(True)
+        if n_columns <= 8:
+            _write_numbers(ax, values, limit)
+    axes[0].set_ylabel(rows)
+    fig.colorbar(image, ax=axes, label=plain(fill(label, 40)))
+    return fig
+
+
+def _write_numbers(ax: Axes, values: Float[Tensor, "layer column"], limit: float) -> None:
+    """Writes the values that can be seen into their squares."""
+    for layer, row in enumerate(values.tolist()):
+        for column, value in enumerate(row):
+            if abs(value) >= 0.05 * limit:
+                colour = "white" if abs(value) > 0.7 * limit else BLACK
+                ax.text(column, layer, f"{value:.2f}" if limit < 3 else f"{value:.1f}", ha="center", va="center", fontsize=7, color=colour)
+
+
+def relation_bars(shares: Mapping[str, Mapping[str, float]], xlabel: str, marks: Sequence[float] = ()) -> Figure:
+    """For each relation a bar, in the order given, and a marker for each other method; ``shares``: relation, then method, first the bar.
+
+    ``marks`` are dashed lines at levels that matter.
+    """
+    methods = list(next(iter(shares.values())))
+    fig, ax = canvas(7.0, 1.0 + 0.27 * len(shares))
+    for place, own in enumerate(shares.values()):
+        bar = ax.barh(place, 100 * own[methods[0]], color=BLUE, alpha=0.55)
+    dots = [
+        ax.plot([100 * own[name] for own in shares.values()], range(len(shares)), MARKERS[at % 4], color=COLOURS[1 + at % 5], markersize=5)[
+            0
+        ]
+        for at, name in enumerate(methods[1:])
+    ]
+    for level in marks:
+        ax.axvline(100 * level, color=GREY, linestyle="--", linewidth=1)
+    ax.set_yticks(range(len(shares)), [plain(name) for name in shares])
+    ax.set(xlim=(0, 103), ylim=(len(shares) - 0.4, -0.6), xlabel=plain(xlabel))
+    fig.legend([bar, *dots], [plain(name) for name in methods], **ABOVE, ncols=side_by_side(methods, 7.0))
+    return fig
+
+
+def size_curves(
+    sizes: Sequence[float],
+    lines: Mapping[str, tuple[Sequence[float], Sequence[tuple[float, float]]]],
+    xlabel: str,
+    ylabel: str,
+    levels: Sequence[float] = (),
+) -> Figure:
+    """A value with its 95 % interval against a size on a logarithmic axis; a line for each name, dashed lines at some levels."""
+    columns = side_by_side(lines, 6.6)
+    fig, ax = canvas(6.6, 3.1 + 0.2 * (len(lines) // columns))
+    for number, (name, (values, intervals)) in enumerate(lines.items()):
+        colour = GREY if "random" in name else COLOURS[number % len(COLOURS)]
+        ax.plot(sizes, values, marker=MARKERS[number % len(MARKERS)], markersize=4, color=colour, label=plain(name))
+        ax.fill_between(sizes, *zip(*intervals, strict=True), color=colour, alpha=0.15, linewidth=0)
+    for level in levels:
+        ax.axhline(level, color=GREY, linestyle=":", linewidth=1)
+    ax.set_xscale("log")
+    ax.set_xticks(sizes, [f"{size:,g}" for size in sizes], fontsize=8)
+    ax.minorticks_off()
+    ax.set(xlabel=plain(xlabel), ylabel=plain(fill(ylabel, 28)))
+    fig.legend(**ABOVE, ncols=columns)
+    return fig
+
+
 # ------------------------------------------------------------------------------------------------ report card
 
 

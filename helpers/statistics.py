@@ -4,7 +4,7 @@ None of them knows a model or a file, and the same numbers give the same interva
 """
 
 from collections.abc import Sequence
-from math import sqrt
+from math import atanh, sqrt, tanh
 from statistics import mean, stdev
 
 import numpy as np
@@ -73,6 +73,14 @@ def auc_interval(auc: float, n_inside: int, n_outside: int) -> Interval:
     variance = auc * (1 - auc) + (n_inside - 1) * (q1 - auc * auc) + (n_outside - 1) * (q2 - auc * auc)
     half = Z * sqrt(variance / (n_inside * n_outside))
     return max(0.0, auc - half), min(1.0, auc + half)
+
+
+def correlation_interval(correlation: float, n: int) -> Interval:
+    """The 95 % interval of a correlation of ``n`` pairs (Fisher 1921). Raises ValueError for fewer than four pairs."""
+    if n < 4:
+        raise ValueError(f"A correlation needs four pairs at least for an interval; here are {n}.")
+    centre, half = atanh(max(-0.999999, min(0.999999, correlation))), Z / sqrt(n - 3)
+    return min(tanh(centre - half), correlation), max(tanh(centre + half), correlation)
 
 
 def _two_or_more(values: Numbers) -> list[float]:
