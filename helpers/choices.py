@@ -97,8 +97,10 @@ class Choices:
 def choice_prompts(n: int, options: int = 4, seed: int = 0, hidden: bool = True) -> Choices:
     """``n`` quiz questions of the course LM's corpus; ``hidden``: about facts that no quiz asks there, though sentences tell them.
 
-    Raises ValueError unless there are 2 to 4 options.
+    Raises ValueError unless there are 2 to 4 options, and one question at least.
     """
+    if n < 1:
+        raise ValueError(f"n says how many questions to ask; it must be 1 or more, not {n}.")
     if not 2 <= options <= len(LETTERS):
         raise ValueError(f"A question has 2 to {len(LETTERS)} options, not {options}.")
     rng, rows = Random(f"{seed} choices"), []

@@ -370,8 +370,10 @@ def biographies(
     """``n`` biographies: ``biased``, the first profession is always "she" and the second always "he"; else all four groups are equal.
 
     The parts ``train`` and ``test`` share neither names nor sentences, only the clues: places and tasks of the course LM's corpus.
-    Raises ValueError for an unknown profession or part.
+    Raises ValueError for an unknown profession or part, and where ``n`` makes no equal groups.
     """
+    if n < 4 or n % 4:
+        raise ValueError(f"n says how many biographies to write for four equal groups; it must be a multiple of 4, not {n}.")
     if unknown := [one for one in professions if one not in PROFESSIONS]:
         raise ValueError(f"There is no profession {unknown[0]!r}: choose from {', '.join(PROFESSIONS)}.")
     if part not in BIOGRAPHIES:
@@ -591,10 +593,28 @@ class _Bench:
         self.methods: list[str] = []
         self.n: list[int] = []
         self.answers: list[Tensor] = []
+        self.passed: dict[tuple[str, ...], tuple[Tensor, Tensor]] = {}
 
     def states(self, texts: Sequence[str], *changes: Intervention) -> Float[Tensor, "text d_model"]:
-        """What a probe reads."""
-        return text_means(self.model, list(texts), [self.hook], *changes)
+        """What a probe reads. Changes at its own place need no new run: they are made in what passed there."""
+        if any(change.hook != self.hook for change in changes):
+            return text_means(self.model, list(texts), [self.hook], *changes)
+        values, mask = self.recorded(tuple(texts))
+        for change in changes:
+            values = change(values)
+        return (values * mask).sum(1) / mask.sum(1)
+
+    def recorded(self, texts: tuple[str, ...]) -> tuple[Float[Tensor, "text pos d_model"], Bool[Tensor, "text pos 1"]]:
+        """What passes the place on some texts, on the CPU, and where their tokens stand; run once."""
+        if texts not in self.passed:
+            rows = as_texts(self.model, list(texts))
+            values = torch.zeros(*rows.tokens.shape, self.model.cfg.d_model)
+            for batch in rows.batches():
+                part = rows.take(batch)
+                seen = record(self.model, part.tokens.to(self.model.cfg.device), self.hook)[self.hook]
+                values[batch, : seen.shape[1]] = seen.float().cpu()
+            self.passed[texts] = values, rows.mask[..., None]
+        return self.passed[texts]
 
     def keep(self, method: str, n: int, probe: Probes, states: Float[Tensor, "text d_model"]) -> None:
         """Notes what a probe answers."""

@@ -228,7 +228,7 @@ def intervene(model: TransformerBridge, *interventions: Intervention) -> Iterato
 # ------------------------------------------------------------------------------------------------------------- looking
 
 
-def record(model: TransformerBridge, tokens: Int[Tensor, "batch pos"], *hooks: str) -> dict[str, Float[Tensor, "batch pos *rest"]]:
+def record(model: TransformerBridge, tokens: Int[Tensor, "batch pos"], *hooks: str) -> dict[str, Float[Tensor, "batch *rest"]]:
     """What passes the named places, and nothing else; the model runs no further than the last of them."""
     kept: dict[str, Tensor] = {}
     for hook in hooks:

@@ -12,7 +12,9 @@ import math
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import zip_longest
+from functools import partial
+from itertools import groupby, permutations, zip_longest
+from operator import itemgetter
 from random import Random
 
 import torch
@@ -37,6 +39,7 @@ from helpers.interventions import (
     record,
     resid_post,
     resid_pre,
+    watch,
     zero,
 )
 from helpers.models import TransformerBridge
@@ -556,7 +559,9 @@ def extraction(model: TransformerBridge, facts: Sequence[FactPrompt], seed: int 
     by_head, looks = torch.zeros(n_layers, n_heads, n, dtype=torch.bool), torch.zeros(n_layers, n_heads, n)
     places = [place(layer) for layer in range(n_layers) for place in (attn_out, mlp_out, heads, pattern, _mixed)]
     for rows, part in asked.batches(BATCH_TOKENS):
-        seen, every = record(model, part.texts.tokens.to(model.cfg.device), *places), torch.arange(len(rows))
+        every, seen = torch.arange(len(rows)), {}
+        with intervene(model, *(watch(place, partial(seen.__setitem__, place)) for place in places), read_at(part.ends[:, None])):
+            model(part.texts.tokens.to(model.cfg.device))
         for layer in range(n_layers):
             outs = [seen[place(layer)][every, part.ends] for place in (attn_out, mlp_out)]
             written = torch.cat([torch.stack(outs, 1), _written(model, layer, seen, part.ends)], 1)  # [fact, 2 + head, d_model]
@@ -615,8 +620,9 @@ def sum_pairs(model: TransformerBridge, n: int = 50, seed: int = 0, same_result:
     control. In the course LM's tokenizer each number is one token, its space included. Raises ValueError where there are too few.
     """
     sums = _known_sums(model)
-    fits = _same_result if same_result else _one_changed
-    pairs = [(one, other) for one in sums for other in sums if one[1] == other[1] and fits(one, other)]
+    alike = [_sign_and_result] if same_result else [itemgetter(0, 1), itemgetter(1, 2)]
+    groups = [list(group) for key in alike for _, group in groupby(sorted(sums, key=key), key)]
+    pairs = [pair for group in groups for pair in permutations(group, 2)]
     if not 1 <= n <= len(pairs):
         many = f"the model's {len(sums)} right sums make {len(pairs)} such pairs"
         raise ValueError(f"n says how many pairs to draw; {many}, so it must be from 1 to that, not {n}.")
@@ -631,12 +637,8 @@ def _sum_text(entry: Sum) -> str:
     return f"{entry[0]} {entry[1]} {entry[2]} ="
 
 
-def _one_changed(one: Sum, other: Sum) -> bool:
-    return (one[0] == other[0]) != (one[2] == other[2]) and total(*one) != total(*other)
-
-
-def _same_result(one: Sum, other: Sum) -> bool:
-    return one[0] != other[0] and one[2] != other[2] and total(*one) == total(*other)
+def _sign_and_result(entry: Sum) -> tuple[str, int]:
+    return entry[1], total(*entry)
 
 
 def _known_sums(model: TransformerBridge) -> list[Sum]:
