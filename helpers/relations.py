@@ -123,9 +123,9 @@ def _template(relation: facts.Relation) -> str | None:
 
 
 def _course_relation(relation: facts.Relation, template: str) -> RelationData:
-    known = [one for row in World.load().rows(relation.table) if (one := facts.fact(relation, row))]
+    told = [one for row in World.load().rows(relation.table) if (one := facts.fact(relation, row))]
     start = sentence if template.startswith("{s}") else str
-    return relation_data(relation.name, template, [(start(one.phrase), one.answer) for one in known])
+    return relation_data(relation.name, template, [(start(one.phrase), one.answer) for one in told])
 
 
 def known(model: TransformerBridge, data: RelationData) -> RelationData:
@@ -133,11 +133,14 @@ def known(model: TransformerBridge, data: RelationData) -> RelationData:
 
     Raises ValueError where the model knows none.
     """
-    right = torch.tensor([ids[0] for ids in whole_words(model, data.prompts, [[answer] for answer in data.objects]).ids])
-    kept = (next_tokens(model, as_texts(model, data.prompts)) == right).nonzero().flatten().tolist()
-    if not kept:
+    if not (kept := _known_rows(model, data)):
         raise ValueError(f"The model gives no right answer to {data.template!r}: choose another relation, template or model.")
     return replace(data.take(kept), dropped=data.dropped + len(data) - len(kept))
+
+
+def _known_rows(model: TransformerBridge, data: RelationData) -> list[int]:
+    right = torch.tensor([ids[0] for ids in whole_words(model, data.prompts, [[answer] for answer in data.objects]).ids])
+    return (next_tokens(model, as_texts(model, data.prompts)) == right).nonzero().flatten().tolist()
 
 
 @dataclass(frozen=True)
@@ -285,8 +288,8 @@ def _slopes(
     Nothing before the subject's last token depends on ``s``, so only the tokens from there on are run, on what the model remembers
     of the earlier ones (its keys and values); and one pass backward carries many output coordinates at once.
     """
-    for layer in layers:
-        place_of(model, layer)
+    if not len([place_of(model, layer) for layer in layers]):
+        raise ValueError("There is no layer to look at: give at least one.")
     for rows in _groups(located):
         streams, o = _from_subject(model, located, rows, layers)
         found = torch.empty(len(layers), len(rows), o.shape[-1], o.shape[-1], dtype=o.dtype, device=o.device)
@@ -546,8 +549,12 @@ def sweep(model: TransformerBridge, parts: Parts, layers: Sequence[int] | None =
 
 @dataclass(frozen=True)
 class Entry:
-    """One relation: its subjects, what was tried on those for choosing, and how the chosen surrogate does on those for testing."""
+    """One relation: what was tried on the subjects for choosing, and how the chosen surrogate does on those for testing.
 
+    ``known`` is the share of the relation's subjects that the model knows.
+    """
+
+    known: float
     parts: Parts
     sweep: Sweep
     comparison: Comparison
@@ -565,11 +572,11 @@ class Report:
         if not self.entries:
             return f"No relation has enough subjects that the model knows; skipped: {', '.join(self.skipped)}."
         columns = ["LRE", "identity", "translation", "regression", "most frequent", "most frequent in test"]
-        lines = ["relation            test  layer  beta  " + "  ".join(columns)]
+        lines = ["relation            known  test  layer  beta  " + "  ".join(columns)]
         for entry in self.entries:
             found = entry.comparison
             shares = "  ".join(f"{found.shares[name]:>{max(len(name), 4)}.0%}" for name in columns)
-            lines.append(f"{found.relation:<20}{len(entry.parts.test):4}  {found.layer:5}  {found.beta:4g}  {shares}")
+            lines.append(f"{found.relation:<20}{entry.known:5.0%}  {len(entry.parts.test):4}  {found.layer:5}  {found.beta:4g}  {shares}")
         return "\n".join([*lines, *([f"too few known subjects: {', '.join(self.skipped)}"] if self.skipped else [])])
 
 
@@ -591,17 +598,14 @@ def report(
     if not datas:
         raise ValueError("There is no relation to report on: give at least one.")
     for data in progress(datas, desc="relations"):
-        drawn = Random(f"{seed} report").sample(range(len(data)), min(len(data), 2 * most))
-        try:
-            found = known(model, data.take(drawn))
-        except ValueError:
-            found = data.take([])
-        if len(found) < max(least, n_train + 2):
+        some = data.take(Random(f"{seed} report").sample(range(len(data)), min(len(data), 2 * most)))
+        kept = _known_rows(model, some)
+        if len(kept) < max(least, n_train + 2):
             skipped.append(data.name)
             continue
-        parts = split(found.take(range(min(len(found), most))), n_train, seed)
+        parts = split(some.take(kept[:most]), n_train, seed)
         tried = sweep(model, parts, layers, betas)
-        entries.append(Entry(parts, tried, _compare(model, parts, tried.best)))
+        entries.append(Entry(len(kept) / len(some), parts, tried, _compare(model, parts, tried.best)))
     entries.sort(key=lambda entry: -entry.comparison.shares["LRE"])
     return Report(tuple(entries), tuple(skipped))
 
@@ -627,21 +631,25 @@ def low_rank_inverse(weight: Float[Tensor, "d_out d_in"], rank: int) -> Float[Te
 def edit_delta(
     surrogate: Surrogate, o_now: Float[Tensor, "*pair d_out"], o_wanted: Float[Tensor, "*pair d_out"], rank: int
 ) -> Float[Tensor, "*pair d_in"]:
-    """What to add to ``s`` so that ``o`` becomes another: ``W^+ (o' - o)`` with a pseudo-inverse of low rank (Hernandez et al., section 4.2).
+    """What to add to ``s`` so that ``o`` becomes another: ``W^+ (o' - o)`` with a pseudo-inverse of low rank.
 
-    As in the authors' code ``beta`` does not enter.
+    Hernandez et al., section 4.2; as in the authors' code ``beta`` does not enter.
     """
     return (o_wanted - o_now).to(surrogate.weight) @ low_rank_inverse(surrogate.weight, rank).T
 
 
 def edit_pairs(model: TransformerBridge, data: RelationData, n: int = 32, seed: int = 0) -> list[SubjectPair]:
     """At most ``n`` pairs of subjects with different answers of the model, drawn at random. Raises ValueError where there is none."""
-    tokens = read(model, data, [-1]).token.tolist()
-    every = [(a, b) for a, one in enumerate(tokens) for b, other in enumerate(tokens) if one != other]
+    every = _different(model, data)
     if not every or n < 1:
         raise ValueError(f"No edit can be tried with {data.name!r}: it takes n = 1 or more, and two subjects with different answers.")
-    drawn = Random(f"{seed} pairs").sample(every, min(n, len(every)))
-    return [(data.subjects[a], data.subjects[b]) for a, b in drawn]
+    return Random(f"{seed} pairs").sample(every, min(n, len(every)))
+
+
+def _different(model: TransformerBridge, data: RelationData) -> list[SubjectPair]:
+    """All pairs of subjects of which the model does not say the same."""
+    said = list(zip(data.subjects, read(model, data, [-1]).token.tolist(), strict=True))
+    return [(one, other) for one, token in said for other, another in said if token != another]
 
 
 @dataclass(frozen=True)
@@ -795,10 +803,8 @@ class EditReport:
         """One line for each relation: layer, rank, the share of successes, both controls, and the agreement."""
         lines = ["relation            pairs  layer  rank  edited  random  swapped  agreement"]
         for one, agreement in zip(self.edits, self.agreement, strict=True):
-            edited, random, swapped = one.shares.values()
-            lines.append(
-                f"{one.relation:<20}{len(one.pairs):5}  {one.layer:5}  {one.rank:4}  {edited:6.0%}  {random:6.0%}  {swapped:7.0%}  {agreement:9.0%}"
-            )
+            shares = "  ".join(f"{share:{width}.0%}" for share, width in zip((*one.shares.values(), agreement), (6, 6, 7, 9), strict=True))
+            lines.append(f"{one.relation:<20}{len(one.pairs):5}  {one.layer:5}  {one.rank:4}  {shares}")
         return "\n".join(lines)
 
 
@@ -811,11 +817,9 @@ def edit_report(
     """
     edits, agreement = [], []
     for entry in progress(found.entries, desc="relations"):
-        try:
-            pairs = edit_pairs(model, entry.parts.test, n, seed)
-            surrogate, rank = edit_sweep(model, entry.sweep.surrogates, entry.parts.choose, ranks, seed=seed).best
-        except ValueError:
-            continue
-        edits.append(edit(model, entry.parts.test, surrogate, pairs, rank, draws, seed))
-        agreement.append(entry.comparison.shares["LRE"])
+        parts = entry.parts
+        if _different(model, parts.choose) and _different(model, parts.test):
+            surrogate, rank = edit_sweep(model, entry.sweep.surrogates, parts.choose, ranks, seed=seed).best
+            edits.append(edit(model, parts.test, surrogate, edit_pairs(model, parts.test, n, seed), rank, draws, seed))
+            agreement.append(entry.comparison.shares["LRE"])
     return EditReport(tuple(edits), tuple(agreement))
