@@ -32,7 +32,7 @@ from helpers.interventions import (
     resid_post,
     resid_pre,
 )
-from helpers.models import TransformerBridge
+from helpers.models import TransformerBridge, empty_cache
 from helpers.prediction import fit, pad, tokenize
 from helpers.progress import progress
 from helpers.statistics import Interval, mean_interval
@@ -315,8 +315,27 @@ def continue_all(model: TransformerBridge, prompts: Sequence[str], tokens: int =
     """
     as_texts(model, prompts)
     rows = [fit(model, tokenize(model, prompt)) for prompt in prompts]
-    starts, going = [len(row) for row in rows], list(range(len(rows)))
+    fits = max(map(len, rows)) + tokens <= model.cfg.n_ctx
+    write = _with_memory if tokens > 1 and fits and all(_stays(intervention) for intervention in interventions) else _afresh
     stops = _ends(model)
+    written = write(model, rows, tokens, interventions, stops)
+    cut = [ids[: next((at for at, token in enumerate(ids) if token in stops), len(ids))] for ids in written]
+    return [model.tokenizer.decode(ids, clean_up_tokenization_spaces=False).strip() for ids in cut]
+
+
+def _stays(intervention: Intervention) -> bool:
+    """Does an intervention do the same to the old tokens each time a new one is written? One that counts from the end does not."""
+    pos = intervention.pos
+    if isinstance(pos, slice):
+        return (pos.start or 0) >= 0 and pos.stop is None and pos.step in (None, 1)
+    return pos is None or bool((torch.as_tensor(pos) >= 0).all())
+
+
+def _afresh(
+    model: TransformerBridge, rows: Sequence[Int[Tensor, "_"]], tokens: int, interventions: Sequence[Intervention], stops: set[int]
+) -> list[list[int]]:
+    """New tokens, each from a run over the whole text."""
+    rows, starts, going = list(rows), [len(row) for row in rows], list(range(len(rows)))
     for _ in range(tokens):
         batch, lengths = pad(model, [fit(model, rows[i]) for i in going])
         changes = [of_rows(intervention, torch.tensor(going), lengths) for intervention in interventions]
@@ -327,9 +346,31 @@ def continue_all(model: TransformerBridge, prompts: Sequence[str], tokens: int =
         going = [i for i in going if int(rows[i][-1]) not in stops]
         if not going:
             break
-    written = [row[start:].tolist() for row, start in zip(rows, starts, strict=True)]
-    cut = [ids[:-1] if ids and ids[-1] in stops else ids for ids in written]
-    return [model.tokenizer.decode(ids, clean_up_tokenization_spaces=False).strip() for ids in cut]
+    return [row[start:].tolist() for row, start in zip(rows, starts, strict=True)]
+
+
+def _with_memory(
+    model: TransformerBridge, rows: Sequence[Int[Tensor, "_"]], tokens: int, interventions: Sequence[Intervention], stops: set[int]
+) -> list[list[int]]:
+    """The same tokens, each from a run over the last one only: keys and values of the text are remembered."""
+    batch, lengths = pad(model, rows)
+    every, cache = torch.arange(len(rows)), empty_cache()
+    mask = (torch.arange(batch.shape[1]) < lengths[:, None]).long()
+    changes = [of_rows(intervention, every, lengths) for intervention in interventions]
+    ends, written = lengths[:, None] - 1, []
+    for _ in range(tokens):
+        with intervene(model, *changes, read_at(ends)):
+            options = dict(attention_mask=mask.to(model.cfg.device), past_key_values=cache, use_cache=True)
+            batch = model(batch.to(model.cfg.device), **options)[:, 0].argmax(-1).cpu()[:, None]
+        written.append(batch[:, 0])
+        if all(bool(set(column) & stops) for column in torch.stack(written, 1).tolist()):
+            break
+        mask = torch.cat([mask, torch.ones_like(batch)], 1)
+        ends = torch.zeros_like(ends)
+        changes = [
+            replace(of_rows(one, every, lengths), pos=None) for one in interventions if one.pos is None or isinstance(one.pos, slice)
+        ]
+    return torch.stack(written, 1).tolist() if written else [[] for _ in rows]
 
 
 def _ends(model: TransformerBridge) -> set[int]:

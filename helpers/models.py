@@ -193,20 +193,23 @@ class Prefix:
 
     def cache(self, rows: "Int[Tensor, 'batch'] | None" = None) -> Any:
         """A fresh cache for one run, with some of the rows, any of them several times."""
-        from transformers import DynamicCache
-
-        cache = DynamicCache()
+        cache = empty_cache()
         for layer, (keys, values) in enumerate(self.layers):
             own = (keys, values) if rows is None else (keys[rows.to(keys.device)], values[rows.to(keys.device)])
             cache.update(*own, layer)
         return cache
 
 
-def read_prefix(model: "TransformerBridge", tokens: "Int[Tensor, 'row pos']") -> Prefix:
-    """Reads the first tokens of some texts once, so that many continuations need not read them again (see ``run_from``)."""
+def empty_cache() -> Any:
+    """A memory for keys and values, to be filled by a run: ``model(tokens, past_key_values=cache, use_cache=True)``."""
     from transformers import DynamicCache
 
-    cache = DynamicCache()
+    return DynamicCache()
+
+
+def read_prefix(model: "TransformerBridge", tokens: "Int[Tensor, 'row pos']") -> Prefix:
+    """Reads the first tokens of some texts once, so that many continuations need not read them again (see ``run_from``)."""
+    cache = empty_cache()
     model(tokens.to(model.cfg.device), past_key_values=cache, use_cache=True)
     return Prefix(tuple((layer.keys, layer.values) for layer in cache.layers), tokens.shape[1])
 

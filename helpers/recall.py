@@ -42,7 +42,7 @@ from helpers.interventions import (
     watch,
     zero,
 )
-from helpers.models import TransformerBridge
+from helpers.models import TransformerBridge, run_from
 from helpers.patching import PatchMap, Place, patch_positions, runs
 from helpers.prediction import pieces, tokenize
 from helpers.progress import progress
@@ -383,7 +383,7 @@ def _without(
     queries = ends.repeat(copies)
     cuts = [cut_attention(layer, queries, cut.flatten(0, 1)) for layer in window]
     with intervene(model, *cuts, read_at(queries[:, None])):
-        logits = model(streams[resid_pre(first)].repeat(copies, 1, 1), start_at_layer=first)[:, 0]
+        logits = run_from(model, streams[resid_pre(first)].repeat(copies, 1, 1), first)[:, 0]
     return logits.float().softmax(-1).unflatten(0, (copies, -1)).cpu()
 
 

@@ -303,10 +303,10 @@ def _slopes(
 
 
 def _groups(located: Located) -> Iterator[Rows]:
-    """Rows with equally many tokens from the subject's last one on; rows in which it is the first token of all are kept apart."""
-    alike: dict[tuple[int, bool], list[int]] = {}
-    for row, (at, length) in enumerate(zip(located.subject.tolist(), located.texts.lengths.tolist(), strict=True)):
-        alike.setdefault((length - at, at == 0), []).append(row)
+    """Rows with equally many tokens from the subject's last one on."""
+    alike: dict[int, list[int]] = {}
+    for row, rest in enumerate((located.texts.lengths - located.subject).tolist()):
+        alike.setdefault(rest, []).append(row)
     for rows in alike.values():
         yield from torch.tensor(rows).split(GROUP)
 

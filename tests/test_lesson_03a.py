@@ -55,7 +55,11 @@ def test_a_slope_without_calculus(lesson):
     def slope(eps: float, half: float = 2, both: bool = True):
         return lambda F, s, v: (F(s + eps * v) - (F(s - eps * v) if both else F(s))) / (half * eps)
 
-    wrong = [(slope(0.01, 1), "twice the slope"), (slope(0.5, 1, both=False), "Both sides of the point"), (slope(1e-9), "Your slope is wrong in 3")]
+    wrong = [
+        (slope(0.01, 1), "twice the slope"),
+        (slope(0.5, 1, both=False), "Both sides of the point"),
+        (slope(1e-9), "Your slope is wrong in 3"),
+    ]
     assert_exercise(lesson.exercises, "3.2", slope(0.01), wrong, stub=lambda F, s, v: ..., jacobian=jacobian)
 
 

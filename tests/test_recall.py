@@ -50,6 +50,7 @@ FACTS = [
     fact_prompt("And the Golden Gate Bridge is in the Bay of", "San Francisco", "golden gate bridge", **ABOUT),
     fact_prompt("The Tower is in", "Paris", "Tower", **ABOUT),
 ]
+WORDS = ("The", "Eiffel", "Tower", "is", "in", "Paris", "San", "Francisco", "Bridge", "it", "the")
 
 
 @pytest.fixture(scope="module", params=NAMES)
@@ -66,14 +67,7 @@ def gpt2(tmp_path_factory):
 @pytest.fixture(scope="module")
 def counter(tmp_path_factory):
     """A random GPT-2 whose tokenizer has one token for each number up to twenty, for each sign, and for a few words."""
-    words = [
-        END,
-        *map(str, range(21)),
-        "+",
-        "-",
-        "=",
-        *["The", "Eiffel", "Tower", "is", "in", "Paris", "San", "Francisco", "Bridge", "it", "the"],
-    ]
+    words = [END, *map(str, range(21)), *("+", "-", "="), *WORDS]
     backend = Tokenizer(models.WordLevel({word: at for at, word in enumerate(words)}, unk_token=END))
     backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     config = GPT2Config(vocab_size=len(words), n_embd=16, n_layer=2, n_head=2, n_positions=16, bos_token_id=0, eos_token_id=0)
@@ -461,6 +455,12 @@ def test_only_right_sums_of_single_tokens_are_used(counter, gpt2, monkeypatch):
         sum_pairs(counter, n=1)
     with pytest.raises(ValueError, match="has no sum whose answer is one token"):
         sum_pairs(gpt2)
+
+
+def test_sums_are_equally_long_and_answers_one_token(counter, all_known, monkeypatch):
+    monkeypatch.setattr(recall, "tokenize", lambda model, text: tokenize(model, text.replace("20", "2 0")))  # twenty is two tokens
+    kept = recall._known_sums(counter)
+    assert kept == [(a, sign, b) for a, sign, b in SUMS if 20 not in (a, b, a + b if sign == "+" else a - b)] and len(kept) > 300
 
 
 def test_the_indirect_effect_by_hand():

@@ -1,0 +1,73 @@
+"""How fast the slopes of a relation are computed, beside one backward pass for each output coordinate: `make bench`."""
+
+from collections.abc import Callable
+
+import torch
+from bench_tools import one_thread
+from jaxtyping import Float
+from pytest_benchmark.fixture import BenchmarkFixture
+from test_bench_models import folder, seconds
+from test_bench_neurons import beside, model, record_ratio
+
+from helpers.interventions import Intervention, intervene, resid_post
+from helpers.models import TransformerBridge
+from helpers.relations import RelationData, course_relations, fit, fit_layers, jacobians, locate
+
+__all__ = ["folder", "model", "one_thread"]  # the fixtures
+
+COORDINATES = 24  # of the naive loop that are timed, and multiplied by what is missing
+NAIVE_LIMIT = 0.1  # at most: our time as a share of the naive loop's
+RELATIONS, RELATIONS_SECONDS = 16, 20.0  # at most, for 8 subjects of each; half of it is plain matrix products at full speed
+LAYERS_LIMIT = 1.5  # at most: the time for all layers as a multiple of that for the lowest one
+
+
+def eight(model: TransformerBridge) -> list[RelationData]:
+    """The first subjects of each of 16 relations, known or not: that makes no difference to the time."""
+    return [data.take(range(8)) for data in list(course_relations().values())[:RELATIONS]]
+
+
+def naive(model: TransformerBridge, data: RelationData, layer: int, n: int) -> Float[torch.Tensor, "subject n d_in"]:
+    """The first ``n`` rows of each Jacobian: for each a pass forward through the whole model, and one back."""
+    located, found = locate(model, data), []
+    for row, pos in enumerate(located.subject.tolist()):
+        tokens = located.texts.take([row]).tokens
+        found.append(torch.stack([one_row(model, tokens, pos, layer, number) for number in range(n)]))
+    return torch.stack(found)
+
+
+def one_row(model: TransformerBridge, tokens: torch.Tensor, pos: int, layer: int, number: int) -> Float[torch.Tensor, "d_in"]:
+    """The gradient of one output coordinate."""
+    seen: dict[int, torch.Tensor] = {}
+
+    def keep(at: int) -> Callable[[torch.Tensor, object], torch.Tensor]:
+        return lambda value, pick: seen.setdefault(at, value)
+
+    top = model.cfg.n_layers - 1
+    with torch.enable_grad(), intervene(model, *(Intervention(resid_post(at), keep(at)) for at in {layer, top})):
+        model(tokens)
+        return torch.autograd.grad(seen[top][0, -1, number], seen[layer])[0][0, pos]
+
+
+def test_jacobians_beside_a_naive_loop(benchmark: BenchmarkFixture, model: TransformerBridge) -> None:
+    data, layer = course_relations(["capital"])["capital"].take(range(8)), 1
+    found, rows = jacobians(model, data, [layer])[0], naive(model, data, layer, COORDINATES)
+    assert torch.allclose(found[:, :COORDINATES], rows, atol=1e-4)
+    ratio = beside(benchmark, lambda: jacobians(model, data, [layer]), lambda: naive(model, data, layer, COORDINATES), rounds=3)
+    ratio *= COORDINATES / model.cfg.d_model
+    record_ratio(benchmark, ratio_to_naive=ratio)
+    assert ratio <= NAIVE_LIMIT
+
+
+def test_fits_of_many_relations(benchmark: BenchmarkFixture, model: TransformerBridge) -> None:
+    datas = eight(model)
+    taken = benchmark.pedantic(lambda: seconds(lambda: [fit(model, data, 1) for data in datas]), rounds=1, warmup_rounds=0)
+    record_ratio(benchmark, seconds=taken)
+    assert taken <= RELATIONS_SECONDS
+
+
+def test_all_layers_in_the_time_of_one(benchmark: BenchmarkFixture, model: TransformerBridge) -> None:
+    data = course_relations(["capital"])["capital"].take(range(8))
+    every = range(model.cfg.n_layers)
+    ratio = beside(benchmark, lambda: fit_layers(model, data, every), lambda: fit(model, data, 0), rounds=3)
+    record_ratio(benchmark, ratio_to_one_layer=ratio)
+    assert ratio <= LAYERS_LIMIT
