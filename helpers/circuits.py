@@ -126,7 +126,9 @@ def _slopes(
     seen: dict[str, Tensor] = {}
     sent, received = ([name for name, _ in places] for places in EdgeGraph.of(model).places())
     texts = both.clean.take(rows)
-    watches = [Intervention(name, lambda values, pick, name=name: seen.setdefault(name, values)) for name in (*sent, *received)]
+    watches = [  # a view of its own for each: what an MLP reads is the very tensor that also stays in the stream
+        Intervention(name, lambda values, pick, name=name: seen.setdefault(name, values.view_as(values))) for name in (*sent, *received)
+    ]
     with torch.enable_grad(), open_edges(model):
         with intervene(model, add(resid_pre(0), shift.requires_grad_()), *watches, read_at(texts.lengths[:, None] - 1)):
             logits = model(texts.tokens.to(model.cfg.device))[:, 0]

@@ -31,7 +31,7 @@ from helpers.patching import Runs
 from helpers.progress import progress
 from helpers.texts import Texts, TextsLike, as_texts
 
-RUN_TOKENS = 4096  # tokens in one forward pass over circuits side by side
+RUN_TOKENS = 2048  # tokens in one forward pass over circuits side by side
 RUN_BYTES = 2**28  # what the senders of such a pass may hold
 ABLATIONS = ("resample", "mean", "zero")
 PARTS = ("q", "k", "v")

@@ -657,7 +657,7 @@ class Edits:
     """For each pair of subjects: does the model, edited at the first, say what it says of the second?
 
     ``random`` are vectors drawn at random, each as long as the edit; ``swapped`` puts the second subject's own state in the place
-    of the first, the most that can be hoped for.
+    of the first. Where a subject has several tokens, the model reads the others too, and an edit may do more than a swap.
     """
 
     relation: str

@@ -15,6 +15,7 @@ from helpers.interventions import Intervention, attn_out, intervene, mlp_out, re
 from helpers.prediction import pieces, tokenize
 from helpers.relations import (
     Comparison,
+    Located,
     RelationData,
     Surrogate,
     compare,
@@ -233,6 +234,15 @@ def test_jacobians_are_gradients_one_by_one(load, architecture, group, basis, mo
         slopes = [torch.autograd.grad(one, seen["s"], retain_graph=True)[0][0, places[row]] for one in o]
         assert torch.allclose(found[row], torch.stack(slopes), atol=1e-5)
         assert torch.equal(found[row], jacobian(model, DATA, SUBJECTS[row], 0)) or group > 1
+
+
+def test_subjects_with_more_or_fewer_tokens_after_them_do_not_mix(gpt2):
+    found = locate(gpt2, DATA)
+    moved = Located(found.texts, found.subject - torch.tensor([0, 2, 1, 2]))
+    together = {int(row): slope for rows, some in relations._slopes(gpt2, moved, [0]) for row, slope in zip(rows, some[0], strict=True)}
+    for row in range(4):
+        alone = Located(found.texts.take([row]), moved.subject[[row]])
+        assert torch.allclose(together[row], next(relations._slopes(gpt2, alone, [0]))[1][0, 0], atol=1e-5)
 
 
 def test_a_subject_at_the_end_is_its_own_output_in_the_last_layer(gpt2):
