@@ -17,15 +17,17 @@ from heapq import heappop, heappush
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from helpers.edges import (
+    Ablated,
     Ablation,
     Circuit,
     EdgeGraph,
     Wires,
     ablations,
+    attention_biases,
     batches,
     measured,
     most_tokens,
@@ -198,18 +200,18 @@ class _Search:
         self.texts = texts = both.clean.take(everyone)
         self.kept, self.removed, self.rises, self.distance = self.graph.exists.clone(), [], [], 0.0
         self.most = self.at_once = max(1, tokens // texts.tokens.numel())
-        self.ablated = ablations(model, both, ablation)(everyone)
-        self.beyond = outputs(model, texts.tokens) - self.ablated
+        self.ablated = Ablated(ablations(model, both, ablation)(everyone), attention_biases(model))
+        self.beyond = outputs(model, texts.tokens) - self.ablated.outputs
         places = [resid_pre(layer) for layer in range(self.graph.n_layers)]
         with open_edges(model):
             streams = record(model, texts.tokens.to(model.cfg.device), *places)
         self.streams = [streams[place] for place in places]
-        self.model_logits = run_wires(model, texts, Wires(self.graph, torch.zeros(1, *self.kept.shape), self.ablated))[0]
+        self.model_logits = run_wires(model, texts, Wires(self.graph, self.kept[None], self.ablated))[0]
 
     def prune(self, receiver: int) -> None:
         """Visits one receiver: removes all its edges that are not missed."""
         todo = list(reversed(range(int(self.graph.seen[receiver]))))
-        if not self.matters[receiver]:
+        if not self.graph.live(self.kept)[receiver]:
             self.remove(receiver, todo, [self.distance] * len(todo))
             return
         while todo:
@@ -222,12 +224,6 @@ class _Search:
             self.at_once = min(self.most, 2 * len(some)) if taken == len(some) else taken + 1
             todo = todo[taken + 1 if taken < len(some) else taken :]
 
-    @property
-    def matters(self) -> Bool[Tensor, "receiver"]:
-        """Whether a kept edge leaves from what hangs on each receiver; where none does, its input is of no account."""
-        sends = self.kept.any(0)
-        return torch.tensor([name == "logits" or bool(sends[self.graph.owners(name)].any()) for name in self.graph.receivers])
-
     def remove(self, receiver: int, senders: list[int], distances: list[float]) -> None:
         """Removes some edges for good; ``distances`` is where the circuit is after each."""
         for sender, distance in zip(senders, distances, strict=True):
@@ -238,12 +234,12 @@ class _Search:
 
     def distances(self, receiver: int, senders: list[int]) -> Float[Tensor, "copy"]:
         """How far the circuit is from the model without the first sender, without the first two, and so on."""
-        cut = (self.graph.exists & ~self.kept & self.matters[:, None]).repeat(len(senders), 1, 1)
+        kept = self.kept.repeat(len(senders), 1, 1)
         for number, sender in enumerate(senders):
-            cut[number:, receiver, sender] = True
+            kept[number:, receiver, sender] = False
         layer = min(self.graph.layer(self.graph.receivers[receiver]), self.graph.n_layers - 1)
         fixed = self.beyond[: 1 + (self.graph.n_heads + 1) * layer]
-        logits = run_wires(self.model, self.texts, Wires(self.graph, cut.float(), self.ablated, fixed), self.streams[layer], layer)
+        logits = run_wires(self.model, self.texts, Wires(self.graph, kept, self.ablated, fixed), self.streams[layer], layer)
         if self.by == "metric":
             values = [measured(self.both.metric, copy, self.both.clean).mean() for copy in (self.model_logits, *logits)]
             return values[0] - torch.stack(values[1:])

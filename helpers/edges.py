@@ -132,6 +132,17 @@ class EdgeGraph:
         owners = [range(len(self.senders))[self.owners(name)] for name in self.receivers]
         return tuple(tuple(at for at, own in enumerate(owners) if sender in own) for sender in range(len(self.senders)))
 
+    def live(self, kept: Bool[Tensor, "*copy receiver sender"]) -> Bool[Tensor, "*copy receiver"]:
+        """Which receivers matter: those on whose node a kept edge begins, and the logits."""
+        sends = kept.any(-2).float() @ self.hangs.T > 0
+        sends[..., -1] = True
+        return sends
+
+    @cached_property
+    def hangs(self) -> Float[Tensor, "receiver sender"]:
+        """1 where a sender hangs on a receiver, else 0."""
+        return torch.tensor([[float(at in own) for own in self.inputs] for at in range(len(self.receivers))])
+
     def matrix(self, edges: Tensor) -> Tensor:
         """Values of the edges ``[..., edge]`` as ``[..., receiver, sender]``, 0 where there is no edge."""
         full = edges.new_zeros(*edges.shape[:-1], *self.exists.shape)
@@ -253,6 +264,13 @@ def outputs(model: TransformerBridge, tokens: Int[Tensor, "row pos"]) -> Float[T
     return torch.cat([senders_first(seen[name]) for name in names])
 
 
+def attention_biases(model: TransformerBridge) -> Float[Tensor, "layer d_model"]:
+    """The output bias of the attention of each block; zero where a model has none."""
+    zero = torch.zeros(model.cfg.d_model, device=model.cfg.device, dtype=model.cfg.dtype)
+    found = [getattr(block.attn, "b_O", None) for block in model.blocks]
+    return torch.stack([zero if bias is None else bias.detach() for bias in found])
+
+
 def sender_means(model: TransformerBridge, prompts: TextsLike) -> Float[Tensor, "sender pos d_model"]:
     """The mean output of every sender at each position over some prompts, best of one template, so that positions correspond.
 
@@ -301,56 +319,100 @@ def ablations(model: TransformerBridge, both: Runs, ablation: Ablation) -> Calla
 # --------------------------------------------------------------------------------------------------- running circuits
 
 
-class Wires:
-    """Circuits side by side in one forward pass: copies of the prompts, each with edges of its own cut.
+@dataclass(frozen=True)
+class Ablated:
+    """What cut edges carry, and the biases of attention, which stay."""
 
-    Senders leave here what they write beyond their ablated output; a receiver loses that of the senders whose edges to it are cut.
-    ``fixed`` holds it for senders that are not run, because a pass starts behind them; it is the same for all copies.
+    outputs: Float[Tensor, "sender row pos d_model"]
+    biases: Float[Tensor, "layer d_model"]
+
+    @cached_property
+    def sums(self) -> Float[Tensor, "sender row pos d_model"]:
+        """The sum of the first sender, of the first two, and so on."""
+        return self.outputs.cumsum(0)
+
+    def stream(self, seen: int) -> Float[Tensor, "row pos d_model"]:
+        """The stream behind the first so many senders, if all of them are ablated."""
+        width = (len(self.outputs) - 1) // len(self.biases)
+        return self.sums[seen - 1] + self.biases[: seen // width].sum(0)
+
+
+class Wires:
+    """Circuits side by side in one forward pass: copies of the prompts, each with edges of its own kept.
+
+    Senders leave here what they write *beyond* their ablated output. A receiver loses that of cut edges; or, where fewer edges are kept, it
+    gets the ablated stream and what the kept ones carry beyond. What nothing leaves from is left alone, since it does not matter.
+    ``fixed`` are senders that are not run, because the pass starts behind them: what they write beyond is the same in all copies.
     """
 
     def __init__(
         self,
         graph: EdgeGraph,
-        cut: Float[Tensor, "copy receiver sender"],
-        ablated: Float[Tensor, "sender row pos d_model"],
+        kept: Bool[Tensor, "copy receiver sender"],
+        ablated: Ablated,
         fixed: Float[Tensor, "fixed row pos d_model"] | None = None,
     ) -> None:
-        self.graph, self.ablated, self.cut = graph, ablated, cut.to(ablated)
-        self.fixed = ablated[:0] if fixed is None else fixed
-        self.first = len(self.fixed)
-        self.beyond = ablated.new_empty(len(cut), len(ablated) - self.first, ablated[0].numel())
+        live = graph.live(kept)[..., None]
+        device, outputs = ablated.outputs.device, ablated.outputs
+        self.graph, self.ablated = graph, ablated
+        self.kept, self.cut = (kept & live).to(device), (graph.exists & ~kept & live).to(device)
+        self.fixed = (outputs[:0] if fixed is None else fixed).flatten(1)
+        self.beyond = outputs.new_empty(len(kept), len(outputs) - len(self.fixed), outputs[0].numel())
+        self.carried: dict[int, tuple[bool, Tensor]] = {}
 
     def interventions(self) -> list[Intervention]:
         """One for each place where senders write, which changes nothing, and one for each place where receivers read."""
         sent, received = self.graph.places()
-        senders = [Intervention(hook, self.leave(which)) for hook, which in sent if which.start >= self.first]
-        return senders + [Intervention(hook, self.cut_off(which)) for hook, which in received if bool(self.cut[:, which].any())]
+        senders = [Intervention(hook, self.leave(which)) for hook, which in sent if which.start >= len(self.fixed)]
+        return senders + [Intervention(hook, self.rewire(which)) for hook, which in received if bool(self.cut[:, which].any())]
 
     def leave(self, which: slice) -> Callable[[Tensor, object], Tensor]:
         """Keeps what some senders write, less their ablated outputs."""
+        first = len(self.fixed)
 
         def keep(values: Float[Tensor, "batch pos *rest"], pick: object) -> Float[Tensor, "batch pos *rest"]:
             written = senders_first(values).unflatten(1, (len(self.cut), -1)).transpose(0, 1)  # [copy, sender, row, pos, d_model]
-            self.beyond[:, which.start - self.first : which.stop - self.first] = (written - self.ablated[which]).flatten(2)
+            self.beyond[:, which.start - first : which.stop - first] = (written - self.ablated.outputs[which]).flatten(2)
             return values
 
         return keep
 
-    def cut_off(self, which: slice) -> Callable[[Tensor, object], Tensor]:
-        """Takes from the inputs of some receivers what comes over cut edges."""
+    def rewire(self, which: slice) -> Callable[[Tensor, object], Tensor]:
+        """Gives some receivers what the circuits let them read."""
         seen = int(self.graph.seen[which.start])
+        alike = (self.graph.seen == seen).nonzero().flatten()  # query, key and value of one block: worked out together
+        start = int(alike[0])
 
-        def take(values: Float[Tensor, "batch pos *rest"], pick: object) -> Float[Tensor, "batch pos *rest"]:
-            cut = self.cut[:, which, :seen]
-            lost = torch.bmm(cut[:, :, self.first :], self.beyond[:, : max(0, seen - self.first)])  # [copy, receiver, row x pos x d_model]
-            if self.first:
-                before = cut[:, :, : self.first]
-                before = before[:1] if bool((before == before[:1]).all()) else before  # alike in all copies: once is enough
-                lost += before @ self.fixed[:seen].flatten(1)
-            lost = lost.unflatten(2, self.ablated.shape[1:]).transpose(1, 2).flatten(0, 1)  # [batch, receiver, pos, d_model]
-            return values - (lost[:, 0] if values.ndim == 3 else lost.transpose(1, 2))
+        def read(values: Float[Tensor, "batch pos *rest"], pick: object) -> Float[Tensor, "batch pos *rest"]:
+            if seen not in self.carried:
+                self.carried = {seen: self.carry(slice(start, int(alike[-1]) + 1), seen)}
+            few_kept, carried = self.carried[seen]
+            some = carried[:, which.start - start : which.stop - start].transpose(1, 2).flatten(0, 1)  # [batch, receiver, pos, d_model]
+            some = some[:, 0] if values.ndim == 3 else some.transpose(1, 2)
+            return some if few_kept else values - some
 
-        return take
+        return read
+
+    def carry(self, which: slice, seen: int) -> tuple[bool, Float[Tensor, "copy receiver row pos d_model"]]:
+        """What some receivers lose over cut edges; or, where that is less work, what they read at last. Says first which of the two."""
+        cut, kept = self.cut[:, which, :seen], self.kept[:, which, :seen]
+        few_kept = int(kept.any(1).any(0).sum()) < int(cut.any(1).any(0).sum())
+        carried = self.sums(kept if few_kept else cut).unflatten(2, self.ablated.outputs.shape[1:])
+        return few_kept, carried.add_(self.ablated.stream(seen)) if few_kept else carried
+
+    def sums(self, edges: Bool[Tensor, "copy receiver seen"]) -> Float[Tensor, "copy receiver number"]:
+        """For each receiver the sum of what some edges carry beyond the ablated outputs."""
+        first, used = len(self.fixed), edges.any(1).any(0).nonzero().flatten()
+        early, late = used[used < first], used[used >= first]
+        beyond = self.beyond[:, : edges.shape[2] - first] if 2 * len(late) > edges.shape[2] - first else self.beyond[:, late - first]
+        late = slice(first, None) if 2 * len(late) > edges.shape[2] - first else late
+        weights = edges.to(beyond.dtype)
+        total = torch.bmm(weights[:, :, late], beyond)
+        if len(early):
+            before = weights[:, :, early]
+            before = before[:1] if bool((before == before[:1]).all()) else before  # alike in all copies: once is enough
+            total += before @ self.fixed[early]
+        return total
 
 
 @torch.no_grad()
@@ -361,13 +423,13 @@ def logits_of(
     graph = EdgeGraph.of(model)
     _check(graph, circuits)
     ablated, parts = ablations(model, both, ablation), list(batches(model, both.clean))
-    held = [ablated(rows) for rows in parts]
+    held = [Ablated(ablated(rows), attention_biases(model)) for rows in parts]
     copies = max(1, most_tokens(model) // max(len(rows) * int(both.clean.lengths[rows].max()) for rows in parts))
     for start in progress(range(0, len(circuits), copies), desc="circuits"):
         some = torch.stack([circuit.kept for circuit in circuits[start : start + copies]])
         found = torch.empty(len(some), len(both), model.cfg.d_vocab)
         for rows, values in zip(parts, held, strict=True):
-            found[:, rows] = run_wires(model, both.clean.take(rows), Wires(graph, graph.matrix(~some).float(), values))
+            found[:, rows] = run_wires(model, both.clean.take(rows), Wires(graph, graph.matrix(some), values))
         yield from found
 
 
@@ -375,7 +437,7 @@ def run_wires(
     model: TransformerBridge, texts: Texts, wires: Wires, stream: Float[Tensor, "row pos d_model"] | None = None, layer: int = 0
 ) -> Float[Tensor, "copy row d_vocab"]:
     """The logits after each text in each copy; from the tokens on, or from a stream that enters a block."""
-    copies = len(wires.cut)
+    copies = len(wires.kept)
     with open_edges(model), intervene(model, *wires.interventions(), read_at((texts.lengths[:, None] - 1).repeat(copies, 1))):
         if stream is None:
             logits = model(texts.tokens.repeat(copies, 1).to(model.cfg.device))

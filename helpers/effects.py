@@ -294,7 +294,7 @@ def attribute_neurons(
 
 def run_with_gradients(
     model: TransformerBridge, texts: Texts, metric: Metric, places: Sequence[str], *changes: Intervention
-) -> tuple[Float[Tensor, "prompt"], list[Float[Tensor, "row pos width"]]]:
+) -> tuple[Float[Tensor, "prompt"], list[Float[Tensor, "row *rest"]]]:
     """The metric of each prompt and the activations at the places that led to it, in one pass, ready for a gradient.
 
     ``changes`` are at work during the pass. To be called inside ``torch.enable_grad()``.

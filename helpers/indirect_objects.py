@@ -10,6 +10,7 @@ at S2; IO is the receiver. Half of the sentences name the receiver first, half t
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from random import Random
 
 import torch
@@ -88,9 +89,12 @@ def indirect_objects(
 ) -> IndirectObjects:
     """``n`` sentences in which frames and orders take turns; the pairs of names stand together in no text of the course LM's corpus.
 
-    ``frames`` are some of the corpus's (all of them if none is named), ``names`` first names that are one token each (left out, all of
-    the world's that are). Raises ValueError for an unknown frame, and where there are fewer than five names.
+    Orders are balanced where ``n`` is a multiple of twice the number of frames. ``frames`` are some of the corpus's (all of them if none
+    is named), ``names`` first names that are one token each (left out, all of the world's that are). Raises ValueError for an unknown
+    frame, and where there are fewer than five names, one of several tokens, or no pair that the corpus leaves out.
     """
+    if n < 1:
+        raise ValueError(f"n says how many sentences to write; it must be 1 or more, not {n}.")
     known = tuple(tasks.FRAMES)
     for frame in frames:
         if frame not in known:
@@ -98,6 +102,10 @@ def indirect_objects(
     frames, usable = tuple(frames) or known, list(names) or single_names(model)
     if len(usable) < 5:
         raise ValueError(f"Five names that are one token of this model are needed at least, and there are {len(usable)}: give more.")
+    for name in names:
+        token_id(model, f" {name}")  # ValueError for a name of several tokens
+    if not any(map(tasks.hidden_pair, combinations(usable, 2))):
+        raise ValueError("Every pair of these names may stand in the course LM's corpus, so none would be new to it: give more names.")
     rows = [_draw(Random(f"{seed} {number}"), usable, frames, number) for number in range(n)]
     texts, receivers, givers, others, orders = map(tuple, zip(*rows, strict=True))
     tokens = as_texts(model, list(texts))
@@ -177,6 +185,8 @@ def repeated_scores(model: TransformerBridge, n: int = 50, length: int = 20, see
     once = torch.randint(0, model.cfg.d_vocab, (n, length), generator=rng)
     start = [torch.full((n, 1), model.tokenizer.bos_token_id)] if model.cfg.default_prepend_bos else []
     tokens = torch.cat([*start, once, once], 1)
+    if tokens.shape[1] > model.cfg.n_ctx:
+        raise ValueError(f"{length} tokens twice are too long for this model, which reads {model.cfg.n_ctx}: take fewer.")
     places = [pattern(layer) for layer in range(model.cfg.n_layers)]
     seen = record(model, tokens.to(model.cfg.device), *places)
     stacked = torch.stack([seen[place].mean(0).float().cpu() for place in places])  # [layer, head, query, key]
@@ -198,7 +208,9 @@ def copies(model: TransformerBridge, chosen: Sequence[Head], data: IndirectObjec
     for layer, head in chosen:
         block = model.blocks[layer]
         normed = block.ln1(states[:, None])[:, 0]
-        written = (normed @ block.attn.W_V[head] + block.attn.b_V[head]) @ block.attn.W_O[head]
+        shared = head * len(block.attn.W_V) // model.cfg.n_heads  # in some models several heads have the same values
+        bias = 0 if block.attn.b_V is None else block.attn.b_V[shared]
+        written = (normed @ block.attn.W_V[shared] + bias) @ block.attn.W_O[head]
         best = model.unembed(model.ln_final(written[:, None]))[:, 0].topk(k).indices.cpu()
         found.append((best == data.io[:, None]).any(1))
     return torch.stack(found)

@@ -15,7 +15,7 @@ are no independent cases: all intervals are over distinct e1.
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from random import Random
 
@@ -38,8 +38,11 @@ from helpers.texts import Texts, as_texts
 FORMS = ("of", "possessive")
 PLACES = ("t1", "t2")
 SOURCES = ("own", "other prompt", "previous token", "random")  # whose state is put in: the question's own, or that of a control
+READ = (("e2", "t1"), ("e2", "t2"), ("e3", "t2"))  # what is looked for, and where
 PATCHED_TOKENS = 2048  # tokens in one forward pass over patched copies
 LENS_ROWS = SAID_ROWS = 256  # states unembedded, or prompts read, at once
+PENALTY = 0.1  # of the probe, as a share of the mean variance of the states
+SPLITS = 20  # of the first entities into two halves
 Pair = tuple[int, int]  # source layer, target layer
 
 # ------------------------------------------------------------------------------------------------------------ intervals
@@ -130,17 +133,20 @@ def _hop(fact: facts.Fact) -> str:
     return told[: told.rindex(fact.object)].rstrip()
 
 
-def course_chains(model: TransformerBridge, n: int | None = None, seed: int = 0, held_out: bool = True) -> list[TwoHop]:
+def course_chains(
+    model: TransformerBridge, n: int | None = None, seed: int = 0, held_out: bool = True, shortcuts: bool = False
+) -> list[TwoHop]:
     """Questions of which the model knows both hops, and whose answer it does not say without the way over e2: ``n``, or all of them.
 
-    Raises ValueError where there are not so many.
+    ``shortcuts`` keeps the latter too: where a question was failed all the same, there was no shortcut that helped. Raises ValueError where
+    there are not so many.
     """
     asked = course_questions(held_out)
-    kept = (hops_known(model, asked) & ~has_shortcut(model, asked)).nonzero().flatten().tolist()
-    if not 1 <= (n or len(kept)) <= len(kept):
-        raise ValueError(f"n says how many questions to draw; {len(kept)} pass the filters, so it must be from 1 to that, not {n}.")
-    rows = kept if n is None else sorted(Random(seed).sample(kept, n))
-    return [asked[row] for row in rows]
+    fitting = hops_known(model, asked) if shortcuts else hops_known(model, asked) & ~has_shortcut(model, asked)
+    rows = fitting.nonzero().flatten().tolist()
+    if not 1 <= (len(rows) if n is None else n) <= len(rows):
+        raise ValueError(f"n says how many questions to draw; {len(rows)} pass the filters, so it must be from 1 to that, not {n}.")
+    return [asked[row] for row in (rows if n is None else sorted(Random(seed).sample(rows, n)))]
 
 
 # -------------------------------------------------------------------------------------------------------------- filters
@@ -185,15 +191,13 @@ def has_shortcut(model: TransformerBridge, questions: Sequence[TwoHop]) -> Bool[
     relations alone do: it is the favourite of the mean prediction over all other e1 of the same kind and form, if there are any.
     """
     _check(questions)
-    found = torch.zeros(len(questions), dtype=torch.bool)
-    for rows in progress(list(_groups(questions).values()), desc="kinds"):
+    answers = first_tokens(model, [one.text for one in questions], [one.e3 for one in questions])
+    prompts = list(dict.fromkeys(one.direct for one in questions if one.direct))
+    direct = dict(zip(prompts, said(model, prompts).tolist() if prompts else [], strict=True))
+    found = torch.tensor([direct.get(one.direct, -1) for one in questions]) == answers
+    for rows in progress(_groups(questions), desc="kinds"):
         some = [questions[row] for row in rows]
-        answers = first_tokens(model, [one.text for one in some], [one.e3 for one in some])
-        direct = [at for at, one in enumerate(some) if one.direct]
-        guessed = _without_own(predictions(model, [one.text for one in some]), [one.e1 for one in some]) == answers
-        if direct:
-            guessed[direct] |= said(model, [some[at].direct for at in direct]) == answers[direct]
-        found[rows] = guessed
+        found[rows] |= _without_own(predictions(model, [one.text for one in some]), [one.e1 for one in some]) == answers[rows]
     return found
 
 
@@ -203,12 +207,12 @@ def _without_own(probs: Float[Tensor, "question d_vocab"], e1: Sequence[str]) ->
     return torch.where(other.any(1), (other.float() @ probs).argmax(-1), -1)
 
 
-def _groups(questions: Sequence[TwoHop]) -> dict[str, list[int]]:
+def _groups(questions: Sequence[TwoHop]) -> list[list[int]]:
     """The rows of each kind and form."""
     found: dict[str, list[int]] = defaultdict(list)
     for row, one in enumerate(questions):
         found[one.group].append(row)
-    return found
+    return list(found.values())
 
 
 def _check(questions: Sequence[TwoHop]) -> None:
@@ -227,24 +231,26 @@ class Answered:
     wrong: tuple[TwoHop, ...]
 
     def table(self) -> str:
-        """One line for each kind and form, and one for all: how many questions, about how many e1, and the share of right answers."""
-        every = [*self.right, *self.wrong]
-        width = max(len(one.group) for one in every)
-        names = sorted({one.group for one in every}) if every else []
-        return "\n".join([f"{'kind':<{width}}      n     e1   right", *(self._line(name, width) for name in (*names, "all"))])
+        """One line for each kind and form, and one for all: how many questions and e1, and the share of right answers with its interval."""
+        every = [(one, True) for one in self.right] + [(one, False) for one in self.wrong]
+        width = max(len(one.group) for one, _ in every)
+        groups = {name: [pair for pair in every if pair[0].group == name] for name in sorted({one.group for one, _ in every})}
+        rows = [f"{name:<{width}} {_counted(pairs)}" for name, pairs in (groups | {"all": every}).items()]
+        return "\n".join([f"{'kind':<{width}}      n     e1   right", *rows])
 
-    def _line(self, name: str, width: int) -> str:
-        right, wrong = ([one for one in side if name in (one.group, "all")] for side in (self.right, self.wrong))
-        n, e1 = len(right) + len(wrong), len({one.e1 for one in (*right, *wrong)})
-        return f"{name:<{width}} {n:>6} {e1:>6} {len(right) / n:>7.1%}"
+
+def _counted(pairs: Sequence[tuple[TwoHop, bool]]) -> str:
+    """Questions, different e1, and the share of right answers, with an interval if there are two e1 at least."""
+    e1, hits = [one.e1 for one, _ in pairs], [hit for _, hit in pairs]
+    interval = " [{:.1%}, {:.1%}]".format(*cluster_interval(hits, e1)) if len(set(e1)) > 1 else ""
+    return f"{len(hits):>6} {len(set(e1)):>6} {np.mean(hits):>7.1%}{interval}"
 
 
 def answered(model: TransformerBridge, questions: Sequence[TwoHop]) -> Answered:
     """Asks the questions and sorts them by whether the model's most likely next token is the first one of e3."""
     _check(questions)
-    hits = said(model, [one.text for one in questions]) == first_tokens(
-        model, [one.text for one in questions], [one.e3 for one in questions]
-    )
+    prompts = [one.text for one in questions]
+    hits = said(model, prompts) == first_tokens(model, prompts, [one.e3 for one in questions])
     pairs = list(zip(questions, hits.tolist(), strict=True))
     return Answered(tuple(one for one, hit in pairs if hit), tuple(one for one, hit in pairs if not hit))
 
@@ -261,6 +267,10 @@ class _Asked:
     t1: Int[Tensor, "question"]
     e2: Int[Tensor, "question"]
     e3: Int[Tensor, "question"]
+
+    @property
+    def both(self) -> Int[Tensor, "place question"]:
+        return torch.stack([self.place(at) for at in PLACES])
 
     def place(self, at: str) -> Int[Tensor, "question"]:
         if at not in PLACES:
@@ -283,15 +293,15 @@ def _located(model: TransformerBridge, questions: Sequence[TwoHop]) -> _Asked:
 
 
 @torch.no_grad()
-def states(model: TransformerBridge, texts: Texts, places: Int[Tensor, "question"]) -> Float[Tensor, "layer question d_model"]:
-    """The stream after every block at one position of each text; on the CPU."""
+def states(model: TransformerBridge, texts: Texts, places: Int[Tensor, "place question"]) -> Float[Tensor, "place layer question d_model"]:
+    """The stream after every block at some positions of each text; on the CPU."""
     layers = range(model.cfg.n_layers)
-    found = torch.empty(len(layers), len(texts), model.cfg.d_model)
-    for rows in texts.batches():
-        part = texts.take(rows)
+    found = torch.empty(len(places), len(layers), len(texts), model.cfg.d_model)
+    for rows in progress(list(texts.batches()), desc="states"):
+        part, each = texts.take(rows), torch.arange(len(rows))
         seen = record(model, part.tokens.to(model.cfg.device), *map(resid_post, layers))
         for layer in layers:
-            found[layer, rows] = seen[resid_post(layer)][torch.arange(len(rows)), places[rows]].float().cpu()
+            found[:, layer, rows] = seen[resid_post(layer)][each, places[:, rows]].float().cpu()
     return found
 
 
@@ -323,10 +333,10 @@ def _same_form(one: TwoHop, other: TwoHop) -> bool:
 
 @dataclass(frozen=True)
 class Readable:
-    """At which place among all tokens (or all centroids) something stands, layer by layer: 0 is the first; -1 where it is unknown.
+    """At which place among all tokens, or among all bridges of a probe, something stands after each block: 0 is the first; -1 is unknown.
 
-    ``ranks``: by the logit lens "e2 at t1", "e3 at t2", and their controls "another e2 at t1", "another e3 at t2"; by nearest centroids,
-    where these were asked for, "e2 at t1, centroids" and its control.
+    ``ranks`` has "e2 at t1", "e2 at t2" and "e3 at t2" by the logit lens, the e2 also by a probe where one was trained ("e2 at t1, probe"),
+    and for each a control: the same for the e2 or e3 of another question ("another e2 at t1").
     """
 
     questions: tuple[TwoHop, ...]
@@ -367,20 +377,22 @@ class Readable:
 
 @torch.no_grad()
 def readable(model: TransformerBridge, questions: Sequence[TwoHop], train: Sequence[TwoHop] = (), seed: int = 0) -> Readable:
-    """In which layer e2 can be read at t1, and e3 at t2, by the logit lens; with ``train``, e2 also by nearest centroids.
+    """After which blocks e2 can be read at t1 and t2, and e3 at t2, by the logit lens; with questions to ``train`` on, e2 also by a probe.
 
-    Controls read for the e2 or e3 of another question (see ``partners``). The centroids are the mean states, centred layer by layer, of the
-    questions in ``train`` with the same e2; raises ValueError where one of these has an e1 of ``questions``.
+    Controls read for the entities of another question (see ``partners``). Raises ValueError where an e1 stands on both sides.
     """
     asked, other = _located(model, questions), partners(questions, seed)
+    seen = dict(zip(PLACES, states(model, asked.texts, asked.both), strict=True))
     ranks = {}
-    for what, at, ids in (("e2", "t1", asked.e2), ("e3", "t2", asked.e3)):
-        seen = states(model, asked.texts, asked.place(at))
-        ranks[f"{what} at {at}"], ranks[f"another {what} at {at}"] = _lens_ranks(model, seen, torch.stack([ids, ids[other]]))
-        if train and at == "t1":
-            found = _centroid_ranks(model, asked.questions, seen, train)
-            own = [[one.e2 for one in questions], [questions[row].e2 for row in other.tolist()]]
-            ranks["e2 at t1, centroids"], ranks["another e2 at t1, centroids"] = (found(names) for names in own)
+    for what, at in READ:
+        ids = asked.e2 if what == "e2" else asked.e3
+        ranks[f"{what} at {at}"], ranks[f"another {what} at {at}"] = _lens_ranks(model, seen[at], torch.stack([ids, ids[other]]))
+    if train:
+        own, known = [one.e2 for one in questions], _located(model, train)
+        for at, shown in zip(PLACES, states(model, known.texts, known.both), strict=True):
+            probe = fit_bridges(known.questions, shown)
+            ranks[f"e2 at {at}, probe"] = probe.ranks(asked.questions, seen[at], own)
+            ranks[f"another e2 at {at}, probe"] = probe.ranks(asked.questions, seen[at], [own[row] for row in other.tolist()])
     return Readable(asked.questions, ranks)
 
 
@@ -397,25 +409,56 @@ def _lens_ranks(
     return found
 
 
-def _centroid_ranks(
-    model: TransformerBridge, questions: Sequence[TwoHop], seen: Float[Tensor, "layer question d_model"], train: Sequence[TwoHop]
-) -> Callable[[Sequence[str]], Int[Tensor, "layer question"]]:
-    """Ranks of named bridges by the distance of each question's state from the centroids of ``train``; -1 for one without a centroid."""
-    if both := sorted({one.e1 for one in train} & {one.e1 for one in questions}):
-        raise ValueError(f"{both[0]!r} is a first entity of both sets: centroids must come from questions about other e1.")
-    known = _located(model, train)
-    names = sorted({one.e2 for one in train})
-    member = torch.tensor([[one.e2 == name for one in train] for name in names]).float()
-    shown = states(model, known.texts, known.t1)
-    centroids = (member / member.sum(1, keepdim=True)) @ shown  # [layer, bridge, d_model]
-    distances = torch.cdist(seen, centroids)
+@dataclass(frozen=True)
+class Bridges:
+    """A linear probe for e2: the nearest of the bridges' mean states, where differences within a bridge are scaled to be alike (LDA).
 
-    def ranks(wanted: Sequence[str]) -> Int[Tensor, "layer question"]:
-        at = torch.tensor([names.index(name) if name in names else -1 for name in wanted])
-        own = distances.gather(2, at.clamp(min=0).expand(len(seen), -1)[..., None])
-        return torch.where(at < 0, -1, (distances < own).sum(-1))
+    Every state is taken relative to the ``means`` of its kind and form. ``scale`` is the inverse covariance within bridges.
+    """
 
-    return ranks
+    groups: tuple[str, ...]
+    names: tuple[str, ...]
+    e1: frozenset[str]
+    means: Float[Tensor, "layer group d_model"]
+    centroids: Float[Tensor, "layer bridge d_model"]
+    scale: Float[Tensor, "layer d_model d_model"]
+
+    def ranks(
+        self, questions: Sequence[TwoHop], seen: Float[Tensor, "layer question d_model"], bridges: Sequence[str]
+    ) -> Int[Tensor, "layer question"]:
+        """How many bridges are nearer to each state than the named one; -1 where the probe knows the bridge or the kind not.
+
+        Raises ValueError for an e1 that the probe was trained on.
+        """
+        if both := sorted({one.e1 for one in questions} & self.e1):
+            raise ValueError(f"{both[0]!r} is a first entity of both sets: a probe must be trained on questions about other e1.")
+        group = torch.tensor([self.groups.index(one.group) if one.group in self.groups else -1 for one in questions])
+        at = torch.tensor([self.names.index(name) if name in self.names else -1 for name in bridges])
+        states = seen - self.means[:, group]
+        size = ((self.centroids @ self.scale) * self.centroids).sum(-1)
+        distance = size[:, None] - 2 * states @ self.scale @ self.centroids.mT  # up to a term that all bridges share
+        own = distance.gather(2, at.clamp(min=0).expand(len(seen), -1)[..., None])
+        return torch.where((at < 0) | (group < 0), -1, (distance < own).sum(-1))
+
+
+def fit_bridges(questions: Sequence[TwoHop], seen: Float[Tensor, "layer question d_model"], penalty: float = PENALTY) -> Bridges:
+    """Fits the probe; ``penalty`` times the states' mean variance is added to the variances within bridges."""
+    groups, names = sorted({one.group for one in questions}), sorted({one.e2 for one in questions})
+    group = torch.tensor([groups.index(one.group) for one in questions])
+    name = torch.tensor([names.index(one.e2) for one in questions])
+    means = _means(seen, group)
+    inputs = seen - means[:, group]
+    centroids = _means(inputs, name)
+    rest = inputs - centroids[:, name]
+    ridge = penalty * inputs.square().mean((1, 2))[:, None, None] * torch.eye(seen.shape[-1])
+    scale = torch.linalg.inv(rest.mT @ rest / len(questions) + ridge)
+    return Bridges(tuple(groups), tuple(names), frozenset(one.e1 for one in questions), means, centroids, scale)
+
+
+def _means(seen: Float[Tensor, "layer question d_model"], number: Int[Tensor, "question"]) -> Float[Tensor, "layer number d_model"]:
+    """The mean state of the questions with each number."""
+    member = torch.nn.functional.one_hot(number).float()
+    return (member / member.sum(0)).T @ seen
 
 
 # -------------------------------------------------------------------------------------------------------- back-patching
@@ -425,7 +468,8 @@ def _centroid_ranks(
 class BackPatch:
     """What the model says after each patch: at the position ``at``, the state of a source layer in the place of a target layer's.
 
-    ``source`` says whose state it was. ``before`` and ``answers`` are the tokens that the model said without a patch, and should say.
+    ``source`` says whose state it was. ``before`` and ``answers`` are the tokens that the model said without a patch, and should say;
+    ``rivals`` are the tokens that were about as likely as the answers without a patch.
     """
 
     questions: tuple[TwoHop, ...]
@@ -433,9 +477,15 @@ class BackPatch:
     tokens: Int[Tensor, "pair question"]
     before: Int[Tensor, "question"]
     answers: Int[Tensor, "question"]
+    rivals: Int[Tensor, "question"]
     at: str
     source: str
     n_layers: int
+
+    def take(self, rows: Sequence[int]) -> "BackPatch":
+        """Some of the questions only."""
+        few = {name: getattr(self, name)[list(rows)] for name in ("before", "answers", "rivals")}
+        return replace(self, questions=tuple(self.questions[row] for row in rows), tokens=self.tokens[:, list(rows)], **few)
 
     @property
     def e1(self) -> list[str]:
@@ -476,9 +526,9 @@ class BackPatch:
         return torch.tensor(found)
 
     @property
-    def n_answers(self) -> Int[Tensor, "question"]:
-        """How many different tokens the patches of each question bring: what the oracle may choose from."""
-        return torch.tensor([column.unique().numel() for column in self.tokens.T])
+    def rival(self) -> Bool[Tensor, "question"]:
+        """Would the oracle find a wrong token that was about as likely as the answer before? Any disturbance lifts the runners-up."""
+        return (self.tokens == self.rivals).any(0)
 
 
 def back_pairs(n_layers: int) -> tuple[Pair, ...]:
@@ -507,12 +557,24 @@ def back_patch(
         raise ValueError(f"A pair is (source layer, target layer), each from 0 to {layers - 1}; give at least one such pair.")
     places = asked.place(at)
     given = _given(model, asked, places, source, seed)
-    before, tokens = said(model, [one.text for one in questions]), torch.empty(len(pairs), len(questions), dtype=torch.long)
+    before, rivals = _before(model, asked)
+    tokens = torch.empty(len(pairs), len(questions), dtype=torch.long)
     with progress(total=len(questions) * len(pairs), desc=f"{at}, {source}") as bar:
         for place in places.unique().tolist():
             rows = (places == place).nonzero().flatten()
             tokens[:, rows] = _patched(model, asked.texts.take(rows), place, given[:, rows], pairs, bar.update)
-    return BackPatch(asked.questions, pairs, tokens, before, asked.e3, at, source, layers)
+    return BackPatch(asked.questions, pairs, tokens, before, asked.e3, rivals, at, source, layers)
+
+
+def _before(model: TransformerBridge, asked: _Asked) -> tuple[Int[Tensor, "question"], Int[Tensor, "question"]]:
+    """What the model says without a patch, and the token next to the answer in log-probability that is neither this nor the answer."""
+    found = []
+    for some in torch.arange(len(asked.questions)).split(LENS_ROWS):
+        logp = predictions(model, [asked.questions[row].text for row in some.tolist()]).log()
+        best, answers = logp.argmax(-1, keepdim=True), asked.e3[some, None]
+        gap = (logp - logp.gather(1, answers)).abs().scatter(1, best, torch.inf).scatter(1, answers, torch.inf)
+        found.append(torch.stack([best[:, 0], gap.argmin(-1)]))
+    return tuple(torch.cat(found, 1))
 
 
 def _given(
@@ -524,8 +586,8 @@ def _given(
     if source == "previous token":
         if int(places.min()) == 0:
             raise ValueError("A first hop ends at the first token, so there is no previous one: begin the prompt with another word.")
-        return states(model, asked.texts, places - 1)
-    own = states(model, asked.texts, places)
+        return states(model, asked.texts, places[None] - 1)[0]
+    own = states(model, asked.texts, places[None])[0]
     if source == "other prompt":
         return own[:, partners(asked.questions, seed)]
     if source == "random":
@@ -560,3 +622,101 @@ def _patched(
                 found[number, rows] = run_from(model, entering, target + 1, prefix, rows)[:, 0].argmax(-1).cpu()
             done(len(part))
     return found
+
+
+# ----------------------------------------------------------------------------------------------------- beside its controls
+
+
+@dataclass(frozen=True)
+class Rescue:
+    """Back-patching of the same questions with their own states and with those of each control, equally many tries each."""
+
+    runs: Mapping[str, BackPatch]
+
+    def run(self, source: str = "own") -> BackPatch:
+        """The patches with the states of one source. Raises ValueError where it was left out."""
+        if source not in self.runs:
+            raise ValueError(f"There are no patches from {source!r}, only from {', '.join(map(repr, self.runs))}.")
+        return self.runs[source]
+
+    def oracle(self, source: str = "own") -> Float[Tensor, "question"]:
+        """1 where some pair of layers brings the right answer, else 0."""
+        return self.run(source).oracle.float()
+
+    def fixed(self, source: str = "own", chosen: str = "", splits: int = SPLITS, seed: int = 0) -> Float[Tensor, "question"]:
+        """How often each question is right under a single pair of layers that was chosen without any question about its e1.
+
+        The e1 are split in halves; the pair with most right answers on one half is judged on the other one, and the other way round; means
+        over the splits. ``chosen`` says for whose states the pair was chosen, by default for those of ``source`` itself.
+        """
+        judged, chooser = self.run(source).hits.float(), self.run(chosen or source).hits.float()
+        found = torch.zeros(judged.shape[1])
+        for one, other in e1_halves(self.run(source).questions, splits, seed):
+            for choose, report in ((one, other), (other, one)):
+                found[report] += judged[chooser[:, choose].mean(1).argmax(), report]
+        return found / splits
+
+    def best_pair(self, source: str = "own") -> Pair:
+        """The pair with most right answers on all questions, to be judged on other ones (see ``kept``)."""
+        run = self.run(source)
+        return run.pairs[int(run.hits.float().mean(1).argmax())]
+
+    def interval(self, values: Float[Tensor, "question"], minus: Float[Tensor, "question"] | None = None) -> tuple[float, Interval]:
+        """The mean of some values of the questions, or of their differences, and its 95 % interval over distinct e1."""
+        run = next(iter(self.runs.values()))
+        values = values if minus is None else values - minus
+        rows = (~values.isnan()).nonzero().flatten().tolist()
+        kept = values[rows]
+        return kept.mean().item(), cluster_interval(kept, [run.e1[row] for row in rows])
+
+    def take(self, rows: Sequence[int]) -> "Rescue":
+        """Some of the questions only, such as those whose bridge can be read late."""
+        return Rescue({source: run.take(rows) for source, run in self.runs.items()})
+
+    def table(self) -> str:
+        """For the oracle, for each source's own best pair and for the best pair of the own states: the rate with each source's states, and
+        by how much the own states surpass it. Below: how often the oracle finds other answers (``luck``, ``rival``)."""
+        measures = {
+            "any pair (oracle)": self.oracle,
+            "its own best pair": self.fixed,
+            "the pair best for own": lambda source="own": self.fixed(source, "own"),
+        }
+        lines = [f"{'judged by':<23}{'states from':<16}{'right':<23}own minus it"]
+        for name, measure in measures.items():
+            for source in self.runs:
+                difference = "" if source == "own" else self._cell(measure(), measure(source), sign="+")
+                lines.append(f"{name:<23}{source:<16}{self._cell(measure(source)):<23}{difference}".rstrip())
+        for name, found in (("oracle, other answers", "luck"), ("oracle, rival tokens", "rival")):
+            shares = {source: getattr(run, found).float() for source, run in self.runs.items()}
+            lines += [f"{name:<23}{source:<16}{self._cell(share)}" for source, share in shares.items()]
+        return "\n".join(lines)
+
+    def _cell(self, values: Float[Tensor, "question"], minus: Float[Tensor, "question"] | None = None, sign: str = "") -> str:
+        if bool(values.isnan().all()):
+            return "none"
+        mean, (low, high) = self.interval(values, minus)
+        return f"{mean:{sign}.1%} [{low:{sign}.1%}, {high:{sign}.1%}]"
+
+
+def e1_halves(questions: Sequence[TwoHop], splits: int, seed: int) -> list[tuple[list[int], list[int]]]:
+    """The rows in two halves that share no e1, split after split. Raises ValueError where there is only one e1, or no split."""
+    names, rng, found = sorted({one.e1 for one in questions}), Random(seed), []
+    if len(names) < 2 or splits < 1:
+        raise ValueError(f"Splitting needs two first entities at least, and one split; here are {len(names)} entities and {splits} splits.")
+    for _ in range(splits):
+        half = set(rng.sample(names, len(names) // 2))
+        sides = [[row for row, one in enumerate(questions) if (one.e1 in half) == side] for side in (True, False)]
+        found.append((sides[0], sides[1]))
+    return found
+
+
+def rescue(model: TransformerBridge, wrong: Sequence[TwoHop], at: str = "t1", sources: Sequence[str] = SOURCES, seed: int = 0) -> Rescue:
+    """Back-patches questions that were answered wrong, for every pair of layers, with their own states and with those of the controls."""
+    return Rescue({source: back_patch(model, wrong, at, source, seed=seed) for source in sources})
+
+
+def kept(
+    model: TransformerBridge, right: Sequence[TwoHop], pair: Pair, at: str = "t1", source: str = "own", seed: int = 0
+) -> Bool[Tensor, "question"]:
+    """Which questions that were right before are still right after the patch of one pair of layers."""
+    return back_patch(model, right, at, source, [pair], seed).hits[0]

@@ -72,7 +72,9 @@ def runs(model: TransformerBridge, clean: TextsLike, corrupted: TextsLike, metri
         at = int(wrong.nonzero()[0])
         counts = f"{int(sides[0].lengths[at])} tokens and {int(sides[1].lengths[at])}"
         raise ValueError(f"Pair {at} has {counts}: both prompts need equally many, so that positions correspond; choose other words.")
-    if bool((same := (sides[0].tokens == sides[1].tokens).all(1)).any()):
+    sides = tuple(side.take(range(len(side))) for side in sides)  # no more filling on the one side than on the other
+    filling = torch.arange(sides[0].tokens.shape[1]) >= sides[0].lengths[:, None]
+    if bool((same := ((sides[0].tokens == sides[1].tokens) | filling).all(1)).any()):
         raise ValueError(f"The two prompts of pair {int(same.nonzero()[0])} are the same: there is nothing to patch.")
     return Runs(*sides, metric)
 
@@ -146,7 +148,7 @@ def patch_positions(
     ``positions`` has one position for each prompt in each entry, such as the giver's name wherever it stands; left out, every position of
     prompts that are equally long. Raises ValueError where prompts are not, and for a position that a prompt does not have.
     """
-    positions, names = _positions(model, both, positions, names)
+    positions, names = _positions(model, both, positions, names, place)
     candidates = [lambda clean, rows, at=at: dict(pos=at[rows]) for at in positions]
     alive = torch.stack([at >= both.first_difference for at in positions])
     return _sweep(model, both, place, candidates, alive, names)
@@ -158,37 +160,51 @@ def patch_heads(model: TransformerBridge, both: Runs, place: Place = heads, pos:
     ``place``: what the head puts out (``heads``), what it asks (``queries``), by what it finds (``keys``), what it carries (``values``),
     or where it looks (``pattern``, for all positions only).
     """
-    looks = _looks(place)
-    if looks and pos is not None:
-        raise ValueError("Where a head looks is patched for all positions at once: leave pos out.")
-    n_heads = _width(model, both, place, 1 if looks else 2)
+    looks, (n_heads, pos) = _looks(place), _heads_at(model, both, place, pos)
 
     def of_head(head: int) -> Callable[[Tensor, Tensor], dict]:
         own = (lambda rows: dict(pos=torch.full_like(rows, head))) if looks else lambda rows: dict(head=torch.full((len(rows), 1), head))
         return lambda clean, rows: own(rows) | ({} if pos is None else dict(pos=pos[rows]))
 
-    alive = torch.ones(n_heads, len(both), dtype=torch.bool)
+    alive = ((both.ends if pos is None else pos) >= both.first_difference).expand(n_heads, -1)
     return _sweep(model, both, place, [of_head(head) for head in range(n_heads)], alive, [f"head {head}" for head in range(n_heads)])
 
 
-def _width(model: TransformerBridge, both: Runs, place: Place, axis: int) -> int:
-    return record(model, both.clean.tokens[:1, :2].to(model.cfg.device), place(0))[place(0)].shape[axis]
+def _heads_at(
+    model: TransformerBridge, both: Runs, place: Place, pos: Int[Tensor, "prompt"] | None
+) -> tuple[int, Int[Tensor, "prompt"] | None]:
+    """How many heads a place has, and the positions, after a look at both."""
+    if _looks(place) and pos is not None:
+        raise ValueError("Where a head looks is patched for all positions at once: leave pos out.")
+    shape = record(model, both.clean.tokens[:1, :2].to(model.cfg.device), place(0))[place(0)].shape
+    if len(shape) != 4:
+        raise ValueError(f"{place(0)} has no heads to patch: choose heads, queries, keys, values or pattern, or patch_positions.")
+    return shape[1 if _looks(place) else 2], pos if pos is None else _positions(model, both, [pos], ())[0][0]
 
 
 def _positions(
-    model: TransformerBridge, both: Runs, positions: Positions | None, names: Sequence[str]
+    model: TransformerBridge, both: Runs, positions: Positions | None, names: Sequence[str], place: Place = resid_pre
 ) -> tuple[list[Int[Tensor, "prompt"]], list[str]]:
     """The positions and their names; left out, every one, named by the tokens of the first clean prompt."""
+    if _looks(place):
+        raise ValueError("Where a head looks belongs to no single position: use patch_heads or attribute_heads.")
     if positions is None:
         if both.clean.lengths.unique().numel() > 1:
             raise ValueError("These prompts are not equally long, so their positions do not correspond: name positions for each prompt.")
         length = int(both.clean.lengths[0])
+        _check_names(names, length)
         named = [f"{at} {visible(piece)}" for at, piece in enumerate(pieces(model, both.clean.tokens[0, :length]))]
         return [torch.full((len(both),), at) for at in range(length)], list(names) or named
     found = [torch.as_tensor(at).expand(len(both)) for at in positions]
     if not found or any(bool(((at < 0) | (at >= both.clean.lengths)).any()) for at in found):
         raise ValueError("Positions count from 0 to a prompt's last token, with one for each prompt; at least one is needed.")
+    _check_names(names, len(found))
     return found, list(names) or [f"position {number}" for number in range(len(found))]
+
+
+def _check_names(names: Sequence[str], n: int) -> None:
+    if names and len(names) != n:
+        raise ValueError(f"There are {len(names)} names and {n} positions: give one name for each position, or none at all.")
 
 
 @torch.no_grad()
@@ -209,6 +225,8 @@ def _sweep(
     seen, (clean, corrupted) = _both_runs(model, both, [*map(resid_pre, layers), *map(place, layers)])
     after = corrupted.repeat(len(layers), len(candidates), 1)
     which = alive.nonzero()  # [patch, (column, prompt)]
+    if not len(which):  # nothing differs at any of these positions
+        return PatchMap(after, clean, corrupted, tuple(names), _kind(place))
     prefix = read_prefix(model, both.clean.tokens[:, :skip]) if (skip := int(both.first_difference.min())) else None
     at_once = max(1, PATCHED_TOKENS // (both.clean.tokens.shape[1] - skip))
     for layer in progress(layers, desc="layers"):
@@ -243,7 +261,7 @@ def _patched(
     hook: str,
     layer: int,
     stream: Float[Tensor, "prompt pos d_model"],
-    clean: Float[Tensor, "prompt pos *rest"],
+    clean: Float[Tensor, "prompt *rest"],
     candidates: Sequence[Callable[[Tensor, Tensor], dict]],
     which: Int[Tensor, "patch 2"],
     prefix: Prefix | None,
@@ -289,7 +307,7 @@ def attribute_positions(
     ``steps`` above 0 averages the gradients of as many runs whose embeddings lie between the corrupted ones and the clean ones
     (integrated gradients on the inputs, Hanna et al. 2024, arXiv 2403.17806).
     """
-    positions, names = _positions(model, both, positions, names)
+    positions, names = _positions(model, both, positions, names, place)
     estimates, (clean, corrupted) = _estimates(model, both, place, steps)
     rows = torch.arange(len(both))
     found = torch.stack([torch.stack([layer.flatten(2).sum(2)[rows, at] for at in positions]) for layer in estimates])
@@ -300,6 +318,7 @@ def attribute_heads(
     model: TransformerBridge, both: Runs, place: Place = heads, pos: Int[Tensor, "prompt"] | None = None, steps: int = 0
 ) -> PatchMap:
     """What ``patch_heads`` would find, estimated at once (see ``attribute_positions``)."""
+    _, pos = _heads_at(model, both, place, pos)
     estimates, (clean, corrupted) = _estimates(model, both, place, steps)
     rows = torch.arange(len(both))
     if _looks(place):
@@ -314,7 +333,7 @@ def attribute_heads(
 
 def _estimates(
     model: TransformerBridge, both: Runs, place: Place, steps: int
-) -> tuple[list[Float[Tensor, "prompt pos *rest"]], tuple[Tensor, Tensor]]:
+) -> tuple[list[Float[Tensor, "prompt *rest"]], tuple[Tensor, Tensor]]:
     """Gradient times difference for every number of the place, layer by layer, and the metrics of the two runs."""
     n, places = len(both), [place(layer) for layer in range(model.cfg.n_layers)]
     with torch.no_grad():

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from test_prediction import small
+from tiny_models import write_tiny_model
 
 __all__ = ["small"]  # the fixture
 
@@ -145,6 +146,93 @@ def test_averages_leave_out_the_first_position(small, tools):
     assert torch.allclose(average, values[:, 1:].mean((0, 1)), atol=1e-6)
 
 
+def test_heads_of_its_own_for_each_row(small, tools):
+    place = tools.heads(1)
+    before = tools.record(small, TOKENS, place)[place]
+    with tools.intervene(small, tools.clamp(place, 7.0, head=torch.tensor([[1], [0]]), pos=torch.tensor([2, 4]))):
+        after = tools.record(small, TOKENS, place)[place]
+    expected = before.clone()
+    expected[0, 2, 1] = expected[1, 4, 0] = 7
+    assert torch.equal(after, expected)
+
+
+@pytest.mark.parametrize("where", [{}, {"pos": -1}, {"units": [0, 3]}, {"units": torch.tensor([[0, 3], [1, 2]])}], ids=str)
+def test_several_heads_for_each_row_take_their_own_values(small, tools, where):
+    place = tools.heads(0)
+    before = tools.record(small, TOKENS, place)[place]
+    other, chosen = torch.arange(before.numel(), dtype=before.dtype).reshape(before.shape), torch.tensor([[0, 1], [1, 1]])
+    after = tools.resample(place, other, head=chosen, **where)(before)
+    expected = before.clone()
+    for row in range(2):
+        pos, units = [4] if "pos" in where else range(5), torch.as_tensor(where.get("units", range(before.shape[-1])))
+        for at in pos:
+            for head in chosen[row]:
+                mine = units[row] if units.ndim == 2 else units
+                expected[row, at, head, mine] = other[row, at, head, mine]
+    assert torch.equal(after, expected) and not torch.equal(after, before)
+
+
+def test_heads_are_chosen_in_a_list_as_in_rows_that_are_all_the_same(small, tools):
+    place = tools.heads(0)
+    before = tools.record(small, TOKENS, place)[place]
+    for heads in ([1], [0, 1]):
+        rows = torch.tensor([heads, heads])
+        assert torch.equal(tools.zero(place, head=heads)(before), tools.zero(place, head=rows)(before))
+
+
+@pytest.fixture(scope="module", params=["gpt2", "neox-parallel", "llama-grouped", "gemma2"])
+def family(request, tmp_path_factory):
+    from helpers.models import load_model
+
+    return load_model(write_tiny_model(request.param, tmp_path_factory.mktemp(request.param)))
+
+
+def test_values_and_pattern_make_the_output_of_each_head(family, tools):
+    seen = tools.record(family, TOKENS, tools.values(1), tools.pattern(1), tools.heads(1))
+    values, pattern, out = seen[tools.values(1)], seen[tools.pattern(1)], seen[tools.heads(1)]
+    assert values.shape[:2] == out.shape[:2] and values.shape[2] in (2, 4) and out.shape[2] == 4
+    shared = values.repeat_interleave(4 // values.shape[2], dim=2)  # a grouped-query model has one for two heads
+    assert torch.allclose(torch.einsum("bhqk,bkhd->bqhd", pattern, shared), out, atol=1e-5)
+
+
+def test_queries_ask_and_keys_are_found(family, tools):
+    queries, keys = tools.queries(1), tools.keys(1)
+    seen = tools.record(family, TOKENS, queries, keys)
+    assert seen[queries].shape == (2, 5, 4, 8) and seen[keys].shape[:2] == (2, 5) and seen[keys].shape[2] in (2, 4)
+    even = 1 / torch.arange(1, 6.0)[:, None].expand(5, 5).tril()  # without a question all earlier tokens count the same
+    for change in (tools.zero(queries), tools.zero(keys)):
+        with tools.intervene(family, change):
+            looks = tools.record(family, TOKENS, tools.pattern(1))[tools.pattern(1)]
+        assert torch.allclose(looks, torch.where(even.isfinite(), even, 0).expand_as(looks), atol=1e-6)
+
+
+def test_a_query_of_one_head_moves_no_other_head(family, tools):
+    before = tools.record(family, TOKENS, tools.pattern(0))[tools.pattern(0)]
+    with tools.intervene(family, tools.clamp(tools.queries(0), 2.0, head=torch.tensor([[1], [3]]), pos=4)):
+        after = tools.record(family, TOKENS, tools.pattern(0))[tools.pattern(0)]
+    moved = (after - before).abs().amax(-1) > 1e-4  # [row, head, query]
+    assert moved.nonzero().tolist() == [[0, 1, 4], [1, 3, 4]]
+
+
+def test_watching_changes_nothing_and_sees_what_others_have_left(small, tools):
+    place, seen = tools.resid_post(0), []
+    whole = small(TOKENS)
+    with tools.intervene(small, tools.watch(place, seen.append)):
+        assert torch.equal(small(TOKENS), whole)
+    with tools.intervene(small, tools.watch(place, seen.append), tools.clamp(place, 3.0), tools.watch(place, seen.append)):
+        assert not torch.equal(small(TOKENS), whole)
+    assert len(seen) == 3 and torch.equal(seen[0], seen[1]) and (seen[2] == 3).all()
+    assert torch.equal(seen[0], tools.record(small, TOKENS, place)[place])
+    assert torch.equal(small(TOKENS), whole) and len(seen) == 3
+
+
+def test_what_is_watched_has_its_gradient(small, tools):
+    seen = []
+    with torch.enable_grad(), tools.intervene(small, tools.watch(tools.resid_post(0), seen.append)):
+        slope = torch.autograd.grad(small(TOKENS)[:, -1, 5].sum(), seen[0])[0]
+    assert slope.shape == seen[0].shape and slope.abs().sum() > 0
+
+
 @pytest.mark.parametrize(
     "wrong, sentence",
     [
@@ -154,7 +242,10 @@ def test_averages_leave_out_the_first_position(small, tools):
         (lambda t: t.zero(t.neurons(0), units=10_000), "There is no unit 10000 at blocks.0.mlp.hook_post: it has"),
         (lambda t: t.zero(t.neurons(0), pos=9), "There is no position 9"),
         (lambda t: t.zero(t.heads(0), head=64), "There is no head 64"),
+        (lambda t: t.zero(t.heads(0), head=torch.tensor([[0], [2]])), "There is no head 2 at blocks.0.attn.hook_z: it has 2"),
         (lambda t: t.zero(t.neurons(0), head=0), "has no heads to choose from"),
+        (lambda t: t.zero(t.neurons(0), head=torch.tensor([[0], [1]])), "has no heads to choose from"),
+        (lambda t: t.watch("blocks.0.hook_nothing", print), "has no place 'hook_nothing'"),
         (lambda t: t.project_out(t.resid_post(0), torch.zeros(4)), "points nowhere"),
     ],
 )

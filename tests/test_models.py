@@ -19,7 +19,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as hf_logging
 
 from helpers import models
-from helpers.models import CATALOGUE, ModelNotAvailable, catalogue, load_model
+from helpers.models import CATALOGUE, ModelNotAvailable, catalogue, load_model, read_prefix, run_from
 
 ROOT = Path(__file__).parents[1]
 TEXT = "The Eiffel Tower is in Paris, and Taipei 101 is in Taipei."
@@ -145,6 +145,98 @@ def test_hooks_leave_the_model_bit_identical(architecture: str, tiny: Path) -> N
 @needs_course_lm
 def test_hooks_leave_the_course_lm_bit_identical(course_lm: models.TransformerBridge) -> None:
     assert_hooks_leave_nothing(course_lm)
+
+
+# ------------------------------------------------------------------------------------------ running a part of the model
+
+
+def streams(model: models.TransformerBridge, tokens: torch.Tensor) -> list[torch.Tensor]:
+    """What enters every block, and what leaves the last one."""
+    last = model.cfg.n_layers - 1
+    names = [*(f"blocks.{layer}.hook_resid_pre" for layer in range(last + 1)), f"blocks.{last}.hook_resid_post"]
+    _, cache = model.run_with_cache(tokens, names_filter=names)
+    return [cache[name] for name in names]
+
+
+def some_tokens(length: int = 20) -> torch.Tensor:
+    """Three texts of random tokens, longer than Gemma 2's sliding window of 16."""
+    return torch.randint(5, 250, (3, length), generator=torch.Generator().manual_seed(4))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(
+    ("architecture", "raw"), [*((name, False) for name in TINY), ("gpt2", True), ("llama-grouped", True), ("gemma2", True)]
+)
+def test_a_run_from_any_layer_equals_the_whole_run(architecture: str, raw: bool, tiny: Path) -> None:
+    model, tokens, rows = load_model(tiny / architecture, device="cpu", raw=raw), some_tokens(), torch.tensor([2, 0, 2, 1])
+    whole, entering = model(tokens), streams(model, tokens)
+    assert (whole[0] - whole[2]).abs().max() > 0.1 and whole.isfinite().all()
+    for layer, stream in enumerate(entering):
+        torch.testing.assert_close(run_from(model, stream, layer), whole, atol=1e-4, rtol=0)
+        for length in (1, 18):
+            prefix = read_prefix(model, tokens[:, :length])
+            assert prefix.length == length and len(prefix.layers) == model.cfg.n_layers
+            torch.testing.assert_close(run_from(model, stream[:, length:], layer, prefix), whole[:, length:], atol=1e-4, rtol=0)
+            some = run_from(model, stream[rows, length:], layer, prefix, rows)
+            torch.testing.assert_close(some, whole[rows, length:], atol=1e-4, rtol=0)
+    assert torch.equal(model(tokens), whole)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("architecture", ["gpt2", "neox-parallel", "llama-grouped", "gemma2"])
+def test_a_run_from_a_layer_leaves_out_the_blocks_before_it(architecture: str, tiny: Path) -> None:
+    model, tokens, ran = load_model(tiny / architecture, device="cpu"), some_tokens(8), []
+    stream = streams(model, tokens)[1]
+    handles = [model.blocks[layer].original_component.mlp.register_forward_hook(lambda *_, at=layer: ran.append(at)) for layer in (0, 1)]
+    run_from(model, stream, 1)
+    assert ran == [1]
+    run_from(model, stream, 2)
+    assert ran == [1]
+    run_from(model, stream, 0)
+    assert ran == [1, 0, 1]
+    for handle in handles:
+        handle.remove()
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("architecture", TINY)
+def test_blocks_are_as_before_after_an_error_in_the_middle_of_a_run(architecture: str, tiny: Path) -> None:
+    model, tokens = load_model(tiny / architecture, device="cpu"), some_tokens(8)
+    whole, stream = model(tokens), streams(model, tokens)[1]
+    with pytest.raises(ZeroDivisionError), model.hooks(fwd_hooks=[("blocks.1.hook_resid_post", fail)]):
+        run_from(model, stream, 1)
+    assert not any("forward" in vars(block.original_component) for block in model.blocks)
+    assert torch.equal(model(tokens), whole)
+
+
+@torch.no_grad()
+def test_a_prefix_gives_each_run_a_memory_of_its_own(tiny: Path) -> None:
+    model, tokens = load_model(tiny / "llama-grouped", device="cpu"), some_tokens(8)
+    prefix = read_prefix(model, tokens[:, :5])
+    before = [(keys.clone(), values.clone()) for keys, values in prefix.layers]
+    assert prefix.layers[0][0].shape == (3, 2, 5, 8)  # texts, heads that are shared by two each, positions, width
+    taken = prefix.cache(torch.tensor([2, 2]))
+    assert torch.equal(taken.layers[1].values, prefix.layers[1][1][[2, 2]]) and taken.get_seq_length() == 5
+    for _ in range(2):
+        torch.testing.assert_close(model(tokens[:, 5:], past_key_values=prefix.cache(), use_cache=True), model(tokens)[:, 5:])
+    assert all(torch.equal(a, b) for old, new in zip(before, prefix.layers, strict=True) for a, b in zip(old, new, strict=True))
+
+
+@pytest.mark.parametrize("layer", [-1, 3])
+def test_a_run_from_a_layer_that_is_not_there(layer: int, tiny: Path) -> None:
+    with pytest.raises(ValueError, match=rf"There is no layer {layer} to start from: the blocks are 0 to 1, and 2 is behind them\.$"):
+        run_from(load_model(tiny / "gpt2", device="cpu"), torch.zeros(1, 2, 32), layer)
+
+
+@torch.no_grad()
+def test_a_run_from_a_layer_lets_gradients_through(tiny: Path) -> None:
+    model, tokens = load_model(tiny / "gpt2", device="cpu"), some_tokens(8)
+    stream = streams(model, tokens)[1].requires_grad_()
+    with torch.enable_grad():
+        slope = torch.autograd.grad(run_from(model, stream, 1)[:, -1, 7].sum(), stream)[0]
+    step = 1e-2 * slope / slope.norm()
+    rise = (run_from(model, stream + step, 1) - run_from(model, stream - step, 1))[:, -1, 7].sum() / 2
+    torch.testing.assert_close(rise, (slope * step).sum(), atol=1e-4, rtol=1e-2)
 
 
 # -------------------------------------------------------------------------------------------- the begin of a text

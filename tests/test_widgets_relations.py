@@ -502,6 +502,13 @@ def test_in_the_editor_a_new_relation_brings_its_rank_and_subjects_but_not_for_t
     assert widget.panel.value == edited("place", "nonsense", "Paris", 3, 1.0)
 
 
+def test_in_the_editor_a_subject_that_the_new_relation_has_too_stays(tiny):
+    shared = replace(PLACE, name="shared", subjects=("Eiffel", "Golden", "Paris", "Taipei"))
+    widget = FactEditor(tiny, EDITORS | {"shared": (shared, MAPS["place"][1], 3)})
+    widget.relation.value = "shared"
+    assert (widget.subject.value, widget.other.value) == ("Taipei", "Paris")
+
+
 def test_a_new_relation_is_answered_once(widgets, monkeypatch: pytest.MonkeyPatch):
     widget, asked = widgets["editor"](), []
     monkeypatch.setattr(lab, "edit_html", lambda *arguments, **values: asked.append(values) or "<p>once</p>")
@@ -515,12 +522,13 @@ def test_the_editor_begins_with_two_subjects_that_have_different_answers_if_ther
     assert (widget.subject.value, widget.other.value) == ("Taipei", "San Francisco") and 5 in widget.rank.options
 
 
-def test_what_the_untouched_model_does_is_computed_once(tiny, widgets, monkeypatch: pytest.MonkeyPatch):
-    widget, runs = widgets["editor"](), []
-    monkeypatch.setattr(lab, "read", lambda *arguments: pytest.fail("the states were read again"))
-    monkeypatch.setattr(lab, "next_token_probs", lambda model, prompt: runs.append(prompt) or torch.full((300,), 1 / 300))
-    widget.strength.value = 2.0
-    assert runs == ["The Tower of Taipei is in"] * 2  # with the edit, and with the random vector
+def test_what_the_untouched_model_does_is_computed_once(tiny, widgets):
+    editor, bench, rows = widgets["editor"](), widgets["bench"](), []
+    with tiny.hooks(fwd_hooks=[("blocks.0.hook_resid_pre", lambda values, hook: rows.append(len(values)))]):
+        editor.strength.value = 2.0
+        assert rows == [3]  # the prompt as it is, with the edit, and with the random vector
+        bench.first.value = 1
+        assert rows == [3, 1]
 
 
 def test_sliders_end_where_the_model_and_the_scale_end(tiny, widgets):

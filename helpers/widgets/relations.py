@@ -14,7 +14,7 @@ from torch import Tensor
 from helpers.directions import random_directions
 from helpers.effects import whole_words
 from helpers.html import DEEPEST, WARM
-from helpers.interventions import add, intervene
+from helpers.interventions import add, intervene, read_at
 from helpers.models import TransformerBridge
 from helpers.prediction import TopTokens, next_token_probs, pieces, tokenize, visible
 from helpers.recall import FactPrompt, cut_attention, source_masks
@@ -38,7 +38,7 @@ Editor = tuple[RelationData, Surrogate, int]  # a relation, its map, and the ran
 
 @lru_cache(maxsize=64)
 def plain_probs(model: TransformerBridge, prompt: str) -> Float[Tensor, "d_vocab"]:
-    """What the untouched model expects after a prompt; remembered, since the prompt changes less often than what is done to it."""
+    """What the untouched model expects after a prompt; remembered, since a slider moves often and the prompt seldom."""
     return next_token_probs(model, prompt)
 
 
@@ -198,27 +198,30 @@ def edit_html(
         raise ValueError(f"The strength must be a number from {-LARGEST:g} to {LARGEST:g}, not {strength}.")
     asked, wished = about(data, subject), about(data, other)
     delta = delta_of(model, surrogate, asked, wished, rank)
-    before = plain_probs(model, asked.prompts[0])
-    after, by_chance = (_pushed(model, surrogate, asked, strength * one) for one in (delta, random_directions(delta, 1, SEED)[0]))
+    vectors = strength * torch.stack([torch.zeros_like(delta), delta, random_directions(delta, 1, SEED)[0].to(delta)])
+    before, after, by_chance = _pushed(model, surrogate, asked, vectors)
     bars = _columns(model, {"as it is": before, f"{strength:g} × the edit": after, "a random vector, as long": by_chance})
     state = states_of(model, asked, surrogate.layer).s[0, 0]
-    verdict = _verdict(model, wished, before, after, by_chance)
+    verdict = _verdict(model, states_of(model, wished, surrogate.layer), before, after, by_chance)
     return f"{_prompt_html(asked)}{bars}{verdict}{_lengths(delta, state, strength, surrogate.layer)}{_subjects_html(data)}"
 
 
-def _pushed(model: TransformerBridge, surrogate: Surrogate, asked: RelationData, vector: Float[Tensor, "d_model"]) -> Tensor:
-    """What the model expects with a vector added to its own state at the last token of the subject."""
-    at = int(states_of(model, asked, surrogate.layer).located.subject[0])
-    with intervene(model, add(place_of(model, surrogate.layer), vector, pos=at)):
-        return next_token_probs(model, asked.prompts[0])
+def _pushed(
+    model: TransformerBridge, surrogate: Surrogate, asked: RelationData, vectors: Float[Tensor, "vector d_model"]
+) -> Float[Tensor, "vector d_vocab"]:
+    """What the model expects with each vector added to its own state at the last token of the subject, in one pass."""
+    located, n = states_of(model, asked, surrogate.layer).located, len(vectors)
+    push = add(place_of(model, surrogate.layer), vectors[:, None], pos=located.subject.repeat(n))
+    with intervene(model, push, read_at(located.texts.lengths.repeat(n)[:, None] - 1)):
+        return model(located.texts.tokens.repeat(n, 1).to(model.cfg.device))[:, 0].float().softmax(-1).cpu()
 
 
-def _verdict(model: TransformerBridge, wished: RelationData, *probs: Float[Tensor, "d_vocab"]) -> str:
+def _verdict(model: TransformerBridge, wished: States, *probs: Float[Tensor, "d_vocab"]) -> str:
     """Is the likeliest token the one that was wished for? Its probability as it is, after the edit, and with the random vector."""
-    token = plain_probs(model, wished.prompts[0]).argmax()
-    name, done = visible(pieces(model, token[None])[0]), probs[1].argmax() == token
+    token, [subject] = int(wished.token), wished.data.subjects
+    done = "The edit gives it" if int(probs[1].argmax()) == token else "The edit does not give it"
     before, after, by_chance = (f"{one[token]:.1%}" for one in probs)
-    words = f"Wished for: {name}, as after {wished.subjects[0]}. {'The edit gives it' if done else 'The edit does not give it'}:"
+    words = f"Wished for: {visible(pieces(model, wished.token)[0])}, as after {subject}. {done}:"
     return f"<p><b>{escape(words)}</b> its probability is {after}; it was {before}, and is {by_chance} with the random vector.</p>"
 
 

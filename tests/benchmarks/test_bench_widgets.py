@@ -28,12 +28,15 @@ from helpers.interventions import resid_post
 from helpers.models import TransformerBridge
 from helpers.neurons import TopContexts, top_contexts
 from helpers.prediction import tokenize
+from helpers.recall import course_facts
+from helpers.relations import RelationData, Surrogate, course_relations
 from helpers.superposition import SPARSITIES
 from helpers.texts import held_out_texts
 from helpers.widgets import PromptExplorer
 from helpers.widgets.autoencoders import ClampBench, FeatureBrowser, SparsitySlider
 from helpers.widgets.directions import RefusalDial, SteeringLab, TaskVectorBench
 from helpers.widgets.neurons import FEATURES, HIDDEN, KINDS, DoseLab, NeuronMicroscope, RemoveIt, SuperpositionLab
+from helpers.widgets.relations import CUT, FactEditor, KnockoutBench, RelationExplorer
 
 __all__ = ["folder", "model", "one_thread"]  # the fixtures
 
@@ -174,3 +177,35 @@ def test_sparsity_slider(benchmark: BenchmarkFixture, model: TransformerBridge) 
     penalties = tuple(float(at) for at in range(1, 21))
     widget = SparsitySlider(Sweep(penalties, *(tuple(at / 20 for at in range(1, 21)) for _ in range(3))))
     keeps(benchmark, ANSWER_LIMIT, widget, {"penalty": penalties}, "penalty", model)
+
+
+# ---------------------------------------------------------------------------------------------------------------- lesson 3
+
+
+@pytest.fixture(scope="module")
+def maps(model: TransformerBridge) -> dict[str, tuple[RelationData, Surrogate]]:
+    """Random maps of the size of the fitted ones."""
+    rng, width = torch.Generator().manual_seed(0), model.cfg.d_model
+    drawn = {name: torch.randn(width + 1, width, generator=rng) / width**0.5 for name in ("capital", "language", "performer")}
+    relations = course_relations(list(drawn))
+    return {name: (relations[name], Surrogate(name, "LRE", 3, values[1:], values[0], 2.0)) for name, values in drawn.items()}
+
+
+SUBJECTS = ("France", "Japan", "Yesterday", "the red house", "Atlantis", "seven", "Imagine", "Kenya")
+
+
+def test_relation_explorer(benchmark: BenchmarkFixture, model: TransformerBridge, maps: dict[str, tuple[RelationData, Surrogate]]) -> None:
+    choices = {"relation": list(maps), "subject": SUBJECTS}
+    keeps(benchmark, ANSWER_LIMIT, RelationExplorer(model, maps), choices, "the model", model)
+
+
+def test_fact_editor(benchmark: BenchmarkFixture, model: TransformerBridge, maps: dict[str, tuple[RelationData, Surrogate]]) -> None:
+    widget = FactEditor(model, {name: (*found, 32) for name, found in maps.items()})
+    choices = {"relation": list(maps), "subject": SUBJECTS, "other": SUBJECTS, "rank": widget.rank.options}
+    keeps(benchmark, WRITING_LIMIT, widget, choices | {"strength": [at / 4 for at in range(-4, 13)]}, "as it is", model)
+
+
+def test_knockout_bench(benchmark: BenchmarkFixture, model: TransformerBridge) -> None:
+    layers, widget = range(model.cfg.n_layers), KnockoutBench(model, course_facts(n=20))
+    choices = {"fact": widget.fact.options, "source": list(CUT), "first": layers, "width": [at + 1 for at in layers]}
+    keeps(benchmark, ANSWER_LIMIT, widget, choices, "as it is", model)

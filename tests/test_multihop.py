@@ -1,0 +1,608 @@
+"""Two hops: every patch against a run by hand, oracles and fixed pairs on hand-made truths, filters with stubbed predictions."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from tiny_models import ARCHITECTURES, END, draw_weights, write_tiny_model
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import AutoModelForCausalLM, GPT2Config, PreTrainedTokenizerFast
+
+from helpers import interventions, multihop
+from helpers.course_lm.facts import chains
+from helpers.interventions import intervene, record, resid_post
+from helpers.models import load_model
+from helpers.multihop import (
+    FORMS,
+    PLACES,
+    SOURCES,
+    Answered,
+    BackPatch,
+    Readable,
+    Rescue,
+    TwoHop,
+    answered,
+    back_pairs,
+    back_patch,
+    cluster_interval,
+    course_chains,
+    course_questions,
+    e1_halves,
+    fit_bridges,
+    has_shortcut,
+    hops_known,
+    kept,
+    partners,
+    predictions,
+    readable,
+    rescue,
+    said,
+    states,
+)
+from helpers.prediction import tokenize
+from helpers.texts import as_texts
+
+NAMES = [name for name in ARCHITECTURES if name not in ("course-like", "gpt2-relu")]
+WORDS = ("The", "wife", "home", "of", "singer", "writer", "Imagine", "Help", "Emma", "Dune", "is", "John", "Paul", "Jane", "Frank")
+ANSWERS = ("Yoko", "Linda", "Tom", "Beverly", "Liverpool", "London", "Bath", "Tacoma")
+SONGS = (("Imagine", "John", "Yoko"), ("Help", "Paul", "Linda"), ("Emma", "Jane", "Tom"), ("Dune", "Frank", "Beverly"))
+
+
+def song(e1: str, e2: str, e3: str, kind: str = "singer+wife") -> TwoHop:
+    first, second = kind.split("+")
+    return TwoHop(f"The {second} of the {first} of {e1} is", f"The {second} of the {first} of {e1}", e1, e2, e3, kind)
+
+
+QUESTIONS = [song(*names) for names in SONGS]
+PROSE = [
+    TwoHop("The Tower of the Bridge in Taipei is in", "The Tower of the Bridge in Taipei", "Taipei", "Eiffel", "Paris", "a"),
+    TwoHop("The Gate in Paris is", "The Gate in Paris", "Paris", "Golden", "San", "a"),
+    TwoHop("The Bridge of San Francisco is in the", "The Bridge of San Francisco", "San Francisco", "Tower", "Taipei", "a"),
+]
+
+
+@pytest.fixture(scope="module", params=NAMES)
+def tiny(request, tmp_path_factory):
+    """A random model of each architecture."""
+    return load_model(write_tiny_model(request.param, tmp_path_factory.mktemp(request.param)))
+
+
+@pytest.fixture(scope="module")
+def deep(tmp_path_factory):
+    """A random GPT-2 of four layers, with a token for each word."""
+    words = [END, *WORDS, "the", *ANSWERS]
+    backend = Tokenizer(models.WordLevel({word: at for at, word in enumerate(words)}, unk_token=END))
+    backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    config = GPT2Config(vocab_size=len(words), n_embd=16, n_layer=4, n_head=2, n_positions=16, bos_token_id=0, eos_token_id=0)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = AutoModelForCausalLM.from_config(config)
+        draw_weights(model)
+    for name, weights in model.named_parameters():  # such that what it says depends on what it reads
+        if ".h." in name or weights.ndim == 1:
+            weights.data *= 2 if weights.ndim > 1 else 1 if "ln_f" in name else 0.3 if "bias" in name else 1
+    folder = tmp_path_factory.mktemp("deep")
+    model.save_pretrained(folder)
+    PreTrainedTokenizerFast(tokenizer_object=backend, bos_token=END, eos_token=END, pad_token=END).save_pretrained(folder)
+    return load_model(folder)
+
+
+def token(model, word):
+    return model.tokenizer(word, add_special_tokens=False)["input_ids"][0]
+
+
+# ------------------------------------------------------------------------------------------------------------ intervals
+
+
+def test_whole_clusters_are_drawn():
+    assert cluster_interval([0.0, 0.0, 1.0, 1.0], ["a", "a", "b", "b"]) == (0.0, 1.0)
+    assert cluster_interval([0.5, 0.5, 0.5], ["a", "b", "c"]) == (0.5, 0.5)
+
+
+def test_asking_about_the_same_entity_again_narrows_nothing():
+    values, clusters = [0.0, 1.0, 0.0, 0.0, 1.0, 1.0, 0.0], list("abcdefg")
+    once = cluster_interval(values, clusters)
+    assert cluster_interval(values * 5, clusters * 5) == pytest.approx(once)
+    narrower = cluster_interval(values * 5, [str(number) for number in range(35)])
+    assert narrower[1] - narrower[0] < 0.6 * (once[1] - once[0])
+
+
+def test_an_interval_of_means_agrees_with_its_formula():
+    values, clusters = np.random.RandomState(0).rand(400), [str(at) for at in range(400)]
+    low, high = cluster_interval(values.tolist(), clusters)
+    assert high - low == pytest.approx(2 * 1.96 * values.std() / 20, rel=0.1)
+    assert low < values.mean() < high
+
+
+def test_other_statistics_have_intervals_too():
+    low, high = cluster_interval([1.0, 2.0, 3.0, 4.0, 100.0], list("abcde"), statistic=np.median)
+    assert 1 <= low <= 3 <= high <= 100 and {low, high} <= {1.0, 2.0, 3.0, 4.0, 100.0}
+
+
+def test_intervals_need_clusters():
+    with pytest.raises(ValueError, match="two of them at least"):
+        cluster_interval([1.0, 2.0], ["a", "a"])
+    with pytest.raises(ValueError, match="2 values and 1 clusters"):
+        cluster_interval([1.0, 2.0], ["a"])
+
+
+# ------------------------------------------------------------------------------------------------------------ questions
+
+
+@pytest.mark.parametrize("phrase", ["", "The singer", "The wife of the singer of Imagine is"])
+def test_a_phrase_begins_its_text(phrase):
+    with pytest.raises(ValueError, match="must be the beginning"):
+        replace(QUESTIONS[0], phrase=phrase)
+
+
+@pytest.fixture(scope="module", params=[(True, FORMS), (False, FORMS[1:])], ids=["held out", "trained"])
+def course(request):
+    """All questions of the course's world on one side, and what was asked for."""
+    return request.param, course_questions(*request.param)
+
+
+def test_course_questions_tell_neither_bridge_nor_answer(course):
+    (_, forms), found = course
+    assert {one.form for one in found} == set(forms) and len({one.kind for one in found}) > 30
+    for one in found:
+        assert one.text.startswith(one.phrase) and one.text[len(one.phrase) :].split()[0] == "is"
+        assert one.phrase.lower().endswith(one.e1.lower()) == (one.form == "of")
+        assert one.e3.lower() not in one.text.lower().replace(one.phrase.lower(), "") and one.e2 not in one.e1 and one.e3 not in one.e1
+        assert not one.hops[0].endswith(one.e2) and one.e1.split()[-1] in one.hops[0] and one.e2 in one.hops[1]
+        assert one.e1 in one.direct and len(one.direct) < len(one.text)
+    bridges = {}
+    for one in found:
+        assert bridges.setdefault((one.kind, one.e1), one.e2) == one.e2
+
+
+def test_held_out_first_entities_stand_in_no_two_hop_sentence(course):
+    (side, _), found = course
+    trained = {chain.first.subject for chain in chains() if not chain.held_out}
+    assert bool({one.e1 for one in found} & trained) == (not side) and len({one.e1 for one in found}) > 300
+
+
+def test_there_are_two_forms():
+    with pytest.raises(ValueError, match="no form 'passive'"):
+        course_questions(forms=["passive"])
+
+
+# -------------------------------------------------------------------------------------------------------------- filters
+
+
+def stubbed(monkeypatch, model, says):
+    """The model says a given word after each prompt, with the probability given or 0.9, and spreads the rest."""
+
+    def stub(model, prompts):
+        found = torch.full((len(prompts), model.cfg.d_vocab), 0.001)
+        for row, prompt in enumerate(prompts):
+            word, prob = (says.get(prompt, "is"), 0.9) if isinstance(says.get(prompt, "is"), str) else says[prompt]
+            found[row, token(model, word)] = prob
+        return found
+
+    monkeypatch.setattr(multihop, "predictions", stub)
+
+
+def with_hops(one: TwoHop) -> TwoHop:
+    return replace(one, hops=(f"The singer of {one.e1} is", f"The wife of {one.e2} is"), direct=f"The wife of {one.e1} is")
+
+
+def test_both_hops_must_be_known(deep, monkeypatch):
+    asked = [with_hops(one) for one in QUESTIONS]
+    says = {prompt: word for one in asked for prompt, word in zip(one.hops, (one.e2, one.e3), strict=True)}
+    stubbed(monkeypatch, deep, says)
+    assert hops_known(deep, asked).tolist() == [True] * 4
+    stubbed(monkeypatch, deep, says | {asked[0].hops[0]: "Paul", asked[2].hops[1]: "Yoko"})
+    assert hops_known(deep, asked).tolist() == [False, True, False, True]
+
+
+def test_the_second_relation_alone_is_a_shortcut(deep, monkeypatch):
+    asked = [with_hops(one) for one in QUESTIONS]
+    stubbed(monkeypatch, deep, {asked[1].direct: "Linda", asked[2].direct: "Linda"})
+    assert has_shortcut(deep, asked).tolist() == [False, True, False, False]
+
+
+def test_the_relations_alone_are_a_shortcut(deep, monkeypatch):
+    asked = [replace(one, e3="Linda") for one in QUESTIONS[:2]] + [replace(QUESTIONS[2], e3="Yoko")]
+    stubbed(monkeypatch, deep, {asked[0].text: "Linda", asked[1].text: ("Tom", 0.8), asked[2].text: "Yoko"})
+    # mean without the first: Tom .4, Yoko .45; without the second: Linda and Yoko alike, Linda later in the vocabulary; third: Linda .45
+    assert has_shortcut(deep, asked).tolist() == [False, False, False]
+    stubbed(monkeypatch, deep, {asked[0].text: "Linda", asked[1].text: ("Linda", 0.8), asked[2].text: "Yoko"})
+    # the others say: Linda .8 or Yoko .9 about the first; Linda .9 or Yoko .9 about the second; Linda about the third
+    assert has_shortcut(deep, asked).tolist() == [False, False, False]
+    stubbed(monkeypatch, deep, {asked[0].text: "Linda", asked[1].text: ("Linda", 0.95), asked[2].text: ("Yoko", 0.5)})
+    assert has_shortcut(deep, asked).tolist() == [True, True, False]
+
+
+def test_neither_the_same_entity_nor_another_kind_makes_a_shortcut(deep, monkeypatch):
+    twice = [QUESTIONS[0], replace(QUESTIONS[0], e2="Paul")]
+    other = song("Help", "Paul", "Yoko", "singer+home")
+    stubbed(monkeypatch, deep, {one.text: "Yoko" for one in [*twice, other, QUESTIONS[1]]})
+    assert has_shortcut(deep, [*twice, other]).tolist() == [False, False, False]
+    assert has_shortcut(deep, [*twice, song("Help", "Paul", "Yoko")]).tolist() == [True, True, True]
+
+
+def test_course_chains_pass_both_filters(deep, monkeypatch):
+    asked = [*QUESTIONS, *QUESTIONS[:2]]
+    monkeypatch.setattr(multihop, "course_questions", lambda held_out: asked)
+    monkeypatch.setattr(multihop, "hops_known", lambda model, some: torch.tensor([True, True, True, True, False, False]))
+    monkeypatch.setattr(multihop, "has_shortcut", lambda model, some: torch.tensor([True, False, False, False, True, False]))
+    assert course_chains(deep) == asked[1:4]
+    drawn = course_chains(deep, n=2, seed=1)
+    assert course_chains(deep, shortcuts=True) == asked[:4]
+    assert len(drawn) == len(set(drawn)) == 2 and set(drawn) <= set(asked[1:4]) and drawn == course_chains(deep, n=2, seed=1)
+    with pytest.raises(ValueError, match="3 pass the filters"):
+        course_chains(deep, n=4)
+
+
+def test_questions_without_hops_cannot_be_filtered(deep):
+    with pytest.raises(ValueError, match="both its hops"):
+        hops_known(deep, QUESTIONS)
+
+
+def test_predictions_are_the_models_own(tiny):
+    prompts = [one.text for one in PROSE]
+    found = predictions(tiny, prompts)
+    for row, prompt in enumerate(prompts):
+        assert torch.allclose(found[row], tiny(tokenize(tiny, prompt)[None])[0, -1].softmax(-1), atol=1e-5)
+    assert said(tiny, prompts).tolist() == found.argmax(-1).tolist()
+
+
+# ------------------------------------------------------------------------------------------------------- right and wrong
+
+
+def test_questions_are_sorted_by_their_answer(deep, monkeypatch):
+    stubbed(monkeypatch, deep, {QUESTIONS[0].text: "Yoko", QUESTIONS[1].text: "Yoko", QUESTIONS[3].text: "Beverly"})
+    found = answered(deep, QUESTIONS)
+    assert found.right == (QUESTIONS[0], QUESTIONS[3]) and found.wrong == (QUESTIONS[1], QUESTIONS[2])
+
+
+def test_a_table_counts_entities_once():
+    one, other = QUESTIONS[:2]
+    table = Answered((one, song("Imagine", "John", "Liverpool", "singer+home")), (replace(one, form="possessive"), other)).table()
+    assert "singer+wife (of)              2      2   50.0% [0.0%, 100.0%]" in table
+    assert "singer+wife (possessive)      1      1    0.0%" in table
+    assert table.splitlines()[-1].split()[:4] == ["all", "4", "2", "50.0%"]
+
+
+# ----------------------------------------------------------------------------------------------------- partners, states
+
+
+def test_a_partner_shares_no_entity_and_is_of_the_same_kind():
+    asked = [*QUESTIONS, *(song(e1, e2, place, "writer+home") for (e1, e2, _), place in zip(SONGS, ANSWERS[4:], strict=True))]
+    seen = set()
+    for seed in range(10):
+        for row, other in enumerate(partners(asked, seed).tolist()):
+            assert asked[other].kind == asked[row].kind
+            assert not {asked[other].e1, asked[other].e2, asked[other].e3} & {asked[row].e1, asked[row].e2, asked[row].e3}
+            seen.add((row, other))
+    assert len(seen) == 8 * 3  # every one that there is
+
+
+def test_a_partner_of_another_kind_where_the_kind_has_none():
+    same_bridge = [song("Imagine", "John", "Yoko"), song("Help", "John", "Linda"), song("Emma", "Paul", "Bath", "singer+home")]
+    assert partners(same_bridge).tolist()[:2] == [2, 2]
+    possessive = replace(QUESTIONS[3], kind="writer+home", form="possessive")
+    assert partners([*same_bridge[:1], possessive, song("Dune", "Frank", "Bath", "singer+home")]).tolist()[0] == 2
+    assert partners([same_bridge[0], possessive]).tolist() == [1, 0]
+
+
+def test_without_a_partner_there_is_no_control():
+    with pytest.raises(ValueError, match="no other question"):
+        partners([QUESTIONS[0], song("Help", "John", "Linda")])
+
+
+def test_states_are_read_at_their_places(tiny):
+    texts = as_texts(tiny, [one.text for one in PROSE])
+    places = torch.tensor([[2, 1, 3], [4, 2, 1]])
+    found = states(tiny, texts, places)
+    for row in range(3):
+        seen = record(tiny, texts.tokens[row : row + 1], resid_post(0), resid_post(1))
+        for which in range(2):
+            own = torch.stack([seen[resid_post(layer)][0, places[which, row]] for layer in range(2)])
+            assert torch.allclose(found[which, :, row], own, atol=1e-5)
+
+
+# ---------------------------------------------------------------------------------------------------- when it can be read
+
+
+def test_the_lens_of_the_last_layer_is_the_model(tiny):
+    ranks = readable(tiny, PROSE).ranks
+    logits = [tiny(tokenize(tiny, one.text)[None])[0, -1] for one in PROSE]
+    for row, one in enumerate(PROSE):
+        answer = tokenize(tiny, f"{one.text} {one.e3}")[len(tokenize(tiny, one.text))]
+        assert ranks["e3 at t2"][-1, row] == (logits[row] > logits[row][answer]).sum()
+        at_t1 = tiny(tokenize(tiny, one.phrase)[None])[0, -1]
+        bridge = tokenize(tiny, f"{one.phrase} {one.e2}")[len(tokenize(tiny, one.phrase))]
+        assert ranks["e2 at t1"][-1, row] == (at_t1 > at_t1[bridge]).sum()
+        assert ranks["e2 at t2"][-1, row] == (logits[row] > logits[row][bridge]).sum()
+    other = partners(PROSE).tolist()
+    for row in range(3):
+        foreign = tokenize(tiny, f"{PROSE[other[row]].text} {PROSE[other[row]].e3}")[len(tokenize(tiny, PROSE[other[row]].text))]
+        assert ranks["another e3 at t2"][-1, row] == (logits[row] > logits[row][foreign]).sum()
+
+
+RANKS = torch.tensor([[9, 3, -1, 0], [4, 0, -1, 5], [0, 7, -1, 0], [0, 0, -1, 2]])
+
+
+def test_earliest_layers_shares_and_medians():
+    found = Readable(tuple(QUESTIONS), {"e2 at t1": RANKS})
+    assert found.earliest("e2 at t1").tolist() == [2, 1, -1, 0]
+    assert found.earliest("e2 at t1", top=5).tolist() == [1, 0, -1, 0]
+    assert found.share("e2 at t1").tolist() == pytest.approx([1 / 3, 1 / 3, 2 / 3, 2 / 3])
+    middle, (low, high) = found.median("e2 at t1")
+    assert middle == 1 and (low, high) == (0.0, 2.0)
+    assert "100.0%      3" in found.table()
+    never = Readable(tuple(QUESTIONS), {"e2 at t1": RANKS + 1 - 2 * (RANKS < 0).long()})
+    assert never.earliest("e2 at t1").tolist() == [4, 4, -1, 4] and never.median("e2 at t1")[0] == 4
+    with pytest.raises(ValueError, match="'e3 at t2' was not looked for"):
+        found.earliest("e3 at t2")
+
+
+def planted(seed: int, group_size: float = 100.0):
+    """States of four bridges, three questions each, in two kinds that lie far apart, and one direction of much noise in all."""
+    rng = torch.Generator().manual_seed(seed)
+    names = [(kind, e2) for kind in ("singer+wife", "writer+home") for e2 in ("John", "Paul", "Jane", "Frank") for _ in range(3)]
+    asked = [song(f"{seed}-{row}", e2, "Yoko", kind) for row, (kind, e2) in enumerate(names)]
+    points = torch.nn.functional.one_hot(torch.tensor([["John", "Paul", "Jane", "Frank"].index(e2) for _, e2 in names]), 6).float()
+    points[:, 5] = 10 * torch.randn(len(names), generator=rng)
+    points[12:, 4] += group_size
+    return asked, torch.stack([points, torch.randn(points.shape, generator=rng)])
+
+
+def test_a_probe_reads_the_bridge_through_kinds_and_noise():
+    probe = fit_bridges(*planted(0), penalty=1e-4)
+    asked, seen = planted(1)
+    right = probe.ranks(asked, seen, [one.e2 for one in asked])
+    assert right[0].tolist() == [0] * 24  # planted
+    assert right[1].float().mean() > 0.7  # noise: some 1.5 of four
+    others = probe.ranks(asked, seen, [("Paul", "John")[one.e2 == "Paul"] for one in asked])
+    assert (others[0] > 0).sum() == sum(one.e2 in ("John", "Paul") for one in asked) + sum(one.e2 in ("Jane", "Frank") for one in asked)
+
+
+def test_a_probe_knows_what_it_does_not_know():
+    train, shown = planted(0)
+    probe = fit_bridges(train, shown)
+    asked, seen = planted(1)
+    strange = [replace(asked[0], kind="cook+home"), *asked[1:]]
+    ranks = probe.ranks(strange, seen, ["John", "Nobody", *(one.e2 for one in asked[2:])])
+    assert ranks[:, :2].tolist() == [[-1, -1], [-1, -1]] and bool((ranks[:, 2:] >= 0).all())
+    with pytest.raises(ValueError, match="'0-0' is a first entity of both sets"):
+        probe.ranks(train, shown, [one.e2 for one in train])
+
+
+def test_readable_with_a_probe(deep):
+    train = [song(e1, e2, e3) for e1, e2, e3 in (("John", "Jane", "Tom"), ("Paul", "Jane", "Tom"), ("Frank", "John", "Yoko"))]
+    found = readable(deep, QUESTIONS, train)
+    assert found.ranks["e2 at t1, probe"].shape == (4, 4)
+    assert (found.ranks["e2 at t2, probe"] < 0).tolist() == [[False, True, False, True]] * 4  # no Paul, no Frank
+    with pytest.raises(ValueError, match="'Imagine' is a first entity of both sets"):
+        readable(deep, QUESTIONS, [*train, QUESTIONS[0]])
+
+
+# --------------------------------------------------------------------------------------------------------- back-patching
+
+
+def by_hand(model, one, at, pair, state):
+    """What the model says when a state stands at the target layer's place: one full run."""
+    tokens = tokenize(model, one.text)[None]
+    pos = len(tokenize(model, one.phrase)) - 1 if at == "t1" else tokens.shape[1] - 1
+    with intervene(model, interventions.replace(resid_post(pair[1]), state[None, None], pos=pos)):
+        return model(tokens)[0, -1].argmax().item()
+
+
+def state_of(model, one, at, layer, back=0):
+    """The state after a block in a run of its own."""
+    tokens = tokenize(model, one.text)[None]
+    pos = len(tokenize(model, one.phrase)) - 1 if at == "t1" else tokens.shape[1] - 1
+    return record(model, tokens, resid_post(layer))[resid_post(layer)][0, pos - back]
+
+
+def every_pair(model):
+    return [(source, target) for source in range(model.cfg.n_layers) for target in range(model.cfg.n_layers)]
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("at", PLACES)
+def test_every_cell_is_a_run_by_hand(tiny, at):
+    pairs = every_pair(tiny)
+    found = back_patch(tiny, PROSE, at, pairs=pairs)
+    for row, one in enumerate(PROSE):
+        expected = [by_hand(tiny, one, at, pair, state_of(tiny, one, at, pair[0])) for pair in pairs]
+        assert found.tokens[:, row].tolist() == expected
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("at", PLACES)
+@pytest.mark.parametrize("source", SOURCES)
+def test_every_source_is_a_run_by_hand(deep, at, source):
+    found, asked = back_patch(deep, QUESTIONS, at, source), multihop._located(deep, QUESTIONS)
+    other, drawn = partners(QUESTIONS).tolist(), multihop._given(deep, asked, asked.place(at), source, 0)
+    for row in (0, 3):
+        one = QUESTIONS[row]
+        for pair in ((1, 0), (3, 0), (2, 1), (3, 2)):
+            state = {
+                "own": state_of(deep, one, at, pair[0]),
+                "other prompt": state_of(deep, QUESTIONS[other[row]], at, pair[0]),
+                "previous token": state_of(deep, one, at, pair[0], back=1),
+                "random": drawn[pair[0], row],
+            }[source]
+            assert found.tokens[found.pairs.index(pair), row] == by_hand(deep, one, at, pair, state)
+    assert (found.tokens != found.before).any()  # some patch does something
+
+
+def test_a_random_state_has_the_norm_of_the_own_one(deep):
+    asked = multihop._located(deep, QUESTIONS)
+    own, drawn = (multihop._given(deep, asked, asked.t1, source, 0) for source in ("own", "random"))
+    assert torch.allclose(own.norm(dim=-1), drawn.norm(dim=-1), atol=1e-4)
+    assert torch.cosine_similarity(own, drawn, dim=-1).abs().mean() < 0.6
+
+
+def test_a_state_put_back_where_it_was_changes_nothing(deep):
+    same = [(layer, layer) for layer in range(4)]
+    for at in PLACES:
+        found = back_patch(deep, QUESTIONS, at, pairs=same)
+        assert (found.tokens == found.before).all()
+        assert found.before.tolist() == said(deep, [one.text for one in QUESTIONS]).tolist()
+        foreign = back_patch(deep, QUESTIONS, at, "random", pairs=same)
+        assert (foreign.tokens != foreign.before).any()
+
+
+def test_pairs_go_back():
+    assert set(back_pairs(4)) == {(1, 0), (2, 0), (3, 0), (2, 1), (3, 1), (3, 2)} and len(back_pairs(12)) == 66
+
+
+def test_a_rival_is_as_likely_as_the_answer(deep):
+    found, probs = back_patch(deep, QUESTIONS, pairs=[(1, 0)]), predictions(deep, [one.text for one in QUESTIONS])
+    for row, one in enumerate(QUESTIONS):
+        answer = token(deep, one.e3)
+        gaps = (probs[row].log() - probs[row, answer].log()).abs()
+        allowed = [other for other in range(len(gaps)) if other not in (answer, int(probs[row].argmax()))]
+        assert found.rivals[row] == min(allowed, key=lambda other: gaps[other].item())
+        assert found.answers[row] == answer
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (dict(at="t3"), "no position 't3'"),
+        (dict(source="next token"), "no source 'next token'"),
+        (dict(pairs=[(4, 0)]), "from 0 to 3"),
+        (dict(pairs=[(1, -1)]), "from 0 to 3"),
+        (dict(pairs=[]), "at least one such pair"),
+    ],
+)
+def test_what_cannot_be_patched_is_said(deep, options, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        back_patch(deep, QUESTIONS, **options)
+
+
+def test_questions_that_cannot_be_asked_are_refused(deep, tiny):
+    for function in (back_patch, readable, answered, hops_known, has_shortcut):
+        with pytest.raises(ValueError, match="There are no questions"):
+            function(deep, [])
+    broken = TwoHop("The Tower is in", "The To", "Tower", "Paris", "Taipei")
+    with pytest.raises(ValueError, match="no beginning of their own"):
+        back_patch(tiny, [broken])
+
+
+def test_a_first_token_has_none_before_it(deep, monkeypatch):
+    monkeypatch.setattr(deep.cfg, "default_prepend_bos", False)
+    first = TwoHop("Imagine is", "Imagine", "Imagine", "John", "Yoko")
+    with pytest.raises(ValueError, match="no previous one"):
+        back_patch(deep, [first], source="previous token")
+    assert back_patch(deep, [first]).tokens.shape == (6, 1)  # without a prefix
+
+
+# ------------------------------------------------------------------------------------------------ rates on hand-made truths
+
+
+def made(tokens, answers, before=None, rivals=None, questions=None, source="own"):
+    """Patches with the given tokens, ``[pair][question]``."""
+    tokens, n = torch.tensor(tokens), len(answers)
+    questions = questions or [song(str(row), f"{row}'s", "Yoko") for row in range(n)]
+    pairs = back_pairs(4)[: len(tokens)]
+    rest = [torch.tensor(values) for values in (before or [0] * n, answers, rivals or [99] * n)]
+    return BackPatch(tuple(questions), pairs, tokens, *rest, "t1", source, 4)
+
+
+def test_the_oracle_needs_one_pair():
+    found = made([[5, 0, 0], [0, 0, 7], [5, 0, 0]], answers=[5, 6, 7])
+    assert found.oracle.tolist() == [True, False, True]
+    assert found.hits.tolist() == [[True, False, False], [False, False, True], [True, False, False]]
+    cells = {(1, 0): 1 / 3, (2, 0): 1 / 3, (3, 0): 1 / 3}
+    for source in range(4):
+        for target in range(4):
+            value = found.map[source, target].item()
+            assert value == pytest.approx(cells[source, target]) if (source, target) in cells else np.isnan(value)
+
+
+def test_luck_counts_other_answers_of_the_kind():
+    found = made([[5, 6, 8], [6, 0, 0]], answers=[5, 6, 7], before=[0, 7, 0])
+    # others that were not said before: 6 and 7, of which 6 came; 5, which did not; 5 and 6, of which none
+    assert found.luck.tolist() == pytest.approx([0.5, 0.0, 0.0])
+    alone = made([[5, 6]], answers=[5, 6], questions=[QUESTIONS[0], song("Help", "Paul", "Bath", "singer+home")])
+    assert alone.luck.isnan().all()
+
+
+def test_rivals_that_come_are_counted():
+    assert made([[5, 6, 8], [3, 0, 0]], answers=[1, 1, 1], rivals=[3, 4, 8]).rival.tolist() == [True, False, True]
+
+
+def each_its_own(n):
+    """Two questions about each of ``n`` entities; a pair of layers helps one entity only, with both its questions."""
+    asked = [replace(song(str(row // 2), f"{row}'s", "Yoko"), form=FORMS[row % 2]) for row in range(2 * n)]
+    return made([[5 if row // 2 == pair else 0 for row in range(2 * n)] for pair in range(n)], [5] * 2 * n, questions=asked)
+
+
+def test_a_fixed_pair_never_sees_the_entities_it_is_judged_on():
+    found = Rescue({"own": each_its_own(6)})
+    assert found.oracle().tolist() == [1.0] * 12  # the oracle is perfect,
+    assert found.fixed().tolist() == [0.0] * 12  # and of no use: whoever chooses by other entities never helps
+    assert found.run().hits.float().mean(1).max() > 0  # while the best pair of all, chosen by all, would help some
+
+
+def test_a_pair_that_helps_all_is_found():
+    tokens = [[0] * 12, [5] * 12, [5, 5] + [0] * 10]
+    asked = each_its_own(6).questions
+    found = Rescue({"own": made(tokens, [5] * 12, questions=asked), "random": made([tokens[0], tokens[0], tokens[1]], [5] * 12)})
+    assert found.fixed().tolist() == [1.0] * 12 and found.best_pair() == (2, 0)
+    assert found.fixed("random").tolist() == [1.0] * 12  # the control's own best pair,
+    assert found.fixed("random", "own").tolist() == [0.0] * 12  # and the pair that was best for the own states
+    table = found.table()
+    assert "oracle, other answers  own             none" in table  # all want the same answer
+    assert "its own best pair      random          100.0% [100.0%, 100.0%]+0.0% [+0.0%, +0.0%]" in table
+    assert "the pair best for own  random          0.0% [0.0%, 0.0%]      +100.0% [+100.0%, +100.0%]" in table
+
+
+def test_halves_share_no_entity():
+    asked = each_its_own(5).questions
+    splits = e1_halves(asked, 7, seed=0)
+    assert len({tuple(one) for one, _ in splits}) > 1
+    for one, other in splits:
+        assert sorted(one + other) == list(range(10))
+        assert not {asked[row].e1 for row in one} & {asked[row].e1 for row in other} and one and other
+    with pytest.raises(ValueError, match="two first entities"):
+        e1_halves(asked[:2], 3, seed=0)
+
+
+def test_intervals_of_rates_are_over_entities():
+    found = Rescue({"own": each_its_own(4)})
+    values = torch.tensor([0.0, 0, 1, 1, 1, 1, 0, 0])
+    mean, interval = found.interval(values)
+    assert mean == 0.5 and interval == cluster_interval(values, [str(row // 2) for row in range(8)])
+    assert found.interval(values, values)[1] == (0.0, 0.0)
+    some = values.clone()
+    some[:2] = torch.nan
+    assert found.interval(some)[0] == pytest.approx(4 / 6)
+
+
+def test_some_of_the_questions():
+    whole = each_its_own(4)
+    some = Rescue({"own": whole}).take([2, 3, 6])
+    assert some.run().questions == (whole.questions[2], whole.questions[3], whole.questions[6])
+    assert some.run().hits.tolist() == whole.hits[:, [2, 3, 6]].tolist() and some.run().pairs == whole.pairs
+
+
+def test_a_source_that_was_left_out():
+    with pytest.raises(ValueError, match="no patches from 'random'"):
+        Rescue({"own": each_its_own(3)}).oracle("random")
+
+
+def test_rescue_has_equally_many_tries_for_all(deep):
+    found = rescue(deep, QUESTIONS, "t2", sources=("own", "random"), seed=4)
+    assert list(found.runs) == ["own", "random"] and {run.tokens.shape for run in found.runs.values()} == {(6, 4)}
+    for source, run in found.runs.items():
+        again = back_patch(deep, QUESTIONS, "t2", source, seed=4)
+        assert (run.source, run.at) == (source, "t2") and run.tokens.tolist() == again.tokens.tolist()
+    assert set(rescue(deep, QUESTIONS).runs) == set(SOURCES)
+
+
+def test_what_was_right_and_stays_right(deep):
+    best = [
+        replace(one, e3=deep.tokenizer.decode([answer]))
+        for one, answer in zip(QUESTIONS, said(deep, [q.text for q in QUESTIONS]), strict=True)
+    ]
+    assert kept(deep, best, (2, 2)).tolist() == [True] * 4
+    found = kept(deep, best, (3, 0), "t2", "random")
+    assert found.tolist() == back_patch(deep, best, "t2", "random", [(3, 0)]).hits[0].tolist() and not found.all()
