@@ -37,7 +37,7 @@ from helpers.texts import Texts, as_texts
 
 FORMS = ("of", "possessive")
 PLACES = ("t1", "t2")
-SOURCES = ("own", "other prompt", "previous token", "random")  # whose state is put in: the question's own, or that of a control
+SOURCES = ("own", "other prompt", "unknowing prompt", "previous token", "random")  # whose state is put in (see `back_patch`)
 READ = (("e2", "t1"), ("e2", "t2"), ("e3", "t2"))  # what is looked for, and where
 PATCHED_TOKENS = 2048  # tokens in one forward pass over patched copies
 LENS_ROWS = SAID_ROWS = 256  # states unembedded, or prompts read, at once
@@ -305,19 +305,24 @@ def states(model: TransformerBridge, texts: Texts, places: Int[Tensor, "place qu
     return found
 
 
-def partners(questions: Sequence[TwoHop], seed: int = 0) -> Int[Tensor, "question"]:
+def partners(questions: Sequence[TwoHop], seed: int = 0, barred: Bool[Tensor, "question other"] | None = None) -> Int[Tensor, "question"]:
     """For each question another one, drawn at random, with another e1, e2 and e3: of the same kind and form if there is one, else of the
-    same form, else any. It knows nothing of the question's entities. Raises ValueError where there is none.
+    same form, else any. ``barred`` marks further pairs that must not meet. Raises ValueError where there is none.
     """
     rng, found = Random(seed), []
-    for one in questions:
-        others = [row for row, other in enumerate(questions) if other.e1 != one.e1 and other.e2 != one.e2 and other.e3 != one.e3]
+    free = torch.ones(len(questions), len(questions), dtype=torch.bool) if barred is None else ~barred
+    for one, allowed in zip(questions, free.tolist(), strict=True):
+        others = [row for row, other in enumerate(questions) if allowed[row] and _strangers(one, other)]
         groups = [[row for row in others if near(one, questions[row])] for near in (_same_group, _same_form)]
         pool = next((rows for rows in (*groups, others) if rows), None)
         if pool is None:
-            raise ValueError(f"There is no other question with another e1, e2 and e3 than {one.text!r}: give more questions.")
+            raise ValueError(f"There is no fitting question with another e1, e2 and e3 than {one.text!r}: give more questions.")
         found.append(rng.choice(pool))
     return torch.tensor(found)
+
+
+def _strangers(one: TwoHop, other: TwoHop) -> bool:
+    return other.e1 != one.e1 and other.e2 != one.e2 and other.e3 != one.e3
 
 
 def _same_group(one: TwoHop, other: TwoHop) -> bool:
@@ -547,17 +552,17 @@ def back_patch(
 ) -> BackPatch:
     """Runs every question again for each pair of layers, with the state of the source layer in the place of the target layer's.
 
-    ``source`` is whose state: the question's ``own``, or, as controls with equally many tries, that of ``other prompt`` (see ``partners``),
-    of the ``previous token``, or a ``random`` one of equal norm. Only what stands from the position on is run, from the target layer on.
-    Raises ValueError for an unknown layer, position or source.
+    ``source`` is whose state: the question's ``own``, or, as controls with equally many tries, that of an ``other prompt`` (see
+    ``partners``), of an ``unknowing prompt``, which moreover does not say this question's answer by mistake, as a failed question does not
+    either; of the ``previous token``; or a ``random`` one of equal norm. Only what stands from the position on is run, from the target
+    layer on. Raises ValueError for an unknown layer, position or source.
     """
     asked, layers = _located(model, questions), model.cfg.n_layers
     pairs = back_pairs(layers) if pairs is None else tuple(pairs)
     if not pairs or not all(0 <= layer < layers for pair in pairs for layer in pair):
         raise ValueError(f"A pair is (source layer, target layer), each from 0 to {layers - 1}; give at least one such pair.")
-    places = asked.place(at)
-    given = _given(model, asked, places, source, seed)
-    before, rivals = _before(model, asked)
+    places, (before, rivals) = asked.place(at), _before(model, asked)
+    given = _given(model, asked, places, source, before, seed)
     tokens = torch.empty(len(pairs), len(questions), dtype=torch.long)
     with progress(total=len(questions) * len(pairs), desc=f"{at}, {source}") as bar:
         for place in places.unique().tolist():
@@ -578,7 +583,7 @@ def _before(model: TransformerBridge, asked: _Asked) -> tuple[Int[Tensor, "quest
 
 
 def _given(
-    model: TransformerBridge, asked: _Asked, places: Int[Tensor, "question"], source: str, seed: int
+    model: TransformerBridge, asked: _Asked, places: Int[Tensor, "question"], source: str, before: Int[Tensor, "question"], seed: int
 ) -> Float[Tensor, "layer question d_model"]:
     """The states that are put in, for each source layer."""
     if source not in SOURCES:
@@ -590,6 +595,8 @@ def _given(
     own = states(model, asked.texts, places[None])[0]
     if source == "other prompt":
         return own[:, partners(asked.questions, seed)]
+    if source == "unknowing prompt":
+        return own[:, partners(asked.questions, seed, barred=asked.e3[:, None] == before)]
     if source == "random":
         drawn = torch.randn(own.shape, generator=torch.Generator().manual_seed(seed))
         return drawn / drawn.norm(dim=-1, keepdim=True) * own.norm(dim=-1, keepdim=True)
@@ -681,14 +688,14 @@ class Rescue:
             "its own best pair": self.fixed,
             "the pair best for own": lambda source="own": self.fixed(source, "own"),
         }
-        lines = [f"{'judged by':<23}{'states from':<16}{'right':<23}own minus it"]
+        lines = [f"{'judged by':<23}{'states from':<18}{'right':<23}own minus it"]
         for name, measure in measures.items():
             for source in self.runs:
                 difference = "" if source == "own" else self._cell(measure(), measure(source), sign="+")
-                lines.append(f"{name:<23}{source:<16}{self._cell(measure(source)):<23}{difference}".rstrip())
+                lines.append(f"{name:<23}{source:<18}{self._cell(measure(source)):<23}{difference}".rstrip())
         for name, found in (("oracle, other answers", "luck"), ("oracle, rival tokens", "rival")):
             shares = {source: getattr(run, found).float() for source, run in self.runs.items()}
-            lines += [f"{name:<23}{source:<16}{self._cell(share)}" for source, share in shares.items()]
+            lines += [f"{name:<23}{source:<18}{self._cell(share)}" for source, share in shares.items()]
         return "\n".join(lines)
 
     def _cell(self, values: Float[Tensor, "question"], minus: Float[Tensor, "question"] | None = None, sign: str = "") -> str:

@@ -287,8 +287,16 @@ def test_a_partner_of_another_kind_where_the_kind_has_none():
     assert partners([same_bridge[0], possessive]).tolist() == [1, 0]
 
 
+def test_some_pairs_must_not_meet():
+    barred = torch.tensor([[False, True, True, False], [True, False, False, True], [False] * 4, [False] * 4])
+    for seed in range(5):
+        assert partners(QUESTIONS, seed, barred).tolist()[:2] == [3, 2]
+    with pytest.raises(ValueError, match="no fitting question"):
+        partners(QUESTIONS, 0, torch.ones(4, 4, dtype=torch.bool))
+
+
 def test_without_a_partner_there_is_no_control():
-    with pytest.raises(ValueError, match="no other question"):
+    with pytest.raises(ValueError, match="no fitting question"):
         partners([QUESTIONS[0], song("Help", "John", "Linda")])
 
 
@@ -391,49 +399,52 @@ def by_hand(model, one, at, pair, state):
         return model(tokens)[0, -1].argmax().item()
 
 
-def state_of(model, one, at, layer, back=0):
-    """The state after a block in a run of its own."""
+def states_of(model, one, at, back=0):
+    """The state after every block, in a run of its own."""
     tokens = tokenize(model, one.text)[None]
     pos = len(tokenize(model, one.phrase)) - 1 if at == "t1" else tokens.shape[1] - 1
-    return record(model, tokens, resid_post(layer))[resid_post(layer)][0, pos - back]
-
-
-def every_pair(model):
-    return [(source, target) for source in range(model.cfg.n_layers) for target in range(model.cfg.n_layers)]
+    seen = record(model, tokens, *map(resid_post, range(model.cfg.n_layers)))
+    return torch.stack([stream[0, pos - back] for stream in seen.values()])
 
 
 @torch.no_grad()
 @pytest.mark.parametrize("at", PLACES)
 def test_every_cell_is_a_run_by_hand(tiny, at):
-    pairs = every_pair(tiny)
+    pairs = [(source, target) for source in range(2) for target in range(2)]
     found = back_patch(tiny, PROSE, at, pairs=pairs)
     for row, one in enumerate(PROSE):
-        expected = [by_hand(tiny, one, at, pair, state_of(tiny, one, at, pair[0])) for pair in pairs]
-        assert found.tokens[:, row].tolist() == expected
+        own = states_of(tiny, one, at)
+        assert found.tokens[:, row].tolist() == [by_hand(tiny, one, at, pair, own[pair[0]]) for pair in pairs]
 
 
 @torch.no_grad()
 @pytest.mark.parametrize("at", PLACES)
-@pytest.mark.parametrize("source", SOURCES)
-def test_every_source_is_a_run_by_hand(deep, at, source):
-    found, asked = back_patch(deep, QUESTIONS, at, source), multihop._located(deep, QUESTIONS)
-    other, drawn = partners(QUESTIONS).tolist(), multihop._given(deep, asked, asked.place(at), source, 0)
-    for row in (0, 3):
-        one = QUESTIONS[row]
-        for pair in ((1, 0), (3, 0), (2, 1), (3, 2)):
-            state = {
-                "own": state_of(deep, one, at, pair[0]),
-                "other prompt": state_of(deep, QUESTIONS[other[row]], at, pair[0]),
-                "previous token": state_of(deep, one, at, pair[0], back=1),
-                "random": drawn[pair[0], row],
-            }[source]
-            assert found.tokens[found.pairs.index(pair), row] == by_hand(deep, one, at, pair, state)
-    assert (found.tokens != found.before).any()  # some patch does something
+def test_every_source_is_a_run_by_hand(deep, at, monkeypatch):
+    yoko, tom = (token(deep, word) for word in ("Yoko", "Tom"))
+    before = torch.tensor([yoko, yoko, yoko, tom])  # so that only the last one may be the first one's unknowing partner
+    monkeypatch.setattr(multihop, "_before", lambda model, asked: (before, before))
+    barred = torch.tensor([[True, True, True, False], [False] * 4, [False, False, False, True], [False] * 4])
+    asked, other, unknowing = multihop._located(deep, QUESTIONS), partners(QUESTIONS).tolist(), partners(QUESTIONS, 0, barred).tolist()
+    assert other[0] != unknowing[0] == 3
+    own = torch.stack([states_of(deep, one, at) for one in QUESTIONS], 1)
+    given = {
+        "own": own,
+        "other prompt": own[:, other],
+        "unknowing prompt": own[:, unknowing],
+        "previous token": torch.stack([states_of(deep, one, at, back=1) for one in QUESTIONS], 1),
+        "random": multihop._given(deep, asked, asked.place(at), "random", before, 0),
+    }
+    for source in SOURCES:
+        found = back_patch(deep, QUESTIONS, at, source)
+        for row, pair in ((0, (1, 0)), (0, (3, 1)), (3, (3, 2)), (3, (3, 0))):
+            expected = by_hand(deep, QUESTIONS[row], at, pair, given[source][pair[0], row])
+            assert found.tokens[found.pairs.index(pair), row] == expected
+        assert (found.tokens != said(deep, [one.text for one in QUESTIONS])).any()  # some patch does something
 
 
 def test_a_random_state_has_the_norm_of_the_own_one(deep):
     asked = multihop._located(deep, QUESTIONS)
-    own, drawn = (multihop._given(deep, asked, asked.t1, source, 0) for source in ("own", "random"))
+    own, drawn = (multihop._given(deep, asked, asked.t1, source, asked.e3, 0) for source in ("own", "random"))
     assert torch.allclose(own.norm(dim=-1), drawn.norm(dim=-1), atol=1e-4)
     assert torch.cosine_similarity(own, drawn, dim=-1).abs().mean() < 0.6
 
@@ -550,9 +561,9 @@ def test_a_pair_that_helps_all_is_found():
     assert found.fixed("random").tolist() == [1.0] * 12  # the control's own best pair,
     assert found.fixed("random", "own").tolist() == [0.0] * 12  # and the pair that was best for the own states
     table = found.table()
-    assert "oracle, other answers  own             none" in table  # all want the same answer
-    assert "its own best pair      random          100.0% [100.0%, 100.0%]+0.0% [+0.0%, +0.0%]" in table
-    assert "the pair best for own  random          0.0% [0.0%, 0.0%]      +100.0% [+100.0%, +100.0%]" in table
+    assert "oracle, other answers  own               none" in table  # all want the same answer
+    assert "its own best pair      random            100.0% [100.0%, 100.0%]+0.0% [+0.0%, +0.0%]" in table
+    assert "the pair best for own  random            0.0% [0.0%, 0.0%]      +100.0% [+100.0%, +100.0%]" in table
 
 
 def test_halves_share_no_entity():
