@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from threading import Thread
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -207,6 +208,16 @@ def test_blocks_are_as_before_after_an_error_in_the_middle_of_a_run(architecture
         run_from(model, stream, 1)
     assert not any("forward" in vars(block.original_component) for block in model.blocks)
     assert torch.equal(model(tokens), whole)
+
+
+@pytest.mark.parametrize("as_tuple", [False, True])
+def test_blocks_that_are_passed_over_hand_on_in_the_form_of_their_own_output(as_tuple: bool) -> None:
+    block, hidden = torch.nn.Linear(3, 3), torch.ones(1, 2, 3)
+    model = SimpleNamespace(blocks=[SimpleNamespace(original_component=block)], blocks_give_tuples=as_tuple)
+    with models._passed_over(model, range(1)):
+        for output in (block(hidden, attention_mask=None), block(hidden_states=hidden)):
+            assert (output[0] if as_tuple else output) is hidden and isinstance(output, tuple) == as_tuple
+    assert not torch.equal(block(hidden), hidden)
 
 
 @torch.no_grad()

@@ -225,7 +225,7 @@ def test_before_the_first_difference_a_patch_changes_nothing(h, load, architectu
 
 def test_pairs_whose_first_differences_lie_apart(h, model):
     clean, corrupted = random_pairs((7, 7, 7), 5)
-    corrupted[0, 0], corrupted[1, 3] = 3, 4
+    corrupted[2, 0], corrupted[1, 3] = 3, 4  # so at position 3 the first prompt alone has nothing to patch
     assert_as_library(h, model, h.runs(model, clean, corrupted, h.log_odds(RIGHT, WRONG)), "resid_pre")
 
 
