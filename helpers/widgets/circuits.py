@@ -1,60 +1,59 @@
 """The widgets of lesson 3b, "Circuits": a map of patches, a circuit that is cut down, and the attention of any head."""
 
 import base64
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from html import escape
 from io import BytesIO
+from math import isfinite
 
 import ipywidgets
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from helpers.circuits import EdgeScores, judge, random_circuit
-from helpers.edges import ABLATIONS
+from helpers.circuits import Curve, EdgeScores, prune_dead, random_circuit
+from helpers.edges import ABLATIONS, Ablated, Circuit, EdgeGraph, Wires, ablations, attention_biases, measured, run_wires
 from helpers.graph_plots import circuit_graph
 from helpers.html import COLD, DEEPEST, WARM
 from helpers.indirect_objects import IndirectObjects
-from helpers.interventions import Intervention, attn_out, heads, intervene, mlp_out, pattern, record, resample, resid_pre
+from helpers.interventions import intervene, pattern, record, resample
 from helpers.models import TransformerBridge
-from helpers.patching import PatchMap, Place, Runs
-from helpers.prediction import fit, pieces, tokenize, top_tokens, visible
+from helpers.patching import PatchMap, Runs
+from helpers.prediction import TopTokens, fit, last_logits, pieces, tokenize, visible
 from helpers.widgets import LABELS, bars_html, connect, said
 
-COMPONENTS: dict[str, Place] = {
-    "stream before the block": resid_pre,
-    "attention": attn_out,
-    "MLP": mlp_out,
-    "heads": heads,
-}
 SHOWN_AS = ("share restored", "change in logits")
-SIZES = (5, 10, 20, 30, 50, 75, 100, 150, 200, 300, 400)  # edges
-MOST_DRAWN = 40
+SIZES = (5, 10, 20, 30, 50, 75, 100, 150, 200, 300, 400, 800, 1500, 3000)  # edges
+MOST_DRAWN = 40  # edges
+MOST_JUDGED = 8  # sentences: more would keep the reader waiting
 MOST_TOKENS = 24  # rows and columns of an attention pattern
 CELL = "padding:1px 6px;text-align:right;font-size:90%"
+TURNED = "writing-mode:vertical-rl;font-weight:normal;font-size:85%"
+UPRIGHT = "text-align:right;font-weight:normal;font-size:85%;padding-right:4px"
 
 # -------------------------------------------------------------------------------------------------- the map of patches
 
 
-def cell(value: float, scale: float, title: str, framed: bool = False) -> str:
-    """A square of a map: orange above zero, blue below, with its value, which the mouse names."""
-    depth = DEEPEST * min(abs(value) / scale, 1)
-    frame = ";outline:2px solid #222" if framed else ""
+def cell(value: float, scale: float, where: str, framed: bool = False) -> str:
+    """A square of a map: orange above zero, blue below, with its value; place and value show when the mouse rests on it."""
+    depth = DEEPEST * min(abs(value) / scale, 1) if isfinite(value) else 0
+    frame = ";outline:2px solid currentColor" if framed else ""
     colour = f"background:rgba({WARM if value > 0 else COLD},{depth:.2f})"
-    return f'<td style="{CELL};{colour}{frame}" title="{escape(title)}">{value:.2f}</td>'
+    return f'<td style="{CELL};{colour}{frame}" title="{escape(where)}: {value:z.2f}">{value:z.2f}</td>'
 
 
 def map_html(values: Float[Tensor, "layer column"], columns: tuple[str, ...], layer: int, column: int) -> str:
     """A map of patches as a table with one framed square."""
-    scale = values.abs().max().item() or 1.0
+    scale = max((abs(value) for value in values.flatten().tolist() if isfinite(value)), default=0) or 1.0
     head = "".join(f"<th style='{CELL}'>{escape(name)}</th>" for name in columns)
     rows = []
     for at, row in enumerate(values.tolist()):
-        cells = (
-            cell(value, scale, f"layer {at}, {name}: {value:.2f}", (at, place) == (layer, column))
-            for place, (name, value) in enumerate(zip(columns, row, strict=True))
+        squares = zip(columns, row, strict=True)
+        cells = "".join(
+            cell(value, scale, f"layer {at}, {name}", (at, place) == (layer, column)) for place, (name, value) in enumerate(squares)
         )
-        rows.append(f"<tr><th style='{CELL}'>{at}</th>{''.join(cells)}</tr>")
+        rows.append(f"<tr><th style='{CELL}'>{at}</th>{cells}</tr>")
     return f"<table><tr><th style='{CELL}'>layer</th>{head}</tr>{''.join(rows)}</table>"
 
 
@@ -62,30 +61,53 @@ def map_html(values: Float[Tensor, "layer column"], columns: tuple[str, ...], la
 def patching_html(
     model: TransformerBridge, data: IndirectObjects, maps: Mapping[str, PatchMap], component: str, shown: str, layer: int, column: str
 ) -> str:
-    """A map of patches, and what one sentence says with the chosen patch, as HTML."""
-    if component not in maps or component not in COMPONENTS:
-        raise ValueError(f"There is no component {component!r}; choose one of: {', '.join(maps)}.")
+    """A map of patches, and what the first pair of sentences says with the chosen patch, as HTML."""
+    if component not in maps:
+        raise ValueError(f"There is no map of {component!r}; choose one of: {', '.join(maps)}.")
     if shown not in SHOWN_AS:
         raise ValueError(f"A map shows the {' or the '.join(SHOWN_AS)}, not {shown!r}.")
     found = maps[component]
-    if column not in found.columns or not 0 <= layer < len(found.effect):
-        raise ValueError(f"This map has layers 0 to {len(found.effect) - 1} and the columns {', '.join(found.columns)}.")
+    if column not in found.columns or not 0 <= layer < len(found.after):
+        last, named = len(found.after) - 1, ", ".join(found.columns)
+        raise ValueError(f"This map has no layer {layer} with {column!r}: its layers are 0 to {last}, its columns {named}.")
     at = found.columns.index(column)
     values = found.effect if shown == SHOWN_AS[0] else found.change
-    said_there = f"<p>{escape(component)}, layer {layer}, {escape(column)}: <b>{values[layer, at]:.2f}</b> ({escape(shown)}).</p>"
-    return map_html(values, found.columns, layer, at) + said_there + _one_patch(model, data, component, layer, column, at)
+    chosen = f"<p>{escape(component)}, layer {layer}, {escape(column)}: <b>{values[layer, at]:z.2f}</b> ({shown}).</p>"
+    return map_html(values, found.columns, layer, at) + chosen + _one_patch(model, data, f"blocks.{layer}.{found.place}", column, at)
 
 
-def _one_patch(model: TransformerBridge, data: IndirectObjects, component: str, layer: int, column: str, at: int) -> str:
-    """The first pair of sentences, and the next tokens of the corrupted one before and after the patch."""
-    clean, corrupted = data.texts[0], data.swapped()[0]
-    hook = COMPONENTS[component](layer)
-    where = {"head": at} if component == "heads" else {"pos": int(data.positions[column][0])}
-    patch = resample(hook, _clean_values(model, clean, hook), **where)
-    before, after = _top(model, corrupted), _top(model, corrupted, patch)
-    columns = zip(("the corrupted sentence", "with the patch"), (before, after), strict=True)
-    cells = "".join(f"<td style='vertical-align:top;padding-right:24px'><b>{head}</b>{bars_html(top)}</td>" for head, top in columns)
-    return f"<p>clean: {escape(clean)} …<br>corrupted: {escape(corrupted)} …</p><table><tr>{cells}</tr></table>"
+def _one_patch(model: TransformerBridge, data: IndirectObjects, hook: str, column: str, at: int) -> str:
+    """The first pair of sentences, and what follows the corrupted one before and after a patch."""
+    clean, corrupted, names = data.texts[0], data.swapped()[0], (int(data.io[0]), int(data.s[0]))
+    patch = resample(hook, _clean_values(model, clean, hook), **_where(data, hook, column, at))
+    with intervene(model, patch):
+        top, patched = answer(model, corrupted, *names)
+    (_, high), (before, low) = plain_answer(model, clean, *names), plain_answer(model, corrupted, *names)
+    told = f"by so many logits {escape(data.receivers[0])} is ahead of {escape(data.givers[0])}"
+    texts = f"<p>clean: {escape(clean)} … <b>{high:z.2f}</b><br>corrupted: {escape(corrupted)} … <b>{low:z.2f}</b><br>"
+    metric = f"with the patch: <b>{patched:z.2f}</b> ({told})</p>"
+    parts = zip(("the corrupted sentence", "with the patch"), (before, top), strict=True)
+    cells = "".join(f"<td style='vertical-align:top;padding-right:24px'><b>{head}</b>{bars_html(bars)}</td>" for head, bars in parts)
+    return f"{texts}{metric}<table><tr>{cells}</tr></table>"
+
+
+def _where(data: IndirectObjects, hook: str, column: str, at: int) -> dict[str, int]:
+    """Where a column of a map is patched in the first sentence: in one head, or at one position."""
+    if column == f"head {at}":
+        return {"pos": at} if hook.endswith("hook_pattern") else {"head": at}  # a pattern's first axis after the batch are its heads
+    if column not in data.positions:
+        raise ValueError(f"These sentences have no position {column!r}: make the map with the positions {', '.join(data.positions)}.")
+    return {"pos": int(data.positions[column][0])}
+
+
+def answer(model: TransformerBridge, text: str, right: int, wrong: int) -> tuple[TopTokens, float]:
+    """The three likeliest next tokens, and by how many logits one token is ahead of another."""
+    logits = last_logits(model, tokenize(model, text))
+    probs, ids = logits.softmax(-1).topk(3)
+    return TopTokens(text, tuple(pieces(model, ids)), tuple(probs.tolist())), (logits[right] - logits[wrong]).item()
+
+
+plain_answer = lru_cache(maxsize=64)(answer)  # of the untouched model; remembered, since only the patch changes
 
 
 @lru_cache(maxsize=256)
@@ -93,27 +115,23 @@ def _clean_values(model: TransformerBridge, text: str, hook: str) -> Float[Tenso
     return record(model, tokenize(model, text)[None].to(model.cfg.device), hook)[hook]
 
 
-def _top(model: TransformerBridge, text: str, *patch: Intervention):
-    with intervene(model, *patch):
-        return top_tokens(model, text, 3)
-
-
 class PatchingMap(ipywidgets.VBox):
-    """Controls for a component, a layer and a column, and a ``panel`` with the map and one pair of sentences.
+    """Controls for a component, what is shown, a layer and a column, and a ``panel`` with the map and one pair of sentences.
 
-    ``maps``: by the names of ``COMPONENTS``. Raises ValueError where there is none.
+    ``maps``: by name, from ``patch_positions`` with the positions of ``data``, or from ``patch_heads`` at all positions. Only the chosen
+    patch is run anew. Raises ValueError where there is no map.
     """
 
     def __init__(self, model: TransformerBridge, data: IndirectObjects, maps: Mapping[str, PatchMap]) -> None:
-        known = [name for name in COMPONENTS if name in maps]
-        if not known:
-            raise ValueError(f"There is no map: give at least one of {', '.join(COMPONENTS)}.")
-        self.component = ipywidgets.Dropdown(options=known, value=known[0], description="Component", style=LABELS)
-        self.shown = ipywidgets.Dropdown(options=SHOWN_AS, description="Shown", style=LABELS)
+        if not maps:
+            raise ValueError("There is no map to show: give at least one, such as patch_heads(model, data.runs(model)), with a name.")
+        names, last = list(maps), model.cfg.n_layers - 1
+        columns = maps[names[0]].columns
+        self.component = ipywidgets.Dropdown(options=names, value=names[0], description="Component", style=LABELS)
+        self.shown = ipywidgets.Dropdown(options=SHOWN_AS, value=SHOWN_AS[0], description="Shown", style=LABELS)
         self.layer = ipywidgets.IntSlider(
-            model.cfg.n_layers // 3, min=0, max=model.cfg.n_layers - 1, description="Layer", continuous_update=False, style=LABELS
+            model.cfg.n_layers // 3, min=0, max=last, description="Layer", continuous_update=False, style=LABELS
         )
-        columns = maps[known[0]].columns
         self.column = ipywidgets.Dropdown(options=columns, value=columns[-1], description="Where", style=LABELS)
         self.panel = ipywidgets.HTML()
         self.component.observe(lambda change: self._offer(maps[change["new"]].columns), names="value")
@@ -134,45 +152,95 @@ class PatchingMap(ipywidgets.VBox):
 # --------------------------------------------------------------------------------------------------- the circuit pruner
 
 
+def first_pairs(both: Runs, n: int = MOST_JUDGED) -> Runs:
+    """The first pairs of prompts. A metric wants all of its prompts side by side, so the others are filled up with the first one."""
+    if (missing := len(both) - n) <= 0:
+        return both
+
+    def metric(logits: Float[Tensor, "prompt pos d_vocab"]) -> Float[Tensor, "prompt"]:
+        return both.metric(torch.cat([logits, logits[:1].expand(missing, -1, -1)]))[:n]
+
+    return Runs(both.clean.take(range(n)), both.corrupted.take(range(n)), metric)
+
+
 @said
 def pruner_html(model: TransformerBridge, scores: EdgeScores, both: Runs, size: int, ablation: str) -> str:
     """A circuit of a size: how faithful it is, beside a random one, and its drawing, as HTML."""
     if ablation not in ABLATIONS:
         raise ValueError(f"There is no ablation {ablation!r}; choose one of: {', '.join(ABLATIONS)}.")
     if not 1 <= size <= len(scores.graph):
-        raise ValueError(f"A circuit has 1 to {len(scores.graph):,} edges, not {size}.")
+        raise ValueError(f"A circuit has 1 to {len(scores.graph):,} edges, not {size:,}.")
     circuit = scores.top(size)
-    pair = [circuit, random_circuit(scores.graph, size)]
-    found = judge(model, both, pair, ablation)
-    (low, high), value, chance = found.intervals[0], *found.faithfulness.tolist()
+    found = _judged(model, both, (circuit, random_circuit(scores.graph, size)), ablation)
+    value, chance = found.faithfulness.tolist()  # first: it says in words where there is nothing to keep
+    low, high = found.intervals[0]
     words = [
-        f"<p><b>{size:,} edges</b> of {len(scores.graph):,} ({circuit.share:.1%}); {found.alive[0]} of them lie on a whole path.<br>",
-        f"Faithfulness ({escape(ablation)}): <b>{value:.2f}</b> [{low:.2f}, {high:.2f}]; as many random edges: {chance:.2f}. ",
+        f"<p><b>{size:,} edges</b> of {len(scores.graph):,} ({circuit.share:.1%}); {found.alive[0]:,} of them lie on a whole path.<br>",
+        f"Faithfulness ({ablation}): <b>{value:z.2f}</b> [{low:z.2f}, {high:z.2f}]; as many random edges: {chance:z.2f}. ",
         f"{len(both)} sentences.</p>",
     ]
     return "".join(words) + _drawn(scores, size)
 
 
+def _judged(model: TransformerBridge, both: Runs, circuits: Sequence[Circuit], ablation: str) -> Curve:
+    """What ``judge`` says, without making anew for every size what is the same for all: a reader does not like to wait."""
+    ablated, (empty, whole) = _held(model, both, ablation), _ends(model, both, ablation)
+    alive = tuple(len(prune_dead(circuit)) for circuit in circuits)
+    return Curve(tuple(map(len, circuits)), alive, len(circuits[0].graph), _metrics(model, both, circuits, ablated), empty, whole, ablation)
+
+
+def _metrics(model: TransformerBridge, both: Runs, circuits: Sequence[Circuit], ablated: Ablated) -> Float[Tensor, "circuit prompt"]:
+    """The metric of some circuits, in one pass."""
+    graph, kept = circuits[0].graph, torch.stack([circuit.kept for circuit in circuits])
+    logits = run_wires(model, both.clean, Wires(graph, graph.matrix(kept), ablated))
+    return torch.stack([measured(both.metric, copy, both.clean) for copy in logits])
+
+
+@lru_cache(maxsize=8)
+def _held(model: TransformerBridge, both: Runs, ablation: str) -> Ablated:
+    """What cut edges carry."""
+    return Ablated(ablations(model, both, ablation)(torch.arange(len(both))), attention_biases(model))
+
+
+@lru_cache(maxsize=8)
+def _ends(model: TransformerBridge, both: Runs, ablation: str) -> Float[Tensor, "two prompt"]:
+    """The metric without any edge, and with all of them."""
+    graph = EdgeGraph.of(model)
+    return _metrics(model, both, [graph.empty, graph.full], _held(model, both, ablation))
+
+
 def _drawn(scores: EdgeScores, size: int) -> str:
-    shown = min(size, MOST_DRAWN)
+    """The circuit of a size as a picture, and a sentence where not all of it is drawn."""
+    note = f"<p><small>Drawn are the {MOST_DRAWN} with the largest scores.</small></p>" if size > MOST_DRAWN else ""
+    return note + _picture(scores, min(size, MOST_DRAWN))
+
+
+@lru_cache(maxsize=16)
+def _picture(scores: EdgeScores, size: int) -> str:
+    """A small circuit as a picture with its words."""
     image = BytesIO()
-    circuit_graph(scores.top(size), scores.values, max_edges=MOST_DRAWN).savefig(image, format="png", dpi=72)
-    alt = f"The {shown} edges with the largest scores, from the embedding at the bottom to the logits at the top."
-    note = f"<p><small>Drawn are the {shown} with the largest scores.</small></p>" if size > shown else ""
-    return f'{note}<img alt="{alt}" src="data:image/png;base64,{base64.b64encode(image.getvalue()).decode()}">'
+    circuit_graph(scores.top(size), scores.values, max_edges=size).savefig(image, format="png", dpi=72)
+    alt = f"The {size} edges with the largest scores, from the embedding at the bottom to the logits at the top."
+    return f'<img alt="{alt}" src="data:image/png;base64,{base64.b64encode(image.getvalue()).decode()}">'
 
 
 class CircuitPruner(ipywidgets.VBox):
-    """Controls for the number of edges and the kind of ablation, and a ``panel`` with the circuit and its faithfulness."""
+    """Controls for the number of edges and the kind of ablation, and a ``panel`` with the circuit and its faithfulness.
+
+    It is judged on the first ``MOST_JUDGED`` pairs; best take others than those that the scores come from.
+    """
 
     def __init__(self, model: TransformerBridge, scores: EdgeScores, both: Runs, size: int = 30) -> None:
-        sizes = [some for some in SIZES if some <= len(scores.graph)] or [len(scores.graph)]
+        sizes, few = [some for some in SIZES if some <= len(scores.graph)], first_pairs(both)
+        nearest = min(sizes, key=lambda some: abs(some - size))
         self.size = ipywidgets.SelectionSlider(
-            options=sizes, value=min(sizes, key=lambda some: abs(some - size)), description="Edges", continuous_update=False, style=LABELS
+            options=sizes, value=nearest, description="Edges kept", continuous_update=False, style=LABELS
         )
         self.ablation = ipywidgets.Dropdown(options=ABLATIONS, value=ABLATIONS[0], description="Ablation", style=LABELS)
         self.panel = ipywidgets.HTML()
-        remembered = lru_cache(maxsize=64)(lambda size, ablation: pruner_html(model, scores, both, size, ablation))
+        remembered = lru_cache(maxsize=64)(lambda size, ablation: pruner_html(model, scores, few, size, ablation))
+        for ablation in ABLATIONS:  # what all sizes share is made now, so that no move takes longer than the others
+            remembered(size=nearest, ablation=ablation)
         connect({"size": self.size, "ablation": self.ablation}, self.panel, remembered)
         super().__init__([ipywidgets.HBox([self.size, self.ablation]), self.panel])
 
@@ -192,26 +260,36 @@ def head_html(model: TransformerBridge, text: str, layer: int, head: int) -> str
         raise ValueError(f"There is no head {layer}.{head}: layers are 0 to {n_layers - 1}, and heads 0 to {n_heads - 1}.")
     if not text.strip():
         raise ValueError("There is nothing to look at: write some words.")
-    tokens = fit(model, tokenize(model, text))
+    tokens = fit(model, whole := tokenize(model, text))
     looks = record(model, tokens[None].to(model.cfg.device), pattern(layer))[pattern(layer)][0, head].float().cpu()
     named = [visible(piece) for piece in pieces(model, tokens)]
     best = looks[-1].topk(min(3, len(tokens)))
-    words = ", ".join(f"{escape(named[at])} ({share:.0%})" for share, at in zip(best.values.tolist(), best.indices.tolist(), strict=True))
-    hidden = max(0, len(tokens) - MOST_TOKENS)
-    note = f" Of {len(tokens)} tokens the last {MOST_TOKENS} are shown." if hidden else ""
-    return f"<p>From the last token, head {layer}.{head} looks at {words}.{note}</p>{_pattern(looks[hidden:, hidden:], named[hidden:])}"
+    words = ", ".join(
+        f"{escape(named[at])} (token {at}, {share:.0%})" for share, at in zip(best.values.tolist(), best.indices.tolist(), strict=True)
+    )
+    said_of_it = f"<p>From the last token, {escape(named[-1])}, head {layer}.{head} looks at {words}.{_cut(len(whole), len(tokens))}</p>"
+    return said_of_it + _pattern(looks, named)
+
+
+def _cut(whole: int, read: int) -> str:
+    """In words, what of a long text is not read or not shown."""
+    unread = f" The model reads {read} tokens at most, so the first {whole - read:,} of the text are cut off." if whole > read else ""
+    return unread + (f" Of {read} tokens the last {MOST_TOKENS} are shown." if read > MOST_TOKENS else "")
 
 
 def _pattern(looks: Float[Tensor, "query key"], named: list[str]) -> str:
-    turned = "writing-mode:vertical-rl;font-weight:normal;font-size:85%"
-    head = "".join(f"<th style='{turned}'>{escape(name)}</th>" for name in named)
+    """The last tokens' attention as a table, the deeper the more; nothing stands where a token would look ahead."""
+    shown = range(max(0, len(named) - MOST_TOKENS), len(named))
+    head = "".join(f"<th style='{TURNED}' title='token {at}'>{escape(named[at])}</th>" for at in shown)
     rows = []
-    for name, row in zip(named, looks.tolist(), strict=True):
-        cells = "".join(
-            f'<td style="width:15px;background:rgba({WARM},{DEEPEST * share:.2f})" title="{escape(f"{name} → {key}: {share:.2f}")}"></td>'
-            for key, share in zip(named, row, strict=True)
+    for query in shown:
+        start = f"<tr><th style='{UPRIGHT}'>{escape(named[query])}</th>"
+        cells = (
+            f'<td style="width:15px;background:rgba({WARM},{DEEPEST * share:.2f})"'
+            f' title="{escape(f"{named[query]} → {key}")}: {share:.2f}"></td>'
+            for key, share in zip(named[shown.start : query + 1], looks[query, shown.start : query + 1].tolist(), strict=True)
         )
-        rows.append(f"<tr><th style='text-align:right;font-weight:normal;font-size:85%;padding-right:4px'>{escape(name)}</th>{cells}</tr>")
+        rows.append(f"{start}{''.join(cells)}</tr>")
     return f"<table style='border-collapse:collapse'><tr><th></th>{head}</tr>{''.join(rows)}</table>"
 
 

@@ -21,12 +21,16 @@ from test_bench_models import folder, seconds
 from test_bench_neurons import model
 
 from helpers.autoencoders import SparseAutoencoder, Sweep, activations_of
+from helpers.circuits import attribute_edges
 from helpers.directions import chat_prompts, difference_in_means
+from helpers.edges import ABLATIONS
 from helpers.features import FeatureActivations, feature_activations
 from helpers.in_context import course_tasks, task_differences
+from helpers.indirect_objects import IndirectObjects, indirect_objects
 from helpers.interventions import resid_post
 from helpers.models import TransformerBridge
 from helpers.neurons import TopContexts, top_contexts
+from helpers.patching import patch_heads, patch_positions
 from helpers.prediction import tokenize
 from helpers.recall import course_facts
 from helpers.relations import RelationData, Surrogate, course_relations
@@ -34,6 +38,7 @@ from helpers.superposition import SPARSITIES
 from helpers.texts import held_out_texts
 from helpers.widgets import PromptExplorer
 from helpers.widgets.autoencoders import ClampBench, FeatureBrowser, SparsitySlider
+from helpers.widgets.circuits import SHOWN_AS, CircuitPruner, HeadViewer, PatchingMap
 from helpers.widgets.directions import RefusalDial, SteeringLab, TaskVectorBench
 from helpers.widgets.neurons import FEATURES, HIDDEN, KINDS, DoseLab, NeuronMicroscope, RemoveIt, SuperpositionLab
 from helpers.widgets.relations import CUT, FactEditor, KnockoutBench, RelationExplorer
@@ -209,3 +214,28 @@ def test_knockout_bench(benchmark: BenchmarkFixture, model: TransformerBridge) -
     layers, widget = range(model.cfg.n_layers), KnockoutBench(model, course_facts(n=20))
     choices = {"fact": widget.fact.options, "source": list(CUT), "first": layers, "width": [at + 1 for at in layers]}
     keeps(benchmark, ANSWER_LIMIT, widget, choices, "as it is", model)
+
+
+@pytest.fixture(scope="module")
+def gifts(model: TransformerBridge) -> IndirectObjects:
+    """Eight sentences of one frame."""
+    return indirect_objects(model, 8, frames=["when went"])
+
+
+def test_patching_map(benchmark: BenchmarkFixture, model: TransformerBridge, gifts: IndirectObjects) -> None:
+    both, where = gifts.runs(model), dict(positions=list(gifts.positions.values()), names=list(gifts.positions))
+    widget = PatchingMap(model, gifts, {"stream": patch_positions(model, both, **where), "heads": patch_heads(model, both)})
+    widget.component.value = "heads"
+    choices = {"shown": SHOWN_AS, "layer": range(model.cfg.n_layers), "column": widget.column.options}
+    keeps(benchmark, ANSWER_LIMIT, widget, choices, "with the patch", model)
+
+
+def test_circuit_pruner(benchmark: BenchmarkFixture, model: TransformerBridge, gifts: IndirectObjects) -> None:
+    both = gifts.runs(model)
+    widget = CircuitPruner(model, attribute_edges(model, both), both)
+    keeps(benchmark, WRITING_LIMIT, widget, {"size": widget.size.options, "ablation": ABLATIONS}, "Faithfulness", model)
+
+
+def test_head_viewer(benchmark: BenchmarkFixture, model: TransformerBridge) -> None:
+    choices = {"text": PROMPTS, "layer": range(model.cfg.n_layers), "head": range(model.cfg.n_heads)}
+    keeps(benchmark, ANSWER_LIMIT, HeadViewer(model, PROMPTS[0]), choices, "From the last token", model)

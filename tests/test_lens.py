@@ -1,0 +1,591 @@
+"""The lens: its last row is the model, parts add up to the stream; ranks, layers, shares by hand; the tuned lens has texts of its own."""
+
+import math
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from tiny_models import ARCHITECTURES, write_tiny_model
+
+from helpers import lens
+from helpers.course_lm.corpus.languages import ENGLISH, FRENCH, in_lists
+from helpers.course_lm.report import EVALUATION_SEED
+from helpers.interventions import record, resid_post, resid_pre
+from helpers.lens import (
+    LEAST_TOGETHER,
+    TRAINING_SEED,
+    ByLayer,
+    ContextEffect,
+    EnglishShare,
+    LensScores,
+    TunedLens,
+    answer_tokens,
+    block_effects,
+    check_layers,
+    english_share,
+    input_and_next,
+    language_probs,
+    lens_kl,
+    lens_logits,
+    load_tuned_lens,
+    logit_lens,
+    sample_states,
+    save_tuned_lens,
+    stream_parts,
+    target_probs,
+    top_k,
+    train_tuned_lens,
+    training_texts,
+    translations,
+    with_context,
+)
+from helpers.models import ModelNotAvailable, load_model
+from helpers.prediction import tokenize
+from helpers.statistics import bootstrap_interval
+from helpers.texts import HELD_OUT_SEED, Texts, as_texts, held_out_texts
+
+NAMES = [name for name in ARCHITECTURES if name not in ("course-like", "gpt2-relu")]
+PROMPTS = ["The Eiffel Tower is in Paris.", "Taipei 101 is", "The Golden Gate Bridge"]
+FLOWER = dict(en="flower", fr="xleur", de="Blume", zh="花")
+CAT = dict(en="cat", fr="zchat", de="Katze", zh="貓")
+
+
+@pytest.fixture(scope="module", params=[(name, raw) for name in NAMES for raw in (True, False)], ids=lambda p: f"{p[0]}{'-raw' * p[1]}")
+def tiny(request, tmp_path_factory):
+    """A random model of each architecture, as stored and folded."""
+    name, raw = request.param
+    return load_model(write_tiny_model(name, tmp_path_factory.mktemp(name)), raw=raw)
+
+
+@pytest.fixture(scope="module")
+def gpt2(tmp_path_factory):
+    return load_model(write_tiny_model("gpt2", tmp_path_factory.mktemp("gpt2")))
+
+
+@pytest.fixture
+def planted(monkeypatch, gpt2):
+    """Puts logits of one's own into the lens: the states that the model seems to have are the logits."""
+
+    def plant(logits):
+        monkeypatch.setattr(lens, "last_values", lambda model, texts, places, positions=1: logits[:, :, None])
+        monkeypatch.setattr(lens, "lens_logits", lambda model, states: states)
+
+    return plant
+
+
+def log_odds(n_vocab, **probs):
+    """Logits in which the tokens named ``t5`` and so on have these probabilities, and all others share the rest."""
+    rest = (1 - sum(probs.values())) / (n_vocab - len(probs))
+    logits = torch.full((n_vocab,), math.log(rest))
+    for name, prob in probs.items():
+        logits[int(name[1:])] = math.log(prob)
+    return logits
+
+
+# ------------------------------------------------------------------------------------------------------------- the stream
+
+
+def test_the_parts_add_up_to_the_stream(tiny):
+    found = stream_parts(tiny, PROMPTS)
+    last = tiny.cfg.n_layers - 1
+    assert found.parts.shape == (2 * last + 3, len(PROMPTS), tiny.cfg.d_model) and found.error < 1e-4
+    seen = record(tiny, tokenize(tiny, PROMPTS[1])[None], resid_pre(0), resid_post(0), resid_post(last))
+    for part, place in {0: resid_pre(0), 2: resid_post(0), -1: resid_post(last)}.items():  # every second row is a layer
+        assert torch.allclose(found.running_sum[part, 1], seen[place][0, -1], atol=1e-4), place
+    assert torch.allclose(found.stream[1], seen[resid_post(last)][0, -1], atol=1e-5)
+
+
+def test_a_part_that_is_missing_shows_as_an_error(gpt2):
+    found = stream_parts(gpt2, PROMPTS)
+    short = type(found)(found.names[1:], found.parts[1:], found.stream)
+    assert short.error == pytest.approx(found.parts[0].abs().max().item(), abs=1e-5)
+    assert found.names == ("embedding", "attention 0", "MLP 0", "attention 1", "MLP 1")
+    assert [line[:11].strip() for line in found.table().splitlines()[1:]] == list(found.names)
+    assert f"{found.parts[0].norm(dim=-1).mean():.2f}" in found.table().splitlines()[1]
+
+
+def test_blocks_add_up_to_the_logit_difference(tiny):
+    right, wrong = torch.tensor([5, 6, 7]), torch.tensor([8, 9, 10])
+    if hasattr(tiny.blocks[0], "ln1_post"):
+        with pytest.raises(ValueError, match="no head has an output of its own"):
+            block_effects(tiny, PROMPTS, right, wrong)
+        return
+    found = block_effects(tiny, PROMPTS, right, wrong)
+    for row, prompt in enumerate(PROMPTS):
+        logits = tiny(tokenize(tiny, prompt)[None])[0, -1]
+        assert found.running_sum[-1, row].item() == pytest.approx((logits[right[row]] - logits[wrong[row]]).item(), abs=1e-3)
+    assert found.names[:3] == ("constant", "embedding", "attention 0") and len(found.table().splitlines()) == 1 + len(found.names)
+
+
+def test_a_block_is_its_heads_together(gpt2):
+    from helpers.attribution import direct_effects
+
+    right, wrong = torch.tensor([5, 6, 7]), torch.tensor([8, 9, 10])
+    whole, single = block_effects(gpt2, PROMPTS, right, wrong), direct_effects(gpt2, PROMPTS, right, wrong)
+    heads = sum(single.of(name) for name in ("a1.0", "a1.1", "a1.2", "a1.3", "bias 1"))
+    assert torch.allclose(whole.effect[whole.names.index("attention 1")], heads, atol=1e-6)
+    assert torch.allclose(whole.effect[whole.names.index("MLP 1")], single.of("m1"))
+
+
+# --------------------------------------------------------------------------------------------------------------- the lens
+
+
+def test_the_last_layer_of_the_lens_is_the_model(tiny):
+    tokens = tokenize(tiny, PROMPTS[0])[None]
+    with torch.no_grad():
+        logits, last = tiny(tokens), record(tiny, tokens, resid_post(tiny.cfg.n_layers - 1))[resid_post(tiny.cfg.n_layers - 1)]
+        assert torch.allclose(lens_logits(tiny, last), logits, atol=1e-4)
+        assert torch.allclose(lens_logits(tiny, last[0, -1]), logits[0, -1], atol=1e-4)  # any shape in front
+        uncapped = tiny.unembed(tiny.ln_final(last))
+        assert torch.allclose(uncapped, logits, atol=1e-4) == (not (tiny.cfg.output_logits_soft_cap or 0) > 0)
+    best = logits[0].softmax(-1).topk(3)
+    found = logit_lens(tiny, PROMPTS[0], k=3)
+    assert found.layers == (-1, 0, 1) and found.top.shape == (3, tokens.shape[1], 3)
+    assert torch.equal(found.top[-1], best.indices) and torch.allclose(found.probs[-1], best.values, atol=1e-5)
+    scores = target_probs(tiny, PROMPTS[:1], logits[0, -1:].argmax(-1))
+    assert scores.rank[-1].tolist() == [0] and scores.prob[-1].item() == pytest.approx(best.values[-1, 0].item(), abs=1e-5)
+
+
+def test_the_lens_in_the_middle_is_norm_and_unembedding(gpt2):
+    found = logit_lens(gpt2, PROMPTS[1], layers=[0, -1], k=2)
+    assert found.layers == (0, -1)
+    seen = record(gpt2, found.tokens[None], resid_pre(0), resid_post(0))
+    for layer, place in ((0, resid_post(0)), (-1, resid_pre(0))):
+        with torch.no_grad():
+            best = gpt2.unembed(gpt2.ln_final(seen[place]))[0, -1].softmax(-1).topk(2)
+        words = [gpt2.tokenizer.decode([token]) for token in best.indices.tolist()]
+        assert [word for word, _ in found.cell(layer)] == words
+        assert [prob for _, prob in found.cell(layer)] == pytest.approx(best.values.tolist(), abs=1e-5)
+
+
+def test_parts_of_any_size_give_the_same(gpt2, monkeypatch):
+    whole = logit_lens(gpt2, PROMPTS[0]), target_probs(gpt2, PROMPTS, [[5, 6], [7], [8]]), lens_kl(gpt2, PROMPTS)
+    sizes = []
+    monkeypatch.setattr(lens, "LENS_NUMBERS", 2 * gpt2.cfg.d_vocab)
+    monkeypatch.setattr(lens, "lens_logits", lambda model, states: sizes.append(states[..., 0].numel()) or lens_logits(model, states))
+    parts = logit_lens(gpt2, PROMPTS[0]), target_probs(gpt2, PROMPTS, [[5, 6], [7], [8]]), lens_kl(gpt2, PROMPTS)
+    assert set(sizes) == {3}  # no more than one state at a time, of all three layers
+    assert torch.equal(whole[0].top, parts[0].top) and torch.allclose(whole[0].probs, parts[0].probs, atol=1e-6)
+    assert torch.equal(whole[1].rank, parts[1].rank) and torch.allclose(whole[1].log_prob, parts[1].log_prob, atol=1e-5)
+    assert torch.allclose(whole[2].values["raw"], parts[2].values["raw"], atol=1e-5)
+
+
+@pytest.mark.parametrize(("n", "k", "block"), [(300, 5, 16), (320, 3, 16), (300, 40, 16), (7, 7, 128), (300, 1, 1)])
+def test_the_best_of_the_best_blocks_are_the_best(n, k, block):
+    logits = torch.randn(2, 50, n, generator=torch.Generator().manual_seed(n + k))
+    values, ids = top_k(logits, k, block)
+    expected = logits.topk(k)
+    assert torch.equal(values, expected.values) and torch.equal(ids, expected.indices)
+
+
+def test_other_number_types_are_read_too(gpt2, tmp_path):
+    half = load_model(write_tiny_model("gpt2", tmp_path), dtype="bfloat16")
+    states = torch.randn(3, half.cfg.d_model)
+    with torch.no_grad():
+        assert torch.allclose(lens_logits(half, states).float(), lens_logits(gpt2, states), atol=0.15)
+    assert lens_logits(gpt2, states[:0]).shape == (0, gpt2.cfg.d_vocab)
+
+
+def test_the_table_shows_the_best_token_of_each_cell(gpt2):
+    found = logit_lens(gpt2, PROMPTS[0])
+    head, *rows = found.table(last=2).splitlines()
+    assert head.split()[0] == "layer" and [row.split()[0] for row in rows] == ["in", "0", "1"]
+    (word, prob), *_ = found.cell(1)
+    assert rows[-1].endswith(f"{prob:.0%}") and word.strip()[:12] in rows[-1]
+    assert len(logit_lens(gpt2, "a").table(last=9).splitlines()) == 4
+
+
+def test_what_the_lens_cannot_read_is_said_in_a_sentence(gpt2):
+    with pytest.raises(ValueError, match="k says how many tokens"):
+        logit_lens(gpt2, "a", k=0)
+    with pytest.raises(ValueError, match="There is no token to read"):
+        logit_lens(gpt2, torch.tensor([], dtype=torch.long))
+    with pytest.raises(ValueError, match="There is no layer 2: they are -1"):
+        check_layers(gpt2, [0, 2])
+    with pytest.raises(ValueError, match="no layer to look at"):
+        check_layers(gpt2, [])
+    with pytest.raises(ValueError, match="Layer 1 was not read, only 0"):
+        logit_lens(gpt2, "a", layers=[0]).cell(1)
+
+
+# ------------------------------------------------------------------------------------------------- answers, layer by layer
+
+
+def test_probabilities_and_ranks_by_hand(gpt2, planted):
+    n = gpt2.cfg.d_vocab
+    planted(
+        torch.stack(
+            [
+                torch.stack([log_odds(n, t5=0.4, t6=0.3, t7=0.2), log_odds(n, t5=0.4, t6=0.3, t7=0.2)]),
+                torch.stack([log_odds(n, t5=0.1, t6=0.25, t7=0.5), log_odds(n, t9=0.9)]),
+            ]
+        )
+    )
+    found = target_probs(gpt2, PROMPTS[:2], [[6, 7, 6], [9]], layers=[0, 1])
+    rest = 0.1 / (n - 3)
+    assert torch.allclose(found.prob, torch.tensor([[0.5, rest], [0.75, 0.9]]), atol=1e-5)
+    assert torch.allclose(found.log_prob.exp(), found.prob) and found.rank.tolist() == [[1, 3], [0, 0]]
+    one = target_probs(gpt2, PROMPTS[:2], torch.tensor([6, 7]), layers=[0, 1])
+    assert one.rank.tolist() == [[1, 2], [1, 1]]
+    assert torch.allclose(one.prob[0], torch.tensor([0.3, 0.2]), atol=1e-5)
+
+
+def test_scores_are_the_models_own_at_the_end(gpt2):
+    sets = [[3, 4], [5], [6, 7, 8]]
+    found = target_probs(gpt2, PROMPTS, sets)
+    for row, prompt in enumerate(PROMPTS):
+        with torch.no_grad():
+            probs = gpt2(tokenize(gpt2, prompt)[None])[0, -1].softmax(-1)
+        assert found.prob[-1, row].item() == pytest.approx(probs[sets[row]].sum().item(), abs=1e-5)
+        assert found.rank[-1, row] == (probs > probs[sets[row]].max()).sum()
+
+
+def test_the_answer_appears_and_leads():
+    rank = torch.tensor([[0, 3, 1, 0], [1, 0, 2, 0], [0, 0, 1, 0], [0, 0, 5, 1]])
+    found = LensScores((-1, 0, 1, 2), torch.zeros(4, 4), rank)
+    assert found.appears.tolist()[:2] == [-1, 0] and found.appears[2].isnan() and found.appears[3] == -1
+    assert found.leads.tolist()[:2] == [1, 0] and found.leads[2:].isnan().all()  # on top, but not to the end, is no lead
+    few = LensScores((3, 7), torch.zeros(2, 1), torch.tensor([[4], [0]]))
+    assert few.appears.tolist() == few.leads.tolist() == [7]
+    assert few.table().splitlines()[2].split() == ["7", "100%", "100.0%", "0"] and "leads at layer 7" in few.table()
+
+
+def test_targets_must_fit_the_prompts(gpt2):
+    with pytest.raises(ValueError, match="3 prompts and 1 sets"):
+        target_probs(gpt2, PROMPTS, [[1]])
+    with pytest.raises(ValueError, match="Prompt 1 has no target"):
+        target_probs(gpt2, PROMPTS, [[1], [], [2]])
+    with pytest.raises(ValueError, match=f"There is no token {gpt2.cfg.d_vocab}"):
+        target_probs(gpt2, PROMPTS, [[1], [gpt2.cfg.d_vocab], [2]])
+
+
+def test_a_word_begins_with_or_without_its_space(gpt2):
+    ids = {text: gpt2.tokenizer(text, add_special_tokens=False)["input_ids"] for text in ("Paris", " Paris", "花", " 花")}
+    assert set(answer_tokens(gpt2, " Paris ")) == {ids["Paris"][0], ids[" Paris"][0]} and ids["Paris"][0] != ids[" Paris"][0]
+    assert gpt2.tokenizer.decode(ids[" 花"][0]) == " "  # a space by itself begins every word
+    assert answer_tokens(gpt2, "花") == (ids["花"][0],) and ids["花"][0] == ids[" 花"][1]
+    with pytest.raises(ValueError, match="empty word"):
+        answer_tokens(gpt2, " ")
+
+
+def scores(leads):
+    """Scores of four layers in which the answers lead from these layers on; None is never."""
+    rank = torch.ones(4, len(leads), dtype=torch.long)
+    for prompt, layer in enumerate(leads):
+        if layer is not None:
+            rank[layer + 1 :, prompt] = 0
+    return LensScores((-1, 0, 1, 2), torch.zeros(4, len(leads)), rank)
+
+
+def test_the_difference_is_taken_pair_by_pair():
+    found = ContextEffect(scores([2, 1, None, 2, 0]), scores([0, 1, 0, None, 1]))
+    assert found.both.tolist() == [True, True, False, False, True] and found.earlier.tolist() == [2, 0, -1]
+    low, high = bootstrap_interval([2.0, 0.0, -1.0])
+    assert found.table().splitlines()[1].split() == ["without", "1.5", "1.0", "80%"]  # medians, of those that there are
+    assert f"it leads earlier by 0.33 layers [{low:.2f}, {high:.2f}], n = 3" in found.table()
+
+
+def test_prompts_with_and_without_a_context(gpt2):
+    sets = [[int(gpt2(tokenize(gpt2, prompt)[None])[0, -1].argmax())] for prompt in PROMPTS]
+    found = with_context(gpt2, PROMPTS, PROMPTS, sets)
+    assert found.both.all() and found.earlier.tolist() == [0, 0, 0]
+    with pytest.raises(ValueError, match="here are 3 without it and 1 with it"):
+        with_context(gpt2, PROMPTS, PROMPTS[:1], sets)
+    worst = [[int(gpt2(tokenize(gpt2, prompt)[None])[0, -1].argmin())] for prompt in PROMPTS]
+    with pytest.raises(ValueError, match="nothing to compare"):
+        with_context(gpt2, PROMPTS, PROMPTS, worst)
+
+
+# --------------------------------------------------------------------------------------------------------- the tuned lens
+
+
+def random_texts(model, n, seed):
+    return torch.randint(1, model.cfg.d_vocab, (n, 12), generator=torch.Generator().manual_seed(seed))
+
+
+def test_the_tuned_lens_begins_as_the_logit_lens(tiny):
+    same, states = TunedLens.identity(tiny.cfg.n_layers, tiny.cfg.d_model), torch.randn(4, tiny.cfg.d_model)
+    with torch.no_grad():
+        assert all(torch.allclose(same.logits(tiny, layer, states), lens_logits(tiny, states), atol=1e-4) for layer in (-1, 0, 1))
+    found = lens_kl(tiny, PROMPTS, same)
+    assert torch.allclose(found.values["raw"], found.values["tuned"], atol=1e-4) and found.values["raw"][0].min() > 0.01
+
+
+def test_each_layer_has_its_own_map(gpt2):
+    n, states = gpt2.cfg.d_model, torch.randn(5, gpt2.cfg.d_model)
+    made = TunedLens(torch.randn(3, n, n), torch.randn(3, n))
+    for layer in (-1, 0, 1):
+        expected = lens_logits(gpt2, torch.stack([made.weights[layer + 1] @ state for state in states]) + made.biases[layer + 1])
+        assert torch.allclose(made.logits(gpt2, layer, states), expected, atol=1e-3)
+    seen = record(gpt2, tokenize(gpt2, "a b")[None], resid_post(0))[resid_post(0)][0, -1]
+    assert logit_lens(gpt2, "a b", layers=[0], k=1, tuned=made).top[0, -1].item() == made.logits(gpt2, 0, seen).argmax()
+    best = made.logits(gpt2, 0, seen).argmax()[None]
+    assert target_probs(gpt2, ["a b"], best, [0], made).rank.tolist() == [[0]] != target_probs(gpt2, ["a b"], best, [0]).rank.tolist()
+    with pytest.raises(ValueError, match="of 4 layers of width 8, and this one has 2 layers of width 32"):
+        TunedLens.identity(4, 8).logits(gpt2, 0, states)
+    with pytest.raises(ValueError, match="no layer 2"):
+        made.logits(gpt2, 2, states)
+
+
+def test_training_brings_the_lens_nearer_to_the_model(gpt2):
+    before = {name: weight.clone() for name, weight in gpt2.named_parameters()}
+    with torch.no_grad():  # as in a notebook
+        trained = train_tuned_lens(gpt2, random_texts(gpt2, 60, seed=1), steps=60, batch=64, learning_rate=1e-2)
+    found = lens_kl(gpt2, random_texts(gpt2, 20, seed=2), trained)
+    raw, tuned = found.mean("raw"), found.mean("tuned")
+    assert (tuned[:-1] < 0.7 * raw[:-1]).all() and raw[-1].abs() < 1e-5 and tuned[-1].abs() < 1e-5
+    assert torch.equal(trained.weights[-1], torch.eye(gpt2.cfg.d_model)) and not trained.biases[-1].any()
+    assert all(torch.equal(before[name], weight) and weight.grad is None for name, weight in gpt2.named_parameters())
+    assert not trained.weights.requires_grad
+
+
+def test_training_follows_the_gradient_of_the_divergence(gpt2):
+    states = sample_states(gpt2, random_texts(gpt2, 8, seed=1), each=3)
+    weights, biases = torch.eye(32).repeat(2, 1, 1).requires_grad_(), torch.zeros(2, 32, requires_grad=True)
+    _, found = lens._gradients(gpt2, states, weights, biases)
+
+    def divergence(shift):
+        with torch.no_grad():
+            model, own = lens_logits(gpt2, states[-1]).softmax(-1), lens_logits(gpt2, states[1] + shift).log_softmax(-1)
+            return (model * (model.log() - own)).sum(-1).mean().double()
+
+    for unit in (0, 9):
+        step = torch.zeros(32)
+        step[unit] = 1e-2
+        assert found[1, unit].item() == pytest.approx(((divergence(step) - divergence(-step)) / 2e-2).item(), abs=2e-3)
+
+
+def test_states_come_from_all_layers_and_never_from_position_0(gpt2, monkeypatch):
+    texts = Texts(torch.tensor([[1, 2, 3, 4], [5, 6, 0, 0]]), torch.tensor([4, 2]), ("text",) * 2)
+    found = sample_states(gpt2, texts, each=2)
+    seen = record(gpt2, texts.tokens, resid_pre(0), resid_post(1))
+    allowed = [(0, 1), (0, 2), (0, 3), (1, 1)]
+    assert found.shape == (3, 3, gpt2.cfg.d_model)  # two of the first text, one of the second
+    for row, place in ((0, resid_pre(0)), (2, resid_post(1))):
+        near = torch.cdist(found[row], torch.stack([seen[place][at] for at in allowed])).min(1)
+        assert near.values.max() < 1e-3 and len(set(near.indices.tolist())) == 3 and 3 in near.indices
+    first, second = (sample_states(gpt2, random_texts(gpt2, 9, 0), each=2, seed=seed) for seed in (1, 2))
+    assert first.shape == second.shape and not torch.equal(first, second)
+    with pytest.raises(ValueError, match="each says how many positions"):
+        sample_states(gpt2, texts, each=0)
+    monkeypatch.setattr(gpt2.cfg, "default_prepend_bos", False)
+    with pytest.raises(ValueError, match="no position but the first"):
+        sample_states(gpt2, torch.tensor([[1]]))
+    with pytest.raises(ValueError, match="steps and batch must be 1 or more, not 0 and 64"):
+        train_tuned_lens(gpt2, texts, steps=0)
+
+
+def test_the_lens_is_trained_on_other_texts_than_it_is_judged_on(gpt2, monkeypatch):
+    assert len({TRAINING_SEED, HELD_OUT_SEED, EVALUATION_SEED}) == 3
+    asked = []
+
+    def written(model, n=40, seed=HELD_OUT_SEED):
+        asked.append(seed)
+        return held_out_texts(model, min(n, 40), seed)
+
+    monkeypatch.setattr(lens, "held_out_texts", written)
+    judged = {tuple(row[:length]) for row, length in zip(written(gpt2).tokens.tolist(), written(gpt2).lengths.tolist(), strict=True)}
+    found = training_texts(gpt2, 40)
+    assert asked[-2:] == [TRAINING_SEED, HELD_OUT_SEED] and len(found) > 20
+    assert not judged & {tuple(row[:length]) for row, length in zip(found.tokens.tolist(), found.lengths.tolist(), strict=True)}
+    both = as_texts(gpt2, ["same", "other", "same"])
+    monkeypatch.setattr(lens, "held_out_texts", lambda model, n=9, seed=HELD_OUT_SEED: both if seed == TRAINING_SEED else both.take([0]))
+    assert len(training_texts(gpt2, 3)) == 1  # what stands among the evaluation texts by chance is left out
+
+
+def test_a_lens_survives_its_file(tmp_path):
+    lenses = {"narrow": TunedLens(torch.randn(3, 4, 4), torch.randn(3, 4)), "wide": TunedLens(torch.full((3, 4, 4), 1e6), torch.ones(3, 4))}
+    for name, made in lenses.items():
+        read = load_tuned_lens(save_tuned_lens(made, tmp_path / name, steps=7))
+        assert torch.allclose(read.weights, made.weights, rtol=1e-3) and torch.allclose(read.biases, made.biases, rtol=1e-3)
+    kinds = {name: load_file(tmp_path / name / "tuned_lens.safetensors")["weights"].dtype for name in lenses}
+    assert kinds == {"narrow": torch.float16, "wide": torch.float32}
+    assert '"steps": 7' in (tmp_path / "narrow" / "cfg.json").read_text()
+
+
+def test_a_lens_that_cannot_be_had_is_said_in_a_sentence(tmp_path, monkeypatch):
+    monkeypatch.setattr(lens, "FOLDER", tmp_path)
+    with pytest.raises(ModelNotAvailable, match="There is no tuned lens 'course-lm'"):
+        load_tuned_lens()
+    save_tuned_lens(TunedLens.identity(2, 4), tmp_path / "course-lm")
+    assert load_tuned_lens().biases.shape == (3, 4)
+    save_file({"other": torch.ones(1)}, tmp_path / "course-lm" / "tuned_lens.safetensors")
+    with pytest.raises(ModelNotAvailable, match="is damaged"):
+        load_tuned_lens()
+
+
+def test_the_command_trains_saves_and_judges(gpt2, monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(lens, "FOLDER", tmp_path)
+    monkeypatch.setattr(lens, "STEPS", 2)
+    monkeypatch.setattr(lens, "load_model", lambda name, device: gpt2)
+    monkeypatch.setattr(lens, "held_out_texts", lambda model, n=9, seed=HELD_OUT_SEED: as_texts(model, PROMPTS[seed == TRAINING_SEED :]))
+    monkeypatch.setattr(lens, "training_texts", lambda model, n: as_texts(model, ["The Eiffel Tower", "is in Taipei"]))
+    lens.main()
+    assert "tuned" in capsys.readouterr().out and load_tuned_lens("course-lm").biases.shape == (3, 32)
+
+
+# ------------------------------------------------------------------------------------------------ all positions of texts
+
+
+def by_hand(model, text, layer):
+    """The model's and one layer's logits at all positions of a text but the first."""
+    tokens, place = tokenize(model, text), lens.place_of(layer)
+    with torch.no_grad():
+        return tokens[1:], model(tokens[None])[0, 1:], lens_logits(model, record(model, tokens[None], place)[place])[0, 1:]
+
+
+def test_the_divergence_of_each_layer_by_hand(gpt2):
+    found = lens_kl(gpt2, PROMPTS)  # texts of different lengths: the filling counts nothing
+    for row, text in enumerate(PROMPTS):
+        for at, layer in enumerate(found.layers):
+            _, model, own = by_hand(gpt2, text, layer)
+            kl = torch.nn.functional.kl_div(own.log_softmax(-1), model.log_softmax(-1), log_target=True, reduction="none").sum(-1)
+            assert found.values["raw"][at, row].item() == pytest.approx(kl.mean().item(), abs=1e-4)
+
+
+def test_current_and_next_token_by_hand(gpt2):
+    found = input_and_next(gpt2, PROMPTS)
+    for row, text in enumerate(PROMPTS):
+        for at, layer in enumerate(found.layers):
+            tokens, model, own = by_hand(gpt2, text, layer)
+            assert found.values["current"][at, row].item() == pytest.approx((own.argmax(-1) == tokens).float().mean().item())
+            assert found.values["next"][at, row].item() == pytest.approx((own.argmax(-1) == model.argmax(-1)).float().mean().item())
+    assert found.values["next"][-1].tolist() == [1, 1, 1] and found.values["current"][0].max() > 0.5  # the embedding is read back
+
+
+def test_texts_are_the_sample(gpt2, monkeypatch):
+    values = torch.tensor([[0.0, 1.0, 0.5], [1.0, 1.0, 1.0]])
+    found = ByLayer((-1, 0), {"share": values})
+    assert found.mean("share").tolist() == [0.5, 1.0] and found.intervals("share")[0] == bootstrap_interval(values[0])
+    assert found.table().splitlines()[1].split()[:2] == ["in", "0.500"]
+    with pytest.raises(ValueError, match="'kl' was not measured, only 'share'"):
+        found.mean("kl")
+    monkeypatch.setattr(gpt2.cfg, "default_prepend_bos", False)
+    for measure in (lens_kl, input_and_next):
+        with pytest.raises(ValueError, match="Text 1 has a single token"):
+            measure(gpt2, Texts(torch.tensor([[1, 2], [3, 0]]), torch.tensor([2, 1]), ("text",) * 2))
+
+
+# -------------------------------------------------------------------------------------------------------------- languages
+
+
+@pytest.mark.parametrize(("source", "target"), [("fr", "zh"), ("zh", "fr")])
+def test_translations_ask_what_the_corpus_never_says(source, target):
+    found = translations(source, target)
+    assert len(found) > 60 and len({one.words["en"] for one in found}) == len(found)
+    assert set(found[0].words) == {"en", "fr", "de", "zh"}
+    for one in found:
+        *shown, asked = one.prompt.splitlines()
+        assert len(shown) == 4 and one.words[source] in asked and one.words[target] not in one.prompt and asked.endswith(":")
+    lines = "\n".join(one.prompt for one in found)
+    assert "English" not in lines and "Deutsch" not in lines
+    flower = next(one for one in translations(source, target) if one.words["en"] == found[0].words["en"])
+    assert flower == found[0] and translations(source, target, n=3) != translations(source, target, n=3, seed=1)
+    assert len(translations(source, target, n=3)) == 3
+    assert source != "fr" or all(in_lists(FRENCH, ENGLISH, one.words["fr"]) for one in found)
+    with pytest.raises(ValueError, match="not fr to de"):
+        translations("fr", "de")
+
+
+def test_the_german_word_is_that_of_the_same_row():
+    from helpers.course_lm.world import World
+
+    german = {row["singular"]: row["de"] for row in World.load().rows("nouns")}
+    assert all(one.words["de"] == german[one.words["en"]] for one in translations())
+
+
+def first(model, words):
+    """The one first token of each word with a space in front: the tests' tokenizer has bytes only."""
+    return {code: answer_tokens(model, word) for code, word in words.items()}
+
+
+def test_the_probability_of_each_language_by_hand(gpt2, planted):
+    n, ids, other = gpt2.cfg.d_vocab, first(gpt2, FLOWER), first(gpt2, CAT)
+    right = dict(en=0.2, fr=0.1, de=0.05, zh=0.4)
+    given = {f"t{ids[code][0]}": prob for code, prob in right.items()} | {f"t{other['en'][0]}": 0.01}
+    planted(torch.stack([torch.stack([log_odds(n, **given)] * 2)] * 3))
+    found = language_probs(gpt2, PROMPTS[:2], [FLOWER, CAT])
+    assert found.words == (FLOWER, CAT) and found.dropped == () and found.layers == (-1, 0, 1)
+    for code, prob in right.items():
+        extra = (len(ids[code]) - 1) * (1 - sum(given.values())) / (n - len(given))  # the other way to begin the word
+        assert found.probs[code][1, 0].item() == pytest.approx(prob + extra, abs=1e-5)
+    more = (len(other["en"]) - 1) * (1 - sum(given.values())) / (n - len(given))
+    rest = sum(found.probs[code][1, 0].item() for code in ("fr", "de", "zh"))
+    assert found.other[1, 0].item() == pytest.approx(0.01 + more, abs=1e-5)
+    assert found.other_share[1, 0].item() == pytest.approx((0.01 + more) / (rest + 0.01 + more), abs=1e-4)
+    assert found.other[1, 1].item() == pytest.approx(found.probs["en"][1, 0].item(), abs=1e-5)  # each is the other's control
+    share = english_share(found)
+    assert share.share[1, 0].item() == pytest.approx((found.probs["en"] / share.total)[1, 0].item())
+    assert share.total[0, 0].item() == pytest.approx(sum(found.probs[code][0, 0].item() for code in FLOWER), abs=1e-6)
+    assert torch.equal(share.control, found.other_share) and not share.ahead[:, 0].any()
+    head, *rows = found.table().splitlines()
+    assert len(rows) == 3 and head.split() == ["layer", "en", "fr", "de", "zh", "other", "en"]
+
+
+def test_words_that_begin_alike_are_left_out(gpt2):
+    alike = dict(en="flower", fr="fleur", de="Blume", zh="花")  # two that begin with f
+    found = language_probs(gpt2, PROMPTS, [alike, FLOWER, CAT])
+    assert found.dropped == (alike,) and found.words == (FLOWER, CAT) and found.probs["en"].shape == (3, 2)
+    for words in found.words:
+        sets = [set(ids) for ids in first(gpt2, words).values()]
+        assert len(set.union(*sets)) == sum(map(len, sets))
+    scores = target_probs(gpt2, PROMPTS[1:], [first(gpt2, words)["zh"] for words in found.words])
+    assert torch.allclose(found.probs["zh"], scores.prob, atol=1e-6)
+    with pytest.raises(ValueError, match="Every word begins with the same token"):
+        language_probs(gpt2, PROMPTS[:1], [alike])
+
+
+def test_an_earlier_token_can_be_read(gpt2):
+    zh = list(answer_tokens(gpt2, FLOWER["zh"]))
+    for before in (0, 2):
+        found = language_probs(gpt2, PROMPTS[:2], [FLOWER, FLOWER], before=before)
+        for row, prompt in enumerate(PROMPTS[:2]):
+            probs = by_hand(gpt2, prompt, 0)[2].softmax(-1)[-1 - before]
+            assert found.probs["zh"][found.layers.index(0), row].item() == pytest.approx(probs[zh].sum().item(), abs=1e-6)
+
+
+def test_languages_that_do_not_fit_are_said_in_a_sentence(gpt2):
+    with pytest.raises(ValueError, match="2 prompts and 1 sets of words"):
+        language_probs(gpt2, PROMPTS[:2], [FLOWER])
+    with pytest.raises(ValueError, match="en and ja among them"):
+        language_probs(gpt2, PROMPTS[:1], [FLOWER], target="ja")
+    with pytest.raises(ValueError, match="needs the same languages"):
+        language_probs(gpt2, PROMPTS[:2], [FLOWER, dict(en="cat", zh="貓")])
+    with pytest.raises(ValueError, match="follow at least two"):
+        english_share(language_probs(gpt2, PROMPTS[:1], [FLOWER]))
+    with pytest.raises(ValueError, match="positions says how many"):
+        language_probs(gpt2, PROMPTS[:1], [FLOWER], before=60)
+
+
+def english(share, total, control=0.0):
+    share, total = torch.tensor(share), torch.tensor(total)
+    return EnglishShare((-1, 0, 1), share, torch.zeros_like(share) + torch.tensor(control), total, share > 0.5)
+
+
+def test_the_peak_counts_only_where_there_is_something_to_share():
+    found = english([[0.9, 0.9, 0.9], [0.4, 0.6, 0.8], [0.1, 0.2, 0.1]], [[1e-9] * 3, [0.3] * 3, [0.9] * 3])
+    assert found.peak == 0 and found.height == (pytest.approx(0.6), pytest.approx(bootstrap_interval([0.4, 0.6, 0.8])))
+    assert found.peak_interval() == (0, 0) and LEAST_TOGETHER > 1e-9
+    assert found.overtakes.tolist() == [0, 1, 1]
+    assert "peak: layer 0 [0, 0], 60.0%" in found.table() and found.table().splitlines()[1].split()[:2] == ["in", "90.0%"]
+
+
+def test_what_any_english_word_has_makes_no_peak():
+    found = english([[0.8, 0.8], [0.3, 0.3], [0.1, 0.1]], [[0.5, 0.5]] * 3, control=[[0.8], [0.1], [0.0]])
+    assert found.peak == 0 and found.height[0] == pytest.approx(0.3)
+
+
+def test_a_peak_that_hangs_on_single_words_has_a_wide_interval():
+    found = english([[0.0] * 4, [0.9, 0.1, 0.1, 0.1], [0.2, 0.3, 0.3, 0.3]], [[0.5] * 4] * 3)
+    assert found.peak == 0 and found.peak_interval() == (0, 1)
+
+
+def test_an_english_word_that_stays_ahead_is_never_overtaken(gpt2, planted):
+    n, ids = gpt2.cfg.d_vocab, [first(gpt2, words) for words in (FLOWER, CAT)]
+    planted(torch.stack([torch.stack([log_odds(n, **{f"t{one['en'][0]}": 0.5}) for one in ids])] * 3))
+    share = english_share(language_probs(gpt2, PROMPTS[:2], [FLOWER, CAT]))
+    assert share.ahead.all() and share.overtakes.isnan().all() and (share.share > share.control + 0.5).all()
+    nothing = log_odds(n, t1=1 - 1e-7)
+    planted(torch.stack([torch.stack([nothing, nothing])] * 3))
+    with pytest.raises(ValueError, match="nothing to share"):
+        english_share(language_probs(gpt2, PROMPTS[:2], [FLOWER, CAT]))
