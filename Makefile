@@ -5,6 +5,8 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
 BROWSER_STAMP := $(VENV)/installed-browser
 LAB_ARGS ?=
+# Processes that share the tests, a file at a time; each runs on one thread, since two that run on two threads get in each other's way.
+WORKERS ?= 2
 ARGS ?=
 
 # Tests and committed notebooks never depend on the network.
@@ -26,7 +28,7 @@ lab: $(STAMP)  ## Install (the first time) and open JupyterLab on notebook 00; L
 	$(BIN)/jupyter lab --ServerApp.root_dir="$(CURDIR)" $(LAB_ARGS) notebooks/00_start_here.ipynb
 
 test: $(STAMP)  ## Install (the first time) and run all tests and all notebooks; ARGS="-k world" for some of them
-	$(BIN)/python -m pytest $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
 
 # Playwright drives a Chromium or Chrome that is installed already; without either the tests are skipped and say so.
 $(BROWSER_STAMP): $(STAMP)
