@@ -49,11 +49,20 @@ def chat_prompts(model: TransformerBridge, requests: Sequence[str], system: str 
 
     Raises ValueError for a model without a chat template.
     """
+    return conversations(model, [[request] for request in requests], system)
+
+
+def conversations(model: TransformerBridge, turns: Sequence[Sequence[str]], system: str | None = None) -> list[str]:
+    """Several conversations, each what the user and the assistant said in turn, open where the assistant speaks next.
+
+    Raises ValueError for a model without a chat template.
+    """
     if not model.tokenizer.chat_template:
         raise ValueError("This model has no chat template: it was never trained to chat, so choose an instruction-tuned one.")
     first = [{"role": "system", "content": system}] if system else []
-    turns = [[*first, {"role": "user", "content": request}] for request in requests]
-    return [model.tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True) for turn in turns]
+    who = ("user", "assistant")
+    chats = [[*first, *({"role": who[at % 2], "content": said} for at, said in enumerate(turn))] for turn in turns]
+    return [model.tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True) for chat in chats]
 
 
 def post_instruction(model: TransformerBridge) -> int:

@@ -303,15 +303,19 @@ def cosine_grid(cosines: Float[Tensor, "layer layer"], label: str) -> Figure:
 
 
 def class_lines(
-    lines: Mapping[str, Sequence[float]], ylabel: str, xlabel: str = "layer", reference: Mapping[str, float] | None = None
+    lines: Mapping[str, Sequence[float]],
+    ylabel: str,
+    xlabel: str = "layer",
+    reference: Mapping[str, float] | None = None,
+    start: int = 0,
 ) -> Figure:
-    """One line for each name over the layers; references are dashed levels that hold for all layers."""
+    """One line for each name over the layers, of which the first is ``start``; references are dashed levels that hold for all layers."""
     columns = side_by_side([*lines, *(reference or {})], 6.6)
     fig, ax = canvas(6.6, 2.9 + 0.2 * ((len(lines) + len(reference or {})) // columns))
     for number, (name, values) in enumerate(lines.items()):
         style, colour = STYLES[number // len(COLOURS) % len(STYLES)], COLOURS[number % len(COLOURS)]
         ax.plot(
-            range(len(values)),
+            range(start, start + len(values)),
             values,
             marker=MARKERS[number % len(MARKERS)],
             linestyle=style,
@@ -321,7 +325,7 @@ def class_lines(
         )
     for number, (name, level) in enumerate((reference or {}).items()):
         ax.axhline(level, color=GREY, linestyle=STYLES[(number + 1) % len(STYLES)], label=plain(name))
-    ax.set_xticks(few_ticks(max(map(len, lines.values()))))
+    ax.set_xticks([start + tick for tick in few_ticks(max(map(len, lines.values())))])
     ax.set(xlabel=plain(xlabel), ylabel=plain(fill(ylabel, 28)))
     fig.legend(loc="outside upper left", frameon=False, ncols=columns, prop={"family": fonts(), "size": 9})
     return fig
