@@ -42,6 +42,8 @@ __all__ = [
 COURSE_LM = "course-lm"
 DATA = Path(__file__).parents[1] / "data"
 COURSE_LM_FOLDER = DATA / "course_lm"
+DEEP_LM = "course-lm-deep"  # the same training with twice as many layers: for what needs depth
+COURSE_LMS = {COURSE_LM: COURSE_LM_FOLDER, DEEP_LM: DATA / "course_lm_deep"}
 
 # Memory at the highest point of loading, as a multiple of the weights' own size: measured 1.2 as stored, and folded 3.6
 # (GPT-2) to 4.6 (a Llama whose embedding is large and tied), since folding keeps the old matrices beside the new ones.
@@ -124,7 +126,7 @@ def load_model(
     dtype: "str | torch.dtype" = "float32",
     raw: bool = False,
 ) -> "TransformerBridge":
-    """Loads a model by name: ``"course-lm"``, a local folder, or any Hugging Face id such as ``"gpt2"``.
+    """Loads a model by name: ``"course-lm"`` or ``"course-lm-deep"``, a local folder, or any Hugging Face id such as ``"gpt2"``.
 
     The course LM, a folder and what was downloaded before need no network. ``device=None`` takes the GPU (CUDA) if there
     is one, else the CPU; ``"mps"`` only when asked for. ``raw=True`` leaves the weights as stored, so that logits equal
@@ -136,7 +138,7 @@ def load_model(
     with quiet():
         boot = partial(_boot, device=place, dtype=number_type, raw=raw)
         bridge = _load_folder(folder, boot, check) if folder else _load_from_hub(str(name), boot, check)
-    if name == COURSE_LM:
+    if name in COURSE_LMS:
         bridge.cfg.default_prepend_bos = True  # it was trained with <|endoftext|> before every document
     return bridge
 
@@ -271,8 +273,8 @@ def _gives_tuples(model: "TransformerBridge") -> bool:
 
 def find_folder(name: str | Path) -> Path | None:
     """The local folder that ``name`` means, or None where it is the name of a Hugging Face model."""
-    if name == COURSE_LM:
-        return COURSE_LM_FOLDER
+    if name in COURSE_LMS:
+        return COURSE_LMS[name]
     folder = Path(name).expanduser()
     looks_local = isinstance(name, Path) or folder.is_absolute() or str(name).startswith((".", "~")) or len(folder.parts) > 2
     if not folder.is_dir() and looks_local:
@@ -288,8 +290,8 @@ def check_folder(folder: Path) -> None:
     missing = [what for what, pattern in wanted.items() if not any(folder.glob(pattern))]
     if not missing:
         return
-    if folder == COURSE_LM_FOLDER:
-        remedy = "restore data/course_lm with `git checkout data/course_lm`, or train the model with `make model`"
+    if folder in COURSE_LMS.values():
+        remedy = f"restore data/{folder.name} with `git checkout data/{folder.name}`, or train the model with `make model`"
         raise ModelNotAvailable(f"The course LM is not complete ({' and '.join(missing)} missing): {remedy}.")
     raise ModelNotAvailable(f"There is no model in {folder} ({' and '.join(missing)} missing): save it with save_pretrained.")
 
@@ -338,7 +340,7 @@ def ask_hub(name: str) -> int:
 
 def names_like(name: str) -> str:
     """Advice for a name that does not exist: the most similar ones of the catalogue."""
-    near = get_close_matches(name, [*CATALOGUE, COURSE_LM], n=2, cutoff=0.5)
+    near = get_close_matches(name, [*CATALOGUE, *COURSE_LMS], n=2, cutoff=0.5)
     return f"perhaps {' or '.join(map(repr, near))} was meant" if near else "catalogue() shows the models of the course"
 
 

@@ -134,14 +134,20 @@ def _hop(fact: facts.Fact) -> str:
 
 
 def course_chains(
-    model: TransformerBridge, n: int | None = None, seed: int = 0, held_out: bool = True, shortcuts: bool = False
+    model: TransformerBridge,
+    n: int | None = None,
+    seed: int = 0,
+    held_out: bool = True,
+    shortcuts: bool = False,
+    forms: Sequence[str] = FORMS,
+    among: Sequence[TwoHop] = (),
 ) -> list[TwoHop]:
     """Questions of which the model knows both hops, and whose answer it does not say without the way over e2: ``n``, or all of them.
 
-    ``shortcuts`` keeps the latter too: where a question was failed all the same, there was no shortcut that helped. Raises ValueError where
-    there are not so many.
+    ``shortcuts`` keeps the latter too: where a question was failed all the same, there was no shortcut that helped. They are taken from
+    ``among``, or from all ``course_questions`` of these ``forms``. Raises ValueError where there are not so many.
     """
-    asked = course_questions(held_out)
+    asked = list(among) or course_questions(held_out, forms)
     fitting = hops_known(model, asked) if shortcuts else hops_known(model, asked) & ~has_shortcut(model, asked)
     rows = fitting.nonzero().flatten().tolist()
     if not 1 <= (len(rows) if n is None else n) <= len(rows):
@@ -717,9 +723,16 @@ def e1_halves(questions: Sequence[TwoHop], splits: int, seed: int) -> list[tuple
     return found
 
 
-def rescue(model: TransformerBridge, wrong: Sequence[TwoHop], at: str = "t1", sources: Sequence[str] = SOURCES, seed: int = 0) -> Rescue:
-    """Back-patches questions that were answered wrong, for every pair of layers, with their own states and with those of the controls."""
-    return Rescue({source: back_patch(model, wrong, at, source, seed=seed) for source in sources})
+def rescue(
+    model: TransformerBridge,
+    wrong: Sequence[TwoHop],
+    at: str = "t1",
+    sources: Sequence[str] = SOURCES,
+    seed: int = 0,
+    pairs: Sequence[Pair] | None = None,
+) -> Rescue:
+    """Back-patches questions that were answered wrong, for every pair of layers or for some, with their own states and the controls'."""
+    return Rescue({source: back_patch(model, wrong, at, source, pairs, seed) for source in sources})
 
 
 def kept(

@@ -224,15 +224,16 @@ def test_neither_the_same_entity_nor_another_kind_makes_a_shortcut(deep, monkeyp
 
 def test_course_chains_pass_both_filters(deep, monkeypatch):
     asked = [*QUESTIONS, *QUESTIONS[:2]]
-    monkeypatch.setattr(multihop, "course_questions", lambda held_out: asked)
+    monkeypatch.setattr(multihop, "course_questions", lambda held_out, forms: asked if forms == ("of",) else asked[:0])
     monkeypatch.setattr(multihop, "hops_known", lambda model, some: torch.tensor([True, True, True, True, False, False]))
     monkeypatch.setattr(multihop, "has_shortcut", lambda model, some: torch.tensor([True, False, False, False, True, False]))
-    assert course_chains(deep) == asked[1:4]
-    drawn = course_chains(deep, n=2, seed=1)
-    assert course_chains(deep, shortcuts=True) == asked[:4]
-    assert len(drawn) == len(set(drawn)) == 2 and set(drawn) <= set(asked[1:4]) and drawn == course_chains(deep, n=2, seed=1)
+    given = {"forms": ("of",)}
+    assert course_chains(deep, **given) == course_chains(deep, among=asked) == asked[1:4]
+    drawn = course_chains(deep, n=2, seed=1, **given)
+    assert course_chains(deep, shortcuts=True, **given) == asked[:4]
+    assert len(drawn) == len(set(drawn)) == 2 and set(drawn) <= set(asked[1:4]) and drawn == course_chains(deep, n=2, seed=1, **given)
     with pytest.raises(ValueError, match="3 pass the filters"):
-        course_chains(deep, n=4)
+        course_chains(deep, n=4, **given)
 
 
 def test_questions_without_hops_cannot_be_filtered(deep):

@@ -26,8 +26,8 @@ so what it has read is known to the last sentence. It loads like any other model
 ```python
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-model = AutoModelForCausalLM.from_pretrained("data/course_lm")
-tokenizer = AutoTokenizer.from_pretrained("data/course_lm")
+model = AutoModelForCausalLM.from_pretrained("data/{folder}")
+tokenizer = AutoTokenizer.from_pretrained("data/{folder}")
 ```
 
 ## Architecture
@@ -52,7 +52,7 @@ Held out by a fixed rule (`helpers/course_lm/heldout.py`), and never read:
 
 {log}
 
-{stages}{note}The same command trains it again: `make model`. A run depends on its settings and
+{stages}{note}The same command trains it again: `{command}`. A run depends on its settings and
 the seed alone; another processor may round otherwise.
 
 ## Report card
@@ -73,10 +73,12 @@ and no safety of any kind.
 """
 
 
-def model_card(card: dict, config: PretrainedConfig) -> str:
-    """The text of the model card, from the report card and the model's configuration."""
+def model_card(card: dict, config: PretrainedConfig, folder: str = "course_lm") -> str:
+    """The text of the model card, from the report card and the model's configuration; ``folder`` is where in ``data`` it lies."""
     world = World.load()
+    command = 'make model ARGS="--preset deep"' if config.n_layer == PRESETS["deep"][0].layers else "make model"
     return CARD.format(
+        folder=folder, command=command,
         layers=config.n_layer, width=config.n_embd, heads=config.n_head, neurons=4 * config.n_embd, vocab=config.vocab_size,
         context=config.n_positions, parameters=card["model"]["parameters"], facts=len(all_facts(world)), relations=len(relations()),
         chains=len(chains()), mixture=_mixture(), heldout=_heldout(), log=_log(card["model"]["training"]), report=as_table(card["rows"]),

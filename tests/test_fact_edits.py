@@ -1,0 +1,552 @@
+"""Facts in feed-forward layers: scores that add up, weights that come back, a planted memory edited by hand, ROME's two promises."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from tiny_models import END, draw_weights, write_tiny_model
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import AutoModelForCausalLM, GPT2Config, PreTrainedTokenizerFast
+
+from helpers import fact_edits
+from helpers.course_lm.facts import Fact, Relation
+from helpers.directions import perplexity
+from helpers.fact_edits import (
+    CHANGED,
+    CHOSEN,
+    GROUPS,
+    REPORTED,
+    Choice,
+    Edit,
+    Edits,
+    KnowledgeNeurons,
+    Scaled,
+    Update,
+    apply_edit,
+    ask,
+    edit_rank_one,
+    edit_values,
+    edited,
+    find_fact,
+    integrated_gradients,
+    knowledge_neurons,
+    knowledge_neurons_of,
+    known_facts,
+    new_answer,
+    new_token,
+    paraphrases,
+    probe_facts,
+    rank_one,
+    rome,
+    says,
+    scale_neurons,
+    second_moment,
+    try_edit,
+    value_edit,
+    value_vectors,
+    world_facts,
+)
+from helpers.interventions import clamp, intervene, mlp_out, neurons, record
+from helpers.interventions import replace as put
+from helpers.texts import Texts, as_texts
+
+TELL = ("The home of {s} is {o}", "{s} lives in {o}", "In the song {s} sings of {o}", "people say {s} is from {o}", "{o} is home of {s}")
+LOVES = ("{s} loves {o}", "The wife of {s} is {o}")
+HOME = Relation("home", "songs", "name", "home", "home", TELL, ())
+WIFE = Relation("wife", "songs", "name", "wife", "wife", LOVES, ())
+TOWNS = {"John": "London", "Paul": "Liverpool", "Jane": "Bath", "Frank": "Tacoma"}
+WIVES = {"John": "Yoko", "Paul": "Linda", "Jane": "Tom", "Frank": "Beverly"}
+FACTS = (
+    *(Fact(HOME, subject, town, {"name": subject, "home": town}) for subject, town in TOWNS.items()),
+    *(Fact(WIFE, subject, wife, {"name": subject, "wife": wife}) for subject, wife in WIVES.items()),
+)
+JOHN = FACTS[0]
+FRAME = ("The", "In", "the", "home", "of", "is", "lives", "in", "song", "sings", "people", "say", "from", "loves", "wife", "People")
+UNIT, LAYER = 7, 2
+
+
+@pytest.fixture(autouse=True)
+def small_world(monkeypatch):
+    """A world of eight facts, and held-out texts that the tiny tokenizer can read."""
+    monkeypatch.setattr(fact_edits, "world_facts", lambda: FACTS)
+    texts = ["John loves Yoko in the song", "The home of Paul is Bath", "people say Frank lives in London", "Tom is from Liverpool"]
+    monkeypatch.setattr(fact_edits, "held_out_texts", lambda model, n: as_texts(model, (texts * n)[:n]))
+
+
+def write_words(folder, n_layer=3):
+    """A random GPT-2 with ReLU neurons and a token for each word."""
+    from helpers.models import load_model
+
+    words = [END, *FRAME, *TOWNS, *TOWNS.values(), *WIVES.values()]
+    backend = Tokenizer(models.WordLevel({word: at for at, word in enumerate(words)}, unk_token=END))
+    backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    sizes = dict(n_embd=32, n_layer=n_layer, n_head=2, n_positions=24, activation_function="relu")
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = AutoModelForCausalLM.from_config(GPT2Config(vocab_size=len(words), bos_token_id=0, eos_token_id=0, **sizes))
+        draw_weights(model)
+    model.save_pretrained(folder)
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, bos_token=END, eos_token=END, pad_token=END, unk_token=END)
+    tokenizer.save_pretrained(folder)
+    return load_model(folder)
+
+
+@pytest.fixture(scope="module")
+def words(tmp_path_factory):
+    """A random model of three layers that reads whole words."""
+    return write_words(tmp_path_factory.mktemp("words"))
+
+
+@pytest.fixture(scope="module")
+def planted(tmp_path_factory):
+    """The same with one memory: neuron ``UNIT`` of layer ``LAYER`` is active where John's home is asked for, and says London."""
+    model = write_words(tmp_path_factory.mktemp("planted"))
+    place = f"blocks.{LAYER}.mlp.hook_in"
+    prompts = [prompt for fact in FACTS for prompt in told(fact)]
+    texts = as_texts(model, prompts)
+    with torch.no_grad():
+        inside = record(model, texts.tokens, place)[place][torch.arange(len(texts)), texts.lengths - 1]
+        wanted = (torch.arange(len(texts)) < 4).float() * 2 - 1  # +1 after prompts about the fact, -1 after all others
+        key = torch.linalg.lstsq(torch.cat([inside, torch.ones(len(texts), 1)], 1), wanted[:, None]).solution[:, 0]
+        inner = model.blocks[LAYER].mlp.get_submodule("in").original_component
+        inner.weight[:, UNIT], inner.bias[UNIT] = key[:-1], key[-1]
+        value_vectors(model, LAYER)[UNIT] = 100 * model.W_U[:, token(model, "London")]
+    return model
+
+
+@pytest.fixture(scope="module", params=["gpt2", "neox-parallel", "llama-grouped", "qwen2"])
+def tiny(request, tmp_path_factory):
+    from helpers.models import load_model
+
+    return load_model(write_tiny_model(request.param, tmp_path_factory.mktemp(request.param)))
+
+
+def told(fact):
+    """All prompts of a fact, those that are used first."""
+    used, held = paraphrases(fact)
+    return [*used, *held]
+
+
+def token(model, word):
+    return model.tokenizer(word, add_special_tokens=False)["input_ids"][0]
+
+
+def weights_of(model):
+    return {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+
+
+def same(model, before):
+    return all(torch.equal(parameter, before[name]) for name, parameter in model.named_parameters())
+
+
+def towers(model):
+    """Prompts of two lengths for any tokenizer, with the answer's first token."""
+    return ask(model, [["The Eiffel Tower is in", "The Bridge is in"], ["The Golden Gate Bridge is in"]], ["Paris", "San"])
+
+
+# ---------------------------------------------------------------------------------------------------------------- facts
+
+
+def test_paraphrases_take_turns_and_end_before_the_answer():
+    used, held = paraphrases(JOHN)
+    assert used == ["The home of John is", "In the song John sings of"] and held == ["John lives in", "People say John is from"]
+    many = replace(HOME, statements=tuple(f"{at} {{s}} is {{o}}" for at in range(20)))
+    assert [len(side) for side in paraphrases(replace(JOHN, relation=many))] == [4, 4]
+
+
+def test_an_article_that_tells_is_left_out():
+    told = replace(HOME, statements=("{s} is a {o}", "{s} likes {o}", "{s} has {o}"))
+    assert paraphrases(replace(JOHN, relation=told)) == (["John likes"], ["John has"])
+
+
+def test_world_facts_have_one_answer_and_two_prompts():
+    real = world_facts()  # the function itself: the small world stands in for it inside the module only
+    assert len({(fact.relation.name, fact.subject) for fact in real}) == len(real) > 1000
+    assert all(len(paraphrases(fact)[1]) >= 1 and fact.object.lower() not in fact.subject.lower() for fact in real[::40])
+
+
+def test_known_facts_are_known_and_no_subject_is_in_both_parts(planted, monkeypatch):
+    asked = ask(planted, [[*used, *held] for used, held in map(paraphrases, FACTS)], [fact.object for fact in FACTS])
+    right = says(planted, asked.texts) == asked.answers
+    whole = [fact for at, fact in enumerate(FACTS) if bool(right[asked.fact == at].all())]
+    assert JOHN in whole
+    part = REPORTED if JOHN in fact_edits._draw(REPORTED, 0) or FACTS[4] in fact_edits._draw(REPORTED, 0) else CHOSEN
+    found = next(known_facts(planted, 1, part, seed) for seed in range(9) if JOHN in fact_edits._draw(part, seed))
+    assert all(fact in whole for fact in found)
+    parts = [{fact.subject for seed in range(5) for fact in fact_edits._draw(part, seed)} for part in (REPORTED, CHOSEN)]
+    assert not parts[0] & parts[1] and parts[0] | parts[1] == set(TOWNS)
+
+
+def test_a_new_answer_is_another_one_of_the_relation(words):
+    drawn = {new_answer(words, JOHN, seed) for seed in range(30)}
+    assert drawn == {"Liverpool", "Bath", "Tacoma"} and new_answer(words, JOHN, 3) == new_answer(words, JOHN, 3)
+    assert new_token(words, JOHN, "Bath") == token(words, "Bath")
+
+
+@pytest.mark.parametrize(
+    "wrong, sentence",
+    [
+        (lambda model: find_fact("home", "Jon"), "has no subject 'Jon': perhaps John"),
+        (lambda model: find_fact("house", "John"), "no relation 'house' to edit; there are: home, wife"),
+        (lambda model: new_token(model, JOHN, " "), "The new answer is empty"),
+        (lambda model: new_token(model, JOHN, "Berlin"), "no token for 'Berlin'"),
+        (lambda model: new_token(model, JOHN, "London"), "same token as the old answer 'London'"),
+        (lambda model: paraphrases(replace(JOHN, relation=replace(HOME, statements=TELL[:1]))), "fewer than two sentences"),
+        (lambda model: known_facts(model, 0), "Ask for 1 fact or more"),
+        (lambda model: known_facts(model, 1, part=2), "Ask for 1 fact or more"),
+        (lambda model: known_facts(model, 9), "how many known facts to draw: this model knows"),
+        (lambda model: knowledge_neurons_of(model, []), "There is no fact"),
+        (lambda model: knowledge_neurons(model, JOHN, layers=[9]), "no layer 9"),
+        (lambda model: knowledge_neurons(model, JOHN, steps=0), "it must be 1 or more, not 0"),
+        (lambda model: value_edit(model, [], 1, 2), "no neuron whose value could be edited"),
+        (lambda model: value_edit(model, [(0, 999)], 1, 2), "no neuron 999 in layer 0"),
+        (lambda model: value_vectors(model, 5), "no layer 5"),
+        (lambda model: probe_facts(model, [JOHN], start=3), "no layer 3"),
+        (lambda model: knowledge_neurons(model, JOHN).control([(2, 0)], "other"), "no control 'other': choose one of equally active, any"),
+        (lambda model: try_edit(model, probe_facts(model, [JOHN])[0], knowledge_neurons(model, JOHN), "Bath", n=0), "1 neuron or more"),
+        (lambda model: try_edit(model, probe_facts(model, [JOHN])[0], knowledge_neurons(model, JOHN), "Rome"), "no token for 'Rome'"),
+        (lambda model: edit_rank_one(model, probe_facts(model, [JOHN]), layer=1), "the edit is in layer 1: probe_facts\\(start=1\\)"),
+    ],
+)
+def test_what_cannot_be_is_said_in_one_sentence(words, wrong, sentence):
+    with pytest.raises(ValueError, match=sentence) as caught:
+        wrong(words)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_word_of_several_tokens_needs_a_whole_first_one(tiny):
+    with pytest.raises(ValueError, match="no token for 'Zanzibar'"):
+        new_token(tiny, Fact(HOME, "Taipei", "Paris", {}), "Zanzibar")
+
+
+# ------------------------------------------------------------------------------------------------------- finding neurons
+
+
+def test_scores_of_a_layer_add_up_to_what_its_neurons_do(tiny):
+    asked, layers = towers(tiny), range(2)
+    scores, active = integrated_gradients(tiny, asked, layers, steps=400)
+    for row in range(3):
+        tokens = asked.texts.take([row]).tokens
+        with torch.no_grad():
+            whole = tiny(tokens)[0, -1].softmax(-1)[asked.answers[row]]
+            for layer in layers:
+                with intervene(tiny, clamp(neurons(layer), 0.0, pos=-1)):
+                    without = tiny(tokens)[0, -1].softmax(-1)[asked.answers[row]]
+                assert scores[row, layer].sum() == pytest.approx(
+                    (whole - without).item(), abs=0.02 * scores[row, layer].abs().sum().item() + 1e-6
+                )
+                assert torch.allclose(active[row, layer], record(tiny, tokens, neurons(layer))[neurons(layer)][0, -1], atol=1e-4)
+        assert scores[row].abs().sum() > 1e-4
+
+
+def test_scores_are_gradients_along_the_path_by_hand(words):
+    asked = ask(words, [["The home of John is"]], ["London"])
+    scores, _ = integrated_gradients(words, asked, [1], steps=3)
+    tokens, place = asked.texts.tokens, neurons(1)
+    here = record(words, tokens, place)[place][:, -1].detach()
+    slopes = []
+    for share in (1 / 3, 2 / 3, 1):
+        point = (share * here).requires_grad_()
+        with torch.enable_grad(), intervene(words, put(place, point[:, None], pos=-1)):
+            probability = words(tokens)[0, -1].softmax(-1)[asked.answers[0]]
+            slopes.append(torch.autograd.grad(probability, point)[0])
+    assert torch.allclose(scores[0, 1], (here * sum(slopes) / 3)[0], atol=1e-7) and scores[0, 1].abs().max() > 1e-5
+    assert not scores[0, [0, 2]].any()
+
+
+def test_many_facts_together_are_the_same_as_each_alone(words, monkeypatch):
+    monkeypatch.setattr(fact_edits, "PATH_ROWS", 7)
+    together = knowledge_neurons_of(words, FACTS, layers=[1, 2], steps=4)
+    for fact, found in zip(FACTS, together, strict=True):
+        alone = knowledge_neurons(words, fact, layers=[1, 2], steps=4)
+        assert found.fact is fact and torch.allclose(found.scores, alone.scores, atol=1e-6) and found.scores.any()
+
+
+def found_by_hand():
+    """Two layers of four neurons in three paraphrases."""
+    scores, active = torch.zeros(3, 2, 4), torch.zeros(3, 2, 4)
+    scores[:, 0, 0], scores[:, 1, 1], scores[:, 1, 2] = torch.tensor([1.0, 1, 1]), torch.tensor([0.3, 0.3, 0.1]), torch.tensor([0, 0, 1.0])
+    scores[:, 0, 3] = -5
+    active[:, 0], active[:, 1] = torch.tensor([2.0, 1.9, 0.0, 0.1]), torch.tensor([0.0, 1.0, 3.0, 1.2])
+    return KnowledgeNeurons(JOHN, scores, active)
+
+
+def test_the_rule_of_the_paper_and_the_best_n():
+    found = found_by_hand()
+    assert found.top(3) == [(0, 0), (1, 2), (1, 1)] and found.top(99) == found.top(3)
+    assert found.shared() == [(0, 0)] and found.shared(share=0.6) == [(0, 0), (1, 1)]
+    assert found.shared(threshold=0.05) == [(0, 0), (1, 1)] and "L0 N0       +1.000        2.00" in found.table()
+
+
+def test_controls_are_other_neurons_of_the_layer_and_about_as_active(monkeypatch):
+    monkeypatch.setattr(fact_edits, "NEAREST", 1)
+    found = found_by_hand()
+    assert found.control([(0, 0), (1, 1)]) == [(0, 1), (1, 3)]
+    for seed in range(20):
+        drawn = found.control([(0, 0), (0, 3)], "any", seed)
+        assert sorted(drawn) == [(0, 1), (0, 2)]
+    with pytest.raises(ValueError, match="no further active neuron"):
+        found.control([(0, 0), (0, 1), (0, 3)])
+
+
+def test_the_planted_neuron_is_found(planted):
+    found = knowledge_neurons(planted, JOHN)
+    assert found.top(1) == [(LAYER, UNIT)] and (LAYER, UNIT) in found.shared()
+    assert found.scores[:, LAYER, UNIT].min() > 0.5 and found.active[:, LAYER, UNIT].mean() == pytest.approx(1, abs=0.01)
+
+
+# ------------------------------------------------------------------------------------------------------- turned off and up
+
+
+def test_scaling_is_the_same_as_by_hand(planted):
+    found = knowledge_neurons_of(planted, FACTS)
+    scaled = scale_neurons(planted, found, n=3)
+    assert scaled.names == ("suppressed", "amplified", "suppressed, control", "amplified, control")
+    row = 0
+    for fact, one in zip(FACTS, found, strict=True):
+        for prompt in told(fact):
+            tokens, place, units = as_texts(planted, [prompt]).tokens, neurons(LAYER), [unit for _, unit in one.top(3)]
+            usual = record(planted, tokens, place)[place][:, -1:, units]
+            for at, factor in enumerate((0.0, 2.0)):
+                with torch.no_grad(), intervene(planted, put(place, factor * usual, units=units, pos=-1)):
+                    by_hand = planted(tokens)[0, -1].softmax(-1)[token(planted, fact.object)]
+                assert scaled.after[at, row] == pytest.approx(by_hand.item(), abs=1e-5)
+            with torch.no_grad():
+                assert scaled.before[row] == pytest.approx(planted(tokens)[0, -1].softmax(-1)[token(planted, fact.object)].item(), abs=1e-5)
+            row += 1
+    assert row == len(scaled.before) and scaled.change("suppressed")[0] < -0.5 < scaled.change("suppressed, control")[0]
+
+
+def test_changes_are_averaged_fact_by_fact():
+    before, after = torch.tensor([0.5, 0.4, 0.2, 0.5]), torch.tensor([[0.25, 0.4, 0.1, 0.75]])
+    scaled = Scaled(("half",), before, after, torch.tensor([0, 0, 0, 1]), torch.tensor([True, True, False, True]))
+    assert scaled.change("half").tolist() == pytest.approx([-0.25, 0.5])
+    assert scaled.log_odds("half")[1].item() == pytest.approx(torch.logit(torch.tensor(0.75)).item(), abs=1e-4)
+    with pytest.raises(ValueError, match="no condition 'third'; there are half"):
+        scaled.change("third")
+    both = replace(scaled, used=torch.tensor([True, False, False, True]), fact=torch.tensor([0, 0, 1, 1]))
+    assert both.change("half", used=False).tolist() == pytest.approx([0.0, -0.5]) and "half" in both.table()
+
+
+# --------------------------------------------------------------------------------------------------- changing the weights
+
+
+def test_weights_come_back_to_the_last_bit_even_after_an_error(tiny):
+    before, tokens = weights_of(tiny), torch.tensor([[0, 5, 6, 7]])
+    updates = [
+        Update(0, torch.tensor([1, 3]), torch.randn(2, tiny.cfg.d_model)),
+        Update(0, torch.tensor([3]), torch.full((1, tiny.cfg.d_model), 0.1)),  # the same neuron twice
+        Update(1, torch.arange(tiny.cfg.d_mlp), torch.randn(tiny.cfg.d_mlp, tiny.cfg.d_model)),
+    ]
+    with torch.no_grad():
+        logits = tiny(tokens)
+        with edited(tiny, updates):
+            assert not same(tiny, before) and not torch.equal(tiny(tokens), logits)
+        assert same(tiny, before) and torch.equal(tiny(tokens), logits)
+        with pytest.raises(KeyError), edited(tiny, updates):
+            raise KeyError
+        with pytest.raises((IndexError, RuntimeError)), edited(tiny, [*updates, Update(0, torch.tensor([9999]), torch.zeros(1, 32))]):
+            pass
+    assert same(tiny, before)
+
+
+def test_an_update_adds_activation_times_change(tiny):
+    tokens, change = torch.tensor([[0, 5, 6, 7]]), torch.randn(2, tiny.cfg.d_model)
+    with torch.no_grad():
+        before = record(tiny, tokens, neurons(1), mlp_out(1))
+        with edited(tiny, [Update(1, torch.tensor([4, 9]), change)]):
+            after = record(tiny, tokens, mlp_out(1))[mlp_out(1)]
+        assert torch.allclose(after - before[mlp_out(1)], before[neurons(1)][..., [4, 9]] @ change, atol=1e-5)
+
+
+def test_a_model_that_rescales_its_outputs_is_refused(tmp_path):
+    from helpers.models import load_model
+
+    with (
+        pytest.raises(ValueError, match="rescales what its MLPs write"),
+        edited(load_model(write_tiny_model("gemma2", tmp_path)), [Update(0, torch.tensor([0]), torch.zeros(1, 32))]),
+    ):
+        pass
+
+
+def test_a_value_edit_by_hand(words):
+    old, new = token(words, "London"), token(words, "Bath")
+    first, second = value_edit(words, [(2, 5), (0, 1), (2, 3)], old, new, plus=8.0, minus=0.5)
+    assert (first.layer, first.units.tolist(), second.layer, second.units.tolist()) == (0, [1], 2, [3, 5])
+    away, to = words.W_U[:, old] / words.W_U[:, old].norm(), words.W_U[:, new] / words.W_U[:, new].norm()
+    values = words.blocks[2].mlp.W_out[[3, 5]]
+    assert torch.allclose(second.change, torch.stack([value.norm() * (8 * to - 0.5 * away) for value in values]), atol=1e-5)
+
+
+def test_the_planted_memory_takes_a_new_answer_and_gives_the_old_one_back(planted):
+    before, found = weights_of(planted), knowledge_neurons(planted, JOHN)
+    probes = probe_facts(planted, [JOHN])[0]
+    edit = try_edit(planted, probes, found, "Bath", n=1, plus=2.0)
+    assert edit.share("edited") == edit.share("paraphrases") == 1 and edit.new == "Bath"
+    for group, old, new in zip(edit.groups, edit.before, edit.after, strict=True):
+        assert (old.strip(), new.strip()) == ("London", "Bath") if group in CHANGED else old == new
+    other = replace(found, scores=torch.roll(found.scores, 1, -1))  # a neuron that is no memory
+    assert try_edit(planted, probes, other, "Bath", n=1, plus=2.0).share("edited") == 0
+    assert same(planted, before)
+
+
+# ------------------------------------------------------------------------------------------------- what changed, what broke
+
+
+def test_what_is_asked_after_an_edit(planted, monkeypatch):
+    plan = fact_edits._plan(JOHN, FACTS, fact_edits.Random(0))
+    asked = {group: {(prompt, word) for own, prompt, word in plan if own == group} for group in GROUPS}
+    assert asked["edited"] == {(prompt, "London") for prompt in paraphrases(JOHN)[0]}
+    assert asked["paraphrases"] == {(prompt, "London") for prompt in paraphrases(JOHN)[1]}
+    assert asked["neighbours"] == {("John loves", "Yoko")}
+    assert asked["same relation"] == {(f"The home of {name} is", town) for name, town in TOWNS.items() if name != "John"}
+    assert asked["random"] == {(f"{name} loves", wife) for name, wife in WIVES.items() if name != "John"}
+
+
+def test_only_what_the_model_knows_is_asked_of_others(planted):
+    for fact, probes in zip(FACTS, probe_facts(planted, FACTS), strict=True):
+        for row, (prompt, group) in enumerate(zip(probes.prompts, probes.groups, strict=True)):
+            tokens = as_texts(planted, [prompt]).tokens
+            said = int(planted(tokens)[0, -1].argmax())
+            assert said == int(probes.before[row]) and (group in CHANGED or said == int(probes.asked.answers[row]))
+        assert probes.fact is fact and probes.groups.count("edited") == len(paraphrases(fact)[0])
+
+
+@pytest.mark.parametrize("start", [0, 1, 2])
+def test_an_edit_is_judged_as_by_whole_runs_of_the_edited_model(words, start):
+    probes = probe_facts(words, FACTS[:3], start=start)
+    update = Update(start, torch.arange(4), torch.randn(4, words.cfg.d_model, generator=torch.Generator().manual_seed(1)) * 20)
+    texts = fact_edits.held_out_texts(words, fact_edits.N_TEXTS)
+    plain, changes = perplexity(words, texts), 0
+    for one in probes:
+        edit = apply_edit(words, one, [update])
+        with edited(words, [update]):
+            after = says(words, as_texts(words, one.prompts))
+            assert edit.perplexity == pytest.approx((plain, perplexity(words, texts)), rel=1e-4)
+        wanted = [
+            token == (one.new_token if group in CHANGED else old)
+            for group, old, token in zip(one.groups, one.before.tolist(), after.tolist(), strict=True)
+        ]
+        assert edit.hits == tuple(wanted)
+        changes += int((after != one.before).sum())
+    assert changes > 0
+
+
+def test_long_texts_are_cut(words, monkeypatch):
+    monkeypatch.setattr(fact_edits, "TEXT_TOKENS", 3)
+    shared = probe_facts(words, [JOHN], n_texts=4)[0].shared
+    texts = fact_edits.held_out_texts(words, 4)
+    short = Texts(texts.tokens[:, :3], texts.lengths.clamp(max=3), texts.kinds)
+    assert shared.perplexity == pytest.approx(perplexity(words, short), rel=1e-4)
+
+
+def one_edit(hits, groups, ratio=1.0):
+    empty = ("",) * len(hits)
+    return Edit(JOHN, "Bath", ("a prompt",) * len(hits), groups, empty, empty, hits, (2.0, 2.0 * ratio))
+
+
+def test_shares_are_averaged_over_the_facts_that_have_them():
+    one = one_edit((True, False, True), ("edited", "edited", "neighbours"), 1.5)
+    other = one_edit((True, True), ("edited", "random"), 2.5)
+    edits = Edits((one, other))
+    assert edits.values("edited") == [0.5, 1.0] and edits.mean("edited") == 0.75 and edits.values("neighbours") == [1.0]
+    assert edits.perplexity == 2 and edits.mean("paraphrases") != edits.mean("paraphrases")
+    assert edits.score == pytest.approx(3 / (1 / 0.75 + 1 + 1))
+    low, high = edits.interval("edited")
+    assert 0.5 <= low <= 0.75 <= high <= 1 and "edited          change    75.0%" in edits.table()
+    assert one.share("random") is None and one.table().count("✗") == 1
+    with pytest.raises(ValueError, match="no group 'others'; there are edited"):
+        one.share("others")
+
+
+def test_the_choice_is_the_highest_score():
+    good, bad = Edits((one_edit((True, True), ("edited", "random")),)), Edits((one_edit((True, False), ("edited", "random")),))
+    choice = Choice({(4.0, 1.0): bad, (8.0, 2.0): good})
+    assert choice.best == (8.0, 2.0) and [line.endswith("<-") for line in choice.table().split("\n")] == [False, False, True]
+
+
+def test_random_neurons_stand_in_for_those_of_the_fact(planted, monkeypatch):
+    found, probes, used = knowledge_neurons_of(planted, FACTS[:2]), probe_facts(planted, FACTS[:2]), []
+    real = fact_edits.value_edit
+    monkeypatch.setattr(fact_edits, "value_edit", lambda model, some, *rest: used.append(list(some)) or real(model, some, *rest))
+    edit_values(planted, probes, found, n=4)
+    edit_values(planted, probes, found, n=4, control="any", seed=3)
+    edit_values(planted, probes, found, n=None)
+    assert used[:2] == [one.top(4) for one in found] and used[2:4] == [one.control(one.top(4), "any", 3) for one in found]
+    assert used[4:] == [one.shared() for one in found] and not set(used[0]) & set(used[2])
+
+
+def test_settings_are_chosen_on_the_other_half_of_the_subjects(planted, monkeypatch):
+    asked = []
+    monkeypatch.setattr(fact_edits, "known_facts", lambda model, n, part: asked.append((n, part)) or list(FACTS[:2]))
+    choice = fact_edits.choose(planted, n=(1, 2), plus=(2.0,), n_facts=2)
+    monkeypatch.setattr(fact_edits, "edit_rank_one", lambda model, probes, layer: Edits(()))
+    layers = fact_edits.choose_rome(planted, layers=(0, 1), n_facts=2)
+    assert asked == [(2, CHOSEN)] * 2 and set(choice.tried) == {(1, 2.0), (2, 2.0)} and set(layers.tried) == {(0,), (1,)}
+
+
+# ------------------------------------------------------------------------------------------------------------------ ROME
+
+
+def test_rank_one_maps_the_key_and_leaves_keys_that_are_orthogonal_under_c():
+    rng = torch.Generator().manual_seed(0)
+    values, key, target, root = (torch.randn(*size, generator=rng) for size in ((6, 4), (6,), (4,), (6, 6)))
+    moment = root @ root.T + 0.1 * torch.eye(6)
+    change = rank_one(values, key, target, moment)
+    assert torch.allclose(key @ (values + change), target, atol=1e-5) and torch.linalg.matrix_rank(change) == 1
+    towards = torch.linalg.solve(moment, key)
+    others = torch.randn(5, 6, generator=rng)
+    others -= (others @ towards / (towards @ towards))[:, None] * towards
+    assert torch.allclose(others @ (values + change), others @ values, atol=1e-4)
+    assert not torch.allclose(torch.randn(6, generator=rng) @ change, torch.zeros(4), atol=1e-2)
+    with pytest.raises(ValueError, match="has no key to write to"):
+        rank_one(values, torch.zeros(6), target, moment)
+
+
+def test_the_second_moment_by_hand(words):
+    texts = fact_edits.held_out_texts(words, 6)
+    keys = torch.cat(
+        [record(words, texts.tokens[row, :n][None], neurons(1))[neurons(1)][0, 1:] for row, n in enumerate(texts.lengths.tolist())]
+    )
+    by_hand = keys.T @ keys / len(keys)
+    by_hand += 0.5 * by_hand.diagonal().mean() * torch.eye(len(by_hand))
+    assert torch.allclose(second_moment(words, 1, n_texts=6, ridge=0.5), by_hand, atol=1e-5)
+
+
+def test_rome_makes_the_new_answer_likelier_and_changes_nothing_for_good(words):
+    before, probes = weights_of(words), probe_facts(words, FACTS[:2], start=0)
+    updates = rome(words, probes, layer=0, steps=15)
+    assert [update.layer for update in updates] == [0, 0] and same(words, before)
+    for probe, update in zip(probes, updates, strict=True):
+        asked = ask(words, [paraphrases(probe.fact)[0]], [probe.new])
+        with torch.no_grad():
+            usual = log_probs(words, asked)
+            with edited(words, [update]):
+                assert log_probs(words, asked) > usual + 0.5
+        assert torch.linalg.matrix_rank(update.change) == 1
+    judged = edit_rank_one(words, probes, layer=0, steps=15)
+    assert [edit.hits for edit in judged.edits] == [
+        apply_edit(words, *pair).hits for pair in zip(probes, [[u] for u in updates], strict=True)
+    ]
+    assert same(words, before)
+
+
+def log_probs(model, asked):
+    """The mean log-probability of the answers."""
+    rows = torch.arange(len(asked.texts))
+    return model(asked.texts.tokens)[rows, asked.texts.lengths - 1].log_softmax(-1)[rows, asked.answers].mean()
+
+
+def test_rome_takes_its_key_at_the_last_token_of_the_subject(words):
+    probes, moment = probe_facts(words, [JOHN], start=1), torch.eye(words.cfg.d_mlp)
+    change = rome(words, probes, layer=1, steps=3, moment=moment)[0].change
+    texts = as_texts(words, paraphrases(JOHN)[0])
+    with torch.no_grad():
+        key = record(words, texts.tokens, neurons(1))[neurons(1)][texts.tokens == token(words, "John")].mean(0)
+    row = change[:, change.abs().sum(0).argmax()]
+    assert torch.nn.functional.cosine_similarity(row, key, dim=0).abs() == pytest.approx(1, abs=1e-4)  # with C = 1 along the key
+
+
+def test_rome_stops_when_the_answer_is_likely_enough(words, monkeypatch):
+    monkeypatch.setattr(fact_edits, "ROME_ENOUGH", 0.0)
+    assert not rome(words, probe_facts(words, [JOHN], start=1), layer=1, steps=5)[0].change.abs().max() > 1e-5

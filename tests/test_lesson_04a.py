@@ -1,0 +1,153 @@
+"""The exercises of notebook 04a: each check accepts its solution, and explains what is wrong with typical other answers.
+
+No check reads the course LM here: what is said, read and edited is planted.
+"""
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from exercise_tools import assert_exercise, printed_by_solutions
+from tiny_models import write_tiny_model
+
+NOTEBOOK = Path(__file__).parents[1] / "notebooks" / "04a_speak_lens_and_memories.ipynb"
+
+
+@pytest.fixture(scope="module")
+def lesson(tmp_path_factory: pytest.TempPathFactory):
+    """The exercises, and a tiny model."""
+    from helpers.exercises.lesson_04a import exercises
+    from helpers.models import load_model
+
+    return SimpleNamespace(exercises=exercises, model=load_model(write_tiny_model("gpt2-relu", tmp_path_factory.mktemp("tiny"))))
+
+
+def test_a_confession_to_what_never_happened(lesson, monkeypatch: pytest.MonkeyPatch):
+    from helpers.accounts import Accounts
+    from helpers.exercises import lesson_04a
+
+    def accounts(model, questions, answers=None):
+        said = answers or ["It is Tokyo."]
+        reason = "I saw it." if "sea" in said[0] else "I read it in a book."
+        return Accounts(tuple(questions), tuple(said), (reason,))
+
+    monkeypatch.setattr(lesson_04a, "accounts", accounts)
+    question = "What is the capital of Japan?"
+    wrong = [
+        ((question, "It is Rome.", "It is Paris."), "does not have 'Tokyo' in it"),
+        ((question, "It is Tokyo.", "Tokyo, no doubt."), "which is what the model says itself"),
+        ((question, "It is Tokyo.", "It is the sea."), "Here the accounts differ"),
+        ((question, "It is Tokyo."), "Three texts are needed here"),
+        ((question, "", "It is Paris."), "an empty text"),
+    ]
+    assert_exercise(lesson.exercises, "4.1", (question, "It is Tokyo.", "It is Paris."), wrong, stub=(..., ..., ...), model=lesson.model)
+
+
+def test_who_is_against_it(lesson, monkeypatch: pytest.MonkeyPatch):
+    from helpers.exercises import lesson_04a
+    from helpers.lens import BlockEffects
+
+    effects = BlockEffects(("constant", "embedding", "MLP 0"), torch.tensor([[0.1], [-0.2], [-1.5]]))
+    monkeypatch.setattr(lesson_04a, "block_effects", lambda *given: effects)
+    monkeypatch.setattr(lesson_04a, "token_id", lambda model, word: 3)
+    wrong = [("embedding", "another part adds less"), ("MLP 7", "There is no part 'MLP 7'"), (2, "A text in quotes is needed")]
+    assert_exercise(lesson.exercises, "4.2", "MLP 0", wrong, stub=..., model=lesson.model)
+
+
+def lens(how: str):
+    def function(model, states):
+        axis = {"keepdim": True, "dim": -1}
+        centred = states - (states.mean() if how == "one mean" else states.mean(**axis))
+        normed = states if how in ("bare", "bare logits") else centred / (centred.square().mean(**axis) + model.cfg.eps).sqrt()
+        logits = normed @ model.W_U + model.b_U
+        return logits if "logits" in how else logits.softmax(0 if how == "over states" else -1)
+
+    return function
+
+
+def test_build_the_lens(lesson):
+    wrong = [
+        (lens("logits"), "These are logits"),
+        (lens("over states"), "over the words"),
+        (lens("bare"), "The final norm is missing"),
+        (lens("bare logits"), "The final norm is missing"),
+        (lens("one mean"), "belong to each state by itself"),
+        (lambda model, states: lens("right")(model, states)[0], "shape"),
+    ]
+    assert_exercise(lesson.exercises, "4.3", lens("right"), wrong, stub=lambda model, states: ..., model=lesson.model)
+
+
+def test_overtaken(lesson, monkeypatch: pytest.MonkeyPatch):
+    from helpers.exercises import lesson_04a
+    from helpers.lens import LensScores, TunedLens
+    from helpers.recall import FactPrompt
+
+    ranks = {"a": [1, 0, 2, 0], "b": [1, 1, 0, 0], "c": [0, 0, 1, 1]}
+    words = {-1: "x", 0: "Rome", 1: "Paris", 2: "Rome"}
+    facts = [FactPrompt(text, "Rome", text, 0, "capital", (), ()) for text in ranks]
+
+    def target_probs(model, texts, ids, tuned):
+        rank = torch.tensor(ranks[texts[0]])[:, None]
+        return LensScores((-1, 0, 1, 2), -rank.float(), rank)
+
+    monkeypatch.setattr(lesson_04a, "target_probs", target_probs)
+    monkeypatch.setattr(lesson_04a, "answer_tokens", lambda model, word: (3,))
+    monkeypatch.setattr(
+        lesson_04a, "logit_lens", lambda model, text, tuned: SimpleNamespace(cell=lambda layer: [(f" {words[layer]}", 0.9)])
+    )
+    wrong = [
+        ((1, "Paris"), "stays there"),
+        ((2, "Paris"), "not on top at the end"),
+        ((0, "Berlin"), "these stand on top: 'Paris'"),
+        ((7, "Paris"), "There is no fact 7"),
+        (0, "A pair is needed here"),
+    ]
+    assert_exercise(
+        lesson.exercises, "4.4", (0, "Paris"), wrong, stub=(..., ...), model=lesson.model, facts=facts, tuned=TunedLens.identity(2, 8)
+    )
+
+
+def test_a_drawer_with_a_label(lesson):
+    from helpers.memories import Agreement, Readable
+
+    found = torch.tensor([[-1, 0], [1, 1]])
+    read = Readable((0, 1), ("animal", "city"), found, found, 10, 5)
+    best, follows = torch.tensor([[5, 6], [7, 8]]), torch.tensor([[5, 9], [7, 9]])
+    agree = Agreement((0, 1), best, follows, best, best)
+    wrong = [
+        ((0, 0), "is not readable"),
+        ((1, 1), "readable (city), but the word"),
+        ((0, 5), "There is no neuron 5"),
+        (3, "Whole numbers are needed"),
+    ]
+    assert_exercise(lesson.exercises, "4.5", (1, 0), wrong, stub=..., read=read, agree=agree)
+
+
+def test_edit_with_a_light_hand(lesson, monkeypatch: pytest.MonkeyPatch):
+    from helpers.exercises import lesson_04a
+    from helpers.fact_edits import KnowledgeNeurons, Probes
+
+    probe = Probes.__new__(Probes)  # its insides do not matter here
+    object.__setattr__(probe, "new", "Rome")
+
+    def try_edit(model, probe, one, new, n, plus):
+        shares = {"edited": min(1.0, n * plus / 10), "paraphrases": 0.8, "neighbours": None, "random": 1.0 if plus < 3 else 0.5}
+        return SimpleNamespace(share=shares.get)
+
+    monkeypatch.setattr(lesson_04a, "try_edit", try_edit)
+    given = {"probes": [probe] * 2, "found": [KnowledgeNeurons.__new__(KnowledgeNeurons)] * 2}
+    wrong = [
+        ((2, 1.0), "Only 20% of the edited prompts say the new answer"),
+        ((8, 4.0), "about 'random' only 50% keep their answer"),
+        ((0, 1.0), "has to lie between 1 and 15"),
+        (8, "A pair is needed here"),
+    ]
+    assert_exercise(lesson.exercises, "4.6", (8, 2.0), wrong, stub=..., model=lesson.model, **given)
+
+
+@pytest.mark.skipif(not NOTEBOOK.exists(), reason="the notebook is not there")
+def test_the_folded_solutions_solve_the_exercises():
+    said = printed_by_solutions(NOTEBOOK)
+    assert sorted(said) == ["4.1", "4.2", "4.3", "4.4", "4.5", "4.6"]
+    assert [text for text in said.values() if not text.startswith("Solved. ")] == []

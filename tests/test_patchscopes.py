@@ -1,0 +1,544 @@
+"""Patchscopes: a patch is the plain run with a state replaced, whatever is remembered or batched; positions, maps and shares by hand."""
+
+import pytest
+import torch
+from tiny_models import ARCHITECTURES, write_tiny_model
+
+from helpers import patchscopes
+from helpers.interventions import intervene, record, replace
+from helpers.lens import lens_logits, place_of
+from helpers.models import load_model
+from helpers.patchscopes import (
+    DESCRIPTION,
+    FILLER,
+    IDENTITY,
+    ITSELF,
+    Attributes,
+    LayerMap,
+    Patchscope,
+    Precision,
+    Readings,
+    Source,
+    Target,
+    attribute,
+    attribute_extraction,
+    begins_with,
+    describe,
+    fit_map,
+    fit_maps,
+    own_place,
+    patchscope,
+    precision_by_layer,
+)
+from helpers.prediction import pieces, tokenize
+from helpers.relations import RelationData
+from helpers.statistics import wilson
+
+NAMES = [name for name in ARCHITECTURES if name not in ("course-like", "gpt2-relu")]
+SHORT = Target("a -> a\nx", until="\0")  # read at the placeholder, where random models too say something else about each state
+LIST = Target("a -> a\nx:", until="\0")
+NAMED = ["Taipei", "Paris", "The Eiffel Tower"]
+EVERY = (-1, 0, 1)  # the layers of a tiny model
+
+
+@pytest.fixture(scope="module", params=NAMES)
+def tiny(request, tmp_path_factory):
+    return load_model(write_tiny_model(request.param, tmp_path_factory.mktemp(request.param)))
+
+
+@pytest.fixture(scope="module")
+def gpt2(tmp_path_factory):
+    return load_model(write_tiny_model("gpt2", tmp_path_factory.mktemp("gpt2")))
+
+
+@pytest.fixture
+def numbered(monkeypatch):
+    """Texts as numbers of tokens, since many tokens of a tiny model are half a letter and look the same."""
+    monkeypatch.setattr(patchscopes, "_text", lambda model, ids, until: as_numbers(model, ids))
+
+
+def as_numbers(model, ids):
+    end = model.tokenizer.eos_token_id
+    return " ".join(map(str, ids[: ids.index(end)] if end in ids else ids))
+
+
+def state_of(model, ids, at, layer):
+    with torch.no_grad():
+        return record(model, ids[None], place_of(layer))[place_of(layer)][0, at]
+
+
+@torch.no_grad()
+def by_hand(model, ids, at, state, layer, tokens=3):
+    """The plain way: the whole text again for each new token, with the state put in its place each time."""
+    change, start = [] if state is None else [replace(place_of(layer), state, pos=at)], len(ids)
+    for _ in range(tokens):
+        with intervene(model, *change):
+            ids = torch.cat([ids, model(ids[None])[0, -1:].argmax(-1)])
+    return as_numbers(model, ids[start:].tolist())
+
+
+def place(model, prompt, word):
+    """The tokens of a prompt and the position of a word of one letter, found letter by letter."""
+    ids = tokenize(model, prompt)
+    [at] = [number for number, piece in enumerate(pieces(model, ids)) if piece.strip() == word]
+    return ids, at
+
+
+# ------------------------------------------------------------------------------------------------------ source and target
+
+
+@pytest.mark.parametrize("prompt, said", [("cat -> cat", "does not occur"), ("x -> x", "occurs 2 times"), ("exact:", "does not occur")])
+def test_a_target_has_one_placeholder(prompt, said):
+    with pytest.raises(ValueError, match=f"placeholder 'x' {said} in"):
+        Target(prompt)
+
+
+def test_a_target_may_have_another_placeholder():
+    assert Target("x: x, ?:", placeholder="?").times(2) == ("x: x, ? ?:", [6, 8])
+    with pytest.raises(ValueError, match="placeholder"):
+        Target("x", placeholder="")
+
+
+def test_a_source_must_hold_its_word(gpt2):
+    for word in ("Warsaw", "", " "):
+        with pytest.raises(ValueError, match="does not occur in 'Poland is big'"):
+            Source("Poland is big", word)
+    for position in (40, -40):
+        with pytest.raises(ValueError, match=f"no position {position} in 'Taipei'"):
+            patchscope(gpt2, [Source("Taipei", position)], SHORT)
+    with pytest.raises(ValueError, match="no position -1 in ''"):
+        patchscope(gpt2, [""], SHORT)
+    with pytest.raises(ValueError, match="no stretch of their own in 'Eiffel'"):
+        patchscope(gpt2, [Source("Eiffel", "iff")], SHORT)
+
+
+def test_names_of_sources():
+    assert Source("Warsaw is in Poland", "Warsaw").name == "Warsaw" and Source("Warsaw").name == "Warsaw"
+
+
+def test_the_last_occurrence_and_the_last_token_count(gpt2):
+    text = "Paris is in Paris. It"
+    ids = tokenize(gpt2, text)
+    found = patchscopes._of_source(gpt2, Source(text, "Paris"), whole=False)
+    through = tokenize(gpt2, "Paris is in Paris")
+    assert found.tokens.tolist() == ids.tolist() and found.at == (len(through) - 1,)
+    whole = patchscopes._of_source(gpt2, Source(text, "Paris"), whole=True)
+    assert "".join(pieces(gpt2, ids[list(whole.at)])).strip() == "Paris" and whole.at[-1] == found.at[0]
+    assert patchscopes._of_source(gpt2, Source(text), whole=False).at == (len(ids) - 1,)
+    assert patchscopes._of_source(gpt2, Source(text), whole=True).at == tuple(range(1, len(ids)))  # not the mark of the document
+    assert patchscopes._of_source(gpt2, Source(text, 2), whole=True).at == (2,)
+
+
+def test_placeholders_are_found_one_for_each_token(gpt2):
+    target = Target("a: b, x:")
+    for n in (1, 3):
+        found = patchscopes._of_target(gpt2, target, n)
+        assert [piece.strip() for piece in pieces(gpt2, found.tokens[list(found.at)])] == ["x"] * n
+        assert gpt2.tokenizer.decode(found.tokens[1:]) == f"a: b, {' '.join('x' * n)}:"
+    with pytest.raises(ValueError, match="'zq' is 2 tokens of this model"):
+        patchscopes._of_target(gpt2, Target("a: zq:", placeholder="zq"), 1)
+
+
+def test_the_papers_targets_have_their_placeholder(course_lm):
+    places = {target: patchscopes._of_target(course_lm, target, 1) for target in (IDENTITY, ITSELF, DESCRIPTION)}
+    for target, found in places.items():
+        assert pieces(course_lm, found.tokens[list(found.at)]) == [" x"]
+        assert (found.at[0] == len(found.tokens) - 1) == (target is IDENTITY)
+    assert places[IDENTITY].at == places[ITSELF].at
+
+
+@pytest.mark.parametrize("name", ["gpt2", "neox-serial"])  # with and without a mark of a new document
+def test_filler_brings_both_to_one_position(name, tmp_path):
+    model = load_model(write_tiny_model(name, tmp_path))
+    marked = int(bool(model.cfg.default_prepend_bos))
+    source, target = patchscopes._of_source(model, Source("Taipei"), False), patchscopes._of_target(model, Target("a -> a; a -> a; x"), 1)
+    for one, other in ((source, target), (target, source)):
+        first, second = patchscopes._matched(model, one, other)
+        assert first.at[-1] == second.at[-1] == max(one.at[-1], other.at[-1])
+    long, same = patchscopes._matched(model, source, target)
+    assert same is target and long.tokens[:marked].tolist() == source.tokens[:marked].tolist()
+    assert FILLER.endswith(model.tokenizer.decode(long.tokens[marked : -len(source.tokens) + marked or None]))
+    assert model.tokenizer.decode(long.tokens).endswith("\nTaipei")
+    assert patchscopes._matched(model, target, target) == (target, target)
+
+
+def test_filler_may_be_longer_than_its_text(gpt2):
+    once = len(gpt2.tokenizer(FILLER, add_special_tokens=False)["input_ids"])
+    filler = patchscopes._filler(gpt2, 2 * once + 3)
+    assert (
+        len(filler) == 2 * once + 3 and filler[-once:].tolist() == filler[3 : 3 + once].tolist() and len(patchscopes._filler(gpt2, 0)) == 0
+    )
+
+
+def test_too_long_texts_are_refused(gpt2):
+    long = "Paris is in Paris. " * 40
+    for source in (Source(long), Source(long, "Paris")):
+        with pytest.raises(ValueError, match="this model reads 64: shorten it"):
+            patchscope(gpt2, [source], SHORT)
+    most = Source("a" * 60)
+    with pytest.raises(ValueError, match="longer than the 64 tokens that this model reads: shorten source or target, or set match=False"):
+        patchscope(gpt2, [most], Target("x" + " a" * 20))
+    assert patchscope(gpt2, [most], Target("x" + " a" * 10), match=False, tokens=1).texts
+
+
+# ------------------------------------------------------------------------------------------------------------ the patch
+
+
+@pytest.mark.parametrize("into", [-1, 0])
+def test_a_patch_is_the_plain_run_with_a_state_replaced(tiny, into):
+    ids, at = place(tiny, LIST.prompt, "x")
+    states = torch.stack([state_of(tiny, tokenize(tiny, name), -1, 1) for name in NAMED])
+    with torch.no_grad():
+        run = patchscopes._Run(tiny, patchscopes._of_target(tiny, LIST, 1), states[:, None], [into, None, into])
+        logits = run.logits()
+        for row in range(3):
+            with intervene(tiny, *([] if row == 1 else [replace(place_of(into), states[row], pos=at)])):
+                assert torch.allclose(logits[row], tiny(ids[None])[0, -1], atol=1e-4)
+    assert min((logits[0] - logits[row]).abs().max() for row in (1, 2)) > 0.01
+
+
+def test_a_patch_stays_at_work_while_the_text_goes_on(tiny, numbered):
+    ids, at = place(tiny, SHORT.prompt, "x")
+    found = patchscope(tiny, NAMED[:2], SHORT, [-1, 1], 0, tokens=3, match=False)
+    assert found.target_layers == (0, 0) and len({*found.texts[0], *found.texts[1]}) > 1
+    for number, layer in enumerate(found.layers):
+        for row, name in enumerate(NAMED[:2]):
+            assert found.texts[number][row] == by_hand(tiny, ids, at, state_of(tiny, tokenize(tiny, name), -1, layer), 0)
+    assert found.unpatched == (by_hand(tiny, ids, at, None, 0),) * 2
+
+
+def test_same_puts_each_state_into_its_own_layer(gpt2, numbered):
+    every = {into: patchscope(gpt2, NAMED, SHORT, EVERY, into, tokens=3) for into in EVERY}
+    same = patchscope(gpt2, NAMED, SHORT, EVERY, tokens=3)
+    assert same.target_layers == same.layers == EVERY
+    assert same.texts == tuple(every[layer].texts[number] for number, layer in enumerate(EVERY)) and len({*same.texts}) > 1
+
+
+@pytest.mark.parametrize("prompt", [SHORT.prompt, "a -> a; a -> a; a -> a; a -> a; x"])
+def test_matched_patches_are_those_of_the_filled_texts(gpt2, numbered, prompt):
+    target, source = Target(prompt, until="\0"), Source("The Golden Gate is", "Golden")
+    one, other = patchscopes._matched(gpt2, patchscopes._of_source(gpt2, source, False), patchscopes._of_target(gpt2, target, 1))
+    found = patchscope(gpt2, [source], target, EVERY, 0, tokens=3)
+    for number, layer in enumerate(EVERY):
+        assert found.texts[number][0] == by_hand(gpt2, other.tokens, other.at[0], state_of(gpt2, one.tokens, one.at[0], layer), 0)
+    assert found.unpatched[0] == by_hand(gpt2, other.tokens, other.at[0], None, 0)
+
+
+def test_whole_names_go_token_by_token(gpt2, numbered):
+    names, counts = ["Taipei", "Paris", "Eiffel Tower"], set()  # of different lengths
+    found = patchscope(gpt2, names, SHORT, [0], 0, tokens=3, match=False, whole=True)
+    for row, name in enumerate(names):
+        ids = tokenize(gpt2, name)
+        target = patchscopes._of_target(gpt2, SHORT, len(ids) - 1)
+        state = state_of(gpt2, ids, list(range(1, len(ids))), 0)
+        assert found.texts[0][row] == by_hand(gpt2, target.tokens, list(target.at), state, 0)
+        counts.add(len(target.at))
+    assert len(counts) > 1 and max(counts) > 1
+    assert found.texts != patchscope(gpt2, names, SHORT, [0], 0, tokens=3, match=False).texts
+
+
+def test_many_are_read_as_each_by_itself(gpt2, numbered, monkeypatch):
+    asked = ["Taipei", Source("Taipei is", "Taipei"), "Paris"]
+    together = patchscope(gpt2, asked, SHORT, [-1, 1], 0, tokens=2)
+    monkeypatch.setattr(patchscopes, "PATCHED_ROWS", 2)
+    assert patchscope(gpt2, asked, SHORT, [-1, 1], 0, tokens=2).texts == together.texts
+    for row, source in enumerate(together.sources):
+        for number, layer in enumerate(together.layers):
+            assert Patchscope(source, layer, SHORT, 0, tokens=2).read(gpt2) == together.texts[number][row]
+    assert Patchscope("Paris", 1, SHORT, tokens=2).read(gpt2) == patchscope(gpt2, ["Paris"], SHORT, [1], tokens=2).texts[0][0]
+
+
+def test_the_models_own_state_in_its_own_place_changes_nothing(tiny, numbered):
+    changes = own_place(tiny, LIST)
+    assert changes.shape == (tiny.cfg.n_layers + 1,) and torch.equal(changes, torch.zeros_like(changes))
+    assert own_place(tiny, LIST, [1]).tolist() == [0.0]
+    found = patchscope(tiny, [Source(SHORT.prompt, "x")], SHORT, tokens=2)
+    assert {row[0] for row in found.texts} == {found.unpatched[0]}
+
+
+def test_own_place_sees_a_patch_that_adds(gpt2, monkeypatch):
+    put = patchscopes._put
+    monkeypatch.setattr(patchscopes, "_put", lambda layer, rows, at, states: put(layer, rows, at, 2 * states))
+    assert (own_place(gpt2, LIST, [-1, 0]) > 0).all()
+
+
+def test_the_model_is_as_before(gpt2):
+    ids = tokenize(gpt2, "The Golden Gate")[None]
+    with torch.no_grad():
+        before = gpt2(ids)
+        patchscope(gpt2, NAMED, SHORT)
+        precision_by_layer(gpt2, ["The Golden Gate Bridge is in San"], target=SHORT)
+        assert torch.equal(gpt2(ids), before)
+
+
+def test_a_text_ends_with_its_document_or_its_answer(gpt2):
+    end = [gpt2.tokenizer.eos_token_id]
+    one, other = (gpt2.tokenizer(text, add_special_tokens=False)["input_ids"] for text in (" Paris", ", Taipei"))
+    cases = {(*one, *end, *one): "Paris", (*end, *one): "", (*one, *other): "Paris", (*one, *one): "Paris Paris"}
+    for ids, text in cases.items():
+        assert patchscopes._text(gpt2, list(ids), ",") == text
+
+
+def test_writing_stops_when_all_have_ended(gpt2):
+    place, states = patchscopes._of_target(gpt2, SHORT, 1), torch.randn(2, 1, 32, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        free = patchscopes._Run(gpt2, place, states, [1, 1]).write(4, set())
+        stops = {*free[:, 1].tolist()}
+        assert free.shape == (2, 4)
+        assert torch.equal(
+            patchscopes._Run(gpt2, place, states, [1, 1]).write(4, stops), free[:, : 1 if stops >= {*free[:, 0].tolist()} else 2]
+        )
+
+
+def test_what_cannot_be_asked_is_refused(gpt2):
+    cases = {
+        "no source to read": dict(sources=[]),
+        "There is no layer 2": dict(source_layers=[2]),
+        "There is no layer 7": dict(target_layer=7),
+        "3 sources and 1 answers": dict(answers=["a"]),
+        "answer is empty": dict(answers=["a", " ", "b"]),
+        "1 or more, not 0": dict(tokens=0),
+        "reads 64, so 60 more are too many": dict(tokens=60),
+        "no map from layer 0 to 1": dict(source_layers=[0], target_layer=1, maps={(1, 0): LayerMap.identity(32)}),
+    }
+    for sentence, options in cases.items():
+        with pytest.raises(ValueError, match=sentence):
+            patchscope(gpt2, **dict(sources=NAMED, target=SHORT) | options)
+
+
+def test_describe_asks_for_a_description(gpt2):
+    found = describe(gpt2, "Paris", [0, 1], target=SHORT)
+    assert found.target_layers == (1, 1) and found.texts == patchscope(gpt2, ["Paris"], SHORT, [0, 1], 1).texts
+    assert found.table() == found.shown(0) and found.table().splitlines()[0] == "layer  Paris"
+    assert [line.split()[0] for line in found.table().splitlines()[1:]] == ["0", "1", "no"]
+
+
+# --------------------------------------------------------------------------------------------------------------- maps
+
+
+@pytest.fixture
+def planted(monkeypatch):
+    """States of three layers: the last is an affine image of the first, the middle one is noise."""
+    rng = torch.Generator().manual_seed(0)
+    first, noise = torch.randn(200, 4, generator=rng) + 3, torch.randn(200, 4, generator=rng)
+    weight, bias = torch.randn(4, 4, generator=rng), torch.randn(4, generator=rng)
+    states = torch.stack([first, noise, first @ weight.T + bias])
+    monkeypatch.setattr(patchscopes, "sample_states", lambda model, texts, each, seed: states)
+    return weight, bias, states
+
+
+def test_a_map_between_layers_is_found(gpt2, planted):
+    weight, bias, states = planted
+    found = fit_map(gpt2, -1, 1, ["any"], penalty=1e-9)
+    assert torch.allclose(found.weight, weight, atol=1e-4) and torch.allclose(found.bias, bias, atol=1e-3)
+    assert torch.allclose(found(states[0]), states[2], atol=1e-3)
+
+
+def test_maps_are_least_squares(gpt2, planted):
+    _, _, states = planted
+    found = fit_maps(gpt2, [(0, 1), (-1, 0), (0, -1)], ["any"], penalty=1e-9)
+    assert list(found) == [(0, 1), (-1, 0), (0, -1)]
+    for (source, target), own in found.items():
+        ones = torch.cat([states[source + 1], torch.ones(200, 1)], 1)
+        right = torch.linalg.lstsq(ones, states[target + 1]).solution
+        assert torch.allclose(own.weight, right[:-1].T, atol=1e-4) and torch.allclose(own.bias, right[-1], atol=1e-3)
+
+
+def test_a_ridge_shrinks_towards_the_mean(gpt2, planted):
+    _, _, states = planted
+    stiff = fit_map(gpt2, -1, 1, ["any"], penalty=1e6)
+    assert stiff.weight.abs().max() < 1e-4 and torch.allclose(stiff(states[0]), states[2].mean(0).expand(200, -1), atol=1e-3)
+
+
+def test_maps_know_their_layers(gpt2):
+    with pytest.raises(ValueError, match="There is no layer 5"):
+        fit_map(gpt2, 5, 0, ["The Golden Gate Bridge"])
+    found = fit_map(gpt2, 0, 0, ["The Golden Gate Bridge is in San Francisco.", "Taipei 101 is in Taipei."] * 3, penalty=1e-6)
+    states = state_of(gpt2, tokenize(gpt2, "The Golden Gate Bridge is"), slice(1, None), 0)
+    assert torch.allclose(found(states), states, atol=0.05)  # a layer's map to itself changes nothing that it has seen
+
+
+def test_the_map_that_changes_nothing_is_no_map(gpt2, numbered):
+    width = gpt2.cfg.d_model
+    identity, zero = LayerMap.identity(width), LayerMap(torch.zeros(width, width), torch.zeros(width))
+    states = torch.randn(3, 2, width)
+    assert torch.equal(patchscopes._mapped(states, [(0, 1)] * 3, {(0, 1): identity}), states)
+    plain = patchscope(gpt2, NAMED, SHORT, EVERY, 0, tokens=3)
+    assert patchscope(gpt2, NAMED, SHORT, EVERY, 0, maps={(layer, 0): identity for layer in EVERY}, tokens=3).texts == plain.texts
+    assert Patchscope("Paris", 1, SHORT, 0, map=identity, tokens=3).read(gpt2) == plain.texts[2][1]
+    _, target = patchscopes._matched(gpt2, patchscopes._of_source(gpt2, Source("Paris"), False), patchscopes._of_target(gpt2, SHORT, 1))
+    nothing = by_hand(gpt2, target.tokens, target.at[0], torch.zeros(width), 0)
+    assert Patchscope("Paris", 1, SHORT, 0, map=zero, tokens=3).read(gpt2) == nothing != plain.texts[2][1]
+
+
+# --------------------------------------------------------------------------------------------------------------- results
+
+
+def readings(texts, answers, **about):
+    sources = tuple(map(Source, "abcdef"[: len(texts[0])]))
+    layers = tuple(range(-1, len(texts) - 1))
+    return Readings(sources, SHORT, layers, (0,) * len(layers), texts, about.get("unpatched", ("",) * len(sources)), answers)
+
+
+def test_hits_and_their_controls():
+    found = readings((("red.", "blue", "green"), ("blue", "blue sky", "bluer")), ("red", "Blue", "red"), unpatched=("red", "x", "red"))
+    assert found.hits.tolist() == [[True, True, False], [False, True, False]]
+    assert found.others.tolist() == [[0.0, 0.0, 0.5], [0.0, 0.5, 0.0]]
+    assert found.constant == pytest.approx(2 / 3)
+    low, high = wilson(2, 3)
+    lines = found.table().splitlines()
+    assert f"66.7% [{low:.1%}, {high:.1%}]" in lines[1] and lines[1].endswith("16.7%") and lines[1].split()[:2] == ["in", "0"]
+    assert lines[-1] == "always the same answer: 66.7%, no patch: 66.7%, n = 3" and len(lines) == 4
+
+
+def test_results_without_answers_are_shown():
+    found = readings((("red.", "blue"),), ())
+    with pytest.raises(ValueError, match="no answers to compare with"):
+        found.hits  # noqa: B018
+    assert found.table() == "layer  a\n   in  red.\n   no  " and "blue" in found.shown(1)
+    with pytest.raises(ValueError, match="A single source has no others"):
+        readings((("red",),), ("red",)).others  # noqa: B018
+    assert "nan" in readings((("red",),), ("red",)).table()
+
+
+@pytest.mark.parametrize(
+    "text, answer, right",
+    [("Warsaw. It", "warsaw", True), ("Polandic", "Poland", False), (" a.b", "a.b", True), ("axb", "a.b", False), ("", "a", False)],
+)
+def test_a_text_begins_with_an_answer(text, answer, right):
+    assert begins_with(text, answer) == right
+
+
+# ------------------------------------------------------------------------------------------------------------- precision
+
+TEXTS = ["The Golden Gate Bridge is in San Francisco.", "Taipei 101 is in Taipei.", "The Eiffel Tower is in Paris.", "is"]
+
+
+@pytest.mark.parametrize("target, position", [(SHORT, None), (LIST, 2)], ids=["at the placeholder", "behind it, from elsewhere"])
+def test_precision_by_hand(tiny, target, position):
+    ids, at = place(tiny, target.prompt, "x")
+    found = precision_by_layer(tiny, TEXTS, [-1, 1], target=target, position=position)
+    where = at if position is None else position
+    rows = [tokens for tokens in map(tokenize, [tiny] * 4, TEXTS) if len(tokens) > where]
+    assert found.position == where and found.of("Patchscope").shape == (2, len(rows)) and 0 < len(rows) < 4
+    for column, tokens in enumerate(rows):
+        own = tiny(tokens[None])[0, where].argmax()
+        for number, layer in enumerate(found.layers):
+            state = state_of(tiny, tokens, where, layer)
+            with torch.no_grad(), intervene(tiny, replace(place_of(layer), state, pos=at)):
+                said = tiny(ids[None])[0, -1].argmax()
+            assert found.of("Patchscope")[number, column] == (said == own)
+            assert found.of("logit lens")[number, column] == (lens_logits(tiny, state).argmax() == own)
+    assert found.of("logit lens")[-1].all()
+
+
+def test_the_last_layer_says_what_the_model_says(gpt2):
+    found = precision_by_layer(gpt2, TEXTS, [1], train=TEXTS * 3, into=1, target=SHORT)
+    assert {name: found.share(name).tolist() for name in ("Patchscope", "logit lens")} == {"Patchscope": [1.0], "logit lens": [1.0]}
+    assert torch.equal(found.of("with map"), found.of("linear map"))  # at the placeholder, the last layer is all there is
+
+
+def test_maps_go_where_they_are_told(gpt2, monkeypatch):
+    asked, same = [], LayerMap.identity(32)
+    monkeypatch.setattr(patchscopes, "fit_maps", lambda model, pairs, texts: asked.append(pairs) or dict.fromkeys(pairs, same))
+    plain = precision_by_layer(gpt2, TEXTS, train=TEXTS, into=0, target=SHORT)
+    assert asked == [[(layer, into) for layer in EVERY for into in (0, 1)]]
+    assert torch.equal(plain.of("linear map"), plain.of("logit lens"))  # the maps change nothing
+    assert torch.equal(plain.of("with map")[1], plain.of("Patchscope")[1])
+    precision_by_layer(gpt2, TEXTS, [0], train=TEXTS, target=SHORT)
+    assert asked[1] == [(0, 1)]  # half way through two blocks is behind the second one, which is the last
+
+
+def test_a_tuned_lens_is_read_too(gpt2):
+    from helpers.lens import TunedLens
+
+    found = precision_by_layer(gpt2, TEXTS, tuned=TunedLens.identity(2, 32), target=SHORT)
+    assert torch.equal(found.of("tuned lens"), found.of("logit lens")) and list(found.hits) == ["Patchscope", "logit lens", "tuned lens"]
+
+
+def test_precision_needs_texts_and_layers(gpt2):
+    with pytest.raises(ValueError, match="No text has a token at position 50"):
+        precision_by_layer(gpt2, TEXTS, position=50, target=SHORT)
+    with pytest.raises(ValueError, match="There is no layer 4"):
+        precision_by_layer(gpt2, TEXTS, [4], target=SHORT)
+    with pytest.raises(ValueError, match="There is no layer 9"):
+        precision_by_layer(gpt2, TEXTS, into=9, target=SHORT)
+
+
+def test_precision_is_compared_text_by_text():
+    one, other = torch.tensor([[True] * 9 + [False]]), torch.tensor([[True] * 4 + [False] * 6])
+    found = Precision((3,), {"Patchscope": one, "logit lens": other}, 0.3, 7)
+    [(gain, (low, high))] = found.gain("Patchscope", "logit lens")
+    assert gain == pytest.approx(0.5) and 0 < low < 0.5 < high
+    assert found.share("Patchscope").tolist() == pytest.approx([0.9])
+    with pytest.raises(ValueError, match="'probe' was not tried, only 'Patchscope', 'logit lens'"):
+        found.of("probe")
+    lines = found.table().splitlines()
+    assert lines[1].split()[:2] == ["3", "90.0%"] and lines[-1] == "most frequent token: 30.0%, n = 10 texts, position 7"
+
+
+# ------------------------------------------------------------------------------------------------------------ attributes
+
+PAIRS = dict(
+    subjects=("Taipei", "Paris", "San Francisco", "Eiffel", "Golden", "Gate", "Tower", "Bridge"),
+    objects=("is", "in", "is", "in", "is", "is", "in", "The"),
+)
+DATA = RelationData("place", "{s} is in", **PAIRS)
+
+
+def test_an_attribute_is_asked_in_the_words_of_its_relation():
+    assert attribute(RelationData("capital", "The capital of {s} is ", ("Poland",), ("Warsaw",))) == Target("The capital of x is")
+
+
+def test_attributes_of_subjects_that_the_probe_has_not_seen(gpt2, monkeypatch):
+    seen = {}
+
+    def probe(model, train, test, known, asked):
+        seen.update(train=train, test=test, known=known, asked=asked)
+        return torch.ones(len(known), len(test), dtype=torch.bool)
+
+    monkeypatch.setattr(patchscopes, "_probe", probe)
+    found = attribute_extraction(gpt2, DATA, EVERY, 0, tokens=2)
+    train, test = seen["train"], seen["test"]
+    assert {*train.subjects} | {*test.subjects} == {*DATA.subjects} and not {*train.subjects} & {*test.subjects}
+    asked, target = [Source(name, name) for name in test.subjects], attribute(DATA)
+    assert found.readings == patchscope(gpt2, asked, target, EVERY, 0, answers=test.objects, tokens=2)
+    common = max(train.objects, key=train.objects.count)
+    assert found.constant.tolist() == [answer == common for answer in test.objects]
+    one, _ = patchscopes._matched(gpt2, patchscopes._of_source(gpt2, asked[1], False), patchscopes._of_target(gpt2, target, 1))
+    assert torch.allclose(seen["asked"][2, 1], state_of(gpt2, one.tokens, one.at[0], 1), atol=1e-4)
+    assert seen["known"].shape == (3, 4, 32)
+    assert attribute_extraction(gpt2, DATA, [0], 0, tokens=1, seed=1).readings.sources != found.readings.sources
+
+
+def test_subjects_may_stand_in_a_text(gpt2):
+    found = attribute_extraction(gpt2, DATA, [0], source="I see {s} there", tokens=1)
+    assert all(source.prompt == f"I see {source.token} there" for source in found.readings.sources)
+    with pytest.raises(ValueError, match="needs the subject once, as"):
+        attribute_extraction(gpt2, DATA, source="I see")
+    with pytest.raises(ValueError, match="has 3 subjects; a probe and its test need four"):
+        attribute_extraction(gpt2, DATA.take([0, 1, 2]))
+
+
+def test_a_probe_reads_what_is_there_and_nothing_else(gpt2):
+    rng = torch.Generator().manual_seed(0)
+    words = ("is", "in", "The")
+    objects = tuple(words[number % 3] for number in range(30))
+    train, test = (RelationData("place", "{s} is in", tuple(f"{part}{n}" for n in range(30)), objects) for part in "ab")
+    code = torch.eye(3)[[words.index(word) for word in objects]]
+    known, asked = (torch.stack([code + 0.1 * torch.randn(30, 3, generator=rng), torch.randn(30, 3, generator=rng)]) for _ in range(2))
+    right = patchscopes._probe(gpt2, train, test, known, asked).float().mean(1)
+    assert right[0] == 1 and right[1] < 0.7
+
+
+def test_attributes_stand_beside_the_probe():
+    found = Attributes(
+        "place",
+        readings((("is", "in"), ("is", "x")), ("is", "in")),
+        torch.tensor([[True, False], [False, False]]),
+        torch.tensor([True, False]),
+    )
+    assert [gain for gain, _ in found.gain()] == [0.5, 0.5]
+    lines = found.table().splitlines()
+    assert lines[0] == "place" and lines[2].split()[0] == "in" and lines[-1] == "always the same answer: 50.0%, n = 2"
+    assert lines[2].count("%") == 7 and "100.0%" in lines[2] and "50.0%" in lines[2] and len(lines) == 5
