@@ -23,7 +23,7 @@ from helpers.widgets import patchscopes as lab
 from helpers.widgets import readable
 from helpers.widgets.patchscopes import OWN, TARGETS, TOKENS, PatchscopeBench, in_words, name_at, patchscope_html, target_of, tokens_of
 
-VOCABULARY = "x is in The wife of home the singer , . Imagine Help Emma Dune John Paul Ringo Starr Jane Yoko Bath Bath. London Tacoma"
+VOCABULARY = "x is in The wife of home the singer , . Imagine Help Bath. Dune John Paul Ringo Starr Jane Yoko Bath London Tacoma"
 TEXT = "The wife of Ringo Starr is"
 ASKED = {"home": Target("The home of x is", until="."), "wife": Target("The singer , the wife of x")}
 HEADING = "The model goes on:"

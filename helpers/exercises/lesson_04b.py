@@ -111,10 +111,10 @@ def shortcut(answer: Any, model: TransformerBridge, questions: Sequence[TwoHop])
 def honestly(answer: Any) -> str:
     """A function that chooses the best pair on some questions and reports it on others."""
     function, rng = expect_callable(answer), torch.Generator().manual_seed(0)
-    hits = torch.rand(12, 40, generator=rng) < 0.3
-    choose, report = list(range(0, 40, 2)), list(range(1, 40, 2))
+    hits = torch.rand(12, 42, generator=rng) < 0.3
+    choose, report = list(range(23)), list(range(23, 42))  # 23 and 19: no two rates are the same by chance
     found = expect_number(function(hits, choose, report), 0, 1, "your rate")
-    rates = {name: hits[:, rows].float().mean(1) for name, rows in (("choose", choose), ("report", report), ("all", list(range(40))))}
+    rates = {name: hits[:, rows].float().mean(1) for name, rows in (("choose", choose), ("report", report), ("all", [*choose, *report]))}
     best = int(rates["choose"].argmax())
     for wrong, sentence in (
         (rates["report"].max(), "This is the best pair of the reported questions: it must be chosen without looking at them."),
