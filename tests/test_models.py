@@ -82,8 +82,16 @@ def test_numbers_equal_plain_hugging_face(architecture: str, tiny: Path) -> None
 
 
 @needs_course_lm
-def test_numbers_of_the_course_lm_equal_plain_hugging_face() -> None:
-    assert_same_numbers("course-lm", models.COURSE_LM_FOLDER)
+@pytest.mark.parametrize("name", models.COURSE_LMS)
+def test_numbers_of_the_course_lm_equal_plain_hugging_face(name: str) -> None:
+    assert_same_numbers(name, models.COURSE_LMS[name])
+
+
+@needs_course_lm
+def test_the_deep_course_lm_has_twice_the_layers_and_the_same_words(course_lm: models.TransformerBridge) -> None:
+    deep = load_model("course-lm-deep")
+    assert (deep.cfg.n_layers, deep.cfg.d_model) == (2 * course_lm.cfg.n_layers, course_lm.cfg.d_model)
+    assert deep.tokenizer.get_vocab() == course_lm.tokenizer.get_vocab()
 
 
 @pytest.mark.parametrize("architecture", ["gpt2", "neox-parallel", "llama"])
@@ -266,8 +274,10 @@ def assert_one_begin(model: models.TransformerBridge) -> None:
 
 @pytest.mark.parametrize("architecture", ["gpt2-relu", "neox-serial"])  # the second one has no begin token by itself
 def test_the_course_lm_gets_one_begin_token(architecture: str, tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(models, "COURSE_LM_FOLDER", tiny / architecture)
-    assert_one_begin(load_model())
+    for name in models.COURSE_LMS:
+        monkeypatch.setitem(models.COURSE_LMS, name, tiny / architecture)
+        assert load_model(name).cfg.d_model < 100  # it is the tiny one
+        assert_one_begin(load_model(name))
 
 
 @needs_course_lm
@@ -434,7 +444,7 @@ def test_incomplete_folders(pattern: str, tmp_path: Path, monkeypatch: pytest.Mo
     for path in tmp_path.glob(pattern):
         path.unlink()
     assert "missing): save it with save_pretrained" in sentence(name=tmp_path)
-    monkeypatch.setattr(models, "COURSE_LM_FOLDER", tmp_path)
+    monkeypatch.setitem(models.COURSE_LMS, "course-lm", tmp_path)
     assert "`make model`" in sentence()
 
 
