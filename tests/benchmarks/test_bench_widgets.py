@@ -24,11 +24,15 @@ from helpers.autoencoders import SparseAutoencoder, Sweep, activations_of
 from helpers.circuits import attribute_edges
 from helpers.directions import chat_prompts, difference_in_means
 from helpers.edges import ABLATIONS
+from helpers.fact_edits import known_facts, probe_facts
 from helpers.features import FeatureActivations, feature_activations
 from helpers.in_context import course_tasks, task_differences
 from helpers.indirect_objects import IndirectObjects, indirect_objects
 from helpers.interventions import resid_post
+from helpers.lens import load_tuned_lens
+from helpers.memories import word_categories
 from helpers.models import TransformerBridge
+from helpers.multihop import TwoHop, answered, course_questions
 from helpers.neurons import TopContexts, top_contexts
 from helpers.patching import patch_heads, patch_positions
 from helpers.prediction import tokenize
@@ -40,14 +44,19 @@ from helpers.widgets import PromptExplorer
 from helpers.widgets.autoencoders import ClampBench, FeatureBrowser, SparsitySlider
 from helpers.widgets.circuits import SHOWN_AS, CircuitPruner, HeadViewer, PatchingMap
 from helpers.widgets.directions import RefusalDial, SteeringLab, TaskVectorBench
+from helpers.widgets.lenses import LENSES, LensViewer
+from helpers.widgets.memories import MemoryBrowser, MemoryEditor
+from helpers.widgets.multihop import BackPatchMap, TwoHopTimeline
 from helpers.widgets.neurons import FEATURES, HIDDEN, KINDS, DoseLab, NeuronMicroscope, RemoveIt, SuperpositionLab
+from helpers.widgets.patchscopes import PatchscopeBench
 from helpers.widgets.relations import CUT, FactEditor, KnockoutBench, RelationExplorer
 
 __all__ = ["folder", "model", "one_thread"]  # the fixtures
 
 SETTINGS = 50
 ANSWER_LIMIT = 0.1  # seconds, at most, for 95 % of the answers
-WRITING_LIMIT = 0.3  # the same where the model writes a text
+WRITING_LIMIT = 0.3  # the same where the model writes a text, or reads all of its layers
+MAP_LIMIT = 1.0  # the same where it runs with each pair of layers
 PROMPTS = (
     "The capital of Poland is",
     "Here is a book and three keys. I like",
@@ -239,3 +248,42 @@ def test_circuit_pruner(benchmark: BenchmarkFixture, model: TransformerBridge, g
 def test_head_viewer(benchmark: BenchmarkFixture, model: TransformerBridge) -> None:
     choices = {"text": PROMPTS, "layer": range(model.cfg.n_layers), "head": range(model.cfg.n_heads)}
     keeps(benchmark, ANSWER_LIMIT, HeadViewer(model, PROMPTS[0]), choices, "From the last token", model)
+
+
+def test_lens_viewer(benchmark: BenchmarkFixture, model: TransformerBridge) -> None:
+    widget = LensViewer(model, PROMPTS[0], load_tuned_lens())
+    keeps(benchmark, WRITING_LIMIT, widget, {"text": PROMPTS, "layer": range(model.cfg.n_layers), "lens": LENSES}, "After", model)
+
+
+def test_memory_browser(benchmark: BenchmarkFixture, model: TransformerBridge, top: TopContexts) -> None:
+    widget = MemoryBrowser(model, top, word_categories(model))
+    keeps(benchmark, WRITING_LIMIT, widget, neuron_choices(model), "Key", model)
+
+
+def test_memory_editor(benchmark: BenchmarkFixture, model: TransformerBridge) -> None:
+    widget = MemoryEditor(model, probe_facts(model, known_facts(model, 4)))
+    choices = {"fact": widget.fact.options, "n": (1, 4, 16, 40), "plus": (0.5, 1.0, 4.0)}
+    keeps(benchmark, WRITING_LIMIT, widget, choices, "it says now", model)
+
+
+def test_patchscope_bench(benchmark: BenchmarkFixture, model: TransformerBridge) -> None:
+    layers = range(model.cfg.n_layers)
+    choices = {"text": PROMPTS[:4], "source_layer": layers, "target_layer": layers}
+    keeps(benchmark, WRITING_LIMIT, PatchscopeBench(model), choices, "The model goes on", model)
+
+
+@pytest.fixture(scope="module")
+def hops(model: TransformerBridge) -> list[TwoHop]:
+    """Two-hop questions, some of which are answered wrong."""
+    return list(answered(model, course_questions()[:200]).wrong[:20])
+
+
+def test_two_hop_timeline(benchmark: BenchmarkFixture, model: TransformerBridge, hops: list[TwoHop]) -> None:
+    widget = TwoHopTimeline(model, hops)
+    keeps(benchmark, WRITING_LIMIT, widget, {"question": [value for _, value in widget.question.options]}, "bridge", model)
+
+
+def test_back_patch_map(benchmark: BenchmarkFixture, model: TransformerBridge, hops: list[TwoHop]) -> None:
+    layers, widget = range(model.cfg.n_layers), BackPatchMap(model, hops)
+    choices = {"question": widget.question.options, "at": ("t1", "t2"), "source": layers, "target": layers}
+    keeps(benchmark, MAP_LIMIT, widget, choices, "Unpatched", model)
