@@ -277,7 +277,8 @@ class Curve:
 
     @property
     def intervals(self) -> list[Interval]:
-        """The 95 % interval of each, by resampling the prompts (bootstrap of the ratio)."""
+        """The 95 % interval of each, by resampling the prompts (bootstrap of the ratio). Raises ValueError where there is nothing to keep."""
+        _gap(self.model, self.empty)
         return [ratio_interval(values - self.empty, self.model - self.empty) for values in self.values]
 
     def smallest(self, wanted: float = 0.85) -> int:

@@ -112,8 +112,11 @@ class PatchMap:
 
     @property
     def effect(self) -> Float[Tensor, "layer column"]:
-        """What each patch restores: 0 is the corrupted run, 1 the clean one (means over the prompts)."""
-        return (self.after - self.corrupted).mean(-1) / (self.clean - self.corrupted).mean()
+        """What each patch restores: 0 is the corrupted run, 1 the clean one (means over the prompts).
+
+        Raises ValueError where the two runs do not differ, so that there is nothing to restore.
+        """
+        return self.change / self._gap()
 
     @property
     def change(self) -> Float[Tensor, "layer column"]:
@@ -121,9 +124,17 @@ class PatchMap:
         return (self.after - self.corrupted).mean(-1)
 
     def interval(self, layer: int, column: int) -> Interval:
-        """The 95 % interval of one effect; the prompts are the sample."""
+        """The 95 % interval of one effect; the prompts are the sample. Raises ValueError as ``effect`` does."""
+        return mean_interval((self.after[layer, column] - self.corrupted) / self._gap())
+
+    def _gap(self) -> Float[Tensor, ""]:
+        """By how much the clean run's metric surpasses the corrupted run's."""
         gap = (self.clean - self.corrupted).mean()
-        return mean_interval((self.after[layer, column] - self.corrupted) / gap)
+        if gap.abs() < 1e-6:
+            raise ValueError(
+                "The metric is the same in the clean and in the corrupted runs, so no patch can restore it: change the prompts."
+            )
+        return gap
 
     def top(self, n: int = 5) -> list[tuple[int, int]]:
         """The ``n`` patches with the largest effects, whatever their sign: layer and column."""

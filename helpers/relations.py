@@ -195,7 +195,7 @@ def locate(model: TransformerBridge, data: RelationData) -> Located:
                 f"The prompt of {subject[:40]!r} has more than the {model.cfg.n_ctx} tokens that this model reads: shorten it."
             )
         if ids[: len(start)] != start or len(start) <= len(tokenize(model, before.rstrip())):
-            raise ValueError(f"The tokens of {subject!r} are no stretch of their own in {prompt!r}: put a space after {{s}}.")
+            raise ValueError(f"The tokens of {subject!r} are no stretch of their own in {prompt!r}: a space must follow it there.")
         places.append(len(start) - 1)
     return Located(texts, torch.tensor(places))
 

@@ -416,6 +416,12 @@ def test_faithfulness_runs_from_the_empty_circuit_to_the_model(h, tiny, both):
     assert torch.allclose(rest.values, h.faithfulness(tiny, both, half.complement).values, atol=1e-4)
 
 
+def test_a_curve_without_anything_to_keep_has_no_interval(h):
+    flat = h.Curve((1,), (0,), 9, torch.zeros(1, 3), torch.ones(3), torch.ones(3), "zero")
+    with pytest.raises(ValueError, match="nothing that a circuit could keep"):
+        _ = flat.intervals
+
+
 def test_a_curve_is_read_off(h, planted):
     model, both = planted
     graph, scores = h.EdgeGraph.of(model), h.attribute_edges(model, both)

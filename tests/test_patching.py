@@ -323,6 +323,15 @@ def test_effects_are_shares_of_the_difference_between_the_runs(by_hand):
     assert torch.allclose(by_hand.effect, torch.tensor([[0.0, 1.0, 0.0], [-1.0, 0.5, 1.0]]))
 
 
+def test_where_the_runs_do_not_differ_nothing_is_restored(by_hand):
+    from dataclasses import replace
+
+    same = replace(by_hand, corrupted=by_hand.clean)
+    for read in (lambda: same.effect, lambda: same.interval(0, 0)):
+        with pytest.raises(ValueError, match="the same in the clean and in the corrupted runs"):
+            read()
+
+
 def test_the_largest_effects_come_first_whatever_their_sign(by_hand):
     assert by_hand.top(4) == [(0, 1), (1, 0), (1, 2), (1, 1)]
     lines = by_hand.table(3).splitlines()
