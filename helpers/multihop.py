@@ -686,9 +686,12 @@ class Rescue:
         """Some of the questions only, such as those whose bridge can be read late."""
         return Rescue({source: run.take(rows) for source, run in self.runs.items()})
 
-    def table(self) -> str:
+    def table(self, only: Sequence[str] = ()) -> str:
         """For the oracle, for each source's own best pair and for the best pair of the own states: the rate with each source's states, and
-        by how much the own states surpass it. Below: how often the oracle finds other answers (``luck``, ``rival``)."""
+        by how much the own states surpass it. Below: how often the oracle finds other answers (``luck``, ``rival``).
+
+        ``only``: the beginnings of the lines to keep, such as "any pair".
+        """
         measures = {
             "any pair (oracle)": self.oracle,
             "its own best pair": self.fixed,
@@ -702,7 +705,8 @@ class Rescue:
         for name, found in (("oracle, other answers", "luck"), ("oracle, rival tokens", "rival")):
             shares = {source: getattr(run, found).float() for source, run in self.runs.items()}
             lines += [f"{name:<23}{source:<18}{self._cell(share)}" for source, share in shares.items()]
-        return "\n".join(lines)
+        kept = [line for line in lines[1:] if not only or line.startswith(tuple(only))]
+        return "\n".join([lines[0], *kept])
 
     def _cell(self, values: Float[Tensor, "question"], minus: Float[Tensor, "question"] | None = None, sign: str = "") -> str:
         if bool(values.isnan().all()):

@@ -23,7 +23,7 @@ def lesson(tmp_path_factory: pytest.TempPathFactory):
     return SimpleNamespace(exercises=exercises, model=load_model(write_tiny_model("gpt2-relu", tmp_path_factory.mktemp("tiny"))))
 
 
-def test_a_confession_to_what_never_happened(lesson, monkeypatch: pytest.MonkeyPatch):
+def test_an_account_that_changes(lesson, monkeypatch: pytest.MonkeyPatch):
     from helpers.accounts import Accounts
     from helpers.exercises import lesson_04a
 
@@ -37,11 +37,11 @@ def test_a_confession_to_what_never_happened(lesson, monkeypatch: pytest.MonkeyP
     wrong = [
         ((question, "It is Rome.", "It is Paris."), "does not have 'Tokyo' in it"),
         ((question, "It is Tokyo.", "Tokyo, no doubt."), "which is what the model says itself"),
-        ((question, "It is Tokyo.", "It is the sea."), "Here the accounts differ"),
+        ((question, "It is Tokyo.", "It is Paris."), "Here both accounts are 'I read it in a book.'"),
         ((question, "It is Tokyo."), "Three texts are needed here"),
         ((question, "", "It is Paris."), "an empty text"),
     ]
-    assert_exercise(lesson.exercises, "4.1", (question, "It is Tokyo.", "It is Paris."), wrong, stub=(..., ..., ...), model=lesson.model)
+    assert_exercise(lesson.exercises, "4.1", (question, "It is Tokyo.", "It is the sea."), wrong, stub=(..., ..., ...), model=lesson.model)
 
 
 def test_who_is_against_it(lesson, monkeypatch: pytest.MonkeyPatch):
@@ -137,6 +137,7 @@ def test_edit_with_a_light_hand(lesson, monkeypatch: pytest.MonkeyPatch):
 
     monkeypatch.setattr(lesson_04a, "try_edit", try_edit)
     given = {"probes": [probe] * 2, "found": [KnowledgeNeurons.__new__(KnowledgeNeurons)] * 2}
+    given |= {"others": given["probes"], "found_others": given["found"]}
     wrong = [
         ((2, 1.0), "Only 20% of the edited prompts say the new answer"),
         ((8, 4.0), "about 'random' only 50% keep their answer"),

@@ -22,20 +22,19 @@ ANSWER, RIVAL = " Warsaw", " Paris"  # of exercise 4.2
 CHANGED_SHARE, KEPT_SHARE, FEWER = 0.9, 0.8, 16  # what exercise 4.6 asks for
 
 
-@exercises.add("4.1", "A confession to what never happened", minutes=6)
-def false_confession(answer: Any, model: TransformerBridge) -> str:
-    """A question, a true answer and a false one, after which the model gives the same account."""
+@exercises.add("4.1", "An account that changes", minutes=6)
+def changing_account(answer: Any, model: TransformerBridge) -> str:
+    """A question, a true answer and a false one, after which the model gives two different accounts."""
     expect(isinstance(answer, tuple | list) and len(answer) == 3, "Three texts are needed here: a question, a true answer, a false answer.")
-    question, true, false = (
-        expect_text(text, what) for text, what in zip(answer, ("your question", "your true answer", "your false answer"), strict=True)
-    )
+    kinds = ("your question", "your true answer", "your false answer")
+    question, true, false = (expect_text(text, what) for text, what in zip(answer, kinds, strict=True))
     own = accounts(model, [question]).answers[0]
     said = _last_word(own)
     expect(said in true, f"The model's own answer is {own!r}, and your true answer does not have {said!r} in it.")
     expect(said not in false, f"Your false answer has {said!r} in it, which is what the model says itself: put something else there.")
     reasons = [accounts(model, [question], [text]).reasons[0] for text in (true, false)]
-    expect(reasons[0] == reasons[1], f"Here the accounts differ: {reasons[0]!r} and {reasons[1]!r}. Try another question.")
-    return f"{reasons[0]!r}, after {true!r} and after {false!r}."
+    expect(reasons[0] != reasons[1], f"Here both accounts are {reasons[0]!r}. Try another question.")
+    return f"{reasons[0]!r} after {true!r}, and {reasons[1]!r} after {false!r}: another story, for an answer that it never gave."
 
 
 def _last_word(text: str) -> str:
@@ -112,20 +111,39 @@ def labelled_drawer(answer: Any, read: Readable, agree: Agreement) -> str:
 
 
 @exercises.add("4.6", "Edit with a light hand", minutes=12)
-def light_hand(answer: Any, model: TransformerBridge, probes: Sequence[Probes], found: Sequence[KnowledgeNeurons]) -> str:
+def light_hand(
+    answer: Any,
+    model: TransformerBridge,
+    probes: Sequence[Probes],
+    found: Sequence[KnowledgeNeurons],
+    others: Sequence[Probes],
+    found_others: Sequence[KnowledgeNeurons],
+) -> str:
     """A number of neurons and a strength with which the edits succeed and little else breaks, on average over some facts."""
     expect(isinstance(answer, tuple | list) and len(answer) == 2, "A pair is needed here: a number of neurons and a strength.")
     n, plus = int(expect_number(answer[0], 1, FEWER - 1, "your number of neurons")), expect_number(answer[1], 0.01, 50, "your strength")
+    means = _shares(model, probes, found, n, plus)
+    told, changed = _told(means), means[CHANGED[0]]
+    expect(
+        changed >= CHANGED_SHARE, f"Only {changed:.0%} of the edited prompts say the new answer; {CHANGED_SHARE:.0%} are wanted ({told})."
+    )
+    stays = {group: mean for group, mean in means.items() if group not in CHANGED}
+    worst = min(stays, key=stays.__getitem__, default="")
+    expect(
+        stays.get(worst, 1.0) >= KEPT_SHARE,
+        f"Of the prompts about {worst!r} only {stays.get(worst, 1.0):.0%} keep their answer; {KEPT_SHARE:.0%} are wanted ({told}).",
+    )
+    return (
+        f"With {n} neurons and a strength of {plus:g}: {told}. On the other facts: {_told(_shares(model, others, found_others, n, plus))}."
+    )
+
+
+def _shares(model: TransformerBridge, probes: Sequence[Probes], found: Sequence[KnowledgeNeurons], n: int, plus: float) -> dict[str, float]:
+    """The mean share of each group's prompts that are as they should be."""
     edits = [try_edit(model, probe, one, probe.new, n, plus) for probe, one in zip(probes, found, strict=True)]
     shares = {group: [share for edit in edits if (share := edit.share(group)) is not None] for group in GROUPS}
-    means = {group: sum(values) / len(values) for group, values in shares.items() if values}
-    told = ", ".join(f"{group} {mean:.0%}" for group, mean in means.items())
-    low = next((group for group in CHANGED[:1] if means[group] < CHANGED_SHARE), None)
-    expect(low is None, f"Only {means[CHANGED[0]]:.0%} of the edited prompts say the new answer; {CHANGED_SHARE:.0%} are wanted ({told}).")
-    stays = {group: mean for group, mean in means.items() if group not in CHANGED}
-    worst = min(stays, key=stays.__getitem__, default=None)
-    expect(
-        worst is None or stays[worst] >= KEPT_SHARE,
-        f"Of the prompts about {worst!r} only {stays[worst]:.0%} keep their answer; {KEPT_SHARE:.0%} are wanted ({told}).",
-    )
-    return f"With {n} neurons and a strength of {plus:g}: {told}."
+    return {group: sum(values) / len(values) for group, values in shares.items() if values}
+
+
+def _told(means: dict[str, float]) -> str:
+    return ", ".join(f"{group} {mean:.0%}" for group, mean in means.items())
