@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from helpers.findings import Finding
 
 ROOT = Path(__file__).parents[1]
-PATHS = [path for path in sorted((ROOT / "notebooks").rglob("*.ipynb")) if ".ipynb_checkpoints" not in path.parts]
+PATHS = [path for path in sorted((ROOT / "notebooks").glob("*.ipynb")) if ".ipynb_checkpoints" not in path.parts]
 FINDINGS = sorted((ROOT / "data" / "findings").glob("*.json"))
 AT_LEAST = 0.6  # of the code cells have an output that nbval compares
 WIDGET = "application/vnd.jupyter.widget-view+json"

@@ -39,7 +39,7 @@ def run(path: Path) -> None:
 
 def main(names: list[str]) -> None:
     """Runs the notebooks that are named, or all of them."""
-    paths = [Path(name) for name in names] or sorted((ROOT / "notebooks").rglob("*.ipynb"))
+    paths = [Path(name) for name in names] or sorted((ROOT / "notebooks").glob("*.ipynb"))
     for path in paths:
         if ".ipynb_checkpoints" not in path.parts:
             print(f"running {path.resolve().relative_to(ROOT)}", flush=True)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
 pytestmark = pytest.mark.browser
-NOTEBOOKS = [path for path in sorted((ROOT / "notebooks").rglob("*.ipynb")) if ".ipynb_checkpoints" not in path.parts]
+NOTEBOOKS = [path for path in sorted((ROOT / "notebooks").glob("*.ipynb")) if ".ipynb_checkpoints" not in path.parts]
 SECONDS = 45  # that *Restart and run all* should take at most
 PATIENCE = float(os.environ.get("COURSE_PATIENCE", 3))  # machines differ: a test fails only at that many times the seconds
 MEMORY = 1.5  # GB
