@@ -15,7 +15,7 @@ test test-browser notebooks bench: export HF_HUB_OFFLINE = 1
 test notebooks: export TQDM_DISABLE = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help lab test test-browser check notebooks findings bench model report sae lens lint format clean
+.PHONY: help lab test test-browser check notebooks findings bench model report sae pages reproduce lens lint format clean
 
 help:  ## List these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -57,6 +57,13 @@ report: $(STAMP)  ## Measure the course LM on what it has never read, and write 
 
 sae: $(STAMP)  ## Train the sparse autoencoders of the course LM, in minutes; ARGS="course-lm-topk" for one of them
 	$(BIN)/python -m helpers.sae_files $(ARGS)
+
+pages: $(STAMP)  ## Write the tables of docs/errors.md and the page docs/figures.md again
+	$(BIN)/python tools/errors_page.py
+	$(BIN)/python tools/figures_page.py
+
+reproduce: $(STAMP)  ## Run the headline experiments on a model; ARGS="--model gpt2 --section 03b"
+	$(BIN)/python -m helpers.reproduce $(ARGS)
 
 lens: $(STAMP)  ## Train the tuned lens of the course LM again, in minutes
 	$(BIN)/python -m helpers.lens

@@ -1,0 +1,542 @@
+"""The headline experiments on random weights of every family, with a tokenizer and a chat template of its kind; offline."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from tiny_models import ARCHITECTURES, draw_weights
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from transformers import AutoModelForCausalLM, GemmaTokenizer, GPT2Tokenizer, GPTNeoXTokenizer, PreTrainedTokenizerFast, Qwen2Tokenizer
+
+LLAMA_SPLIT = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+LLAMA_CHAT = (
+    "{{ bos_token }}{% for m in messages %}{{ '<|start_header_id|>' + m['role'] + '<|end_header_id|>\n\n' + m['content'] + '<|eot_id|>' }}"
+    "{% endfor %}{% if add_generation_prompt %}{{ '<|start_header_id|>assistant<|end_header_id|>\n\n' }}{% endif %}"
+)
+QWEN_CHAT = (
+    "{% if messages[0]['role'] != 'system' %}{{ '<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n' }}{% endif %}"
+    "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+GEMMA_CHAT = (
+    "{{ bos_token }}{% if messages[0]['role'] == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}"
+    "{% for m in messages %}{{ '<start_of_turn>' + ('model' if m['role'] == 'assistant' else m['role']) + '\n' + m['content']"
+    " + '<end_of_turn>\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<start_of_turn>model\n' }}{% endif %}"
+)
+VOCABULARY = 2500  # enough that names, countries and capitals are single tokens
+CONTEXT = 128
+
+
+def training_texts() -> list[str]:
+    """Texts of the course's corpus, and the names of people often enough to be tokens."""
+    from itertools import islice
+
+    from helpers.course_lm.corpus.mixture import documents
+    from helpers.course_lm.world import World
+
+    world = World.load()
+    names = [f" {name}" for name in world.column("firstnames", "name")[:60]] + [f" {row['name']}" for row in world.rows("countries")[:60]]
+    return [document.text for document in islice(documents(77), 600)] + [" ".join(names)] * 30
+
+
+def byte_level(split: str | None, special: list[str]) -> Tokenizer:
+    """A byte-level BPE, words cut as by ``split`` or as by GPT-2."""
+    tokenizer = Tokenizer(models.BPE())
+    byte = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=split is None)
+    cut = [pre_tokenizers.Split(Regex(split), "isolated")] if split else []
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([*cut, byte])
+    tokenizer.decoder = decoders.ByteLevel()
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokenizer.train_from_iterator(
+        training_texts(), trainers.BpeTrainer(vocab_size=VOCABULARY, special_tokens=special, initial_alphabet=alphabet, show_progress=False)
+    )
+    return tokenizer
+
+
+def sentencepiece_like(special: list[str]) -> Tokenizer:
+    """A BPE over letters in which a space is part of the word that follows, and letters that it does not know are bytes."""
+    tokenizer = Tokenizer(models.BPE(byte_fallback=True, fuse_unk=True, unk_token="<unk>"))
+    tokenizer.normalizer = normalizers.Replace(" ", "▁")
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex("▁?[^▁\n]+|\n|▁"), "isolated")
+    tokenizer.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()])
+    every = special + [f"<0x{byte:02X}>" for byte in range(256)]
+    tokenizer.train_from_iterator(training_texts(), trainers.BpeTrainer(vocab_size=VOCABULARY, special_tokens=every, show_progress=False))
+    return tokenizer
+
+
+def parts(tokenizer: Tokenizer) -> dict:
+    """The vocabulary and the merges of a trained tokenizer, for the class of a family."""
+    import json
+
+    model = json.loads(tokenizer.to_str())["model"]
+    return {"vocab": model["vocab"], "merges": [tuple(merge) for merge in model["merges"]]}
+
+
+def gpt2_tokenizer():
+    return GPT2Tokenizer(**parts(byte_level(None, ["<|endoftext|>"])))
+
+
+def pythia_tokenizer():
+    return GPTNeoXTokenizer(**parts(byte_level(None, ["<|endoftext|>", "<|padding|>"])), pad_token="<|padding|>")
+
+
+def llama_tokenizer():
+    special = ["<|begin_of_text|>", "<|eot_id|>", "<|start_header_id|>", "<|end_header_id|>"]
+    made = PreTrainedTokenizerFast(tokenizer_object=byte_level(LLAMA_SPLIT, special), bos_token=special[0], eos_token=special[1])
+    made.add_special_tokens({"additional_special_tokens": special[2:]})
+    made.chat_template = LLAMA_CHAT
+    return made
+
+
+def qwen_tokenizer():
+    made = Qwen2Tokenizer(**parts(byte_level(LLAMA_SPLIT, ["<|endoftext|>", "<|im_start|>", "<|im_end|>"])), eos_token="<|im_end|>")
+    made.add_special_tokens({"additional_special_tokens": ["<|im_start|>"]})
+    made.chat_template = QWEN_CHAT
+    return made
+
+
+def gemma_tokenizer():
+    special = ["<pad>", "<eos>", "<bos>", "<unk>", "<start_of_turn>", "<end_of_turn>"]
+    made = GemmaTokenizer(**parts(sentencepiece_like(special)))
+    made.add_special_tokens({"additional_special_tokens": special[4:]})
+    made.chat_template = GEMMA_CHAT
+    return made
+
+
+FAMILIES = {
+    "gpt2": ("gpt2", gpt2_tokenizer),
+    "pythia": ("neox-parallel", pythia_tokenizer),
+    "llama": ("llama-grouped", llama_tokenizer),
+    "qwen": ("qwen2", qwen_tokenizer),
+    "gemma": ("gemma2", gemma_tokenizer),
+}
+
+
+def write_family(family: str, folder: Path) -> Path:
+    """Writes a checkpoint with random weights of a family, with its tokenizer, to ``folder``."""
+    architecture, make = FAMILIES[family]
+    tokenizer = make()
+    config_class, settings = ARCHITECTURES[architecture]
+    length = "n_positions" if "n_positions" in settings else "max_position_embeddings"
+    ends = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
+    config = config_class(**settings | {length: CONTEXT, "vocab_size": len(tokenizer)} | ends)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = AutoModelForCausalLM.from_config(config)
+        draw_weights(model)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+# ------------------------------------------------------------------------------------------------- every experiment, every family
+
+N = "12"  # cases: enough to fit, choose and judge a linear relation
+CHAT = "This model has no chat template: it was never trained to chat, so choose an instruction-tuned one"
+RESCALED = "This model rescales what its heads write together, so no head has an output of its own to attribute to"
+UNCUT = "Edges cannot be cut in this model: its blocks norm what they write, or have no norm of their own for the MLP"
+NO_CHAT = dict.fromkeys(("refusal.harmless.added", "refusal.harmful.projected"), CHAT)
+NORMED = {"ioi.self_repair": RESCALED, "circuit.faithfulness": UNCUT, "circuit.edges_share": UNCUT}
+NOT_FOR = {"gpt2": NO_CHAT, "pythia": NO_CHAT, "llama": {}, "qwen": {}, "gemma": NORMED}
+CHANCE = {  # what random weights may or may not show
+    "lens.poland_layer": "Poland is on top in none of its layers",
+    "lens.warsaw_layer": "Warsaw is on top in none of its layers",
+}
+
+
+@pytest.fixture(scope="session")
+def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A folder for each family; its name is the model's name in the results."""
+    root = tmp_path_factory.mktemp("families")
+    return {family: write_family(family, root / f"tiny-{family}") for family in FAMILIES}
+
+
+@pytest.fixture(scope="session")
+def dictionary(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A dictionary with random weights for states of the tiny models."""
+    from helpers.autoencoders import SparseAutoencoder
+    from helpers.interventions import resid_post
+    from helpers.sae_files import save_sae
+
+    rng = torch.Generator().manual_seed(0)
+    written = torch.nn.functional.normalize(torch.randn(64, 32, generator=rng), dim=1)
+    sae = SparseAutoencoder(written.T, torch.zeros(64), written, torch.zeros(32), "topk", 8, hook=resid_post(0))
+    return save_sae(sae, tmp_path_factory.mktemp("dictionary"))
+
+
+def reproduce(*arguments: object) -> int:
+    """The command with these arguments; its exit status."""
+    from helpers.reproduce.__main__ import main
+
+    return main([str(argument) for argument in arguments])
+
+
+def results_of(out: Path, model: str):
+    """What was kept of a model's run."""
+    from helpers.reproduce.results import Results
+
+    return Results(out / model).done
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_all_experiments_run_on_random_weights_of_every_family(
+    family: str, checkpoints: dict[str, Path], dictionary: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+):
+    from helpers.findings import Finding
+    from helpers.reproduce.lab import EXPERIMENTS
+
+    options = ["--model", checkpoints[family], "--n", N, "--keep-wrong", "--sae", dictionary, "--out", tmp_path]
+    assert reproduce(*options) == 0, capsys.readouterr().err
+    done = results_of(tmp_path, f"tiny-{family}")
+    assert list(done) == list(EXPERIMENTS)
+    absent = {}
+    for one in EXPERIMENTS.values():
+        for name in one.findings:
+            outcome = done[one.name].outcome(name)
+            if isinstance(outcome, Finding):
+                assert outcome.n >= 1 and outcome.control_is and outcome.low <= outcome.value <= outcome.high
+            else:
+                absent[name] = outcome.reason
+        assert done[one.name].seconds >= 0 and done[one.name].gigabytes > 0.05
+    known = {name: reason for name, reason in absent.items() if CHANCE.get(name) != reason}
+    assert known == NOT_FOR[family]
+    printed = capsys.readouterr().out
+    assert f"tiny-{family}: 2 layers of width 32 in float32 on cpu" in printed and "[15/15] 04b back_patching" in printed
+    assert "what the model says was taken for right" in printed
+    table = (tmp_path / f"tiny-{family}" / "table.md").read_text(encoding="utf-8")
+    assert table.count("\n") == 2 + sum(len(one.findings) for one in EXPERIMENTS.values())
+    assert all(f"not for this model: {reason}" in table for reason in absent.values())
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama", "gemma"])
+def test_narrow_numbers_run_as_well(family: str, checkpoints: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture):
+    options = ["--model", checkpoints[family], "--n", N, "--keep-wrong", "--dtype", "bfloat16", "--out", tmp_path]
+    assert reproduce(*options, "--section", "01", "--section", "02a", "--section", "03a", "--section", "03b", "--section", "04a") == 0
+    captured = capsys.readouterr()
+    assert captured.err == "" and "in bfloat16 on cpu" in captured.out and "no wider numbers" not in captured.out
+
+
+def test_all_sections_run_on_the_course_lm(course_lm, tmp_path: Path, capsys: pytest.CaptureFixture):
+    from helpers.findings import Finding
+    from helpers.lens import logit_lens
+    from helpers.reproduce.lab import EXPERIMENTS
+
+    assert reproduce("--n", 8, "--out", tmp_path) == 0, capsys.readouterr().err
+    done = results_of(tmp_path, "course-lm")
+    found = {finding.name: finding for one in done.values() for finding in one.findings}
+    assert [one.reason for one in done.values() if one.reason] == []
+    assert {name for one in EXPERIMENTS.values() for name in one.findings} - set(found) == {"lens.poland_layer"}
+    assert found["ioi.eight_prompts"].n == 6, "Sid is not one token of the course LM, so two of the eight sentences are left out"
+    assert found["refusal.harmless.added"].beats_control
+    assert found["refusal.harmful.projected"].value < found["refusal.harmful.projected"].control
+    assert found["icl.zero_shot"].value < 0.2 and found["icl.task_vector"].value > 0.5
+    asked = "Q: What is the capital of France?\nA: Paris\nQ: What is the capital of Poland?\nA:"
+    best = [cell.strip() for cell in (logit_lens(course_lm, asked, k=1).cell(layer)[0][0] for layer in range(12))]
+    assert found["lens.warsaw_layer"].value == best.index("Warsaw")
+    assert all(isinstance(finding, Finding) and finding.control_is for finding in found.values())
+
+
+def test_facts_that_the_model_answers_wrong_are_left_out_unless_asked_for(checkpoints: dict[str, Path], tmp_path: Path):
+    options = ["--model", checkpoints["gpt2"], "--n", N, "--out", tmp_path]
+    assert reproduce(*options, "--section", "recall", "--section", "linear_relations", "--section", "back_patching") == 0
+    done = results_of(tmp_path, "tiny-gpt2")
+    assert not any(one.findings for one in done.values())
+    assert "facts right, and an interval needs 2" in done["recall"].reason
+    assert "it knows fewer than 10 subjects of each relation: capital" in done["linear_relations"].reason
+    assert "pass the filters" in done["back_patching"].reason
+
+
+# ------------------------------------------------------------------------------------------------ what follows from mathematics
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_identities_hold_in_every_family(family: str, checkpoints: dict[str, Path]):
+    from helpers.reproduce.identities import identities
+    from helpers.reproduce.machine import open_model
+
+    found = identities(open_model(str(checkpoints[family]), device="cpu"))
+    assert [one.error is None for one in found] == [False, False, family == "gemma"]
+    assert all(one.holds for one in found) and all(one.error < 1e-4 for one in found if one.error is not None)
+    assert found[2].reason == (RESCALED if family == "gemma" else "")
+
+
+def test_a_projection_that_projects_nothing_and_a_patch_that_changes_something_are_noticed(
+    checkpoints: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+):
+    from helpers.interventions import add, resid_post
+    from helpers.reproduce import identities as module
+    from helpers.reproduce.machine import open_model
+
+    model = open_model(str(checkpoints["gpt2"]), device="cpu")
+    monkeypatch.setattr(module, "project_out_everywhere", lambda model, direction: [])
+    monkeypatch.setattr(module, "resample", lambda place, values: add(resid_post(0), torch.arange(32.0)))
+    projection, patched, total = module.identities(model)
+    assert not projection.holds and not patched.holds and total.holds
+    assert projection.row().startswith("[FAIL] a direction projected out is gone from the stream: off by")
+
+
+def test_a_model_in_which_mathematics_fails_is_not_measured(
+    checkpoints: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+):
+    from helpers.reproduce import __main__ as command
+    from helpers.reproduce.identities import Identity
+
+    monkeypatch.setattr(command, "identities", lambda model: [Identity("sums add up", 0.5, 0.001)])
+    assert reproduce("--model", checkpoints["gpt2"], "--section", "poland", "--out", tmp_path) == 2
+    assert "does not hold here (sums add up), so nothing was measured" in capsys.readouterr().err
+    assert not results_of(tmp_path, "tiny-gpt2")
+
+
+# ------------------------------------------------------------------------------------------------------------------- going on
+
+
+def test_a_run_goes_on_where_it_stopped(
+    checkpoints: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+):
+    from helpers.reproduce import __main__ as command
+    from helpers.reproduce import lab
+
+    options = ["--model", checkpoints["gpt2"], "--n", N, "--out", tmp_path, "--section", "04a", "--keep-wrong"]
+    names = [one.name for one in lab.EXPERIMENTS.values() if one.section == "04a"]
+    ran, real = [], command.carry_out
+
+    def stopped(one, own_lab):
+        if one.name == names[-1] and not ran.count("stopped"):
+            ran.append("stopped")
+            raise KeyboardInterrupt
+        ran.append(one.name)
+        return real(one, own_lab)
+
+    monkeypatch.setattr(command, "carry_out", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        reproduce(*options)
+    assert list(results_of(tmp_path, "tiny-gpt2")) == names[:-1]
+    assert reproduce(*options) == 0 and ran == [*names[:-1], "stopped", names[-1]]
+    assert f"{len(names) - 1} of {len(names)} experiments have run before; --again runs them anew." in capsys.readouterr().out
+    monkeypatch.setattr(command, "open_model", lambda *_: pytest.fail("all has run: no model is needed"))
+    assert reproduce(*options) == 0 and "ffn.value_says_next" in capsys.readouterr().out
+    monkeypatch.undo()
+    monkeypatch.setattr(command, "carry_out", lambda one, own_lab: ran.append("anew") or real(one, own_lab))
+    assert reproduce(*options, "--again") == 0 and ran.count("anew") == len(names)
+    assert reproduce(*options[:2], *options[4:], "--n", "6") == 0 and ran.count("anew") == 2 * len(names), "another n is another run"
+
+
+def test_what_fails_is_not_kept_and_does_not_stop_the_rest(
+    checkpoints: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+):
+    from dataclasses import replace
+
+    from helpers.reproduce import lab
+
+    def broken(own_lab):
+        raise torch.OutOfMemoryError("CUDA out of memory") if own_lab.n == 12 else RuntimeError("shapes\ndo not fit")
+        yield
+
+    monkeypatch.setitem(lab.EXPERIMENTS, "lens", replace(lab.EXPERIMENTS["lens"], run=broken))
+    options = ["--model", checkpoints["gpt2"], "--out", tmp_path, "--section", "lens", "--section", "poland", "--n"]
+    assert reproduce(*options, 12) == 1
+    assert "the memory of this device is too small for it; take --dtype bfloat16" in capsys.readouterr().err
+    assert list(results_of(tmp_path, "tiny-gpt2")) == ["poland"]
+    assert reproduce(*options, 6) == 1
+    assert "RuntimeError: shapes do not fit" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"poland": {}}', '{"poland": {"findings": 3}}'])
+def test_a_damaged_file_of_results_is_a_sentence(text: str, tmp_path: Path, capsys: pytest.CaptureFixture):
+    (tmp_path / "course-lm").mkdir()
+    (tmp_path / "course-lm" / "results.json").write_text(text, encoding="utf-8")
+    assert reproduce("--section", "poland", "--out", tmp_path) == 2
+    assert "results.json is damaged: delete it, and run again." in capsys.readouterr().err
+
+
+def test_the_folder_of_a_model_is_one_folder_below_the_root():
+    from helpers.reproduce.results import folder_of
+
+    assert folder_of("Qwen/Qwen2.5-0.5B-Instruct", Path("out")) == Path("out/Qwen--Qwen2.5-0.5B-Instruct")
+    assert folder_of("../../etc", Path("out")).parent == Path("out")
+
+
+# ------------------------------------------------------------------------------------------------------- models and machines
+
+
+def test_what_cannot_be_had_is_refused_in_a_sentence(
+    checkpoints: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+):
+    from helpers import models
+
+    def refusal(*options: object) -> str:
+        assert reproduce(*options, "--out", tmp_path) == 2
+        captured = capsys.readouterr()
+        assert captured.err.count("\n") == 1 and captured.out == ""
+        return captured.err
+
+    assert "is not on this machine and the Hugging Face Hub cannot be reached" in refusal("--model", "nobody/no-such-model")
+    assert "This machine has no device 'tpu'" in refusal("--device", "tpu")
+    assert "A model cannot be held in int8" in refusal("--dtype", "int8")
+    assert "There is no section or experiment '05': there are 01, 02a, 02b, 03a, 03b, 04a, 04b, plural" in refusal("--section", "05")
+    assert "give one of the two" in refusal("--device", "cpu", "--device-map", "balanced")
+    monkeypatch.setattr(models, "free_memory", lambda device: 0.0)
+    assert "GB to load and 0.0 GB are free on cpu" in refusal("--model", checkpoints["gpt2"], "--device", "cpu")
+    assert "0.0 GB are free on all devices together" in refusal("--model", checkpoints["gpt2"], "--device-map", "balanced")
+
+
+@pytest.mark.parametrize("n", ["3", "0", "-4", "many"])
+def test_too_few_cases_are_refused(n: str, capsys: pytest.CaptureFixture):
+    with pytest.raises(SystemExit):
+        reproduce(f"--n={n}")
+    assert "an interval and a split need 4 cases or more" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_model_spread_by_a_device_map_says_the_same(family: str, checkpoints: dict[str, Path]):
+    from helpers.prediction import last_logits, tokenize
+    from helpers.reproduce.machine import open_model
+
+    one, spread = (open_model(str(checkpoints[family]), device_map=device_map) for device_map in (None, {"": "cpu"}))
+    tokens = tokenize(one, "The capital of Poland is")
+    assert torch.allclose(last_logits(one, tokens).cpu(), last_logits(spread, tokens).cpu(), atol=1e-4)
+
+
+def test_an_automatic_device_map_needs_two_gpus_at_least(course_lm, monkeypatch: pytest.MonkeyPatch):
+    from helpers.reproduce import machine
+
+    spread = []
+    monkeypatch.setattr(machine, "_spread", lambda *about: spread.append(about) or course_lm)
+    monkeypatch.setattr(machine, "load_model", lambda name, device, dtype: course_lm)
+    for gpus, expected in ((0, 0), (1, 0), (2, 1)):
+        monkeypatch.setattr(torch.cuda, "device_count", lambda gpus=gpus: gpus)
+        machine.open_model("gpt2", dtype="bfloat16", device_map="auto")
+        assert len(spread) == expected
+    assert spread == [("gpt2", torch.bfloat16, "auto")]
+
+
+def test_apples_device_is_checked_against_a_known_answer_before_it_is_used(course_lm, monkeypatch: pytest.MonkeyPatch):
+    from helpers.models import ModelNotAvailable
+    from helpers.reproduce import machine
+
+    order: list[str] = []
+    monkeypatch.setattr(machine, "check_device", lambda device: order.append(f"check {device}"))
+    monkeypatch.setattr(machine, "load_model", lambda name, device, dtype: order.append(f"load on {device}") or course_lm)
+    machine.open_model("gpt2", device="mps")
+    machine.open_model("gpt2")
+    machine.open_model("gpt2", device="cpu")
+    assert order == ["check mps", "load on mps", "load on None", "load on cpu"]
+    monkeypatch.undo()
+    assert machine.check_device("cpu") == 0
+    monkeypatch.setattr(machine, "ANSWER", " Berlin")
+    with pytest.raises(ModelNotAvailable, match=r"The device 'cpu' computes wrong: the course LM continues .* with ' Warsaw' there"):
+        machine.check_device("cpu")
+
+
+def test_a_device_whose_numbers_are_off_is_refused_though_the_answer_is_right(course_lm, monkeypatch: pytest.MonkeyPatch):
+    from helpers.models import ModelNotAvailable
+    from helpers.reproduce import machine
+
+    real, calls = machine.last_logits, []
+
+    def off(model, tokens):
+        calls.append(1)
+        return real(model, tokens) + (0.5 if len(calls) == 2 else 0.0)
+
+    monkeypatch.setattr(machine, "load_model", lambda name, device: course_lm)
+    monkeypatch.setattr(machine, "last_logits", off)
+    with pytest.raises(ModelNotAvailable, match=r"0\.50 logits off; leave --device out"):
+        machine.check_device("mps")
+
+
+# ------------------------------------------------------------------------------------------------------------- settings and data
+
+
+def test_settings_belong_to_experiments_and_exact_names_come_first(course_lm):
+    from helpers.reproduce import experiments as _  # noqa: F401  (fills EXPERIMENTS)
+    from helpers.reproduce.lab import EXPERIMENTS, Lab, Setting, read_settings
+
+    rows = read_settings()
+    assert {row.experiment for row in rows} <= {*EXPERIMENTS, "indirect_objects"}
+    assert len({(row.experiment, row.model, row.setting) for row in rows}) == len(rows)
+    own = [Setting("x", *row, "why") for row in (("*", "a", "any"), ("gpt*", "a", "family"), ("gpt2", "a", "exact"), ("gpt2", "b", ""))]
+    assert [Lab(course_lm, name, own).setting("x", "a") for name in ("gpt2", "gpt2-xl", "other")] == ["exact", "family", "any"]
+    assert Lab(course_lm, "gpt2", own).setting("x", "b") == "" and Lab(course_lm, "gpt2", own).setting("x", "c") is None
+    with pytest.raises(ValueError, match=r"data/reproduce\.csv has no c for x: add a line for the model 'gpt2'"):
+        Lab(course_lm, "gpt2", own).number("x", "c")
+
+
+def test_shares_of_the_depth_are_layers_that_exist():
+    from helpers.reproduce.lab import Lab
+
+    assert [Lab.part(word, 12) for word in ("0%", "25%", "55%", "100%", "-1", "7")] == [0, 3, 6, 11, -1, 7]
+
+
+def test_a_setting_without_a_reason_is_refused(tmp_path: Path):
+    from helpers.reproduce.lab import read_settings
+
+    path = tmp_path / "reproduce.csv"
+    path.write_text("experiment,model,setting,value,because\nlens,*,facts,200,\n", encoding="utf-8")
+    with pytest.raises(ValueError, match=r"reproduce.csv, line 2: say in 'because' why facts is '200'\."):
+        read_settings(path)
+
+
+def test_published_values_name_their_model_and_place_and_memory_is_marked():
+    from helpers.reproduce import experiments as _  # noqa: F401  (fills EXPERIMENTS)
+    from helpers.reproduce.lab import EXPERIMENTS
+    from helpers.reproduce.results import FROM_MEMORY, published_for, read_published
+
+    rows = read_published()
+    measured = {name for one in EXPERIMENTS.values() for name in one.findings}
+    assert {row.finding for row in rows} <= measured | {"lre.relations_above_60"}
+    assert all(FROM_MEMORY in row.shown() for row in rows if row.checked == FROM_MEMORY)
+    (eight,) = published_for(rows, "ioi.eight_prompts", "gpt2")
+    assert (float(eight.value), int(eight.n)) == (3.5519, 8)
+    assert [row.value for row in published_for(rows, "sae.l0", "gpt2")] == ["60"]
+    assert len(published_for(rows, "sae.l0", "gpt2-xl")) == 2 and published_for(rows, "no.such", "gpt2") == []
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("a.b,gpt2,1,,,where,paper", "line 2: a published value needs its model, its source, and where it stands there"),
+        ("a.b,gpt2,1,,source,where,perhaps", "line 2: 'checked' is one of paper, .* not 'perhaps'"),
+    ],
+)
+def test_a_published_value_without_a_source_is_refused(line: str, words: str, tmp_path: Path):
+    from helpers.reproduce.results import read_published
+
+    path = tmp_path / "published.csv"
+    path.write_text(f"finding,model,value,n,source,where,checked\n{line}\n", encoding="utf-8")
+    with pytest.raises(ValueError, match=words):
+        read_published(path)
+
+
+def test_findings_have_the_names_of_the_notebooks():
+    from helpers.findings import load_all
+    from helpers.reproduce import experiments as _  # noqa: F401  (fills EXPERIMENTS)
+    from helpers.reproduce.lab import EXPERIMENTS
+
+    notebooks = {finding.name: notebook for notebook, found in load_all().items() for finding in found}
+    only_here = {"ioi.eight_prompts", "lens.poland_layer", "lens.warsaw_layer"}
+    for one in EXPERIMENTS.values():
+        for name in one.findings:
+            assert name in only_here or notebooks[name].startswith(f"{one.section}_"), name
+
+
+def test_cases_are_kept_by_their_hits_and_too_few_are_a_sentence(course_lm):
+    from helpers.reproduce.lab import Lab, NotForThisModel
+
+    strict, loose = Lab(course_lm, "m", []), Lab(course_lm, "m", [], n=6, keep_wrong=True)
+    assert strict.kept([True, False, True], "facts") == [0, 2] and loose.kept([False, False], "facts") == [0, 1]
+    assert (strict.size(40), loose.size(40), loose.size(3)) == (40, 6, 3)
+    with pytest.raises(NotForThisModel, match="it gets 1 of 3 facts right, and an interval needs 2"):
+        strict.kept([True, False, False], "facts")
+    assert strict.fitting(["1", "x", "2"], int, "numbers") == ["1", "2"]
+    with pytest.raises(NotForThisModel, match="keep the words apart in only 1 of 2 numbers"):
+        strict.fitting(["1", "x"], int, "numbers")
+
+
+def test_the_list_names_every_experiment_and_loads_nothing(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture):
+    from helpers.reproduce import __main__ as command
+    from helpers.reproduce.lab import EXPERIMENTS
+
+    monkeypatch.setattr(command, "open_model", lambda *_: pytest.fail("a list needs no model"))
+    assert reproduce("--list") == 0
+    printed = capsys.readouterr().out
+    assert all(f"{one.section}  {one.name}: " in printed for one in EXPERIMENTS.values())
