@@ -137,8 +137,8 @@ def _linear_norm(
     """The final norm without its division and bias, which is linear; the scale by which it would divide; and its bias."""
     scales: list[Tensor] = []
     with intervene(model, watch("ln_final.hook_scale", scales.append)):
-        normed = model.ln_final(states[:, None].to(model.cfg.device))[:, 0].float().cpu()
-    bias = model.ln_final(torch.zeros_like(states[:1, None]).to(model.cfg.device))[:, 0].float().cpu()
+        normed = model.ln_final(states[:, None].to(model.cfg.device, model.cfg.dtype))[:, 0].float().cpu()
+    bias = model.ln_final(torch.zeros_like(states[:1, None]).to(model.cfg.device, model.cfg.dtype))[:, 0].float().cpu()
     scale = scales[0].reshape(len(states), 1).float().cpu()
     return (normed - bias) * scale, scale, bias
 

@@ -312,7 +312,8 @@ def ratio_interval(over: Float[Tensor, "prompt"], under: Float[Tensor, "prompt"]
     rows = np.random.RandomState(seed).randint(len(over), size=(draws, len(over)))
     above, below = over.double().numpy()[rows].mean(1), under.double().numpy()[rows].mean(1)
     value = float(over.double().mean() / under.double().mean())
-    low, high = np.percentile(above / below, [2.5, 97.5])
+    kept = below != 0  # of few prompts a draw may have nothing to divide by
+    low, high = np.percentile(above[kept] / below[kept], [2.5, 97.5])
     return min(float(low), value), max(float(high), value)
 
 

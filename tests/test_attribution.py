@@ -79,6 +79,14 @@ def test_components_add_up_to_the_last_stream(h, load, prompts, architecture):
     assert len(parts) == len(h.component_names(2, 4)) == 1 + 2 * (4 + 1 + 1)
 
 
+def test_half_precision_adds_up_too(h, prompts, tmp_path):
+    from helpers.models import load_model
+
+    model = load_model(write_tiny_model("neox-parallel", tmp_path), dtype="bfloat16", device="cpu")
+    found = h.direct_effects(model, prompts, RIGHT, WRONG)
+    assert found.effect.isfinite().all() and found.effect.dtype == torch.float32
+
+
 def test_names_are_those_of_the_writers_in_order(h):
     assert h.component_names(2, 2) == ("embed", "a0.0", "a0.1", "bias 0", "m0", "a1.0", "a1.1", "bias 1", "m1")
 

@@ -422,6 +422,11 @@ def test_a_curve_without_anything_to_keep_has_no_interval(h):
         _ = flat.intervals
 
 
+def test_draws_without_a_denominator_do_not_count(h):
+    low, high = h.ratio_interval(torch.tensor([2.0, 2.0, 0.0]), torch.tensor([1.0, 1.0, 0.0]))
+    assert low == high == pytest.approx(2)
+
+
 def test_a_curve_is_read_off(h, planted):
     model, both = planted
     graph, scores = h.EdgeGraph.of(model), h.attribute_edges(model, both)
