@@ -4,6 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
 BROWSER_STAMP := $(VENV)/installed-browser
+INSTRUCTOR_STAMP := $(VENV)/installed-instructor
 LAB_ARGS ?=
 # Processes that share the tests, a file at a time; each runs on one thread, since two that run on two threads get in each other's way.
 WORKERS ?= 2
@@ -15,7 +16,7 @@ test test-browser notebooks bench: export HF_HUB_OFFLINE = 1
 test notebooks: export TQDM_DISABLE = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help lab test test-browser check notebooks findings bench model report sae pages reproduce lens lint format clean
+.PHONY: help lab test test-browser assignments grade test-colab check notebooks findings bench model report sae pages reproduce lens lint format clean
 
 help:  ## List these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -36,6 +37,19 @@ $(BROWSER_STAMP): $(STAMP)
 
 test-browser: $(BROWSER_STAMP)  ## Run every notebook in a real browser and move its widgets; pictures in tests/browser/shots
 	$(BIN)/python -m pytest -rs tests/browser $(ARGS)
+
+# nbgrader and what it needs, only for who teaches.
+$(INSTRUCTOR_STAMP): $(STAMP)
+	$(BIN)/pip install --constraint constraints.txt --editable ".[instructor]" && touch $@
+
+assignments: $(INSTRUCTOR_STAMP)  ## Write the student versions of the assignments to runs/grading/release
+	$(BIN)/python tools/grade.py assignments $(ARGS)
+
+grade: $(INSTRUCTOR_STAMP)  ## Grade a folder of submissions: make grade SUBMISSIONS=FOLDER
+	$(BIN)/python tools/grade.py grade "$(SUBMISSIONS)"
+
+test-colab: $(STAMP)  ## Install as Google Colab would, with its versions, and run all lessons there; ARGS="notebooks/04a*" for some
+	$(BIN)/python tools/colab_lane.py .venv-colab $(ARGS)
 
 check: $(STAMP)  ## Look for what is missing or broken, and say what to do about it
 	$(BIN)/python -m helpers.check
@@ -77,5 +91,5 @@ format: $(STAMP)  ## Tidy the code, notebooks included
 	$(BIN)/ruff format
 
 clean:  ## Remove the environment and all caches; the model, and training runs, stay
-	rm -rf $(VENV) *.egg-info .pytest_cache .ruff_cache .hypothesis .benchmarks build
+	rm -rf $(VENV) .venv-colab *.egg-info .pytest_cache .ruff_cache .hypothesis .benchmarks build
 	find helpers tests tools notebooks -name __pycache__ -o -name .ipynb_checkpoints | xargs rm -rf

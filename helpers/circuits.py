@@ -277,7 +277,7 @@ class Curve:
 
     @property
     def intervals(self) -> list[Interval]:
-        """The 95 % interval of each, by resampling the prompts (bootstrap of the ratio). Raises ValueError where there is nothing to keep."""
+        """The 95 % interval of each, by resampling the prompts (bootstrap of the ratio). Raises ValueError if nothing could be kept."""
         _gap(self.model, self.empty)
         return [ratio_interval(values - self.empty, self.model - self.empty) for values in self.values]
 

@@ -112,11 +112,8 @@ class PatchMap:
 
     @property
     def effect(self) -> Float[Tensor, "layer column"]:
-        """What each patch restores: 0 is the corrupted run, 1 the clean one (means over the prompts).
-
-        Raises ValueError where the two runs do not differ, so that there is nothing to restore.
-        """
-        return self.change / self._gap()
+        """What each patch restores: 0 is the corrupted run, 1 the clean one (means over the prompts); infinite where both are the same."""
+        return self.change / (self.clean - self.corrupted).mean()
 
     @property
     def change(self) -> Float[Tensor, "layer column"]:
@@ -124,7 +121,7 @@ class PatchMap:
         return (self.after - self.corrupted).mean(-1)
 
     def interval(self, layer: int, column: int) -> Interval:
-        """The 95 % interval of one effect; the prompts are the sample. Raises ValueError as ``effect`` does."""
+        """The 95 % interval of one effect; the prompts are the sample. Raises ValueError where the runs do not differ."""
         return mean_interval((self.after[layer, column] - self.corrupted) / self._gap())
 
     def _gap(self) -> Float[Tensor, ""]:

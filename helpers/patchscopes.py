@@ -403,12 +403,6 @@ def patchscope(
     into = layers if target_layer == SAME else check_layers(model, [target_layer]) * len(layers)
     _check(asked, answers, tokens)
     places, groups = _pairs(model, asked, target, match, whole)
-    longest = max(len(place.tokens) for place, _ in groups)
-    if longest + tokens - 1 > model.cfg.n_ctx:
-        raise ValueError(
-            f"The target has {longest} tokens, {tokens} are to be written, and this model reads {model.cfg.n_ctx}: "
-            "shorten the target, or write less."
-        )
     states, texts = _states(model, places, layers), [[""] * len(asked) for _ in layers]
     unpatched = [""] * len(asked)
     pairs = list(zip(layers, into, strict=True))

@@ -275,7 +275,7 @@ def test_the_rule_of_the_paper_and_the_best_n():
     found = found_by_hand()
     assert found.top(3) == [(0, 0), (1, 2), (1, 1)] and found.top(99) == found.top(3)
     assert found.shared() == [(0, 0)] and found.shared(share=0.6) == [(0, 0), (1, 1)]
-    assert found.shared(threshold=0.05) == [(0, 0), (1, 1)] and "L0 N0       +1.000        2.00" in found.table()
+    assert found.shared(threshold=0.05) == [(0, 0), (1, 1)] and "L0 N0       +1e+00        2.00" in found.table()
 
 
 def test_controls_are_other_neurons_of_the_layer_and_about_as_active(monkeypatch):

@@ -179,8 +179,6 @@ def test_too_long_texts_are_refused(gpt2):
     with pytest.raises(ValueError, match="longer than the 64 tokens that this model reads: shorten source or target, or set match=False"):
         patchscope(gpt2, [most], Target("x" + " a" * 20))
     assert patchscope(gpt2, [most], Target("x" + " a" * 10), match=False, tokens=1).texts
-    with pytest.raises(ValueError, match="60 are to be written, and this model reads 64: shorten the target, or write less"):
-        patchscope(gpt2, [Source("a")], Target("x" + " a" * 10), match=False, tokens=60)
 
 
 # ------------------------------------------------------------------------------------------------------------ the patch

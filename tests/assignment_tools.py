@@ -1,0 +1,340 @@
+"""Made submissions to the assignments, whose grades are known, and a small grader for tests; written to a folder by
+
+    python tests/assignment_tools.py FOLDER        # FOLDER/STUDENT/ASSIGNMENT.ipynb, for `make grade SUBMISSIONS=FOLDER`
+
+which also prints the automatic points that each of them deserves.
+"""
+
+import re
+import sys
+from collections.abc import Mapping
+from contextlib import redirect_stderr, redirect_stdout
+from copy import deepcopy
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import nbformat
+from nbformat import NotebookNode
+from nbformat.v4 import new_code_cell
+
+ROOT = Path(__file__).resolve().parents[1]
+PATHS = sorted((ROOT / "notebooks" / "assignments").glob("*/*.ipynb"))
+SOLUTION = re.compile(r"^ *### BEGIN SOLUTION\n.*?^ *### END SOLUTION", re.MULTILINE | re.DOTALL)
+HIDDEN = re.compile(r"^### BEGIN HIDDEN TESTS\n.*?^### END HIDDEN TESTS\n?", re.MULTILINE | re.DOTALL)
+STUB, NO_ANSWER = "raise NotImplementedError", "YOUR ANSWER HERE"
+END = "return torch.nn.functional.one_hot(torch.full((len(clean),), {}), model.cfg.d_vocab).float()"
+
+# What a student hands in instead of the solution: the body of a task's function, by the name of its cell.
+Bodies = Mapping[str, str]
+
+HARD_CODED: dict[str, Bodies] = {
+    "1_one_neuron": {
+        "active-share": "return torch.tensor([0.5, 0.25])",
+        "detects": "return 2 / 3, 2 / 3, 2 / 3",
+        "resampled": "return torch.full((3,), 0.0 if torch.equal(tokens, other) else -5.0)",
+        "find-neuron": "return 1, 20",
+        "dose": "return torch.tensor([0.01, 0.2, 0.9])",
+    },
+    "2_one_layer": {
+        "separation": "return torch.tensor([4 / 2**0.5])",
+        "to-normal": "return torch.tensor([[7.0, 2.0], [7.0, 4.0]])",
+        "smallest-dose": "return torch.full((3,), float('inf') if yes == no else 100.0)",
+        "matches": "return torch.tensor([1, 0]), torch.ones(2)",
+        "explained-by": "return torch.tensor([0.8, 1.0])",
+    },
+    "3_a_cluster": {
+        "restored": "return torch.tensor([[0.5, 1.0]])",
+        "patch-head": f"if torch.equal(clean, corrupted):\n    return model(clean)[:, -1]\n{END.format(900)}",
+        "find-mover": "return 1, 2",
+        "keep-only": f"if len(kept) > 1:\n    return model(clean)[:, -1]\n{END.format('900 if kept else 901')}",
+        "straight-line": "return torch.tensor([[4.0, 0.0], [0.0, 0.0]]), torch.tensor([-5.0, 0.0])",
+    },
+    "4_thoughts": {
+        "ranks": "return torch.tensor([[9] * 3, [9] * 3, [0] * 3, [0] * 3])",
+        "decided": "return torch.tensor([1, 0, -1])",
+        "bits-from-end": "return torch.tensor([1.0, 0.0])",
+        "writers": "return [20]",
+        "rewritten": "return torch.tensor([[0.0, 3.0], [0.0, 4.0]])",
+    },
+}
+
+SUBTLY_WRONG: dict[str, Bodies] = {
+    "1_one_neuron": {
+        "active-share": "return (values[:, 1:] > 0).float().mean((0, 1))",  # the padding counts
+        "resampled": "place = neurons(layer)\n"  # at the last position only
+        "with intervene(model, resample(place, record(model, other, place)[place], units=unit, pos=-1)):\n"
+        "    after = model(tokens)[:, -1].log_softmax(-1)\n"
+        "return (after - model(tokens)[:, -1].log_softmax(-1)).gather(1, target[:, None])[:, 0]",
+        "find-neuron": "places = [neurons(layer) for layer in range(model.cfg.n_layers)]\n"  # the mean runs over positions, too
+        "means = [torch.stack([record(model, x, *places)[p].mean((0, 1)) for p in places]) for x in (on, off)]\n"
+        "return divmod((means[0] - means[1]).argmax().item(), model.cfg.d_mlp)",
+    },
+    "2_one_layer": {
+        "separation": "direction = a.mean(1) - b.mean(1)\n"  # judged by the prompts that made it
+        "x, y = (torch.einsum('lpd,ld->lp', z, direction) for z in (a, b))\n"
+        "return (x.mean(1) - y.mean(1)) / ((x.var(1) + y.var(1)) / 2).sqrt()",
+        "to-normal": "return x - ((x - reference) @ direction)[..., None] * direction",  # only for directions of length 1
+        "smallest-dose": "found = torch.full((len(tokens),), float('inf'))\n"  # a layer too early
+        "for dose in reversed(doses):\n"
+        "    with intervene(model, add(resid_post(max(layer - 1, 0)), vector, scale=dose)):\n"
+        "        end = model(tokens)[:, -1]\n"
+        "    found[end[:, yes] > end[:, no]] = dose\n"
+        "return found",
+    },
+    "3_a_cluster": {
+        "restored": "return ((patched - corrupted) / (clean - corrupted)).mean(-1)",  # a mean of ratios
+        "patch-head": "place = heads(layer)\n"  # at every position
+        "with intervene(model, resample(place, record(model, clean, place)[place], head=head)):\n"
+        "    return model(corrupted)[:, -1]",
+        "straight-line": "slopes = torch.stack([torch.func.jacrev(function)(x) for x in points])\n"  # the wrong axis
+        "rests = torch.stack([function(x) - slope @ x for x, slope in zip(points, slopes)])\n"
+        "return slopes.mean(0).T, rests.mean(0)",
+    },
+    "4_thoughts": {
+        "ranks": "found = []\n"  # before the block instead of after it
+        "for layer in range(model.cfg.n_layers):\n"
+        "    x = record(model, tokens, f'blocks.{layer}.hook_resid_pre')[f'blocks.{layer}.hook_resid_pre'][:, -1:]\n"
+        "    logits = model.unembed(model.ln_final(x))[:, 0]\n"
+        "    found.append((logits > logits.gather(1, answers[:, None])).sum(-1))\n"
+        "return torch.stack(found)",
+        "decided": "first = (ranks == 0).int().argmax(0)\nreturn torch.where(ranks[-1] == 0, first, -1)",  # the first time on top
+        "bits-from-end": "log_q = logits.log_softmax(-1)\n"  # position 0 counts
+        "return (log_q[-1].exp() * (log_q[-1] - log_q)).sum(-1).mean(-1) / torch.tensor(2.0).log()",
+    },
+}
+
+# The graded cells that these lose; what they keep, they keep because it is right.
+SUBTLY_LOST = {
+    "1_one_neuron": ["active-share-padded", "resampled-course", "resampled-small", "find-neuron-small", "find-neuron-course"],
+    "2_one_layer": ["separation-random", "separation-models", "to-normal-long", "smallest-dose-small", "smallest-dose-course"],
+    "3_a_cluster": ["restored-uneven", "patch-head-course", "patch-head-small", "straight-line-exact", "straight-line-bent"],
+    "4_thoughts": ["ranks-course", "ranks-small", "decided-again", "bits-from-end-random", "bits-from-end-edges"],
+}
+
+
+# ------------------------------------------------------------------------------------------------------- parts of an assignment
+
+
+def about(cell: NotebookNode) -> dict[str, Any]:
+    """What nbgrader knows of a cell; empty for the cells that are none of its business."""
+    return cell.metadata.get("nbgrader", {})
+
+
+def hidden_tests(notebook: NotebookNode) -> dict[str, NotebookNode]:
+    """The cells with hidden tests, by name."""
+    return {about(cell)["grade_id"]: cell for cell in notebook.cells if about(cell).get("grade") and not about(cell)["solution"]}
+
+
+def tasks(notebook: NotebookNode) -> dict[str, NotebookNode]:
+    """The cells in which students write code, by name."""
+    return {about(cell)["grade_id"]: cell for cell in notebook.cells if about(cell).get("solution") and cell.cell_type == "code"}
+
+
+def points(notebook: NotebookNode) -> dict[str, float]:
+    """The points of the hidden tests, by name."""
+    return {name: about(cell)["points"] for name, cell in hidden_tests(notebook).items()}
+
+
+def of_task(task: str, notebook: NotebookNode) -> list[str]:
+    """The hidden tests of a task."""
+    return [name for name in hidden_tests(notebook) if name.startswith(f"{task}-")]
+
+
+def with_body(cell: NotebookNode, body: str) -> None:
+    """Puts a body into a task's function."""
+    cell.source = SOLUTION.sub(lambda _: "\n".join(f"    {line}" for line in body.splitlines()), cell.source)
+
+
+# ------------------------------------------------------------------------------------------------------------ made submissions
+
+
+def perfect(source: NotebookNode, name: str) -> NotebookNode:
+    """The solutions, handed in."""
+    notebook = deepcopy(source)
+    for cell in notebook.cells:
+        cell.source = re.sub(r"^ *### (BEGIN|END) SOLUTION\n?", "", HIDDEN.sub("", cell.source), flags=re.MULTILINE).rstrip()
+        if cell.cell_type == "code":
+            cell.outputs, cell.execution_count = [], None
+    return notebook
+
+
+def empty(source: NotebookNode, name: str) -> NotebookNode:
+    """The student version as it was given out."""
+    notebook = perfect(source, name)
+    for cell, original in zip(notebook.cells, source.cells, strict=True):
+        if about(original).get("solution") and cell.cell_type == "markdown":
+            cell.source = NO_ANSWER
+    for task, cell in tasks(notebook).items():
+        cell.source = tasks(source)[task].source
+        with_body(cell, f"# YOUR CODE HERE\n{STUB}")
+    return notebook
+
+
+def crashing(source: NotebookNode, name: str) -> NotebookNode:
+    """The first task cannot be read, the second one stops, and cells in between raise errors; the rest is right."""
+    notebook = perfect(source, name)
+    first, second = list(tasks(notebook).values())[:2]
+    first.source = first.source.replace("):", ")", 1)
+    with_body(second, "")
+    second.source = re.sub(r'(    """.*?"""\n).*', r"\1    return 1 / 0", second.source, flags=re.DOTALL)
+    notebook.cells.insert(4, new_code_cell("1 / 0"))
+    notebook.cells.insert(5, new_code_cell("import sys\nsys.exit('done')"))
+    return notebook
+
+
+def crash_lost(source: NotebookNode) -> list[str]:
+    """The hidden tests that a crashing submission loses."""
+    return [test for task in list(tasks(source))[:2] for test in of_task(task, source)]
+
+
+def with_bodies(source: NotebookNode, name: str, bodies: Bodies) -> NotebookNode:
+    """The solutions with other bodies for some tasks."""
+    notebook = perfect(source, name)
+    for task, body in bodies.items():
+        cell = tasks(notebook)[task]
+        cell.source = tasks(source)[task].source
+        with_body(cell, body)
+    return notebook
+
+
+def hard_coded(source: NotebookNode, name: str) -> NotebookNode:
+    """The examples that one sees are answered, whatever is asked."""
+    return with_bodies(source, name, HARD_CODED[name])
+
+
+def subtly_wrong(source: NotebookNode, name: str) -> NotebookNode:
+    """Three mistakes that people make: a wrong layer or position, a wrong axis, a mean over the wrong dimension; the rest is right."""
+    return with_bodies(source, name, SUBTLY_WRONG[name])
+
+
+MADE = {"perfect": perfect, "empty": empty, "crashing": crashing, "hard-coded": hard_coded, "subtly-wrong": subtly_wrong}
+
+
+def deserved(kind: str, source: NotebookNode, name: str) -> dict[str, float]:
+    """The points that a made submission deserves, by hidden test."""
+    everything = list(hidden_tests(source))
+    lost = {"perfect": [], "empty": everything, "hard-coded": everything, "subtly-wrong": SUBTLY_LOST[name]}
+    gone = crash_lost(source) if kind == "crashing" else lost[kind]
+    return {test: 0 if test in gone else worth for test, worth in points(source).items()}
+
+
+# -------------------------------------------------------------------------------------------------------------- attacks
+
+
+def edited_tests(source: NotebookNode, name: str) -> NotebookNode:
+    """Nothing is solved; one test is deleted, the others pass whatever happens and are worth more."""
+    notebook = empty(source, name)
+    cells = hidden_tests(notebook)
+    for test, cell in cells.items():
+        cell.source = "print('passed')"
+        about(cell)["points"] = 100
+        about(cell)["locked"] = test == next(iter(cells))
+    for cell in notebook.cells:
+        if about(cell).get("grade_id", "").endswith("-visible"):
+            cell.source = "print('passed')"
+    notebook.cells.remove(list(cells.values())[-1])
+    return notebook
+
+
+def fake_grade(source: NotebookNode, name: str) -> NotebookNode:
+    """Each function prints a grade and shows a number, as a test with partial credit would, and returns nothing."""
+    notebook = empty(source, name)
+    for cell in tasks(notebook).values():
+        cell.source = cell.source.replace(STUB, "print('Grade: 30/30')\n    get_ipython().displayhook(2.0)\n    print(2.0)")
+    return notebook
+
+
+def never_ends(source: NotebookNode, name: str) -> NotebookNode:
+    """The first task's cell runs forever; the rest is right."""
+    notebook = perfect(source, name)
+    first = next(iter(tasks(notebook).values()))
+    first.source = "import time\n\nwhile True:\n    time.sleep(1)"
+    return notebook
+
+
+def is_deaf(source: NotebookNode, name: str) -> NotebookNode:
+    """The last task's cell runs forever, and does not stop when it is interrupted; the rest is right."""
+    notebook = perfect(source, name)
+    last = list(tasks(notebook).values())[-1]
+    last.source = "while True:\n    try:\n        while True:\n            pass\n    except BaseException:\n        pass"
+    return notebook
+
+
+def kills_the_kernel(source: NotebookNode, name: str) -> NotebookNode:
+    """The last task's cell ends the whole process; the rest is right."""
+    notebook = perfect(source, name)
+    list(tasks(notebook).values())[-1].source = "import os\n\nos._exit(1)"
+    return notebook
+
+
+ATTACKS = {
+    "edited-tests": edited_tests,
+    "fake-grade": fake_grade,
+    "never-ends": never_ends,
+    "is-deaf": is_deaf,
+    "kills-the-kernel": kills_the_kernel,
+}
+
+
+def gained(kind: str, source: NotebookNode) -> float:
+    """The points that an attack deserves: those of the tasks that it solves."""
+    names = list(tasks(source))
+    unsolved = {"never-ends": names[:1], "is-deaf": names[-1:], "kills-the-kernel": names[-1:]}.get(kind, names)
+    return sum(points(source)[test] for task in names if task not in unsolved for test in of_task(task, source))
+
+
+# --------------------------------------------------------------------------------------------------------- a small grader
+
+
+def outcomes(source: NotebookNode, submission: NotebookNode) -> dict[str, bool]:
+    """Which tests a submission passes, those that one sees and hidden ones, run as nbgrader runs them but in this process."""
+    originals = {about(cell)["grade_id"]: cell.source for cell in source.cells if about(cell).get("locked")}
+    namespace: dict[str, Any] = {"__name__": "__main__"}
+    found: dict[str, bool] = {}
+    for cell in submission.cells:
+        if cell.cell_type == "code" and "setup" not in cell.metadata.get("tags", []):
+            name = about(cell).get("grade_id")
+            passed = runs(originals.get(name, cell.source), namespace)
+            found |= {name: passed} if name in originals else {}
+    return found
+
+
+def grades(source: NotebookNode, submission: NotebookNode) -> dict[str, float]:
+    """The points of a submission, by hidden test: all of a test's, or none."""
+    passed = outcomes(source, submission)
+    return {name: worth * passed[name] for name, worth in points(source).items()}
+
+
+def runs(code: str, namespace: dict[str, Any]) -> bool:
+    """Runs a cell; is there neither an error nor a word on stderr?"""
+    with redirect_stdout(StringIO()), redirect_stderr(StringIO()) as said:
+        try:
+            exec(compile(code, "<cell>", "exec"), namespace)
+        except (Exception, SystemExit):
+            return False
+    return not said.getvalue()
+
+
+def write_all(folder: Path, kinds: Mapping[str, Any], paths: list[Path]) -> None:
+    """Writes some kinds of submissions to some assignments, a folder for each kind, as if each were a student."""
+    for path in paths:
+        source = nbformat.read(path, as_version=4)
+        for kind, make in kinds.items():
+            (folder / kind).mkdir(parents=True, exist_ok=True)
+            nbformat.write(make(source, path.stem), folder / kind / path.name)
+
+
+def main(folder: str) -> None:
+    """Writes all made submissions, and prints what they deserve."""
+    write_all(Path(folder), MADE | ATTACKS, PATHS)
+    for path in PATHS:
+        source = nbformat.read(path, as_version=4)
+        for kind in MADE:
+            print(f"{kind:<17} {path.stem:<13} {sum(deserved(kind, source, path.stem).values()):g}")
+        for kind in ATTACKS:
+            print(f"{kind:<17} {path.stem:<13} {gained(kind, source):g}")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

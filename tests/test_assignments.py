@@ -1,0 +1,106 @@
+"""The graded assignments: what their sources promise, and that made submissions get the points that they deserve (see test_grading.py)."""
+
+import ast
+import re
+from collections.abc import Iterator
+
+import nbformat
+import pytest
+import torch
+from assignment_tools import (
+    HIDDEN,
+    MADE,
+    PATHS,
+    about,
+    deserved,
+    grades,
+    hidden_tests,
+    of_task,
+    outcomes,
+    points,
+    tasks,
+)
+from nbformat import NotebookNode
+
+STEMS = [path.stem for path in PATHS]
+
+
+@pytest.fixture(scope="module", params=PATHS, ids=STEMS)
+def source(request: pytest.FixtureRequest) -> NotebookNode:
+    """The source of an assignment; its name stands in its metadata here."""
+    notebook = nbformat.read(request.param, as_version=4)
+    notebook.metadata["name"] = request.param.stem
+    return notebook
+
+
+@pytest.fixture
+def gradients() -> Iterator[None]:
+    """Assignments switch gradients off; other tests need them."""
+    with torch.enable_grad():
+        yield
+
+
+# --------------------------------------------------------------------------------------------------------------- the sources
+
+
+def test_there_is_one_assignment_for_each_section():
+    assert [stem[0] for stem in STEMS] == ["1", "2", "3", "4"]
+
+
+def test_an_assignment_has_thirty_points_for_code_and_ten_for_two_written_answers(source: NotebookNode):
+    written = [cell for cell in source.cells if about(cell).get("grade") and about(cell)["solution"]]
+    assert sum(points(source).values()) == 30
+    assert [about(cell)["points"] for cell in written] == [5, 5]
+    assert all(cell.cell_type == "markdown" and "A model answer" in cell.source for cell in written)
+
+
+def test_the_points_and_minutes_that_headings_promise_add_up(source: NotebookNode):
+    text = "\n".join(cell.source for cell in source.cells if cell.cell_type == "markdown")
+    headings = re.findall(r"^## \d .*\((\d+) points, about (\d+) minutes\)$", text, flags=re.MULTILINE)
+    total = re.search(r"^\*About (\d+) minutes", text, flags=re.MULTILINE)
+    assert total and len(headings) == 6
+    assert sum(int(worth) for worth, _ in headings) == 40
+    minutes = sum(int(each) for _, each in headings)
+    assert 60 <= int(total[1]) <= 90 and abs(minutes - int(total[1])) <= 5
+    for task, (worth, _) in zip(tasks(source), headings, strict=False):
+        assert sum(points(source)[test] for test in of_task(task, source)) == int(worth), task
+
+
+def test_names_of_cells_differ_and_all_metadata_is_of_one_version(source: NotebookNode):
+    names = [about(cell)["grade_id"] for cell in source.cells if about(cell)]
+    assert len(names) == len(set(names))
+    assert all(about(cell)["schema_version"] == 3 for cell in source.cells if about(cell))
+
+
+def test_each_task_has_an_example_that_one_sees_and_two_tests_that_one_does_not(source: NotebookNode):
+    locked = {about(cell)["grade_id"] for cell in source.cells if about(cell).get("locked")}
+    for task in tasks(source):
+        assert f"{task}-visible" in locked
+        assert len(of_task(task, source)) == 2
+
+
+def test_hidden_tests_are_hidden_whole_and_say_what_they_are_about(source: NotebookNode):
+    for name, cell in hidden_tests(source).items():
+        shown = HIDDEN.sub("", cell.source + "\n")
+        assert re.fullmatch(rf"# Hidden tests, {about(cell)['points']} points: .+\.\n", shown), name
+
+
+def test_no_test_ends_on_a_value_which_nbgrader_would_take_for_a_grade(source: NotebookNode):
+    for name, cell in hidden_tests(source).items():
+        last = ast.parse(cell.source).body[-1]
+        assert isinstance(last, ast.Expr) and isinstance(last.value, ast.Call) and last.value.func.id == "print", name
+
+
+# ------------------------------------------------------------------------------------------------------- made submissions
+
+
+@pytest.mark.parametrize("kind", MADE)
+def test_a_made_submission_gets_the_points_that_it_deserves(kind: str, source: NotebookNode, gradients: None):
+    name = source.metadata["name"]
+    assert grades(source, MADE[kind](source, name)) == deserved(kind, source, name)
+
+
+def test_hard_coded_answers_pass_what_one_sees(source: NotebookNode, gradients: None):
+    """Otherwise their 0 points would say nothing about the hidden tests."""
+    passed = outcomes(source, MADE["hard-coded"](source, source.metadata["name"]))
+    assert all(passed[f"{task}-visible"] for task in tasks(source)), passed
