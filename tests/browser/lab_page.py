@@ -270,11 +270,11 @@ class LabPage:
         self.command("apputils:change-theme", theme=f"JupyterLab {theme}")
         self._wait(f"() => document.body.dataset.jpThemeLight === '{str(theme == 'Light').lower()}'", ANSWERING)
 
-    def shoot_page(self, folder: Path, name: str) -> None:
-        """Pictures of the whole notebook, screen after screen, as ``name-01.png`` and so on."""
+    def shoot_page(self, folder: Path, name: str, most: int | None = None) -> None:
+        """Pictures of the whole notebook, or of its first screens, screen after screen, as ``name-01.png`` and so on."""
         view = self.page.locator(SCROLLER)
         height, screen = view.evaluate("view => [view.scrollHeight, view.clientHeight]")
-        for number in range(-(-height // screen)):
+        for number in range(-(-height // screen))[:most]:
             view.evaluate("(view, top) => view.scrollTo(0, top)", number * screen)
             self.page.wait_for_timeout(100)
             self.page.screenshot(path=folder / f"{name}-{number + 1:02}.png")

@@ -25,6 +25,7 @@ NOTEBOOKS = [path for path in sorted((ROOT / "notebooks").glob("*.ipynb")) if ".
 SECONDS = 45  # that *Restart and run all* should take at most
 PATIENCE = float(os.environ.get("COURSE_PATIENCE", 3))  # machines differ: a test fails only at that many times the seconds
 MEMORY = 1.5  # GB
+SCREENS = int(os.environ["COURSE_SCREENS"]) if os.environ.get("COURSE_SCREENS") else None  # of each page that are pictured; None: all
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,7 @@ def test_the_notebook_is_quick_and_modest(lesson: Lesson):
 def test_the_page_is_pictured_in_both_themes(lesson: Lesson):
     for theme in ("Dark", "Light"):
         lesson.page.show(theme)
-        lesson.page.shoot_page(lesson.shots, f"page-{theme.lower()}")
+        lesson.page.shoot_page(lesson.shots, f"page-{theme.lower()}", SCREENS)
         for number, root in enumerate(lesson.page.widgets(), 1):
             root.screenshot(path=lesson.shots / f"widget-{number}-{theme.lower()}.png")
     assert len(list(lesson.shots.glob("page-light-*.png"))) == len(list(lesson.shots.glob("page-dark-*.png"))) > 0
