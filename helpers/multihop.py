@@ -28,10 +28,10 @@ from helpers.course_lm import facts
 from helpers.course_lm.corpus.base import sentence
 from helpers.effects import whole_words
 from helpers.interventions import intervene, read_at, record, resid_post
+from helpers.lens import lens_logits
 from helpers.models import TransformerBridge, read_prefix, run_from
 from helpers.prediction import tokenize
 from helpers.progress import progress
-from helpers.recall import lens
 from helpers.statistics import DRAWS, Interval, Numbers, as_numbers
 from helpers.texts import Texts, as_texts
 
@@ -414,7 +414,7 @@ def _lens_ranks(
     found = torch.empty(len(ids), *seen.shape[:2], dtype=torch.long)
     for layer, stream in enumerate(seen):
         for rows in torch.arange(seen.shape[1]).split(LENS_ROWS):
-            logits = lens(model, stream[rows].to(model.cfg.device)).float().cpu()
+            logits = lens_logits(model, stream[rows].to(model.cfg.device)).float().cpu()
             for which, tokens in enumerate(ids):
                 found[which, layer, rows] = (logits > logits.gather(1, tokens[rows, None])).sum(1)
     return found

@@ -42,6 +42,7 @@ from helpers.interventions import (
     watch,
     zero,
 )
+from helpers.lens import lens_logits
 from helpers.models import TransformerBridge, run_from
 from helpers.patching import PatchMap, Place, patch_positions, runs
 from helpers.prediction import pieces, tokenize
@@ -391,16 +392,9 @@ def _without(
 
 
 @torch.no_grad()
-def lens(model: TransformerBridge, states: Float[Tensor, "state d_model"]) -> Float[Tensor, "state d_vocab"]:
-    """The logits that some vectors of the stream would have at the end of the model: its own final norm and unembedding, no more."""
-    logits = model.unembed(model.ln_final(states[None]))[0]
-    cap = getattr(model.cfg, "output_logits_soft_cap", None) or 0
-    return cap * (logits / cap).tanh() if cap > 0 else logits
-
-
 def _said_by(model: TransformerBridge, states: Float[Tensor, "fact out d_model"]) -> Int[Tensor, "fact out"]:
     """The best token of each vector by the lens, on the CPU."""
-    best = torch.cat([lens(model, part).argmax(-1).cpu() for part in states.flatten(0, 1).split(LENS_ROWS)])
+    best = torch.cat([lens_logits(model, part).argmax(-1).cpu() for part in states.flatten(0, 1).split(LENS_ROWS)])
     return best.reshape(states.shape[:2])
 
 
@@ -459,7 +453,7 @@ def enrichment(
         with intervene(model, *gone):
             seen = record(model, part.texts.tokens.to(model.cfg.device), *map(resid_post, range(n_layers)))
         for layer in range(n_layers):
-            logits = lens(model, seen[resid_post(layer)][torch.arange(len(rows)), at]).float().cpu()
+            logits = lens_logits(model, seen[resid_post(layer)][torch.arange(len(rows)), at]).float().cpu()
             found[:, layer, rows] = torch.stack([*_rates(logits, own[rows], other[rows], k), _ahead(logits, own[rows], other[rows])])
     return Enrichment(*found, own.sum(1) / k, k)
 

@@ -12,6 +12,7 @@ from helpers import recall
 from helpers.course_lm.corpus.tasks import SUMS
 from helpers.course_lm.world import World
 from helpers.interventions import Intervention, add, attn_out, heads, intervene, mlp_out, pattern, record, resid_post, watch, zero
+from helpers.lens import lens_logits
 from helpers.models import load_model
 from helpers.patching import PatchMap
 from helpers.prediction import pieces, tokenize
@@ -34,7 +35,6 @@ from helpers.recall import (
     knockout_curves,
     known,
     layer_windows,
-    lens,
     log_indirect_effect,
     mediation,
     source_masks,
@@ -300,7 +300,7 @@ def test_what_cannot_be_cut(gpt2, all_known, settings, sentence):
 def test_the_lens_at_the_last_layer_is_the_model(tiny):
     tokens = torch.randint(5, 250, (2, 6), generator=torch.Generator().manual_seed(1))
     last = resid_post(tiny.cfg.n_layers - 1)
-    logits = lens(tiny, record(tiny, tokens, last)[last].flatten(0, 1))
+    logits = lens_logits(tiny, record(tiny, tokens, last)[last].flatten(0, 1))
     assert torch.allclose(logits, tiny(tokens).flatten(0, 1), atol=1e-4)
 
 
@@ -315,7 +315,7 @@ def planted(monkeypatch, model, best):
     """The lens puts some tokens first whatever it sees, and keeps what it saw."""
     seen, logits = [], torch.zeros(model.cfg.d_vocab)
     logits[best] = torch.arange(len(best), 0, -1.0)
-    monkeypatch.setattr(recall, "lens", lambda model, states: seen.append(states) or logits.expand(len(states), -1))
+    monkeypatch.setattr(recall, "lens_logits", lambda model, states: seen.append(states) or logits.expand(len(states), -1))
     return seen
 
 
@@ -394,10 +394,10 @@ def test_extraction_equals_one_fact_at_a_time(tiny, monkeypatch):
     answers = [int(tokenize(tiny, f"in {fact.answer}")[len(tokenize(tiny, "in"))]) for fact in facts]
 
     def two_way(model, states):  # only the two answers compete, so that a random model says some of them
-        logits = lens(model, states)
+        logits = lens_logits(model, states)
         return torch.full_like(logits, -torch.inf).index_copy(1, torch.tensor(answers[:2]), logits[:, answers[:2]])
 
-    monkeypatch.setattr(recall, "lens", two_way)
+    monkeypatch.setattr(recall, "lens_logits", two_way)
     found = extraction(tiny, facts)
     expected, looks = torch.zeros(2, 2, 3, dtype=torch.bool), torch.zeros_like(found.to_subject)
     by_head = torch.zeros_like(found.heads)
