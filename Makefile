@@ -16,7 +16,7 @@ test test-browser notebooks bench: export HF_HUB_OFFLINE = 1
 test notebooks: export TQDM_DISABLE = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help lab test test-browser assignments grade test-colab check notebooks findings bench model report sae pages reproduce lens lint format clean
+.PHONY: help lab test test-browser assignments grade test-colab check notebooks findings bench model report sae pages address reproduce lens lint format clean
 
 help:  ## List these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -75,6 +75,9 @@ sae: $(STAMP)  ## Train the sparse autoencoders of the course LM, in minutes; AR
 pages: $(STAMP)  ## Write the tables of docs/errors.md and the page docs/figures.md again
 	$(BIN)/python tools/errors_page.py
 	$(BIN)/python tools/figures_page.py
+
+address: $(STAMP)  ## Write the course's address from pyproject.toml into badges, setup cells and how to cite
+	$(BIN)/python tools/address.py
 
 reproduce: $(STAMP)  ## Run the headline experiments on a model; ARGS="--model gpt2 --section 03b"
 	$(BIN)/python -m helpers.reproduce $(ARGS)

@@ -9,7 +9,7 @@ import csv
 import json
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -125,18 +125,20 @@ def load_model(
     device: "str | torch.device | None" = None,
     dtype: "str | torch.dtype" = "float32",
     raw: bool = False,
+    device_map: "str | dict[str, Any] | None" = None,
 ) -> "TransformerBridge":
     """Loads a model by name: ``"course-lm"`` or ``"course-lm-deep"``, a local folder, or any Hugging Face id such as ``"gpt2"``.
 
     The course LM, a folder and what was downloaded before need no network. ``device=None`` takes the GPU (CUDA) if there
-    is one, else the CPU; ``"mps"`` only when asked for. ``raw=True`` leaves the weights as stored, so that logits equal
-    Hugging Face's. Raises ``ModelNotAvailable`` with one sentence that says what to do.
+    is one, else the CPU; ``"mps"`` only when asked for. ``device_map="auto"`` spreads a large model over all GPUs, and with
+    one GPU or none means that one, or the CPU. ``raw=True`` leaves the weights as stored, so that logits equal Hugging
+    Face's. Raises ``ModelNotAvailable`` with one sentence that says what to do.
     """
-    place, number_type = choose_device(device), choose_dtype(dtype)
-    check = partial(check_memory, device=place, bytes_each=number_type.itemsize, raw=raw)
+    place, number_type = choose_place(device, device_map), choose_dtype(dtype)
+    check = partial(check_memory, devices=_devices(place), bytes_each=number_type.itemsize, raw=raw)
     folder = find_folder(name)
     with quiet():
-        boot = partial(_boot, device=place, dtype=number_type, raw=raw)
+        boot = partial(_boot, place=place, dtype=number_type, raw=raw)
         bridge = _load_folder(folder, boot, check) if folder else _load_from_hub(str(name), boot, check)
     if name in COURSE_LMS:
         bridge.cfg.default_prepend_bos = True  # it was trained with <|endoftext|> before every document
@@ -159,19 +161,21 @@ def _load_from_hub(name: str, boot: partial, check: partial) -> "TransformerBrid
         return boot(name)
 
 
-def _boot(source: str, device: str, dtype: "torch.dtype", raw: bool) -> "TransformerBridge":
-    """Boots the bridge and folds its weights unless ``raw``; whatever goes wrong becomes one sentence."""
+def _boot(source: str, place: dict[str, Any], dtype: "torch.dtype", raw: bool) -> "TransformerBridge":
+    """Boots the bridge on one device or several and folds its weights unless ``raw``; whatever goes wrong becomes one sentence."""
     import torch
     from transformer_lens.model_bridge import TransformerBridge
 
     try:
-        bridge = TransformerBridge.boot_transformers(source, device=device, dtype=dtype)
+        bridge = TransformerBridge.boot_transformers(source, dtype=dtype, **place)
         if not raw:
             bridge.enable_compatibility_mode(disable_warnings=True)
         bridge.blocks_give_tuples = _gives_tuples(bridge)
         return bridge
     except torch.OutOfMemoryError:
-        reason = f"the memory of {device} is too small; choose a smaller model (see catalogue()) or restart the kernel"
+        reason = (
+            f"the memory of {' and '.join(_devices(place))} is too small; choose a smaller model (see catalogue()) or restart the kernel"
+        )
     except Exception as error:
         reason = f"its files are damaged (fetch them again) or of a kind that TransformerLens does not know ({summary(error)})"
     raise ModelNotAvailable(f"{source} could not be loaded: {reason}.")
@@ -360,6 +364,24 @@ def choose_device(device: "str | torch.device | None" = None) -> str:
     return str(device)
 
 
+def choose_place(device: "str | torch.device | None", device_map: "str | dict[str, Any] | None") -> dict[str, Any]:
+    """Where the parts of a model go, as TransformerLens and Hugging Face want it: ``{"device": ...}`` or ``{"device_map": ...}``."""
+    import torch
+
+    if device_map is None or (device_map == "auto" and torch.cuda.device_count() < 2):
+        return {"device": choose_device(device)}
+    if device is not None:
+        raise ModelNotAvailable(f"device={device!r} means one device and device_map={device_map!r} several: give one of the two.")
+    return {"device_map": device_map}
+
+
+def _devices(place: dict[str, Any]) -> list[str]:
+    """The devices that a place of ``choose_place`` means: the one, or all GPUs, or the CPU where there is none."""
+    import torch
+
+    return [place["device"]] if "device" in place else [f"cuda:{i}" for i in range(torch.cuda.device_count())] or ["cpu"]
+
+
 def choose_dtype(dtype: "str | torch.dtype") -> "torch.dtype":
     """The number type of that name; raises ``ModelNotAvailable`` for one in which models cannot be held."""
     import torch
@@ -386,12 +408,12 @@ def free_memory(device: str) -> float:
     return psutil.virtual_memory().available / 1e9
 
 
-def check_memory(name: str, params: int, device: str, bytes_each: int, raw: bool) -> None:
-    """Raises ``ModelNotAvailable`` if loading would need more memory than is free."""
-    needed, free = memory_needed(params, bytes_each, raw), free_memory(device)
+def check_memory(name: str, params: int, devices: Sequence[str], bytes_each: int, raw: bool) -> None:
+    """Raises ``ModelNotAvailable`` if loading would need more memory than is free on these devices together."""
+    needed, free = memory_needed(params, bytes_each, raw), sum(map(free_memory, devices))
     if needed > free:
         smaller = "choose a smaller model (see catalogue()), dtype='bfloat16', or raw=True"
-        raise ModelNotAvailable(f"{name} needs {needed:.1f} GB to load and {free:.1f} GB are free on {device}: {smaller}.")
+        raise ModelNotAvailable(f"{name} needs {needed:.1f} GB to load and {free:.1f} GB are free on {' and '.join(devices)}: {smaller}.")
 
 
 def stored_params(folder: Path) -> int:

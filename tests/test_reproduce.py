@@ -377,7 +377,7 @@ def test_what_cannot_be_had_is_refused_in_a_sentence(
     assert "give one of the two" in refusal("--device", "cpu", "--device-map", "balanced")
     monkeypatch.setattr(models, "free_memory", lambda device: 0.0)
     assert "GB to load and 0.0 GB are free on cpu" in refusal("--model", checkpoints["gpt2"], "--device", "cpu")
-    assert "0.0 GB are free on all devices together" in refusal("--model", checkpoints["gpt2"], "--device-map", "balanced")
+    assert "0.0 GB are free on cpu" in refusal("--model", checkpoints["gpt2"], "--device-map", "balanced")
 
 
 @pytest.mark.parametrize("n", ["3", "0", "-4", "many"])
@@ -397,17 +397,22 @@ def test_a_model_spread_by_a_device_map_says_the_same(family: str, checkpoints: 
     assert torch.allclose(last_logits(one, tokens).cpu(), last_logits(spread, tokens).cpu(), atol=1e-4)
 
 
-def test_an_automatic_device_map_needs_two_gpus_at_least(course_lm, monkeypatch: pytest.MonkeyPatch):
-    from helpers.reproduce import machine
+def test_an_automatic_device_map_needs_two_gpus_at_least(monkeypatch: pytest.MonkeyPatch):
+    from helpers import models
 
-    spread = []
-    monkeypatch.setattr(machine, "_spread", lambda *about: spread.append(about) or course_lm)
-    monkeypatch.setattr(machine, "load_model", lambda name, device, dtype: course_lm)
-    for gpus, expected in ((0, 0), (1, 0), (2, 1)):
+    for gpus, expected in ((0, {"device": "cpu"}), (1, {"device": "cpu"}), (2, {"device_map": "auto"})):
         monkeypatch.setattr(torch.cuda, "device_count", lambda gpus=gpus: gpus)
-        machine.open_model("gpt2", dtype="bfloat16", device_map="auto")
-        assert len(spread) == expected
-    assert spread == [("gpt2", torch.bfloat16, "auto")]
+        assert models.choose_place(None, "auto") == expected
+    with pytest.raises(models.ModelNotAvailable, match="give one of the two"):
+        models.choose_place("cpu", "auto")
+
+
+def test_the_course_lm_spread_by_a_device_map_still_begins_its_texts_with_a_mark():
+    from helpers.prediction import tokenize
+    from helpers.reproduce.machine import open_model
+
+    one, spread = (open_model("course-lm", device_map=device_map) for device_map in (None, {"": "cpu"}))
+    assert torch.equal(tokenize(one, "The capital of Poland is"), tokenize(spread, "The capital of Poland is"))
 
 
 def test_apples_device_is_checked_against_a_known_answer_before_it_is_used(course_lm, monkeypatch: pytest.MonkeyPatch):
@@ -416,7 +421,7 @@ def test_apples_device_is_checked_against_a_known_answer_before_it_is_used(cours
 
     order: list[str] = []
     monkeypatch.setattr(machine, "check_device", lambda device: order.append(f"check {device}"))
-    monkeypatch.setattr(machine, "load_model", lambda name, device, dtype: order.append(f"load on {device}") or course_lm)
+    monkeypatch.setattr(machine, "load_model", lambda name, device, dtype, device_map: order.append(f"load on {device}") or course_lm)
     machine.open_model("gpt2", device="mps")
     machine.open_model("gpt2")
     machine.open_model("gpt2", device="cpu")

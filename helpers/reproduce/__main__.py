@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from helpers.reproduce.lab import EXPERIMENTS, Absent, Experiment, Lab, Outcome,
 from helpers.reproduce.machine import Gauge, open_model
 from helpers.reproduce.results import RUNS, Done, Results, as_markdown, as_text, cell, fits, folder_of, read_published, rows
 
+HELPERS = Path(__file__).resolve().parents[1]
 TOO_LITTLE = "the memory of this device is too small for it; take --dtype bfloat16, a smaller model, or a smaller --n"
 
 
@@ -124,15 +126,22 @@ def carry_out(one: Experiment, lab: Lab) -> tuple[list[Outcome], str, str]:
     try:
         with torch.no_grad():
             outcomes.extend(one.run(lab))
-    except (ValueError, ModelNotAvailable) as problem:  # the helpers' own sentences
-        return outcomes, str(problem).rstrip("."), ""
     except torch.OutOfMemoryError:
         return [], "", TOO_LITTLE
     except Exception as problem:
+        if is_a_refusal(problem):
+            return outcomes, str(problem).rstrip("."), ""
         if mixed_types(problem):
             return outcomes, MIXED, ""
         return [], "", f"{type(problem).__name__}: {' '.join(str(problem).split())[:300]}"
     return outcomes, "", ""
+
+
+def is_a_refusal(problem: Exception) -> bool:
+    """Is it one of the helpers' own sentences, rather than an error of a library or of Python that has the same kind?"""
+    last = traceback.extract_tb(problem.__traceback__)[-1]
+    ours = HELPERS in Path(last.filename).resolve().parents and (last.line or "").startswith("raise ")
+    return ours and isinstance(problem, (ValueError, ModelNotAvailable))
 
 
 def _tidy(model: TransformerBridge) -> None:

@@ -3,14 +3,12 @@
 import os
 import threading
 import time
-from functools import partial
 from types import TracebackType
 from typing import Any
 
 import psutil
 import torch
 
-from helpers import models
 from helpers.check import ANSWER, QUESTION
 from helpers.models import COURSE_LM, ModelNotAvailable, TransformerBridge, load_model
 from helpers.prediction import last_logits, tokenize
@@ -23,50 +21,10 @@ EVERY = 0.02  # seconds between two looks at the memory
 def open_model(
     name: str, device: str | None = None, dtype: str = "float32", device_map: str | dict[str, Any] | None = None
 ) -> TransformerBridge:
-    """A model on one device, or spread over all GPUs with ``device_map="auto"``; on Apple's only if asked for, after ``check_device``.
-
-    With one GPU or none ``"auto"`` means that one, or the processor. Raises ModelNotAvailable, with one sentence.
-    """
-    if device_map is None or (device_map == "auto" and torch.cuda.device_count() < 2):
-        if device and device.startswith(CHECKED):
-            check_device(device)
-        return load_model(name, device=device, dtype=dtype)
-    if device is not None:
-        raise ModelNotAvailable(f"--device {device} means one device and --device-map several: give one of the two.")
-    return _spread(name, models.choose_dtype(dtype), device_map)
-
-
-def _spread(name: str, dtype: torch.dtype, device_map: str | dict[str, Any]) -> TransformerBridge:
-    """Loads a model in parts on several devices; the checks are those of ``load_model``, with the free memory of all of them together."""
-    boot = partial(_boot_spread, dtype=dtype, device_map=device_map)
-    check = partial(check_total, bytes_each=dtype.itemsize)
-    folder = models.find_folder(name)
-    with models.quiet():
-        return models._load_folder(folder, boot, check) if folder else models._load_from_hub(name, boot, check)
-
-
-def _boot_spread(source: str, dtype: torch.dtype, device_map: str | dict[str, Any]) -> TransformerBridge:
-    from helpers.models import TransformerBridge
-
-    try:
-        bridge = TransformerBridge.boot_transformers(source, dtype=dtype, device_map=device_map)
-        bridge.enable_compatibility_mode(disable_warnings=True)
-        bridge.blocks_give_tuples = models._gives_tuples(bridge)
-        return bridge
-    except torch.OutOfMemoryError:
-        reason = "the memory of all GPUs together is too small; choose a smaller model, or --dtype bfloat16"
-    except Exception as error:
-        reason = models.summary(error)
-    raise ModelNotAvailable(f"{source} could not be spread over several devices: {reason}.")
-
-
-def check_total(name: str, params: int, bytes_each: int) -> None:
-    """Raises ModelNotAvailable if loading would need more memory than is free on all GPUs together."""
-    needed = models.memory_needed(params, bytes_each, raw=False)
-    free = sum(models.free_memory(f"cuda:{number}") for number in range(torch.cuda.device_count())) or models.free_memory("cpu")
-    if needed > free:
-        remedy = "choose a smaller model, or --dtype bfloat16"
-        raise ModelNotAvailable(f"{name} needs {needed:.1f} GB to load and {free:.1f} GB are free on all devices together: {remedy}.")
+    """``load_model``, and on Apple's device a check against a known answer first. Raises ModelNotAvailable, with one sentence."""
+    if device and device.startswith(CHECKED):
+        check_device(device)
+    return load_model(name, device, dtype, device_map=device_map)
 
 
 def check_device(device: str) -> float:
