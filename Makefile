@@ -3,6 +3,7 @@
 VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
+COLAB_VENV ?= .venv-colab
 BROWSER_STAMP := $(VENV)/installed-browser
 INSTRUCTOR_STAMP := $(VENV)/installed-instructor
 LAB_ARGS ?=
@@ -49,7 +50,7 @@ grade: $(INSTRUCTOR_STAMP)  ## Grade a folder of submissions: make grade SUBMISS
 	$(BIN)/python tools/grade.py grade "$(SUBMISSIONS)"
 
 test-colab: $(STAMP)  ## Install as Google Colab would, with its versions, and run all lessons there; ARGS="notebooks/04a*" for some
-	$(BIN)/python tools/colab_lane.py .venv-colab $(ARGS)
+	WORKERS=$(WORKERS) $(BIN)/python tools/colab_lane.py $(COLAB_VENV) $(ARGS)
 
 check: $(STAMP)  ## Look for what is missing or broken, and say what to do about it
 	$(BIN)/python -m helpers.check
@@ -94,5 +95,5 @@ format: $(STAMP)  ## Tidy the code, notebooks included
 	$(BIN)/ruff format
 
 clean:  ## Remove the environment and all caches; the model, and training runs, stay
-	rm -rf $(VENV) .venv-colab *.egg-info .pytest_cache .ruff_cache .hypothesis .benchmarks build
+	rm -rf $(VENV) $(COLAB_VENV) *.egg-info .pytest_cache .ruff_cache .hypothesis .benchmarks build
 	find helpers tests tools notebooks -name __pycache__ -o -name .ipynb_checkpoints | xargs rm -rf
