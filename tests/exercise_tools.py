@@ -10,15 +10,19 @@ In a notebook a solution stands in a Markdown cell, folded, and the stub is the 
     </details>
 """
 
+import ast
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import redirect_stdout
 from copy import deepcopy
+from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
+from symtable import SymbolTable, symtable
 from typing import TYPE_CHECKING, Any
 
 import nbformat
+from IPython.core.inputtransformer2 import TransformerManager
 from nbclient import NotebookClient
 from nbformat import NotebookNode
 
@@ -80,9 +84,81 @@ def with_solutions(path: Path) -> NotebookNode:
     return notebook
 
 
-def printed_by_solutions(path: Path) -> dict[str, str]:
-    """Runs a notebook with its solutions on a fresh kernel, in its own folder, and returns what each exercise's cell prints."""
+@dataclass(frozen=True)
+class Names:
+    """The names that a cell uses, those that it gives a new value, and those whose object it may change."""
+
+    used: frozenset[str]
+    made: frozenset[str]
+    changed: frozenset[str]
+
+
+def names_of(source: str) -> Names:
+    """The names of a cell, magics included. What a call by a name with a dot may change (``found.add(...)``) counts as changed."""
+    code = TransformerManager().transform_cell(source)
+    table = symtable(code, "<cell>", "exec")
+    made = {one.get_name() for one in table.get_symbols() if one.is_assigned() or one.is_imported() or one.is_namespace()}
+    changed = frozenset(_changed(ast.walk(ast.parse(code))))
+    return Names(frozenset(_used(table)) | changed, frozenset(made), changed)
+
+
+def _used(table: SymbolTable) -> Iterator[str]:
+    """The names of the notebook that are read in a cell, its functions and comprehensions included."""
+    for one in table.get_symbols():
+        if one.is_referenced() and (table.get_type() == "module" or one.is_global()):
+            yield one.get_name()
+    for inner in table.get_children():
+        yield from _used(inner)
+
+
+def _changed(nodes: Iterable[ast.AST]) -> Iterator[str]:
+    """The first names of what is called for its effect, of what something is put into, and of what grows (``+=``)."""
+    for node in nodes:
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Call) and isinstance(node.value.func, ast.Attribute):
+            yield _first(node.value.func)
+        elif isinstance(node, ast.Attribute | ast.Subscript) and isinstance(node.ctx, ast.Store):
+            yield _first(node)
+        elif isinstance(node, ast.AugAssign):
+            yield _first(node.target)
+
+
+def _first(node: ast.AST) -> str:
+    """The name with which ``a.b[c].d`` begins, or nothing."""
+    while isinstance(node, ast.Attribute | ast.Subscript | ast.Call):
+        node = node.func if isinstance(node, ast.Call) else node.value
+    return node.id if isinstance(node, ast.Name) else ""
+
+
+def what_exercises_need(notebook: NotebookNode) -> list[NotebookNode]:
+    """The exercises' cells, and before them all cells that make or change what these use, in order; the setup cell is always there."""
+    exercises, needed, kept = {id(cell) for cell in stubs(notebook).values()}, set(), []
+    for cell in reversed([cell for cell in notebook.cells if cell.cell_type == "code"]):
+        names = names_of(cell.source)
+        if id(cell) in exercises or "setup" in cell.metadata.get("tags", []) or needed & (names.made | names.changed):
+            needed |= names.used
+            kept.append(cell)
+    return kept[::-1]
+
+
+def overwritten_by_solutions(path: Path) -> list[str]:
+    """Names to which a solution gives another value, although cells after it use the value from before: ``"2.2: layers"``."""
     notebook = with_solutions(path)
+    exercises = {id(cell): number for number, cell in stubs(notebook).items()}
+    cells = [(exercises.get(id(cell)), names_of(cell.source)) for cell in notebook.cells if cell.cell_type == "code"]
+    found = []
+    for at, (number, names) in enumerate(cells):
+        before = frozenset().union(*(other.made for own, other in cells[:at] if own is None))
+        for name in sorted(names.made & before) if number else ():
+            after = next((other for _, other in cells[at + 1 :] if name in other.used | other.made), None)
+            if after and name in after.used - after.made:
+                found.append(f"{number}: {name}")
+    return found
+
+
+def printed_by_solutions(path: Path) -> dict[str, str]:
+    """Runs the exercises of a notebook with their solutions, and what they need, on a fresh kernel; what each exercise's cell prints."""
+    notebook = with_solutions(path)
+    notebook.cells = what_exercises_need(notebook)
     NotebookClient(notebook, timeout=TIMEOUT, record_timing=False, resources={"metadata": {"path": path.parent}}).execute()
     return {number: "".join(out.get("text", "") for out in cell.outputs) for number, cell in stubs(notebook).items()}
 

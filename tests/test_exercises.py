@@ -7,7 +7,19 @@ from typing import Any
 import nbformat
 import pytest
 import torch
-from exercise_tools import assert_exercise, printed_by_solutions, run_cell, solutions, solved_cell, stubs, with_solutions
+from exercise_tools import (
+    Names,
+    assert_exercise,
+    names_of,
+    overwritten_by_solutions,
+    printed_by_solutions,
+    run_cell,
+    solutions,
+    solved_cell,
+    stubs,
+    what_exercises_need,
+    with_solutions,
+)
 from hypothesis import given
 from hypothesis import strategies as st
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
@@ -353,6 +365,48 @@ def test_a_cell_can_be_run_by_itself():
 def test_a_notebook_runs_with_its_solutions_and_leaves_the_readers_results_alone(notebook: Path):
     assert printed_by_solutions(notebook) == {"9.1": "Solved. Twice 21 is 42.\n", "9.2": "Solved. Half of 84 is 42.\n"}
     assert not (notebook.parent / "results.json").exists() and "..." in notebook.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("source", "used", "made", "changed"),
+    [
+        ("a = b + c[d].e", "bcd", "a", ""),
+        ("import torch.nn as a, b.c\nfrom d import e as f", "", "abf", ""),
+        ("x = [a for a in b if c]", "bc", "x", ""),
+        ("def f(a, b=c):\n    d = a + e\n    return d", "ce", "f", ""),
+        ("a.add(b)\nc[0] = d\ne.f = lambda g: g + h", "abcdeh", "", "ace"),
+        ("for a in b:\n    c += a", "abc", "ac", "c"),
+        ("!pip install {a}\n%cd -q b\nc = 1", "", "c", ""),
+    ],
+)
+def test_the_names_of_a_cell_are_read_off_its_code(source: str, used: str, made: str, changed: str):
+    found = names_of(source)
+    assert found == Names(found.used, frozenset(made), found.changed)
+    assert found.used - {"get_ipython"} == set(used)
+    assert found.changed - {"get_ipython"} == set(changed)
+
+
+def test_only_what_exercises_need_is_run_and_in_order(tmp_path: Path):
+    cells = ["import a", "b = []", "c = a.f(b)", "print(c)", "b.append(a)", "d = 1", 'x = ...\ncheck("9.1", x, b)', "b = 2"]
+    notebook = nbformat.read(write_notebook(tmp_path, *cells), as_version=4)
+    assert [cell.source for cell in what_exercises_need(notebook)] == ["import a", "b = []", "b.append(a)", cells[6]]
+    notebook.cells[5].metadata["tags"] = ["setup"]
+    assert "d = 1" in [cell.source for cell in what_exercises_need(notebook)]
+
+
+@pytest.mark.parametrize(
+    ("after", "said"),
+    [("print(a)", ["9.1: a"]), ("a = 3\nprint(a)", []), ("a = 3", []), ("print(b)", []), ("print([a for a in b])", [])],
+)
+def test_a_solution_that_takes_a_value_away_from_later_cells_is_reported(after: str, said: list[str], tmp_path: Path):
+    solution = FOLDED.format("9.1", "a = 2\nx = a\n")
+    path = write_notebook(tmp_path, "a, b = 1, [1]", 'x = ...\ncheck("9.1", x)', solution, after)
+    assert overwritten_by_solutions(path) == said
+
+
+@pytest.mark.parametrize("path", sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb")), ids=lambda path: path.name)
+def test_no_solution_of_a_lesson_takes_a_value_away_from_later_cells(path: Path):
+    assert overwritten_by_solutions(path) == []
 
 
 @pytest.mark.parametrize(

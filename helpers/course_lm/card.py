@@ -18,7 +18,7 @@ library_name: transformers
 pipeline_tag: text-generation
 ---
 
-# The course LM
+# {title}
 
 A small language model for looking inside. It was trained by this repository on a corpus that this repository generates,
 so what it has read is known to the last sentence. It loads like any other model, offline:
@@ -76,9 +76,10 @@ and no safety of any kind.
 def model_card(card: dict, config: PretrainedConfig, folder: str = "course_lm") -> str:
     """The text of the model card, from the report card and the model's configuration; ``folder`` is where in ``data`` it lies."""
     world = World.load()
-    command = 'make model ARGS="--preset deep"' if config.n_layer == PRESETS["deep"][0].layers else "make model"
+    deep = config.n_layer == PRESETS["deep"][0].layers
+    title, command = ("The deeper course LM", 'make model ARGS="--preset deep"') if deep else ("The course LM", "make model")
     return CARD.format(
-        folder=folder, command=command,
+        title=title, folder=folder, command=command,
         layers=config.n_layer, width=config.n_embd, heads=config.n_head, neurons=4 * config.n_embd, vocab=config.vocab_size,
         context=config.n_positions, parameters=card["model"]["parameters"], facts=len(all_facts(world)), relations=len(relations()),
         chains=len(chains()), mixture=_mixture(), heldout=_heldout(), log=_log(card["model"]["training"]), report=as_table(card["rows"]),
