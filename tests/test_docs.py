@@ -386,7 +386,42 @@ def test_a_page_of_one_figure(small_tree: SimpleNamespace, capsys: pytest.Captur
     assert "Figure 9" not in text and "<Figure>" not in text
     assert [path.name for path in folder.iterdir()] == ["fig-08.png"]
     assert Image.open(folder / "fig-08.png").size == (720, 360) and difference((folder / "fig-08.png").read_bytes(), png("#ff0000")) < 1
-    assert "1 figures with 1 pictures" in capsys.readouterr().out
+    assert "shows 1 figures, 1 of them with a picture; 1 files" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "shows"),
+    [
+        ([], ["drawn"], True),
+        (["drawn"], ["text"], True),
+        ([], ["text", "drawn"], True),
+        ([], ["# Another section", "drawn"], False),
+        (["drawn", "# Another section"], [], False),
+        ([], ["of another figure", "drawn"], False),
+    ],
+)
+def test_a_figure_that_draws_nothing_shows_what_its_section_draws_beside_it(
+    before: list[str], after: list[str], shows: bool, small_tree: SimpleNamespace
+):
+    path = small_tree.root / "notebooks" / "01_one.ipynb"
+    drawn = nbformat.read(path, as_version=4).cells[1]
+    drawn.metadata.tags = []
+    others = {"drawn": drawn, "of another figure": new_code_cell("", metadata={"tags": ["fig-09"]})}
+    own = new_code_cell("show()", outputs=[new_output("stream", name="stdout", text="three\n")], metadata={"tags": ["fig-08"]})
+    cells = [others.get(name) or new_markdown_cell(name) for name in before] + [own]
+    cells += [others.get(name) or new_markdown_cell(name) for name in after]
+    nbformat.write(new_notebook(cells=cells), path)
+    figure = tool("figures_page").read_figures(small_tree.root)[0]
+    assert (figure.text, len(figure.pictures), figure.beside) == ("three\n", int(shows), shows)
+    assert ("![What notebook 01 draws beside figure 8" in figure.entry()) == shows
+
+
+def test_a_sketch_stands_in_for_a_picture_of_an_idea():
+    figures = tool("figures_page")
+    assert all((ROOT / "notebooks" / "figures" / file).is_file() for file in figures.SKETCHES.values())
+    by_number = {figure.figure: figure for figure in all_figures()}
+    entry = by_number[34].entry()
+    assert not by_number[34].files and "](../notebooks/figures/model_of_model.svg)" in entry
 
 
 def test_a_figure_whose_cell_is_missing_is_named(small_tree: SimpleNamespace):

@@ -3,7 +3,8 @@
     python tools/figures_page.py
 
 Which cell shows which figure stands in data/lecture_map.csv; pictures and printed text are taken from the outputs that the
-notebooks are committed with. Run it after `make notebooks`.
+notebooks are committed with. Where the cell draws nothing, the page shows what its section draws beside it, if that belongs to no other
+figure, or the sketch of the idea with which the notebook opens. Run it after `make notebooks`.
 """
 
 import base64
@@ -22,10 +23,15 @@ ROOT = Path(__file__).parents[1]
 WIDEST = 720  # pixels
 COLOURS = 64  # of a picture; a plot has few
 LONGEST, LINES = 118, 16  # of printed text: letters in a line, and lines
+SKETCHES = {  # the figures of the lecture that are diagrams of an idea, and the sketch of it in notebooks/figures
+    1: "one_neuron.svg", 12: "one_direction.svg", 23: "dictionary.svg", 34: "model_of_model.svg", 44: "residual_stream.svg",
+    45: "residual_stream.svg", 53: "patchscope.svg", 54: "patchscope.svg",
+}  # fmt: skip
 HEAD = """# The figures of the lecture
 
 The lecture (Hung-yi Lee, 2025) numbers its figures from 1 to 58 and has no figure 5. Here is each of the {n} with what it claims, and with
-what the course makes of it on the course LM: the picture that its notebook draws, or what it prints. Below each stands how it is made.
+what the course makes of it on the course LM: the picture that its notebook draws, and what it prints. Below each stands how it is made.
+Where the lecture shows a text, such as an answer of a model, there is a text here as well.
 
 A sketch of an idea becomes a number that can be checked; a table of a large model becomes the same table for the small one. Where the
 course LM does not show what the lecture claims, the picture says so: what was measured, beside its control, stands in the
@@ -48,6 +54,7 @@ class Shown:
     code: str
     text: str
     pictures: tuple[bytes, ...]
+    beside: bool = False  # its pictures are those of a cell near it
 
     @property
     def files(self) -> tuple[str, ...]:
@@ -58,9 +65,12 @@ class Shown:
         """What the page says about it."""
         number = self.notebook.split("_")[0]
         where = f"[Notebook {number}](../notebooks/{self.notebook}.ipynb), *{self.heading}*; `helpers.{self.helper}`"
-        alt = f"What notebook {number} draws for figure {self.figure}, {self.heading}; its main numbers are printed below"
+        alt = f"What notebook {number} draws {'beside' if self.beside else 'for'} figure {self.figure}, {self.heading}"
+        alt += "" if self.beside else "; its main numbers are printed below"
         parts = [f"### Figure {self.figure}", f"The lecture: **{self.claim}**", where]
         parts += [f"![{alt}](figures/{file})" for file in self.files]
+        if not self.files and self.figure in SKETCHES:
+            parts += [f"![The idea of figure {self.figure} as a sketch](../notebooks/figures/{SKETCHES[self.figure]})"]
         parts += [fenced(shorten(self.text), "text")] if self.text else []
         parts += [f"<details><summary>How figure {self.figure} is made</summary>\n\n{fenced(self.code, 'python')}\n</details>"]
         return "\n\n".join(parts)
@@ -93,15 +103,31 @@ def read_figures(root: Path = ROOT) -> list[Shown]:
 
 def shown(row: dict[str, str], notebook: NotebookNode) -> Shown:
     """What the notebook shows of the figure in one row of the map. Raises ValueError where no cell has its tag."""
-    heading = ""
-    for cell in notebook.cells:
-        if cell.cell_type == "markdown":
-            heading = next((line.lstrip("# ") for line in reversed(cell.source.splitlines()) if line.startswith("#")), heading)
-        if row["cell"] in cell.metadata.get("tags", []):
-            printed = "\n".join(texts(cell.outputs))
-            about = (int(row["figure"]), row["section"], row["claim"], row["notebook"], row["helper"], heading)
-            return Shown(*about, cell.source, printed, tuple(pictures(cell.outputs)))
-    raise ValueError(f"No cell of {row['notebook']} is tagged {row['cell']}: tag the one that shows figure {row['figure']}.")
+    at = next((n for n, cell in enumerate(notebook.cells) if row["cell"] in cell.metadata.get("tags", [])), None)
+    if at is None:
+        raise ValueError(f"No cell of {row['notebook']} is tagged {row['cell']}: tag the one that shows figure {row['figure']}.")
+    cell, above = notebook.cells[at], [line for other in notebook.cells[:at] for line in headings(other)]
+    printed = "\n".join(texts(cell.outputs))
+    about = (int(row["figure"]), row["section"], row["claim"], row["notebook"], row["helper"], above[-1] if above else "")
+    own = tuple(pictures(cell.outputs))
+    near = () if own else nearby(notebook.cells, at)
+    return Shown(*about, cell.source, printed, own or near, bool(near))
+
+
+def headings(cell: NotebookNode) -> list[str]:
+    """The headings in a cell of text, without their marks."""
+    return [line.lstrip("# ") for line in cell.source.splitlines() if line.startswith("#")] if cell.cell_type == "markdown" else []
+
+
+def nearby(cells: Sequence[NotebookNode], at: int) -> tuple[bytes, ...]:
+    """The pictures of the next cell that draws some, else of the last one before; in the same section, and of no other figure."""
+    for others in (cells[at + 1 :], cells[:at][::-1]):
+        for cell in others:
+            if headings(cell) or any(tag.startswith("fig-") for tag in cell.metadata.get("tags", [])):
+                break
+            if cell.cell_type == "code" and (found := tuple(pictures(cell.outputs))):
+                return found
+    return ()
 
 
 def texts(outputs: Sequence[NotebookNode]) -> Iterator[str]:
@@ -152,7 +178,9 @@ def main(root: Path = ROOT) -> None:
     for file, png in made.items():
         (folder / file).write_bytes(png)
     (root / "docs" / "figures.md").write_text(page(figures), encoding="utf-8")
-    print(f"docs/figures.md shows {len(figures)} figures with {len(made)} pictures, {sum(map(len, made.values())) / 1e6:.2f} MB.")
+    drawn = sum(bool(figure.pictures) or figure.figure in SKETCHES for figure in figures)
+    megabytes = sum(map(len, made.values())) / 1e6
+    print(f"docs/figures.md shows {len(figures)} figures, {drawn} of them with a picture; {len(made)} files, {megabytes:.2f} MB.")
 
 
 if __name__ == "__main__":
