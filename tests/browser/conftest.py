@@ -4,7 +4,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 from lab_server import Lab, serve
@@ -64,18 +64,6 @@ def shots() -> Path:
 def note(pytestconfig: pytest.Config) -> Callable[[str], None]:
     """Takes a line that is to be read at the end of the tests."""
     return pytestconfig.stash.setdefault(LINES, []).append
-
-
-def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Hands the lines on where several processes share the tests (``-n 2 --dist loadgroup``)."""
-    if hasattr(session.config, "workeroutput"):
-        session.config.workeroutput["lines"] = session.config.stash.get(LINES, [])
-
-
-@pytest.hookimpl(optionalhook=True)
-def pytest_testnodedown(node: Any) -> None:
-    """Takes the lines of a process that has ended."""
-    node.config.stash.setdefault(LINES, []).extend(getattr(node, "workeroutput", {}).get("lines", []))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:

@@ -39,7 +39,7 @@ class Lesson:
     shots: Path
 
 
-@pytest.fixture(scope="module", params=[pytest.param(path, marks=pytest.mark.xdist_group(path.stem), id=path.stem) for path in NOTEBOOKS])
+@pytest.fixture(scope="module", params=NOTEBOOKS, ids=lambda path: path.stem)
 def lesson(request: pytest.FixtureRequest, browser: "Browser", lab: Lab, shots: Path, note: Callable[[str], None]) -> Iterator[Lesson]:
     """Each notebook in turn, opened and run once for all tests."""
     name = request.param.relative_to(ROOT).as_posix()

@@ -12,7 +12,7 @@ from nbformat.v4 import new_code_cell, new_notebook
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
-pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("driver")]
+pytestmark = pytest.mark.browser
 
 EVERY_KIND = """
 import ipywidgets as w
