@@ -24,8 +24,8 @@ TINY = Settings(tokens=8 * 96 * 16, layers=1, width=48, vocab_size=1536, batch=8
 def small_corpus() -> None:
     """A tokenizer and rows from a few documents only."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training, "train_tokenizer", partial(train_tokenizer, n_documents=1500))
-        patch.setattr(training, "CHUNK", 500)
+        patch.setattr(training, "train_tokenizer", partial(train_tokenizer, n_documents=600))
+        patch.setattr(training, "CHUNK", 200)
         yield
 
 
