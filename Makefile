@@ -17,7 +17,7 @@ test test-browser notebooks bench: export HF_HUB_OFFLINE = 1
 test notebooks: export TQDM_DISABLE = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help lab test test-browser assignments grade test-colab check notebooks findings bench model report sae pages address reproduce lens lint format clean
+.PHONY: help lab test test-browser assignments grade grades test-colab check notebooks findings bench model report sae pages address reproduce lens lint format clean
 
 help:  ## List these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -48,6 +48,9 @@ assignments: $(INSTRUCTOR_STAMP)  ## Write the student versions of the assignmen
 
 grade: $(INSTRUCTOR_STAMP)  ## Grade a folder of submissions: make grade SUBMISSIONS=FOLDER
 	$(BIN)/python tools/grade.py grade "$(SUBMISSIONS)"
+
+grades: $(INSTRUCTOR_STAMP)  ## Write the tables of grades and the feedback again, after grading by hand
+	$(BIN)/python tools/grade.py table
 
 test-colab: $(STAMP)  ## Install as Google Colab would, with its versions, and run all lessons there; ARGS="notebooks/04a*" for some
 	WORKERS=$(WORKERS) $(BIN)/python tools/colab_lane.py $(COLAB_VENV) $(ARGS)

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Mapping
 from contextlib import redirect_stderr, redirect_stdout
 from copy import deepcopy
+from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -116,6 +117,65 @@ SUBTLY_LOST = {
 # ------------------------------------------------------------------------------------------------------- parts of an assignment
 
 
+@dataclass(frozen=True)
+class Case:
+    """One task solved in some way, the rest right, and the hidden tests that this loses; ``before`` stands above the function."""
+
+    assignment: str
+    task: str
+    body: str
+    lost: tuple[str, ...]
+    before: str = ""
+
+
+CASES = {
+    "ranks from 1": Case(
+        "4_thoughts",
+        "ranks",
+        "places = [resid_post(layer) for layer in range(model.cfg.n_layers)]\n"
+        "stream = record(model, tokens, *places)\n"
+        "logits = torch.stack([model.unembed(model.ln_final(stream[place][:, -1:]))[:, 0] for place in places])\n"
+        "return (logits >= logits.gather(-1, answers[None, :, None].expand(len(places), -1, 1))).sum(-1)",
+        ("ranks-course", "ranks-small"),
+    ),
+    "probabilities clipped": Case(
+        "4_thoughts",
+        "bits-from-end",
+        "p, q = logits[-1, 1:].softmax(-1).clamp(min=1e-9), logits[:, 1:].softmax(-1).clamp(min=1e-9)\n"
+        "return (p * (p / q).log2()).sum(-1).mean(-1)",
+        ("bits-from-end-edges",),
+    ),
+    "the test's own answer": Case("2_one_layer", "separation", "return _right_d(a, b)", ("separation-random", "separation-models")),
+    "a tensor changed in place": Case(
+        "2_one_layer",
+        "to-normal",
+        "unit = direction / direction.norm()\nx -= ((x - reference) @ unit)[..., None] * unit\nreturn x",
+        ("to-normal-unit", "to-normal-long"),
+    ),
+    "right, a list turned round in place": Case(
+        "2_one_layer",
+        "smallest-dose",
+        "found = torch.full((len(tokens),), float('inf'))\n"
+        "doses.reverse()\n"
+        "for dose in doses:\n"
+        "    with intervene(model, add(resid_post(layer), vector, scale=dose)):\n"
+        "        end = model(tokens)[:, -1]\n"
+        "    found[end[:, yes] > end[:, no]] = dose\n"
+        "return found",
+        (),
+    ),
+    "right, names that a test uses, too": Case(
+        "4_thoughts",
+        "bits-from-end",
+        "return drawn(logits[:, 1:])",
+        (),
+        before="def drawn(logits):\n"
+        "    log_q = logits.log_softmax(-1)\n"
+        "    return (log_q[-1].exp() * (log_q[-1] - log_q)).sum(-1).mean(-1) / torch.tensor(2.0).log()\n\n\n",
+    ),
+}
+
+
 def about(cell: NotebookNode) -> dict[str, Any]:
     """What nbgrader knows of a cell; empty for the cells that are none of its business."""
     return cell.metadata.get("nbgrader", {})
@@ -206,6 +266,14 @@ def hard_coded(source: NotebookNode, name: str) -> NotebookNode:
 def subtly_wrong(source: NotebookNode, name: str) -> NotebookNode:
     """Three mistakes that people make: a wrong layer or position, a wrong axis, a mean over the wrong dimension; the rest is right."""
     return with_bodies(source, name, SUBTLY_WRONG[name])
+
+
+def of_case(case: Case, source: NotebookNode) -> NotebookNode:
+    """The submission of a case."""
+    notebook = with_bodies(source, case.assignment, {case.task: case.body})
+    cell = tasks(notebook)[case.task]
+    cell.source = case.before + cell.source
+    return notebook
 
 
 MADE = {"perfect": perfect, "empty": empty, "crashing": crashing, "hard-coded": hard_coded, "subtly-wrong": subtly_wrong}

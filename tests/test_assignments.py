@@ -8,6 +8,7 @@ import nbformat
 import pytest
 import torch
 from assignment_tools import (
+    CASES,
     HIDDEN,
     MADE,
     PATHS,
@@ -15,9 +16,11 @@ from assignment_tools import (
     deserved,
     grades,
     hidden_tests,
+    of_case,
     of_task,
     outcomes,
     points,
+    runs,
     tasks,
 )
 from nbformat import NotebookNode
@@ -43,8 +46,8 @@ def gradients() -> Iterator[None]:
 # --------------------------------------------------------------------------------------------------------------- the sources
 
 
-def test_there_is_one_assignment_for_each_section():
-    assert [stem[0] for stem in STEMS] == ["1", "2", "3", "4"]
+def test_there_is_an_assignment_for_each_section():
+    assert {"1", "2", "3", "4"} <= {stem[0] for stem in STEMS}
 
 
 def test_an_assignment_has_thirty_points_for_code_and_ten_for_two_written_answers(source: NotebookNode):
@@ -104,3 +107,24 @@ def test_hard_coded_answers_pass_what_one_sees(source: NotebookNode, gradients: 
     """Otherwise their 0 points would say nothing about the hidden tests."""
     passed = outcomes(source, MADE["hard-coded"](source, source.metadata["name"]))
     assert all(passed[f"{task}-visible"] for task in tasks(source)), passed
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_single_task_loses_only_what_it_should(name: str, gradients: None):
+    case = CASES[name]
+    source = nbformat.read(next(path for path in PATHS if path.stem == case.assignment), as_version=4)
+    found = grades(source, of_case(case, source))
+    assert {test: gained for test, gained in found.items() if test.startswith(f"{case.task}-")} == {
+        test: 0 if test in case.lost else points(source)[test] for test in of_task(case.task, source)
+    }
+    assert sum(found.values()) == 30 - sum(points(source)[test] for test in case.lost)
+
+
+def test_an_example_can_be_run_without_those_before_it(source: NotebookNode, gradients: None):
+    """Who goes on at a later task in a new session needs its cells only."""
+    notebook = MADE["perfect"](source, source.metadata["name"])
+    imports = [cell for cell in notebook.cells if cell.cell_type == "code"][1]
+    for task, cell in tasks(notebook).items():
+        example = next(other for other in source.cells if about(other).get("grade_id") == f"{task}-visible")
+        names: dict[str, object] = {"__name__": "__main__"}
+        assert all(runs(each.source, names) for each in (imports, cell, example)), task

@@ -130,7 +130,9 @@ def _stopped(problem: BaseException, what: str) -> str:
     message = (str(problem).strip() or "no message").splitlines()[0][:160]
     if isinstance(problem, NotYet):
         return str(problem)
-    if isinstance(problem, NotImplementedError) or "ellipsis" in message.lower():
+    if isinstance(problem, NotImplementedError):
+        return f"There is still a `raise NotImplementedError` to replace with your own code: {what} stopped there."
+    if "ellipsis" in message.lower():
         return f"There is still a `...` to fill in: {what} stopped there."
     return f"{_capital(what)} stopped with an error before it had an answer: {type(problem).__name__}, {message}"
 

@@ -6,11 +6,13 @@
 
 Inside ``test`` nothing is printed, and whatever goes wrong becomes one sentence. A grading tool takes any text on stderr, and any
 value that a cell ends on, for a grade; therefore a test keeps both to itself. The right answers stand in the hidden part of the
-assignments and not here, where everybody can read them.
+assignments and not here, where everybody can read them: in functions whose names begin with ``_right``, which are out of reach while
+a student's function runs.
 """
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from copy import copy
 from functools import cache
 from io import StringIO
 from pathlib import Path
@@ -47,12 +49,29 @@ def test() -> Iterator[None]:
     with redirect_stdout(StringIO()), redirect_stderr(StringIO()):
         try:
             yield
-        except NotYet as problem:
-            said = str(problem)
+        except (NotYet, AssertionError) as problem:
+            said = str(problem) or "This test did not pass."
         except (Exception, SystemExit) as problem:
             said = f"The test stopped with {type(problem).__name__}: {(str(problem).splitlines() or ['no message'])[0][:160]}"
     if said is not None:
         raise Wrong(said) from None
+
+
+def hidden(tests: Callable[[], None]) -> None:
+    """Runs hidden tests at once, as in ``test``: they stand in a function, so that no name of theirs replaces one of the student's."""
+    with test(), torch.no_grad():
+        tests()
+
+
+@contextmanager
+def _right_answers_away(function: Any) -> Iterator[None]:
+    """Inside, the function does not find what hidden tests call ``_right...``."""
+    names = getattr(function, "__globals__", {})
+    away = {name: names.pop(name) for name in list(names) if name.startswith("_right")}
+    try:
+        yield
+    finally:
+        names.update(away)
 
 
 def run(function: Any, *given: Any) -> Any:
@@ -60,11 +79,12 @@ def run(function: Any, *given: Any) -> Any:
 
     Raises ``NotYet`` where it stops, returns nothing, changes a tensor that it was given, or leaves a hook in the model.
     """
-    copies = [value.clone() if isinstance(value, Tensor) else value for value in given]
-    result = expect_callable(function)(*copies)
-    for copy, value in zip(copies, given, strict=True):
+    copies = [value.clone() if isinstance(value, Tensor) else copy(value) if isinstance(value, list) else value for value in given]
+    with _right_answers_away(function):
+        result = expect_callable(function)(*copies)
+    for used, value in zip(copies, given, strict=True):
         if isinstance(value, Tensor):
-            expect(torch.equal(copy, value), "Your function changes a tensor that it was given: work on a .clone().")
+            expect(torch.equal(used, value), "Your function changes a tensor that it was given: work on a .clone().")
         if isinstance(value, TransformerBridge):
             left = [name for name, point in value.hook_dict.items() if point.fwd_hooks]
             value.reset_hooks()
