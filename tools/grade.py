@@ -1,7 +1,8 @@
 """Makes the student versions of the assignments, and grades what comes back, with nbgrader (see docs/instructors.md):
 
     python tools/grade.py assignments [NAME ...]      # the student versions, in runs/grading/release
-    python tools/grade.py grade FOLDER                # FOLDER holds a folder for each student, with their notebooks anywhere in it
+    python tools/grade.py grade FOLDER [NAME ...]     # FOLDER holds a folder for each student, with their notebooks anywhere in it
+    python tools/grade.py table                       # tables and feedback anew, after grading by hand; no notebook is run
 
 Grading ends with runs/grading/grades.csv, a row for each student and assignment; pages with feedback are in runs/grading/feedback.
 """
@@ -13,14 +14,13 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCES = ROOT / "notebooks" / "assignments"
 WORK = Path(os.environ.get("COURSE_GRADING") or ROOT / "runs" / "grading").resolve()
-TABLE = "grades.csv"
-CHECKPOINTS = ".ipynb_checkpoints"
+TABLE, BY_NBGRADER = "grades.csv", "nbgrader.csv"
 
 
 def names() -> list[str]:
@@ -45,13 +45,47 @@ def make_assignments(wanted: Sequence[str]) -> None:
         print(f"{name}: {WORK / 'release' / name / name}.ipynb", flush=True)
 
 
-def submissions(folder: Path) -> Iterator[tuple[str, str, Path]]:
-    """Student, assignment and notebook of all that lies in a folder of submissions; the newest where a student has two of one name."""
-    for student in sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")):
-        for name in names():
-            found = [path for path in student.rglob(f"{name}.ipynb") if CHECKPOINTS not in path.parts]
-            if found:
-                yield student.name, name, max(found, key=lambda path: path.stat().st_mtime)
+def place(student: str, name: str, step: str = "submitted") -> Path:
+    """Where nbgrader looks for a student's notebook: as it was handed in, or after another of its steps."""
+    return WORK / step / student / name / f"{name}.ipynb"
+
+
+def is_at(notebook: Path, there: Path) -> bool:
+    """Are the two paths one and the same file?"""
+    return there.exists() and there.samefile(notebook)
+
+
+def assignment(notebook: Path) -> str:
+    """The assignment that a file's name says, alone or within it, as in "Copy of NAME.ipynb"; empty where it says none, or several."""
+    inside = [name for name in names() if name in notebook.stem]
+    return notebook.stem if notebook.stem in inside else inside[0] if len(inside) == 1 else ""
+
+
+def files(student: Path) -> list[Path]:
+    """All files in a student's folder but hidden ones, such as Jupyter's checkpoints and what macOS adds to archives."""
+    found = [path for path in sorted(student.rglob("*")) if path.is_file()]
+    return [path for path in found if not any(part.startswith(".") for part in path.relative_to(student).parts)]
+
+
+def newest(name: str, student: Path, notebooks: Sequence[Path]) -> Path:
+    """The newest of a student's notebooks for one assignment; but one that lies where nbgrader looks for it goes first."""
+    return max(notebooks, key=lambda path: (is_at(path, place(student.name, name)), path.stat().st_mtime, path.stem == name))
+
+
+def submissions(student: Path) -> dict[str, Path]:
+    """A student's notebooks, one for each assignment that a name of theirs says."""
+    found: dict[str, list[Path]] = {}
+    for path in files(student):
+        if path.suffix == ".ipynb" and (name := assignment(path)):
+            found.setdefault(name, []).append(path)
+    return {name: newest(name, student, notebooks) for name, notebooks in sorted(found.items())}
+
+
+def unknown(student: Path) -> str:
+    """What lies in a student's folder instead of a notebook with a known name."""
+    found = [path.name for path in files(student)]
+    listed = ", ".join(found[:5]) + (f" and {len(found) - 5} more" if len(found) > 5 else "")
+    return f"no notebook with a known name; found: {listed or 'nothing'}"
 
 
 def problem(notebook: Path) -> str:
@@ -63,17 +97,33 @@ def problem(notebook: Path) -> str:
         return "it is no notebook"
 
 
-def take_in(folder: Path) -> list[tuple[str, str, str]]:
-    """Copies the submissions to where nbgrader looks for them; returns student, assignment and what is wrong with it, if anything."""
+def put(notebook: Path, there: Path) -> None:
+    """Copies a notebook to a place, unless it is that very file. What lay there is replaced only once the copy is whole."""
+    if is_at(notebook, there):
+        return
+    there.parent.mkdir(parents=True, exist_ok=True)
+    copy = there.with_suffix(".new")
+    try:
+        shutil.copy2(notebook, copy)
+        copy.replace(there)
+    finally:
+        copy.unlink(missing_ok=True)
+
+
+def take_in(folder: Path, wanted: Sequence[str] = ()) -> list[tuple[str, str, str]]:
+    """Copies submissions, to some assignments or to all, to where nbgrader looks; returns student, assignment and what is wrong."""
     taken = []
-    for student, name, notebook in submissions(folder):
-        wrong = problem(notebook)
-        if not wrong:
-            place = WORK / "submitted" / student / name
-            shutil.rmtree(place, ignore_errors=True)
-            place.mkdir(parents=True)
-            shutil.copy2(notebook, place / f"{name}.ipynb")
-        taken.append((student, name, wrong))
+    for student in sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")):
+        found = submissions(student)
+        for name, notebook in found.items():
+            if wanted and name not in wanted:
+                continue
+            wrong = problem(notebook)
+            if not wrong:
+                put(notebook, place(student.name, name))
+            taken.append((student.name, name, wrong))
+        if not found:
+            taken.append((student.name, "", unknown(student)))
     return taken
 
 
@@ -81,6 +131,8 @@ def scores() -> dict[tuple[str, str], tuple[float, float, float, bool]]:
     """Automatic points, all points so far, points that can be had, and whether a person has still to read it; by student and assignment."""
     from nbgrader.api import Gradebook
 
+    if not (WORK / "gradebook.db").is_file():
+        return {}
     with Gradebook(f"sqlite:///{WORK / 'gradebook.db'}") as book:
         return {
             (found.student.id, assignment.name): (
@@ -94,14 +146,22 @@ def scores() -> dict[tuple[str, str], tuple[float, float, float, bool]]:
         }
 
 
-def write_table(taken: Sequence[tuple[str, str, str]]) -> list[dict[str, object]]:
-    """Writes the table of grades, and returns its rows. What could not be graded has no points, and the reason instead."""
-    known, rows = scores(), []
-    for student, name, wrong in taken:
-        graded = (WORK / "autograded" / student / name / f"{name}.ipynb").is_file()
-        note = wrong or ("" if graded else "it could not be run: see what nbgrader said")
-        auto, score, most, unread = known[student, name] if not note else ("", "", "", False)
-        note = note or ("written answers to read" if unread else "")
+def write_table(taken: Sequence[tuple[str, str, str]] = ()) -> list[dict[str, object]]:
+    """Writes the table of all that the gradebook has and of what was taken in just now, and returns its rows.
+
+    What could not be graded has no points, or those of an earlier file, and the reason.
+    """
+    known, wrongs = scores(), {(student, name): wrong for student, name, wrong in taken}
+    rows = []
+    for student, name in sorted(known.keys() | wrongs.keys()):
+        wrong = wrongs.get((student, name), "")
+        if (student, name) in known and place(student, name, "autograded").is_file():
+            auto, score, most, unread = known[student, name]
+            notes = [wrong and f"{wrong}; the points are those of an earlier file", unread and "written answers to read"]
+        else:
+            auto, score, most = "", "", ""
+            notes = [wrong or "it could not be run: see what nbgrader said"]
+        note = "; ".join(filter(None, notes))
         rows.append({"student": student, "assignment": name, "automatic": auto, "score": score, "of": most, "note": note})
     with (WORK / TABLE).open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, ["student", "assignment", "automatic", "score", "of", "note"])
@@ -110,45 +170,85 @@ def write_table(taken: Sequence[tuple[str, str, str]]) -> list[dict[str, object]
     return rows
 
 
-def grade(folder: Path) -> None:
-    """Takes submissions in, runs the tests on each, writes feedback and the tables. One bad submission holds no other up."""
-    if not folder.is_dir():
-        sys.exit(f"There is no folder {folder}: give one that holds a folder for each student.")
-    taken = take_in(folder)
-    if not taken:
-        sys.exit(f"No assignment lies in {folder}: it needs a folder for each student, with notebooks such as {names()[0]}.ipynb in it.")
-    for name in sorted({name for _, name, wrong in taken if not wrong}):
-        if nbgrader("generate_assignment", name, "--force"):
-            sys.exit(f"nbgrader could not make {name}: what it said stands above.")
-        nbgrader("autograde", name, "--force")  # its status is 1 where one of many could not be run: the table says which
-        nbgrader("generate_feedback", name, "--force")
-    nbgrader("export", f"--CsvExportPlugin.to={WORK / 'nbgrader.csv'}")
-    rows = write_table(taken)
+def show(rows: Sequence[dict[str, object]]) -> None:
+    """Prints rows of the table, and where all of it lies."""
     for row in rows:
-        points = f"{row['automatic']} automatic points" if row["automatic"] != "" else "not graded"
-        print(f"{row['student']:<20} {row['assignment']:<16}", "; ".join(filter(None, [points, row["note"]])))
+        points = f"{row['score']} of {row['of']} points" if row["score"] != "" else "not graded"
+        print(f"{row['student']:<20} {row['assignment']:<16}", "; ".join(filter(None, [points, str(row["note"])])))
     print(f"The table is {WORK / TABLE}; feedback is in {WORK / 'feedback'}.")
 
 
+def write_feedback(name: str) -> None:
+    """Writes the pages with feedback to an assignment, for all students whose notebooks could be run."""
+    graded = any((WORK / "autograded").glob(f"*/{name}/{name}.ipynb"))
+    if graded and nbgrader("generate_feedback", name, "--force"):
+        print(f"{name}: not all feedback could be written; what nbgrader said stands above.", file=sys.stderr)
+
+
+def run_tests(name: str, students: Collection[str]) -> None:
+    """Runs an assignment's tests on the notebooks of some students; those of all others stay as they are, with what was read by hand."""
+    if nbgrader("generate_assignment", name, "--force"):
+        sys.exit(f"nbgrader could not make {name}: what it said stands above.")
+    others = {path.parts[-3] for path in (WORK / "submitted").glob(f"*/{name}/{name}.ipynb")} - set(students)
+    listed = ",".join(sorted(other for other in others if "," not in other))  # nbgrader takes a comma for the end of a name
+    # Its status is 1 where one of many could not be run: the table says which.
+    nbgrader("autograde", name, "--force", *([f"--CourseDirectory.student_id_exclude={listed}"] if listed else []))
+
+
+def grade(folder: Path, wanted: Sequence[str] = ()) -> None:
+    """Takes submissions in, runs the tests on each, writes feedback and the tables. One bad submission holds no other up."""
+    if not folder.is_dir():
+        sys.exit(f"There is no folder {folder}: give one that holds a folder for each student.")
+    given = folder.resolve()
+    if given != WORK / "submitted" and (given.is_relative_to(WORK) or WORK.is_relative_to(given)):
+        sys.exit(f"In {folder} lies what grading itself writes: give a folder that holds a folder for each student, and only that.")
+    taken = take_in(folder, wanted)
+    if not taken:
+        example = next(iter(wanted or names()))
+        sys.exit(f"No assignment lies in {folder}: it needs a folder for each student, with notebooks such as {example}.ipynb in it.")
+    for name in sorted({name for _, name, wrong in taken if not wrong}):
+        run_tests(name, [student for student, of, wrong in taken if of == name and not wrong])
+        write_feedback(name)
+    nbgrader("export", f"--CsvExportPlugin.to={WORK / BY_NBGRADER}")
+    now = {(student, name) for student, name, _ in taken}
+    show([row for row in write_table(taken) if (row["student"], row["assignment"]) in now])
+
+
+def table() -> None:
+    """Writes feedback and the tables of all students and assignments anew from what the gradebook has, and runs no notebook."""
+    known = scores()
+    if not known:
+        sys.exit("Nothing has been graded yet: first run make grade SUBMISSIONS=FOLDER.")
+    for name in sorted({name for _, name in known}):
+        write_feedback(name)
+    nbgrader("export", f"--CsvExportPlugin.to={WORK / BY_NBGRADER}")
+    show(write_table())
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
-    """The two commands."""
+    """The three commands."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     commands = parser.add_subparsers(dest="command", required=True)
     make = commands.add_parser("assignments", help="write the student versions")
-    make.add_argument("names", nargs="*", help=f"some of {', '.join(names())}; all without")
-    commands.add_parser("grade", help="grade a folder of submissions").add_argument("folder", type=Path)
+    run = commands.add_parser("grade", help="grade a folder of submissions")
+    run.add_argument("folder", type=Path)
+    for command in (make, run):
+        command.add_argument("names", nargs="*", help=f"some of {', '.join(names())}; all without")
+    commands.add_parser("table", help="write tables and feedback anew, after grading by hand")
     given = parser.parse_args(arguments)
     try:
         import nbgrader  # noqa: F401
     except ModuleNotFoundError:
         sys.exit('Grading needs nbgrader: pip install --constraint constraints.txt --editable ".[instructor]"')
     WORK.mkdir(parents=True, exist_ok=True)
-    if given.command == "grade":
-        grade(given.folder)
-        return
-    if unknown := sorted(set(given.names) - set(names())):
-        sys.exit(f"There is no assignment {unknown[0]}; there are: {', '.join(names())}.")
-    make_assignments(given.names or names())
+    if given.command == "table":
+        table()
+    elif missing := sorted(set(given.names) - set(names())):
+        sys.exit(f"There is no assignment {missing[0]}; there are: {', '.join(names())}.")
+    elif given.command == "grade":
+        grade(given.folder, given.names)
+    else:
+        make_assignments(given.names or names())
 
 
 if __name__ == "__main__":
