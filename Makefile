@@ -1,9 +1,9 @@
 # The two commands that matter: `make lab` opens the course, `make test` proves that it works.
 
 VENV ?= .venv
+COLAB_VENV ?= .venv-colab
 BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
-COLAB_VENV ?= .venv-colab
 BROWSER_STAMP := $(VENV)/installed-browser
 INSTRUCTOR_STAMP := $(VENV)/installed-instructor
 LAB_ARGS ?=

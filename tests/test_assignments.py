@@ -25,6 +25,9 @@ from assignment_tools import (
 )
 from nbformat import NotebookNode
 
+from helpers.exercises import graded
+from helpers.exercises.answers import NotYet
+
 STEMS = [path.stem for path in PATHS]
 
 
@@ -92,6 +95,27 @@ def test_no_test_ends_on_a_value_which_nbgrader_would_take_for_a_grade(source: N
     for name, cell in hidden_tests(source).items():
         last = ast.parse(cell.source).body[-1]
         assert isinstance(last, ast.Expr) and isinstance(last.value, ast.Call) and last.value.func.id == "print", name
+
+
+@pytest.mark.parametrize(
+    ("answer", "share", "words"),
+    [
+        ([1.0, float("inf"), 0.1], 0.0, ""),
+        (torch.tensor([1.0, float("inf"), 0.1], dtype=torch.float64), 0.0, ""),
+        ([1.0, 2.0, 0.1], 0.34, ""),
+        ([1.0, 2.0, 0.1], 0.3, "Your list is not the right one in 33% of its entries; it begins with [1.0, 2.0, 0.1"),
+        ([1.0, float("inf")], 0.5, "Your list has the shape [2]; [3] is wanted."),
+    ],
+)
+def test_rounding_may_cost_a_share_of_the_entries_and_no_more(answer: object, share: float, words: str):
+    def said() -> str:
+        try:
+            graded.mostly(answer, torch.tensor([1.0, float("inf"), 0.1]), "your list", share)
+        except NotYet as problem:
+            return str(problem)
+        return ""
+
+    assert said().startswith(words) and bool(said()) == bool(words)
 
 
 # ------------------------------------------------------------------------------------------------------- made submissions

@@ -98,6 +98,14 @@ def same(answer: Any, right: Tensor | float, what: str = "your answer", hint: st
     expect_close(expect_tensor(answer, *truth.shape, what=what), truth, what, hint, tolerance)
 
 
+def mostly(answer: Any, right: Tensor, what: str = "your answer", share: float = 0.02) -> None:
+    """Raises ``NotYet`` unless the answer has the right shape and the right entries, but for a ``share`` of them that rounding may cost."""
+    got, name = torch.as_tensor(answer).to(right.dtype), what[:1].upper() + what[1:]
+    expect(got.shape == right.shape, f"{name} has the shape {list(got.shape)}; {list(right.shape)} is wanted.")
+    wrong = (got != right).float().mean().item()
+    expect(wrong <= share, f"{name} is not the right one in {wrong:.0%} of its entries; it begins with {got.flatten()[:6].tolist()}.")
+
+
 def equal(answer: Any, right: Any, what: str = "your answer") -> None:
     """Raises ``NotYet`` unless the answer is just this: a whole number, None, a text, or a row of such."""
     plain = answer.tolist() if isinstance(answer, Tensor) else answer
