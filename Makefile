@@ -22,7 +22,7 @@ test notebooks: export TQDM_DISABLE = 1
 help:  ## List these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
 
-$(STAMP): pyproject.toml constraints.txt tools/install.sh
+$(STAMP): pyproject.toml constraints.txt tools/install.sh tools/lab_settings.json
 	sh tools/install.sh $(VENV)
 	@touch $@
 

@@ -53,6 +53,16 @@ def _problem(name: str, specifier) -> str:
     return "" if specifier.contains(version, prereleases=True) else f"{name} is {version}, needed is {specifier}"
 
 
+def check_kernel(version: str = "") -> Result:
+    """Does this version of ipykernel answer widgets between cells? Others do it beside a running cell, in the one model that there is."""
+    from packaging.specifiers import SpecifierSet
+
+    version = version or metadata.version("ipykernel")
+    ok = not SpecifierSet(">=7.0,<7.4").contains(version, prereleases=True)
+    said = "answers widgets between cells" if ok else "answers widgets beside a running cell (the course's own wait; yours would not)"
+    return ok, f"ipykernel {version} {said}", 'Take another version: pip install "ipykernel>=7.4"'
+
+
 def check_weights(folder: Path = WEIGHTS) -> Result:
     """Are the files of the course LM there, and are they what was trained?"""
     sums = folder / "SHA256SUMS"
@@ -101,6 +111,7 @@ def check_memory(needed: float = MEMORY_NEEDED) -> Result:
 CHECKS: dict[str, Callable[[], Result]] = {
     "Python": check_python,
     "packages": check_packages,
+    "kernel": check_kernel,
     "weights": check_weights,
     "model": check_model,
     "answer": check_answer,

@@ -1,4 +1,4 @@
-"""Findings: what an experiment showed, beside its control, in one printed row and in one file for each notebook.
+"""Findings: what an experiment showed, beside its control, in one row and in one file for each notebook.
 
     findings = Findings("01_one_neuron")
     findings.add(Finding.of_mean("plural.ablation.logprob_shift", shift, control=random_shift, control_is="20 random neurons", unit="nats"))
@@ -17,6 +17,7 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
+from helpers.html import GREEN, GREY, WARM, boxed, prose, show, side_by_side
 from helpers.statistics import Numbers, as_numbers, bootstrap_interval, paired_differences, wilson
 
 ROOT = Path(__file__).parents[1]
@@ -150,9 +151,34 @@ class Finding:
             f"{row['name']}: {row['value']} | control: {row['control']} | n = {row['n']} | {row['verdict']} | published: {row['published']}"
         )
 
+    @property
+    def mark(self) -> str:
+        """The result as one sign: ✓ beyond its control, ✗ against the claim, – absent."""
+        return "✓" if self.beats_control else "✗" if self.side else "–"
+
+    def _repr_html_(self) -> str:
+        """The finding as a notebook shows it: its mark and name above three cells, value, control and what was published."""
+        row, colour = self.shown(), {"✓": GREEN, "✗": WARM, "–": GREY}[self.mark]
+        control = row["control"].removesuffix(f" ({self.control_is})")
+        source = f"<br><small>{prose(self.source)}</small>" if self.source else ""
+        cells = [
+            f"<small>value and 95 % interval</small><br>{_strong(row['value'])}<br><small>n = {row['n']}</small>",
+            f"<small>control</small><br>{_strong(control)}<br><small>{prose(self.control_is)}</small>",
+            f"<small>published</small><br>{prose(self.published or 'no number')}{source}",
+        ]
+        name = f'<b>{self.mark} <code style="background:none;padding:0">{self.name}</code></b>'
+        heading = f'<div style="margin:0 0 4px">{name} · {prose(self.verdict)}</div>'
+        return boxed(heading + side_by_side(cells, [colour, GREY, GREY]), colour)
+
     def show(self) -> None:
-        """Prints the finding as one line."""
-        print(self.row())
+        """Shows the finding in a notebook; elsewhere it prints it as one line."""
+        show(self._repr_html_(), self.row())
+
+
+def _strong(number: str) -> str:
+    """A number with its interval as HTML: the number in bold, and no line ends within the interval."""
+    value, bracket, interval = prose(number).partition(" [")
+    return f"<b>{value.replace(' %', '&nbsp;%')}</b>{bracket}{interval.replace(' ', '&nbsp;')}"
 
 
 def _rounded(number: Any, what: str) -> float:
@@ -201,7 +227,7 @@ def _problem(finding: Finding) -> str | None:
 
 
 class Findings:
-    """The findings of one notebook: each is printed when it is added, and ``save`` writes all of them to one file."""
+    """The findings of one notebook: each is shown when it is added, and ``save`` writes all of them to one file."""
 
     def __init__(self, notebook: str, folder: Path = FOLDER) -> None:
         """``notebook`` is the notebook's name without its ending."""
@@ -209,7 +235,7 @@ class Findings:
         self.found: dict[str, Finding] = {}
 
     def add(self, finding: Finding) -> None:
-        """Prints the finding and keeps it. The same name again replaces it, so that a cell can be run twice."""
+        """Shows the finding and keeps it. The same name again replaces it, so that a cell can be run twice."""
         self.found[finding.name] = finding
         finding.show()
 

@@ -13,11 +13,11 @@ from matplotlib.patches import FancyArrowPatch
 from torch import Tensor
 
 from helpers.edges import Circuit
-from helpers.plots import ABOVE, BLACK, BLUE, GREEN, GREY, ORANGE, canvas, fonts, plain
+from helpers.plots import BLACK, BLUE, GREEN, GREY, ORANGE, canvas, legend, plain
 
 Edge = tuple[str, str, float]
 PORTS = {"q": -0.3, "k": 0.0, "v": 0.3}  # where an input of a head enters its box, from its middle
-HALF_WIDTH, HALF_HEIGHT = 0.42, 0.2
+HALF_WIDTH, HALF_HEIGHT = 0.42, 0.24
 FILLS = {"a": "#DCEBF7", "m": "#DFF1EA", "e": "#EEEEEE", "l": "#EEEEEE"}
 RIMS = {"a": BLUE, "m": GREEN, "e": GREY, "l": GREY}
 
@@ -49,7 +49,7 @@ def edge_graph(edges: Sequence[Edge], labels: Mapping[str, str] | None, max_edge
     shown = sorted(edges, key=lambda edge: -abs(edge[2]))[:max_edges]
     at = places(shown)
     columns, rows = max(x for x, _ in at.values()) + 1, max(y for _, y in at.values()) + 1
-    fig, ax = canvas(max(5.0, 1.15 * columns + 0.6), 0.95 * rows + 0.7)
+    fig, ax = canvas(max(5.0, 1.15 * columns + 0.6), rows + 0.7)
     for sender, receiver, weight in reversed(shown):  # the widest on top
         _line(ax, at, sender, receiver, weight / (abs(shown[0][2]) or 1.0))
     for name, (x, y) in at.items():
@@ -59,7 +59,7 @@ def edge_graph(edges: Sequence[Edge], labels: Mapping[str, str] | None, max_edge
     used = {word: colour for (_, _, weight) in shown for word, colour in [(of[weight < 0], BLUE if weight >= 0 else ORANGE)]}
     lines = [Line2D([], [], color=colour, linewidth=2) for colour in used.values()]
     title = f"{len(shown)} of {len(edges)} edges" if len(shown) < len(edges) else f"{len(edges)} edges"
-    fig.legend(lines, [plain(word) for word in used], title=title, ncols=2, alignment="left", **ABOVE)
+    legend(fig, lines, [plain(word) for word in used], title=title, ncols=2, alignment="left")
     return fig
 
 
@@ -147,9 +147,9 @@ def _box(ax: Axes, name: str, x: float, y: float, label: str, parts: set[str]) -
     """One sender or the logits: its name, a word under it, and the letters of the inputs that are used."""
     frame = dict(facecolor=FILLS[name[0]], edgecolor=RIMS[name[0]], linewidth=1.2, zorder=2)
     ax.fill([x - HALF_WIDTH, x + HALF_WIDTH, x + HALF_WIDTH, x - HALF_WIDTH], [y - HALF_HEIGHT] * 2 + [y + HALF_HEIGHT] * 2, **frame)
-    lift = (0.05 if parts else 0.0) + (0.045 if label else 0.0)
+    lift = (0.06 if parts else 0.0) + (0.07 if label else 0.0)
     ax.text(x, y + lift, plain(name), ha="center", va="center", fontsize=9, color=BLACK, zorder=3)
     if label:
-        ax.text(x, y + lift - 0.14, plain(label), ha="center", va="center", fontsize=6.5, color=BLACK, zorder=3, fontfamily=fonts())
+        ax.text(x, y + lift - 0.14, plain(label), ha="center", va="center", fontsize=6.5, color=BLACK, zorder=3)
     for part in sorted(parts):
         ax.text(x + PORTS[part], y - HALF_HEIGHT + 0.015, part, ha="center", va="bottom", fontsize=7, color=BLACK, zorder=3)

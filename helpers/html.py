@@ -1,5 +1,11 @@
-"""Coloured text as HTML: pure functions, readable on light and on dark pages, with the same content in words for who sees no colour."""
+"""HTML that is readable on light and on dark pages, with the same content in words for who sees no colour: coloured text, and boxes.
 
+``show`` puts HTML beside plain text, so that every front end shows one of them; all else here are pure functions. Colours are mixed into
+the page's own background, and letters keep the page's own colour. What GitHub leaves of it, where styles are taken away, can be read too.
+"""
+
+import re
+import sys
 from collections.abc import Sequence
 from html import escape
 from math import isfinite
@@ -7,6 +13,7 @@ from math import isfinite
 from helpers.prediction import visible
 
 WARM, COLD = "213,94,0", "0,114,178"  # orange above zero, blue below (Okabe and Ito), mixed into the page's own background
+GREEN, AMBER, GREY = "0,158,115", "230,159,0", "128,128,128"  # from the same palette: well, not yet, and neither
 DEEPEST = 0.6  # opacity of the strongest colour: black and white letters both stay readable on it
 
 
@@ -42,3 +49,47 @@ def strongest(pieces: Sequence[str], values: Sequence[float], n: int = 3) -> str
     ranked = sorted(range(len(values)), key=lambda place: -abs(values[place]) if isfinite(values[place]) else 0)
     named = [f"{visible(pieces[place])} ({values[place]:.1f})" for place in ranked[:n] if isfinite(values[place]) and values[place] != 0]
     return f"most on {', '.join(named)}" if named else "silent on every token"
+
+
+# ---------------------------------------------------------------------------------------------------- a rich thing beside a plain one
+
+
+def show(html: str, text: str) -> None:
+    """Shows ``html`` in a notebook, and ``text`` wherever HTML cannot be shown; outside of notebooks it prints ``text``.
+
+    A notebook's file then holds both in one output (``text/html`` and ``text/plain``), so that what reads or compares outputs finds the
+    text. The HTML has to say the same as the text, with the same rounded numbers, for both are compared when notebooks are tested.
+    """
+    ipython = sys.modules.get("IPython")  # whoever runs in a notebook has it imported
+    if ipython is None or ipython.get_ipython() is None:
+        print(text)
+    else:
+        ipython.display.display({"text/plain": text, "text/html": html}, raw=True)
+
+
+def boxed(content: str, colour: str) -> str:
+    """HTML in a box with a thick left edge of a colour, and faintly tinted with it; ``colour`` is written as ``GREEN`` is."""
+    edge = f"border-left:5px solid rgb({colour});border-radius:4px;background:rgba({colour},0.1)"
+    return f'<div style="{edge};padding:6px 12px;margin:4px 0;max-width:64em">{content}</div>'
+
+
+def side_by_side(cells: Sequence[str], tints: Sequence[str]) -> str:
+    """Pieces of HTML as cells beside each other, each faintly tinted; on a narrow page they go below each other.
+
+    It is a table of one row, which it stays where styles are taken away.
+    """
+    block = "display:block;width:100%;margin:0;border:0;font-size:1em"
+    flex = "display:flex;flex-wrap:wrap;gap:5px;padding:0;border:0;background:none"
+    cell = "flex:1 1 13em;min-width:0;padding:4px 8px;border:0;border-radius:4px;text-align:left;white-space:normal;line-height:1.5"
+    row = "".join(f'<td style="{cell};background:rgba({tint},0.12)">{html}</td>' for html, tint in zip(cells, tints, strict=True))
+    return f'<table style="{block}"><tbody style="display:block"><tr style="{flex}">{row}</tr></tbody></table>'
+
+
+def prose(text: str) -> str:
+    """Plain text as HTML: line breaks stay, what stands between backticks is set as code, and a dollar sign begins no formula.
+
+    >>> prose("Is `x < 3`?")
+    'Is <code>x &lt; 3</code>?'
+    """
+    safe = escape(text, quote=False).replace("$", "<span>$</span>").replace("\n", "<br>")
+    return re.sub(r"`([^`]+)`", r"<code>\1</code>", safe)

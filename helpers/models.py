@@ -142,6 +142,9 @@ def load_model(
         bridge = _load_folder(folder, boot, check) if folder else _load_from_hub(str(name), boot, check)
     if name in COURSE_LMS:
         bridge.cfg.default_prepend_bos = True  # it was trained with <|endoftext|> before every document
+    from helpers.threads import share_cores  # PyTorch is imported no earlier than it is needed
+
+    share_cores(bridge)
     return bridge
 
 

@@ -1,7 +1,8 @@
 """Figures that several notebooks share. Each function takes data and returns a figure; none knows a model or a file."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from math import hypot, nan
+from functools import cache
+from math import ceil, hypot, nan
 from statistics import mean
 from textwrap import fill
 from typing import Any
@@ -12,7 +13,9 @@ from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
-from matplotlib.font_manager import fontManager
+from matplotlib.font_manager import FontProperties, findfont, fontManager, get_font
+from matplotlib.patches import FancyBboxPatch
+from matplotlib.transforms import Affine2D
 from torch import Tensor
 
 from helpers.prediction import TopTokens, visible
@@ -22,24 +25,47 @@ from helpers.statistics import wilson
 BLUE, ORANGE, GREEN, PURPLE, GREY, BLACK = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#8C8C8C", "#222222"
 COLOURS = (BLUE, ORANGE, GREEN, PURPLE, "#E69F00", "#56B4E9", BLACK)
 STYLES = ("-", "--", "-.", ":")
-CHINESE = ("Noto Sans CJK TC", "Noto Sans CJK JP", "PingFang TC", "Microsoft JhengHei", "Heiti TC", "WenQuanYi Zen Hei")
+PAPER = "#F7F7F7"  # of the card that each figure is drawn on: no colour of text can be read well on a white page and on a dark one
+RIM = 0.12  # inches between the end of the card and what is drawn on it
+CHINESE = (
+    *("Noto Sans CJK TC", "Noto Sans CJK SC", "Noto Sans CJK JP", "Noto Sans TC", "Noto Sans SC", "Source Han Sans TC"),  # Linux
+    *("PingFang TC", "PingFang SC", "PingFang HK", "Heiti TC", "STHeiti", "Hiragino Sans GB"),  # macOS
+    *("Microsoft JhengHei", "Microsoft YaHei", "SimHei", "Arial Unicode MS", "WenQuanYi Zen Hei", "WenQuanYi Micro Hei"),
+)
 DIVERGING = LinearSegmentedColormap.from_list("blue-white-orange", [BLUE, "white", ORANGE])  # below zero, zero, above
-ABOVE = dict(loc="outside upper left", frameon=False, fontsize=9)  # a legend over the axes, where it covers nothing
 
 
 def canvas(width: float, height: float, rows: int = 1, **options: Any) -> tuple[Figure, Any]:
-    """A figure of ``width`` x ``height`` inches and its axes, closed at once so that a notebook shows it once and not twice."""
+    """A figure of ``width`` x ``height`` inches and its axes, closed at once so that a notebook shows it once and not twice.
+
+    It lies on a light card with a rim of its own, and can be read on a dark page as well.
+    """
     fig, axes = plt.subplots(rows, figsize=(width, height), layout="constrained", **options)
     plt.close(fig)
+    fig.patch.set_alpha(0)
+    inches = Affine2D().scale(1 / width, 1 / height) + fig.transFigure
+    card = FancyBboxPatch((0, 0), width, height, f"round,pad=0,rounding_size={RIM}", facecolor=PAPER, edgecolor="none", zorder=-1)
+    card.set_transform(inches)
+    fig.add_artist(card)
+    fig.get_layout_engine().set(w_pad=RIM, h_pad=RIM)
     for ax in fig.axes:
+        ax.set_facecolor("none")
         ax.spines[["top", "right"]].set_visible(False)
     return fig, axes
 
 
+def legend(fig: Figure, *content: Sequence[Any], loc: str = "outside upper left", **options: Any) -> None:
+    """A legend outside the axes, where it covers nothing."""
+    fig.legend(*content, loc=loc, frameon=False, fontsize=9, borderaxespad=72 * RIM / 9, **options)
+
+
 def panels(n: int, width: float, height: float, spare: float = 0.0) -> tuple[Figure, list[Axes]]:
-    """``n`` panels of ``width`` x ``height`` inches, at most five in a row, and ``spare`` inches to the right of them."""
-    columns = min(5, n)
-    rows = -(-n // columns)
+    """``n`` panels of ``width`` x ``height`` inches, and ``spare`` inches to the right of them.
+
+    No row has more than five or is wider than a notebook shows without making it smaller.
+    """
+    rows = ceil(n / max(1, min(5, int(10.6 / width))))
+    columns = ceil(n / rows)
     fig, axes = canvas(width * columns + spare, height * rows, rows=rows, ncols=columns, squeeze=False)
     for ax in axes.flat[n:]:
         ax.set_visible(False)
@@ -47,14 +73,26 @@ def panels(n: int, width: float, height: float, spare: float = 0.0) -> tuple[Fig
 
 
 def plain(text: str) -> str:
-    """Text as it is to be drawn: matplotlib would take dollar signs for formulas."""
-    return text.replace("$", r"\$")
+    """Text as it is to be drawn: matplotlib would take dollar signs for formulas, and warn of a letter that no font here has.
+
+    Such a letter is written as Python's ``ascii`` writes it.
+    """
+    return "".join(letter if letter == "\n" or _has(letter) else ascii(letter)[1:-1] for letter in text).replace("$", r"\$")
 
 
 def fonts() -> list[str]:
-    """Fonts for labels that may hold Chinese: the usual one first, then the first of ``CHINESE`` that this machine has."""
+    """The fonts of all figures: the usual one first, then the first of ``CHINESE`` that this machine has."""
     installed = {font.name for font in fontManager.ttflist}
     return ["sans-serif", *[font for font in CHINESE if font in installed][:1]]
+
+
+plt.rcParams.update({"font.family": fonts(), "savefig.pad_inches": 0})  # a figure ends where its card ends
+
+
+@cache
+def _has(letter: str) -> bool:
+    """Is there a font that can draw this letter?"""
+    return any(get_font(findfont(FontProperties(family=[font]))).get_char_index(ord(letter)) for font in plt.rcParams["font.family"])
 
 
 def word_label(word: str) -> str:
@@ -68,9 +106,10 @@ def spread(n: int, width: float) -> list[float]:
 
 
 def side_by_side(names: Iterable[str], width: float) -> int:
-    """How many columns a legend with these names may have, at most three, so that it fits into ``width`` inches."""
-    longest = max(map(len, names), default=0)
-    return max(1, min(3, int(13.2 * width) // (8 + longest)))
+    """How many columns a legend with these names should have: at most three that fit into ``width`` inches, its rows of like length."""
+    different = set(names)
+    fit = max(1, min(3, int(13.2 * width) // (8 + max(map(len, different), default=0))))
+    return ceil(len(different) / max(1, ceil(len(different) / fit))) or 1
 
 
 def few_ticks(n: int) -> range:
@@ -83,7 +122,7 @@ def next_token_bars(top: TopTokens) -> Figure:
     fig, ax = canvas(6.4, 0.6 + 0.28 * len(top.tokens))
     places = range(len(top.tokens))
     ax.barh(places, top.probs, color=BLUE)
-    ax.set_yticks(places, [plain(visible(token)) for token in top.tokens], fontfamily=fonts())
+    ax.set_yticks(places, [plain(visible(token)) for token in top.tokens])
     for place, prob in zip(places, top.probs, strict=True):
         ax.text(prob, place, f" {prob:.1%}", va="center", color=BLACK)
     ax.set(xlim=(0, 1.12), xlabel="probability of being the next token")
@@ -114,7 +153,7 @@ def ablation_bars(bars: Mapping[str, tuple[float, float, float]], control: Mappi
     ax.axhline(0, color=BLACK, linewidth=0.8)
     ax.set_xticks(range(len(bars)), [plain(kind) for kind in bars])
     ax.set(xlim=(-0.6, len(bars) - 0.4), xlabel="kind of ablation", ylabel=plain(ylabel))
-    fig.legend([bar, interval, dots], ["the neuron", "its 95 % interval", "control neurons"], ncols=3, **ABOVE)
+    legend(fig, [bar, interval, dots], ["the neuron", "its 95 % interval", "control neurons"], ncols=3)
     return fig
 
 
@@ -134,7 +173,7 @@ def dose_curve(
     ax.axvspan(*usual, facecolor=GREY, edgecolor=GREY, alpha=0.25, zorder=0, label="the neuron's usual range")
     ax.set(xlabel="dose: the activation at which the neuron is held", ylabel="probability of the word, in %")
     ax.set_ylim(0, 1.05 * ax.get_ylim()[1])
-    fig.legend(loc="outside right upper", frameon=False, prop={"family": fonts(), "size": 9})
+    legend(fig, loc="outside right upper")
     return fig
 
 
@@ -144,7 +183,7 @@ def kind_bars(by_kind: Mapping[str, Sequence[float]], ylabel: str) -> Figure:
     for place, values in enumerate(by_kind.values()):
         ax.barh(place, mean(values) if values else 0, color=BLUE, alpha=0.45)
         ax.plot(values, [place + offset for offset in spread(len(values), 0.5)], "o", color=BLACK, markersize=3)
-    ax.set_yticks(range(len(by_kind)), [plain(kind) for kind in by_kind], fontfamily=fonts())
+    ax.set_yticks(range(len(by_kind)), [plain(kind) for kind in by_kind])
     ax.axvline(0, color=BLACK, linewidth=0.8)
     ax.set(ylim=(len(by_kind) - 0.5, -0.5), xlabel=plain(ylabel))
     return fig
@@ -157,8 +196,8 @@ def estimate_scatter(estimates: Sequence[float], measured: Sequence[float], labe
     ax.plot(ends, ends, "--", color=GREY, zorder=1)
     ax.plot(estimates, measured, "o", color=BLUE, markersize=4, alpha=0.7)
     for at in outermost(estimates, measured):
-        left = estimates[at] < mean(ends)
-        side = dict(xytext=(6 if left else -6, 0), ha="left" if left else "right")
+        below = measured[at] < estimates[at]  # a name stands away from the dashed line
+        side = dict(xytext=(6, -3) if below else (-6, 3), ha="left" if below else "right")
         ax.annotate(plain(labels[at]), (estimates[at], measured[at]), textcoords="offset points", va="center", fontsize=8, **side)
     varied = len(set(estimates)) > 1 and len(set(measured)) > 1
     correlation = f"{np.corrcoef(estimates, measured)[0, 1]:.2f}" if varied else "undefined"
@@ -186,9 +225,9 @@ def word_bars(before: Mapping[str, float], after: Mapping[str, Mapping[str, floa
         values = [100 * probs.get(word, nan) for word in before]
         places = [place - 0.4 + (number + 0.5) * height for place in range(len(before))]
         ax.barh(places, values, height=0.9 * height, color=COLOURS[number % len(COLOURS)], label=plain(label))
-    ax.set_yticks(range(len(before)), [word_label(word) for word in before], fontfamily=fonts())
+    ax.set_yticks(range(len(before)), [word_label(word) for word in before])
     ax.set(ylim=(len(before) - 0.5, -0.5), xlabel="probability of the word, in %")
-    fig.legend(loc="outside upper left", frameon=False, ncols=side_by_side(states, 6.4), prop={"family": fonts(), "size": 9})
+    legend(fig, ncols=side_by_side(states, 6.4))
     return fig
 
 
@@ -200,7 +239,7 @@ def entropy_histogram(values: Sequence[float], chance: Sequence[float], referenc
     ax.hist(chance, bins, weights=_percent(chance), color=ORANGE, histtype="step", linewidth=1.8, label="random contexts, equally many")
     ax.axvline(reference, color=BLACK, linestyle="--", label="the whole corpus")
     ax.set(xlabel=plain(xlabel), ylabel="share, in %")
-    fig.legend(**ABOVE, ncols=3)
+    legend(fig, ncols=2)
     return fig
 
 
@@ -246,7 +285,7 @@ def _fan(ax: Axes, arrows: Sequence[Sequence[float]]) -> None:
             continue
         ax.annotate("", (x, y), (0, 0), arrowprops=dict(arrowstyle="-|>", color=colour, shrinkA=0, shrinkB=0))
         if length > 0.3:  # below that, numbers would lie on arrows
-            ax.text(x + 0.18 * x / length, y + 0.18 * y / length, str(number), color=colour, fontsize=9, ha="center", va="center")
+            ax.text(x + 0.18 * x / length, y + 0.18 * y / length, str(number), color=BLACK, fontsize=9, ha="center", va="center")
 
 
 def score_pairs(scores: Sequence[float], controls: Sequence[float], xlabel: str) -> Figure:
@@ -257,7 +296,7 @@ def score_pairs(scores: Sequence[float], controls: Sequence[float], xlabel: str)
         ax.plot(values, range(len(values)), "o", color=colour, markersize=4, label=f"{label}, mean {mean(values):.2f}")
         ax.axvline(mean(values), color=colour, linestyle="--", linewidth=1.2)
     ax.set(ylim=(len(scores) - 0.5, -0.5), yticks=[], xlabel=plain(xlabel), ylabel="neurons, best explained first")
-    fig.legend(**ABOVE, ncols=2)
+    legend(fig, ncols=2)
     return fig
 
 
@@ -287,7 +326,7 @@ def clouds(panels_of: Mapping[str, Float[Tensor, "point 2"]], groups: Mapping[st
     fig.supxlabel("first principal component", fontsize=9)
     fig.supylabel("second principal component", fontsize=9)
     handles, names = axes[0].get_legend_handles_labels()
-    fig.legend([*handles, cross], [*names, "mean"], **ABOVE, ncols=side_by_side(names, size * min(5, len(panels_of))))
+    legend(fig, [*handles, cross], [*names, "mean"], ncols=side_by_side([*names, "mean"], fig.get_figwidth()))
     return fig
 
 
@@ -327,24 +366,36 @@ def class_lines(
         ax.axhline(level, color=GREY, linestyle=STYLES[(number + 1) % len(STYLES)], label=plain(name))
     ax.set_xticks([start + tick for tick in few_ticks(max(map(len, lines.values())))])
     ax.set(xlabel=plain(xlabel), ylabel=plain(fill(ylabel, 28)))
-    fig.legend(loc="outside upper left", frameon=False, ncols=columns, prop={"family": fonts(), "size": 9})
+    legend(fig, ncols=columns)
     return fig
 
 
 def rate_bars(groups: Mapping[str, Mapping[str, Sequence[bool]]], ylabel: str) -> Figure:
-    """Shares of hits as bars with their 95 % intervals: a group for each kind of prompt, a bar for each thing that was done."""
+    """Shares of hits as bars with their 95 % intervals: a group for each kind of prompt, a bar for each thing that was done.
+
+    The bars of a single group have their names below them, and a few bars have their shares above them.
+    """
     kinds = list(dict.fromkeys(kind for bars in groups.values() for kind in bars))
     fig, ax = canvas(6.6, 3.3)
     for place, bars in enumerate(groups.values()):
         for kind, hits in bars.items():
             at = place + 0.8 * ((kinds.index(kind) + 0.5) / len(kinds) - 0.5)
             low, high = wilson(sum(hits), len(hits))
-            ax.bar(at, 100 * mean(map(float, hits)), width=0.7 / len(kinds), color=COLOURS[kinds.index(kind) % len(COLOURS)], alpha=0.75)
+            share = 100 * mean(map(float, hits))
+            ax.bar(at, share, width=0.7 / len(kinds), color=COLOURS[kinds.index(kind) % len(COLOURS)], alpha=0.75)
             ax.plot([at, at], [100 * low, 100 * high], color=BLACK, linewidth=2)
+            if len(kinds) * len(groups) <= 8:  # a share of 0 has no bar to be seen
+                ax.text(at, 100 * high + 1, f"{share:.0f} %", ha="center", va="bottom", fontsize=9)
     handles = [plt.Rectangle((0, 0), 1, 1, color=COLOURS[i % len(COLOURS)], alpha=0.75) for i in range(len(kinds))]
+    ax.set(ylim=(0, 110), yticks=range(0, 101, 20), ylabel=plain(fill(f"{ylabel}, in %", 28)))
+    if len(groups) == 1:
+        middles = [0.8 * ((at + 0.5) / len(kinds) - 0.5) for at in range(len(kinds))]
+        ax.set_xticks(middles, [plain(fill(kind, max(8, 64 // len(kinds)))) for kind in kinds])
+        ax.set_xlabel(f"kind of prompt: {plain(next(iter(groups)))}")
+        return fig
     ax.set_xticks(range(len(groups)), [plain(fill(group, max(8, 64 // len(groups)))) for group in groups])
-    ax.set(ylim=(0, 104), xlabel="kind of prompt", ylabel=plain(fill(f"{ylabel}, in %", 28)))
-    fig.legend(handles, [plain(kind) for kind in kinds], **ABOVE, ncols=side_by_side(kinds, 6.6))
+    ax.set_xlabel("kind of prompt")
+    legend(fig, handles, [plain(kind) for kind in kinds], ncols=side_by_side(kinds, 6.6))
     return fig
 
 
@@ -366,7 +417,7 @@ def steering_lines(
         ax.fill_between(scales, *zip(*intervals, strict=True), color=colour, alpha=0.15, linewidth=0)
     ax.axvline(0, color=BLACK, linewidth=0.8, linestyle=":")
     ax.set(xlabel=plain(xlabel), ylabel=plain(fill(ylabel, 28)))
-    fig.legend(**ABOVE, ncols=columns)
+    legend(fig, ncols=columns)
     return fig
 
 
@@ -395,7 +446,7 @@ def coverage(counts: Sequence[int], f1: Sequence[float], groups: Sequence[str], 
     ax.axhline(wanted, color=GREY, linestyle="--", linewidth=1)
     ax.set_xscale("log")
     ax.set(xlabel="tokens of the concept in the texts", ylabel="F1 of its best feature", ylim=(-0.03, 1.03))
-    fig.legend(**ABOVE, ncols=side_by_side(groups, 6.6))
+    legend(fig, ncols=side_by_side(groups, 6.6))
     return fig
 
 
@@ -412,18 +463,18 @@ def patch_maps(
     largest = max(values.abs().max().item() for values in maps.values())
     limit, n_rows, n_columns = limit or largest or 1.0, max(map(len, maps.values())), len(columns)
     upright = max(map(len, columns)) * n_columns > 34
-    width = min(6.0, 1.2 + (0.42 if n_columns > 5 else 0.62) * n_columns)
+    width = min(6.0, 0.7 + max(0.42 if n_columns <= 8 else 0.36, 0 if upright else 0.08 * max(map(len, columns))) * n_columns)
     fig, axes = panels(len(maps), width, 0.9 + 0.24 * n_rows + (0.08 * max(map(len, columns)) if upright else 0), spare=0.9)
     for ax, (title, values) in zip(axes, maps.items(), strict=True):
         image = ax.imshow(values.detach().cpu().numpy(), cmap=DIVERGING, vmin=-limit, vmax=limit, aspect="auto")
-        ax.set_xticks(range(n_columns), [plain(name) for name in columns], rotation=90 if upright else 0, fontsize=8, fontfamily=fonts())
+        ax.set_xticks(range(n_columns), [plain(name) for name in columns], rotation=90 if upright else 0, fontsize=8)
         ax.set_yticks(few_ticks(len(values)))
         ax.set_title(plain(title), fontsize=9)
         ax.spines[:].set_visible(True)
         if n_columns <= 8:
             _write_numbers(ax, values, limit)
     axes[0].set_ylabel(rows)
-    fig.colorbar(image, ax=axes, label=plain(fill(label, 40)))
+    fig.colorbar(image, ax=axes, label=plain(fill(label, 40)), fraction=0.03, pad=0.02, aspect=30)
     return fig
 
 
@@ -432,7 +483,7 @@ def _write_numbers(ax: Axes, values: Float[Tensor, "layer column"], limit: float
     for layer, row in enumerate(values.tolist()):
         for column, value in enumerate(row):
             if abs(value) >= 0.05 * limit:
-                colour = "white" if abs(value) > 0.7 * limit else BLACK
+                colour = "white" if value < -0.92 * limit else "black"  # the darkest blue is darker than the darkest orange
                 ax.text(column, layer, f"{value:.2f}" if limit < 3 else f"{value:.1f}", ha="center", va="center", fontsize=7, color=colour)
 
 
@@ -445,17 +496,15 @@ def relation_bars(shares: Mapping[str, Mapping[str, float]], xlabel: str, marks:
     fig, ax = canvas(7.0, 1.0 + 0.27 * len(shares))
     for place, own in enumerate(shares.values()):
         bar = ax.barh(place, 100 * own[methods[0]], color=BLUE, alpha=0.55)
-    dots = [
-        ax.plot([100 * own[name] for own in shares.values()], range(len(shares)), MARKERS[at % 4], color=COLOURS[1 + at % 5], markersize=5)[
-            0
-        ]
-        for at, name in enumerate(methods[1:])
-    ]
+    dots = []
+    for at, name in enumerate(methods[1:]):
+        style = dict(color=COLOURS[1 + at % 5], markersize=5, clip_on=False, zorder=3)  # whole at 0 and at 100
+        dots += ax.plot([100 * own[name] for own in shares.values()], range(len(shares)), MARKERS[at % 4], **style)
     for level in marks:
         ax.axvline(100 * level, color=GREY, linestyle="--", linewidth=1)
     ax.set_yticks(range(len(shares)), [plain(name) for name in shares])
     ax.set(xlim=(0, 103), ylim=(len(shares) - 0.4, -0.6), xlabel=plain(xlabel))
-    fig.legend([bar, *dots], [plain(name) for name in methods], **ABOVE, ncols=side_by_side(methods, 7.0))
+    legend(fig, [bar, *dots], [plain(name) for name in methods], ncols=side_by_side(methods, 7.0))
     return fig
 
 
@@ -479,7 +528,7 @@ def size_curves(
     ax.set_xticks(sizes, [f"{size:,g}" for size in sizes], fontsize=8)
     ax.minorticks_off()
     ax.set(xlabel=plain(xlabel), ylabel=plain(fill(ylabel, 28)))
-    fig.legend(**ABOVE, ncols=columns)
+    legend(fig, ncols=columns)
     return fig
 
 
@@ -508,10 +557,10 @@ def _rows(ax: Axes, rows: Sequence[Mapping[str, Any]], scale: float) -> None:
     for place, row in enumerate(rows):
         value, low, high = (scale * row[key] for key in ("value", "low", "high"))
         ax.plot([low, high], [place, place], color=GREY, linewidth=2, zorder=1)
-        ax.plot(value, place, "o", color=_colour(row), zorder=2)
+        ax.plot(value, place, "o", color=_colour(row), zorder=3)
         for bar in (row.get("at_least"), row.get("at_most")):
             if bar is not None:
-                ax.plot(scale * bar, place, "|", color=BLACK, markersize=13, markeredgewidth=1.6, zorder=3)
+                ax.plot(scale * bar, place, "|", color=BLACK, markersize=13, markeredgewidth=1.6, zorder=2)
     ax.set_yticks(range(len(rows)), [plain(f"{row['name']}{'' if holds(row) else '  (missed)'}") for row in rows], fontsize=9)
     ax.set_ylim(len(rows) - 0.4, -0.6)
     ax.grid(axis="x", alpha=0.3)
@@ -534,17 +583,18 @@ def learning_curves(report: Mapping[str, Any]) -> Figure:
     points = checkpoints(report)
     names = [row["name"] for row in report["rows"] if row["unit"] == "share" and any(row["name"] in p["values"] for p in points)]
     n_rows = max(1, -(-len(names) // 4))
-    fig, axes = canvas(10, 1.7 * n_rows + 0.4, rows=n_rows, ncols=4, sharex=True, sharey=True, squeeze=False)
+    fig, axes = canvas(10, 1.85 * n_rows + 0.4, rows=n_rows, ncols=4, sharex=True, sharey=True, squeeze=False)
     for place, ax in enumerate(axes.flat):
         ax.set_visible(place < len(names))
         if place < len(names):
             line = [(p["tokens"] / 1e6, 100 * p["values"][names[place]]) for p in points if names[place] in p["values"]]
             ax.plot(*zip(*line, strict=True), "o-", color=BLUE, markersize=4)
-            ax.set_title(plain(names[place] if len(names[place]) < 34 else names[place][:32] + "…"), fontsize=8)
+            ax.set_title(plain(fill(names[place], 30)), fontsize=9)
+            ax.tick_params(labelbottom=place + 4 >= len(names))  # no panel is below these
             ax.grid(alpha=0.3)
     axes[0, 0].set_ylim(-4, 104)
     fig.supxlabel("million tokens read", fontsize=9)
-    fig.supylabel("%", fontsize=9)
+    fig.supylabel("held-out questions answered as they should be, in %", fontsize=9)
     return fig
 
 

@@ -1,14 +1,17 @@
 """What a language model does: text to tokens, tokens to a distribution over the next token, and sampling from it."""
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
+from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 from helpers.models import TransformerBridge
 
@@ -27,6 +30,8 @@ __all__ = [
     "top_tokens",
     "visible",
 ]
+
+LOST = "�"  # what a tokenizer writes for bytes that are no letter
 
 
 def tokenize(model: TransformerBridge, text: str) -> Int[Tensor, "pos"]:
@@ -72,8 +77,27 @@ def token_id(model: TransformerBridge, text: str) -> int:
 
 
 def pieces(model: TransformerBridge, tokens: Int[Tensor, "pos"]) -> list[str]:
-    """The text of each token by itself; a part of a letter, as in emoji, is shown as a question mark in a diamond."""
-    return [model.tokenizer.decode([token], clean_up_tokenization_spaces=False) for token in tokens.tolist()]
+    """The text of each token by itself. A byte that is no letter alone, as in emoji, is shown by its number: ``⟨F0⟩``."""
+    return [_piece(model.tokenizer, token) for token in tokens.tolist()]
+
+
+def _piece(tokenizer: Any, token: int) -> str:
+    text = tokenizer.decode([token], clean_up_tokenization_spaces=False)
+    return text if LOST not in text else lost_bytes(tokenizer.convert_ids_to_tokens(token), text)
+
+
+def lost_bytes(stored: str, text: str) -> str:
+    """The text of a token as the tokenizer stores it, with each byte that is no letter as its number; ``text`` where that cannot be told.
+
+    >>> lost_bytes("ðŁ", "�"), lost_bytes("<0xE6>", "�")
+    ('⟨F0⟩⟨9F⟩', '⟨E6⟩')
+    """
+    if re.fullmatch("<0x[0-9A-F]{2}>", stored):  # as SentencePiece writes a byte
+        return f"⟨{stored[3:5]}⟩"
+    values = {letter: value for value, letter in bytes_to_unicode().items()}  # as GPT-2 does
+    if not all(letter in values for letter in stored):
+        return text
+    return re.sub(r"\\x(..)", lambda byte: f"⟨{byte[1].upper()}⟩", bytes(map(values.get, stored)).decode("utf-8", "backslashreplace"))
 
 
 def visible(piece: str) -> str:

@@ -45,7 +45,7 @@ from helpers.interventions import (
 from helpers.lens import lens_logits
 from helpers.models import TransformerBridge, run_from
 from helpers.patching import PatchMap, Place, patch_positions, runs
-from helpers.prediction import pieces, tokenize
+from helpers.prediction import LOST, pieces, tokenize
 from helpers.progress import progress
 from helpers.statistics import Interval, mean_interval
 from helpers.texts import BATCH_TOKENS, Texts, as_texts
@@ -495,7 +495,7 @@ def first_tokens(model: TransformerBridge, attributes: Sequence[str], subject: s
     skipped = STOP_WORDS | {word.lower() for word in re.findall(r"\w+", subject)}
     start = tokenize(model, "is")
     firsts = [tokenize(model, f"is {word}")[len(start)] for word in sorted(words) if word.lower() not in skipped]
-    return {int(one) for one in firsts if len(pieces(model, one[None])[0].strip()) >= FEW_LETTERS}
+    return {int(one) for one in firsts if len(re.sub("(⟨..⟩)+", LOST, pieces(model, one[None])[0]).strip()) >= FEW_LETTERS}
 
 
 # -------------------------------------------------------------------------------------------------------------- extraction

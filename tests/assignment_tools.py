@@ -17,7 +17,7 @@ from typing import Any
 
 import nbformat
 from nbformat import NotebookNode
-from nbformat.v4 import new_code_cell
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_raw_cell
 
 ROOT = Path(__file__).resolve().parents[1]
 PATHS = sorted((ROOT / "notebooks" / "assignments").glob("*/*.ipynb"))
@@ -352,6 +352,219 @@ def gained(kind: str, source: NotebookNode) -> float:
     return sum(points(source)[test] for task in names if task not in unsolved for test in of_task(task, source))
 
 
+# ------------------------------------------------------------------------- cells copied, cut and changed; kernels and formats
+#
+# Of what the hands of students do in JupyterLab: copies and halves of a cell keep nbgrader's mark. All of these are the right solutions.
+
+
+def named(notebook: NotebookNode, name: str) -> int:
+    """Where the first cell with a name stands."""
+    return next(index for index, cell in enumerate(notebook.cells) if about(cell).get("grade_id") == name)
+
+
+def copied(notebook: NotebookNode, name: str, to: int, text: str | None = None) -> None:
+    """Puts a copy of a cell, perhaps with another text, before the cell that stands at a place."""
+    copy = deepcopy(notebook.cells[named(notebook, name)])
+    copy.source = copy.source if text is None else text
+    notebook.cells.insert(to, copy)
+
+
+def copied_answer(source: NotebookNode, name: str) -> NotebookNode:
+    """A draft of the first task stands above its answer, and a copy of the second one, as it was given out, below all."""
+    notebook = perfect(source, name)
+    first, second = list(tasks(source))[:2]
+    copied(notebook, first, named(notebook, first), tasks(empty(source, name))[first].source + "  # later")
+    copied(notebook, second, len(notebook.cells), tasks(empty(source, name))[second].source)
+    return notebook
+
+
+def copied_example(source: NotebookNode, name: str) -> NotebookNode:
+    """An example stands at the top, too, and a changed copy of it below all."""
+    notebook = perfect(source, name)
+    example = f"{next(iter(tasks(source)))}-visible"
+    copied(notebook, example, 1)
+    copied(notebook, example, len(notebook.cells), "print('tried something')")
+    return notebook
+
+
+def copied_test(source: NotebookNode, name: str) -> NotebookNode:
+    """What is seen of a hidden test stands at the top and below all, too."""
+    notebook = perfect(source, name)
+    test = next(iter(hidden_tests(source)))
+    copied(notebook, test, 1)
+    copied(notebook, test, len(notebook.cells))
+    return notebook
+
+
+def copied_text(source: NotebookNode, name: str) -> NotebookNode:
+    """The first written answer stands there twice; below, as it was given out."""
+    notebook = perfect(source, name)
+    copied(notebook, "question-a", named(notebook, "question-a") + 1, NO_ANSWER)
+    return notebook
+
+
+def copied_often(source: NotebookNode, name: str) -> NotebookNode:
+    """Five copies of each cell with a mark, one below the other."""
+    notebook = perfect(source, name)
+    notebook.cells = [deepcopy(cell) for cell in notebook.cells for _ in range(5 if about(cell) else 1)]
+    return notebook
+
+
+def cut_tests(source: NotebookNode, name: str) -> NotebookNode:
+    """Examples, hidden tests and the second written answer are gone."""
+    notebook = perfect(source, name)
+    notebook.cells = [cell for cell in notebook.cells if not about(cell).get("locked") and about(cell).get("grade_id") != "question-b"]
+    return notebook
+
+
+def cut_task(source: NotebookNode, name: str) -> NotebookNode:
+    """The first task is gone with its answer and its tests."""
+    notebook = perfect(source, name)
+    first = next(iter(tasks(source)))
+    notebook.cells = [cell for cell in notebook.cells if not re.match(rf"{first}($|-)", about(cell).get("grade_id", ""))]
+    return notebook
+
+
+def moved_tests(source: NotebookNode, name: str) -> NotebookNode:
+    """All hidden tests stand at the top, the other way round."""
+    notebook = perfect(source, name)
+    tests = [cell for cell in notebook.cells if about(cell).get("grade") and cell.cell_type == "code"]
+    notebook.cells = tests[::-1] + [cell for cell in notebook.cells if cell not in tests]
+    return notebook
+
+
+def merged(source: NotebookNode, name: str) -> NotebookNode:
+    """The first answer was merged into its example and the second one into a hidden test; the third has its example merged into it."""
+    notebook = perfect(source, name)
+    first, second, third = list(tasks(source))[:3]
+    for answer, into in ((first, f"{first}-visible"), (second, of_task(second, source)[0]), (f"{third}-visible", third)):
+        gone = notebook.cells.pop(named(notebook, answer))
+        cell = notebook.cells[named(notebook, into)]
+        cell.source = "\n\n".join([cell.source, gone.source][:: -1 if answer != f"{third}-visible" else 1])
+    return notebook
+
+
+def split(source: NotebookNode, name: str) -> NotebookNode:
+    """A comment was split off below the first answer; the written one is in two halves."""
+    notebook = perfect(source, name)
+    first = next(iter(tasks(source)))
+    copied(notebook, first, named(notebook, first), "# My answer:")
+    copied(notebook, "question-a", named(notebook, "question-a"), "The first half.")
+    return notebook
+
+
+def turned(source: NotebookNode, name: str) -> NotebookNode:
+    """Answers and tests are cells of other kinds."""
+    notebook = perfect(source, name)
+    first, second = list(tasks(source))[:2]
+    kinds = {first: new_markdown_cell, second: new_raw_cell, f"{second}-visible": new_markdown_cell, "question-a": new_code_cell}
+    for called, make in (kinds | {next(iter(hidden_tests(source))): new_raw_cell}).items():
+        at = named(notebook, called)
+        notebook.cells[at] = make(notebook.cells[at].source, metadata=notebook.cells[at].metadata)
+    return notebook
+
+
+def unmarked(source: NotebookNode, name: str) -> NotebookNode:
+    """No cell has a mark any more, and the notebook knows of no kernel."""
+    notebook = perfect(source, name)
+    notebook.metadata.clear()
+    for cell in notebook.cells:
+        cell.metadata.clear()
+    return notebook
+
+
+def badly_marked(source: NotebookNode, name: str) -> NotebookNode:
+    """Marks are empty, torn, old, or of another assignment."""
+    notebook = perfect(source, name)
+    other = {"grade_id": "of-another", "grade": True, "locked": True, "solution": False}
+    marks: list[Any] = [{}, other, {"grade": True}, "x", {"grade_id": 3}]
+    notebook.cells[1:1] = [new_code_cell("0", metadata={"nbgrader": mark}) for mark in marks]
+    for cell in notebook.cells[len(marks) + 1 :]:
+        if about(cell):
+            cell.metadata["nbgrader"] = {"grade_id": about(cell)["grade_id"], "schema_version": 1}
+    return notebook
+
+
+def other_kernel(source: NotebookNode, name: str) -> NotebookNode:
+    """Saved with a kernel for R that does not exist here."""
+    notebook = perfect(source, name)
+    notebook.metadata["kernelspec"] = {"name": "ir-at-home", "display_name": "R", "language": "R"}
+    notebook.metadata["language_info"] = {"name": "R", "file_extension": ".r"}
+    return notebook
+
+
+UNTIDY = {
+    "copied-answer": copied_answer,
+    "copied-example": copied_example,
+    "copied-test": copied_test,
+    "copied-text": copied_text,
+    "copied-often": copied_often,
+    "cut-tests": cut_tests,
+    "cut-task": cut_task,
+    "moved-tests": moved_tests,
+    "merged": merged,
+    "split": split,
+    "turned": turned,
+    "unmarked": unmarked,
+    "badly-marked": badly_marked,
+    "other-kernel": other_kernel,
+}
+
+
+def of_untidy(kind: str, source: NotebookNode) -> float:
+    """The points that an untidy notebook deserves: all, but for a task that is gone."""
+    gone = of_task(next(iter(tasks(source))), source) if kind == "cut-task" else []
+    return sum(worth for test, worth in points(source).items() if test not in gone)
+
+
+# -------------------------------------------------------------------------------------------------------------- snooping
+
+SNOOP = """import inspect, sys
+from pathlib import Path
+
+frame, found = sys._getframe(), []
+while frame := frame.f_back:
+    if "ipykernel_" in frame.f_code.co_filename:
+        found.append("".join(inspect.findsource(frame)[0]))
+SNOOPED.extend(found)
+Path("stolen.txt").write_text("".join(found))
+"""
+SHOWN_BY_SNOOPING = (  # by cells at the end
+    "print(*SNOOPED)",
+    "print(In)",
+    "[text for text in In if 'HIDDEN' in text]",
+    "import inspect\nfor name in [name for name in globals() if name.startswith('_right')]:\n    print(inspect.getsource(globals()[name]))",
+    "right = next(globals()[name] for name in globals() if name.startswith('_right'))\nright(*[1] * right.__code__.co_argcount)",
+    "%tb",
+    "from IPython.display import HTML, Code\ntext = '\\n'.join(In)\ndisplay(Code(text, language='python'), HTML(f'<pre>{text}</pre>'))",
+    "import sys\nprint('\\n'.join(In), file=sys.stderr)",
+)
+
+
+def snooping(source: NotebookNode, name: str) -> NotebookNode:
+    """Functions read the tests that call them, and raise what they read, keep it, and write it to a file; cells at the end show it."""
+    longest = "max(found[0].splitlines(), key=len)"
+    ends = (f"raise ValueError({longest})", f"return {longest}", "raise AssertionError(''.join(found))", "raise KeyboardInterrupt", "1 / 0")
+    bodies = {task: SNOOP + end for task, end in zip(tasks(source), ends, strict=True)}
+    notebook = with_bodies(source, name, bodies)
+    notebook.cells.insert(1, new_code_cell("SNOOPED = []"))
+    notebook.cells += [new_code_cell(code) for code in SHOWN_BY_SNOOPING]
+    return notebook
+
+
+def secret_lines(source: NotebookNode) -> set[str]:
+    """The lines of an assignment's hidden tests of which nothing is seen elsewhere in it, but for the shortest ones."""
+    seen = "\n".join(HIDDEN.sub("", cell.source + "\n") for cell in source.cells)
+    regions = [found.group() for cell in hidden_tests(source).values() if (found := HIDDEN.search(cell.source + "\n"))]
+    lines = {line.strip() for region in regions for line in region.splitlines()}
+    return {line for line in lines if len(line) >= 10 and line not in seen}
+
+
+def secret_names(source: NotebookNode) -> set[str]:
+    """The names of the functions that compute right answers."""
+    return {name for cell in hidden_tests(source).values() for name in re.findall(r"\b_right\w*", cell.source)}
+
+
 # --------------------------------------------------------------------------------------------------------- a small grader
 
 
@@ -390,18 +603,24 @@ def write_all(folder: Path, kinds: Mapping[str, Any], paths: list[Path]) -> None
         source = nbformat.read(path, as_version=4)
         for kind, make in kinds.items():
             (folder / kind).mkdir(parents=True, exist_ok=True)
-            nbformat.write(make(source, path.stem), folder / kind / path.name)
+            notebook = make(source, path.stem)
+            for number, cell in enumerate(notebook.cells):  # a copy has an id of its own
+                cell["id"] = f"cell-{number}"
+            nbformat.write(notebook, folder / kind / path.name)
 
 
 def main(folder: str) -> None:
     """Writes all made submissions, and prints what they deserve."""
-    write_all(Path(folder), MADE | ATTACKS, PATHS)
+    write_all(Path(folder), MADE | ATTACKS | UNTIDY | {"snooping": snooping}, PATHS)
     for path in PATHS:
         source = nbformat.read(path, as_version=4)
         for kind in MADE:
             print(f"{kind:<17} {path.stem:<13} {sum(deserved(kind, source, path.stem).values()):g}")
         for kind in ATTACKS:
             print(f"{kind:<17} {path.stem:<13} {gained(kind, source):g}")
+        for kind in UNTIDY:
+            print(f"{kind:<17} {path.stem:<13} {of_untidy(kind, source):g}")
+        print(f"{'snooping':<17} {path.stem:<13} 0")
 
 
 if __name__ == "__main__":

@@ -73,6 +73,12 @@ def run_cell(source: str, namespace: dict[str, Any]) -> str:
     return printed.getvalue()
 
 
+def said(output: NotebookNode) -> str:
+    """What an output says in plain text: what was printed, or the line beside HTML (``helpers.html.show``)."""
+    data = output.get("data", {})
+    return output.get("text", "") or (data.get("text/plain", "") + "\n" if "text/html" in data else "")
+
+
 def with_solutions(path: Path) -> NotebookNode:
     """A notebook with every solution in its stub's place, and without the score, so that a reader's own results stay."""
     notebook = deepcopy(nbformat.read(path, as_version=4))
@@ -156,11 +162,11 @@ def overwritten_by_solutions(path: Path) -> list[str]:
 
 
 def printed_by_solutions(path: Path) -> dict[str, str]:
-    """Runs the exercises of a notebook with their solutions, and what they need, on a fresh kernel; what each exercise's cell prints."""
+    """Runs the exercises of a notebook with their solutions, and what they need, on a fresh kernel; what each exercise's cell says."""
     notebook = with_solutions(path)
     notebook.cells = what_exercises_need(notebook)
     NotebookClient(notebook, timeout=TIMEOUT, record_timing=False, resources={"metadata": {"path": path.parent}}).execute()
-    return {number: "".join(out.get("text", "") for out in cell.outputs) for number, cell in stubs(notebook).items()}
+    return {number: "".join(map(said, cell.outputs)) for number, cell in stubs(notebook).items()}
 
 
 def assert_exercise(

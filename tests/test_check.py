@@ -108,3 +108,9 @@ def test_broken_weights_are_reported_by_the_command(weights: Path, capsys: pytes
 def test_all_is_well_here(capsys: pytest.CaptureFixture):
     checks = {name: run for name, run in check.CHECKS.items() if name != "memory"}
     assert check.main(checks) == 0, capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("version", "ok"), [("6.29.5", True), ("7.0.1", False), ("7.3.0", False), ("7.4.0", True), ("7.5.0a1", True)])
+def test_kernels_that_answer_widgets_beside_a_running_cell_are_named(version: str, ok: bool):
+    good, message, remedy = check.check_kernel(version)
+    assert good is ok and f"ipykernel {version}" in message and "7.4" in remedy

@@ -14,6 +14,7 @@ from exercise_tools import (
     overwritten_by_solutions,
     printed_by_solutions,
     run_cell,
+    said,
     solutions,
     solved_cell,
     stubs,
@@ -22,7 +23,7 @@ from exercise_tools import (
 )
 from hypothesis import given
 from hypothesis import strategies as st
-from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 from helpers.exercises import Exercises, Score
 from helpers.exercises.answers import (
@@ -37,6 +38,8 @@ from helpers.exercises.answers import (
     expect_text,
     untouched,
 )
+from helpers.html import AMBER, GREEN
+from helpers.widgets import readable
 
 DATA = torch.tensor([[1.0, 2.0, 3.0], [3.0, 2.0, 4.0]])
 
@@ -251,6 +254,49 @@ def test_a_card_says_what_it_costs_and_is_safe_html():
     assert "optional, about 10 minutes" in demo().exercise("9.3")._repr_html_()
 
 
+def test_a_card_knows_that_its_exercise_was_solved_in_this_session():
+    exercises = demo()
+    exercises.check("9.1", 3)
+    assert "✓" not in exercises.exercise("9.1")._repr_html_() and not exercises.exercise("9.1").solved
+    exercises.check("9.1", DATA.mean(0))
+    exercises.check("9.1", 3)  # once solved, it stays solved
+    card = exercises.exercise("9.1")
+    assert readable(card._repr_html_()) == "Exercise 9.1: Average the rows\ncore, about 5 minutes · ✓ solved"
+    assert repr(card) == "Exercise 9.1: Average the rows (core, about 5 minutes, solved)"
+    assert f"rgb({GREEN})" in card._repr_html_() and f"rgb({GREEN})" not in exercises.exercise("9.2")._repr_html_()
+
+
+@pytest.fixture
+def shown(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
+    """All that exercises show, as HTML and as text."""
+    found: list[tuple[str, str]] = []
+    monkeypatch.setattr("helpers.exercises.show", lambda html, text: found.append((html, text)))
+    return found
+
+
+def test_a_notebook_shows_which_exercise_is_solved_and_which_is_not_yet_by_sign_and_colour(shown: list[tuple[str, str]]):
+    exercises = demo()
+    for number, answer in (("9.1", DATA.mean(0)), ("9.1", ...), ("9.3", "<b>")):
+        exercises.check(number, answer)
+    (solved, _), (untouched_, text), (short, _) = shown
+    assert readable(solved) == "✓ Solved · Exercise 9.1: Average the rows\nThat is the average of the rows."
+    assert readable(untouched_).splitlines()[0] == "… Not yet · Exercise 9.1: Average the rows"
+    assert text == "Not yet. There is still a `...` to fill in: put your own answer there, then run the cell again."
+    assert "<code>...</code>" in untouched_ and "'&lt;b&gt;' is short" in short
+    assert [f"rgb({GREEN})" in html for html in (solved, untouched_, short)] == [True, False, False]
+    assert [f"rgb({AMBER})" in html for html in (solved, untouched_, short)] == [False, True, True]
+
+
+def test_a_notebook_shows_the_score_as_a_table_that_says_what_the_text_says(shown: list[tuple[str, str]], tmp_path: Path):
+    exercises = demo()
+    exercises.check("9.1", DATA.mean(0))
+    exercises.score_table(tmp_path)
+    html, text = shown[-1]
+    words = [line.replace("✓ ", "").replace("… ", "") for line in readable(html).splitlines()]
+    assert words == [" ".join(line.split()) for line in text.splitlines()]
+    assert [row.count("✓") for row in html.split("<tr")[1:]] == [1, 0, 0] and "&lt;ReLU&gt;" in html
+
+
 def test_numbers_that_are_unknown_taken_or_no_numbers():
     exercises = demo()
     for call, words in (
@@ -365,6 +411,12 @@ def test_a_cell_can_be_run_by_itself():
 def test_a_notebook_runs_with_its_solutions_and_leaves_the_readers_results_alone(notebook: Path):
     assert printed_by_solutions(notebook) == {"9.1": "Solved. Twice 21 is 42.\n", "9.2": "Solved. Half of 84 is 42.\n"}
     assert not (notebook.parent / "results.json").exists() and "..." in notebook.read_text(encoding="utf-8")
+
+
+def test_what_an_output_says_is_printed_or_stands_beside_html():
+    assert said(new_output("stream", name="stdout", text="one\n")) == "one\n"
+    assert said(new_output("display_data", data={"text/html": "<b>1</b>", "text/plain": "one"})) == "one\n"
+    assert said(new_output("display_data", data={"image/png": "AAAA", "text/plain": "<Figure>"})) == ""
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,12 @@ import nbformat
 import numpy as np
 import pytest
 import torch
+from exercise_tools import said
 
 from helpers import findings, statistics
 from helpers.findings import Finding, Findings, load_all, load_findings
+from helpers.html import GREEN, GREY, WARM
+from helpers.widgets import readable
 
 ROOT = Path(__file__).parents[1]
 RNG = np.random.RandomState(5)
@@ -129,6 +132,36 @@ def test_the_row_shows_no_more_digits_than_the_interval_allows(capsys: pytest.Ca
     ]
 
 
+SIDES = [
+    ({"control_high": 0.3, "published": "4 of 5", "source": "Ada 2024"}, "✓", GREEN),
+    ({"published": "4 of 5", "source": "Ada 2024"}, "–", GREY),
+    ({"control_high": 0.3, "claim": "below"}, "✗", WARM),
+]
+
+
+@pytest.mark.parametrize(("changes", "mark", "colour"), SIDES, ids=["beyond its control", "absent", "against the claim"])
+def test_a_notebook_shows_mark_and_name_above_three_cells_that_say_what_the_row_says(changes: dict, mark: str, colour: str):
+    found = Finding("a.b", **ABOUT | {"control_low": 0.05, "control_high": 0.95} | changes)
+    html, row = found._repr_html_(), found.shown()
+    assert found.mark == mark and f"rgb({colour})" in html
+    assert readable(html.partition("<table")[0]) == f"{mark} a.b · {found.verdict}"
+    assert [readable(cell) for cell in re.findall(r"<td[^>]*>(.*?)</td>", html)] == [
+        f"value and 95 % interval\n{row['value']}\nn = 30",
+        f"control\n{row['control'].removesuffix(' (chance)')}\nchance",
+        "published\n4 of 5\nAda 2024" if found.source else "published\nno number",
+    ]
+
+
+def test_what_words_of_a_finding_say_is_shown_and_not_obeyed():
+    html = Finding("a.b", **ABOUT | {"control_is": "<b>x</b>", "unit": "<i>", "published": "$5 < $6", "source": "A & B"})._repr_html_()
+    assert "&lt;b&gt;x&lt;/b&gt;" in html and "&lt;i&gt;" in html and "A &amp; B" in html and "$5" not in html
+
+
+def test_a_finding_looks_the_same_on_another_machine_and_fits_light_and_dark_pages():
+    here, there = (Finding("a.b", **ABOUT | {"value": 0.5123 * (1 + noise), "unit": "nats"})._repr_html_() for noise in (0, 1e-6))
+    assert here == there and not re.search(r"[;\"]color:|black|white[^-]|#[0-9a-f]{3}", here)
+
+
 def test_noise_of_another_machine_changes_nothing():
     here, there = (Finding("a.b", **ABOUT | {"value": 0.5123 * (1 + noise), "unit": "nats"}) for noise in (0, 1e-6))
     assert here == there
@@ -189,6 +222,13 @@ def test_a_notebook_prints_its_findings_and_writes_them_down(tmp_path: Path, cap
     written = json.loads(found.path.read_text(encoding="utf-8"))
     assert {"name", "value", "low", "high", "control", "n", "published", "source"} <= written[0].keys()
     assert [finding.row() for finding in load_findings(found.path)] == rows and len(rows) == 2
+
+
+def test_a_finding_is_shown_as_html_beside_its_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    shown = []
+    monkeypatch.setattr(findings, "show", lambda html, text: shown.append((html, text)))
+    found = collect(tmp_path)
+    assert shown == [(finding._repr_html_(), finding.row()) for finding in found.found.values()] and len(shown) == 2
 
 
 def test_a_second_run_leaves_the_file_as_it_is_and_a_changed_row_rewrites_it(tmp_path: Path):
@@ -266,7 +306,7 @@ NOTEBOOKS = [path for path in sorted((ROOT / "notebooks").rglob("*.ipynb")) if "
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.name)
 def test_the_file_of_a_notebook_says_what_the_notebook_printed(path: Path):
     outputs = [output for cell in nbformat.read(path, as_version=4).cells for output in cell.get("outputs", [])]
-    lines = [line for output in outputs for line in output.get("text", "").splitlines()]
+    lines = [line for output in outputs for line in said(output).splitlines()]
     printed = [line for line in lines if re.match(rf"{findings.NAME.pattern}: .* \| control: ", line)]
     assert printed == [finding.row() for finding in load_all().get(path.stem, [])], (
         "run the notebook again, and give each finding its own name"

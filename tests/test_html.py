@@ -1,14 +1,21 @@
-"""Coloured text: deep colours for large values, nothing that a page could take for markup, and the same content in words."""
+"""HTML: deep colours for large values, nothing that a page could take for markup, the same content in words, and text where HTML is not."""
 
 import re
+import subprocess
+import sys
+from os import environ
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from nbclient import NotebookClient
+from nbformat.v4 import new_code_cell, new_notebook
 
-from helpers.html import COLD, DEEPEST, WARM, activation_html, strongest
+from helpers.html import AMBER, COLD, DEEPEST, GREEN, GREY, WARM, activation_html, boxed, prose, show, side_by_side, strongest
 from helpers.widgets import readable
 
+ROOT = Path(__file__).parents[1]
 SPAN = re.compile(r'<span title="([^"]*)" style="([^"]*)">(.*?)</span>', re.DOTALL)
 
 
@@ -76,3 +83,67 @@ def test_no_text_can_break_out_of_its_token(tokens: list[tuple[str, float]]):
 def test_markup_is_shown_and_not_obeyed():
     html = activation_html(['<script>"&', "</p>"], [1.0, 2.0])
     assert "<script>" not in html and '&lt;script&gt;"&' not in html and readable(html).startswith('<script>"& </p>')
+
+
+# ---------------------------------------------------------------------------------------------------- a rich thing beside a plain one
+
+
+def test_a_notebook_keeps_html_and_text_in_one_output_between_what_is_printed():
+    lines = ["import sys", f"sys.path.insert(0, {str(ROOT)!r})", "from helpers.html import show"]
+    code = "\n".join([*lines, "print('before')", "show('<b>1</b>', 'one')", "print('after')"])
+    notebook = new_notebook(cells=[new_code_cell(code)], metadata={"kernelspec": {"name": "python3", "display_name": "Python 3"}})
+    NotebookClient(notebook, timeout=120).execute()
+    outputs = notebook.cells[0].outputs
+    assert [output.output_type for output in outputs] == ["stream", "display_data", "stream"]
+    assert outputs[1].data == {"text/html": "<b>1</b>", "text/plain": "one"}
+
+
+def test_without_a_notebook_the_text_is_printed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    show("<b>1</b>", "one\ntwo")
+    monkeypatch.delitem(sys.modules, "IPython", raising=False)
+    show("<b>1</b>", "three")
+    assert capsys.readouterr().out == "one\ntwo\nthree\n"
+
+
+@pytest.mark.parametrize("command", [["-c"], ["-m", "IPython", "--quick", "--colors=NoColor", "-c"]], ids=["python", "ipython"])
+def test_in_a_terminal_the_text_is_printed(command: list[str], tmp_path: Path):
+    code = "import sys; from helpers.html import show; before = set(sys.modules); show('<b>1</b>', 'one'); print('IPython' in before)"
+    own = environ | {"IPYTHONDIR": str(tmp_path)}
+    done = subprocess.run([sys.executable, *command, code], cwd=ROOT, capture_output=True, text=True, env=own)
+    assert done.stdout == f"one\n{'IPython' in command}\n", done.stderr
+
+
+def test_a_box_has_an_edge_of_its_colour_and_lets_the_page_shine_through():
+    html = boxed("<b>it</b>", GREEN)
+    assert f"border-left:5px solid rgb({GREEN})" in html and f"background:rgba({GREEN},0.1)" in html and "><b>it</b><" in html
+    assert len({GREEN, AMBER, GREY, WARM, COLD}) == 5
+
+
+def test_cells_stand_side_by_side_go_below_each_other_and_stay_a_table_without_styles():
+    html = side_by_side(["one", "two"], [GREEN, GREY])
+    assert "display:flex;flex-wrap:wrap" in html and not re.search(r"(?<![-\w])width:\d+px", html)
+    assert [f"rgba({tint},0.12)" in cell for tint, cell in zip([GREEN, GREY], html.split("<td")[1:], strict=True)] == [True, True]
+    assert re.sub(r' style="[^"]*"', "", html) == "<table><tbody><tr><td>one</td><td>two</td></tr></tbody></table>"
+    with pytest.raises(ValueError):
+        side_by_side(["one"], [])
+
+
+@pytest.mark.parametrize(
+    ("text", "html"),
+    [
+        ("one\ntwo", "one<br>two"),
+        ("Is `x < 3`, or `y`?", "Is <code>x &lt; 3</code>, or <code>y</code>?"),
+        ("one ` alone", "one ` alone"),
+        ("$5 and $6", "<span>$</span>5 and <span>$</span>6"),
+        ("<script>`</p>`", "&lt;script&gt;<code>&lt;/p&gt;</code>"),
+        ('it\'s "so"', 'it\'s "so"'),
+    ],
+)
+def test_prose_keeps_what_a_text_says(text: str, html: str):
+    assert prose(text) == html
+
+
+@given(st.text(alphabet="a`<>&$\"'\n"))
+def test_no_prose_brings_tags_of_its_own(text: str):
+    assert set(re.findall(r"<[^>]*>", prose(text))) <= {"<br>", "<code>", "</code>", "<span>", "</span>"}
+    assert prose(text).count("<code>") == prose(text).count("</code>")

@@ -53,7 +53,7 @@ def planted(tmp_path_factory: pytest.TempPathFactory):
     direction = torch.tensor([1.0, -1.0] * 16) / 32**0.5  # of length 1, and spread over all coordinates
     with torch.no_grad():
         model.W_U[:] -= direction[:, None] * (direction @ model.W_U)
-        model.W_U[:, PLANTED] = 0.3 * direction[:, None]
+        model.W_U[:, PLANTED] = torch.linspace(0.3, 0.31, len(PLANTED)) * direction[:, None]  # a little apart: ties would fall anyhow
         model.blocks[ALIKE[0]].mlp.W_out[ALIKE[1]] = 3 * direction
     return model
 

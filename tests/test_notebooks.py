@@ -19,6 +19,7 @@ PATHS = [path for path in sorted((ROOT / "notebooks").glob("*.ipynb")) if ".ipyn
 FINDINGS = sorted((ROOT / "data" / "findings").glob("*.json"))
 AT_LEAST = 0.6  # of the code cells have an output that nbval compares
 WIDGET = "application/vnd.jupyter.widget-view+json"
+FRAME = 'class="course-frame"'  # of the picture of a widget
 PICTURES = {"image/png", "image/jpeg", "image/svg+xml", "image/gif"}
 NOT_COMPARED = re.compile(r"^\s*#\s*(NBVAL_(IGNORE_OUTPUT|SKIP)|PYTEST_VALIDATE_IGNORE_OUTPUT)\s*$", flags=re.MULTILINE)
 MACHINE_PATH = re.compile(
@@ -26,6 +27,7 @@ MACHINE_PATH = re.compile(
 )
 WARNING = re.compile(r"\b(\w*Warning|WARNING)\b *:")
 PICTURE = re.compile(r"!\[(?P<alt>[^\]]*)\]\((?P<target>[^)\s]+)[^)]*\)")
+TAG = re.compile(r"<[^>]*>")  # its styles have digits and say nothing
 IMG = re.compile(r"<img\b[^>]*>", flags=re.IGNORECASE)
 
 
@@ -40,7 +42,13 @@ def tags(cell: NotebookNode) -> list[str]:
 
 def shows_result(output: NotebookNode) -> bool:
     """Is the output a picture or a widget?"""
-    return bool((PICTURES | {WIDGET}) & set(output.get("data", {})))
+    return bool((PICTURES | {WIDGET}) & set(output.get("data", {}))) or frame(output) != ""
+
+
+def frame(output: NotebookNode) -> str:
+    """The picture of a widget, for pages without a kernel; empty for other outputs. nbval does not compare it (tests/nbval.cfg)."""
+    html = str(output.get("data", {}).get("text/html", ""))
+    return html if FRAME in html else ""
 
 
 def texts(output: NotebookNode) -> list[str]:
@@ -63,8 +71,9 @@ def share_compared(notebook: NotebookNode) -> float:
 
 
 def lacks_headline(cell: NotebookNode) -> bool:
-    """Does the cell show a picture or a widget and yet print no number that nbval compares?"""
-    return any(map(shows_result, cell.outputs)) and not re.search(r"\d", compared_text(cell))
+    """Does the cell show a picture and yet print no number that nbval compares?"""
+    pictures = [output for output in cell.outputs if shows_result(output) and not frame(output)]
+    return bool(pictures) and not re.search(r"\d", TAG.sub("", compared_text(cell)))
 
 
 def problems(notebook: NotebookNode, folder: Path) -> list[str]:
@@ -80,7 +89,7 @@ def problems_of_outputs(notebook: NotebookNode) -> list[str]:
     for number, cell in enumerate(cells, 1):
         found += [f"code cell {number} {problem}" for output in cell.outputs for problem in problems_of_output(output)]
         if lacks_headline(cell):
-            found.append(f"code cell {number} shows a picture or a widget and prints no number beside it that nbval compares")
+            found.append(f"code cell {number} shows a picture and prints no number beside it that nbval compares")
     if share_compared(notebook) < AT_LEAST:
         found.append(f"nbval compares outputs of only {share_compared(notebook):.0%} of the code cells")
     return found
@@ -92,6 +101,9 @@ def problems_of_output(output: NotebookNode) -> list[str]:
     checks = {
         "ends in an error": output.output_type == "error",
         f"writes to stderr: {said[:80]!r}": output.get("name") == "stderr",
+        "has a widget's view, which pages without its kernel show as an error": WIDGET in output.get("data", {}),
+        "has a widget's picture without a number, or with a failure": frame(output)
+        and (not re.search(r"\d", TAG.sub("", frame(output))) or "This cannot be shown" in frame(output)),
         "shows a warning": WARNING.search(said),
         "shows a path of one machine": MACHINE_PATH.search(said),
         "has a picture in its HTML without text for those who cannot see it": any(not re.search(r'alt=["\'][^"\']', i) for i in images),
@@ -217,8 +229,13 @@ BROKEN = {
     "only 50%": ends_on(showing("image/png")),
     "only 50% of": ends_on(says("3"), metadata={"tags": ["nbval-ignore-output"]}),
     "only 50% of the": ends_on(says("3"), source="# NBVAL_IGNORE_OUTPUT\nprint(3)"),
-    "cell 2 shows a picture or a widget and prints no number": ends_on(says("a fine picture:"), showing("image/png")),
-    "a widget and prints no number": ends_on(showing(WIDGET, "a slider from 1 to 3")),
+    "cell 2 shows a picture and prints no number": ends_on(says("a fine picture:"), showing("image/png")),
+    "cell 2 shows a picture and prints": ends_on(
+        new_output("display_data", data={"text/html": "<p style='margin:3px'>fine</p>", "text/plain": "fine"}), showing("image/png")
+    ),
+    "has a widget's view": ends_on(says("3"), showing(WIDGET, "a slider from 1 to 3")),
+    "has a widget's picture without a number": ends_on(says("3"), html(f"<div {FRAME}><p style='margin:3px'>A slider</p></div>")),
+    "or with a failure": ends_on(says("3"), html(f"<div {FRAME}>This cannot be shown (3)</div>")),
     "prints no number beside it": ends_on(says("3"), showing("image/png"), metadata={"tags": ["nbval-ignore-output"]}),
     "without text for those": ends_on(html("3 <img src='data:image/png;base64,AAAA' alt=''>")),
     "loads something from elsewhere": ends_on(html("3 <img alt='A road' src='https://example.org/road.png'>")),
@@ -244,7 +261,7 @@ def test_a_notebook_that_is_broken_on_purpose_is_reported(sentence: str, tmp_pat
 
 GOOD = {
     "a number beside a picture": ends_on(says("3 of 4"), showing("image/png")),
-    "a number beside a widget": ends_on(says("3 of 4"), showing(WIDGET, "")),
+    "a widget with a number in its picture": ends_on(says("three"), html(f"<div {FRAME}>Layer: 3</div>")),
     "a table beside a picture": ends_on(html("<table><tr><td>3</td></tr></table>"), showing("image/png")),
     "a picture in HTML": ends_on(html("3 <img src='data:image/png;base64,AAAA' alt='A road'>")),
     "a picture that spells a path": ends_on(says("3"), new_output("display_data", data={"image/png": "A/tmp/A"})),

@@ -1,18 +1,23 @@
 """Figures: each shows the numbers that it was given, where a reader looks for them, and no text is cut off or lies on another."""
 
+import json
 import warnings
+from io import BytesIO
 from itertools import combinations
 from math import isnan
+from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from contrast import contrast
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Circle
 from matplotlib.text import Annotation, Text
+from PIL import Image
 
 
 @pytest.fixture(scope="module")
@@ -22,6 +27,18 @@ def plots() -> ModuleType:
     return plots
 
 
+def next_tokens(*top: object) -> object:
+    from helpers.prediction import TopTokens
+
+    return TopTokens("x", *top)
+
+
+def circuit(*given: object) -> Figure:
+    from helpers.graph_plots import edge_graph
+
+    return edge_graph(*given)
+
+
 LONG = "all 400 neurons of layers 3 to 8 taken away"
 ZIGZAG = [0.1, -0.3, 0.2, 0.0, -0.1, 0.25]
 THREE = torch.tensor([[1.0, 0.0, 0.0], [0.0, -1.2, 0.0]])  # directions in the plane
@@ -29,6 +46,9 @@ SQUARE = torch.tensor([[1.0, -0.5], [-0.5, 0.8]])
 POINTS = torch.tensor([[0.0, 1.0], [2.0, 3.0], [4.0, -1.0], [-3.0, 0.0], [-5.0, 2.0]])
 RISING = [0.0, 0.5, 1.0], [(-0.1, 0.1), (0.3, 0.6), (0.9, 1.4)]  # means and their intervals
 NUMBERS = [str(at) for at in range(100)]
+EFFECTS = torch.linspace(-12, 12, 60).reshape(12, 5)
+EDGES = [("embed", "a0.1.q", 1.0), ("embed", "a3.1.k", 0.5), ("a0.1", "m2", -0.3), ("m2", "a3.1.v", 0.1), ("a3.1", "logits", -2.0)]
+REPORT = json.loads((Path(__file__).parents[1] / "data" / "course_lm" / "report.json").read_text(encoding="utf-8"))
 FIGURES = {
     "ablation_bars": lambda p: p.ablation_bars(
         {"zero": (-1.2, -1.5, -0.9), "mean": (-0.8, -1.0, -0.5), "resample": (0.1, -0.2, 0.3)}, {"zero": ZIGZAG}, "change of the log-odds"
@@ -57,14 +77,26 @@ FIGURES = {
     "task_grid": lambda p: p.task_grid(torch.rand(14, 12), [f"english_french {at}" for at in range(14)], NUMBERS[:12], "layer"),
     "task_grid, many": lambda p: p.task_grid(torch.rand(2, 80), ["antonym", LONG], NUMBERS[:80], "vector put in after block …"),
     "task_grid, words": lambda p: p.task_grid(torch.rand(1, 4), ["copy"], ["none", "five shots", LONG, "task vector"], "what was done"),
+    "next_token_bars": lambda p: p.next_token_bars(next_tokens((" little", "花", "\n", " $"), (0.5, 0.2, 0.1, 0.0))),
+    "layer_line": lambda p: p.layer_line([10, 12.5, 48], "mean length of the vectors"),
+    "rate_bars, one group": lambda p: p.rate_bars(
+        {"harmless": {"as it is": [False] * 9, "subtracted at one layer": [True, False], "random added": [True]}}, "refused"
+    ),
+    "patch_maps": lambda p: p.patch_maps({f"{at}: other result": EFFECTS for at in range(4)}, ["IO", "S1", "S1+1", "second", "END"], LONG),
+    "patch_maps, many": lambda p: p.patch_maps({"$1": torch.rand(12, 14), "b": torch.rand(12, 14)}, ["·capital"] * 13 + ["花"], "share"),
+    "relation_bars": lambda p: p.relation_bars(
+        {f"landmark_country {at}": {"LRE": 0.1 * at, "translation": 0.0, "regression": 1.0, "$": 0.5} for at in range(9)}, LONG, (0.4, 0.6)
+    ),
+    "size_curves": lambda p: p.size_curves([1, 10, 400], {"resample": RISING, "random edges": RISING}, "edges kept", LONG, (0, 1)),
+    "report_card": lambda p: p.report_card(REPORT),
+    "learning_curves": lambda p: p.learning_curves(REPORT),
+    "circuit": lambda p: circuit(EDGES, {"a3.1": "花", "m2": "names"}, 9, ("holds the metric up", "holds it down")),
 }
 
 
 def laid_out(fig: Figure) -> Figure:
-    """The figure with everything at its place, as it would be drawn; a missing Chinese font is no matter here."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing from font")
-        fig.draw_without_rendering()
+    """The figure with everything at its place, as it would be drawn."""
+    fig.draw_without_rendering()
     return fig
 
 
@@ -95,9 +127,7 @@ def named(ax: Axes, label: str) -> object:
 @pytest.mark.parametrize("name", FIGURES)
 def test_no_text_is_cut_off_and_no_two_lie_on_each_other(plots, name: str):
     fig = laid_out(FIGURES[name](plots))
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing from font")
-        boxes = {text: text.get_window_extent() for text in texts(fig)}
+    boxes = {text: text.get_window_extent() for text in texts(fig)}
     for text, box in boxes.items():
         inside = box.x0 >= -1 and box.x1 <= fig.bbox.x1 + 1 and box.y0 >= -1 and box.y1 <= fig.bbox.y1 + 1
         assert inside, f"{text.get_text()!r} is cut off"
@@ -111,9 +141,72 @@ def test_every_axis_says_what_it_shows_and_a_notebook_shows_the_figure_once(plot
     fig = FIGURES[name](plots)
     assert plt.get_fignums() == before
     words = [label.get_text() for ax in fig.axes for label in ax.get_xticklabels() if any(map(str.isalpha, label.get_text()))]
+    if name == "circuit":
+        return  # which has no axes
     across = [fig.get_supxlabel(), *(ax.get_xlabel() for ax in fig.axes), *words]
     along = [fig.get_supylabel(), *(ax.get_ylabel() or "".join(label.get_text() for label in ax.get_yticklabels()) for ax in fig.axes)]
     assert any(across) and any(along)
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_a_figure_lies_on_a_light_card_with_round_corners_so_that_it_can_be_read_on_any_page(plots, name: str):
+    picture = saved(FIGURES[name](plots))
+    right, bottom = picture.width - 1, picture.height - 1
+    assert {picture.getpixel(corner)[3] for corner in ((0, 0), (right, 0), (0, bottom), (right, bottom))} == {0}
+    rim = [(x, y) for x in range(20, right - 20) for y in (3, bottom - 3)]
+    rim += [(x, y) for y in range(20, bottom - 20) for x in (3, right - 3)]
+    colours = {picture.getpixel(at) for at in rim}
+    assert colours == {(0xF7, 0xF7, 0xF7, 255)} and plots.PAPER == "#F7F7F7", "the card ends, or something is drawn on its rim"
+
+
+def saved(fig: Figure) -> Image.Image:
+    """The picture that a notebook shows of a figure."""
+    file = BytesIO()
+    fig.savefig(file, format="png", bbox_inches="tight")
+    return Image.open(file)
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_all_text_can_be_read_on_what_lies_behind_it(plots, name: str):
+    from helpers.graph_plots import FILLS
+
+    behind = list(FILLS.values()) if name == "circuit" else [plots.PAPER]
+    fig = laid_out(FIGURES[name](plots))
+    in_squares = {text for ax in fig.axes if ax.images for text in ax.texts}
+    assert min(contrast(text.get_color(), colour) for text in texts(fig) if text not in in_squares for colour in behind) >= 4.5
+
+
+def test_numbers_can_be_read_in_squares_of_any_colour(plots):
+    values = torch.linspace(-1, 1, 400).reshape(50, 8)
+    ax = plots.patch_maps({"a": values}, list("abcdefgh"), "effect").axes[0]
+    places = {text: text.get_position() for text in ax.texts}
+    squares = {text: ax.images[0].to_rgba(values[y, x].item())[:3] for text, (x, y) in places.items()}
+    assert len(squares) > 300 and min(contrast(text.get_color(), square) for text, square in squares.items()) >= 4.5
+
+
+def test_lines_and_dots_stand_out_from_the_card(plots):
+    assert min(contrast(colour, plots.PAPER) for colour in (plots.BLUE, plots.ORANGE, plots.GREEN, plots.GREY, plots.BLACK)) >= 3
+
+
+def test_learning_curves_have_whole_names_and_numbers_under_the_last_panel_of_each_column(plots):
+    fig = laid_out(plots.learning_curves(REPORT))
+    shown = [ax for ax in fig.axes if ax.get_visible()]
+    assert {" ".join(ax.get_title().split()) for ax in shown} == {row["name"] for row in REPORT["rows"] if row["unit"] == "share"}
+    lowest = {round(ax.get_position().x0, 2): ax for ax in shown}.values()  # the last of a column stays
+    numbered = [ax for ax in shown if any(label.get_visible() and label.get_text() for label in ax.get_xticklabels())]
+    assert len(lowest) == 4 and set(numbered) == set(lowest)
+
+
+def test_markers_at_the_ends_of_an_axis_are_whole(plots):
+    (ax,) = plots.relation_bars({"capital": {"LRE": 0.5, "random": 0.0}}, "share").axes
+    assert [line.get_clip_on() for line in ax.lines] == [False]
+
+
+@pytest.mark.parametrize(("measured", "side"), [(2.0, "right"), (0.5, "left")])
+def test_names_of_points_stand_away_from_the_diagonal(plots, measured: float, side: str):
+    (ax,) = plots.estimate_scatter([1.0], [measured], ["name"]).axes
+    (name,) = (text for text in ax.texts if isinstance(text, Annotation))
+    assert name.get_horizontalalignment() == side and (name.get_position()[0] > 0) == (side == "left")
 
 
 def test_ablation_bars_show_value_interval_and_controls_of_each_kind(plots):
@@ -148,7 +241,7 @@ def test_many_dose_curves_are_told_apart_by_colour_and_style(plots):
 
 def test_kinds_keep_their_order_with_the_first_at_the_top(plots):
     (ax,) = plots.kind_bars({"name": [3.0, 5.0], "$ and 語言": [1.0, 1.0, 4.0], "none": []}, "peak activation").axes
-    assert [label.get_text() for label in ax.get_yticklabels()] == ["name", r"\$ and 語言", "none"]
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["name", plots.plain("$ and 語言"), "none"]
     assert [bar.get_width() for bar in ax.patches] == [4.0, 2.0, 0]
     dots = [list(line.get_xdata()) for line in ax.lines[:3]]
     assert dots == [[3.0, 5.0], [1.0, 1.0, 4.0], []] and len(set(ax.lines[1].get_ydata())) == 3
@@ -225,10 +318,14 @@ def test_overlaps_share_one_scale_with_white_at_zero(plots):
     assert len(fig.axes) == 3  # two squares and one colour bar
 
 
-def test_more_than_five_panels_take_a_second_row(plots):
-    fig, axes = plots.panels(7, 2, 3, spare=1)
-    assert len(axes) == 7 and sum(ax.get_visible() for ax in fig.axes) == 7
-    assert tuple(fig.get_size_inches()) == (11, 6)
+@pytest.mark.parametrize(
+    ("n", "width", "columns", "rows"),
+    [(1, 6, 1, 1), (5, 2, 5, 1), (7, 2, 4, 2), (4, 3.1, 2, 2), (3, 4.3, 2, 2), (2, 5, 2, 1), (2, 20, 1, 2)],
+)
+def test_panels_that_would_be_too_wide_for_a_page_take_a_second_row(plots, n: int, width: float, columns: int, rows: int):
+    fig, axes = plots.panels(n, width, 3, spare=1)
+    assert len(axes) == n and sum(ax.get_visible() for ax in fig.axes) == n
+    assert tuple(fig.get_size_inches()) == pytest.approx((columns * width + 1, rows * 3))
 
 
 def test_a_fan_has_an_arrow_for_each_feature_and_a_dot_for_what_is_ignored(plots):
@@ -266,14 +363,35 @@ def test_words_are_drawn_without_the_space_in_front(plots, word: str, label: str
 
 @pytest.mark.parametrize(
     ("installed", "chosen"),
-    [([], []), (["Heiti TC"], ["Heiti TC"]), (["Heiti TC", "Arial", "PingFang TC"], ["PingFang TC"])],
+    [
+        ([], []),
+        (["Heiti TC"], ["Heiti TC"]),
+        (["Heiti TC", "Arial", "PingFang TC"], ["PingFang TC"]),
+        (["SimHei", "DejaVu Sans"], ["SimHei"]),
+        *[([name], [name]) for name in ("Noto Sans CJK SC", "Noto Sans CJK JP", "Microsoft YaHei", "Arial Unicode MS", "PingFang SC")],
+    ],
 )
 def test_chinese_is_drawn_with_a_font_that_is_there(plots, monkeypatch: pytest.MonkeyPatch, installed: list[str], chosen: list[str]):
     monkeypatch.setattr(plots, "fontManager", SimpleNamespace(ttflist=[SimpleNamespace(name=name) for name in installed]))
     assert plots.fonts() == ["sans-serif", *chosen]
-    fig = plots.word_bars({"巴黎": 0.5}, {"après 巴黎": {"巴黎": 0.2}})
-    for text in (*fig.axes[0].get_yticklabels(), *fig.legends[0].get_texts()):
-        assert text.get_fontfamily() == ["sans-serif", *chosen]
+
+
+def test_every_text_of_a_figure_looks_for_chinese_letters(plots):
+    fig = laid_out(plots.word_bars({"巴黎": 0.5}, {"après 巴黎": {"巴黎": 0.2}}))
+    assert {tuple(text.get_fontfamily()) for text in texts(fig)} == {tuple(plots.fonts())}
+
+
+def test_a_letter_that_no_font_here_has_is_written_as_its_code_and_nothing_warns(
+    plots, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture
+):
+    monkeypatch.setitem(plt.rcParams, "font.family", ["DejaVu Sans"])
+    plots._has.cache_clear()
+    assert plots.plain("·花 $1 für\n→ 🙂") == "·\\u82b1 \\$1 für\n→ \\U0001f642"
+    with warnings.catch_warnings(action="error"):
+        fig = plots.next_token_bars(next_tokens((" 花", " tree"), (0.5, 0.1)))
+        fig.savefig(BytesIO())
+    assert [label.get_text() for label in fig.axes[0].get_yticklabels()] == ["·\\u82b1", "·tree"] and not capfd.readouterr().err
+    plots._has.cache_clear()
 
 
 def test_dots_of_one_place_do_not_hide_each_other(plots):
@@ -332,9 +450,14 @@ def test_numbers_on_an_axis_are_all_written_until_they_would_touch(plots, n: int
 
 
 def test_a_legend_has_as_many_columns_as_fit(plots):
-    assert plots.side_by_side(["one", "two"], 6.4) == 3 and plots.side_by_side(["x" * 33, "two"], 6.4) == 2
-    assert plots.side_by_side(["x" * 50], 6.4) == plots.side_by_side(["x" * 500], 6.4) == 1
-    assert plots.side_by_side(["x" * 33], 13) == 3 and plots.side_by_side([], 1) == 1
+    short, long = ["one", "two", "six"], ["x" * 33, "y" * 33, "z"]
+    assert plots.side_by_side(short, 6.4) == 3 and plots.side_by_side(long, 6.4) == 2 and plots.side_by_side(long, 13) == 3
+    assert plots.side_by_side(["x" * 50, "two"], 6.4) == plots.side_by_side(["x" * 500, "two"], 6.4) == 1
+    assert plots.side_by_side([], 1) == plots.side_by_side(["one"], 6.4) == plots.side_by_side(["one"] * 9, 6.4) == 1
+
+
+def test_no_row_of_a_legend_is_left_nearly_empty(plots):
+    assert [plots.side_by_side([str(at) for at in range(n)], 6.4) for n in (2, 3, 4, 5, 6, 7)] == [2, 3, 2, 3, 3, 3]
 
 
 def test_each_name_has_a_line_over_the_layers_and_each_reference_a_level(plots):
@@ -374,6 +497,17 @@ def test_rates_are_shares_with_their_intervals_and_kinds_keep_their_colours(plot
     faces = [handle.get_facecolor() for handle in fig.legends[0].get_patches()]
     assert faces == [ax.patches[0].get_facecolor(), ax.patches[1].get_facecolor()]
     assert ax.get_ylim()[0] == 0 and ax.get_ylim()[1] >= 100
+
+
+def test_a_single_group_has_the_names_under_its_bars_and_a_share_of_0_is_written(plots):
+    fig = plots.rate_bars({"harmless": {"as it is": [False] * 10, "direction $": [True] * 9 + [False]}}, "refused")
+    (ax,) = fig.axes
+    assert [label.get_text() for label in ax.get_xticklabels()] == ["as it is", r"direction \$"] and not fig.legends
+    assert list(ax.get_xticks()) == pytest.approx([bar.get_x() + bar.get_width() / 2 for bar in ax.patches])
+    assert ax.get_xlabel() == "kind of prompt: harmless"
+    heights = {text.get_text(): text.get_position()[1] for text in ax.texts}
+    assert list(heights) == ["0 %", "90 %"]
+    assert all(y > line.get_ydata()[1] for y, line in zip(heights.values(), ax.lines, strict=True))
 
 
 def test_steering_shows_means_within_their_intervals_and_the_control_in_grey(plots):

@@ -1,12 +1,18 @@
-"""Widgets, driven as a reader drives them: whatever is typed gets an answer or a sentence, never a traceback."""
+"""Widgets and what they are built on, driven as a reader drives them: whatever is typed gets an answer or a sentence, never a traceback."""
+
+import re
+from pathlib import Path
 
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from nbclient import NotebookClient
+from nbformat.v4 import new_code_cell, new_notebook
 from test_prediction import CONTEXT, small
 
 __all__ = ["small"]  # the fixture
 
+ROOT = Path(__file__).parents[1]
 ODD = {
     "nothing": "",
     "blanks": " \n\t ",
@@ -60,7 +66,7 @@ def test_a_text_that_is_too_long_is_cut_with_a_sentence(explorer):
     assert "cut off" not in explorer.panel.value
 
 
-def test_every_control_moves_the_panel(explorer):
+def test_every_control_moves_the_panel(explorer, small):
     from helpers.widgets import prompt_html
 
     explorer.text.value, explorer.temperature.value, explorer.top_k.value, explorer.seed.value = "hello", 1.0, 0, 0
@@ -69,7 +75,21 @@ def test_every_control_moves_the_panel(explorer):
         control.value = value
         assert explorer.panel.value not in seen
         seen.add(explorer.panel.value)
-    assert explorer.panel.value == prompt_html(explorer.model, "other", 0.3, 1, 5)
+    assert explorer.panel.value == prompt_html(small, "other", 0.3, 1, 5)
+
+
+def test_temperature_and_top_k_change_how_tokens_are_drawn_and_not_what_the_model_says(small):
+    from helpers.prediction import adjust, last_logits, tokenize
+    from helpers.widgets import prompt_html
+
+    def bars(*settings: float) -> list[tuple[str, str]]:
+        rows = re.findall(r"<tr><td style='font-family.*?</tr>", prompt_html(small, "hello", *settings), re.S)
+        return [tuple(re.findall(r"([\d.]+)%", row)[-2:]) for row in rows]
+
+    plain, drawn = zip(*bars(0.5, 3), strict=True)
+    assert plain == tuple(first for first, _ in bars(2.0, 0)) == tuple(both for _, both in bars(1.0, 0))
+    probs = adjust(last_logits(small, tokenize(small, "hello")), 0.5, 3).sort(descending=True).values[:10]
+    assert drawn == tuple(f"{100 * prob:.1f}" for prob in probs.tolist()) and drawn[3:] == ("0.0",) * 7
 
 
 def test_an_empty_prompt_to_a_model_that_needs_one_gets_a_sentence(small, monkeypatch: pytest.MonkeyPatch):
@@ -81,6 +101,122 @@ def test_an_empty_prompt_to_a_model_that_needs_one_gets_a_sentence(small, monkey
 
 def test_a_page_without_a_kernel_shows_a_sentence(explorer):
     assert repr(explorer) == "[Type a prompt here, once the notebook runs.]"
+
+
+# ------------------------------------------------------------------------------------------------------- the base of all widgets
+
+
+@pytest.fixture
+def demo():
+    """A small widget that counts its answers and fails where it is told to; its second control follows the first."""
+    from helpers.widgets import Demo, dropdown, slider, text_field
+
+    class Followed(Demo):
+        def __init__(self) -> None:
+            self.asked = []
+            rows = {"word": text_field("a", "Word")}, {"number": slider(1, 0, 9, "Number"), "kind": dropdown(["x", "<y>"], "Kind")}
+            super().__init__("A <demo>", self.write, *rows)
+
+        def write(self, **values: object) -> str:
+            self.asked.append(values)
+            if values["number"] == 7:
+                raise IndexError("7 <is> too many")
+            return f"<p>{values['word']} {values['number']} {values['kind']}</p>"
+
+        def follow(self, before) -> None:
+            if before and self.word.value != before["word"]:
+                self.number.value = len(self.word.value)
+
+    return Followed()
+
+
+def test_a_change_is_answered_once_after_the_controls_that_follow_it(demo):
+    demo.word.value = "three"
+    assert demo.asked == [{"word": "a", "number": 1, "kind": "x"}, {"word": "three", "number": 5, "kind": "x"}]
+    assert demo.panel.value == "<p>three 5 x</p>" and demo.number.value == 5
+
+
+def test_an_unforeseen_failure_is_said_in_the_panel_and_raised_and_the_next_answer_is_right(demo):
+    with pytest.raises(IndexError):
+        demo.number.value = 7
+    assert demo.panel.value == "<p>This cannot be shown (IndexError: 7 &lt;is&gt; too many): choose something else.</p>"
+    demo.number.value = 8
+    assert demo.panel.value == "<p>a 8 x</p>"
+
+
+def test_a_widget_says_how_a_text_is_sent_and_that_it_works(demo):
+    from helpers.widgets import readable
+
+    said = []
+    demo.status.observe(lambda change: said.append(readable(change["new"]).splitlines()[-1]), names="value")
+    demo.number.value = 2
+    assert [line.split()[-2] for line in said] == ["working", "its"]
+    assert readable(demo.status.value) == "A text is read when you press Enter or leave its field."
+
+
+@pytest.mark.parametrize(("text", "several", "kind"), [("a", False, "Text"), ("two\nlines", False, "Textarea"), ("a", True, "Textarea")])
+def test_a_field_has_one_line_unless_its_text_has_more(text: str, several: bool, kind: str):
+    from helpers.widgets import text_field
+
+    assert type(text_field(text, "Prompt", several)).__name__ == kind
+
+
+def test_rows_of_controls_wrap_and_a_slider_keeps_its_width(demo):
+    rows = demo.children[:2]
+    assert all(row.layout.flex_flow == "row wrap" for row in rows)
+    assert demo.number.layout.flex == "1 1 340px" and demo.children[-1] is demo.panel
+
+
+def test_a_page_without_a_kernel_shows_a_picture_with_the_settings(demo):
+    from helpers.widgets import readable
+
+    demo.kind.value = "<y>"
+    bundle = demo._repr_mimebundle_()
+    assert bundle["text/plain"] == "[A <demo>, once the notebook runs.]"
+    assert readable(bundle["text/html"]).splitlines() == [
+        "A <demo>. This is a picture; run the notebook, and you can change Word: a , Number: 1 , Kind: <y> .",
+        "a 1",
+    ]
+    assert bundle["text/html"].startswith('<div class="course-frame">') and bundle["text/html"].endswith(f"{demo.panel.value}</div>")
+    assert bundle["application/vnd.jupyter.widget-view+json"]["model_id"] == demo.model_id
+
+
+CHANGED_ELSEWHERE = """
+import sys, threading, time
+sys.path.insert(0, {root!r})
+from helpers.widgets import Demo, slider
+
+running, threads, beside = False, set(), 0
+
+def write(number):
+    global beside
+    threads.add(threading.current_thread().name)
+    beside += running
+    return f"<p>{{number}}</p>"
+
+demo = Demo("a demo", write, {{"number": slider(0, 0, 99, "Number")}})
+seen = []
+demo.panel.observe(lambda change: seen.append(change["new"]), names="value")
+"""
+MOVED = """
+def move():
+    for number in range(1, 21):
+        demo.number.value = number
+        time.sleep(0.01)
+
+running = True
+mover = threading.Thread(target=move)
+mover.start(); mover.join(); waiting = demo.status.value
+running = False
+"""
+
+
+def test_changes_that_come_from_another_thread_are_answered_after_the_cell_once_and_in_the_main_thread():
+    """In a real kernel, whatever its version: the thread in which some of them take what a widget sends is made by hand."""
+    cells = [CHANGED_ELSEWHERE.format(root=str(ROOT)), MOVED, "print(threads, beside, seen, 'A cell is running' in waiting, demo._awaited)"]
+    notebook = new_notebook(cells=[new_code_cell(cell) for cell in cells])
+    NotebookClient(notebook, timeout=60, kernel_name="python3").execute()
+    assert notebook.cells[2].outputs[0].text == "{'MainThread'} 0 ['<p>20</p>'] True False\n"
 
 
 def test_readable_takes_the_words_out_of_html():

@@ -132,7 +132,7 @@ def test_the_dial_answers_as_it_is_and_with_the_direction_added(tiny, dial, laye
     assert answers(html) == [text for text, _ in expected]
     assert numbers(html, "refuses with probability") == pytest.approx([refusal for _, refusal in expected], abs=0.06)
     assert (expected[0][0] == expected[1][0]) == (multiple == 0)
-    assert html.index("<b>As it is</b>") < html.index(f"<b>With layer {layer}: {ADD}</b>")
+    assert html.index("<b>As it is</b>") < html.index(f"<b>Layer {layer}: {multiple:g} × the direction, added there</b>")
 
 
 def test_the_dial_projects_the_direction_out_of_every_layer(tiny, dial):
@@ -143,7 +143,8 @@ def test_the_dial_projects_the_direction_out_of_every_layer(tiny, dial):
     html = dial(REQUEST, 1, 1.0, OUT)
     assert answers(html) == [text for text, _ in expected] and expected[0][0] != expected[1][0]
     assert numbers(html, "refuses with probability") == pytest.approx([refusal for _, refusal in expected], abs=0.06)
-    assert f"<b>With layer 1: {OUT}</b>" in html and html == dial(REQUEST, 1, -3.0, OUT)  # which no multiple changes
+    assert "<b>Layer 1: its direction projected out everywhere</b>" in html
+    assert html == dial(REQUEST, 1, -3.0, OUT) and "the multiple plays no part" in readable(html)
 
 
 def perplexity(model, text: str) -> float:
@@ -347,7 +348,7 @@ def test_sliders_end_where_the_model_and_the_scale_end(tiny, widgets):
     dial.multiple.value, lab.strength.value, lab.other_strength.value = 1e9, -1e9, 1e9
     assert dial.layer.value == bench.layer.value == tiny.cfg.n_layers - 1
     assert (dial.multiple.value, lab.strength.value, lab.other_strength.value) == (3, -3, 3)
-    assert "With layer 1" in readable(dial.panel.value) and "-3 × polite, 3 × past" in readable(lab.panel.value)
+    assert "Layer 1: 3 × the direction" in readable(dial.panel.value) and "-3 × polite, 3 × past" in readable(lab.panel.value)
     assert lab.first.options == lab.second.options == tuple(NAMED) and bench.task.options == tuple(TASKS)
 
 

@@ -137,7 +137,8 @@ def main(arguments: list[str]) -> None:
         "the same here" if minor == colab_python() else f"here it is {minor}, so this lane cannot see what only {colab_python()} would do"
     )
     print(f"Colab: Python {colab_python()} ({same}); {', '.join(f'{name} {version}' for name, version in pins().items())}", flush=True)
-    options = ["--nbval", "--nbval-current-env", "-p", "no:cacheprovider", "-o", "addopts=", "-o", "filterwarnings=", "-q"]
+    compare = ["--nbval", "--nbval-current-env", "--nbval-sanitize-with", str(ROOT / "tests" / "nbval.cfg")]
+    options = [*compare, "-p", "no:cacheprovider", "-o", "addopts=", "-o", "filterwarnings=", "-q"]
     parallel = ["-n", os.environ.get("WORKERS", "2"), "--dist", "loadfile"]
     offline = {"HF_HUB_OFFLINE": "1", "TQDM_DISABLE": "1", "OMP_NUM_THREADS": "1", "PYDEVD_DISABLE_FILE_VALIDATION": "1"}
     run(build(venv), "-m", "pytest", *options, *parallel, *names, **offline)

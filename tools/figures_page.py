@@ -134,7 +134,10 @@ def texts(outputs: Sequence[NotebookNode]) -> Iterator[str]:
     """What some outputs say in plain text; of a picture or a widget this is only the name of its type, and left out."""
     for output in outputs:
         data = output.get("data", {})
-        yield output.get("text", "") or ("" if set(data) - {"text/plain"} else data.get("text/plain", ""))
+        plain = data.get("text/plain", "")
+        widget = 'class="course-frame"' in data.get("text/html", "")
+        says_nothing = widget or set(data) - {"text/plain", "text/html"} or plain.startswith("<IPython.")
+        yield output.get("text", "") or ("" if says_nothing else plain)
 
 
 def pictures(outputs: Sequence[NotebookNode]) -> Iterator[bytes]:

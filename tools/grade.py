@@ -5,11 +5,11 @@
     python tools/grade.py table                       # tables and feedback anew, after grading by hand; no notebook is run
 
 Grading ends with runs/grading/grades.csv, a row for each student and assignment; pages with feedback are in runs/grading/feedback.
+What nbgrader says meanwhile goes to runs/grading/nbgrader.log.
 """
 
 import argparse
 import csv
-import json
 import os
 import shutil
 import subprocess
@@ -17,10 +17,12 @@ import sys
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
+import submission
+
 ROOT = Path(__file__).resolve().parents[1]
 SOURCES = ROOT / "notebooks" / "assignments"
 WORK = Path(os.environ.get("COURSE_GRADING") or ROOT / "runs" / "grading").resolve()
-TABLE, BY_NBGRADER = "grades.csv", "nbgrader.csv"
+TABLE, BY_NBGRADER, LOG = "grades.csv", "nbgrader.csv", "nbgrader.log"
 
 
 def names() -> list[str]:
@@ -29,19 +31,20 @@ def names() -> list[str]:
 
 
 def nbgrader(command: str, *arguments: str) -> int:
-    """Runs one of nbgrader's commands with the course's configuration, and returns its status."""
+    """Runs one of nbgrader's commands with the course's configuration, and returns its status. What it says goes to the log."""
     binaries = str(Path(sys.executable).parent)  # nbgrader calls alembic by its name
     path = os.pathsep.join([binaries, os.environ.get("PATH", "")])
     environment = os.environ | {"COURSE_GRADING": str(WORK), "PATH": path, "PYTHONWARNINGS": "ignore"}
     run = [sys.executable, "-m", "nbgrader", command, *arguments, "--log-level=ERROR"]
-    return subprocess.run(run, cwd=ROOT, env=environment, stdin=subprocess.DEVNULL).returncode
+    with (WORK / LOG).open("a", encoding="utf-8") as log:
+        return subprocess.run(run, cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log).returncode
 
 
 def make_assignments(wanted: Sequence[str]) -> None:
     """Writes the student versions: without solutions, without hidden tests."""
     for name in wanted:
         if nbgrader("generate_assignment", name, "--force"):
-            sys.exit(f"nbgrader could not make {name}: what it said stands above.")
+            sys.exit(f"nbgrader could not make {name}: the end of {WORK / LOG} says why.")
         print(f"{name}: {WORK / 'release' / name / name}.ipynb", flush=True)
 
 
@@ -91,10 +94,21 @@ def unknown(student: Path) -> str:
 def problem(notebook: Path) -> str:
     """Why a file is no notebook, or an empty text."""
     try:
-        content = json.loads(notebook.read_text(encoding="utf-8"))
-        return "" if isinstance(content["cells"], list) else "it has no cells"
-    except (OSError, ValueError, KeyError, TypeError):
+        submission.read(notebook.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError):
         return "it is no notebook"
+    except ValueError as wrong:
+        return str(wrong)
+    return ""
+
+
+def disorder(student: str, name: str) -> str:
+    """Which cells of a notebook that was handed in were not in order."""
+    given, handed_in = WORK / "release" / name / f"{name}.ipynb", place(student, name)
+    if not given.is_file() or problem(handed_in):
+        return ""
+    notebook, original = (submission.read(path.read_text(encoding="utf-8")) for path in (handed_in, given))
+    return submission.told(submission.mended(notebook, original)[1])
 
 
 def put(notebook: Path, there: Path) -> None:
@@ -157,10 +171,11 @@ def write_table(taken: Sequence[tuple[str, str, str]] = ()) -> list[dict[str, ob
         wrong = wrongs.get((student, name), "")
         if (student, name) in known and place(student, name, "autograded").is_file():
             auto, score, most, unread = known[student, name]
-            notes = [wrong and f"{wrong}; the points are those of an earlier file", unread and "written answers to read"]
+            earlier = wrong and f"{wrong}; the points are those of an earlier file"
+            notes = [earlier, unread and "written answers to read", disorder(student, name)]
         else:
             auto, score, most = "", "", ""
-            notes = [wrong or "it could not be run: see what nbgrader said"]
+            notes = [wrong or f"it could not be run: {LOG} says why"]
         note = "; ".join(filter(None, notes))
         rows.append({"student": student, "assignment": name, "automatic": auto, "score": score, "of": most, "note": note})
     with (WORK / TABLE).open("w", encoding="utf-8", newline="") as file:
@@ -181,14 +196,15 @@ def show(rows: Sequence[dict[str, object]]) -> None:
 def write_feedback(name: str) -> None:
     """Writes the pages with feedback to an assignment, for all students whose notebooks could be run."""
     graded = any((WORK / "autograded").glob(f"*/{name}/{name}.ipynb"))
-    if graded and nbgrader("generate_feedback", name, "--force"):
-        print(f"{name}: not all feedback could be written; what nbgrader said stands above.", file=sys.stderr)
+    if graded and nbgrader("generate_feedback", name, f"--notebook={name}", "--force"):
+        print(f"{name}: not all feedback could be written; {WORK / LOG} says why.", file=sys.stderr)
 
 
 def run_tests(name: str, students: Collection[str]) -> None:
     """Runs an assignment's tests on the notebooks of some students; those of all others stay as they are, with what was read by hand."""
     if nbgrader("generate_assignment", name, "--force"):
-        sys.exit(f"nbgrader could not make {name}: what it said stands above.")
+        sys.exit(f"nbgrader could not make {name}: the end of {WORK / LOG} says why.")
+    print(f"{name}: running the tests of {len(students)} notebook{'s' * (len(students) != 1)} ...", flush=True)
     others = {path.parts[-3] for path in (WORK / "submitted").glob(f"*/{name}/{name}.ipynb")} - set(students)
     listed = ",".join(sorted(other for other in others if "," not in other))  # nbgrader takes a comma for the end of a name
     # Its status is 1 where one of many could not be run: the table says which.
@@ -241,6 +257,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except ModuleNotFoundError:
         sys.exit('Grading needs nbgrader: pip install --constraint constraints.txt --editable ".[instructor]"')
     WORK.mkdir(parents=True, exist_ok=True)
+    (WORK / LOG).unlink(missing_ok=True)
     if given.command == "table":
         table()
     elif missing := sorted(set(given.names) - set(names())):

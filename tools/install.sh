@@ -37,3 +37,7 @@ if wants_cpu_build; then
         echo "That build could not be had; going on with the usual one."
 fi
 "$venv/bin/pip" install --constraint constraints.txt --editable ".[dev]"
+
+# JupyterLab opens without its question about news, and lists the lessons before the folders.
+mkdir -p "$venv/share/jupyter/lab/settings"
+cp tools/lab_settings.json "$venv/share/jupyter/lab/settings/overrides.json"

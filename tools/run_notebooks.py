@@ -11,14 +11,22 @@ ROOT = Path(__file__).parents[1]
 CELL_TIMEOUT = 300  # seconds
 
 
+VIEW = "application/vnd.jupyter.widget-view+json"
+
+
 def clean(notebook: NotebookNode) -> None:
-    """Keeps of the metadata only what every machine has in common; saved widget state would keep GitHub from showing the file."""
+    """Keeps of the metadata only what every machine has in common, and of a widget only its picture.
+
+    Saved widget state would keep GitHub from showing the file; a view without that state is shown as an error by some pages.
+    """
     notebook.metadata = NotebookNode(
         kernelspec={"display_name": "Python 3", "language": "python", "name": "python3"},
         language_info={"name": "python"},
     )
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)  # the times of the run
+        for output in cell.get("outputs", []):
+            output.get("data", {}).pop(VIEW, None)
 
 
 def machine_paths(notebook: NotebookNode) -> list[str]:

@@ -18,16 +18,16 @@ in ``check("1.2", answer)``. Whatever the answer is, the reader gets a sentence 
 import json
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
-from html import escape
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from helpers.exercises.answers import NotYet, untouched
+from helpers.html import AMBER, COLD, GREEN, boxed, prose, show
 
 NUMBER = re.compile(r"\d+[a-z]?\.\d+")
 RESULTS = "results.json"
-CARD = "border:1px solid #8c8c8c;border-left:5px solid #0072B2;border-radius:4px;padding:6px 12px;max-width:44em"
+CELL = "text-align:left;vertical-align:top;padding:2px 10px"  # of the score
 
 
 @dataclass(frozen=True)
@@ -39,19 +39,30 @@ class Verdict:
     puzzled: bool = False
 
     def __str__(self) -> str:
-        """The verdict as the reader sees it."""
+        """The verdict as text."""
         return f"{'Solved' if self.solved else 'Not yet'}. {self.text}"
+
+    def html(self, name: str) -> str:
+        """The verdict as a notebook shows it; ``name`` is the exercise's own."""
+        sign, colour = ("✓ Solved", GREEN) if self.solved else ("… Not yet", AMBER)
+        return boxed(f"<b>{sign}</b> · {prose(name)}<br>{prose(self.text)}", colour)
 
 
 @dataclass(frozen=True, repr=False)
 class Exercise:
-    """One exercise; shown in a notebook, it is a card."""
+    """One exercise; shown in a notebook, it is a card. ``solved``: has this session solved it?"""
 
     number: str
     title: str
     minutes: int
     core: bool
     check: Callable[..., str]
+    solved: bool = False
+
+    @property
+    def name(self) -> str:
+        """Its number and its title."""
+        return f"Exercise {self.number}: {self.title}"
 
     @property
     def kind(self) -> str:
@@ -60,11 +71,12 @@ class Exercise:
 
     def __repr__(self) -> str:
         """The card as text."""
-        return f"Exercise {self.number}: {self.title} ({self.kind}, about {self.minutes} minutes)"
+        return f"{self.name} ({self.kind}, about {self.minutes} minutes{', solved' if self.solved else ''})"
 
     def _repr_html_(self) -> str:
         """The card as a notebook shows it."""
-        return f'<div style="{CARD}"><b>Exercise {self.number}: {escape(self.title)}</b><br>{self.kind}, about {self.minutes} minutes</div>'
+        solved, colour = (" · <b>✓ solved</b>", GREEN) if self.solved else ("", COLD)
+        return boxed(f"<b>{prose(self.name)}</b><br>{self.kind}, about {self.minutes} minutes{solved}", colour)
 
     def verdict(self, answer: Any, **given: Any) -> Verdict:
         """Checks an answer of whatever kind; ``given`` is what the check needs besides, such as the model. Never raises."""
@@ -99,8 +111,17 @@ class Score:
             f"{e.number:>5}  {e.title:<{width}}  {e.kind:<8}  {e.minutes:>3} min  {'solved' if e.number in self.solved else 'not yet'}"
             for e in self.exercises
         ]
+        return "\n".join([*lines, self.total()])
+
+    def total(self) -> str:
+        """How many exercises are solved, in a sentence."""
         (core, of_core), (more, of_more) = self.count(core=True), self.count(core=False)
-        return "\n".join([*lines, f"Solved: {core} of {of_core} core exercises, {more} of {of_more} optional ones."])
+        return f"Solved: {core} of {of_core} core exercises, {more} of {of_more} optional ones."
+
+    def html(self) -> str:
+        """The table as a notebook shows it, with ✓ for what is solved."""
+        rows = "".join(_score_row(e, e.number in self.solved) for e in self.exercises)
+        return f'<table style="border-collapse:collapse;margin:4px 0"><tbody>{rows}</tbody></table>'
 
     def facts(self) -> dict[str, Any]:
         """The same for a file."""
@@ -118,6 +139,13 @@ class Score:
             known = {}
         results = (known if isinstance(known, dict) else {}) | {self.notebook: self.facts()}
         path.write_text(json.dumps(results, indent=1, ensure_ascii=False, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def _score_row(exercise: Exercise, solved: bool) -> str:
+    """One line of the score."""
+    result, tint = ("✓ solved", f"rgba({GREEN},0.15)") if solved else ("… not yet", "none")
+    cells = (exercise.number, prose(exercise.title), exercise.kind, f"{exercise.minutes}&nbsp;min", result.replace(" ", "&nbsp;"))
+    return f'<tr style="background:{tint}">' + "".join(f'<td style="{CELL}">{cell}</td>' for cell in cells) + "</tr>"
 
 
 class Exercises:
@@ -146,21 +174,23 @@ class Exercises:
         """The exercise of this number, whose card a notebook shows. Raises ValueError where there is none."""
         if number not in self.known:
             raise ValueError(f"There is no exercise {number!r} in {self.notebook}; there are: {', '.join(self.known) or 'none'}.")
-        return self.known[number]
+        return replace(self.known[number], solved=number in self.solved)
 
     def check(self, number: str, answer: Any, **given: Any) -> None:
-        """Prints what the check says about ``answer``, and remembers what is solved."""
-        verdict = self.exercise(number).verdict(answer, **given)
+        """Shows what the check says about ``answer``, and remembers what is solved."""
+        exercise = self.exercise(number)
+        verdict = exercise.verdict(answer, **given)
         if verdict.solved:
             self.solved.add(number)
-        print(verdict)
+        show(verdict.html(exercise.name), str(verdict))
 
     def score(self) -> Score:
         """Which exercises this session has solved."""
         return Score(self.notebook, tuple(self.known.values()), frozenset(self.solved))
 
     def score_table(self, folder: Path = Path()) -> None:
-        """Prints the score and writes it to ``results.json`` in ``folder``, which is the notebook's own."""
+        """Shows the score and writes it to ``results.json`` in ``folder``, which is the notebook's own."""
         score = self.score()
         score.write(folder / RESULTS)
-        print(f"{score.table()} The same is in {RESULTS}.")
+        same = f"The same is in {RESULTS}."
+        show(f"{score.html()}<p>{score.total()} {same}</p>", f"{score.table()} {same}")

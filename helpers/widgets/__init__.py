@@ -1,25 +1,28 @@
-"""Widgets: each is a pure function that writes HTML, and a thin shell that joins controls to it.
+"""Widgets: each is a pure function that writes HTML, and a ``Demo``, a thin shell that joins controls to it.
 
-A control is observed, the function is called, the panel's ``value`` is set. That works alike on ipywidgets 7 and 8.
+All work alike on ipywidgets 7 and 8.
 """
 
 import re
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
 from html import escape, unescape
 from typing import Any
 
 import ipywidgets
 import torch
+from IPython import get_ipython
+from IPython.display import display
 from jaxtyping import Int
 from torch import Tensor
 
 from helpers.models import TransformerBridge
-from helpers.prediction import TopTokens, fit, pieces, sample, tokenize, top_tokens, visible
+from helpers.prediction import TopTokens, adjust, fit, last_logits, pieces, sample, tokenize, visible
 
 PIECE = "display:inline-block;border:1px solid #8c8c8c;border-radius:3px;padding:0 3px;margin:1px;font-family:monospace"
 BAR = "display:inline-block;height:0.8em;background:#0072B2;vertical-align:middle;margin-right:6px"
-LABELS = {"description_width": "initial"}
+SEVENTH = ipywidgets.__version__.startswith("7.")  # Colab's ipywidgets
 
 
 def readable(html: str) -> str:
@@ -27,9 +30,6 @@ def readable(html: str) -> str:
     lines = re.sub(r"<(?:/p|/tr|br)[^>]*>", "\n", html)
     words = re.sub(r"<[^>]+>", " ", lines)
     return "\n".join(" ".join(unescape(line).split()) for line in words.split("\n") if line.strip())
-
-
-# ---------------------------------------------------------------------------- a prompt, and what may come next
 
 
 def said(write: Callable[..., str]) -> Callable[..., str]:
@@ -46,6 +46,159 @@ def said(write: Callable[..., str]) -> Callable[..., str]:
     return answered
 
 
+# ------------------------------------------------------------------------------------------------------------- controls
+
+LABELS = {"description_width": "initial"}  # a label is as wide as its words
+WIDE = {"width": "95%"}
+# Of a slider: it takes a line of its own before its track gets short.
+TRACK = {"width": "auto", "flex": "1 1 340px", "max_width": "440px"}
+
+
+def text_field(value: str, label: str, several_lines: bool = False, **layout: str) -> ipywidgets.Text | ipywidgets.Textarea:
+    """A field of one line, which Enter sends; one of several lines where they are wanted or the text has them."""
+    several = several_lines or "\n" in value
+    kind, height = (ipywidgets.Textarea, {"height": "5.5em"}) if several else (ipywidgets.Text, {})
+    return kind(value, description=label, continuous_update=False, style=LABELS, layout=(layout or WIDE) | height)
+
+
+def slider(value: float, low: float, high: float, label: str, step: float | None = None) -> ipywidgets.IntSlider | ipywidgets.FloatSlider:
+    """A slider over whole numbers, or with a ``step`` over others; it answers when it is let go."""
+    kind, more = (ipywidgets.IntSlider, {}) if step is None else (ipywidgets.FloatSlider, {"step": step})
+    return kind(value, min=low, max=high, description=label, continuous_update=False, style=LABELS, layout=TRACK, **more)
+
+
+def choice_slider(options: Sequence[Any], value: Any, label: str) -> ipywidgets.SelectionSlider:
+    """A slider over a few values, or pairs of a name and a value."""
+    return ipywidgets.SelectionSlider(options=options, value=value, description=label, continuous_update=False, style=LABELS, layout=TRACK)
+
+
+def dropdown(options: Sequence[Any], label: str, value: Any = None, **layout: str) -> ipywidgets.Dropdown:
+    """A list to choose from, of values or pairs of a name and a value; ``value`` None is the first. Raises ValueError for an empty list."""
+    if not options:
+        raise ValueError(f"There is no {label.lower()} to choose from: give at least one.")
+    first = options[0][1] if isinstance(options[0], tuple) else options[0]
+    layout = {"width": "auto", "max_width": "95%"} | layout
+    return ipywidgets.Dropdown(options=options, value=first if value is None else value, description=label, style=LABELS, layout=layout)
+
+
+def number_field(value: int, low: int, high: int, label: str) -> ipywidgets.BoundedIntText:
+    """A field for a whole number within bounds."""
+    layout = {"width": "auto", "max_width": "14em"}
+    return ipywidgets.BoundedIntText(value, min=low, max=high, description=label, style=LABELS, layout=layout)
+
+
+def tick_box(value: bool, label: str) -> ipywidgets.Checkbox:
+    """A box to tick, with its words behind it."""
+    return ipywidgets.Checkbox(value, description=label, indent=False, layout={"width": "auto"})
+
+
+# --------------------------------------------------------------------------------------------- what every widget is built on
+
+STATUS, FRAME = "course-status", "course-frame"  # classes of the line below the controls, and of the picture on a page without a kernel
+LINE_HINT = "A text is read when you press Enter or leave its field."
+LINES_HINT = "A text is read when you leave its field: press Tab, or click beside it."
+WAITING = "A cell is running: the answer comes when it has ended."
+# Hidden for its first third of a second, so that quick answers do not make it flicker.
+LATE = "@keyframes course-late{from{opacity:0}to{opacity:1}}"
+WORKING = f"<style>{LATE}</style><span style='animation:course-late 0.3s steps(1)'>working …</span>"
+
+
+class Demo(ipywidgets.VBox):
+    """Controls, in rows that wrap on a narrow page, and a ``panel`` that shows what a function makes of their values.
+
+    Between them stands a line that says how a text is sent, and that an answer is on its way.
+
+    JupyterLab can deliver a change in a second thread while a cell runs in the main one. Both would put their interventions into the one
+    model, so an answer is always made in the main thread: after the cell, and once for all the changes that came meanwhile.
+    """
+
+    def __init__(self, title: str, write: Callable[..., str], *rows: Mapping[str, ipywidgets.Widget]) -> None:
+        """``title`` says in a few words what can be done. ``write`` gets the value of each control by its name in ``rows``."""
+        self.title, self._write = title, write
+        self.controls = {name: control for row in rows for name, control in row.items()}
+        for name, control in self.controls.items():
+            setattr(self, name, control)
+        self._seen: dict[str, Any] = {}
+        self._following = self._awaited = False
+        self.status, self.panel = ipywidgets.HTML(), ipywidgets.HTML()
+        self.status.add_class(STATUS)
+        self._answer()
+        for control in self.controls.values():
+            control.observe(self._changed, names="value")
+        wrapped = [ipywidgets.HBox(list(row.values()), layout={"flex_flow": "row wrap", "width": "100%"}) for row in rows]
+        super().__init__([*wrapped, self.status, self.panel])
+
+    def values(self) -> dict[str, Any]:
+        """What the controls stand at."""
+        return {name: control.value for name, control in self.controls.items()}
+
+    def follow(self, before: Mapping[str, Any]) -> None:
+        """Sets controls that depend on others, where a subclass has such; ``before``: the values of the last answer, none at the first."""
+
+    def _changed(self, _: object = None) -> None:
+        """Answers now, or, from another thread than the main one, as soon as that is free."""
+        kernel = getattr(get_ipython(), "kernel", None)
+        if threading.current_thread() is threading.main_thread() or kernel is None:
+            self._answer()
+        elif not self._awaited:
+            self._awaited = True
+            self._say(WAITING)
+            kernel.io_loop.add_callback(self._answer)
+
+    def _answer(self) -> None:
+        """Brings the panel up to date with the controls. What ``write`` raises is said in the panel, and raised."""
+        if self._following:  # a control was set by `follow`, and the answer comes after it
+            return
+        self._awaited, self._following = False, True
+        self._say(WORKING)
+        try:
+            self.follow(self._seen)
+            self._seen = self.values()
+            self.panel.value = self._write(**self._seen)
+        except Exception as problem:
+            reason = escape(f"{type(problem).__name__}: {problem}"[:200])
+            self.panel.value = f"<p>This cannot be shown ({reason}): choose something else.</p>"
+            raise
+        finally:
+            self._following = False
+            self._say(self._hint())
+
+    def _say(self, words: str) -> None:
+        self.status.value = f"<small style='opacity:0.7'>{words}</small>" if words else ""
+
+    def _hint(self) -> str:
+        fields = self.controls.values()
+        if any(isinstance(field, ipywidgets.Textarea) for field in fields):
+            return LINES_HINT
+        return LINE_HINT if any(isinstance(field, ipywidgets.Text) for field in fields) else ""
+
+    def frame(self) -> str:
+        """The widget as it stands, as HTML for a page on which no kernel runs: its settings in words, and the panel."""
+        named = [(control.description, str(getattr(control, "label", control.value))) for control in self.controls.values()]
+        settings = ", ".join(f"{escape(label)}: <b>{escape(value[:60])}</b>" for label, value in named)
+        note = f"{escape(self.title)}. This is a picture; run the notebook, and you can change {settings}."
+        return f'<div class="{FRAME}"><p><small>{note}</small></p>{self.panel.value}</div>'
+
+    def __repr__(self) -> str:
+        """What a page shows in the widget's place that can show no HTML either."""
+        return f"[{self.title}, once the notebook runs.]"
+
+    def _repr_mimebundle_(self, **options: Any) -> dict[str, Any]:
+        """The widget, and for pages without a kernel its picture and a sentence."""
+        view = {"version_major": 2, "version_minor": 0, "model_id": self.model_id}
+        return {"application/vnd.jupyter.widget-view+json": view, "text/html": self.frame(), "text/plain": repr(self)}
+
+    if SEVENTH:
+
+        def _ipython_display_(self, **options: Any) -> None:
+            """The same for ipywidgets 7, which would show no picture."""
+            display(self._repr_mimebundle_(), raw=True)
+            self._handle_displayed(**options)
+
+
+# ---------------------------------------------------------------------------- a prompt, and what may come next
+
+
 @said
 def prompt_html(model: TransformerBridge, text: str, temperature: float = 1.0, top_k: int = 0, seed: int = 0, length: int = 12) -> str:
     """What the model makes of ``text``, as HTML: its tokens, the ten most likely next ones, and a sampled continuation.
@@ -53,9 +206,24 @@ def prompt_html(model: TransformerBridge, text: str, temperature: float = 1.0, t
     ``top_k`` 0 lets every token be drawn. Whatever cannot be done is said in a sentence, never raised.
     """
     tokens = tokenize(model, text)
+    logits = last_logits(model, tokens)
     continuation = sample(model, text, length, temperature, top_k or None, seed)
-    bars = f"<p><b>The ten most likely next tokens</b></p>{bars_html(top_tokens(model, text))}"
-    return _tokens_html(model, tokens) + bars + _continuation_html(continuation)
+    best = logits.softmax(-1).topk(min(10, len(logits)))
+    top = TopTokens(text, tuple(pieces(model, best.indices)), tuple(best.values.tolist()))
+    drawn = adjust(logits, temperature, top_k or None)[best.indices].tolist()
+    return _tokens_html(model, tokens) + _drawn_html(top, drawn) + _continuation_html(continuation)
+
+
+def _drawn_html(top: TopTokens, drawn: Sequence[float]) -> str:
+    """The next tokens with two bars each: what the model says, and with what probability the settings let it be drawn."""
+    rows = [
+        f"<tr><td style='font-family:monospace'>{escape(visible(token))}</td><td style='text-align:left'>"
+        f"<span style='{BAR};width:{200 * prob:.0f}px'></span>{prob:.1%}</td><td style='text-align:left'>"
+        f"<span style='{BAR};opacity:0.45;width:{200 * share:.0f}px'></span>{share:.1%}</td></tr>"
+        for token, prob, share in zip(top.tokens, top.probs, drawn, strict=True)
+    ]
+    head = "<tr><th></th><th style='text-align:left'>what the model says</th><th style='text-align:left'>how it is drawn</th></tr>"
+    return f"<p><b>The ten most likely next tokens</b></p><table>{head}{''.join(rows)}</table>"
 
 
 def _tokens_html(model: TransformerBridge, tokens: Int[Tensor, "pos"]) -> str:
@@ -84,33 +252,17 @@ def _continuation_html(continuation: str) -> str:
     return f"<p><b>A sampled continuation:</b> <span style='white-space:pre-wrap'>{escape(continuation)}</span></p>"
 
 
-class PromptExplorer(ipywidgets.VBox):
+class PromptExplorer(Demo):
     """Controls for a prompt, temperature, top-k and seed, and a ``panel`` that shows what the model makes of them."""
 
-    def __init__(self, model: TransformerBridge, text: str = "The capital of Poland is") -> None:
-        self.model = model
-        self.text = ipywidgets.Textarea(text, description="Prompt", continuous_update=False, layout={"width": "95%", "height": "4.5em"})
-        self.temperature = ipywidgets.FloatSlider(
-            1.0, min=0, max=2, step=0.1, description="Temperature", continuous_update=False, style=LABELS
+    def __init__(self, model: TransformerBridge, text: str = "Once upon a time there was a") -> None:
+        super().__init__(
+            "Type a prompt here",
+            lambda **values: prompt_html(model, **values),
+            {"text": text_field(text, "Prompt")},
+            {
+                "temperature": slider(1.0, 0, 2, "Temperature", step=0.1),
+                "top_k": slider(0, 0, 50, "Top-k (0: all)"),
+                "seed": slider(0, 0, 20, "Seed"),
+            },
         )
-        self.top_k = ipywidgets.IntSlider(0, min=0, max=50, description="Top-k (0: all)", continuous_update=False, style=LABELS)
-        self.seed = ipywidgets.IntSlider(0, min=0, max=20, description="Seed", continuous_update=False, style=LABELS)
-        self.panel = ipywidgets.HTML()
-        controls = {"text": self.text, "temperature": self.temperature, "top_k": self.top_k, "seed": self.seed}
-        connect(controls, self.panel, lambda **values: prompt_html(model, **values))
-        super().__init__([self.text, ipywidgets.HBox([self.temperature, self.top_k, self.seed]), self.panel])
-
-    def __repr__(self) -> str:
-        """What a page without a running kernel shows in the widget's place."""
-        return "[Type a prompt here, once the notebook runs.]"
-
-
-def connect(controls: dict[str, Any], panel: ipywidgets.HTML, write: Callable[..., str]) -> None:
-    """Keeps ``panel`` at what ``write`` makes of the controls' values, from now on and after every change."""
-
-    def update(_: object = None) -> None:
-        panel.value = write(**{name: control.value for name, control in controls.items()})
-
-    for control in controls.values():
-        control.observe(update, names="value")
-    update()

@@ -2,7 +2,6 @@
 
 from html import escape
 
-import ipywidgets
 import torch
 
 from helpers.autoencoders import SparseAutoencoder, Sweep, clamp_feature
@@ -13,7 +12,7 @@ from helpers.html import activation_html
 from helpers.models import TransformerBridge
 from helpers.prediction import visible
 from helpers.texts import Texts, as_texts
-from helpers.widgets import BAR, LABELS, connect, said
+from helpers.widgets import BAR, Demo, choice_slider, number_field, said, slider, text_field, tick_box
 from helpers.widgets.directions import ANSWER, LARGEST, cut, oddness, plain_answer
 
 BINS = 12
@@ -69,23 +68,21 @@ def _histogram(active: torch.Tensor) -> str:
     return f"<code>{blocks}</code> from 0 to {active.max():.1f}"
 
 
-class FeatureBrowser(ipywidgets.VBox):
+class FeatureBrowser(Demo):
     """A word to search for, or a feature's number, and a ``panel`` with what is known of the feature."""
 
     def __init__(
         self, model: TransformerBridge, sae: SparseAutoencoder, texts: Texts, features: FeatureActivations, word: str, search: bool = True
     ) -> None:
-        self.word = ipywidgets.Text(word, description="Word", continuous_update=False)
-        self.search = ipywidgets.Checkbox(search, description="the feature that is strongest on this word", indent=False)
-        self.feature = ipywidgets.BoundedIntText(0, min=0, max=sae.d_sae - 1, description="Feature", style=LABELS)
-        self.panel = ipywidgets.HTML()
-        controls = {"word": self.word, "feature": self.feature, "search": self.search}
-        connect(controls, self.panel, lambda **values: feature_html(model, sae, texts, features, **values))
-        super().__init__([ipywidgets.HBox([self.word, self.search, self.feature]), self.panel])
-
-    def __repr__(self) -> str:
-        """What a page without a running kernel shows in the widget's place."""
-        return "[A browser for features, once the notebook runs.]"
+        super().__init__(
+            "A browser for features",
+            lambda **values: feature_html(model, sae, texts, features, **values),
+            {
+                "word": text_field(word, "Word", width="16em"),
+                "search": tick_box(search, "the feature that is strongest on this word"),
+                "feature": number_field(0, 0, sae.d_sae - 1, "Feature"),
+            },
+        )
 
 
 # -------------------------------------------------------------------------------------------------------------- the clamp
@@ -109,24 +106,20 @@ def clamp_html(model: TransformerBridge, sae: SparseAutoencoder, peaks: torch.Te
     return "".join(parts)
 
 
-class ClampBench(ipywidgets.VBox):
+class ClampBench(Demo):
     """Controls for a prompt, a feature and a multiple of its highest activation, and a ``panel`` with the text and its perplexity."""
 
     def __init__(self, model: TransformerBridge, sae: SparseAutoencoder, features: FeatureActivations, feature: int, prompt: str) -> None:
         peaks = max_activations(features)
-        self.prompt = ipywidgets.Text(prompt, description="Prompt", continuous_update=False, layout={"width": "95%"})
-        self.feature = ipywidgets.BoundedIntText(feature, min=0, max=sae.d_sae - 1, description="Feature", style=LABELS)
-        self.multiple = ipywidgets.FloatSlider(
-            1.0, min=-10, max=10, step=0.5, description="Multiple of its highest", continuous_update=False, style=LABELS
+        super().__init__(
+            "Hold a feature fixed here",
+            lambda **values: clamp_html(model, sae, peaks, **values),
+            {"prompt": text_field(prompt, "Prompt")},
+            {
+                "feature": number_field(feature, 0, sae.d_sae - 1, "Feature"),
+                "multiple": slider(1.0, -10, 10, "Multiple of its highest", step=0.5),
+            },
         )
-        self.panel = ipywidgets.HTML()
-        controls = {"prompt": self.prompt, "feature": self.feature, "multiple": self.multiple}
-        connect(controls, self.panel, lambda **values: clamp_html(model, sae, peaks, **values))
-        super().__init__([self.prompt, ipywidgets.HBox([self.feature, self.multiple]), self.panel])
-
-    def __repr__(self) -> str:
-        """What a page without a running kernel shows in the widget's place."""
-        return "[Hold a feature fixed here, once the notebook runs.]"
 
 
 # ------------------------------------------------------------------------------------------------------- the toy's penalty
@@ -150,17 +143,10 @@ def sparsity_html(found: Sweep, penalty: float) -> str:
     return f"<p><b>penalty {penalty:g}</b></p><table>{bars}</table>"
 
 
-class SparsitySlider(ipywidgets.VBox):
+class SparsitySlider(Demo):
     """A slider over the penalties of a sweep, and a ``panel`` with what came of each."""
 
     def __init__(self, found: Sweep) -> None:
-        self.penalty = ipywidgets.SelectionSlider(
-            options=list(found.penalties), value=found.penalties[len(found.penalties) // 2], description="Penalty", style=LABELS
-        )
-        self.panel = ipywidgets.HTML()
-        connect({"penalty": self.penalty}, self.panel, lambda penalty: sparsity_html(found, penalty))
-        super().__init__([self.penalty, self.panel])
-
-    def __repr__(self) -> str:
-        """What a page without a running kernel shows in the widget's place."""
-        return "[A slider for the penalty, once the notebook runs.]"
+        middle = found.penalties[len(found.penalties) // 2]
+        penalty = choice_slider(list(found.penalties), middle, "Penalty")
+        super().__init__("A slider for the penalty", lambda penalty: sparsity_html(found, penalty), {"penalty": penalty})

@@ -6,8 +6,8 @@ from functools import lru_cache
 from html import escape
 from io import BytesIO
 from math import isfinite
+from typing import Any
 
-import ipywidgets
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -21,7 +21,7 @@ from helpers.interventions import intervene, pattern, record, resample
 from helpers.models import TransformerBridge
 from helpers.patching import PatchMap, Runs
 from helpers.prediction import TopTokens, fit, last_logits, pieces, tokenize, visible
-from helpers.widgets import LABELS, bars_html, connect, said
+from helpers.widgets import Demo, bars_html, choice_slider, dropdown, said, slider, text_field
 
 SHOWN_AS = ("share restored", "change in logits")
 SIZES = (5, 10, 20, 30, 50, 75, 100, 150, 200, 300, 400, 800, 1500, 3000)  # edges
@@ -115,7 +115,7 @@ def _clean_values(model: TransformerBridge, text: str, hook: str) -> Float[Tenso
     return record(model, tokenize(model, text)[None].to(model.cfg.device), hook)[hook]
 
 
-class PatchingMap(ipywidgets.VBox):
+class PatchingMap(Demo):
     """Controls for a component, what is shown, a layer and a column, and a ``panel`` with the map and one pair of sentences.
 
     ``maps``: by name, from ``patch_positions`` with the positions of ``data``, or from ``patch_heads`` at all positions. Only the chosen
@@ -125,28 +125,23 @@ class PatchingMap(ipywidgets.VBox):
     def __init__(self, model: TransformerBridge, data: IndirectObjects, maps: Mapping[str, PatchMap]) -> None:
         if not maps:
             raise ValueError("There is no map to show: give at least one, such as patch_heads(model, data.runs(model)), with a name.")
-        names, last = list(maps), model.cfg.n_layers - 1
-        columns = maps[names[0]].columns
-        self.component = ipywidgets.Dropdown(options=names, value=names[0], description="Component", style=LABELS)
-        self.shown = ipywidgets.Dropdown(options=SHOWN_AS, value=SHOWN_AS[0], description="Shown", style=LABELS)
-        self.layer = ipywidgets.IntSlider(
-            model.cfg.n_layers // 3, min=0, max=last, description="Layer", continuous_update=False, style=LABELS
+        self._maps = maps
+        columns = next(iter(maps.values())).columns
+        super().__init__(
+            "A map of patches",
+            lambda **values: patching_html(model, data, maps, **values),
+            {"component": dropdown(list(maps), "Component"), "shown": dropdown(SHOWN_AS, "Shown")},
+            {
+                "layer": slider(model.cfg.n_layers // 3, 0, model.cfg.n_layers - 1, "Layer"),
+                "column": dropdown(columns, "Where", columns[-1]),
+            },
         )
-        self.column = ipywidgets.Dropdown(options=columns, value=columns[-1], description="Where", style=LABELS)
-        self.panel = ipywidgets.HTML()
-        self.component.observe(lambda change: self._offer(maps[change["new"]].columns), names="value")
-        controls = {"component": self.component, "shown": self.shown, "layer": self.layer, "column": self.column}
-        connect(controls, self.panel, lambda **values: patching_html(model, data, maps, **values))
-        super().__init__([ipywidgets.HBox([self.component, self.shown]), ipywidgets.HBox([self.layer, self.column]), self.panel])
 
-    def _offer(self, columns: tuple[str, ...]) -> None:
+    def follow(self, before: Mapping[str, Any]) -> None:
         """Other components have other columns: heads in place of positions."""
+        columns = self._maps[self.component.value].columns
         if self.column.options != columns:
             self.column.options = columns
-
-    def __repr__(self) -> str:
-        """What a page without a running kernel shows in the widget's place."""
-        return "[A map of patches, once the notebook runs.]"
 
 
 # --------------------------------------------------------------------------------------------------- the circuit pruner
@@ -224,7 +219,7 @@ def _picture(scores: EdgeScores, size: int) -> str:
     return f'<img alt="{alt}" src="data:image/png;base64,{base64.b64encode(image.getvalue()).decode()}">'
 
 
-class CircuitPruner(ipywidgets.VBox):
+class CircuitPruner(Demo):
     """Controls for the number of edges and the kind of ablation, and a ``panel`` with the circuit and its faithfulness.
 
     It is judged on the first ``MOST_JUDGED`` pairs; best take others than those that the scores come from.
@@ -233,20 +228,11 @@ class CircuitPruner(ipywidgets.VBox):
     def __init__(self, model: TransformerBridge, scores: EdgeScores, both: Runs, size: int = 30) -> None:
         sizes, few = [some for some in SIZES if some <= len(scores.graph)], first_pairs(both)
         nearest = min(sizes, key=lambda some: abs(some - size))
-        self.size = ipywidgets.SelectionSlider(
-            options=sizes, value=nearest, description="Edges kept", continuous_update=False, style=LABELS
-        )
-        self.ablation = ipywidgets.Dropdown(options=ABLATIONS, value=ABLATIONS[0], description="Ablation", style=LABELS)
-        self.panel = ipywidgets.HTML()
         remembered = lru_cache(maxsize=64)(lambda size, ablation: pruner_html(model, scores, few, size, ablation))
         for ablation in ABLATIONS:  # what all sizes share is made now, so that no move takes longer than the others
             remembered(size=nearest, ablation=ablation)
-        connect({"size": self.size, "ablation": self.ablation}, self.panel, remembered)
-        super().__init__([ipywidgets.HBox([self.size, self.ablation]), self.panel])
-
-    def __repr__(self) -> str:
-        """What a page without a running kernel shows in the widget's place."""
-        return "[A circuit to be cut down, once the notebook runs.]"
+        controls = {"size": choice_slider(sizes, nearest, "Edges kept"), "ablation": dropdown(ABLATIONS, "Ablation")}
+        super().__init__("A circuit to be cut down", remembered, controls)
 
 
 # ------------------------------------------------------------------------------------------------------ the head viewer
@@ -293,19 +279,13 @@ def _pattern(looks: Float[Tensor, "query key"], named: list[str]) -> str:
     return f"<table style='border-collapse:collapse'><tr><th></th>{head}</tr>{''.join(rows)}</table>"
 
 
-class HeadViewer(ipywidgets.VBox):
+class HeadViewer(Demo):
     """Controls for a text, a layer and a head, and a ``panel`` with the head's attention."""
 
     def __init__(self, model: TransformerBridge, text: str, layer: int = 0, head: int = 0) -> None:
-        self.text = ipywidgets.Textarea(text, description="Text", continuous_update=False, layout={"width": "95%", "height": "3.5em"})
-        self.layer = ipywidgets.IntSlider(
-            layer, min=0, max=model.cfg.n_layers - 1, description="Layer", continuous_update=False, style=LABELS
+        super().__init__(
+            "The attention of any head",
+            lambda **values: head_html(model, **values),
+            {"text": text_field(text, "Text")},
+            {"layer": slider(layer, 0, model.cfg.n_layers - 1, "Layer"), "head": slider(head, 0, model.cfg.n_heads - 1, "Head")},
         )
-        self.head = ipywidgets.IntSlider(head, min=0, max=model.cfg.n_heads - 1, description="Head", continuous_update=False, style=LABELS)
-        self.panel = ipywidgets.HTML()
-        connect({"text": self.text, "layer": self.layer, "head": self.head}, self.panel, lambda **values: head_html(model, **values))
-        super().__init__([self.text, ipywidgets.HBox([self.layer, self.head]), self.panel])
-
-    def __repr__(self) -> str:
-        """What a page without a running kernel shows in the widget's place."""
-        return "[The attention of any head, once the notebook runs.]"

@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from html import escape
 
-import ipywidgets
 from jaxtyping import Float
 from torch import Tensor
 
@@ -12,9 +11,10 @@ from helpers.directions import Directions, add_at, any_of, chat_prompts, continu
 from helpers.interventions import Intervention, add, intervene, resid_post
 from helpers.models import TransformerBridge
 from helpers.prediction import fit, tokenize, top_tokens
-from helpers.widgets import LABELS, bars_html, connect, said
+from helpers.widgets import Demo, bars_html, dropdown, said, slider, text_field
 
 MODES = ("add at this layer", "project out everywhere")
+INERT = "<p><small>Projecting out takes away whatever lies along the direction: the multiple plays no part.</small></p>"
 ANSWER = 5  # tokens of an answer
 LARGEST = 100.0  # no multiple of a direction beyond it: the model would only stammer
 
@@ -73,28 +73,27 @@ def dial_html(
     [prompt] = chat_prompts(model, [cut(model, request)])
     before, after = plain_metric(model, prompt, tuple(refusals)), metric_of(model, [prompt], any_of(refusals), *changes).sigmoid().item()
     answer = continue_all(model, [prompt], ANSWER, *changes)[0]
-    parts = (("As it is", plain_answer(model, prompt, ANSWER), before), (f"With layer {layer}: {mode}", answer, after))
-    return "".join(_answer_html(label, text, f" (refuses with probability {score:.1%})") for label, text, score in parts)
+    adding = mode == MODES[0]
+    how = f"{multiple:g} × the direction, added there" if adding else "its direction projected out everywhere"
+    parts = (("As it is", plain_answer(model, prompt, ANSWER), before), (f"Layer {layer}: {how}", answer, after))
+    html = "".join(_answer_html(label, text, f" (refuses with probability {score:.1%})") for label, text, score in parts)
+    return html if adding else html + INERT
 
 
-class RefusalDial(ipywidgets.VBox):
+class RefusalDial(Demo):
     """Controls for a request, a layer, a multiple and the kind of change, and a ``panel`` with the answer before and after."""
 
     def __init__(self, model: TransformerBridge, found: Directions, refusals: Sequence[int], layer: int, request: str) -> None:
-        self.request = ipywidgets.Text(request, description="Request", continuous_update=False, layout={"width": "95%"})
-        self.layer = ipywidgets.IntSlider(
-            layer, min=0, max=model.cfg.n_layers - 1, description="Layer", continuous_update=False, style=LABELS
+        super().__init__(
+            "A dial for refusal",
+            lambda **values: dial_html(model, found, refusals, **values),
+            {"request": text_field(request, "Request")},
+            {
+                "layer": slider(layer, 0, model.cfg.n_layers - 1, "Layer"),
+                "multiple": slider(1.0, -3, 3, "Multiple", step=0.5),
+                "mode": dropdown(MODES, "Change"),
+            },
         )
-        self.multiple = ipywidgets.FloatSlider(1.0, min=-3, max=3, step=0.5, description="Multiple", continuous_update=False, style=LABELS)
-        self.mode = ipywidgets.Dropdown(options=MODES, value=MODES[0], description="Change", style=LABELS)
-        self.panel = ipywidgets.HTML()
-        controls = {"request": self.request, "layer": self.layer, "multiple": self.multiple, "mode": self.mode}
-        connect(controls, self.panel, lambda **values: dial_html(model, found, refusals, **values))
-        super().__init__([self.request, ipywidgets.HBox([self.layer, self.multiple, self.mode]), self.panel])
-
-    def __repr__(self) -> str:
-        """What a page without a running kernel shows in the widget's place."""
-        return "[A dial for refusal, once the notebook runs.]"
 
 
 # ------------------------------------------------------------------------------------------------------- the steering lab
@@ -123,30 +122,18 @@ def _steered(model: TransformerBridge, text: str, label: str, changes: Sequence[
     return _answer_html(label, answer, f" (perplexity to the plain model {oddness(model, f'{text} {answer}'):.1f})")
 
 
-class SteeringLab(ipywidgets.VBox):
+class SteeringLab(Demo):
     """Controls for a prompt and two directions with their strengths, and a ``panel`` with the text and its perplexity."""
 
     def __init__(self, model: TransformerBridge, directions: Named, prompt: str) -> None:
         names = list(directions)
-        self.prompt = ipywidgets.Textarea(prompt, description="Prompt", continuous_update=False, layout={"width": "95%", "height": "4.5em"})
-        self.first = ipywidgets.Dropdown(options=names, value=names[0], description="Direction", style=LABELS)
-        self.second = ipywidgets.Dropdown(options=names, value=names[-1], description="and", style=LABELS)
-        self.strength, self.other_strength = (
-            ipywidgets.FloatSlider(start, min=-3, max=3, step=0.5, description="Strength", continuous_update=False, style=LABELS)
-            for start in (1.0, 0.0)
+        super().__init__(
+            "A lab for steering",
+            lambda **values: steering_html(model, directions, **values),
+            {"prompt": text_field(prompt, "Prompt")},
+            {"first": dropdown(names, "Direction"), "strength": slider(1.0, -3, 3, "Strength", step=0.5)},
+            {"second": dropdown(names, "and", names[-1]), "other_strength": slider(0.0, -3, 3, "Strength", step=0.5)},
         )
-        self.panel = ipywidgets.HTML()
-        controls = {
-            "prompt": self.prompt, "first": self.first, "strength": self.strength, "second": self.second,
-            "other_strength": self.other_strength,
-        }  # fmt: skip
-        connect(controls, self.panel, lambda **values: steering_html(model, directions, **values))
-        rows = [ipywidgets.HBox([self.first, self.strength]), ipywidgets.HBox([self.second, self.other_strength])]
-        super().__init__([self.prompt, *rows, self.panel])
-
-    def __repr__(self) -> str:
-        """What a page without a running kernel shows in the widget's place."""
-        return "[A lab for steering, once the notebook runs.]"
 
 
 # ------------------------------------------------------------------------------------------------------ the task vectors
@@ -175,20 +162,16 @@ def task_vector_html(
     return f"<table><tr>{cells}</tr></table>"
 
 
-class TaskVectorBench(ipywidgets.VBox):
+class TaskVectorBench(Demo):
     """Controls for a task, a layer and a word, and a ``panel`` with the next tokens before and after."""
 
     def __init__(self, model: TransformerBridge, vectors: Mapping[str, Float[Tensor, "layer d_model"]], layer: int, word: str) -> None:
-        self.word = ipywidgets.Text(word, description="Word", continuous_update=False)
-        self.task = ipywidgets.Dropdown(options=list(vectors), description="Task", style=LABELS)
-        self.layer = ipywidgets.IntSlider(
-            layer, min=0, max=model.cfg.n_layers - 1, description="Layer", continuous_update=False, style=LABELS
+        super().__init__(
+            "A bench for task vectors",
+            lambda **values: task_vector_html(model, vectors, **values),
+            {
+                "word": text_field(word, "Word", width="16em"),
+                "task": dropdown(list(vectors), "Task"),
+                "layer": slider(layer, 0, model.cfg.n_layers - 1, "Layer"),
+            },
         )
-        self.panel = ipywidgets.HTML()
-        controls = {"task": self.task, "layer": self.layer, "word": self.word}
-        connect(controls, self.panel, lambda **values: task_vector_html(model, vectors, **values))
-        super().__init__([ipywidgets.HBox([self.word, self.task, self.layer]), self.panel])
-
-    def __repr__(self) -> str:
-        """What a page without a running kernel shows in the widget's place."""
-        return "[A bench for task vectors, once the notebook runs.]"

@@ -1,16 +1,15 @@
 """The widget of lesson 4a, "Thoughts": what a lens reads at every layer and position of any text."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 from html import escape
-
-import ipywidgets
+from typing import Any
 
 from helpers.html import DEEPEST, WARM
 from helpers.lens import ENTRY, LensTable, TunedLens, check_layers, first_of, layer_name, logit_lens, to_the_end
 from helpers.models import TransformerBridge
 from helpers.prediction import TopTokens, fit, tokenize, visible
-from helpers.widgets import LABELS, bars_html, connect, said
+from helpers.widgets import Demo, bars_html, choice_slider, dropdown, said, text_field
 
 LENSES = ("logit lens", "tuned lens")
 LISTED = 10  # tokens of a square
@@ -162,7 +161,7 @@ def keeping(write: Callable[..., str]) -> Callable[..., str]:
     return written
 
 
-class LensViewer(ipywidgets.VBox):
+class LensViewer(Demo):
     """Controls for a text, a layer and a position, and a ``panel`` with what the lens reads everywhere, and there.
 
     With a ``tuned`` lens there is a control to switch to it.
@@ -175,37 +174,25 @@ class LensViewer(ipywidgets.VBox):
         tuned: TunedLens | None = None,
         layer: int | None = None,
     ) -> None:
-        self._model, self._following = model, False
+        self._model = model
         layers = [(layer_name(number), number) for number in check_layers(model, None)]
-        self.text = ipywidgets.Textarea(text, description="Text", continuous_update=False, layout={"width": "95%", "height": "3.5em"})
-        self.layer = ipywidgets.SelectionSlider(
-            options=layers,
-            value=model.cfg.n_layers // 2 if layer is None else layer,
-            description="Layer",
-            continuous_update=False,
-            style=LABELS,
+        super().__init__(
+            "Read any text through a lens",
+            keeping(lambda **values: lens_html(model, tuned, **values)),
+            {"text": text_field(text, "Text")},
+            {
+                "layer": choice_slider(layers, model.cfg.n_layers // 2 if layer is None else layer, "Layer"),
+                "pos": dropdown([("none", 0)], "After the token"),
+            }
+            | ({"lens": dropdown(LENSES, "Lens")} if tuned else {}),
         )
-        self.pos = ipywidgets.Dropdown(description="After the token", style=LABELS)
-        self.lens = ipywidgets.Dropdown(options=LENSES, value=LENSES[0], description="Lens", style=LABELS)
-        self.panel = ipywidgets.HTML()
-        self._offer()
-        self.text.observe(self._offer, names="value")
-        names = ("text", "layer", "pos", "lens") if tuned else ("text", "layer", "pos")
-        write = keeping(lambda **values: lens_html(model, tuned, **values))
-        controls = {name: getattr(self, name) for name in names}
-        connect(controls, self.panel, lambda **values: self.panel.value if self._following else write(**values))
-        super().__init__([self.text, ipywidgets.HBox([controls[name] for name in names[1:]]), self.panel])
 
-    def _offer(self, _: object = None) -> None:
-        """The positions of a new text, of which the last is chosen; an empty text has none. The panel waits until all is set."""
+    def follow(self, before: Mapping[str, Any]) -> None:
+        """Offers the positions of a new text, of which the last is chosen; an empty text has none, and leaves those that there are."""
+        if before.get("text") == self.text.value:
+            return
         tokens, tokenizer = fit(self._model, tokenize(self._model, self.text.value)), self._model.tokenizer
         shown = shown_positions(len(tokens)) if self.text.value.strip() else ()
         options = [(f"{at} {word(tokenizer.decode([int(tokens[at])], clean_up_tokenization_spaces=False))}", at) for at in shown]
-        self._following = True
-        self.pos.options = options or self.pos.options or [("none", 0)]
+        self.pos.options = options or self.pos.options
         self.pos.index = len(self.pos.options) - 1
-        self._following = False
-
-    def __repr__(self) -> str:
-        """What a page without a running kernel shows in the widget's place."""
-        return "[Read any text through a lens, once the notebook runs.]"

@@ -5,7 +5,6 @@ from dataclasses import replace
 from html import escape
 from typing import Any
 
-import ipywidgets
 import torch
 
 from helpers.fact_edits import (
@@ -26,7 +25,7 @@ from helpers.memories import Categories, Memory, memory
 from helpers.models import TransformerBridge
 from helpers.neurons import Context, Neuron, TopContexts, name, output_logits
 from helpers.prediction import pieces, visible
-from helpers.widgets import BAR, LABELS, connect, said
+from helpers.widgets import BAR, Demo, choice_slider, dropdown, number_field, said, slider, text_field
 from helpers.widgets.lenses import keeping, word
 
 GREEN = "0,158,115"  # as it should be, and a token that follows as promised
@@ -106,27 +105,22 @@ def _of_category(model: TransformerBridge, found: Memory, categories: Categories
     return categories.members[categories.names.index(found.category)][best].tolist()
 
 
-class MemoryBrowser(ipywidgets.VBox):
+class MemoryBrowser(Demo):
     """Controls for a layer and a neuron, and a ``panel`` with its triggers, the tokens that its value promotes, and their category.
 
     ``top`` and ``categories`` are those of ``top_contexts`` and ``word_categories``. Where the model is smaller, the last neuron is shown.
     """
 
     def __init__(self, model: TransformerBridge, top: TopContexts, categories: Categories, layer: int = 11, neuron: int = 504) -> None:
-        layers = top.stats.layers
-        self.layer = ipywidgets.SelectionSlider(
-            options=layers, value=layer if layer in layers else layers[-1], description="Layer", continuous_update=False, style=LABELS
+        layers, last = top.stats.layers, model.cfg.d_mlp - 1
+        super().__init__(
+            "Browse the memories of the feed-forward layers",
+            keeping(lambda **values: memory_html(model, top, categories, **values)),
+            {
+                "layer": choice_slider(layers, layer if layer in layers else layers[-1], "Layer"),
+                "neuron": number_field(max(0, min(neuron, last)), 0, last, "Neuron"),
+            },
         )
-        last = model.cfg.d_mlp - 1
-        self.neuron = ipywidgets.BoundedIntText(max(0, min(neuron, last)), min=0, max=last, description="Neuron", style=LABELS)
-        self.panel = ipywidgets.HTML()
-        write = keeping(lambda **values: memory_html(model, top, categories, **values))
-        connect({"layer": self.layer, "neuron": self.neuron}, self.panel, write)
-        super().__init__([ipywidgets.HBox([self.layer, self.neuron]), self.panel])
-
-    def __repr__(self) -> str:
-        """What a page without a running kernel shows in the widget's place."""
-        return "[Browse the memories of the feed-forward layers, once the notebook runs.]"
 
 
 # ------------------------------------------------------------------------------------------------------------- the editor
@@ -266,7 +260,7 @@ def _broken_html(edit: Edit) -> str:
     return f"<p><b>What broke</b></p><table style='{TABLE}'>{lines}</table>{more}"
 
 
-class MemoryEditor(ipywidgets.VBox):
+class MemoryEditor(Demo):
     """Controls for a fact, its new answer, the number of neurons and the strength of the edit, and a ``panel`` with what changed and broke.
 
     ``found``: the facts' knowledge neurons; without them they are looked for here, half a second each. A new fact brings an answer of its
@@ -274,33 +268,23 @@ class MemoryEditor(ipywidgets.VBox):
     """
 
     def __init__(self, model: TransformerBridge, probes: Probes | Sequence[Probes], found: Sequence[KnowledgeNeurons] = ()) -> None:
-        self._facts, self._following = prepared(model, [probes] if isinstance(probes, Probes) else probes, found), False
-        facts = self._facts
-        self.fact = ipywidgets.Dropdown(options=list(facts), description="Fact", style=LABELS, layout={"width": "45%"})
-        first = facts[self.fact.value][0]
-        self.new = ipywidgets.Text(first.new, description="New answer", continuous_update=False, style=LABELS)
+        self._facts = facts = prepared(model, [probes] if isinstance(probes, Probes) else probes, found)
         most = min(MOST_NEURONS, model.cfg.d_mlp)
-        self.n = ipywidgets.IntSlider(
-            min(N_NEURONS, most), min=1, max=most, description="Number of neurons", continuous_update=False, style=LABELS
+        super().__init__(
+            "Write another answer into a fact's memories",
+            keeping(lambda **values: memory_edit_html(model, facts, **values)),
+            {
+                "fact": dropdown(list(facts), "Fact"),
+                "new": text_field(next(iter(facts.values()))[0].new, "New answer", width="20em"),
+            },
+            {
+                "n": slider(min(N_NEURONS, most), 1, most, "Number of neurons"),
+                "plus": slider(PLUS, 0.25, STRONGEST, "Strength", step=0.25),
+            },
         )
-        self.plus = ipywidgets.FloatSlider(
-            PLUS, min=0.25, max=STRONGEST, step=0.25, description="Strength", continuous_update=False, style=LABELS
-        )
-        self.panel = ipywidgets.HTML()
-        self.fact.observe(self._follow, names="value")
-        write = keeping(lambda **values: memory_edit_html(model, facts, **values))
-        controls = {name: getattr(self, name) for name in ("fact", "new", "n", "plus")}
-        connect(controls, self.panel, lambda **values: self.panel.value if self._following else write(**values))
-        super().__init__([ipywidgets.HBox([self.fact, self.new]), ipywidgets.HBox([self.n, self.plus]), self.panel])
 
-    def _follow(self, change: Mapping[str, Any]) -> None:
-        """A new fact: its own new answer where that of the former one stood. The panel waits until both are set."""
-        former, chosen = (self._facts[change[when]][0] for when in ("old", "new"))
-        self._following = True
+    def follow(self, before: Mapping[str, Any]) -> None:
+        """A new fact: its own new answer where that of the former one stood."""
+        former, chosen = (self._facts[fact][0] for fact in (before.get("fact", self.fact.value), self.fact.value))
         if self.new.value == former.new:
             self.new.value = chosen.new
-        self._following = False
-
-    def __repr__(self) -> str:
-        """What a page without a running kernel shows in the widget's place."""
-        return "[Write another answer into a fact's memories, once the notebook runs.]"

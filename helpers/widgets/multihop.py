@@ -6,7 +6,6 @@ from functools import lru_cache
 from html import escape
 from random import Random
 
-import ipywidgets
 import torch
 
 from helpers.html import COLD, DEEPEST, WARM
@@ -14,7 +13,7 @@ from helpers.lens import LensTable, first_of, logit_lens
 from helpers.models import TransformerBridge
 from helpers.multihop import BackPatch, TwoHop, answered, back_patch, first_tokens
 from helpers.prediction import last_logits, pieces, tokenize
-from helpers.widgets import LABELS, connect, said
+from helpers.widgets import Demo, dropdown, said, slider
 from helpers.widgets.lenses import FRAME, NUMBER, SQUARE, hover, lens_grid, word
 
 LEFT = f"{NUMBER};text-align:left"
@@ -168,23 +167,28 @@ def _depth(rank: int) -> float:
     return DEEPEST * (1.0 if rank == 0 else 0.6 if rank < 5 else 0.3)
 
 
-class TwoHopTimeline(ipywidgets.VBox):
+class TwoHopTimeline(Demo):
     """A list of two-hop questions, marked as answered right or wrong, and a ``panel`` with what can be read where of the chosen one.
 
-    Raises ValueError where there is no question.
+    It begins with the first question of which both bridge and answer can be read. Raises ValueError where there is no question.
     """
 
     def __init__(self, model: TransformerBridge, questions: Sequence[TwoHop]) -> None:
         right, named = set(answered(model, questions).right), {one.text: one for one in questions}
         options = [(f"{'✓' if one in right else '✗'} {text}", text) for text, one in named.items()]
-        self.question = ipywidgets.Dropdown(options=options, description="Question", style=LABELS, layout={"width": "70%"})
-        self.panel = ipywidgets.HTML()
-        connect({"question": self.question}, self.panel, lambda question: timeline_html(model, named, question))
-        super().__init__([self.question, self.panel])
+        start = next((text for text, one in named.items() if telling(model, one)), None)
+        question = dropdown(options, "Question", start)
+        write = lambda question: timeline_html(model, named, question)  # noqa: E731 (one line of its own reads better)
+        super().__init__("Where bridge and answer can be read", write, {"question": question})
 
-    def __repr__(self) -> str:
-        """What a page without a running kernel shows in the widget's place."""
-        return "[Where bridge and answer can be read, once the notebook runs.]"
+
+def telling(model: TransformerBridge, one: TwoHop) -> bool:
+    """Is the bridge, at t1, at some layer the lens' best token, and the answer at t2? Questions that cannot be read are not telling."""
+    try:
+        marks, found = marks_of(model, one), _read(model, one.text)
+    except ValueError:
+        return False
+    return None not in (first_layer(found, marks.e2, marks.t1, 1), first_layer(found, marks.e3, len(found.tokens) - 1, 1))
 
 
 # ------------------------------------------------------------------------------------------------------- the back-patching map
@@ -289,7 +293,7 @@ def _key() -> str:
     return f"<p><small>{' &nbsp; '.join(squares)}<br>{note}</small></p>"
 
 
-class BackPatchMap(ipywidgets.VBox):
+class BackPatchMap(Demo):
     """A list of failed questions, and controls for the position, the control and a pair of layers, and a ``panel`` with both maps.
 
     Of ``questions`` those are offered that the model answers wrong. Raises ValueError where there is none.
@@ -299,23 +303,21 @@ class BackPatchMap(ipywidgets.VBox):
         named, last = {one.text: one for one in answered(model, questions).wrong}, model.cfg.n_layers - 1
         if not named:
             raise ValueError("The model answers all of these questions right, so none needs a second pass: give some that it fails.")
-        self.question = ipywidgets.Dropdown(options=list(named), description="Failed question", style=LABELS, layout={"width": "70%"})
-        self.at = ipywidgets.Dropdown(
-            options=[("t1, the end of the first hop", "t1"), ("t2, the last token", "t2")], description="Position", style=LABELS
+        source, target = first_change(patched(model, next(iter(named.values())), None, "t1", "own"))
+        super().__init__(
+            "A second pass through the layers",
+            lambda **values: back_patch_html(model, named, **values),
+            {"question": dropdown(list(named), "Failed question")},
+            {
+                "at": dropdown([("t1, the end of the first hop", "t1"), ("t2, the last token", "t2")], "Position"),
+                "control": dropdown([(name, source) for source, name in CONTROLS.items()], "Control: states of"),
+            },
+            {"source": slider(source, 0, last, "From layer"), "target": slider(target, 0, last, "to layer")},
         )
-        self.control = ipywidgets.Dropdown(
-            options=[(name, source) for source, name in CONTROLS.items()], description="Control: states of", style=LABELS
-        )
-        self.source, self.target = (
-            ipywidgets.IntSlider(value, min=0, max=last, description=label, continuous_update=False, style=LABELS)
-            for value, label in ((3 * last // 4, "From layer"), (last // 4, "to layer"))
-        )
-        self.panel = ipywidgets.HTML()
-        controls = {name: getattr(self, name) for name in ("question", "at", "control", "source", "target")}
-        connect(controls, self.panel, lambda **values: back_patch_html(model, named, **values))
-        rows = [ipywidgets.HBox([self.at, self.control]), ipywidgets.HBox([self.source, self.target])]
-        super().__init__([self.question, *rows, self.panel])
 
-    def __repr__(self) -> str:
-        """What a page without a running kernel shows in the widget's place."""
-        return "[A second pass through the layers, once the notebook runs.]"
+
+def first_change(run: BackPatch) -> tuple[int, int]:
+    """The first pair of layers, back, that brings the right answer, else one that changes it, else any."""
+    back = [pair for pair in run.pairs if pair[0] > pair[1]]
+    found = {verdict(run, *pair): pair for pair in reversed(back)}
+    return found.get("right") or found.get("changed") or (back or run.pairs)[0]

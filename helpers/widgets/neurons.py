@@ -1,6 +1,5 @@
 """The widgets of lesson 1, "One neuron": look at a neuron, take it away, give it a dose, and crowd many features into few dimensions."""
 
-from collections.abc import Sequence
 from functools import cache
 from html import escape
 from itertools import product
@@ -20,10 +19,11 @@ from helpers.prediction import TopTokens, pieces, sample, top_tokens, visible
 from helpers.progress import progress
 from helpers.superposition import SPARSITIES, ToyModels, train_toys
 from helpers.texts import Texts, as_texts
-from helpers.widgets import LABELS, bars_html, connect, said
+from helpers.widgets import Demo, bars_html, choice_slider, dropdown, number_field, said, slider, text_field, tick_box
 
 AFTER_FIRST = slice(1, None)  # position 0, the mark of a new document, is left alone
 KINDS = ("zero", "mean", "resample")
+NOTHING = "<p><small>Nothing changes that one can see: try a prompt in which this neuron is active, or another one.</small></p>"
 LARGEST_DOSE = 10_000.0  # far beyond what neurons do, and small enough for every type of number
 
 # ---------------------------------------------------------------------------------------------------- the microscope
@@ -78,21 +78,16 @@ def _promoted_html(model: TransformerBridge, layer: int, neuron: int) -> str:
     return f"<p><b>It promotes</b> {words[0]}<br><b>and suppresses</b> {words[1]}</p>"
 
 
-class NeuronMicroscope(ipywidgets.VBox):
+class NeuronMicroscope(Demo):
     """Controls for a layer, a neuron and a text, and a ``panel`` that shows what the neuron does there and elsewhere."""
 
     def __init__(self, model: TransformerBridge, top: TopContexts, neuron: Neuron, text: str) -> None:
-        self.text = _text(text, "Text")
-        self.layer, self.neuron = _neuron_controls(model, neuron)
-        self.most_active = ipywidgets.Checkbox(False, description="the most active one at the last token", indent=False)
-        self.panel = ipywidgets.HTML()
-        controls = {"text": self.text, "layer": self.layer, "neuron": self.neuron, "most_active": self.most_active}
-        connect(controls, self.panel, lambda **values: microscope_html(model, top, **values))
-        super().__init__([self.text, ipywidgets.HBox([self.layer, self.neuron, self.most_active]), self.panel])
-
-    def __repr__(self) -> str:
-        """What a page without a running kernel shows in the widget's place."""
-        return "[A microscope for neurons, once the notebook runs.]"
+        super().__init__(
+            "A microscope for neurons",
+            lambda **values: microscope_html(model, top, **values),
+            {"text": text_field(text, "Text")},
+            _neuron_controls(model, neuron) | {"most_active": tick_box(False, "the most active one at the last token")},
+        )
 
 
 # ------------------------------------------------------------------------------------------------------------ take away
@@ -107,7 +102,13 @@ def removal_html(
     before = top_tokens(model, prompt, 8)
     with intervene(model, _removal(model, texts, means, prompt, layer, neuron, kind)):
         after = top_tokens(model, prompt, 8)
-    return _side_by_side(("as it is", before), (f"{name((layer, neuron))} taken away ({kind})", after))
+    note = "" if _differ(before, after) else NOTHING
+    return _side_by_side(("as it is", before), (f"{name((layer, neuron))} taken away ({kind})", after)) + note
+
+
+def _differ(before: TopTokens, after: TopTokens) -> bool:
+    """Do two lists of next tokens look different?"""
+    return before.table() != after.table()
 
 
 def _removal(
@@ -133,21 +134,16 @@ def _side_by_side(*columns: tuple[str, TopTokens]) -> str:
     return f"<table><tr>{cells}</tr></table>"
 
 
-class RemoveIt(ipywidgets.VBox):
+class RemoveIt(Demo):
     """Controls for a prompt, a neuron and a kind of ablation, and a ``panel`` with the next tokens before and after."""
 
     def __init__(self, model: TransformerBridge, texts: Texts, means: Float[Tensor, "layer d_mlp"], neuron: Neuron, prompt: str) -> None:
-        self.prompt = _text(prompt, "Prompt")
-        self.layer, self.neuron = _neuron_controls(model, neuron)
-        self.kind = ipywidgets.Dropdown(options=KINDS, value="mean", description="Ablation", style=LABELS)
-        self.panel = ipywidgets.HTML()
-        controls = {"prompt": self.prompt, "layer": self.layer, "neuron": self.neuron, "kind": self.kind}
-        connect(controls, self.panel, lambda **values: removal_html(model, texts, means, **values))
-        super().__init__([self.prompt, ipywidgets.HBox([self.layer, self.neuron, self.kind]), self.panel])
-
-    def __repr__(self) -> str:
-        """What a page without a running kernel shows in the widget's place."""
-        return "[Take a neuron away here, once the notebook runs.]"
+        super().__init__(
+            "Take a neuron away here",
+            lambda **values: removal_html(model, texts, means, **values),
+            {"prompt": text_field(prompt, "Prompt")},
+            _neuron_controls(model, neuron) | {"kind": dropdown(KINDS, "Ablation", "mean")},
+        )
 
 
 # ----------------------------------------------------------------------------------------------------------------- dose
@@ -167,21 +163,16 @@ def dose_html(model: TransformerBridge, prompt: str, layer: int, neuron: int, do
     return f"{bars}<p><b>It goes on:</b> {written}</p>"
 
 
-class DoseLab(ipywidgets.VBox):
+class DoseLab(Demo):
     """A slider that holds a neuron at a dose, and a ``panel`` with what the model then writes."""
 
     def __init__(self, model: TransformerBridge, neuron: Neuron, prompt: str, highest: float = 10.0) -> None:
-        self.prompt = _text(prompt, "Prompt")
-        self.layer, self.neuron = _neuron_controls(model, neuron)
-        self.dose = ipywidgets.FloatSlider(0.0, min=0, max=highest, step=highest / 20, description="Dose", continuous_update=False)
-        self.panel = ipywidgets.HTML()
-        controls = {"prompt": self.prompt, "layer": self.layer, "neuron": self.neuron, "dose": self.dose}
-        connect(controls, self.panel, lambda **values: dose_html(model, **values))
-        super().__init__([self.prompt, ipywidgets.HBox([self.layer, self.neuron, self.dose]), self.panel])
-
-    def __repr__(self) -> str:
-        """What a page without a running kernel shows in the widget's place."""
-        return "[Give a neuron a dose here, once the notebook runs.]"
+        super().__init__(
+            "Give a neuron a dose here",
+            lambda **values: dose_html(model, **values),
+            {"prompt": text_field(prompt, "Prompt")},
+            _neuron_controls(model, neuron) | {"dose": slider(0.0, 0, highest, "Dose", step=highest / 20)},
+        )
 
 
 # -------------------------------------------------------------------------------------------------------- superposition
@@ -223,7 +214,7 @@ def _cell(value: float) -> str:
     return f"<td title='{value:.2f}' style='{style}'></td>"
 
 
-class SuperpositionLab(ipywidgets.VBox):
+class SuperpositionLab(Demo):
     """Controls for the number of features, the number of neurons and the sparsity, and a ``panel`` with what is kept of them.
 
     All toy models are trained at the start, so that the controls answer at once.
@@ -232,27 +223,23 @@ class SuperpositionLab(ipywidgets.VBox):
     def __init__(self) -> None:
         for size in progress(list(product(FEATURES, HIDDEN)), desc="toy models"):
             toys_for(*size)
-        self.features = ipywidgets.Dropdown(options=FEATURES, value=FEATURES[-1], description="Features", style=LABELS)
-        self.hidden = ipywidgets.Dropdown(options=HIDDEN, value=HIDDEN[-1], description="Neurons", style=LABELS)
-        self.sparsity = ipywidgets.SelectionSlider(options=SPARSITIES, value=SPARSITIES[0], description="Sparsity", continuous_update=False)
-        self.panel = ipywidgets.HTML()
-        connect({"features": self.features, "hidden": self.hidden, "sparsity": self.sparsity}, self.panel, superposition_html)
-        super().__init__([ipywidgets.HBox([self.features, self.hidden, self.sparsity]), self.panel])
-
-    def __repr__(self) -> str:
-        """What a page without a running kernel shows in the widget's place."""
-        return "[Crowd features into neurons here, once the notebook runs.]"
+        super().__init__(
+            "Crowd features into neurons here",
+            superposition_html,
+            {
+                "features": dropdown(FEATURES, "Features", FEATURES[-1]),
+                "hidden": dropdown(HIDDEN, "Neurons", HIDDEN[-1]),
+                "sparsity": choice_slider(SPARSITIES, SPARSITIES[0], "Sparsity"),
+            },
+        )
 
 
 # ------------------------------------------------------------------------------------------------------------- controls
 
 
-def _text(value: str, label: str) -> ipywidgets.Textarea:
-    return ipywidgets.Textarea(value, description=label, continuous_update=False, layout={"width": "95%", "height": "3.5em"})
-
-
-def _neuron_controls(model: TransformerBridge, neuron: Neuron) -> Sequence[ipywidgets.Widget]:
+def _neuron_controls(model: TransformerBridge, neuron: Neuron) -> dict[str, ipywidgets.Widget]:
     """A slider for the layer and a field for the neuron's number."""
-    layer = ipywidgets.IntSlider(neuron[0], min=0, max=model.cfg.n_layers - 1, description="Layer", continuous_update=False)
-    number = ipywidgets.BoundedIntText(neuron[1], min=0, max=model.cfg.d_mlp - 1, description="Neuron")
-    return layer, number
+    return {
+        "layer": slider(neuron[0], 0, model.cfg.n_layers - 1, "Layer"),
+        "neuron": number_field(neuron[1], 0, model.cfg.d_mlp - 1, "Neuron"),
+    }

@@ -5,14 +5,12 @@ from functools import lru_cache
 from html import escape
 from typing import Any
 
-import ipywidgets
-
 from helpers.html import DEEPEST, WARM
 from helpers.lens import check_layers, layer_name
 from helpers.models import TransformerBridge, empty_cache
 from helpers.patchscopes import DESCRIPTION, IDENTITY, ITSELF, SAME, Layer, Readings, Source, Target, patchscope
 from helpers.prediction import pieces, tokenize
-from helpers.widgets import LABELS, connect, said
+from helpers.widgets import Demo, choice_slider, dropdown, said, text_field
 from helpers.widgets.lenses import FRAME, keeping, named_layer, word
 
 TARGETS = {
@@ -185,7 +183,7 @@ def _kind(text: str, words: str | None, bare: str) -> tuple[str, str]:
 # ------------------------------------------------------------------------------------------------------------------ widget
 
 
-class PatchscopeBench(ipywidgets.VBox):
+class PatchscopeBench(Demo):
     """Controls for a source and its token, a target, and the layers from which and into which its state is put, and a ``panel`` with
     what the model says then, beside the bare target and the name in words.
 
@@ -201,53 +199,31 @@ class PatchscopeBench(ipywidgets.VBox):
         source_layer: int | None = None,
         target_layer: Layer = 0,
     ) -> None:
-        self._model, self._targets, self._following = model, TARGETS if targets is None else targets, False
-        if not self._targets:
-            raise ValueError("There is no target to choose from: give at least one.")
-        targets, first = self._targets, next(iter(self._targets))
+        self._model, self._targets = model, TARGETS if targets is None else targets
+        targets, first = self._targets, next(iter(self._targets), "")
         layers = [(layer_name(layer), layer) for layer in check_layers(model, None)]
-        self.text = ipywidgets.Text(text, description="Source", continuous_update=False, style=LABELS, layout={"width": "50%"})
-        self.pos = ipywidgets.Dropdown(description="Its token", style=LABELS)
-        self.target = ipywidgets.Dropdown(options=[*targets, OWN], value=first, description="Target", style=LABELS)
-        self.prompt = ipywidgets.Textarea(
-            targets[first].prompt, description="Its text, x the placeholder", continuous_update=False, style=LABELS
-        )
-        self.prompt.layout = {"width": "95%", "height": "5.5em"}
         chosen = model.cfg.n_layers // 3 if source_layer is None else source_layer
-        self.source_layer = _slider(layers, chosen, "From layer")
-        self.target_layer = _slider([("the same", SAME), *layers], target_layer, "Into layer")
-        self.panel = ipywidgets.HTML()
-        self._offer()
-        self.text.observe(self._offer, names="value")
-        self.target.observe(self._fill, names="value")
-        self.prompt.observe(self._name, names="value")
-        write = keeping(lambda **values: patchscope_html(model, targets, **values))
-        controls = {name: getattr(self, name) for name in ("text", "pos", "prompt", "source_layer", "target_layer")}
-        connect(controls, self.panel, lambda **values: self.panel.value if self._following else write(**values))
-        rows = [[self.text, self.pos], [self.target], [self.prompt], [self.source_layer, self.target_layer]]
-        super().__init__([*map(ipywidgets.HBox, rows), self.panel])
+        names = dropdown([*targets, OWN] if targets else [], "Target")
+        write = keeping(lambda target, **values: patchscope_html(model, targets, **values))  # the target's text says all
+        super().__init__(
+            "Put a state into another text",
+            write,
+            {"text": text_field(text, "Source", flex="1 1 340px"), "pos": dropdown([("none", 0)], "Its token")},
+            {"target": names},
+            {"prompt": text_field(targets[first].prompt, "Its text, x the placeholder", several_lines=True)},
+            {
+                "source_layer": choice_slider(layers, chosen, "From layer"),
+                "target_layer": choice_slider([("the same", SAME), *layers], target_layer, "Into layer"),
+            },
+        )
 
-    def _offer(self, _: object = None) -> None:
-        """The tokens of a new source, of which the last is chosen. The panel waits until all is set."""
-        self._following = True
-        self.pos.options = tokens_of(self._model, self.text.value) or self.pos.options or [("none", 0)]
-        self.pos.index = len(self.pos.options) - 1
-        self._following = False
-
-    def _fill(self, change: Mapping[str, Any]) -> None:
-        """A new target: its text."""
-        if change["new"] in self._targets:
-            self.prompt.value = self._targets[change["new"]].prompt
-
-    def _name(self, change: Mapping[str, Any]) -> None:
-        """A text that was rewritten is the reader's own, unless it is that of a target."""
-        names = [name for name, target in self._targets.items() if target.prompt == change["new"]]
-        self.target.value = names[0] if names else OWN
-
-    def __repr__(self) -> str:
-        """What a page without a running kernel shows in the widget's place."""
-        return "[Put a state into another text, once the notebook runs.]"
-
-
-def _slider(options: list[tuple[str, Any]], value: Layer, label: str) -> ipywidgets.SelectionSlider:
-    return ipywidgets.SelectionSlider(options=options, value=value, description=label, continuous_update=False, style=LABELS)
+    def follow(self, before: Mapping[str, Any]) -> None:
+        """A new source: its tokens, of which the last is chosen. A new target: its text. A text that was rewritten: whose it is."""
+        if self.text.value != before.get("text"):
+            self.pos.options = tokens_of(self._model, self.text.value) or self.pos.options
+            self.pos.index = len(self.pos.options) - 1
+        if self.target.value != before.get("target", self.target.value) and self.target.value in self._targets:
+            self.prompt.value = self._targets[self.target.value].prompt
+        elif self.prompt.value != before.get("prompt"):
+            names = [name for name, target in self._targets.items() if target.prompt == self.prompt.value]
+            self.target.value = names[0] if names else OWN

@@ -1,12 +1,11 @@
 """The widgets of lesson 3a, "A model of the model": ask a map and the model the same, edit a fact, and keep the last token from looking."""
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from html import escape
 from typing import Any
 
-import ipywidgets
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -19,7 +18,7 @@ from helpers.models import TransformerBridge
 from helpers.prediction import TopTokens, next_token_probs, pieces, tokenize, visible
 from helpers.recall import FactPrompt, cut_attention, source_masks
 from helpers.relations import RelationData, States, Surrogate, decode, edit_delta, place_of, read
-from helpers.widgets import LABELS, PIECE, bars_html, connect, said
+from helpers.widgets import PIECE, Demo, bars_html, choice_slider, dropdown, said, slider, text_field
 from helpers.widgets.directions import LARGEST
 
 SHOWN = 5  # next tokens in a column
@@ -63,13 +62,6 @@ def _named(options: Mapping[str, Any], name: str, what: str) -> Any:
     return options[name]
 
 
-def _some(names: Mapping[str, Any], what: str) -> list[str]:
-    """The names to choose from. Raises ValueError where there is none."""
-    if not names:
-        raise ValueError(f"There is no {what} to choose from: give at least one.")
-    return list(names)
-
-
 def _likeliest(model: TransformerBridge, probs: Float[Tensor, "d_vocab"]) -> TopTokens:
     best, ids = probs.topk(min(SHOWN, len(probs)))
     return TopTokens("", tuple(pieces(model, ids)), tuple(best.tolist()))
@@ -96,18 +88,6 @@ def _prompt_html(asked: RelationData) -> str:
 def _subjects_html(data: RelationData) -> str:
     names = ", ".join(data.subjects[:NAMED])
     return f"<p><small>Subjects of this relation: {escape(names)}{' and others' if len(data) > NAMED else ''}.</small></p>"
-
-
-def _relations(names: Iterable[str]) -> ipywidgets.Dropdown:
-    return ipywidgets.Dropdown(options=list(names), description="Relation", style=LABELS)
-
-
-def _text(value: str, label: str) -> ipywidgets.Text:
-    return ipywidgets.Text(value, description=label, continuous_update=False, style=LABELS)
-
-
-def _number(value: int, low: int, high: int, label: str) -> ipywidgets.IntSlider:
-    return ipywidgets.IntSlider(value, min=low, max=high, description=label, continuous_update=False, style=LABELS)
 
 
 # ------------------------------------------------------------------------------------------------------ the map and the model
@@ -147,7 +127,7 @@ def _familiar(data: RelationData, subject: str, fitted: Collection[str] | None) 
     return f"The relation's data have no subject {subject}."
 
 
-class RelationExplorer(ipywidgets.VBox):
+class RelationExplorer(Demo):
     """Controls for a relation and a subject, any text, and a ``panel`` with what the relation's map and the model say of it.
 
     ``fitted``: for each relation the subjects from which its map was fitted, so that the panel can tell. Raises ValueError where
@@ -160,17 +140,13 @@ class RelationExplorer(ipywidgets.VBox):
         surrogates: Mapping[str, tuple[RelationData, Surrogate]],
         fitted: Mapping[str, Collection[str]] | None = None,
     ) -> None:
-        names = _some(surrogates, "relation")
-        self.relation = _relations(names)
-        self.subject = _text(surrogates[names[0]][0].subjects[0], "Subject")
-        self.panel = ipywidgets.HTML()
-        controls = {"relation": self.relation, "subject": self.subject}
-        connect(controls, self.panel, lambda **values: relation_html(model, surrogates, fitted or {}, **values))
-        super().__init__([ipywidgets.HBox([self.relation, self.subject]), self.panel])
-
-    def __repr__(self) -> str:
-        """What a page without a running kernel shows in the widget's place."""
-        return "[Ask a map and the model the same, once the notebook runs.]"
+        relation = dropdown(list(surrogates), "Relation")
+        subject = text_field(surrogates[relation.value][0].subjects[0], "Subject", width="20em")
+        super().__init__(
+            "Ask a map and the model the same",
+            lambda **values: relation_html(model, surrogates, fitted or {}, **values),
+            {"relation": relation, "subject": subject},
+        )
 
 
 # --------------------------------------------------------------------------------------------------------------- an edit
@@ -230,7 +206,7 @@ def _lengths(delta: Float[Tensor, "d_model"], state: Float[Tensor, "d_model"], s
     return f"<p>The edit is {delta.norm():.1f} long and {push:.1f} were added, to a state in layer {layer} that is {size:.1f} long.</p>"
 
 
-class FactEditor(ipywidgets.VBox):
+class FactEditor(Demo):
     """Controls for a relation, a subject, the subject whose answer is wished for, the rank and the strength of the edit, and a ``panel``
     with the next tokens as they are, edited, and with a random vector.
 
@@ -238,34 +214,31 @@ class FactEditor(ipywidgets.VBox):
     """
 
     def __init__(self, model: TransformerBridge, editors: Mapping[str, Editor]) -> None:
-        self._editors, self._following = editors, False
-        names, width = _some(editors, "relation"), model.cfg.d_model
-        data, _, rank = editors[names[0]]
-        self.relation = _relations(names)
-        self.subject, self.other = map(_text, _two_subjects(data), ("Subject", "Wished for: the answer of"))
-        ranks = {2**power for power in range(width.bit_length())} | {width} | {editor[2] for editor in editors.values()}
-        self.rank = ipywidgets.SelectionSlider(options=sorted(ranks), value=rank, description="Rank", continuous_update=False, style=LABELS)
-        self.strength = ipywidgets.FloatSlider(1.0, min=-1, max=3, step=0.25, description="Strength", continuous_update=False, style=LABELS)
-        self.panel = ipywidgets.HTML()
-        self.relation.observe(self._follow, names="value")
-        controls = {name: getattr(self, name) for name in ("relation", "subject", "other", "rank", "strength")}
-        connect(controls, self.panel, lambda **values: self.panel.value if self._following else edit_html(model, editors, **values))
-        rows = [ipywidgets.HBox([self.relation, self.subject, self.other]), ipywidgets.HBox([self.rank, self.strength])]
-        super().__init__([*rows, self.panel])
+        self._editors = editors
+        relation = dropdown(list(editors), "Relation")
+        data, _, rank = editors[relation.value]
+        subject, other = _two_subjects(data)
+        ranks = {2**power for power in range(model.cfg.d_model.bit_length())} | {model.cfg.d_model} | {one[2] for one in editors.values()}
+        super().__init__(
+            "Edit a fact here",
+            lambda **values: edit_html(model, editors, **values),
+            {
+                "relation": relation,
+                "subject": text_field(subject, "Subject", width="20em"),
+                "other": text_field(other, "Wished for: the answer of", width="24em"),
+            },
+            {"rank": choice_slider(sorted(ranks), rank, "Rank"), "strength": slider(1.0, -1, 3, "Strength", step=0.25)},
+        )
 
-    def _follow(self, change: Mapping[str, Any]) -> None:
-        """A new relation: its rank, and its subjects where those of the former one stood. The panel waits until all is set."""
-        former, (data, _, rank) = self._editors[change["old"]][0], self._editors[change["new"]]
-        self._following = True
+    def follow(self, before: Mapping[str, Any]) -> None:
+        """A new relation: its rank, and its subjects where those of the former one stood."""
+        if (old := before.get("relation", self.relation.value)) == self.relation.value:
+            return
+        former, (data, _, rank) = self._editors[old][0], self._editors[self.relation.value]
         self.rank.value = rank
         for control, subject in zip((self.subject, self.other), _two_subjects(data), strict=True):
             if control.value in former.subjects and control.value not in data.subjects:
                 control.value = subject
-        self._following = False
-
-    def __repr__(self) -> str:
-        """What a page without a running kernel shows in the widget's place."""
-        return "[Edit a fact here, once the notebook runs.]"
 
 
 def _two_subjects(data: RelationData) -> tuple[str, str]:
@@ -333,7 +306,7 @@ def _change_html(model: TransformerBridge, fact: FactPrompt, before: Float[Tenso
     return f"<p>The probability of the answer, {escape(name)}, was {was:.1%} and is {now:.1%}: a change of <b>{change}.</b></p>"
 
 
-class KnockoutBench(ipywidgets.VBox):
+class KnockoutBench(Demo):
     """Controls for a fact, a source and a window of layers, and a ``panel`` with the next tokens before and after the cut.
 
     Raises ValueError where there is no fact.
@@ -341,17 +314,15 @@ class KnockoutBench(ipywidgets.VBox):
 
     def __init__(self, model: TransformerBridge, facts: Sequence[FactPrompt]) -> None:
         named, n_layers = {fact.text: fact for fact in facts}, model.cfg.n_layers
-        self.fact = ipywidgets.Dropdown(options=_some(named, "fact"), description="Prompt", style=LABELS, layout={"width": "60%"})
-        self.source = ipywidgets.Dropdown(
-            options=[(called, name) for name, called in CUT.items()], description="The last token cannot look at", style=LABELS
+        super().__init__(
+            "Keep the last token from looking",
+            lambda **values: knockout_html(model, named, **values),
+            {
+                "fact": dropdown(list(named), "Fact"),
+                "source": dropdown([(called, name) for name, called in CUT.items()], "The last token cannot look at"),
+            },
+            {
+                "first": slider(n_layers // 3, 0, n_layers - 1, "First layer"),
+                "width": slider(min(3, n_layers), 1, n_layers, "Number of layers"),
+            },
         )
-        self.first = _number(n_layers // 3, 0, n_layers - 1, "First layer")
-        self.width = _number(min(3, n_layers), 1, n_layers, "Number of layers")
-        self.panel = ipywidgets.HTML()
-        controls = {"fact": self.fact, "source": self.source, "first": self.first, "width": self.width}
-        connect(controls, self.panel, lambda **values: knockout_html(model, named, **values))
-        super().__init__([ipywidgets.HBox([self.fact, self.source]), ipywidgets.HBox([self.first, self.width]), self.panel])
-
-    def __repr__(self) -> str:
-        """What a page without a running kernel shows in the widget's place."""
-        return "[Keep the last token from looking, once the notebook runs.]"

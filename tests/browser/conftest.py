@@ -6,8 +6,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import nbformat
 import pytest
+from lab_page import LabPage
 from lab_server import Lab, serve
+from nbformat.v4 import new_code_cell, new_notebook
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
@@ -52,6 +55,24 @@ def lab(browser: "Browser", tmp_path_factory: pytest.TempPathFactory) -> Iterato
     """A JupyterLab that serves a copy of the course; it starts only where there is a browser."""
     with serve(tmp_path_factory.mktemp("lab")) as lab:
         yield lab
+
+
+@pytest.fixture
+def opened(browser: "Browser", lab: Lab) -> Iterator[Callable[..., LabPage]]:
+    """Writes a notebook of the given cells into the served copy, and opens it."""
+    pages = []
+
+    def open_notebook(*sources: str) -> LabPage:
+        kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3"}}
+        notebook = new_notebook(cells=[new_code_cell(source) for source in sources], metadata=kernel)
+        nbformat.write(notebook, lab.course / "notebooks" / "made_up.ipynb")
+        pages.append(LabPage(browser, lab, "notebooks/made_up.ipynb"))
+        return pages[0]
+
+    yield open_notebook
+    for page in pages:
+        page.close()
+    lab.stop_kernels()
 
 
 @pytest.fixture(scope="session")

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import psutil
 import pytest
-from lab_page import LabPage, Move
+from lab_page import SIZE, LabPage, Move
 from lab_server import ROOT, Lab
 
 if TYPE_CHECKING:
@@ -25,6 +25,8 @@ NOTEBOOKS = [path for path in sorted((ROOT / "notebooks").glob("*.ipynb")) if ".
 SECONDS = 45  # that *Restart and run all* should take at most
 PATIENCE = float(os.environ.get("COURSE_PATIENCE", 3))  # machines differ: a test fails only at that many times the seconds
 MEMORY = 1.5  # GB
+NARROW = 800  # pixels of half a screen
+TRACK = 120  # pixels that a slider has at least, so that a hand can set it
 SCREENS = int(os.environ["COURSE_SCREENS"]) if os.environ.get("COURSE_SCREENS") else None  # of each page that are pictured; None: all
 
 
@@ -84,6 +86,17 @@ def test_the_page_is_pictured_in_both_themes(lesson: Lesson):
         for number, root in enumerate(lesson.page.widgets(), 1):
             root.screenshot(path=lesson.shots / f"widget-{number}-{theme.lower()}.png")
     assert len(list(lesson.shots.glob("page-light-*.png"))) == len(list(lesson.shots.glob("page-dark-*.png"))) > 0
+
+
+def test_controls_have_room_on_half_a_screen_beside_the_list_of_files(lesson: Lesson):
+    lesson.page.resize(NARROW, side_bar=True)
+    try:
+        for number, root in enumerate(lesson.page.widgets(), 1):
+            root.screenshot(path=lesson.shots / f"widget-{number}-narrow.png")
+            assert all(width >= TRACK for width in root.evaluate("root => course.tracks(root)")), f"widget {number} has a short slider"
+            assert root.evaluate("root => course.overhang(root)") == 0, f"a control of widget {number} is cut off"
+    finally:
+        lesson.page.resize(SIZE["width"], side_bar=False)
 
 
 def test_every_control_of_every_widget_changes_its_panel(lesson: Lesson, note: Callable[[str], None]):

@@ -1,16 +1,9 @@
 """The driver finds what is wrong: a small notebook with every kind of control, and one that is broken on purpose."""
 
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
-import nbformat
 import pytest
 from lab_page import KEYS, LabPage
-from lab_server import Lab
-from nbformat.v4 import new_code_cell, new_notebook
-
-if TYPE_CHECKING:
-    from playwright.sync_api import Browser
 
 pytestmark = pytest.mark.browser
 
@@ -60,28 +53,9 @@ w.VBox([dead, bad, follower, leader, panel])
 """
 
 
-@pytest.fixture
-def opened(browser: "Browser", lab: Lab) -> Iterator[Callable[..., LabPage]]:
-    """Writes a notebook of the given cells into the served copy, opens it and runs it."""
-    pages = []
-
-    def open_notebook(*sources: str) -> LabPage:
-        notebook = new_notebook(
-            cells=[new_code_cell(source) for source in sources], metadata={"kernelspec": {"name": "python3", "display_name": "Python 3"}}
-        )
-        nbformat.write(notebook, lab.course / "notebooks" / "made_up.ipynb")
-        pages.append(LabPage(browser, lab, "notebooks/made_up.ipynb"))
-        pages[0].restart_and_run_all()
-        return pages[0]
-
-    yield open_notebook
-    for page in pages:
-        page.close()
-    lab.stop_kernels()
-
-
 def test_controls_of_every_kind_are_moved_by_keyboard_and_mouse(opened: Callable[..., LabPage]):
     page = opened(EVERY_KIND)
+    page.restart_and_run_all()
     moves = page.drive(page.widgets()[0])
     assert {(move.control.kind, move.way) for move in moves if move.ms} == {(k, w) for k in [*KEYS, "text"] for w in ("keyboard", "mouse")}
     assert [move.control.label.lower() for move in moves] == [move.control.kind for move in moves]
@@ -90,6 +64,7 @@ def test_controls_of_every_kind_are_moved_by_keyboard_and_mouse(opened: Callable
 
 def test_a_dead_control_and_a_traceback_that_nobody_sees_are_found(opened: Callable[..., LabPage]):
     page = opened(BROKEN)
+    page.restart_and_run_all()
     root = page.widgets()[0]
     silent = {move.control.label for move in page.drive(root) if move.ms is None}
     assert silent == {"Dead"}, "Follower moves nothing until Leader has been moved"
@@ -101,6 +76,7 @@ def test_a_dead_control_and_a_traceback_that_nobody_sees_are_found(opened: Calla
 
 def test_a_cell_that_fails_and_one_that_warns_are_found(opened: Callable[..., LabPage]):
     page = opened("import sys; print('careful', file=sys.stderr)", "1 / 0", "print('never')")
+    page.restart_and_run_all()
     problems = page.problems()
     assert "code cell 1 writes to stderr: 'careful\\n'" in problems
     assert "code cell 2 ends in ZeroDivisionError: division by zero" in problems

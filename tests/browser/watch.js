@@ -14,7 +14,7 @@ window.course = {
     const code = cells.filter((model) => model.type === "code" && model.sharedModel.source.trim());
     return code.map((model) => {
       const done = model.executionCount !== null && model.executionState !== "running";
-      return { done, outputs: model.outputs.toJSON().map(course.brief) };
+      return { done, count: model.executionCount ?? 0, outputs: model.outputs.toJSON().map(course.brief) };
     });
   },
   brief({ output_type, name, text, ename, evalue, data }) {
@@ -69,8 +69,19 @@ window.course = {
 
   // What the panels of a widget show: their HTML, and the address of each picture, which is new for every new picture.
   shown(root) {
-    const panels = [...root.querySelectorAll(".widget-html-content, .widget-htmlmath-content, img.widget-image")];
+    const all = [...root.querySelectorAll(".widget-html-content, .widget-htmlmath-content, img.widget-image")];
+    const panels = all.filter((panel) => !panel.closest(".course-status")); // that line says what the panel is waiting for
     return panels.map((panel) => panel.src || panel.innerHTML).join("\n");
+  },
+
+  // How wide the tracks of the sliders are, in pixels.
+  tracks: (root) => [...root.querySelectorAll(".noUi-target")].map((track) => track.getBoundingClientRect().width),
+
+  // By how many pixels the controls stand out of the output that holds the widget; 0 where none does.
+  overhang(root) {
+    const end = root.getBoundingClientRect().right;
+    const found = [...root.querySelectorAll("input, select, textarea, .noUi-target, .widget-readout")].filter((one) => one.offsetParent !== null);
+    return Math.max(0, ...found.map((one) => one.getBoundingClientRect().right - end));
   },
 
   // How many pictures have no text for those who cannot see them? (An Image widget cannot have one; an <img alt="..."> in HTML can.)

@@ -1,0 +1,89 @@
+"""The number of threads follows what other programs leave idle, and whoever set it himself keeps his."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from helpers import threads
+
+
+@pytest.fixture
+def machine(monkeypatch: pytest.MonkeyPatch):
+    """A machine of four cores, whose clock and programs are moved by hand; PyTorch takes all four to begin with."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(4)
+    monkeypatch.setattr(threads, "cores", lambda: 4)
+    monkeypatch.setattr(threads.psutil, "cpu_count", lambda: 4)
+
+    class Machine:
+        now, every, own = 100.0, 500.0, 50.0
+
+        def pass_time(self, seconds: float, others: float, own: float = 0.0) -> int:
+            """Others use so many cores for some seconds, and this program others; the threads after the next look."""
+            self.now += seconds
+            self.every += seconds * (others + own)
+            self.own += seconds * own
+            self.threads.look()
+            return torch.get_num_threads()
+
+    it = Machine()
+    it.threads = threads.Threads(used=lambda: (it.every, it.own), clock=lambda: it.now)
+    yield it
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize(("others", "left"), [(0.0, 4), (0.4, 4), (0.6, 3), (1.0, 3), (2.1, 2), (3.0, 1), (4.0, 1), (9.0, 1)])
+def test_what_others_use_is_left_to_them_and_one_thread_stays(machine, others: float, left: int):
+    assert machine.pass_time(1.0, others) == left
+
+
+def test_what_the_program_uses_itself_does_not_count(machine):
+    assert machine.pass_time(1.0, others=0.0, own=4.0) == 4
+    assert machine.pass_time(1.0, others=2.0, own=2.0) == 2
+
+
+def test_the_threads_come_back_when_the_others_are_done(machine):
+    assert [machine.pass_time(1.0, others) for others in (3.0, 3.0, 0.0, 1.0, 0.0)] == [1, 1, 4, 3, 4]
+
+
+def test_it_looks_twice_a_second_at_most(machine):
+    assert machine.pass_time(0.2, others=4.0) == 4
+    assert machine.pass_time(0.2, others=4.0) == 4
+    assert machine.pass_time(0.2, others=4.0) == 1
+
+
+def test_who_sets_the_number_keeps_it(machine):
+    torch.set_num_threads(3)
+    assert [machine.pass_time(1.0, others) for others in (4.0, 0.0)] == [3, 3]
+
+
+@pytest.mark.parametrize(
+    ("content", "most"), [("150000 100000\n", 2), ("50000 100000\n", 1), ("max 100000\n", None), ("", None), (None, None)]
+)
+def test_a_container_that_allows_fewer_cores_is_believed(tmp_path: Path, content: str | None, most: int | None):
+    quota, every = tmp_path / "cpu.max", threads.cores(tmp_path / "nothing")
+    if content is not None:
+        quota.write_text(content)
+    assert threads.cores(quota) == (every if most is None else min(every, most))
+
+
+def test_what_is_used_is_counted_in_seconds():
+    before = threads.seconds_used()
+    busy = "import time\nend = time.process_time() + 0.3\nwhile time.process_time() < end: pass"
+    subprocess.run([sys.executable, "-c", busy], check=True)
+    every, own = (now - then for now, then in zip(threads.seconds_used(), before, strict=True))
+    assert every >= 0.25 and own < every
+
+
+@pytest.mark.parametrize(("number", "hooks"), [("1", 0), ("2", 0), (None, 1)])
+def test_a_model_looks_unless_the_environment_names_a_number(number: str | None, hooks: int):
+    code = "import torch; from helpers.threads import share_cores\nmodel = torch.nn.Linear(1, 1); torch.set_num_threads(2)\n"
+    code += "share_cores(model); model(torch.zeros(1)); print(len(model._forward_pre_hooks))"
+    environment = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
+    environment |= {"OMP_NUM_THREADS": number} if number else {}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, cwd=Path(__file__).parents[1])
+    assert done.stdout.strip() == str(hooks), done.stderr
