@@ -15,6 +15,7 @@ from typing import Any
 
 import psutil
 import torch
+from threadpoolctl import ThreadpoolController
 
 AGAIN = 0.5  # seconds between two looks
 QUOTA = Path("/sys/fs/cgroup/cpu.max")  # of a container: microseconds of computing in each period
@@ -43,8 +44,9 @@ class Threads:
     def __init__(self, used: Callable[[], tuple[float, float]] = seconds_used, clock: Callable[[], float] = monotonic) -> None:
         """``used`` and ``clock`` can be replaced in tests."""
         self._used, self._clock = used, clock
-        self.most = min(torch.get_num_threads(), cores())
+        self._pools = ThreadpoolController().select(user_api="openmp")
         self.chosen = torch.get_num_threads()
+        self.most = min(self.chosen, cores())
         self._time, self._busy = clock(), used()
 
     def look(self, *_: Any) -> None:
@@ -56,7 +58,7 @@ class Threads:
         (all_before, own_before), (all_now, own_now) = before, self._busy
         others = ((all_now - all_before) - (own_now - own_before)) / passed  # cores
         self.chosen = max(1, min(self.most, round((psutil.cpu_count() or 1) - others)))
-        torch.set_num_threads(self.chosen)
+        self._pools.limit(limits=self.chosen)  # after torch.set_num_threads(2) a batch of inverses hangs (PyTorch 2.13 with MKL)
 
 
 def share_cores(model: torch.nn.Module) -> None:

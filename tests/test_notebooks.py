@@ -1,6 +1,7 @@
 """Every notebook as it is committed: run in order, without errors, free of one machine's traces, and really compared by nbval."""
 
 import re
+import sys
 from collections.abc import Callable, Sequence
 from copy import deepcopy
 from pathlib import Path
@@ -273,6 +274,19 @@ def test_what_is_allowed_is_not_reported(change: Callable[[NotebookNode], None],
     notebook = good_notebook()
     change(notebook)
     assert problems(notebook, tmp_path) == []
+
+
+def test_of_a_widget_its_picture_is_saved_and_of_the_metadata_what_every_machine_has():
+    sys.path.insert(0, str(ROOT / "tools"))
+    import run_notebooks
+
+    notebook = good_notebook()
+    frame_only = {"text/html": f"<div {FRAME}>3</div>", "text/plain": "[A slider]"}
+    notebook.cells[2].outputs = [new_output("display_data", data=frame_only | {WIDGET: {"model_id": "5"}})]
+    notebook.metadata.update(widgets={"state": {}}, language_info={"name": "python", "version": "3.11.7"})
+    run_notebooks.clean(notebook)
+    assert notebook.cells[2].outputs[0].data == frame_only
+    assert notebook.metadata == {"kernelspec": notebook.metadata.kernelspec, "language_info": {"name": "python"}}
 
 
 def test_a_finding_that_no_output_shows_is_reported():

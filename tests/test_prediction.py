@@ -80,9 +80,10 @@ def test_top_tokens_are_the_largest_probabilities_in_order(small):
 
 
 def test_temperature_0_is_greedy_and_the_seed_decides_the_rest(small):
-    from helpers.prediction import sample, top_tokens
+    from helpers.prediction import next_token_probs, sample
 
-    assert sample(small, "hello", tokens=1, temperature=0) == top_tokens(small, "hello", k=1).tokens[0]
+    best = int(next_token_probs(small, "hello").argmax())
+    assert sample(small, "hello", tokens=1, temperature=0) == small.tokenizer.decode([best])
     assert sample(small, "hello", temperature=0, seed=1) == sample(small, "hello", temperature=0, seed=2)
     assert sample(small, "hello", top_k=1, seed=3) == sample(small, "hello", temperature=0)
     assert sample(small, "hello", seed=1) == sample(small, "hello", seed=1) != sample(small, "hello", seed=2)
@@ -149,3 +150,19 @@ def test_the_course_lm_knows_a_word_in_three_places_as_one_token(course_lm):
     start, space, line = (tokenize(course_lm, text).tolist()[-1] for text in ("capital", "a capital", "\ncapital"))
     assert start == space == line
     assert top_tokens(course_lm, "The capital of Poland is", k=1).tokens == (" Warsaw",)
+
+
+def test_a_byte_that_is_no_letter_is_shown_by_its_number(small):
+    from helpers.prediction import pieces, tokenize
+
+    assert pieces(small, tokenize(small, "a🙂é")[1:]) == ["a", "⟨F0⟩", "⟨9F⟩", "⟨99⟩", "⟨82⟩", "⟨C3⟩", "⟨A9⟩"]
+
+
+@pytest.mark.parametrize(
+    ("stored", "text", "shown"),
+    [("æĪĳæ", "我�", "我⟨E6⟩"), ("Ġæ", " �", " ⟨E6⟩"), ("<0x0A>", "�", "⟨0A⟩"), ("▁我�", "▁我�", "▁我�"), ("\\xÃ", "\\x�", "\\x⟨C3⟩")],
+)
+def test_letters_stay_letters_beside_bytes(stored: str, text: str, shown: str):
+    from helpers.prediction import lost_bytes
+
+    assert lost_bytes(stored, text) == shown

@@ -6,7 +6,6 @@ import sys
 from pathlib import Path
 
 import pytest
-import torch
 
 from helpers import threads
 
@@ -14,13 +13,12 @@ from helpers import threads
 @pytest.fixture
 def machine(monkeypatch: pytest.MonkeyPatch):
     """A machine of four cores, whose clock and programs are moved by hand; PyTorch takes all four to begin with."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(4)
     monkeypatch.setattr(threads, "cores", lambda: 4)
     monkeypatch.setattr(threads.psutil, "cpu_count", lambda: 4)
+    monkeypatch.setattr(threads.torch, "get_num_threads", lambda: it.number)
 
     class Machine:
-        now, every, own = 100.0, 500.0, 50.0
+        now, every, own, number = 100.0, 500.0, 50.0, 4
 
         def pass_time(self, seconds: float, others: float, own: float = 0.0) -> int:
             """Others use so many cores for some seconds, and this program others; the threads after the next look."""
@@ -28,12 +26,12 @@ def machine(monkeypatch: pytest.MonkeyPatch):
             self.every += seconds * (others + own)
             self.own += seconds * own
             self.threads.look()
-            return torch.get_num_threads()
+            return self.number
 
     it = Machine()
     it.threads = threads.Threads(used=lambda: (it.every, it.own), clock=lambda: it.now)
-    yield it
-    torch.set_num_threads(before)
+    monkeypatch.setattr(it.threads._pools, "limit", lambda limits: setattr(it, "number", limits))
+    return it
 
 
 @pytest.mark.parametrize(("others", "left"), [(0.0, 4), (0.4, 4), (0.6, 3), (1.0, 3), (2.1, 2), (3.0, 1), (4.0, 1), (9.0, 1)])
@@ -57,7 +55,7 @@ def test_it_looks_twice_a_second_at_most(machine):
 
 
 def test_who_sets_the_number_keeps_it(machine):
-    torch.set_num_threads(3)
+    machine.number = 3
     assert [machine.pass_time(1.0, others) for others in (4.0, 0.0)] == [3, 3]
 
 
@@ -79,11 +77,38 @@ def test_what_is_used_is_counted_in_seconds():
     assert every >= 0.25 and own < every
 
 
+CHANGING = """
+import torch
+from helpers import threads
+
+pools = threads.Threads()._pools
+batch = torch.randn(12, 500, 192)
+matrices = batch.mT @ batch + torch.eye(192)
+seen = []
+for number in (2, 1, 2):
+    pools.limit(limits=number)
+    seen.append(torch.get_num_threads())
+    assert torch.dist(torch.linalg.inv(matrices) @ matrices, torch.eye(192).expand(12, -1, -1)) < 0.1
+print(seen)
+"""
+
+
+def test_pytorch_follows_and_still_inverts_batches():
+    """With torch.set_num_threads the inverses would hang, or be wrong."""
+    environment = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
+    done = subprocess.run(
+        [sys.executable, "-c", CHANGING], env=environment, capture_output=True, text=True, cwd=Path(__file__).parents[1], timeout=60
+    )
+    assert done.stdout.strip() == "[2, 1, 2]" and "ERROR" not in done.stderr, done.stderr
+
+
 @pytest.mark.parametrize(("number", "hooks"), [("1", 0), ("2", 0), (None, 1)])
 def test_a_model_looks_unless_the_environment_names_a_number(number: str | None, hooks: int):
-    code = "import torch; from helpers.threads import share_cores\nmodel = torch.nn.Linear(1, 1); torch.set_num_threads(2)\n"
+    code = "import torch; from helpers.threads import share_cores\nmodel = torch.nn.Linear(1, 1)\n"
     code += "share_cores(model); model(torch.zeros(1)); print(len(model._forward_pre_hooks))"
     environment = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
     environment |= {"OMP_NUM_THREADS": number} if number else {}
+    if number is None and (os.cpu_count() or 1) < 2:
+        pytest.skip("with one core there is nothing to share")
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, cwd=Path(__file__).parents[1])
     assert done.stdout.strip() == str(hooks), done.stderr

@@ -181,6 +181,14 @@ def test_a_page_without_a_kernel_shows_a_picture_with_the_settings(demo):
     assert bundle["application/vnd.jupyter.widget-view+json"]["model_id"] == demo.model_id
 
 
+def test_settings_are_put_in_words():
+    from helpers.widgets import _in_words, choice_slider, dropdown, slider, text_field, tick_box
+
+    controls = [choice_slider([0.0, 0.5], 0.0, "S"), choice_slider([("entry", -1), ("0", 0)], -1, "L"), dropdown(["a"], "D")]
+    controls += [tick_box(True, "T"), tick_box(False, "T"), slider(1.5, 0, 2, "F", step=0.5), text_field("x" * 99, "X")]
+    assert [_in_words(control) for control in controls] == ["0.0", "entry", "a", "yes", "no", "1.5", "x" * 59 + "…"]
+
+
 CHANGED_ELSEWHERE = """
 import sys, threading, time
 sys.path.insert(0, {root!r})

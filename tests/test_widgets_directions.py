@@ -190,12 +190,18 @@ def test_the_colon_of_a_word_that_is_too_long_is_found_too(tiny, bench):
     assert bars_html(top_tokens(tiny, "x" * 500 + ":", 5)) in html and "antonym, layer 1" in html
 
 
-def test_long_texts_keep_their_end_and_leave_room_for_an_answer(tiny):
-    assert cut(tiny, "hello you") == "hello you"
+def test_long_texts_keep_their_end_leave_room_for_an_answer_and_say_so(tiny, dial, steered):
+    assert cut(tiny, "hello you") == ("hello you", "")
     space = tiny.cfg.n_ctx - 2 * ANSWER
-    assert cut(tiny, "xyz " * 100 + "the end") == ("xyz " * 100 + "the end")[-len(cut(tiny, "xyz " * 100 + "the end")) :]
-    assert len(tokenize(tiny, cut(tiny, "q" * 500))) == space + 1 and set(cut(tiny, "q" * 500)) == {"q"}  # and the mark in front
-    assert cut(tiny, "q" * (space - 1)) == "q" * (space - 1)
+    long = "xyz " * 100 + "the end"
+    end, note = cut(tiny, long)
+    assert end == long[-len(end) :] and f"room for {space}: the first" in note
+    end, note = cut(tiny, "q" * 500)
+    assert len(tokenize(tiny, end)) == space + 1 and set(end) == {"q"}  # and the mark in front
+    assert readable(note) == f"The text has 501 tokens, and there is room for {space}: the first {501 - space} are cut off."
+    assert cut(tiny, "q" * (space - 1)) == ("q" * (space - 1), "")
+    for html in (dial("q" * 500, 0, 1.0, ADD), steered("q" * 500, "past", 1.0, "past", 0.0)):
+        assert html.startswith(note)
 
 
 def test_an_answer_that_ends_at_once_is_put_in_words(dial, steered, monkeypatch: pytest.MonkeyPatch):

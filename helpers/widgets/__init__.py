@@ -22,6 +22,7 @@ from helpers.prediction import TopTokens, adjust, fit, last_logits, pieces, samp
 
 PIECE = "display:inline-block;border:1px solid #8c8c8c;border-radius:3px;padding:0 3px;margin:1px;font-family:monospace"
 BAR = "display:inline-block;height:0.8em;background:#0072B2;vertical-align:middle;margin-right:6px"
+JOINER = "\u200d"  # joins several emoji to one; Python would spell it out in a message that quotes a text
 SEVENTH = ipywidgets.__version__.startswith("7.")  # Colab's ipywidgets
 
 
@@ -41,7 +42,7 @@ def said(write: Callable[..., str]) -> Callable[..., str]:
             with torch.no_grad():
                 return write(*arguments, **options)
         except ValueError as problem:
-            return f"<p>{escape(str(problem))}</p>"
+            return f"<p>{escape(str(problem).replace(JOINER.encode('unicode_escape').decode(), JOINER))}</p>"
 
     return answered
 
@@ -174,8 +175,7 @@ class Demo(ipywidgets.VBox):
 
     def frame(self) -> str:
         """The widget as it stands, as HTML for a page on which no kernel runs: its settings in words, and the panel."""
-        named = [(control.description, str(getattr(control, "label", control.value))) for control in self.controls.values()]
-        settings = ", ".join(f"{escape(label)}: <b>{escape(value[:60])}</b>" for label, value in named)
+        settings = ", ".join(f"{escape(control.description)}: <b>{escape(_in_words(control))}</b>" for control in self.controls.values())
         note = f"{escape(self.title)}. This is a picture; run the notebook, and you can change {settings}."
         return f'<div class="{FRAME}"><p><small>{note}</small></p>{self.panel.value}</div>'
 
@@ -194,6 +194,15 @@ class Demo(ipywidgets.VBox):
             """The same for ipywidgets 7, which would show no picture."""
             display(self._repr_mimebundle_(), raw=True)
             self._handle_displayed(**options)
+
+
+def _in_words(control: ipywidgets.Widget) -> str:
+    """What a control stands at, as a reader sees it."""
+    if isinstance(control.value, bool):
+        return "yes" if control.value else "no"
+    chosen = control.options[control.index] if hasattr(control, "options") else control.value
+    text = str(chosen[0] if isinstance(chosen, tuple) else chosen)
+    return text if len(text) <= 60 else f"{text[:59]}…"
 
 
 # ---------------------------------------------------------------------------- a prompt, and what may come next

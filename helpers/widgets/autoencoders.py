@@ -94,7 +94,7 @@ def clamp_html(model: TransformerBridge, sae: SparseAutoencoder, peaks: torch.Te
     sae.check_feature(int(feature))
     if not abs(multiple) <= LARGEST:
         raise ValueError(f"The multiple must be a number from {-LARGEST:g} to {LARGEST:g}, not {multiple}.")
-    text, value = cut(model, prompt), float(multiple) * peaks[int(feature)].item()
+    (text, note), value = cut(model, prompt), float(multiple) * peaks[int(feature)].item()
     parts = []
     for label, changes in (
         ("As it is", []),
@@ -103,7 +103,7 @@ def clamp_html(model: TransformerBridge, sae: SparseAutoencoder, peaks: torch.Te
         answer = continue_all(model, [text], ANSWER, *changes)[0] if changes else plain_answer(model, text, ANSWER)
         written = escape(answer) or "nothing: the text ends at once"
         parts.append(f"<p><b>{escape(label)}</b> (perplexity to the plain model {oddness(model, f'{text} {answer}'):.1f})<br>{written}</p>")
-    return "".join(parts)
+    return note + "".join(parts)
 
 
 class ClampBench(Demo):

@@ -26,13 +26,18 @@ def _multiple(value: float) -> float:
     return float(value)
 
 
-def cut(model: TransformerBridge, text: str) -> str:
-    """The end of a text that is too long for the model with an answer behind it. Raises ValueError where there is no text."""
+def cut(model: TransformerBridge, text: str) -> tuple[str, str]:
+    """The end of a text that is too long for the model with an answer behind it, and HTML that says so; for others the text, and nothing.
+
+    Raises ValueError where there is no text.
+    """
     if not text.strip():
         raise ValueError("There is nothing to answer: write something.")
-    tokens = tokenize(model, text)
-    space = model.cfg.n_ctx - 2 * ANSWER
-    return text if len(tokens) <= space else model.tokenizer.decode(tokens[-space:].tolist())
+    tokens, space = tokenize(model, text), model.cfg.n_ctx - 2 * ANSWER
+    if len(tokens) <= space:
+        return text, ""
+    said_of_it = f"The text has {len(tokens):,} tokens, and there is room for {space}: the first {len(tokens) - space:,} are cut off."
+    return model.tokenizer.decode(tokens[-space:].tolist()), f"<p><small>{said_of_it}</small></p>"
 
 
 @lru_cache(maxsize=64)
@@ -70,14 +75,15 @@ def dial_html(
         raise ValueError(f"There is no kind of change called {mode!r}; choose one of: {', '.join(MODES)}.")
     vector = found.vector(layer)
     changes = [add_at(layer, vector, _multiple(multiple))] if mode == MODES[0] else project_out_everywhere(model, vector)
-    [prompt] = chat_prompts(model, [cut(model, request)])
+    text, note = cut(model, request)
+    [prompt] = chat_prompts(model, [text])
     before, after = plain_metric(model, prompt, tuple(refusals)), metric_of(model, [prompt], any_of(refusals), *changes).sigmoid().item()
     answer = continue_all(model, [prompt], ANSWER, *changes)[0]
     adding = mode == MODES[0]
     how = f"{multiple:g} × the direction, added there" if adding else "its direction projected out everywhere"
     parts = (("As it is", plain_answer(model, prompt, ANSWER), before), (f"Layer {layer}: {how}", answer, after))
-    html = "".join(_answer_html(label, text, f" (refuses with probability {score:.1%})") for label, text, score in parts)
-    return html if adding else html + INERT
+    html = "".join(_answer_html(label, said_of_it, f" (refuses with probability {score:.1%})") for label, said_of_it, score in parts)
+    return note + html + ("" if adding else INERT)
 
 
 class RefusalDial(Demo):
@@ -106,7 +112,7 @@ def steering_html(
     model: TransformerBridge, directions: Named, prompt: str, first: str, strength: float, second: str, other_strength: float
 ) -> str:
     """What follows a prompt with two directions added, each with a strength of its own, as HTML, and how odd the plain model finds it."""
-    text, changes = cut(model, prompt), []
+    (text, note), changes = cut(model, prompt), []
     for name, scale in ((first, strength), (second, other_strength)):
         if name not in directions:
             raise ValueError(f"There is no direction {name!r}; choose one of: {', '.join(directions)}.")
@@ -114,7 +120,7 @@ def steering_html(
         changes.append(add_at(layer, vector, _multiple(scale)))
     parts = [_steered(model, text, "As it is", [])]
     parts.append(_steered(model, text, f"{strength:g} × {first}, {other_strength:g} × {second}", changes))
-    return "".join(parts)
+    return note + "".join(parts)
 
 
 def _steered(model: TransformerBridge, text: str, label: str, changes: Sequence[Intervention]) -> str:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import psutil
 import pytest
-from lab_page import SIZE, LabPage, Move
+from lab_page import SIZE, LabPage, Move, acts
 from lab_server import ROOT, Lab
 
 if TYPE_CHECKING:
@@ -97,6 +97,14 @@ def test_controls_have_room_on_half_a_screen_beside_the_list_of_files(lesson: Le
             assert root.evaluate("root => course.overhang(root)") == 0, f"a control of widget {number} is cut off"
     finally:
         lesson.page.resize(SIZE["width"], side_bar=False)
+
+
+def test_the_first_touch_of_a_widget_changes_its_picture(lesson: Lesson):
+    for number, root in enumerate(lesson.page.widgets(), 1):
+        for control in lesson.page.controls(root):
+            if control.kind in ("slider", "dropdown"):
+                assert lesson.page.answer(root, control, acts(control.kind, "keyboard")[0]) is not None, f"widget {number}: {control}"
+                break
 
 
 def test_every_control_of_every_widget_changes_its_panel(lesson: Lesson, note: Callable[[str], None]):

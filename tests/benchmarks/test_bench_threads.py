@@ -1,0 +1,111 @@
+"""What another busy program costs the course, and what sharing costs it on an idle machine: `make bench`.
+
+The same work is timed in processes of its own: on one thread, on all (both without looking at other programs), and as the course does it.
+The competitor is a process that keeps one core busy.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+import pytest
+from bench_tools import one_thread
+
+__all__ = ["one_thread"]  # the fixture
+
+ROOT = Path(__file__).parents[2]
+IDLE_LOSS, BUSY_COST = 1.1, 2.0  # of the quickest number of threads on an idle machine
+KEY_IDLE, KEY_BUSY = 0.120, 0.250  # seconds from a control to its panel, in the kernel, for widgets of one pass
+WORK = """
+import json, sys, time
+from statistics import mean, median
+import torch
+
+fixed = sys.argv[1]
+if fixed != "shared":
+    torch.set_num_threads(int(fixed))
+from helpers.models import load_model
+from helpers.widgets.circuits import HeadViewer
+from helpers.widgets.lenses import LensViewer
+from helpers.widgets.neurons import RemoveIt
+
+torch.set_grad_enabled(False)
+model = load_model()
+if fixed != "shared":
+    model._forward_pre_hooks.clear()
+prompt, batch = model.to_tokens("The capital of Poland is"), torch.randint(5, 5000, (64, 24))
+
+def seconds(work, least):
+    end = time.perf_counter() + 1.5
+    while time.perf_counter() < end:
+        work()
+    times, end = [], time.perf_counter() + least
+    while time.perf_counter() < end:
+        start = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - start)
+    return mean(times)
+
+def key(widget, control, values):
+    times = []
+    for value in values * 10:
+        start = time.perf_counter()
+        control.value = value
+        times.append(time.perf_counter() - start)
+    return sorted(times)[int(0.95 * len(times))]
+
+found = {"prompt": seconds(lambda: model(prompt), 2), "batch": seconds(lambda: model(batch), 4)}
+if fixed == "shared":
+    head, lens = HeadViewer(model, "The capital of Poland is", 4, 0), LensViewer(model, "The capital of Poland is")
+    found["head"] = key(head, head.layer, [5, 6, 7, 4])
+    found["lens"] = key(lens, lens.text, ["The capital of France is", "The opposite of hot is", "Once upon a time", "Two plus three is"])
+print(json.dumps(found | {"threads": torch.get_num_threads()}))
+"""
+
+
+@contextmanager
+def competitor(busy: bool) -> Iterator[None]:
+    """Another process that uses one core; or none."""
+    process = subprocess.Popen([sys.executable, "-c", "while True: pass"]) if busy else None
+    try:
+        yield
+    finally:
+        if process:
+            process.kill()
+            process.wait()
+
+
+def measured(threads: str, busy: bool) -> dict[str, float]:
+    """Seconds of a short prompt, of a batch and of two widgets, and the threads at the end."""
+    environment = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"} | {"PYTHONPATH": str(ROOT)}
+    with competitor(busy):
+        done = subprocess.run([sys.executable, "-c", WORK, threads], env=environment, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_a_busy_program_costs_at_most_twice_the_time_and_an_idle_machine_loses_little(benchmark):
+    if psutil.cpu_count() < 2:
+        pytest.skip("with one core there is nothing to share")
+    everything = str(psutil.cpu_count(logical=False) or psutil.cpu_count())
+    cases = [(threads, busy) for busy in (False, True) for threads in ("1", everything, "shared")]
+    found = benchmark.pedantic(lambda: {case: measured(*case) for case in cases}, rounds=1)
+    best = {work: min(found["1", False][work], found[everything, False][work]) for work in ("prompt", "batch")}
+    ratios = {
+        f"{work}, {threads} thread(s), {'busy' if busy else 'idle'}": round(times[work] / best[work], 2)
+        for (threads, busy), times in found.items()
+        for work in best
+    }
+    widgets = {
+        f"{name}, {'busy' if busy else 'idle'}": round(found["shared", busy][name], 3) for name in ("head", "lens") for busy in (0, 1)
+    }
+    benchmark.extra_info.update(ratios | widgets | {"best": best})
+    for work in best:
+        assert ratios[f"{work}, shared thread(s), idle"] <= IDLE_LOSS
+        assert ratios[f"{work}, shared thread(s), busy"] <= BUSY_COST
+    assert all(found["shared", False][name] <= KEY_IDLE and found["shared", True][name] <= KEY_BUSY for name in ("head", "lens"))
