@@ -22,13 +22,9 @@ ROOT = Path(__file__).parents[2]
 IDLE_LOSS, BUSY_COST = 1.1, 2.0  # of the quickest number of threads on an idle machine
 KEY_IDLE, KEY_BUSY = 0.120, 0.250  # seconds from a control to its panel, in the kernel, for widgets of one pass
 WORK = """
-import json, sys, time
-from statistics import mean, median
+import json, os, time
+from statistics import mean
 import torch
-
-fixed = sys.argv[1]
-if fixed != "shared":
-    torch.set_num_threads(int(fixed))
 from helpers.models import load_model
 from helpers.widgets.circuits import HeadViewer
 from helpers.widgets.lenses import LensViewer
@@ -36,8 +32,6 @@ from helpers.widgets.neurons import RemoveIt
 
 torch.set_grad_enabled(False)
 model = load_model()
-if fixed != "shared":
-    model._forward_pre_hooks.clear()
 prompt, batch = model.to_tokens("The capital of Poland is"), torch.randint(5, 5000, (64, 24))
 
 def seconds(work, least):
@@ -60,7 +54,7 @@ def key(widget, control, values):
     return sorted(times)[int(0.95 * len(times))]
 
 found = {"prompt": seconds(lambda: model(prompt), 2), "batch": seconds(lambda: model(batch), 4)}
-if fixed == "shared":
+if "OMP_NUM_THREADS" not in os.environ:
     head, lens = HeadViewer(model, "The capital of Poland is", 4, 0), LensViewer(model, "The capital of Poland is")
     found["head"] = key(head, head.layer, [5, 6, 7, 4])
     found["lens"] = key(lens, lens.text, ["The capital of France is", "The opposite of hot is", "Once upon a time", "Two plus three is"])
@@ -83,8 +77,9 @@ def competitor(busy: bool) -> Iterator[None]:
 def measured(threads: str, busy: bool) -> dict[str, float]:
     """Seconds of a short prompt, of a batch and of two widgets, and the threads at the end."""
     environment = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"} | {"PYTHONPATH": str(ROOT)}
+    environment |= {} if threads == "shared" else {"OMP_NUM_THREADS": threads}  # which switches sharing off
     with competitor(busy):
-        done = subprocess.run([sys.executable, "-c", WORK, threads], env=environment, cwd=ROOT, capture_output=True, text=True)
+        done = subprocess.run([sys.executable, "-c", WORK], env=environment, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
     return json.loads(done.stdout.splitlines()[-1])
 
