@@ -35,7 +35,7 @@ model = load_model()
 prompt, batch = model.to_tokens("The capital of Poland is"), torch.randint(5, 5000, (64, 24))
 
 def seconds(work, least):
-    end = time.perf_counter() + 1.5
+    end = time.perf_counter() + 1
     while time.perf_counter() < end:
         work()
     times, end = [], time.perf_counter() + least
@@ -53,7 +53,7 @@ def key(widget, control, values):
         times.append(time.perf_counter() - start)
     return sorted(times)[int(0.95 * len(times))]
 
-found = {"prompt": seconds(lambda: model(prompt), 2), "batch": seconds(lambda: model(batch), 4)}
+found = {"prompt": seconds(lambda: model(prompt), 1), "batch": seconds(lambda: model(batch), 2)}
 if "OMP_NUM_THREADS" not in os.environ:
     head, lens = HeadViewer(model, "The capital of Poland is", 4, 0), LensViewer(model, "The capital of Poland is")
     found["head"] = key(head, head.layer, [5, 6, 7, 4])
@@ -74,6 +74,12 @@ def competitor(busy: bool) -> Iterator[None]:
             process.wait()
 
 
+def quickest(cases: list[tuple[str, bool]]) -> dict[tuple[str, bool], dict[str, float]]:
+    """What is measured of each case, the least of three rounds over all of them."""
+    rounds = [{case: measured(*case) for case in cases} for _ in range(3)]
+    return {case: {work: min(one[case][work] for one in rounds) for work in rounds[0][case]} for case in cases}
+
+
 def measured(threads: str, busy: bool) -> dict[str, float]:
     """Seconds of a short prompt, of a batch and of two widgets, and the threads at the end."""
     environment = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"} | {"PYTHONPATH": str(ROOT)}
@@ -89,7 +95,7 @@ def test_a_busy_program_costs_at_most_twice_the_time_and_an_idle_machine_loses_l
         pytest.skip("with one core there is nothing to share")
     everything = str(psutil.cpu_count(logical=False) or psutil.cpu_count())
     cases = [(threads, busy) for busy in (False, True) for threads in ("1", everything, "shared")]
-    found = benchmark.pedantic(lambda: {case: measured(*case) for case in cases}, rounds=1)
+    found = benchmark.pedantic(lambda: quickest(cases), rounds=1)
     best = {work: min(found["1", False][work], found[everything, False][work]) for work in ("prompt", "batch")}
     ratios = {
         f"{work}, {threads} thread(s), {'busy' if busy else 'idle'}": round(times[work] / best[work], 2)
