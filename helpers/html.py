@@ -60,6 +60,7 @@ def show(html: str, text: str) -> None:
     A notebook's file then holds both in one output (``text/html`` and ``text/plain``), so that what reads or compares outputs finds the
     text. The HTML has to say the same as the text, with the same rounded numbers, for both are compared when notebooks are tested.
     """
+    html, text = (words.encode("utf-8", "replace").decode("utf-8") for words in (html, text))  # half of a surrogate pair cannot be sent
     ipython = sys.modules.get("IPython")  # whoever runs in a notebook has it imported
     if ipython is None or ipython.get_ipython() is None:
         print(text)
@@ -70,7 +71,7 @@ def show(html: str, text: str) -> None:
 def boxed(content: str, colour: str) -> str:
     """HTML in a box with a thick left edge of a colour, and faintly tinted with it; ``colour`` is written as ``GREEN`` is."""
     edge = f"border-left:5px solid rgb({colour});border-radius:4px;background:rgba({colour},0.1)"
-    return f'<div style="{edge};padding:6px 12px;margin:4px 0;max-width:64em">{content}</div>'
+    return f'<div style="{edge};padding:6px 12px;margin:4px 0;max-width:64em;overflow-wrap:anywhere">{content}</div>'
 
 
 def side_by_side(cells: Sequence[str], tints: Sequence[str]) -> str:

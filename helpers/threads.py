@@ -9,6 +9,7 @@ Who sets the variable OMP_NUM_THREADS, or calls ``torch.set_num_threads``, is le
 
 import os
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -61,7 +62,13 @@ class Threads:
         self._pools.limit(limits=self.chosen)  # after torch.set_num_threads(2) a batch of inverses hangs (PyTorch 2.13 with MKL)
 
 
+@cache
+def shared() -> Threads:
+    """The one that all models of a session share: who has lowered the number has to be the one that raises it again."""
+    return Threads()
+
+
 def share_cores(model: torch.nn.Module) -> None:
     """From now on each run of the model looks whether it should use fewer threads, or more; with OMP_NUM_THREADS set nothing is done."""
-    if "OMP_NUM_THREADS" not in os.environ and torch.get_num_threads() > 1:
-        model.register_forward_pre_hook(Threads().look)
+    if "OMP_NUM_THREADS" not in os.environ and shared().most > 1:
+        model.register_forward_pre_hook(shared().look)

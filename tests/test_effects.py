@@ -240,7 +240,7 @@ def test_every_token_of_another_text_may_be_drawn_but_the_first(tiny):
     drawn = resampled(tiny, torch.randint(1, 300, (6, 12)), others)[:, :, 1:].flatten(1, 2)
     own = record(tiny, others.tokens[:1], place_of(0))[place_of(0)][0, 1:]
     nearest = torch.cdist(drawn[0], own).min(1)
-    assert nearest.values.max() < 1e-3 and set(nearest.indices.tolist()) == {0, 1, 2}
+    assert nearest.values.max() < 1e-2 and set(nearest.indices.tolist()) == {0, 1, 2}
 
 
 def test_resampling_follows_its_seed_and_its_items(tiny):

@@ -40,7 +40,7 @@ from helpers.lens import (
     with_context,
 )
 from helpers.models import ModelNotAvailable, load_model
-from helpers.prediction import tokenize
+from helpers.prediction import pieces, tokenize
 from helpers.statistics import bootstrap_interval
 from helpers.texts import HELD_OUT_SEED, Texts, as_texts, held_out_texts
 
@@ -153,7 +153,7 @@ def test_the_lens_in_the_middle_is_norm_and_unembedding(gpt2):
     for layer, place in ((0, resid_post(0)), (-1, resid_pre(0))):
         with torch.no_grad():
             best = gpt2.unembed(gpt2.ln_final(seen[place]))[0, -1].softmax(-1).topk(2)
-        words = [gpt2.tokenizer.decode([token]) for token in best.indices.tolist()]
+        words = pieces(gpt2, best.indices)
         assert [word for word, _ in found.cell(layer)] == words
         assert [prob for _, prob in found.cell(layer)] == pytest.approx(best.values.tolist(), abs=1e-5)
 

@@ -25,6 +25,7 @@ from helpers.memories import (
     word_categories,
 )
 from helpers.neurons import NeuronStats, TopContexts, output_logits, top_contexts
+from helpers.prediction import pieces
 from helpers.statistics import wilson
 from helpers.texts import Texts, as_texts
 
@@ -133,7 +134,7 @@ def test_the_words_of_a_part_are_turned_round_where_the_coefficient_is_negative(
     assert (found.coefficients < 0).any() and (found.coefficients > 0).any()
     for m, neuron, words in zip(found.coefficients.tolist(), found.neurons.tolist(), found.words, strict=True):
         logits = output_logits(model, 1, neuron) * (-1 if m < 0 else 1)
-        assert words == tuple(model.tokenizer.decode([token]) for token in logits.topk(3).indices.tolist())
+        assert words == tuple(pieces(model, logits.topk(3).indices))
 
 
 def test_a_sum_by_hand_and_its_table():

@@ -37,6 +37,7 @@ from helpers.neurons import (
     this_token,
     top_contexts,
 )
+from helpers.prediction import pieces
 from helpers.texts import Texts, as_texts
 
 LAYERS, WIDTH = 2, 128
@@ -303,8 +304,8 @@ def test_promoted_tokens_are_the_ends_of_the_output_logits(tiny):
     logits, found = output_logits(tiny, 1, 9), promoted(tiny, 1, 9, k=4)
     order = sorted(range(300), key=logits.tolist().__getitem__)
     assert (found.layer, found.neuron) == (1, 9)
-    assert [piece for piece, _ in found.up] == [tiny.tokenizer.decode([token]) for token in order[:-5:-1]]
-    assert [piece for piece, _ in found.down] == [tiny.tokenizer.decode([token]) for token in order[:4]]
+    assert [piece for piece, _ in found.up] == pieces(tiny, torch.tensor(order[:-5:-1]))
+    assert [piece for piece, _ in found.down] == pieces(tiny, torch.tensor(order[:4]))
     assert [size for _, size in found.up + found.down] == pytest.approx(logits[order[:-5:-1] + order[:4]].tolist())
     assert len(promoted(tiny, 1, 9).up) == 10 and len(promoted(tiny, 1, 9, k=300).down) == 300
 

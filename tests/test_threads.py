@@ -102,6 +102,35 @@ def test_pytorch_follows_and_still_inverts_batches():
     assert done.stdout.strip() == "[2, 1, 2]" and "ERROR" not in done.stderr, done.stderr
 
 
+RELOADED = """
+import torch
+from helpers import threads
+
+first, second = torch.nn.Linear(1, 1), torch.nn.Linear(1, 1)
+threads.share_cores(first)
+it = threads.shared()
+it._used, it._clock = (lambda: busy), (lambda: now)
+it._busy, it._time = (0.0, 0.0), 0.0
+seen = []
+busy, now = (9.0, 0.0), 1.0  # others use all cores
+first(torch.zeros(1))
+seen.append(torch.get_num_threads())
+threads.share_cores(second)  # loaded while others are busy
+del first
+now = 2.0  # and now nobody is
+second(torch.zeros(1))
+print([*seen, torch.get_num_threads() == it.most > 1])
+"""
+
+
+def test_a_model_that_is_loaded_beside_a_busy_program_gets_its_threads_back():
+    if (os.cpu_count() or 1) < 2:
+        pytest.skip("with one core there is nothing to share")
+    environment = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
+    done = subprocess.run([sys.executable, "-c", RELOADED], env=environment, capture_output=True, text=True, cwd=Path(__file__).parents[1])
+    assert done.stdout.strip() == "[1, True]", done.stderr
+
+
 @pytest.mark.parametrize(("number", "hooks"), [("1", 0), ("2", 0), (None, 1)])
 def test_a_model_looks_unless_the_environment_names_a_number(number: str | None, hooks: int):
     code = "import torch; from helpers.threads import share_cores\nmodel = torch.nn.Linear(1, 1)\n"

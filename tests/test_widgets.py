@@ -144,6 +144,21 @@ def test_an_unforeseen_failure_is_said_in_the_panel_and_raised_and_the_next_answ
     assert demo.panel.value == "<p>a 8 x</p>"
 
 
+def test_an_answer_that_is_stopped_says_so_and_the_next_one_is_right(demo, monkeypatch: pytest.MonkeyPatch):
+    def stopped(**values: object) -> str:
+        raise KeyboardInterrupt
+
+    write = demo._write
+    for number in (2, 3):  # twice in a row says it once
+        monkeypatch.setattr(demo, "_write", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            demo.number.value = number
+        assert demo.panel.value == "<p><b>Stopped: below is still an older answer. Move a control for a new one.</b></p><p>a 1 x</p>"
+    monkeypatch.setattr(demo, "_write", write)
+    demo.number.value = 4
+    assert demo.panel.value == "<p>a 4 x</p>"
+
+
 def test_a_widget_says_how_a_text_is_sent_and_that_it_works(demo):
     from helpers.widgets import readable
 
@@ -174,7 +189,7 @@ def test_a_page_without_a_kernel_shows_a_picture_with_the_settings(demo):
     bundle = demo._repr_mimebundle_()
     assert bundle["text/plain"] == "[A <demo>, once the notebook runs.]"
     assert readable(bundle["text/html"]).splitlines() == [
-        "A <demo>. This is a picture; run the notebook, and you can change Word: a , Number: 1 , Kind: <y> .",
+        "A <demo>. This is a picture; run the notebook to change its settings: Word a , Number 1 , Kind <y> .",
         "a 1",
     ]
     assert bundle["text/html"].startswith('<div class="course-frame">') and bundle["text/html"].endswith(f"{demo.panel.value}</div>")

@@ -402,3 +402,10 @@ def test_controls_and_pictures_have_words(widgets, name: str):
 @pytest.mark.parametrize("name", CONTROLS)
 def test_a_page_without_a_kernel_shows_a_sentence(widgets, name: str):
     assert re.fullmatch(r"\[[A-Z][^\[\]]+, once the notebook runs\.\]", repr(widgets[name]()))
+
+
+def test_where_a_word_is_searched_for_the_caption_of_the_picture_has_no_number(widgets):
+    browser = widgets["browser"]()
+    for search, named in ((True, False), (False, True)):
+        browser.search.value = search
+        assert ("Feature <b>" in browser.frame()) == named

@@ -150,7 +150,7 @@ def test_the_map_has_every_value_in_a_square_that_names_its_place(maps, patched,
         colour, depth = re.findall(r"rgba\((\d+,\d+,\d+),([\d.]+)\)", style)[0]
         assert float(depth) == pytest.approx(0.6 * abs(value) / values.abs().max().item(), abs=0.006)
         assert float(depth) == 0 or colour == ("213,94,0" if value > 0 else "0,114,178")
-        assert ("outline" in style) == ((layer, column) == ("1", "S2"))
+        assert style.endswith("border:2px solid") == ((layer, column) == ("1", "S2"))
     assert f"MLP, layer 1, S2: <b>{values[1, 1]:z.2f}</b> ({shown})" in html
 
 
@@ -197,7 +197,7 @@ def test_squares_of_nothing_and_of_no_number_are_drawn():
     assert "rgba(213,94,0,0.60)" in cell(2.0, 2.0, "x") and "rgba(0,114,178,0.30)" in cell(-1.0, 2.0, "x")
     assert "rgba(213,94,0,0.60)" in cell(9.0, 2.0, "x")  # never deeper
     assert ">0.00<" in cell(-0.001, 2.0, "x") and ",0.00)" in cell(float("nan"), 2.0, "x")
-    assert 'title="&lt;x&gt;: 1.00"' in cell(1.0, 2.0, "<x>") and "outline" in cell(1.0, 2.0, "x", framed=True)
+    assert 'title="&lt;x&gt;: 1.00"' in cell(1.0, 2.0, "<x>") and "border:2px solid" in cell(1.0, 2.0, "x", framed=True)
 
 
 def test_a_map_of_pairs_that_do_not_differ_in_the_metric_is_still_drawn(tiny, data, maps):
@@ -229,9 +229,9 @@ def test_the_columns_offered_are_those_of_the_component(tiny, data, maps, patche
     assert widget.column.value == "END"  # which the MLP has as well
     widget.component.value = "heads"
     assert widget.column.options == ("head 0", "head 1", "head 2", "head 3")
-    assert widget.panel.value == patched("heads", SHARE, widget.layer.value, "head 0")
+    assert widget.panel.value == patched("heads", SHARE, widget.layer.value, widget.column.options[-1])
     widget.component.value = "<attention>"
-    assert widget.panel.value == patched("<attention>", SHARE, widget.layer.value, "IO")
+    assert widget.panel.value == patched("<attention>", SHARE, widget.layer.value, "END")
 
 
 # --------------------------------------------------------------------------------------------------------------- the pruner
@@ -310,7 +310,7 @@ def test_the_slider_has_the_sizes_that_the_graph_has(tiny, scores, both):
 
 def shares(html: str) -> list[tuple[str, float]]:
     """Which token looks at which, as titles have it, and how much."""
-    return [(where, float(share)) for where, share in re.findall(r'<td style="[^"]*" title="([^"]*): (\d\.\d\d)"></td>', html)]
+    return [(where, float(share)) for where, share in re.findall(r'<td style="[^"]*" title="([^"]*): (\d\.\d\d)">[^<]*</td>', html)]
 
 
 def test_the_viewer_shows_the_pattern_token_by_token(tiny, viewed):
@@ -449,7 +449,7 @@ def test_the_first_picture_is_there_at_once_and_every_control_moves_it(widgets, 
     widget = widgets[name]()
     assert HEADINGS[name] in readable(widget.panel.value)
     others = {"component": "MLP", "shown": CHANGE, "layer": 1, "column": "S2", "size": 20, "ablation": "zero", "text": "a cat", "head": 0}
-    others["layer"] = 0 if widget.__class__ is HeadViewer else 1
+    others["layer"] = 0 if widget.__class__ is HeadViewer else 1 - widget.layer.value if name == "map" else 1
     seen = {widget.panel.value}
     for control in CONTROLS[name]:
         getattr(widget, control).value = others[control]
@@ -459,7 +459,8 @@ def test_the_first_picture_is_there_at_once_and_every_control_moves_it(widgets, 
 
 def test_a_panel_shows_what_the_function_writes_for_the_controls(widgets, patched, pruned, viewed):
     one, two, three = (make() for make in widgets.values())
-    assert one.panel.value == patched("stream before the block", SHARE, 0, "END") and two.panel.value == pruned(30, "resample")
+    assert one.panel.value == patched("stream before the block", SHARE, one.layer.value, "END")
+    assert two.panel.value == pruned(30, "resample")
     assert three.panel.value == viewed(TEXT, 1, 2)
     one.component.value, one.shown.value, one.layer.value, one.column.value = "looks", CHANGE, 1, "head 2"
     two.size.value, two.ablation.value, three.text.value, three.layer.value, three.head.value = 10, "mean", "a cat", 0, 3

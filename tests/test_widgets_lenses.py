@@ -84,7 +84,7 @@ def test_every_square_has_the_best_token_of_the_lens_there(tiny, tuned, viewed, 
         assert [line.rsplit(" ", 1)[0] for line in title.split("\n")[1:]] == [line.rsplit(" ", 1)[0] for line in best]
         depth = float(re.findall(r"rgba\(213,94,0,([\d.]+)\)", style)[0])
         assert depth == pytest.approx(0.6 * probs[layer, pos, 0].item(), abs=0.006)
-        assert ("bold" in style) == (ids[layer, pos, 0] == final[pos]) and ("outline" in style) == ((layer, pos) == (1, 3))
+        assert ("bold" in style) == (ids[layer, pos, 0] == final[pos]) and style.endswith("border:2px solid") == ((layer, pos) == (1, 3))
 
 
 def test_the_last_row_is_what_the_model_says(tiny, viewed):

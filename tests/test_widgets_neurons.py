@@ -364,7 +364,7 @@ def test_the_first_picture_is_there_at_once_and_every_control_moves_it(widgets, 
 def test_a_panel_shows_what_the_function_writes_for_the_controls(widgets, microscope, removal, dose, quick_toys):
     one, two, three, four = (make() for make in widgets.values())
     assert one.panel.value == microscope("hello you", 1, 7) and two.panel.value == removal("hello you", 1, 7, "mean")
-    assert three.panel.value == dose("hello you", 1, 7, 0.0) and four.panel.value == superposition_html(20, 5, 0.0)
+    assert three.panel.value == dose("hello you", 1, 7, three.dose.max) and four.panel.value == superposition_html(20, 5, 0.0)
     one.neuron.value, two.kind.value, three.dose.value, four.features.value = 9, "resample", 4.0, 10
     assert one.panel.value == microscope("hello you", 1, 9) and two.panel.value == removal("hello you", 1, 7, "resample")
     assert three.panel.value == dose("hello you", 1, 7, 4.0) and four.panel.value == superposition_html(10, 5, 0.0)

@@ -134,7 +134,7 @@ def test_every_source_layer_has_its_line_and_the_chosen_one_a_frame(deep, put, p
         lines = layers_of(html)
         assert [line[:2] for line in lines] == [(layer_name(one), layer_name(one if into == SAME else into)) for one in LAYERS]
         assert [readable(line[3]) for line in lines] == [written(text) for [text] in found.texts]
-        assert ["outline" in line[2] for line in lines] == [at == row for at in range(4)]
+        assert ["border:2px solid" in line[2] for line in lines] == [at == row for at in range(4)]
         assert three_of(html)["with the state"] == written(found.texts[row][0]) and balanced(html)
 
 

@@ -24,6 +24,7 @@ from helpers.recall import fact_prompt, knockout, known, source_masks
 from helpers.relations import RelationData, Surrogate, edit
 from helpers.widgets import readable
 from helpers.widgets import relations as lab
+from helpers.widgets.lenses import named_layer
 from helpers.widgets.relations import (
     CUT,
     LARGEST,
@@ -127,7 +128,7 @@ def fine(html: str, heading: str) -> bool:
 
 def columns(html: str) -> list[list[tuple[str, float]]]:
     """The tokens of each column with their probabilities in percent."""
-    row = re.compile(r"<tr><td style='font-family:monospace'>(.*?)</td><td>.*?</span>([\d.]+)%</td></tr>", re.DOTALL)
+    row = re.compile(r"<tr><td style='font-family:monospace'>(.*?)</td><td[^>]*>.*?</span>([\d.]+)%</td></tr>", re.DOTALL)
     found = [[(unescape(token), float(number)) for token, number in row.findall(part)] for part in html.split("<b>")]
     return [column for column in found if column]
 
@@ -175,7 +176,7 @@ def test_the_map_is_asked_at_the_subjects_last_token_and_the_model_beside_it(tin
     mapped, own = columns(html)
     assert same(mapped, tiny.unembed(tiny.ln_final(o[None, None]))[0, 0], tiny) and same(own, logits_with(tiny, prompt, {}), tiny)
     assert [token for token, _ in mapped] == [visible(token) for token in found.top(tiny, state(tiny, place, at, prompt)[None])[0]]
-    assert readable(html).startswith(f"{prompt} …\nthe map (LRE, layer {found.layer}, beta 1.5)") and "<b>the model</b>" in html
+    assert readable(html).startswith(f"{prompt} …\nthe map (LRE, {named_layer(found.layer)}, beta 1.5)") and "<b>the model</b>" in html
     assert f"They differ: the map says {mapped[0][0]}, the model {own[0][0]}." in readable(html)
 
 
@@ -231,7 +232,7 @@ def test_the_edit_is_added_at_the_subjects_last_token_and_a_random_vector_beside
     expected = [adding(vector) for vector in (0 * delta, strength * delta, strength * random_directions(delta, 1, 0)[0])]
     assert [same(*pair, tiny) for pair in zip((plain, pushed, by_chance), expected, strict=True)] == [True] * 3
     assert len({str(column) for column in columns(html)}) == 3 and f"<b>{strength:g} × the edit</b>" in html
-    lengths = numbers(html, f"The edit is # long and # were added, to a state in layer {MAPS[relation][1].layer} that is # long.")
+    lengths = numbers(html, f"The edit is # long and # were added, to a state at {named_layer(MAPS[relation][1].layer)} that is # long.")
     size = state(tiny, place, at, prompts[0]).norm().item()
     assert lengths == pytest.approx([delta.norm().item(), abs(strength) * delta.norm().item(), size], abs=0.06)
     wished = int(tiny(tokenize(tiny, prompts[1])[None])[0, -1].argmax())

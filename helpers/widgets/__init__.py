@@ -22,6 +22,8 @@ from helpers.prediction import TopTokens, adjust, fit, last_logits, pieces, samp
 
 PIECE = "display:inline-block;border:1px solid #8c8c8c;border-radius:3px;padding:0 3px;margin:1px;font-family:monospace"
 BAR = "display:inline-block;height:0.8em;background:#0072B2;vertical-align:middle;margin-right:6px"
+PALE = BAR.replace("#0072B2", "rgba(0,114,178,0.45)")  # JupyterLab takes opacity away from pages that were not run here
+LEFT = "text-align:left;white-space:nowrap"
 JOINER = "\u200d"  # joins several emoji to one; Python would spell it out in a message that quotes a text
 SEVENTH = ipywidgets.__version__.startswith("7.")  # Colab's ipywidgets
 
@@ -98,6 +100,7 @@ def tick_box(value: bool, label: str) -> ipywidgets.Checkbox:
 STATUS, FRAME = "course-status", "course-frame"  # classes of the line below the controls, and of the picture on a page without a kernel
 LINE_HINT = "A text is read when you press Enter or leave its field."
 LINES_HINT = "A text is read when you leave its field: press Tab, or click beside it."
+STOPPED = "<p><b>Stopped: below is still an older answer. Move a control for a new one.</b></p>"
 WAITING = "A cell is running: the answer comes when it has ended."
 # Hidden for its first third of a second, so that quick answers do not make it flicker.
 LATE = "@keyframes course-late{from{opacity:0}to{opacity:1}}"
@@ -156,6 +159,9 @@ class Demo(ipywidgets.VBox):
             self.follow(self._seen)
             self._seen = self.values()
             self.panel.value = self._write(**self._seen)
+        except KeyboardInterrupt:
+            self.panel.value = STOPPED + self.panel.value.removeprefix(STOPPED)
+            raise
         except Exception as problem:
             reason = escape(f"{type(problem).__name__}: {problem}"[:200])
             self.panel.value = f"<p>This cannot be shown ({reason}): choose something else.</p>"
@@ -173,10 +179,14 @@ class Demo(ipywidgets.VBox):
             return LINES_HINT
         return LINE_HINT if any(isinstance(field, ipywidgets.Text) for field in fields) else ""
 
+    def settings(self) -> dict[str, ipywidgets.Widget]:
+        """The controls that play a part now; a subclass knows where some do not."""
+        return self.controls
+
     def frame(self) -> str:
         """The widget as it stands, as HTML for a page on which no kernel runs: its settings in words, and the panel."""
-        settings = ", ".join(f"{escape(control.description)}: <b>{escape(_in_words(control))}</b>" for control in self.controls.values())
-        note = f"{escape(self.title)}. This is a picture; run the notebook, and you can change {settings}."
+        settings = ", ".join(f"{escape(control.description)} <b>{escape(_in_words(control))}</b>" for control in self.settings().values())
+        note = f"{escape(self.title)}. This is a picture; run the notebook to change its settings: {settings}."
         return f'<div class="{FRAME}"><p><small>{note}</small></p>{self.panel.value}</div>'
 
     def __repr__(self) -> str:
@@ -184,7 +194,7 @@ class Demo(ipywidgets.VBox):
         return f"[{self.title}, once the notebook runs.]"
 
     def _repr_mimebundle_(self, **options: Any) -> dict[str, Any]:
-        """The widget, and for pages without a kernel its picture and a sentence."""
+        """The widget, and its picture and a sentence for pages that cannot show widgets (and for files from which its view was taken)."""
         view = {"version_major": 2, "version_minor": 0, "model_id": self.model_id}
         return {"application/vnd.jupyter.widget-view+json": view, "text/html": self.frame(), "text/plain": repr(self)}
 
@@ -226,12 +236,12 @@ def prompt_html(model: TransformerBridge, text: str, temperature: float = 1.0, t
 def _drawn_html(top: TopTokens, drawn: Sequence[float]) -> str:
     """The next tokens with two bars each: what the model says, and with what probability the settings let it be drawn."""
     rows = [
-        f"<tr><td style='font-family:monospace'>{escape(visible(token))}</td><td style='text-align:left'>"
-        f"<span style='{BAR};width:{200 * prob:.0f}px'></span>{prob:.1%}</td><td style='text-align:left'>"
-        f"<span style='{BAR};opacity:0.45;width:{200 * share:.0f}px'></span>{share:.1%}</td></tr>"
+        f"<tr><td style='font-family:monospace'>{escape(visible(token))}</td><td style='{LEFT}'>"
+        f"<span style='{BAR};width:{200 * prob:.0f}px'></span>{prob:.1%}</td><td style='{LEFT}'>"
+        f"<span style='{PALE};width:{200 * share:.0f}px'></span>{share:.1%}</td></tr>"
         for token, prob, share in zip(top.tokens, top.probs, drawn, strict=True)
     ]
-    head = "<tr><th></th><th style='text-align:left'>what the model says</th><th style='text-align:left'>how it is drawn</th></tr>"
+    head = f"<tr><th></th><th style='{LEFT}'>what the model says</th><th style='{LEFT}'>how it is drawn</th></tr>"
     return f"<p><b>The ten most likely next tokens</b></p><table>{head}{''.join(rows)}</table>"
 
 
@@ -248,7 +258,7 @@ def bars_html(top: TopTokens) -> str:
     """The next tokens as rows of a table, each with a bar as long as its probability."""
     rows = [
         f"<tr><td style='font-family:monospace'>{escape(visible(token))}</td>"
-        f"<td><span style='{BAR};width:{200 * prob:.0f}px'></span>{prob:.1%}</td></tr>"
+        f"<td style='{LEFT}'><span style='{BAR};width:{200 * prob:.0f}px'></span>{prob:.1%}</td></tr>"
         for token, prob in zip(top.tokens, top.probs, strict=True)
     ]
     return f"<table>{''.join(rows)}</table>"

@@ -2,6 +2,7 @@
 
 from html import escape
 
+import ipywidgets
 import torch
 
 from helpers.autoencoders import SparseAutoencoder, Sweep, clamp_feature
@@ -83,6 +84,10 @@ class FeatureBrowser(Demo):
                 "feature": number_field(0, 0, sae.d_sae - 1, "Feature"),
             },
         )
+
+    def settings(self) -> dict[str, ipywidgets.Widget]:
+        """Where a word is searched for, the number plays no part."""
+        return {name: control for name, control in self.controls.items() if name != "feature" or not self.search.value}
 
 
 # -------------------------------------------------------------------------------------------------------------- the clamp

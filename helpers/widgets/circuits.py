@@ -22,6 +22,7 @@ from helpers.models import TransformerBridge
 from helpers.patching import PatchMap, Runs
 from helpers.prediction import TopTokens, fit, last_logits, pieces, tokenize, visible
 from helpers.widgets import Demo, bars_html, choice_slider, dropdown, said, slider, text_field
+from helpers.widgets.lenses import FRAME
 
 SHOWN_AS = ("share restored", "change in logits")
 SIZES = (5, 10, 20, 30, 50, 75, 100, 150, 200, 300, 400, 800, 1500, 3000)  # edges
@@ -30,6 +31,7 @@ MOST_JUDGED = 8  # sentences: more would keep the reader waiting
 MOST_TOKENS = 24  # rows and columns of an attention pattern
 CELL = "padding:1px 6px;text-align:right;font-size:90%"
 TURNED = "writing-mode:vertical-rl;font-weight:normal;font-size:85%"
+LOOK, SEEN = "min-width:15px;padding:0 2px;text-align:center;font-size:70%", 0.1  # a square, and the least share that is written into it
 UPRIGHT = "text-align:right;font-weight:normal;font-size:85%;padding-right:4px"
 
 # -------------------------------------------------------------------------------------------------- the map of patches
@@ -38,7 +40,7 @@ UPRIGHT = "text-align:right;font-weight:normal;font-size:85%;padding-right:4px"
 def cell(value: float, scale: float, where: str, framed: bool = False) -> str:
     """A square of a map: orange above zero, blue below, with its value; place and value show when the mouse rests on it."""
     depth = DEEPEST * min(abs(value) / scale, 1) if isfinite(value) else 0
-    frame = ";outline:2px solid currentColor" if framed else ""
+    frame = FRAME if framed else ""
     colour = f"background:rgba({WARM if value > 0 else COLD},{depth:.2f})"
     return f'<td style="{CELL};{colour}{frame}" title="{escape(where)}: {value:z.2f}">{value:z.2f}</td>'
 
@@ -125,14 +127,14 @@ class PatchingMap(Demo):
     def __init__(self, model: TransformerBridge, data: IndirectObjects, maps: Mapping[str, PatchMap]) -> None:
         if not maps:
             raise ValueError("There is no map to show: give at least one, such as patch_heads(model, data.runs(model)), with a name.")
-        self._maps = maps
-        columns = next(iter(maps.values())).columns
+        self._maps, first = maps, next(iter(maps.values()))
+        columns = first.columns
         super().__init__(
             "A map of patches",
             lambda **values: patching_html(model, data, maps, **values),
             {"component": dropdown(list(maps), "Component"), "shown": dropdown(SHOWN_AS, "Shown")},
             {
-                "layer": slider(model.cfg.n_layers // 3, 0, model.cfg.n_layers - 1, "Layer"),
+                "layer": slider(turning_point(first), 0, model.cfg.n_layers - 1, "Layer"),
                 "column": dropdown(columns, "Where", columns[-1]),
             },
         )
@@ -142,6 +144,13 @@ class PatchingMap(Demo):
         columns = self._maps[self.component.value].columns
         if self.column.options != columns:
             self.column.options = columns
+            self.column.value = columns[-1]
+
+
+def turning_point(found: PatchMap) -> int:
+    """The first layer at which a patch in the last column has half of the largest effect there; 0 where none has any."""
+    sizes = found.effect[:, -1].abs().nan_to_num()
+    return int((sizes >= sizes.max() / 2).int().argmax())
 
 
 # --------------------------------------------------------------------------------------------------- the circuit pruner
@@ -271,8 +280,8 @@ def _pattern(looks: Float[Tensor, "query key"], named: list[str]) -> str:
     for query in shown:
         start = f"<tr><th style='{UPRIGHT}'>{escape(named[query])}</th>"
         cells = (
-            f'<td style="width:15px;background:rgba({WARM},{DEEPEST * share:.2f})"'
-            f' title="{escape(f"{named[query]} → {key}")}: {share:.2f}"></td>'
+            f'<td style="{LOOK};background:rgba({WARM},{DEEPEST * share:.2f})"'
+            f' title="{escape(f"{named[query]} → {key}")}: {share:.2f}">{f"{share:.0%}" if share >= SEEN else ""}</td>'
             for key, share in zip(named[shown.start : query + 1], looks[query, shown.start : query + 1].tolist(), strict=True)
         )
         rows.append(f"{start}{''.join(cells)}</tr>")

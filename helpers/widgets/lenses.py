@@ -8,7 +8,7 @@ from typing import Any
 from helpers.html import DEEPEST, WARM
 from helpers.lens import ENTRY, LensTable, TunedLens, check_layers, first_of, layer_name, logit_lens, to_the_end
 from helpers.models import TransformerBridge
-from helpers.prediction import TopTokens, fit, tokenize, visible
+from helpers.prediction import TopTokens, fit, pieces, tokenize, visible
 from helpers.widgets import Demo, bars_html, choice_slider, dropdown, said, text_field
 
 LENSES = ("logit lens", "tuned lens")
@@ -17,7 +17,7 @@ MOST_TOKENS = 16  # columns: the last ones of a long text
 LETTERS = 10  # of a token in a square
 SQUARE = "padding:1px 6px;text-align:left;white-space:nowrap;font-family:monospace;font-size:85%;line-height:1.35;vertical-align:top"
 NUMBER = "padding:1px 8px 1px 2px;text-align:right;font-weight:normal;font-size:85%;white-space:nowrap;vertical-align:top"
-FRAME = ";outline:2px solid currentColor;outline-offset:-1px"
+FRAME = ";border:2px solid"  # in the colour of the letters; JupyterLab takes outlines away from pages that were not run here
 
 # ------------------------------------------------------------------------------------------------- a table of what is read
 
@@ -191,8 +191,8 @@ class LensViewer(Demo):
         """Offers the positions of a new text, of which the last is chosen; an empty text has none, and leaves those that there are."""
         if before.get("text") == self.text.value:
             return
-        tokens, tokenizer = fit(self._model, tokenize(self._model, self.text.value)), self._model.tokenizer
-        shown = shown_positions(len(tokens)) if self.text.value.strip() else ()
-        options = [(f"{at} {word(tokenizer.decode([int(tokens[at])], clean_up_tokenization_spaces=False))}", at) for at in shown]
+        written = pieces(self._model, fit(self._model, tokenize(self._model, self.text.value)))
+        shown = shown_positions(len(written)) if self.text.value.strip() else ()
+        options = [(f"{at} {word(written[at])}", at) for at in shown]
         self.pos.options = options or self.pos.options
         self.pos.index = len(self.pos.options) - 1

@@ -140,7 +140,7 @@ def _timeline(found: LensTable, marks: Marks) -> str:
     end = len(found.tokens) - 1
     named = {marks.t1: "t1", end: "t2"}
     words = [escape(word(found.words[token])) for token in found.tokens.tolist()]
-    heads = [f"{name}<small style='display:block'>{named.get(at, '')}</small>" for at, name in enumerate(words)]
+    heads = [f"{name}<br><small>{named.get(at, '')}</small>" for at, name in enumerate(words)]
     table = lens_grid(found, range(end + 1), heads, lambda layer, pos: _cell(found, marks, layer, pos))
     note = "Each square has the lens' best token. Coloured: among the ten best is the first token"
     return (
@@ -157,7 +157,7 @@ def _cell(found: LensTable, marks: Marks, layer: int, pos: int) -> str:
     best = found.top[found.layers.index(layer), pos].tolist()
     wanted = (("bridge", marks.e2, COLD), ("answer", marks.e3, WARM))
     seen = sorted((best.index(token), name, colour) for name, token, colour in wanted if token in best)
-    notes = "".join(f"<small style='display:block'>{name} {RANKS[rank]}</small>" for rank, name, _ in seen)
+    notes = "".join(f"<br><small>{name} {RANKS[rank]}</small>" for rank, name, _ in seen)
     colour = f";background:rgba({seen[0][2]},{_depth(seen[0][0]):.2f})" if seen else ""
     return f'<td style="{SQUARE}{colour}" {hover(found, layer, pos)}>{escape(word(found.words[best[0]]))}{notes}</td>'
 
@@ -170,25 +170,26 @@ def _depth(rank: int) -> float:
 class TwoHopTimeline(Demo):
     """A list of two-hop questions, marked as answered right or wrong, and a ``panel`` with what can be read where of the chosen one.
 
-    It begins with the first question of which both bridge and answer can be read. Raises ValueError where there is no question.
+    It begins with the question of which most can be read. Raises ValueError where there is no question.
     """
 
     def __init__(self, model: TransformerBridge, questions: Sequence[TwoHop]) -> None:
         right, named = set(answered(model, questions).right), {one.text: one for one in questions}
         options = [(f"{'✓' if one in right else '✗'} {text}", text) for text, one in named.items()]
-        start = next((text for text, one in named.items() if telling(model, one)), None)
+        start = max(named, key=lambda text: readable_marks(model, named[text]), default=None)
         question = dropdown(options, "Question", start)
         write = lambda question: timeline_html(model, named, question)  # noqa: E731 (one line of its own reads better)
         super().__init__("Where bridge and answer can be read", write, {"question": question})
 
 
-def telling(model: TransformerBridge, one: TwoHop) -> bool:
-    """Is the bridge, at t1, at some layer the lens' best token, and the answer at t2? Questions that cannot be read are not telling."""
+def readable_marks(model: TransformerBridge, one: TwoHop) -> int:
+    """How many of bridge, at t1 and t2, and answer are at some layer among the lens' five best tokens; -1 for what cannot be read."""
     try:
         marks, found = marks_of(model, one), _read(model, one.text)
     except ValueError:
-        return False
-    return None not in (first_layer(found, marks.e2, marks.t1, 1), first_layer(found, marks.e3, len(found.tokens) - 1, 1))
+        return -1
+    end = len(found.tokens) - 1
+    return sum(first_layer(found, *mark, 5) is not None for mark in ((marks.e2, marks.t1), (marks.e2, end), (marks.e3, end)))
 
 
 # ------------------------------------------------------------------------------------------------------- the back-patching map

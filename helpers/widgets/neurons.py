@@ -171,13 +171,14 @@ class DoseLab(Demo):
             "Give a neuron a dose here",
             lambda **values: dose_html(model, **values),
             {"prompt": text_field(prompt, "Prompt")},
-            _neuron_controls(model, neuron) | {"dose": slider(0.0, 0, highest, "Dose", step=highest / 20)},
+            _neuron_controls(model, neuron) | {"dose": slider(highest, 0, highest, "Dose", step=highest / 20)},
         )
 
 
 # -------------------------------------------------------------------------------------------------------- superposition
 
 FEATURES, HIDDEN = (5, 10, 20), (2, 5)
+SQUARE = "width:15px;height:15px;padding:0;text-align:center;font-size:9px;border:1px solid #8c8c8c40"
 
 
 @cache
@@ -210,8 +211,8 @@ def _grid(matrix: Float[Tensor, "row column"]) -> str:
 
 def _cell(value: float) -> str:
     colour, depth = ("213,94,0" if value > 0 else "0,114,178"), min(abs(value), 1.0)
-    style = f"width:15px;height:15px;padding:0;border:1px solid #8c8c8c40;background:rgba({colour},{depth:.2f})"
-    return f"<td title='{value:.2f}' style='{style}'></td>"
+    sign = ("+" if value > 0 else "−") if depth >= 0.1 else ""  # for who sees no colour
+    return f"<td title='{value:.2f}' style='{SQUARE};background:rgba({colour},{depth:.2f})'>{sign}</td>"
 
 
 class SuperpositionLab(Demo):

@@ -20,6 +20,7 @@ from helpers.recall import FactPrompt, cut_attention, source_masks
 from helpers.relations import RelationData, States, Surrogate, decode, edit_delta, place_of, read
 from helpers.widgets import PIECE, Demo, bars_html, choice_slider, dropdown, said, slider, text_field
 from helpers.widgets.directions import LARGEST
+from helpers.widgets.lenses import named_layer
 
 SHOWN = 5  # next tokens in a column
 NAMED = 6  # subjects that are named below a picture
@@ -112,7 +113,7 @@ def relation_html(
     mapped, true = _first(model, ours), _first(model, own)
     agree = int(ours.argmax()) == int(own.argmax())
     verdict = f"Both say {true}." if agree else f"They differ: the map says {mapped}, the model {true}."
-    head = f"the map ({surrogate.kind}, layer {surrogate.layer}, beta {surrogate.beta:g})"
+    head = f"the map ({surrogate.kind}, {named_layer(surrogate.layer)}, beta {surrogate.beta:g})"
     bars = _columns(model, {head: ours, "the model": own})
     familiar = _familiar(data, asked.subjects[0], fitted.get(relation))
     return f"{_prompt_html(asked)}{bars}<p><b>{escape(verdict)}</b> {escape(familiar)}</p>{_subjects_html(data)}"
@@ -203,7 +204,8 @@ def _verdict(model: TransformerBridge, wished: States, *probs: Float[Tensor, "d_
 
 def _lengths(delta: Float[Tensor, "d_model"], state: Float[Tensor, "d_model"], strength: float, layer: int) -> str:
     push, size = abs(strength) * delta.norm().item(), state.norm().item()
-    return f"<p>The edit is {delta.norm():.1f} long and {push:.1f} were added, to a state in layer {layer} that is {size:.1f} long.</p>"
+    where = named_layer(layer)
+    return f"<p>The edit is {delta.norm():.1f} long and {push:.1f} were added, to a state at {where} that is {size:.1f} long.</p>"
 
 
 class FactEditor(Demo):
