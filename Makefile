@@ -61,8 +61,8 @@ check: $(STAMP)  ## Look for what is missing or broken, and say what to do about
 notebooks: $(STAMP)  ## Run all notebooks again and save their outputs in place; ARGS="notebooks/00*" for some of them
 	$(BIN)/python tools/run_notebooks.py $(ARGS)
 
-findings: $(STAMP)  ## Write what the lessons found into the README's table of results
-	$(BIN)/python -m helpers.findings
+findings: $(STAMP)  ## Write what the lessons found to docs/findings.md
+	$(BIN)/python tools/findings_page.py
 
 bench: $(STAMP)  ## Time the import, models, scans of neurons and the widgets, each beside a peer or a limit
 	$(BIN)/python -m pytest tests/benchmarks --benchmark-enable --benchmark-only $(ARGS)

@@ -1,45 +1,130 @@
-"""Findings: what an experiment showed, beside its control, in one row and in one file for each notebook.
+"""Findings: what an experiment showed, beside its control, in one row.
 
-    findings = Findings("01_one_neuron")
-    findings.add(Finding.of_mean("plural.ablation.logprob_shift", shift, control=random_shift, control_is="20 random neurons", unit="nats"))
+Each finding is declared once, in ``data/findings.csv``: what it asks, its unit, what is claimed, the smallest effect that would matter,
+what the control is, and what was published. A lesson only says what it measured:
+
+    findings = Findings("02a_one_layer_directions")
+    findings.share("refusal.harmless.added", added, control=pushed)
     findings.save()
 
-A phenomenon that is absent is a result too, and the row says so. ``python -m helpers.findings`` (``make findings``) writes
-all of them into the table of the README.
+The outcome comes from the interval of the *difference* between value and control, never from whether two intervals overlap: ``shown``,
+``absent`` (the experiment could have seen the smallest effect that matters, and did not), or ``undecided``. That something is absent is a
+result, too. ``make findings`` writes all of them to docs/findings.md.
 """
 
+import csv
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import KW_ONLY, asdict, dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import KW_ONLY, asdict, dataclass, field, fields
+from functools import cache
 from math import floor, isfinite, log10
 from pathlib import Path
-from statistics import mean
+from statistics import mean as average
 from typing import Any
 
-from helpers.html import GREEN, GREY, WARM, boxed, prose, show, side_by_side
-from helpers.statistics import Numbers, as_numbers, bootstrap_interval, paired_differences, wilson
+from helpers.html import AMBER, GREEN, GREY, WARM, boxed, prose, show, side_by_side
+from helpers.statistics import (
+    Interval,
+    Numbers,
+    as_numbers,
+    bootstrap_interval,
+    cluster_interval,
+    difference_interval,
+    paired_differences,
+    paired_share_interval,
+    wilson,
+)
 
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "data" / "findings"
-START, END = "<!-- findings: this table is written by `make findings` -->", "<!-- /findings -->"
-NOTHING_YET = "No lesson has reported a finding yet."
+DECLARED = ROOT / "data" / "findings.csv"
 NAME = re.compile(r"[a-z0-9_]+(\.[a-z0-9_]+)+")
+CLAIMS = ("above", "below", "equal", "")
+SHOWN, ABSENT, UNDECIDED = "shown", "absent", "undecided"
 OPTIONAL = ("control_low", "control_high")
-NUMBERS = ("value", "low", "high", "control", *OPTIONAL)
+NUMBERS = ("value", "low", "high", "control", *OPTIONAL, "difference", "difference_low", "difference_high")
+
+
+# ------------------------------------------------------------------------------------------------------------- declarations
+
+
+@dataclass(frozen=True)
+class Declared:
+    """What a finding is about, whatever comes out: one row of ``data/findings.csv``.
+
+    ``unit`` is ``share`` (shown in percent), ``nats``, ``logits`` and so on. ``claim`` says on which side of its control the value should
+    lie: ``above``, ``below``, ``equal``, or empty where either side counts. ``smallest`` is the smallest difference that would matter, in
+    the unit. ``paired`` is ``yes`` where value and control were measured on the same items. ``same``: did the paper measure the same thing?
+    """
+
+    name: str
+    notebook: str = ""
+    asks: str = ""
+    unit: str = "share"
+    claim: str = ""
+    smallest: float = 0.1
+    paired: str = "no"
+    control_is: str = "a control"
+    published: str = ""
+    same: str = ""
+    source: str = ""
+
+    def __post_init__(self) -> None:
+        if problem := _undeclared(self):
+            raise ValueError(problem)
+
+
+def _undeclared(row: Declared) -> str | None:
+    """What is wrong with a declaration, in a sentence that begins with its name."""
+    r = row
+    if not NAME.fullmatch(r.name):
+        return f"{r.name!r} is no name for a finding: write small words with dots between them, such as plural.ablation.logprob_shift."
+    checks = [
+        (r.claim not in CLAIMS, f"claim is 'above', 'below', 'equal' or empty, not {r.claim!r}"),
+        (not r.smallest > 0, "smallest, the smallest difference that would matter, must be above 0"),
+        (not r.control_is.strip(), "say in control what the control is"),
+        (not r.unit.strip(), "it has no unit"),
+        (bool(r.published) and not r.source, "name the paper of the published value in source"),
+    ]
+    return next((f"{r.name}: {sentence}." for wrong, sentence in checks if wrong), None)
+
+
+@cache
+def declarations(path: Path = DECLARED) -> Mapping[str, Declared]:
+    """All declared findings by their names. Raises ValueError, in one sentence, for a row that cannot be one."""
+    with path.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    try:
+        found = {row["name"]: _declared(row) for row in rows}
+    except (TypeError, ValueError) as problem:
+        raise ValueError(f"{path.name}: {problem}") from None
+    if len(found) < len(rows):
+        raise ValueError(f"{path.name} has two rows with one name: give one of them another name.")
+    return found
+
+
+def _declared(row: dict[str, str]) -> Declared:
+    """One row of the file, in which the control is called ``control`` and numbers are text."""
+    texts = {("control_is" if key == "control" else key): text for key, text in row.items() if key != "smallest"}
+    return Declared(**texts, smallest=float(row.get("smallest", 0.1)))
+
+
+def declared(name: str) -> Declared:
+    """The declaration of a finding. Raises ValueError where there is none."""
+    if name not in declarations():
+        raise ValueError(f"There is no finding {name!r} in data/findings.csv: give it a row there, with its unit, claim and control.")
+    return declarations()[name]
+
+
+# ----------------------------------------------------------------------------------------------------------------- findings
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One measured value with its 95 % interval, beside a control.
+    """One measured value with its 95 % interval, its control, and the difference of the two with its own interval.
 
-    ``name`` is dotted, general to special: ``plural.ablation.logprob_shift``. ``control_is`` says in words what the control
-    is; ``control_low`` and ``control_high`` are the control's own 95 % interval, if it has one. ``unit`` is ``share`` (shown
-    in percent), ``nats``, ``logits``, ``correlation`` and so on. ``claim`` says on which side of its control the claim puts
-    the value, ``above`` or ``below``; left empty, either side counts. ``published`` says what the paper reports and on which
-    model, and ``source`` names the paper. Numbers keep four significant digits, since more would differ between machines.
-
-    Raises ValueError, in one sentence, for what cannot be a finding.
+    Numbers keep four significant digits, since more would differ between machines. Raises ValueError for what cannot be a finding.
     """
 
     name: str
@@ -49,70 +134,41 @@ class Finding:
     high: float
     control: float
     n: int
-    published: str = ""
-    source: str = ""
-    control_is: str
     control_low: float | None = None
     control_high: float | None = None
-    unit: str = "share"
-    claim: str = ""
+    difference: float
+    difference_low: float
+    difference_high: float
+    about: Declared = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        for field in NUMBERS:
-            number = getattr(self, field)
-            if number is not None or field not in OPTIONAL:
-                object.__setattr__(self, field, _rounded(number, f"{self.name}: {field}"))
+        if self.about is None:
+            object.__setattr__(self, "about", declared(self.name))
+        for one in NUMBERS:
+            number = getattr(self, one)
+            if number is not None or one not in OPTIONAL:
+                object.__setattr__(self, one, _rounded(number, f"{self.name}: {one}"))
         if problem := _problem(self):
             raise ValueError(problem)
 
-    @classmethod
-    def of_share(cls, name: str, hits: Numbers, *, control: Numbers | float, **about: Any) -> "Finding":
-        """The share of ``hits`` that are true, with its Wilson interval; ``control``: other hits, or a number.
+    @property
+    def outcome(self) -> str:
+        """``shown``, ``absent`` or ``undecided``: what the interval of the difference says about the claim.
 
-        >>> Finding.of_share("demo.share", [True] * 9 + [False], control=0.5, control_is="guessing").value
-        0.9
+        Shown: it lies wholly on the claimed side of 0 and reaches the smallest effect that matters; where the claim is *equal*, it lies
+        wholly within that effect on either side. Absent: it excludes that effect (or equality). Undecided: anything else.
         """
-        found = _as_hits(hits)
-        low, high = wilson(sum(found), len(found))
-        if not isinstance(control, int | float):
-            other = _as_hits(control)
-            about["control_low"], about["control_high"] = wilson(sum(other), len(other))
-            control = mean(other)
-        return cls(name, value=mean(found), low=low, high=high, control=control, n=len(found), **about)
-
-    @classmethod
-    def of_mean(cls, name: str, values: Numbers, *, control: Numbers | float, unit: str, seed: int = 0, **about: Any) -> "Finding":
-        """The mean of ``values``, with its bootstrap interval; ``control``: other values, or a number."""
-        low, high = bootstrap_interval(values, seed)
-        if not isinstance(control, int | float):
-            about["control_low"], about["control_high"] = bootstrap_interval(control, seed)
-            control = mean(as_numbers(control))
-        return cls(name, value=mean(as_numbers(values)), low=low, high=high, control=control, n=len(values), unit=unit, **about)
-
-    @classmethod
-    def of_difference(cls, name: str, values: Numbers, *, control: Numbers, unit: str, control_is: str, **about: Any) -> "Finding":
-        """The mean of ``values - control``, item by item; where both were measured on the same items, this sees more than two means."""
-        differences = paired_differences(values, control)
-        return cls.of_mean(name, differences, control=0.0, unit=unit, control_is=f"no difference from {control_is}", **about)
-
-    @property
-    def side(self) -> str:
-        """Where the whole interval lies: ``above`` or ``below`` the control (and the control's interval), or neither: empty."""
-        if self.low > _first(self.control_high, self.control):
-            return "above"
-        return "below" if self.high < _first(self.control_low, self.control) else ""
-
-    @property
-    def beats_control(self) -> bool:
-        """Does the value lie beyond its control, on the side that was claimed?"""
-        return bool(self.side) and self.claim in ("", self.side)
-
-    @property
-    def verdict(self) -> str:
-        """The result in words."""
-        if not self.side:
-            return "absent: not beyond its control"
-        return f"{self.side} its control" if self.beats_control else f"against the claim: {self.side} its control, not {self.claim}"
+        low, high, least = self.difference_low, self.difference_high, self.about.smallest
+        if self.about.claim == "equal":
+            if -least < low and high < least:
+                return SHOWN
+            return ABSENT if low > 0 or high < 0 else UNDECIDED
+        if self.about.claim == "below":
+            low, high = -high, -low
+        one_sided = self.about.claim != ""
+        if high < least and (one_sided or low > -least):
+            return ABSENT
+        return SHOWN if low > 0 or (not one_sided and high < 0) else UNDECIDED
 
     @property
     def decimals(self) -> int:
@@ -123,55 +179,59 @@ class Finding:
     @property
     def scale(self) -> int:
         """By how much numbers are multiplied when shown: 100 for shares, which are shown in percent."""
-        return 100 if self.unit == "share" else 1
+        return 100 if self.about.unit == "share" else 1
 
     def number(self, x: float) -> str:
         """A number as it is shown."""
         text = f"{x * self.scale:.{self.decimals}f}"
-        return (text.removeprefix("-") if float(text) == 0 else text) + (" %" if self.unit == "share" else "")
+        return (text.removeprefix("-") if float(text) == 0 else text) + (" %" if self.about.unit == "share" else "")
 
     def shown(self) -> dict[str, str]:
         """All parts of the row, as text."""
-        unit = "" if self.unit == "share" else f" {self.unit}"
+        unit = "" if self.about.unit == "share" else f" {self.about.unit}"
         own = "" if self.control_low is None else f" [{self.number(self.control_low)}, {self.number(self.control_high)}]"
-        paper = f"{self.published or 'no number'}{f' ({self.source})' if self.source else ''}"
+        about = self.about
+        measure = "" if about.same != "no" else "another measure: "
         return {
             "name": self.name,
             "value": f"{self.number(self.value)}{unit} [{self.number(self.low)}, {self.number(self.high)}]",
-            "control": f"{self.number(self.control)}{own} ({self.control_is})",
+            "control": f"{self.number(self.control)}{own} ({about.control_is})",
             "n": f"{self.n:,}",
-            "verdict": self.verdict,
-            "published": paper,
+            "difference": f"{self.number(self.difference)} [{self.number(self.difference_low)}, {self.number(self.difference_high)}]",
+            "outcome": self.outcome,
+            "published": f"{measure}{about.published}" if about.published else "no number",
+            "source": about.source,
         }
 
     def row(self) -> str:
         """The finding as one line of text."""
         row = self.shown()
-        return (
-            f"{row['name']}: {row['value']} | control: {row['control']} | n = {row['n']} | {row['verdict']} | published: {row['published']}"
-        )
+        paper = row["published"] + (f" ({row['source']})" if row["source"] else "")
+        verdict = f"{row['outcome']}: difference {row['difference']}"
+        return f"{row['name']}: {row['value']} | control: {row['control']} | n = {row['n']} | {verdict} | published: {paper}"
 
     @property
     def mark(self) -> str:
-        """The result as one sign: ✓ beyond its control, ✗ against the claim, – absent."""
-        return "✓" if self.beats_control else "✗" if self.side else "–"
+        """The outcome as one sign."""
+        return {SHOWN: "✓", ABSENT: "✗", UNDECIDED: "?"}[self.outcome]
 
     def _repr_html_(self) -> str:
-        """The finding as a notebook shows it: its mark and name above three cells, value, control and what was published."""
-        row, colour = self.shown(), {"✓": GREEN, "✗": WARM, "–": GREY}[self.mark]
-        control = row["control"].removesuffix(f" ({self.control_is})")
-        source = f"<br><small>{prose(self.source)}</small>" if self.source else ""
+        """The finding as a notebook shows it: its mark, what it asks and the outcome above three cells: value, control, published."""
+        row, colour = self.shown(), {SHOWN: GREEN, ABSENT: WARM, UNDECIDED: AMBER}[self.outcome]
+        control = row["control"].removesuffix(f" ({self.about.control_is})")
+        source = f"<br><small>{prose(self.about.source)}</small>" if self.about.source else ""
         cells = [
             f"<small>value and 95 % interval</small><br>{_strong(row['value'])}<br><small>n = {row['n']}</small>",
-            f"<small>control</small><br>{_strong(control)}<br><small>{prose(self.control_is)}</small>",
-            f"<small>published</small><br>{prose(self.published or 'no number')}{source}",
+            f"<small>control</small><br>{_strong(control)}<br><small>{prose(self.about.control_is)}</small>",
+            f"<small>published</small><br>{prose(row['published'])}{source}",
         ]
         name = f'<b>{self.mark} <code style="background:none;padding:0">{self.name}</code></b>'
-        heading = f'<div style="margin:0 0 4px">{name} · {prose(self.verdict)}</div>'
-        return boxed(heading + side_by_side(cells, [colour, GREY, GREY]), colour)
+        heading = f'<div style="margin:0 0 4px">{name} · {self.outcome}: difference {_strong(row["difference"])}</div>'
+        asks = f"<div>{prose(self.about.asks)}</div>" if self.about.asks else ""
+        return boxed(asks + heading + side_by_side(cells, [colour, GREY, GREY]), colour)
 
     def show(self) -> None:
-        """Shows the finding in a notebook; elsewhere it prints it as one line."""
+        """Shows the finding as three cells in a notebook, and as one line of text elsewhere."""
         show(self._repr_html_(), self.row())
 
 
@@ -193,18 +253,9 @@ def _first(number: float | None, otherwise: float) -> float:
     return otherwise if number is None else number
 
 
-def _as_hits(hits: Numbers) -> list[bool]:
-    numbers = as_numbers(hits)
-    if odd := next((number for number in numbers if number not in (0, 1)), None):
-        raise ValueError(f"A share counts what is true or false, and {odd} is neither; use Finding.of_mean for numbers.")
-    return [bool(number) for number in numbers]
-
-
 def _problem(finding: Finding) -> str | None:
     """What is wrong with a finding, in a sentence that begins with its name."""
     f = finding
-    if not NAME.fullmatch(f.name):
-        return f"{f.name!r} is no name for a finding: write small words with dots between them, such as plural.ablation.logprob_shift."
     low, high = _first(f.control_low, f.control), _first(f.control_high, f.control)
     numbers = [number for number in map(f.__getattribute__, NUMBERS) if number is not None]
     checks = [
@@ -214,25 +265,123 @@ def _problem(finding: Finding) -> str | None:
         (not f.low <= f.value <= f.high, f"its value {f.value} lies outside its interval [{f.low}, {f.high}]"),
         ((f.control_low is None) != (f.control_high is None), "a control's interval needs both ends"),
         (not low <= f.control <= high, f"its control {f.control} lies outside the control's interval [{low}, {high}]"),
-        (not f.control_is.strip(), "say in control_is what the control is"),
-        (not f.unit.strip(), "it has no unit"),
-        (f.unit == "share" and not 0 <= f.value <= 1, f"a share lies between 0 and 1, and {f.value} does not"),
-        (f.claim not in ("above", "below", ""), f"claim is 'above', 'below' or empty, not {f.claim!r}"),
-        (bool(f.published) and not f.source, "name the paper of the published value in source"),
+        (f.about.unit == "share" and not 0 <= f.value <= 1, f"a share lies between 0 and 1, and {f.value} does not"),
     ]
     return next((f"{f.name}: {sentence}." for wrong, sentence in checks if wrong), None)
+
+
+# ------------------------------------------------------------------------------------------------------------- measured how
+
+
+def share(name: str, hits: Numbers, *, control: Numbers | float) -> Finding:
+    """The share of ``hits`` that are true, with its Wilson interval, beside other hits, or a number.
+
+    The difference has Newcombe's interval (1998): for pairs where the finding is declared ``paired``, else for independent samples.
+    """
+    found = _as_hits(hits)
+    own, interval = average(found), wilson(sum(found), len(found))
+    if isinstance(control, int | float):
+        return _beside(name, own, interval, control, None, len(found))
+    others = _as_hits(control)
+    theirs, their_interval = average(others), wilson(sum(others), len(others))
+    difference = paired_share_interval(found, others) if _paired(name, found, others) else None
+    return _beside(name, own, interval, theirs, their_interval, len(found), difference)
+
+
+def mean(name: str, values: Numbers, *, control: Numbers | float, clusters: Sequence[str] = (), seed: int = 0) -> Finding:
+    """The mean of ``values`` with its bootstrap interval, beside other values, or a number.
+
+    ``clusters``: where several values belong together (to one text, one entity), the name of each one's cluster; then clusters are drawn.
+    """
+    own, interval = average(as_numbers(values)), _resampled(values, clusters, seed)
+    if isinstance(control, int | float):
+        return _beside(name, own, interval, control, None, len(values))
+    theirs, their_interval = average(as_numbers(control)), bootstrap_interval(control, seed)
+    difference = None
+    if _paired(name, values, control):
+        difference = _resampled(paired_differences(values, control), clusters, seed)
+    return _beside(name, own, interval, theirs, their_interval, len(values), difference)
+
+
+def difference(name: str, values: Numbers, *, control: Numbers, clusters: Sequence[str] = (), seed: int = 0) -> Finding:
+    """The mean of ``values - control``, item by item, beside 0: for a finding whose value is itself a difference."""
+    differences = paired_differences(values, control)
+    interval = _resampled(differences, clusters, seed)
+    return _beside(name, average(differences), interval, 0.0, None, len(differences))
+
+
+def value(
+    name: str,
+    value: float,
+    low: float,
+    high: float,
+    n: int,
+    *,
+    control: float,
+    control_low: float | None = None,
+    control_high: float | None = None,
+) -> Finding:
+    """A value with an interval of its own kind (a correlation, a median), beside a control with or without one."""
+    theirs = None if control_low is None or control_high is None else (control_low, control_high)
+    return _beside(name, value, (low, high), control, theirs, n)
+
+
+def _beside(
+    name: str, own: float, interval: Interval, control: float, theirs: Interval | None, n: int, difference: Interval | None = None
+) -> Finding:
+    """The finding; where the difference has no interval of its own, it is made of those of both sides."""
+    low, high = difference or difference_interval(own, interval, control, theirs or (control, control))
+    known = {} if theirs is None else {"control_low": theirs[0], "control_high": theirs[1]}
+    numbers = {"value": own, "low": interval[0], "high": interval[1], "control": control, "n": n, **known}
+    return Finding(name, **numbers, difference=own - control, difference_low=low, difference_high=high)
+
+
+def _paired(name: str, values: Numbers, others: Numbers) -> bool:
+    """Are both sides the same items? Raises ValueError where they are declared to be, and are not equally many."""
+    if declared(name).paired != "yes":
+        return False
+    if len(values) != len(others):
+        raise ValueError(f"{name} is declared as paired, and there are {len(values)} values and {len(others)} of the control.")
+    return True
+
+
+def _resampled(values: Numbers, clusters: Sequence[str], seed: int) -> Interval:
+    return cluster_interval(values, clusters, seed) if clusters else bootstrap_interval(values, seed)
+
+
+def _as_hits(hits: Numbers) -> list[bool]:
+    numbers = as_numbers(hits)
+    if odd := next((number for number in numbers if number not in (0, 1)), None):
+        raise ValueError(f"A share counts what is true or false, and {odd} is neither; use mean for numbers.")
+    return [bool(number) for number in numbers]
 
 
 # --------------------------------------------------------------------------------------------------- one notebook's findings
 
 
 class Findings:
-    """The findings of one notebook: each is shown when it is added, and ``save`` writes all of them to one file."""
+    """The findings of one notebook: each is shown when it is measured, and ``save`` writes all of them to one file."""
 
     def __init__(self, notebook: str, folder: Path = FOLDER) -> None:
         """``notebook`` is the notebook's name without its ending."""
         self.path = folder / f"{notebook}.json"
         self.found: dict[str, Finding] = {}
+
+    def share(self, name: str, hits: Numbers, **options: Any) -> None:
+        """See ``share``."""
+        self.add(share(name, hits, **options))
+
+    def mean(self, name: str, values: Numbers, **options: Any) -> None:
+        """See ``mean``."""
+        self.add(mean(name, values, **options))
+
+    def difference(self, name: str, values: Numbers, **options: Any) -> None:
+        """See ``difference``."""
+        self.add(difference(name, values, **options))
+
+    def value(self, name: str, *numbers: Any, **options: Any) -> None:
+        """See ``value``."""
+        self.add(value(name, *numbers, **options))
 
     def add(self, finding: Finding) -> None:
         """Shows the finding and keeps it. The same name again replaces it, so that a cell can be run twice."""
@@ -244,10 +393,16 @@ class Findings:
         found = list(self.found.values())
         if _rows_in(self.path) != [finding.row() for finding in found]:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            text = json.dumps([asdict(finding) for finding in found], indent=1, ensure_ascii=False)
+            text = json.dumps([measured(finding) for finding in found], indent=1, ensure_ascii=False)
             self.path.write_text(text + "\n", encoding="utf-8")
-        beyond = sum(finding.beats_control for finding in found)
-        print(f"{len(found)} findings, {beyond} of them beyond their control, are in data/findings/{self.path.name}.")
+        outcomes = [finding.outcome for finding in found]
+        counts = ", ".join(f"{outcomes.count(one)} {one}" for one in (SHOWN, ABSENT, UNDECIDED))
+        print(f"{len(found)} findings ({counts}) are in data/findings/{self.path.name}.")
+
+
+def measured(finding: Finding) -> dict[str, Any]:
+    """What a file keeps of a finding: its name and its numbers; the rest is declared."""
+    return {key: number for key, number in asdict(finding).items() if key != "about"}
 
 
 def _rows_in(path: Path) -> list[str] | None:
@@ -274,57 +429,15 @@ def load_findings(path: Path) -> list[Finding]:
 
 
 def _finding(entry: Any, where: str) -> Finding:
-    known = [field.name for field in fields(Finding)]
+    known = [one.name for one in fields(Finding) if one.name != "about"]
     try:
-        return Finding(**{key: value for key, value in entry.items() if key in known})
+        return Finding(**{key: number for key, number in entry.items() if key in known})
     except (AttributeError, TypeError):
         raise ValueError(f"{where} is not written as a finding: run its notebook again.") from None
     except ValueError as problem:
         raise ValueError(f"{where}: {problem}") from None
 
 
-# ------------------------------------------------------------------------------------------------------ all of them, for the README
-
-
 def load_all(folder: Path = FOLDER) -> dict[str, list[Finding]]:
     """The findings of every notebook, by its name, in the order of the notebooks."""
     return {path.stem: load_findings(path) for path in sorted(folder.glob("*.json"))}
-
-
-def as_table(found: Mapping[str, Sequence[Finding]]) -> str:
-    """All findings as a Markdown table, or one line where there are none."""
-    rows = [(notebook, finding.shown()) for notebook, findings in found.items() for finding in findings]
-    if not rows:
-        return NOTHING_YET
-    lines = ["| finding | value and 95 % interval | control | n | result | published |", "|---|---|---|---|---|---|"]
-    for notebook, row in rows:
-        name = f"[{row['name']}](notebooks/{notebook}.ipynb)"
-        lines.append(_table_line([name, row["value"], row["control"], row["n"], row["verdict"], row["published"]]))
-    return "\n".join(lines)
-
-
-def _table_line(cells: Iterable[str]) -> str:
-    return "| " + " | ".join(cell.replace("|", r"\|").replace("\n", " ") for cell in cells) + " |"
-
-
-def put_between_marks(text: str, table: str) -> str:
-    """The README with a new table between its two marks. Raises ValueError where a mark is missing."""
-    before, start, rest = text.partition(START)
-    _, end, after = rest.partition(END)
-    if not start or not end:
-        raise ValueError(f"README.md has no place for the findings: put the lines {START} and {END} where the table belongs.")
-    return f"{before}{START}\n\n{table}\n\n{END}{after}"
-
-
-def main(readme: Path = ROOT / "README.md", folder: Path = FOLDER) -> None:
-    """Writes the findings of all notebooks into the README."""
-    found = load_all(folder)
-    old = readme.read_text(encoding="utf-8")
-    new = put_between_marks(old, as_table(found))
-    if new != old:
-        readme.write_text(new, encoding="utf-8")
-    print(f"README.md lists {sum(map(len, found.values()))} findings of {len(found)} notebooks.")
-
-
-if __name__ == "__main__":
-    main()

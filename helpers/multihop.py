@@ -32,7 +32,7 @@ from helpers.lens import lens_logits
 from helpers.models import TransformerBridge, read_prefix, run_from
 from helpers.prediction import tokenize
 from helpers.progress import progress
-from helpers.statistics import DRAWS, Interval, Numbers, as_numbers
+from helpers.statistics import Interval, as_numbers, cluster_interval
 from helpers.texts import Texts, as_texts
 
 FORMS = ("of", "possessive")
@@ -46,26 +46,6 @@ SPLITS = 20  # of the first entities into two halves
 Pair = tuple[int, int]  # source layer, target layer
 
 # ------------------------------------------------------------------------------------------------------------ intervals
-
-
-def cluster_interval(
-    values: Numbers, clusters: Sequence[str], seed: int = 0, statistic: Callable = np.mean, draws: int = DRAWS
-) -> Interval:
-    """The 95 % interval of a mean (or another ``statistic``) by resampling whole clusters, such as all questions about one entity.
-
-    Raises ValueError unless each value has its cluster, and there are two clusters at least.
-    """
-    numbers, names = np.array(as_numbers(values)), sorted(set(clusters))
-    if len(numbers) != len(clusters):
-        raise ValueError(f"Each value needs its cluster: there are {len(numbers)} values and {len(clusters)} clusters.")
-    if len(names) < 2:
-        raise ValueError("An interval over clusters needs two of them at least: ask about more first entities.")
-    own = np.searchsorted(np.array(names), np.array(clusters))
-    rng = np.random.RandomState(seed)  # numpy promises that this generator never changes
-    counts = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), size=draws)  # how often each cluster was drawn
-    found = [statistic(np.repeat(numbers, count[own])) for count in counts]
-    low, high = np.percentile(found, [2.5, 97.5])
-    return float(min(low, statistic(numbers))), float(max(high, statistic(numbers)))
 
 
 # ------------------------------------------------------------------------------------------------------------ questions

@@ -234,9 +234,9 @@ def cause_no_table() -> None:
 
 
 def cause_odd_finding() -> None:
-    from helpers.findings import Finding
+    from helpers.findings import Declared
 
-    Finding("demo.share", value=0.5, low=0.1, high=0.9, control=0.5, control_is=" ", n=3)
+    Declared("demo.share", control_is=" ")
 
 
 def cause_odd_settings() -> None:

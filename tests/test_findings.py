@@ -1,7 +1,9 @@
-"""Findings and their intervals: numbers against other ways of getting them, files that stay the same, and a README that agrees."""
+"""Findings: declared once, measured in a line, judged by the interval of the difference; and a page that agrees."""
 
 import json
 import re
+import sys
+from collections.abc import Callable
 from math import comb
 from pathlib import Path
 
@@ -12,14 +14,34 @@ import torch
 from exercise_tools import said
 
 from helpers import findings, statistics
-from helpers.findings import Finding, Findings, load_all, load_findings
-from helpers.html import GREEN, GREY, WARM
+from helpers.findings import ABSENT, SHOWN, UNDECIDED, Declared, Finding, Findings, load_all, load_findings
+from helpers.html import AMBER, GREEN, WARM
 from helpers.widgets import readable
 
 ROOT = Path(__file__).parents[1]
 RNG = np.random.RandomState(5)
 VALUES = RNG.normal(2.0, 3.0, 300).tolist()
-ABOUT = {"value": 0.5, "low": 0.4, "high": 0.6, "control": 0.1, "n": 30, "control_is": "chance"}
+NUMBERS = {"value": 0.5, "low": 0.4, "high": 0.6, "control": 0.1, "n": 30}
+DIFFERENCE = {"difference": 0.4, "difference_low": 0.3, "difference_high": 0.5}
+
+
+@pytest.fixture(autouse=True)
+def declare(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Declares ``a.b`` and ``a.c`` in place of the course's findings; a call declares them anew."""
+    if "course" in request.keywords:
+        return lambda **changes: None
+    table = {}
+
+    def again(**changes: object) -> None:
+        table.update({name: Declared(name, **{"control_is": "chance"} | changes) for name in ("a.b", "a.c")})
+
+    again()
+    monkeypatch.setattr(findings, "declarations", lambda: table)
+    return again
+
+
+def made(**changes: float) -> Finding:
+    return Finding("a.b", **NUMBERS | DIFFERENCE | changes)
 
 
 # ------------------------------------------------------------------------------------------------------------ intervals
@@ -80,116 +102,222 @@ def test_what_has_no_interval_is_said_in_a_sentence(call, words: str):
         call()
 
 
+@pytest.mark.parametrize(
+    ("counts", "low", "high"),
+    [((36, 12, 2, 0), 0.0569, 0.3404), ((20, 12, 2, 16), 0.0562, 0.3292), ((0, 0, 0, 52), -0.0688, 0.0688), ((0, 52, 0, 0), 0.9027, 1.0)],
+)
+def test_paired_shares_have_newcombes_interval(counts: tuple[int, ...], low: float, high: float):
+    """The first two as published (both, only the first, only the second, neither); the others by hand: nobody, and everybody, changed."""
+    pairs = [pair for pair, count in zip(((1, 1), (1, 0), (0, 1), (0, 0)), counts, strict=True) for _ in range(count)]
+    assert statistics.paired_share_interval(*zip(*pairs, strict=True)) == pytest.approx((low, high), abs=1e-4)
+
+
+def test_independent_shares_have_newcombes_interval_as_well():
+    """56 of 70 beside 48 of 80: .0524 to .3339 (Newcombe 1998, Statistics in Medicine 17, 873, method 10)."""
+    own, other = statistics.wilson(56, 70), statistics.wilson(48, 80)
+    assert statistics.difference_interval(56 / 70, own, 48 / 80, other) == pytest.approx((0.0524, 0.3339), abs=1e-4)
+
+
+def test_clusters_are_drawn_whole():
+    values, names = np.repeat(RNG.normal(0, 1, 20), 10), np.repeat([f"text {number}" for number in range(20)], 10).tolist()
+    low, high = statistics.cluster_interval(values, names)
+    assert high - low == pytest.approx(2 * 1.96 * values.reshape(20, 10)[:, 0].std() / 20**0.5, rel=0.2)
+    assert high - low > 2 * np.diff(statistics.bootstrap_interval(values))[0], "ten copies say no more than one"
+
+
+# ---------------------------------------------------------------------------------------------------------- the outcome
+
+OUTCOMES = [  # claim, interval of the difference, outcome; a difference of .1 matters
+    ("above", (0.02, 0.3), SHOWN),
+    ("above", (-0.02, 0.3), UNDECIDED),
+    ("above", (-0.02, 0.08), ABSENT),
+    ("above", (0.02, 0.08), ABSENT),  # there, and too small to matter
+    ("above", (-0.3, -0.2), ABSENT),  # the other way round
+    ("below", (-0.3, -0.02), SHOWN),
+    ("below", (-0.3, 0.02), UNDECIDED),
+    ("below", (-0.08, 0.3), ABSENT),
+    ("", (0.02, 0.3), SHOWN),
+    ("", (-0.3, -0.02), SHOWN),
+    ("", (-0.3, 0.02), UNDECIDED),
+    ("", (-0.09, 0.09), ABSENT),
+    ("equal", (-0.09, 0.09), SHOWN),
+    ("equal", (0.02, 0.09), SHOWN),  # different, and too little to matter
+    ("equal", (-0.11, 0.09), UNDECIDED),
+    ("equal", (0.02, 0.2), ABSENT),
+    ("equal", (-0.3, -0.2), ABSENT),
+]
+
+
+@pytest.mark.parametrize(("claim", "interval", "outcome"), OUTCOMES)
+def test_the_outcome_is_about_the_interval_of_the_difference(claim: str, interval: tuple[float, float], outcome: str, declare):
+    declare(claim=claim)
+    found = made(difference_low=interval[0], difference_high=interval[1])
+    assert found.outcome == outcome and f"| {outcome}: difference" in found.row()
+
+
+def outcomes(
+    claim: str, own: float, other: float, n: int, paired: str, declare, trials: int = 400, smallest: float = 0.1
+) -> dict[str, float]:
+    """How often each outcome comes when shares of so many cases are drawn; paired ones share half of their noise."""
+    declare(claim=claim, paired=paired, smallest=smallest)
+    rng = np.random.RandomState(1)
+    found = []
+    for _ in range(400):
+        ease = rng.rand(2, n)
+        if paired == "yes":
+            ease[1] = np.where(rng.rand(n) < 0.5, ease[0], ease[1])
+        found.append(findings.share("a.b", ease[0] < own, control=ease[1] < other).outcome)
+    return {one: found.count(one) / 400 for one in (SHOWN, ABSENT, UNDECIDED)}
+
+
+@pytest.mark.parametrize("paired", ["yes", "no"])
+def test_what_is_not_there_is_shown_in_one_case_of_twenty_at_most(paired: str, declare):
+    assert outcomes("", 0.3, 0.3, 100, paired, declare, smallest=0.01)[SHOWN] == pytest.approx(0.05, abs=0.03)
+    assert outcomes("above", 0.3, 0.3, 100, paired, declare, smallest=0.01)[SHOWN] == pytest.approx(0.025, abs=0.02)
+
+
+def test_what_is_there_is_shown_as_often_as_computed_by_hand(declare):
+    """50 beside 30 percent of 100: the standard error is .0678, so the difference is 2.95 of them, and Phi(2.95 - 1.96) = .84."""
+    assert outcomes("above", 0.5, 0.3, 100, "no", declare)[SHOWN] == pytest.approx(0.84, abs=0.06)
+
+
+def test_pairs_see_what_independent_samples_do_not(declare):
+    paired, apart = (outcomes("above", 0.5, 0.38, 100, paired, declare)[SHOWN] for paired in ("yes", "no"))
+    assert paired > apart + 0.1
+
+
+def test_absence_is_claimed_only_where_the_effect_would_have_been_seen(declare):
+    """With 30 cases nothing can be ruled out; with 1,000 an effect of .1 can; where there is one, in a twentieth of the cases at most."""
+    assert outcomes("above", 0.3, 0.3, 30, "no", declare)[ABSENT] < 0.25
+    assert outcomes("above", 0.3, 0.3, 1000, "no", declare)[ABSENT] > 0.95
+    assert outcomes("above", 0.4, 0.3, 300, "no", declare)[ABSENT] < 0.05
+    assert outcomes("equal", 0.3, 0.3, 1000, "no", declare)[SHOWN] > 0.95
+    assert outcomes("equal", 0.4, 0.3, 300, "no", declare)[SHOWN] < 0.05
+
+
+# What the difference of each row says, tested on the same data by other means (McNemar, Fisher, bootstrap over pairs).
+RETESTED = {
+    "patchscope.precision_over_linear": SHOWN,
+    "sae.error.removed": SHOWN,
+    "shift.gender_after": SHOWN,
+    "shift.gender_deleted": SHOWN,
+}
+
+
+@pytest.mark.course
+@pytest.mark.parametrize("name", RETESTED)
+def test_rows_that_were_called_absent_for_overlapping_intervals_are_shown(name: str):
+    found = {finding.name: finding for every in load_all().values() for finding in every}
+    assert found[name].outcome == RETESTED[name]
+
+
 # ---------------------------------------------------------------------------------------------------------- one finding
 
 
 def test_a_share_is_counted_and_its_control_has_an_interval_of_its_own():
-    found = Finding.of_share("a.share", [True] * 30 + [False] * 10, control=torch.tensor([1, 0, 0, 0]) > 0, control_is="random neurons")
-    assert (found.value, found.n, found.control) == (0.75, 40, 0.25)
+    found = findings.share("a.b", [True] * 30 + [False] * 10, control=torch.tensor([1, 0, 0, 0]) > 0)
+    assert (found.value, found.n, found.control, found.difference) == (0.75, 40, 0.25, 0.5)
     assert (found.low, found.high) == pytest.approx(statistics.wilson(30, 40), abs=1e-4)
     assert (found.control_low, found.control_high) == pytest.approx(statistics.wilson(1, 4), abs=1e-4)
-    assert not found.beats_control, "four cases of a control say too little"
+    assert found.outcome == SHOWN and findings.share("a.b", [True] * 3 + [False], control=[1, 0, 0, 0]).outcome == UNDECIDED
 
 
-def test_means_and_differences():
+def test_a_control_that_is_a_number_shifts_the_interval():
+    found = findings.share("a.b", [True] * 30 + [False] * 10, control=0.25)
+    assert (found.difference_low, found.difference_high) == pytest.approx([end - 0.25 for end in statistics.wilson(30, 40)], abs=1e-3)
+    assert found.control_low is None
+
+
+def test_means_and_differences(declare):
+    declare(unit="nats", paired="yes")
     shifted = [value + 1 for value in VALUES]
-    mean = Finding.of_mean("a.mean", shifted, control=VALUES, unit="nats", control_is="no change")
-    assert mean.value == pytest.approx(np.mean(VALUES) + 1, rel=1e-3) and mean.control == pytest.approx(np.mean(VALUES), rel=1e-3)
-    difference = Finding.of_difference("a.difference", shifted, control=VALUES, unit="nats", control_is="no change")
-    assert (difference.value, difference.low, difference.high, difference.control) == (1, 1, 1, 0) and difference.beats_control
-    assert difference.control_is == "no difference from no change"
+    found = findings.mean("a.b", shifted, control=VALUES)
+    assert found.value == pytest.approx(np.mean(VALUES) + 1, rel=1e-3) and found.control == pytest.approx(np.mean(VALUES), rel=1e-3)
+    assert (found.difference, found.difference_low, found.difference_high) == (1, 1, 1), "each pair says the same"
+    own = findings.difference("a.b", shifted, control=VALUES)
+    assert (own.value, own.low, own.high, own.control, own.outcome) == (1, 1, 1, 0, SHOWN)
+    declare(unit="nats", paired="no")
+    apart = findings.mean("a.b", shifted, control=VALUES)
+    assert apart.difference_high - apart.difference_low == pytest.approx(2 * 1.96 * np.std(VALUES) * (2 / 300) ** 0.5, rel=0.1)
 
 
-@pytest.mark.parametrize(
-    ("changes", "beats", "verdict"),
-    [
-        ({}, True, "above its control"),
-        ({"control": 0.9}, True, "below its control"),
-        ({"control": 0.55}, False, "absent: not beyond its control"),
-        ({"control": 0.6}, False, "absent: not beyond its control"),
-        ({"control_low": 0.05, "control_high": 0.45}, False, "absent: not beyond its control"),
-        ({"control_low": 0.05, "control_high": 0.35}, True, "above its control"),
-        ({"control": 0.9, "control_low": 0.55, "control_high": 0.95}, False, "absent: not beyond its control"),
-        ({"claim": "above"}, True, "above its control"),
-        ({"claim": "below"}, False, "against the claim: above its control, not below"),
-        ({"claim": "below", "control": 0.5}, False, "absent: not beyond its control"),
-    ],
-)
-def test_the_verdict_is_about_the_whole_interval(changes: dict, beats: bool, verdict: str):
-    found = Finding("a.b", **ABOUT | changes)
-    assert (found.beats_control, found.verdict) == (beats, verdict) and verdict in found.row()
+def test_clusters_widen_the_interval(declare):
+    declare(unit="nats")
+    names = [f"text {number // 10}" for number in range(300)]
+    copies = np.repeat(VALUES[:30], 10)
+    one, many = (findings.mean("a.b", copies, control=0.0, clusters=clusters) for clusters in ((), names))
+    assert many.value == one.value and many.high - many.low > 2 * (one.high - one.low)
 
 
-def test_the_row_shows_no_more_digits_than_the_interval_allows(capsys: pytest.CaptureFixture):
-    Finding.of_share("a.b", [True] * 9 + [False] * 91, control=0.0, control_is="random", published="4 %, GPT-2", source="2405.02421").show()
-    wide, narrow = ({"value": 3.14159, "low": 3.14159 - half, "high": 3.14159 + half, "unit": "nats"} for half in (0.5, 0.004))
-    Finding("a.b", **ABOUT | wide).show()
-    Finding("a.b", **ABOUT | narrow | {"n": 12345, "control": -0.0001}).show()
+def test_ready_made_numbers_are_taken_as_they_are(declare):
+    declare(unit="correlation")
+    found = findings.value("a.b", 0.5, 0.4, 0.6, 30, control=0.1, control_low=0.0, control_high=0.2)
+    assert (found.difference_low, found.difference_high) == pytest.approx((0.4 - 0.1 * 2**0.5, 0.4 + 0.1 * 2**0.5), abs=1e-4)
+
+
+def test_the_row_shows_no_more_digits_than_the_interval_allows(capsys: pytest.CaptureFixture, declare):
+    declare(published="4 %, GPT-2", source="2405.02421", control_is="random")
+    findings.share("a.b", [True] * 9 + [False] * 91, control=0.0).show()
+    declare(unit="nats", published="1", source="Ada 2024", same="no")
+    for half in (0.5, 0.004):
+        findings.value("a.b", 3.14159, 3.14159 - half, 3.14159 + half, 12345, control=-0.0001).show()
     assert capsys.readouterr().out.splitlines() == [
-        "a.b: 9 % [5 %, 16 %] | control: 0 % (random) | n = 100 | above its control | published: 4 %, GPT-2 (2405.02421)",
-        "a.b: 3.1 nats [2.6, 3.6] | control: 0.1 (chance) | n = 30 | above its control | published: no number",
-        "a.b: 3.142 nats [3.138, 3.146] | control: 0.000 (chance) | n = 12,345 | above its control | published: no number",
+        "a.b: 9 % [5 %, 16 %] | control: 0 % (random) | n = 100 | shown: difference 9 % [5 %, 16 %] | published: 4 %, GPT-2 (2405.02421)",
+        "a.b: 3.1 nats [2.6, 3.6] | control: 0.0 (chance) | n = 12,345 | shown: difference 3.1 [2.6, 3.6]"
+        " | published: another measure: 1 (Ada 2024)",
+        "a.b: 3.142 nats [3.138, 3.146] | control: 0.000 (chance) | n = 12,345 | shown: difference 3.142 [3.138, 3.146]"
+        " | published: another measure: 1 (Ada 2024)",
     ]
 
 
-SIDES = [
-    ({"control_high": 0.3, "published": "4 of 5", "source": "Ada 2024"}, "✓", GREEN),
-    ({"published": "4 of 5", "source": "Ada 2024"}, "–", GREY),
-    ({"control_high": 0.3, "claim": "below"}, "✗", WARM),
-]
+SIDES = [((0.3, 0.5), "✓", GREEN), ((-0.05, 0.05), "✗", WARM), ((-0.1, 0.5), "?", AMBER)]
 
 
-@pytest.mark.parametrize(("changes", "mark", "colour"), SIDES, ids=["beyond its control", "absent", "against the claim"])
-def test_a_notebook_shows_mark_and_name_above_three_cells_that_say_what_the_row_says(changes: dict, mark: str, colour: str):
-    found = Finding("a.b", **ABOUT | {"control_low": 0.05, "control_high": 0.95} | changes)
+@pytest.mark.parametrize(("interval", "mark", "colour"), SIDES, ids=[SHOWN, ABSENT, UNDECIDED])
+def test_a_notebook_shows_question_mark_and_name_above_three_cells(interval: tuple[float, float], mark: str, colour: str, declare):
+    declare(asks="Does it refuse?", published="4 of 5", source="Ada 2024")
+    found = made(difference_low=interval[0], difference_high=interval[1], difference=sum(interval) / 2)
     html, row = found._repr_html_(), found.shown()
     assert found.mark == mark and f"rgb({colour})" in html
-    assert readable(html.partition("<table")[0]) == f"{mark} a.b · {found.verdict}"
+    assert (
+        " ".join(readable(html.partition("<table")[0]).split())
+        == f"Does it refuse? {mark} a.b · {found.outcome}: difference {row['difference']}"
+    )
     assert [readable(cell) for cell in re.findall(r"<td[^>]*>(.*?)</td>", html)] == [
         f"value and 95 % interval\n{row['value']}\nn = 30",
         f"control\n{row['control'].removesuffix(' (chance)')}\nchance",
-        "published\n4 of 5\nAda 2024" if found.source else "published\nno number",
+        "published\n4 of 5\nAda 2024",
     ]
 
 
-def test_what_words_of_a_finding_say_is_shown_and_not_obeyed():
-    html = Finding("a.b", **ABOUT | {"control_is": "<b>x</b>", "unit": "<i>", "published": "$5 < $6", "source": "A & B"})._repr_html_()
-    assert "&lt;b&gt;x&lt;/b&gt;" in html and "&lt;i&gt;" in html and "A &amp; B" in html and "$5" not in html
+def test_what_words_of_a_finding_say_is_shown_and_not_obeyed(declare):
+    declare(control_is="<b>x</b>", unit="<i>", published="$5 < $6", source="A & B", asks="<u>")
+    html = made()._repr_html_()
+    assert "&lt;b&gt;x&lt;/b&gt;" in html and "&lt;i&gt;" in html and "A &amp; B" in html and "$5" not in html and "<u>" not in html
 
 
 def test_a_finding_looks_the_same_on_another_machine_and_fits_light_and_dark_pages():
-    here, there = (Finding("a.b", **ABOUT | {"value": 0.5123 * (1 + noise), "unit": "nats"})._repr_html_() for noise in (0, 1e-6))
-    assert here == there and not re.search(r"[;\"]color:|black|white[^-]|#[0-9a-f]{3}", here)
-
-
-def test_noise_of_another_machine_changes_nothing():
-    here, there = (Finding("a.b", **ABOUT | {"value": 0.5123 * (1 + noise), "unit": "nats"}) for noise in (0, 1e-6))
-    assert here == there
+    here, there = (made(value=0.5123 * (1 + noise)) for noise in (0, 1e-6))
+    assert here == there and here._repr_html_() == there._repr_html_()
+    assert not re.search(r"[;\"]color:|black|white[^-]|#[0-9a-f]{3}", here._repr_html_())
 
 
 @pytest.mark.parametrize(
-    ("name", "changes", "words"),
+    ("changes", "words"),
     [
-        ("plural", {}, "'plural' is no name for a finding"),
-        ("Plural.x", {}, "is no name for a finding"),
-        ("a..b", {}, "is no name for a finding"),
-        ("a.b", {"n": 0}, "a.b: n is 0, and it must be 1 or more."),
-        ("a.b", {"low": 0.7}, "a.b: its interval runs from 0.7 to 0.6"),
-        ("a.b", {"value": 0.9}, "its value 0.9 lies outside its interval [0.4, 0.6]"),
-        ("a.b", {"value": float("nan")}, "infinite or not a number"),
-        ("a.b", {"control": float("inf")}, "infinite or not a number"),
-        ("a.b", {"control_is": " "}, "say in control_is what the control is"),
-        ("a.b", {"control_low": 0.0}, "a control's interval needs both ends"),
-        ("a.b", {"control_low": 0.2, "control_high": 0.3}, "its control 0.1 lies outside the control's interval"),
-        ("a.b", {"unit": ""}, "it has no unit"),
-        ("a.b", {"value": 3.0, "high": 4.0}, "a share lies between 0 and 1, and 3.0 does not"),
-        ("a.b", {"claim": "up"}, "claim is 'above', 'below' or empty, not 'up'"),
-        ("a.b", {"published": "4 of 5"}, "name the paper of the published value in source"),
+        ({"n": 0}, "a.b: n is 0, and it must be 1 or more."),
+        ({"low": 0.7}, "a.b: its interval runs from 0.7 to 0.6"),
+        ({"value": 0.9}, "its value 0.9 lies outside its interval [0.4, 0.6]"),
+        ({"value": float("nan")}, "infinite or not a number"),
+        ({"control": float("inf")}, "infinite or not a number"),
+        ({"control_low": 0.0}, "a control's interval needs both ends"),
+        ({"control_low": 0.2, "control_high": 0.3}, "its control 0.1 lies outside the control's interval"),
+        ({"value": 3.0, "high": 4.0}, "a share lies between 0 and 1, and 3.0 does not"),
     ],
 )
-def test_what_is_no_finding_is_said_in_a_sentence(name: str, changes: dict, words: str):
+def test_what_is_no_finding_is_said_in_a_sentence(changes: dict, words: str):
     with pytest.raises(ValueError, match=re.escape(words)):
-        Finding(name, **ABOUT | changes)
+        made(**changes)
 
 
 def test_what_is_no_number_is_said_in_a_sentence():
@@ -200,7 +328,73 @@ def test_what_is_no_number_is_said_in_a_sentence():
 
 def test_a_share_is_made_of_true_and_false():
     with pytest.raises(ValueError, match=r"0\.5 is neither"):
-        Finding.of_share("a.b", [1, 0.5], control=0.0, control_is="chance")
+        findings.share("a.b", [1, 0.5], control=0.0)
+
+
+def test_pairs_have_to_be_equally_many(declare):
+    declare(paired="yes")
+    for measure, message in ((findings.share, "a.b is declared as paired"), (findings.mean, "there are 3 values and 2 of the control")):
+        with pytest.raises(ValueError, match=message):
+            measure("a.b", [1, 0, 1], control=[1, 0])
+
+
+# ---------------------------------------------------------------------------------------------------------- declarations
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"name": "plural"}, "'plural' is no name for a finding: write small words"),
+        ({"name": "Plural.x"}, "'Plural.x' is no name for a finding"),
+        ({"claim": "up"}, "a.b: claim is 'above', 'below', 'equal' or empty, not 'up'"),
+        ({"smallest": 0}, "must be above 0"),
+        ({"control_is": " "}, "say in control what the control is"),
+        ({"unit": ""}, "it has no unit"),
+        ({"published": "4 of 5"}, "name the paper of the published value in source"),
+    ],
+)
+def test_what_cannot_be_declared_is_said_in_a_sentence(changes: dict, words: str):
+    with pytest.raises(ValueError, match=re.escape(words)):
+        Declared(**{"name": "a.b"} | changes)
+
+
+def test_an_undeclared_finding_is_said_in_a_sentence():
+    with pytest.raises(ValueError, match=r"There is no finding 'a\.d' in data/findings\.csv: give it a row there"):
+        findings.share("a.d", [1, 0], control=0.0)
+
+
+@pytest.mark.parametrize(
+    ("rows", "words"),
+    [
+        ("name,unit\na.b,share\na.b,share\n", "rows.csv has two rows with one name"),
+        ("name,colour\na.b,red\n", "rows.csv: "),
+        ("name,smallest\na.b,-1\n", "rows.csv: a.b: smallest, the smallest difference that would matter, must be above 0."),
+    ],
+)
+@pytest.mark.course
+def test_a_file_of_declarations_that_is_damaged_is_said_in_a_sentence(rows: str, words: str, tmp_path: Path):
+    path = tmp_path / "rows.csv"
+    path.write_text(rows, encoding="utf-8")
+    with pytest.raises(ValueError, match=re.escape(words)):
+        findings.declarations(path)
+
+
+@pytest.mark.course
+def test_each_declared_finding_asks_something_and_was_measured_by_its_notebook():
+    measured = {name: [finding.name for finding in found] for name, found in load_all().items()}
+    declared: dict[str, list[str]] = {}
+    for one in (one for one in findings.declarations().values() if one.notebook):  # others are measured by helpers.reproduce alone
+        assert one.asks.endswith("?") and len(one.asks) <= 120 and one.paired in ("yes", "no", "number") and one.same in ("yes", "no", "")
+        declared.setdefault(one.notebook, []).append(one.name)
+    assert {name: sorted(found) for name, found in declared.items()} == {name: sorted(found) for name, found in measured.items()}
+
+
+@pytest.mark.course
+def test_what_is_declared_is_typed_nowhere_else():
+    published = [one.published for one in findings.declarations().values() if len(one.published) > 20]
+    code = "\n".join(cell.source for path in NOTEBOOKS for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code")
+    code += "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "helpers").rglob("*.py"))
+    assert [text for text in published if text in code] == [] and "published=" not in code.replace("published=course", "")
 
 
 # ---------------------------------------------------------------------------------------------------- a notebook's file
@@ -210,18 +404,28 @@ def collect(folder: Path, names: str = "a.b a.c") -> Findings:
     """Two findings of a notebook, saved."""
     found = Findings("01_demo", folder)
     for name in names.split():
-        found.add(Finding(name, **ABOUT))
+        found.add(Finding(name, **NUMBERS | DIFFERENCE))
     found.save()
     return found
 
 
-def test_a_notebook_prints_its_findings_and_writes_them_down(tmp_path: Path, capsys: pytest.CaptureFixture):
+def test_a_notebook_prints_its_findings_and_writes_their_numbers_down(tmp_path: Path, capsys: pytest.CaptureFixture):
     found = collect(tmp_path / "findings")
     *rows, end = capsys.readouterr().out.splitlines()
-    assert end == "2 findings, 2 of them beyond their control, are in data/findings/01_demo.json."
+    assert end == "2 findings (2 shown, 0 absent, 0 undecided) are in data/findings/01_demo.json."
     written = json.loads(found.path.read_text(encoding="utf-8"))
-    assert {"name", "value", "low", "high", "control", "n", "published", "source"} <= written[0].keys()
+    assert written[0].keys() == {"name", "value", "low", "high", "control", "n", "control_low", "control_high", *DIFFERENCE}
     assert [finding.row() for finding in load_findings(found.path)] == rows and len(rows) == 2
+
+
+def test_each_way_of_measuring_is_one_line_in_a_notebook(tmp_path: Path, declare):
+    declare(paired="yes", unit="nats")
+    found = Findings("01_demo", tmp_path)
+    for measure, values in ((found.mean, VALUES), (found.difference, VALUES), (found.share, [True] * 300)):
+        measure("a.b", values, control=[0] * 300)
+        assert found.found["a.b"] == getattr(findings, measure.__name__)("a.b", values, control=[0] * 300)
+    found.value("a.c", 0.5, 0.4, 0.6, 30, control=0.1)
+    assert list(found.found) == ["a.b", "a.c"]
 
 
 def test_a_finding_is_shown_as_html_beside_its_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -234,7 +438,7 @@ def test_a_finding_is_shown_as_html_beside_its_row(tmp_path: Path, monkeypatch: 
 def test_a_second_run_leaves_the_file_as_it_is_and_a_changed_row_rewrites_it(tmp_path: Path):
     path = collect(tmp_path).path
     first = path.read_bytes()
-    path.write_bytes(first.replace(b"0.4", b"0.4001"))  # less than a row shows
+    path.write_bytes(first.replace(b"0.4,", b"0.4001,"))  # less than a row shows
     collect(tmp_path)
     assert b"0.4001" in path.read_bytes()
     collect(tmp_path, "a.b")
@@ -246,10 +450,13 @@ def test_a_second_run_leaves_the_file_as_it_is_and_a_changed_row_rewrites_it(tmp
 def test_a_cell_that_runs_twice_replaces_its_finding(tmp_path: Path):
     found = Findings("01_demo", tmp_path)
     for value in (0.5, 0.45):
-        found.add(Finding("a.b", **ABOUT | {"value": value}))
-    found.add(Finding("a.c", **ABOUT))
+        found.add(made(value=value))
+    found.add(Finding("a.c", **NUMBERS | DIFFERENCE))
     found.save()
     assert [(finding.name, finding.value) for finding in load_findings(found.path)] == [("a.b", 0.45), ("a.c", 0.5)]
+
+
+WHOLE = {"name": "a.b", **NUMBERS, **DIFFERENCE}
 
 
 @pytest.mark.parametrize(
@@ -259,8 +466,9 @@ def test_a_cell_that_runs_twice_replaces_its_finding(tmp_path: Path):
         ("{}", "01_demo.json must hold a list of findings"),
         ("[3]", "01_demo.json, finding 1 is not written as a finding"),
         ('[{"name": "a.b"}]', "01_demo.json, finding 1 is not written as a finding"),
-        (json.dumps([{"name": "a.b", **ABOUT}] * 2), "01_demo.json has two findings with the name a.b"),
-        (json.dumps([{"name": "a.b", **ABOUT, "value": float("nan")}]), "01_demo.json, finding 1: a.b: a number is infinite or not"),
+        (json.dumps([WHOLE] * 2), "01_demo.json has two findings with the name a.b"),
+        (json.dumps([WHOLE | {"value": float("nan")}]), "01_demo.json, finding 1: a.b: a number is infinite or not"),
+        (json.dumps([WHOLE | {"name": "a.d"}]), "01_demo.json, finding 1: There is no finding 'a.d'"),
     ],
 )
 def test_a_damaged_file_is_said_in_a_sentence_and_the_next_run_mends_it(content: str, words: str, tmp_path: Path):
@@ -271,38 +479,38 @@ def test_a_damaged_file_is_said_in_a_sentence_and_the_next_run_mends_it(content:
     assert len(load_all(tmp_path)["01_demo"]) == 2
 
 
-# ---------------------------------------------------------------------------------------------------------- the README
+# ---------------------------------------------------------------------------------------------------------- the page
+
+sys.path.insert(0, str(ROOT / "tools"))
+import findings_page  # noqa: E402
 
 
-def test_the_readme_gets_a_table_between_its_marks_and_keeps_the_rest(tmp_path: Path):
-    readme, folder = tmp_path / "README.md", tmp_path / "findings"
-    readme.write_text(f"before\n\n{findings.START}\nold\n{findings.END}\n\nafter\n", encoding="utf-8")
-    findings.main(readme, folder)
-    assert readme.read_text(encoding="utf-8") == f"before\n\n{findings.START}\n\n{findings.NOTHING_YET}\n\n{findings.END}\n\nafter\n"
-    found = collect(folder, "a.b")
-    found.add(Finding("a.c", **ABOUT | {"control_is": "neurons | layer"}))
-    found.save()
-    findings.main(readme, folder)
-    text = readme.read_text(encoding="utf-8")
-    assert "| [a.b](notebooks/01_demo.ipynb) | 50 % [40 %, 60 %] | 10 % (chance) | 30 | above its control | no number |" in text
-    assert r"neurons \| layer" in text and findings.NOTHING_YET not in text and text.startswith("before\n") and text.endswith("\nafter\n")
-    findings.main(readme, folder)
-    assert readme.read_text(encoding="utf-8") == text
+def test_the_page_has_a_line_for_each_finding_and_lists_them_by_outcome(declare):
+    declare(asks="Is it so?", control_is="neurons | layer")
+    absent = made(difference_low=-0.05, difference_high=0.05)
+    page = findings_page.page({"01_demo": [made(), absent]})
+    assert "**1** ✓ shown" in page and "## [01_demo](../notebooks/01_demo.ipynb)" in page
+    line = r"| ✓ shown | Is it so?<br>`a.b` | 50 % [40 %, 60 %] | 10 % (neurons \| layer) | 40 % [30 %, 50 %] | 30 | no number |"
+    assert line in page.splitlines() and "**Absent** (1): `a.b`" in page and "**Undecided** (0): none" in page
+
+
+@pytest.mark.course
+def test_the_courses_page_and_the_rows_of_the_readme_are_up_to_date():
+    found, readme = load_all(), findings_page.README.read_text(encoding="utf-8")
+    assert findings_page.PAGE.read_text(encoding="utf-8") == findings_page.page(found), "make findings"
+    assert readme == findings_page.with_headlines(readme, findings_page.headlines(found)), "make findings"
+    assert readme.count("notebooks/") > len(findings_page.HEADLINES) == 5
 
 
 def test_a_readme_without_marks_says_what_is_missing():
     with pytest.raises(ValueError, match=r"README\.md has no place for the findings"):
-        findings.put_between_marks("text", "table")
+        findings_page.with_headlines("text", "table")
 
 
-def test_the_courses_readme_lists_the_courses_findings():
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert findings.put_between_marks(text, findings.as_table(load_all())) == text, "make findings"
+NOTEBOOKS = [path for path in sorted((ROOT / "notebooks").glob("*.ipynb")) if ".ipynb_checkpoints" not in path.parts]
 
 
-NOTEBOOKS = [path for path in sorted((ROOT / "notebooks").rglob("*.ipynb")) if ".ipynb_checkpoints" not in path.parts]
-
-
+@pytest.mark.course
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.name)
 def test_the_file_of_a_notebook_says_what_the_notebook_printed(path: Path):
     outputs = [output for cell in nbformat.read(path, as_version=4).cells for output in cell.get("outputs", [])]

@@ -25,7 +25,6 @@ from helpers.multihop import (
     answered,
     back_pairs,
     back_patch,
-    cluster_interval,
     course_chains,
     course_questions,
     e1_halves,
@@ -41,6 +40,7 @@ from helpers.multihop import (
     states,
 )
 from helpers.prediction import tokenize
+from helpers.statistics import cluster_interval
 from helpers.texts import as_texts
 
 NAMES = [name for name in ARCHITECTURES if name not in ("course-like", "gpt2-relu")]

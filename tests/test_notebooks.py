@@ -290,9 +290,11 @@ def test_of_a_widget_its_picture_is_saved_and_of_the_metadata_what_every_machine
 
 
 def test_a_finding_that_no_output_shows_is_reported():
-    from helpers.findings import Finding
+    from helpers.findings import Declared, Finding
 
-    finding = Finding("demo.share", value=0.9, low=0.8, high=0.95, control=0.5, control_is="guessing", n=10)
+    numbers = {"value": 0.9, "low": 0.8, "high": 0.95, "control": 0.5, "n": 10}
+    difference = {"difference": 0.4, "difference_low": 0.3, "difference_high": 0.45}
+    finding = Finding("demo.share", **numbers, **difference, about=Declared("demo.share"))
     notebook = good_notebook()
     notebook.cells[2].outputs = [says(finding.row())]
     assert problems_of_findings(notebook, [finding]) == []

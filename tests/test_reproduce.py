@@ -194,7 +194,7 @@ def test_all_experiments_run_on_random_weights_of_every_family(
         for name in one.findings:
             outcome = done[one.name].outcome(name)
             if isinstance(outcome, Finding):
-                assert outcome.n >= 1 and outcome.control_is and outcome.low <= outcome.value <= outcome.high
+                assert outcome.n >= 1 and outcome.about.control_is and outcome.low <= outcome.value <= outcome.high
             else:
                 absent[name] = outcome.reason
         assert done[one.name].seconds >= 0 and done[one.name].gigabytes > 0.05
@@ -227,13 +227,13 @@ def test_all_sections_run_on_the_course_lm(course_lm, tmp_path: Path, capsys: py
     assert [one.reason for one in done.values() if one.reason] == []
     assert {name for one in EXPERIMENTS.values() for name in one.findings} - set(found) == {"lens.poland_layer"}
     assert found["ioi.eight_prompts"].n == 6, "Sid is not one token of the course LM, so two of the eight sentences are left out"
-    assert found["refusal.harmless.added"].beats_control
+    assert found["refusal.harmless.added"].outcome == "shown"
     assert found["refusal.harmful.projected"].value < found["refusal.harmful.projected"].control
     assert found["icl.zero_shot"].value < 0.2 and found["icl.task_vector"].value > 0.5
     asked = "Q: What is the capital of France?\nA: Paris\nQ: What is the capital of Poland?\nA:"
     best = [cell.strip() for cell in (logit_lens(course_lm, asked, k=1).cell(layer)[0][0] for layer in range(12))]
     assert found["lens.warsaw_layer"].value == best.index("Warsaw")
-    assert all(isinstance(finding, Finding) and finding.control_is for finding in found.values())
+    assert all(isinstance(finding, Finding) and finding.about.control_is for finding in found.values())
 
 
 def test_facts_that_the_model_answers_wrong_are_left_out_unless_asked_for(checkpoints: dict[str, Path], tmp_path: Path):

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from helpers import relations
+from helpers import findings, relations
 from helpers.attribution import direct_effects
 from helpers.autoencoders import SparseAutoencoder, quality
 from helpers.circuits import attribute_edges, curve, random_circuit
@@ -37,7 +37,6 @@ from helpers.directions import (
 )
 from helpers.edges import EdgeGraph
 from helpers.effects import WordOdds, attribute_neurons, log_odds, remove_groups, whole_words, word_odds
-from helpers.findings import Finding
 from helpers.in_context import accuracy_grid, course_tasks
 from helpers.indirect_objects import copies, indirect_objects, looks, self_repair
 from helpers.interventions import Intervention, mlp_out, record
@@ -78,11 +77,10 @@ def plural(lab: Lab) -> Iterator[Outcome]:
     others = [_similar(stats, neuron, seed) for seed, neuron in enumerate(ranked)]
     done = remove_groups(model, judged.texts, judged, [ranked, others], baseline=stats.mean)
     change = done.after - done.before
-    about = dict(control_is="matched neurons of the same layers", unit="log-odds")
-    yield Finding.of_mean("plural.ablation.20_neurons", floats(change[0]), control=floats(change[1]), claim="below", **about)
+    yield findings.mean("plural.ablation.20_neurons", floats(change[0]), control=floats(change[1]))
     flips = truths((done.after > 0) != (done.before > 0))
     own, other = flips[: len(judging)], flips[len(judging) :]
-    yield Finding.of_share("plural.ablation.decisions_changed", own, control=other, control_is="20 matched neurons")
+    yield findings.share("plural.ablation.decisions_changed", own, control=other)
 
 
 def _odds(lab: Lab, probes: Sequence) -> WordOdds:
@@ -140,12 +138,10 @@ def refusal(lab: Lab) -> Iterator[Outcome]:
     harmless = [harmless[row] for row in lab.kept((not hit for hit in refused(harmless)), "harmless requests")]
     pushed = [hit for other in others for hit in refused(harmless, add_at(best.layer, other, pos=place))]
     added = refused(harmless, add_at(best.layer, vector, pos=place))
-    about = dict(control_is="random directions of equal length", claim="above")
-    yield Finding.of_share("refusal.harmless.added", added, control=pushed, **about)
+    yield findings.share("refusal.harmless.added", added, control=pushed)
     removed = [hit for other in others for hit in refused(harmful, *project_out_everywhere(model, other))]
     projected = refused(harmful, *project_out_everywhere(model, vector))
-    about = dict(control_is="random directions projected out", claim="below")
-    yield Finding.of_share("refusal.harmful.projected", projected, control=removed, **about)
+    yield findings.share("refusal.harmful.projected", projected, control=removed)
 
 
 def _one_token(lab: Lab, word: str) -> int | None:
@@ -168,9 +164,9 @@ def task_vectors(lab: Lab) -> Iterator[Outcome]:
     tasks = course_tasks(*lab.words("task_vectors", "tasks"))
     grid = accuracy_grid(lab.model, list(tasks.values()), n=lab.size(11), how="add", n_states=lab.size(50))
     base, own, shown, wrong = map(truths, (grid.zero_shot, grid.patched, grid.icl, grid.shuffled))
-    yield Finding.of_share("icl.zero_shot", base, control=own, control_is="with the task's vector", claim="below")
-    yield Finding.of_share("icl.task_vector", own, control=base, control_is="the same prompts without it", claim="above")
-    yield Finding.of_share("icl.few_shot", shown, control=wrong, control_is="demonstrations with shuffled answers", claim="above")
+    yield findings.share("icl.zero_shot", base, control=own)
+    yield findings.share("icl.task_vector", own, control=base)
+    yield findings.share("icl.few_shot", shown, control=wrong)
 
 
 # ------------------------------------------------------------------------------------- 02b: one layer, sparse autoencoders
@@ -192,18 +188,16 @@ def dictionary(lab: Lab) -> Iterator[Outcome]:
     drawn = torch.nn.functional.normalize(drawn, dim=1).to(sae.W_dec)
     nothing = torch.zeros_like(sae.b_enc)
     by_chance = quality(model, SparseAutoencoder(drawn.T, nothing, drawn, sae.b_dec, "topk", active, hook=sae.hook), sae.hook, parts[0])
-    chance = dict(control_is="random directions, as many active", claim="above")
     explained, recovered = ([getattr(one, name) for one in found] for name in ("variance_explained", "loss_recovered"))
-    yield _of_three("sae.variance_explained", explained, by_chance.variance_explained, unit="of the variance", **chance)
-    yield _of_three("sae.loss_recovered", recovered, by_chance.loss_recovered, unit="of the loss", **chance)
-    about = dict(unit="active features", control_is="numbers in a state", claim="below")
-    yield _of_three("sae.l0", [one.l0 for one in found], float(sae.d_model), **about)
+    yield _of_three("sae.variance_explained", explained, by_chance.variance_explained)
+    yield _of_three("sae.loss_recovered", recovered, by_chance.loss_recovered)
+    yield _of_three("sae.l0", [one.l0 for one in found], float(sae.d_model))
 
 
-def _of_three(name: str, values: Sequence[float], control: float, **about: str) -> Outcome:
+def _of_three(name: str, values: Sequence[float], control: float) -> Outcome:
     """A mean over the sets of texts, unless the model's loss makes it no number."""
     try:
-        return Finding.of_mean(name, values, control=control, **about)
+        return findings.mean(name, values, control=control)
     except ValueError as problem:
         return Absent(name, str(problem).rstrip("."))
 
@@ -221,8 +215,7 @@ def recall(lab: Lab) -> Iterator[Outcome]:
     if int(both.sum()) < LEAST:
         raise NotForThisModel("too few of its facts have a subject and a relation apart from it")
     subject, relation = (floats(some[:, both].argmin(0)) for some in curves.change)
-    about = dict(control_is="the layer for the relation", unit="layer", claim="above")
-    yield Finding.of_mean("recall.knockout.subject_layer", subject, control=relation, **about)
+    yield findings.mean("recall.knockout.subject_layer", subject, control=relation)
 
 
 def _facts(lab: Lab, full: int) -> list[FactPrompt]:
@@ -270,15 +263,14 @@ def linear_relations(lab: Lab) -> Iterator[Outcome]:
     hits, guess = (
         [hit for entry in found.entries for hit in truths(entry.comparison.of(name))] for name in ("LRE", "most frequent in test")
     )
-    about = dict(control_is="the test's most frequent answer", claim="above")
-    yield Finding.of_share("lre.faithfulness.mean", hits, control=guess, **about)
+    yield findings.share("lre.faithfulness.mean", hits, control=guess)
     ranks = [rank for rank in map(int, lab.words("linear_relations", "ranks")) if rank <= model.cfg.d_model]
     edits = edit_report(model, found, ranks, n=lab.size(20), draws=3).edits
     if not edits:
         yield Absent("lre.editing.success", "all subjects that were left for the edits have the same answer")
         return
     done, chance = ([hit for one in edits for hit in truths(getattr(one, name))] for name in ("hits", "random"))
-    yield Finding.of_share("lre.editing.success", done, control=chance, control_is="random deltas of equal norm", claim="above")
+    yield findings.share("lre.editing.success", done, control=chance)
 
 
 def _relation(lab: Lab, name: str) -> RelationData | None:
@@ -316,8 +308,7 @@ def eight_prompts(lab: Lab) -> Iterator[Outcome]:
     )
     io, s = (torch.tensor([token_id(lab.model, f" {getattr(one, side)}") for one in prompts]) for side in ("answer", "wrong"))
     right = metric_of(lab.model, [one.prompt for one in prompts], log_odds(io, s))
-    about = dict(control=0.0, control_is="no preference", unit="logits", claim="above")
-    yield Finding.of_mean("ioi.eight_prompts", floats(right), **about)
+    yield findings.mean("ioi.eight_prompts", floats(right), control=0.0)
 
 
 @experiment(
@@ -331,23 +322,20 @@ def indirect_objects_heads(lab: Lab) -> Iterator[Outcome]:
     model, data = lab.model, indirect_objects(lab.model, lab.size(44))
     both, strangers = data.runs(model), data.runs(model, "unrelated")
     clean, nobody = metric_at_ends(model, both), metric_at_ends(model, strangers, texts=strangers.corrupted)
-    about = dict(control_is="the same sentences with three unrelated names", unit="logits", claim="above")
-    yield Finding.of_mean("ioi.logit_diff", floats(clean), control=floats(nobody), **about)
+    yield findings.mean("ioi.logit_diff", floats(clean), control=floats(nobody))
     other = indirect_objects(model, lab.size(44), seed=1)
     every = [(layer, number) for layer in range(model.cfg.n_layers) for number in range(model.cfg.n_heads)]
     mover = every[int(looks(model, other)["name mover"].argmax())]
     copied = copies(model, every, data)
     own = truths(copied[every.index(mover)])
-    about = dict(control_is=f"all {len(every)} heads; the mover is {mover[0]}.{mover[1]}", claim="above")
-    yield Finding.of_share("ioi.name_mover.copies", own, control=truths(copied), **about)
+    yield findings.share("ioi.name_mover.copies", own, control=truths(copied))
     try:
         strongest = every[int(direct_effects(model, other.tokens, other.io, other.s).of_heads.argmax())]
         gone = self_repair(model, data, strongest)
     except ValueError as problem:
         yield Absent("ioi.self_repair", str(problem).rstrip("."))
         return
-    about = dict(control_is=f"what the direct share of {strongest[0]}.{strongest[1]} lets expect", unit="logits", claim="above")
-    yield Finding.of_difference("ioi.self_repair", floats(gone.after), control=floats(gone.expected), **about)
+    yield findings.difference("ioi.self_repair", floats(gone.after), control=floats(gone.expected))
 
 
 @experiment("03b", "patches of MLPs, estimated and measured", "attribution.correlation")
@@ -367,8 +355,7 @@ def attribution(lab: Lab) -> Iterator[Outcome]:
         size.append(torch.stack([length[rows, at].mean() for at in places]))
     plain = torch.corrcoef(torch.stack([torch.stack(size).flatten(), measured.change.flatten().float()]))[0, 1].item()
     low, high = correlation_interval(r, measured.change.numel())
-    about = dict(control_is="the size of the difference, without a gradient", unit="correlation (MLPs)", claim="above")
-    yield Finding("attribution.correlation", value=r, low=low, high=high, n=measured.change.numel(), control=plain, **about)
+    yield findings.value("attribution.correlation", r, low, high, measured.change.numel(), control=plain)
 
 
 @experiment("03b", "a circuit for the receiver's name", "circuit.faithfulness", "circuit.edges_share")
@@ -384,10 +371,9 @@ def circuit(lab: Lab) -> Iterator[Outcome]:
         (low, high), value = kept.intervals[0], kept.faithfulness[0].item()
     if not isfinite(low) or not isfinite(high):
         raise NotForThisModel("what a circuit could keep is too close to 0 in these sentences for an interval")
-    about = dict(control=chance.faithfulness[0].item(), control_is="a random circuit of equal size", unit="of the logit difference")
-    yield Finding("circuit.faithfulness", value=value, low=low, high=high, n=len(judged), claim="above", **about)
+    yield findings.value("circuit.faithfulness", value, low, high, len(judged), control=chance.faithfulness[0].item())
     share = truths(best.top(n_edges).kept)
-    yield Finding.of_share("circuit.edges_share", share, control=1.0, control_is="the whole model", claim="below")
+    yield findings.share("circuit.edges_share", share, control=1.0)
 
 
 # ---------------------------------------------------------------------------------------------- 04a: speak, lens and memories
@@ -405,10 +391,10 @@ def lens(lab: Lab) -> Iterator[Outcome]:
         raise NotForThisModel("its answers lead at the last layer in fewer than two prompts")
     if tuned := lab.setting("lens", "tuned"):
         early = target_probs(model, prompts, answers, tuned=load_tuned_lens(tuned)).leads
-        control, control_is = floats(early[~early.isnan()]), "the same answers by the tuned lens"
+        control = floats(early[~early.isnan()])
     else:
-        control, control_is = 0.0, "the first layer"
-    yield Finding.of_mean("lens.answer_layer", floats(plain[fine]), control=control, control_is=control_is, unit="layer")
+        control = 0.0
+    yield findings.mean("lens.answer_layer", floats(plain[fine]), control=control)
     told = [f"{fact.text} {fact.answer}." for fact in facts]
     shifted = []
     for some in (told, told[1:] + told[:1]):
@@ -419,8 +405,7 @@ def lens(lab: Lab) -> Iterator[Outcome]:
         yield Absent("lens.answer_layer_with_context", "its answers lead in all three contexts for fewer than two facts")
         return
     own, other = (floats(leads[kept]) for leads in shifted)
-    about = dict(control_is="a context about somebody else", unit="layers", claim="below")
-    yield Finding.of_difference("lens.answer_layer_with_context", own, control=other, **about)
+    yield findings.difference("lens.answer_layer_with_context", own, control=other)
 
 
 @experiment("04a", "Poland, and then Warsaw, layer by layer", "lens.poland_layer", "lens.warsaw_layer")
@@ -434,8 +419,7 @@ def poland(lab: Lab) -> Iterator[Outcome]:
         if first != first:  # NaN
             yield Absent(name, f"{word} is on top in none of its layers")
             continue
-        about = dict(control=float(len(layers)), control_is="never", unit="layer", claim="below")
-        yield Finding(name, value=first, low=first, high=first, n=1, **about)
+        yield findings.value(name, first, first, first, 1, control=float(len(layers)))
 
 
 @experiment("04a", "does a neuron's value say what follows its trigger", "ffn.value_says_next")
@@ -448,8 +432,7 @@ def memories(lab: Lab) -> Iterator[Outcome]:
     hits = truths(found.hits[found.known])
     if len(hits) < LEAST:
         raise NotForThisModel("none of its neurons in the upper half is active in these texts")
-    about = dict(control=found.overall_chance, control_is="the trigger of another neuron", claim="above")
-    yield Finding.of_share("ffn.value_says_next", hits, **about)
+    yield findings.share("ffn.value_says_next", hits, control=found.overall_chance)
 
 
 # ---------------------------------------------------------------------------------------------------- 04b: speak, Patchscopes
@@ -461,8 +444,7 @@ def patchscopes(lab: Lab) -> Iterator[Outcome]:
     texts = held_out_texts(lab.model, lab.number("patchscopes", "texts"))
     found = precision_by_layer(lab.model, _longest(texts, lab.size(len(texts))), lab.layers("patchscopes"))
     own, other = (truths(found.of(name)) for name in ("Patchscope", "logit lens"))
-    about = dict(control_is=f"logit lens, layers {' and '.join(map(str, found.layers))}", claim="above")
-    yield Finding.of_share("patchscope.precision_mid_layers", own, control=other, **about)
+    yield findings.share("patchscope.precision_mid_layers", own, control=other)
 
 
 def _longest(texts: Texts, n: int) -> Texts:
@@ -491,5 +473,4 @@ def back_patching(lab: Lab) -> Iterator[Outcome]:
         raise NotForThisModel("it fails fewer than two of the questions of which it knows both hops")
     tried = rescue(model, failed, "t1", ("own", "other prompt"))
     own, other = (truths(tried.oracle(source)) for source in ("own", "other prompt"))
-    about = dict(control_is="the state of another question, equally many tries", claim="above")
-    yield Finding.of_share("backpatch.oracle", own, control=other, **about)
+    yield findings.share("backpatch.oracle", own, control=other)

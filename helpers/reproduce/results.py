@@ -12,7 +12,7 @@ from textwrap import wrap
 from typing import Any
 
 from helpers.findings import FOLDER as COURSE_FINDINGS
-from helpers.findings import Finding, load_all
+from helpers.findings import Finding, load_all, measured
 from helpers.models import DATA
 from helpers.reproduce.lab import Absent, Experiment, Outcome
 
@@ -119,7 +119,8 @@ class Results:
         self.done[done.experiment] = done
         self.path.parent.mkdir(parents=True, exist_ok=True)
         fresh = self.path.with_suffix(".new")
-        text = json.dumps({name: asdict(one) for name, one in self.done.items()}, indent=1, ensure_ascii=False)
+        kept = {name: asdict(one) | {"findings": [measured(found) for found in one.findings]} for name, one in self.done.items()}
+        text = json.dumps(kept, indent=1, ensure_ascii=False)
         fresh.write_text(text + "\n", encoding="utf-8")
         os.replace(fresh, self.path)
 
@@ -165,7 +166,7 @@ def cell(one: Outcome) -> str:
     if isinstance(one, Absent):
         return f"not for this model: {one.reason}"
     row = one.shown()
-    return f"{row['value']}, n = {row['n']}; control {row['control']}; {row['verdict']}"
+    return f"{row['value']}, n = {row['n']}; control {row['control']}; {row['outcome']}: difference {row['difference']}"
 
 
 def as_text(table: Sequence[Row], model: str) -> str:

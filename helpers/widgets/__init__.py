@@ -230,10 +230,12 @@ def prompt_html(model: TransformerBridge, text: str, temperature: float = 1.0, t
     best = logits.softmax(-1).topk(min(10, len(logits)))
     top = TopTokens(text, tuple(pieces(model, best.indices)), tuple(best.values.tolist()))
     drawn = adjust(logits, temperature, top_k or None)[best.indices].tolist()
-    return _tokens_html(model, tokens) + _drawn_html(top, drawn) + _continuation_html(continuation)
+    among = f"the {top_k} best tokens" if 0 < top_k < len(logits) else "all tokens"
+    how = f"how it is drawn (temperature {temperature:g}, from {among})"
+    return _tokens_html(model, tokens) + _drawn_html(top, drawn, how) + _continuation_html(continuation, seed)
 
 
-def _drawn_html(top: TopTokens, drawn: Sequence[float]) -> str:
+def _drawn_html(top: TopTokens, drawn: Sequence[float], how: str) -> str:
     """The next tokens with two bars each: what the model says, and with what probability the settings let it be drawn."""
     rows = [
         f"<tr><td style='font-family:monospace'>{escape(visible(token))}</td><td style='{LEFT}'>"
@@ -241,7 +243,7 @@ def _drawn_html(top: TopTokens, drawn: Sequence[float]) -> str:
         f"<span style='{PALE};width:{200 * share:.0f}px'></span>{share:.1%}</td></tr>"
         for token, prob, share in zip(top.tokens, top.probs, drawn, strict=True)
     ]
-    head = f"<tr><th></th><th style='{LEFT}'>what the model says</th><th style='{LEFT}'>how it is drawn</th></tr>"
+    head = f"<tr><th></th><th style='{LEFT}'>what the model says</th><th style='{LEFT}'>{how}</th></tr>"
     return f"<p><b>The ten most likely next tokens</b></p><table>{head}{''.join(rows)}</table>"
 
 
@@ -264,11 +266,11 @@ def bars_html(top: TopTokens) -> str:
     return f"<table>{''.join(rows)}</table>"
 
 
-def _continuation_html(continuation: str) -> str:
+def _continuation_html(continuation: str, seed: int) -> str:
     """The sampled text with its line breaks, or a sentence where the model ends at once."""
     if not continuation:
-        return "<p><b>A sampled continuation:</b> none; the model ends the document here.</p>"
-    return f"<p><b>A sampled continuation:</b> <span style='white-space:pre-wrap'>{escape(continuation)}</span></p>"
+        return f"<p><b>A sampled continuation</b> (seed {seed}): none; the model ends the document here.</p>"
+    return f"<p><b>A sampled continuation</b> (seed {seed}): <span style='white-space:pre-wrap'>{escape(continuation)}</span></p>"
 
 
 class PromptExplorer(Demo):

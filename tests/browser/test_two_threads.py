@@ -20,6 +20,7 @@ from helpers.widgets.neurons import DoseLab, dose_html
 torch.set_grad_enabled(False)
 model = load_model()
 lab = DoseLab(model, (10, 734), "The name of the city is", highest=20.0)
+lab.dose.value = 0
 lab
 """
 
