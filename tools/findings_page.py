@@ -13,7 +13,7 @@ PAGE, README = ROOT / "docs" / "findings.md", ROOT / "README.md"
 START, END = "<!-- headlines: these rows are written by `make findings` -->", "<!-- /headlines -->"
 HEADLINES = (  # what makes one want to see more
     "refusal.harmful.projected",
-    "refusal.random.max_change",
+    "edit.success",
     "lre.editing.success",
     "shift.gender_deleted",
     "backpatch.oracle",
