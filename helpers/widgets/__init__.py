@@ -124,7 +124,7 @@ class Demo(ipywidgets.VBox):
             setattr(self, name, control)
         self._seen: dict[str, Any] = {}
         self._following = self._awaited = False
-        self.status, self.panel = ipywidgets.HTML(), ipywidgets.HTML()
+        self.status, self.panel = ipywidgets.HTML(), ipywidgets.HTML(layout={"overflow": "auto"})  # a wide answer can be scrolled
         self.status.add_class(STATUS)
         self._answer()
         for control in self.controls.values():

@@ -16,7 +16,7 @@ LISTED = 10  # tokens of a square
 MOST_TOKENS = 16  # columns: the last ones of a long text
 LETTERS = 10  # of a token in a square
 SQUARE = "padding:1px 6px;text-align:left;white-space:nowrap;font-family:monospace;font-size:85%;line-height:1.35;vertical-align:top"
-NUMBER = "padding:1px 8px 1px 2px;text-align:right;font-weight:normal;font-size:85%;white-space:nowrap;vertical-align:top"
+NUMBER = "padding:1px 8px 1px 2px;text-align:right;font-weight:normal;font-size:85%;line-height:1.35;white-space:nowrap;vertical-align:top"
 FRAME = ";border:2px solid"  # in the colour of the letters; JupyterLab takes outlines away from pages that were not run here
 
 # ------------------------------------------------------------------------------------------------- a table of what is read

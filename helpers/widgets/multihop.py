@@ -26,7 +26,7 @@ CONTROLS = {
     "random": "random numbers, as long",
 }  # and their names
 SEED = 0  # of the other questions that are drawn
-PATCH = "width:1.5em;height:1.5em;padding:0;text-align:center;font-size:85%;border:1px solid rgba(140,140,140,0.35)"
+PATCH = "width:1.5em;height:1.5em;line-height:1.5em;padding:0;text-align:center;font-size:85%;border:1px solid rgba(140,140,140,0.35)"
 MARKS = {"right": ("✓", GREEN, DEEPEST), "changed": ("~", COLD, 0.25), "the same": ("", COLD, 0.0)}  # sign, colour, opacity
 
 # ------------------------------------------------------------------------------------------------ questions to choose from
