@@ -76,9 +76,8 @@ report: $(STAMP)  ## Measure the course LM on what it has never read, and write 
 sae: $(STAMP)  ## Train the sparse autoencoders of the course LM, in minutes; ARGS="course-lm-topk" for one of them
 	$(BIN)/python -m helpers.sae_files $(ARGS)
 
-pages: $(STAMP)  ## Write the tables of docs/errors.md and the page docs/figures.md again
-	$(BIN)/python tools/errors_page.py
-	$(BIN)/python tools/figures_page.py
+pages: $(STAMP)  ## Write docs/lecture_map.md, where each figure of the lecture comes alive
+	$(BIN)/python tools/lecture_map_page.py
 
 address: $(STAMP)  ## Write the course's address from pyproject.toml into badges, setup cells and how to cite
 	$(BIN)/python tools/address.py
