@@ -104,9 +104,12 @@ def paste(text: str) -> Act:
 
 
 def click_beside(page: "Page", element: "Locator") -> None:
-    """Clicks in the margin to the left of the output that holds the control."""
+    """Clicks in the margin to the left of the output that holds the control, at its height: the output's top may be out of sight."""
     box = element.locator("xpath=ancestor::*[contains(@class, 'jp-OutputArea-child')]").last.bounding_box()
-    page.mouse.click(box["x"] + 2, box["y"] + 2)
+    own = element.bounding_box()
+    page.mouse.click(box["x"] + 2, own["y"] + own["height"] / 2)
+    if element.evaluate("field => field === document.activeElement"):  # nothing was there to be clicked
+        element.evaluate("field => field.blur()")
 
 
 def drag(share: float) -> Act:
