@@ -104,10 +104,9 @@ def paste(text: str) -> Act:
 
 
 def click_beside(page: "Page", element: "Locator") -> None:
-    """Clicks in the margin to the left of the output that holds the control, at its height: the output's top may be out of sight."""
+    """Clicks in the margin to the left of the output that holds the control; out of the window, the field is left without it."""
     box = element.locator("xpath=ancestor::*[contains(@class, 'jp-OutputArea-child')]").last.bounding_box()
-    own = element.bounding_box()
-    page.mouse.click(box["x"] + 2, own["y"] + own["height"] / 2)
+    page.mouse.click(box["x"] + 2, box["y"] + 2)
     if element.evaluate("field => field === document.activeElement"):  # nothing was there to be clicked
         element.evaluate("field => field.blur()")
 
