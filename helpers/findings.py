@@ -171,6 +171,16 @@ class Finding:
         return SHOWN if low > 0 or (not one_sided and high < 0) else UNDECIDED
 
     @property
+    def verdict(self) -> str:
+        """The outcome in words: an effect that is absent may be there and be too small to matter, or go the other way."""
+        low, high = self.difference_low, self.difference_high
+        if self.outcome != ABSENT or self.about.claim == "equal" or low <= 0 <= high:
+            return self.outcome
+        if self.about.claim and (self.about.claim == "above") != (low > 0):
+            return f"{ABSENT}, it goes the other way"
+        return f"{ABSENT}, too small to matter"
+
+    @property
     def decimals(self) -> int:
         """How many decimals mean something: the last one is smaller than a third of the interval (percent for shares)."""
         width = (self.high - self.low) * self.scale
@@ -198,7 +208,7 @@ class Finding:
             "control": f"{self.number(self.control)}{own} ({about.control_is})",
             "n": f"{self.n:,}",
             "difference": f"{self.number(self.difference)} [{self.number(self.difference_low)}, {self.number(self.difference_high)}]",
-            "outcome": self.outcome,
+            "verdict": self.verdict,
             "published": f"{measure}{about.published}" if about.published else "no number",
             "source": about.source,
         }
@@ -207,7 +217,7 @@ class Finding:
         """The finding as one line of text."""
         row = self.shown()
         paper = row["published"] + (f" ({row['source']})" if row["source"] else "")
-        verdict = f"{row['outcome']}: difference {row['difference']}"
+        verdict = f"{row['verdict']}: difference {row['difference']}"
         return f"{row['name']}: {row['value']} | control: {row['control']} | n = {row['n']} | {verdict} | published: {paper}"
 
     @property
@@ -226,7 +236,7 @@ class Finding:
             f"<small>published</small><br>{prose(row['published'])}{source}",
         ]
         name = f'<b>{self.mark} <code style="background:none;padding:0">{self.name}</code></b>'
-        heading = f'<div style="margin:0 0 4px">{name} · {self.outcome}: difference {_strong(row["difference"])}</div>'
+        heading = f'<div style="margin:0 0 4px">{name} · {self.verdict}: difference {_strong(row["difference"])}</div>'
         asks = f"<div>{prose(self.about.asks)}</div>" if self.about.asks else ""
         return boxed(asks + heading + side_by_side(cells, [colour, GREY, GREY]), colour)
 

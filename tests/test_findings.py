@@ -152,7 +152,27 @@ OUTCOMES = [  # claim, interval of the difference, outcome; a difference of .1 m
 def test_the_outcome_is_about_the_interval_of_the_difference(claim: str, interval: tuple[float, float], outcome: str, declare):
     declare(claim=claim)
     found = made(difference_low=interval[0], difference_high=interval[1])
-    assert found.outcome == outcome and f"| {outcome}: difference" in found.row()
+    assert found.outcome == outcome and f"| {outcome}" in found.row()
+
+
+VERDICTS = [  # claim, interval, and what is said beyond the outcome
+    ("above", (0.02, 0.08), "absent, too small to matter"),
+    ("below", (-0.08, -0.02), "absent, too small to matter"),
+    ("", (-0.08, -0.02), "absent, too small to matter"),
+    ("above", (-0.3, -0.2), "absent, it goes the other way"),
+    ("below", (0.02, 0.08), "absent, it goes the other way"),
+    ("above", (-0.02, 0.08), "absent"),
+    ("equal", (0.02, 0.2), "absent"),
+    ("above", (0.02, 0.3), "shown"),
+]
+
+
+@pytest.mark.parametrize(("claim", "interval", "verdict"), VERDICTS)
+def test_an_effect_that_is_there_and_counts_as_absent_is_told_so(claim: str, interval: tuple[float, float], verdict: str, declare):
+    declare(claim=claim)
+    found = made(difference_low=interval[0], difference_high=interval[1])
+    assert found.verdict == verdict and f"| {verdict}: difference" in found.row()
+    assert f"{verdict}: difference" in readable(found._repr_html_())
 
 
 def outcomes(

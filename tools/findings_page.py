@@ -39,7 +39,7 @@ def row(finding: Finding) -> str:
     shown = finding.shown()
     paper = shown["published"] + (f" ({shown['source']})" if shown["source"] else "")
     what = f"{finding.about.asks}<br>`{finding.name}`"
-    return line([f"{finding.mark} {finding.outcome}", what, shown["value"], shown["control"], shown["difference"], shown["n"], paper])
+    return line([f"{finding.mark} {finding.verdict}", what, shown["value"], shown["control"], shown["difference"], shown["n"], paper])
 
 
 def page(found: Mapping[str, Sequence[Finding]]) -> str:
@@ -66,7 +66,7 @@ def headlines(found: Mapping[str, Sequence[Finding]]) -> str:
         notebook, finding = named[name]
         shown = finding.shown()
         asks = f"[{finding.about.asks}](notebooks/{notebook}.ipynb)"
-        rows.append(line([f"{finding.mark} {finding.outcome}", asks, shown["value"], shown["control"]]))
+        rows.append(line([f"{finding.mark} {finding.verdict}", asks, shown["value"], shown["control"]]))
     return "\n".join([line(["outcome", "question", "value and 95 % interval", "control"]), "|---|---|---|---|", *rows])
 
 

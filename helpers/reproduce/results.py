@@ -166,7 +166,7 @@ def cell(one: Outcome) -> str:
     if isinstance(one, Absent):
         return f"not for this model: {one.reason}"
     row = one.shown()
-    return f"{row['value']}, n = {row['n']}; control {row['control']}; {row['outcome']}: difference {row['difference']}"
+    return f"{row['value']}, n = {row['n']}; control {row['control']}; {row['verdict']}: difference {row['difference']}"
 
 
 def as_text(table: Sequence[Row], model: str) -> str:

@@ -20,7 +20,7 @@ from helpers.fact_edits import (
     try_edit,
     value_edit,
 )
-from helpers.html import DEEPEST, WARM
+from helpers.html import DEEPEST, GREEN, WARM
 from helpers.memories import Categories, Memory, memory
 from helpers.models import TransformerBridge
 from helpers.neurons import Context, Neuron, TopContexts, name, output_logits
@@ -28,7 +28,6 @@ from helpers.prediction import pieces, visible
 from helpers.widgets import BAR, Demo, choice_slider, dropdown, number_field, said, slider, text_field
 from helpers.widgets.lenses import keeping, word
 
-GREEN = "0,158,115"  # as it should be, and a token that follows as promised
 TOKENS, TRIGGERS = 10, 5  # tokens that a value promotes, and texts, that are listed
 BAR_WIDTH = 130  # pixels of the longest bar
 LONGEST = 40  # letters of a new answer

@@ -8,7 +8,7 @@ from random import Random
 
 import torch
 
-from helpers.html import COLD, DEEPEST, WARM
+from helpers.html import COLD, DEEPEST, GREEN, WARM
 from helpers.lens import LensTable, first_of, logit_lens
 from helpers.models import TransformerBridge
 from helpers.multihop import BackPatch, TwoHop, answered, back_patch, first_tokens
@@ -18,7 +18,6 @@ from helpers.widgets.lenses import FRAME, NUMBER, SQUARE, hover, lens_grid, word
 
 LEFT = f"{NUMBER};text-align:left"
 LISTED = 10  # tokens of a square among which bridge and answer are looked for
-GREEN = "0,158,115"  # right now
 RANKS = ("1st", "2nd", "3rd", *(f"{rank}th" for rank in range(4, LISTED + 1)))
 CONTROLS = {
     "unknowing prompt": "another prompt",

@@ -5,7 +5,7 @@ from functools import lru_cache
 from html import escape
 from typing import Any
 
-from helpers.html import DEEPEST, WARM
+from helpers.html import DEEPEST, GREEN, WARM
 from helpers.lens import check_layers, layer_name
 from helpers.models import TransformerBridge, empty_cache
 from helpers.patchscopes import DESCRIPTION, IDENTITY, ITSELF, SAME, Layer, Readings, Source, Target, patchscope
@@ -21,7 +21,6 @@ TARGETS = {
 }
 OWN = "a text of your own"
 TOKENS = 6  # of a continuation
-GREEN = "0,158,115"  # as with the name in words
 CELL = "text-align:left;vertical-align:top;padding:2px 16px 2px 0"
 ROW = "text-align:left;padding:1px 10px;font-size:90%"
 NUMBER = "text-align:right;padding:1px 10px 1px 2px;font-weight:normal;font-size:90%"
