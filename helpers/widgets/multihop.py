@@ -176,9 +176,11 @@ class TwoHopTimeline(Demo):
         right, named = set(answered(model, questions).right), {one.text: one for one in questions}
         options = [(f"{'✓' if one in right else '✗'} {text}", text) for text, one in named.items()]
         start = max(named, key=lambda text: readable_marks(model, named[text]), default=None)
-        question = dropdown(options, "Question", start)
-        write = lambda question: timeline_html(model, named, question)  # noqa: E731 (one line of its own reads better)
-        super().__init__("Where bridge and answer can be read", write, {"question": question})
+        super().__init__(
+            "Where bridge and answer can be read",
+            lambda question: timeline_html(model, named, question),
+            {"question": dropdown(options, "Question", start)},
+        )
 
 
 def readable_marks(model: TransformerBridge, one: TwoHop) -> int:

@@ -202,13 +202,12 @@ class PatchscopeBench(Demo):
         targets, first = self._targets, next(iter(self._targets), "")
         layers = [(layer_name(layer), layer) for layer in check_layers(model, None)]
         chosen = model.cfg.n_layers // 3 if source_layer is None else source_layer
-        names = dropdown([*targets, OWN] if targets else [], "Target")
-        write = keeping(lambda target, **values: patchscope_html(model, targets, **values))  # the target's text says all
+        target = dropdown([*targets, OWN] if targets else [], "Target")
         super().__init__(
             "Put a state into another text",
-            write,
+            keeping(lambda target, **values: patchscope_html(model, targets, **values)),  # the target's text says all
             {"text": text_field(text, "Source", flex="1 1 340px"), "pos": dropdown([("none", 0)], "Its token")},
-            {"target": names},
+            {"target": target},
             {"prompt": text_field(targets[first].prompt, "Its text, x the placeholder", several_lines=True)},
             {
                 "source_layer": choice_slider(layers, chosen, "From layer"),
