@@ -79,7 +79,7 @@ def press(keys: Sequence[str]) -> Act:
 
 
 def write(text: str, way: Way) -> Act:
-    """Replaces the text of a field, and leaves it by Tab or by a click beside it."""
+    """Replaces the text of a field, and leaves it by Tab, or as a click elsewhere does (to the left of an output it would fold it)."""
 
     def act(page: "Page", element: "Locator") -> None:
         element.focus() if way == "keyboard" else element.click()
@@ -88,7 +88,7 @@ def write(text: str, way: Way) -> Act:
         if way == "keyboard":
             page.keyboard.press("Tab")
         else:
-            click_beside(page, element)
+            element.blur()
 
     return act
 
@@ -101,14 +101,6 @@ def paste(text: str) -> Act:
         page.keyboard.press("Tab")
 
     return act
-
-
-def click_beside(page: "Page", element: "Locator") -> None:
-    """Clicks in the margin to the left of the output that holds the control; out of the window, the field is left without it."""
-    box = element.locator("xpath=ancestor::*[contains(@class, 'jp-OutputArea-child')]").last.bounding_box()
-    page.mouse.click(box["x"] + 2, box["y"] + 2)
-    if element.evaluate("field => field === document.activeElement"):  # nothing was there to be clicked
-        element.evaluate("field => field.blur()")
 
 
 def drag(share: float) -> Act:
