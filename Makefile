@@ -44,13 +44,13 @@ $(INSTRUCTOR_STAMP): $(STAMP)
 	$(BIN)/pip install --constraint constraints.txt --editable ".[instructor]" && touch $@
 
 assignments: $(INSTRUCTOR_STAMP)  ## Write the student versions of the assignments to runs/grading/release
-	$(BIN)/python tools/grade.py assignments $(ARGS)
+	$(BIN)/python -m teaching.grade assignments $(ARGS)
 
 grade: $(INSTRUCTOR_STAMP)  ## Grade a folder of submissions: make grade SUBMISSIONS=FOLDER
-	$(BIN)/python tools/grade.py grade "$(SUBMISSIONS)"
+	$(BIN)/python -m teaching.grade grade "$(SUBMISSIONS)"
 
 grades: $(INSTRUCTOR_STAMP)  ## Write the tables of grades and the feedback again, after grading by hand
-	$(BIN)/python tools/grade.py table
+	$(BIN)/python -m teaching.grade table
 
 test-colab: $(STAMP)  ## Install as Google Colab would, with its versions, and run all lessons there; ARGS="notebooks/04a*" for some
 	WORKERS=$(WORKERS) $(BIN)/python tools/colab_lane.py $(COLAB_VENV) $(ARGS)
@@ -74,7 +74,7 @@ report: $(STAMP)  ## Measure the course LM on what it has never read, and write 
 	$(BIN)/python -m helpers.course_lm report $(ARGS)
 
 sae: $(STAMP)  ## Train the sparse autoencoders of the course LM, in minutes; ARGS="course-lm-topk" for one of them
-	$(BIN)/python -m helpers.sae_files $(ARGS)
+	$(BIN)/python -m helpers.one_layer.sae_files $(ARGS)
 
 pages: $(STAMP)  ## Write docs/lecture_map.md, where each figure of the lecture comes alive
 	$(BIN)/python tools/lecture_map_page.py
@@ -86,7 +86,7 @@ reproduce: $(STAMP)  ## Run the headline experiments on a model; ARGS="--model g
 	$(BIN)/python -m helpers.reproduce $(ARGS)
 
 lens: $(STAMP)  ## Train the tuned lens of the course LM again, in minutes
-	$(BIN)/python -m helpers.lens
+	$(BIN)/python -m helpers.speak.train_lens
 
 lint: $(STAMP)  ## Look for mistakes and for untidy code, notebooks included
 	$(BIN)/ruff check

@@ -21,8 +21,8 @@ from nbgrader.server_extensions import formgrader
 
 ROOT = Path(__file__).resolve().parent
 FORMGRADER = Path(formgrader.__file__).parent  # where nbgrader's page for feedback lies
-sys.path.insert(0, str(ROOT / "tools"))
-import submission  # noqa: E402
+sys.path.insert(0, str(ROOT))
+from teaching import submission  # noqa: E402
 
 WORK = Path(os.environ.get("COURSE_GRADING") or ROOT / "runs" / "grading").resolve()
 CELL = int(os.environ.get("COURSE_CELL_SECONDS", 60))  # the longest that a cell may run, and
@@ -130,7 +130,7 @@ c.Autograde.autograde_preprocessors = [
 c.GenerateFeedback.preprocessors = [preprocessors.GetGrades, ForStudent, CSSHTMLHeaderPreprocessor]
 c.GenerateFeedback.post_convert_hook = only_pages
 c.GenerateFeedback.HTMLExporter.template_name = "course_feedback"
-c.GenerateFeedback.HTMLExporter.extra_template_basedirs = [str(ROOT / "tools" / "templates"), str(FORMGRADER / "templates")]
+c.GenerateFeedback.HTMLExporter.extra_template_basedirs = [str(ROOT / "teaching" / "templates"), str(FORMGRADER / "templates")]
 c.GenerateFeedback.HTMLExporter.extra_template_paths = [
     str(FORMGRADER / part) for part in ("templates", "static/node_modules/bootstrap/dist/css")
 ]

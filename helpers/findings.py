@@ -24,7 +24,7 @@ from statistics import mean as average
 from typing import Any
 
 from helpers.html import AMBER, GREEN, GREY, WARM, boxed, prose, show, side_by_side
-from helpers.statistics import (
+from helpers.stats import (
     Interval,
     Numbers,
     as_numbers,

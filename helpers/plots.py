@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
-from math import ceil, hypot, nan
+from math import ceil
 from statistics import mean
 from textwrap import fill
 from typing import Any
@@ -19,7 +19,7 @@ from matplotlib.transforms import Affine2D
 from torch import Tensor
 
 from helpers.prediction import TopTokens, visible
-from helpers.statistics import wilson
+from helpers.stats import wilson
 
 # Okabe and Ito's colours, which colour-blind eyes can tell apart.
 BLUE, ORANGE, GREEN, PURPLE, GREY, BLACK = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#8C8C8C", "#222222"
@@ -142,53 +142,6 @@ def layer_line(values: Sequence[float], ylabel: str) -> Figure:
 # -------------------------------------------------------------------------------------------------- lesson 1, one neuron
 
 
-def ablation_bars(bars: Mapping[str, tuple[float, float, float]], control: Mapping[str, Sequence[float]], ylabel: str) -> Figure:
-    """For each kind of ablation a bar with its 95 % interval (value, low, high), and beside it a grey dot for each control."""
-    fig, ax = canvas(6.4, 3.4)
-    for place, (kind, (value, low, high)) in enumerate(bars.items()):
-        bar = ax.bar(place - 0.16, value, width=0.36, color=BLUE, alpha=0.7)
-        (interval,) = ax.plot([place - 0.16] * 2, [low, high], color=BLACK, linewidth=2)
-        others = control.get(kind, ())
-        (dots,) = ax.plot([place + 0.2 + offset for offset in spread(len(others), 0.2)], others, "o", color=GREY, markersize=4, alpha=0.7)
-    ax.axhline(0, color=BLACK, linewidth=0.8)
-    ax.set_xticks(range(len(bars)), [plain(kind) for kind in bars])
-    ax.set(xlim=(-0.6, len(bars) - 0.4), xlabel="kind of ablation", ylabel=plain(ylabel))
-    legend(fig, [bar, interval, dots], ["the neuron", "its 95 % interval", "control neurons"], ncols=3)
-    return fig
-
-
-def dose_curve(
-    doses: Sequence[float],
-    probs: Mapping[str, Sequence[float]],
-    usual: tuple[float, float],
-    control: Mapping[str, Sequence[float]] | None = None,
-) -> Figure:
-    """The probability of each target word against the dose; the neuron's usual range is shaded, controls are grey and dashed."""
-    fig, ax = canvas(7.2, 3.6)
-    for number, (word, line) in enumerate(probs.items()):
-        style, colour = STYLES[number // len(COLOURS) % len(STYLES)], COLOURS[number % len(COLOURS)]
-        ax.plot(doses, [100 * prob for prob in line], f"o{style}", color=colour, markersize=4, label=word_label(word))
-    for number, (label, line) in enumerate((control or {}).items()):
-        ax.plot(doses, [100 * prob for prob in line], STYLES[1 + number % 3], color=GREY, label=plain(fill(label, 28)))
-    ax.axvspan(*usual, facecolor=GREY, edgecolor=GREY, alpha=0.25, zorder=0, label="the neuron's usual range")
-    ax.set(xlabel="dose: the activation at which the neuron is held", ylabel="probability of the word, in %")
-    ax.set_ylim(0, 1.05 * ax.get_ylim()[1])
-    legend(fig, loc="outside right upper")
-    return fig
-
-
-def kind_bars(by_kind: Mapping[str, Sequence[float]], ylabel: str) -> Figure:
-    """One row for each kind of prompt, the first at the top: the mean as a bar, each prompt as a dot."""
-    fig, ax = canvas(6.4, 0.9 + 0.36 * len(by_kind))
-    for place, values in enumerate(by_kind.values()):
-        ax.barh(place, mean(values) if values else 0, color=BLUE, alpha=0.45)
-        ax.plot(values, [place + offset for offset in spread(len(values), 0.5)], "o", color=BLACK, markersize=3)
-    ax.set_yticks(range(len(by_kind)), [plain(kind) for kind in by_kind])
-    ax.axvline(0, color=BLACK, linewidth=0.8)
-    ax.set(ylim=(len(by_kind) - 0.5, -0.5), xlabel=plain(ylabel))
-    return fig
-
-
 def estimate_scatter(estimates: Sequence[float], measured: Sequence[float], labels: Sequence[str]) -> Figure:
     """Estimated against measured effects, with the diagonal on which both are equal; the outermost points are named."""
     fig, ax = canvas(5.2, 5.2)
@@ -206,139 +159,7 @@ def estimate_scatter(estimates: Sequence[float], measured: Sequence[float], labe
     return fig
 
 
-def outermost(xs: Sequence[float], ys: Sequence[float], n: int = 5) -> list[int]:
-    """Up to ``n`` points that lie farthest from zero, without those whose labels would lie on another one's."""
-    span = max([*xs, *ys, 0]) - min([*xs, *ys, 0]) or 1.0
-    kept: list[int] = []
-    for at in sorted(range(len(xs)), key=lambda at: -abs(xs[at]) - abs(ys[at])):
-        if len(kept) < n and all(abs(xs[at] - xs[k]) > 0.25 * span or abs(ys[at] - ys[k]) > 0.05 * span for k in kept):
-            kept.append(at)
-    return kept
-
-
-def word_bars(before: Mapping[str, float], after: Mapping[str, Mapping[str, float]]) -> Figure:
-    """The probability of each word as a group of bars: before, and after each removal (``after``: its name, then the words)."""
-    states = {"before": before, **after}
-    height = 0.8 / len(states)
-    fig, ax = canvas(6.4, 1.1 + (0.12 + 0.16 * len(states)) * len(before))
-    for number, (label, probs) in enumerate(states.items()):
-        values = [100 * probs.get(word, nan) for word in before]
-        places = [place - 0.4 + (number + 0.5) * height for place in range(len(before))]
-        ax.barh(places, values, height=0.9 * height, color=COLOURS[number % len(COLOURS)], label=plain(label))
-    ax.set_yticks(range(len(before)), [word_label(word) for word in before])
-    ax.set(ylim=(len(before) - 0.5, -0.5), xlabel="probability of the word, in %")
-    legend(fig, ncols=side_by_side(states, 6.4))
-    return fig
-
-
-def entropy_histogram(values: Sequence[float], chance: Sequence[float], reference: float, xlabel: str) -> Figure:
-    """How varied the contexts of neurons are: a histogram, that of random contexts as an outline, the whole corpus as a line."""
-    fig, ax = canvas(6.4, 3.2)
-    bins = np.linspace(0, 1.02 * max([*values, *chance, reference, 1e-9]), 31)
-    ax.hist(values, bins, weights=_percent(values), color=BLUE, alpha=0.6, label="top contexts of neurons")
-    ax.hist(chance, bins, weights=_percent(chance), color=ORANGE, histtype="step", linewidth=1.8, label="random contexts, equally many")
-    ax.axvline(reference, color=BLACK, linestyle="--", label="the whole corpus")
-    ax.set(xlabel=plain(xlabel), ylabel="share, in %")
-    legend(fig, ncols=2)
-    return fig
-
-
-def _percent(values: Sequence[float]) -> list[float]:
-    """The weight of each value in a histogram whose bars add up to 100 %."""
-    return [100 / len(values)] * len(values)
-
-
-def overlap_grid(matrices: Mapping[str, Float[Tensor, "feature feature"]]) -> Figure:
-    """How much of each feature comes out as each other one: a coloured square for each title, all on one scale from -1 to 1."""
-    fig, axes = panels(len(matrices), 1.9, 2.3, spare=0.9)
-    for ax, (title, matrix) in zip(axes, matrices.items(), strict=True):
-        image = ax.imshow(matrix.detach().cpu().numpy(), cmap=DIVERGING, vmin=-1, vmax=1)
-        ax.set_title(plain(title), fontsize=9)
-        ax.spines[:].set_visible(True)
-        ax.set(xticks=[], yticks=[])
-    fig.supxlabel("feature", fontsize=9)
-    fig.supylabel("feature", fontsize=9)
-    fig.colorbar(image, ax=axes, label="overlap of two features")
-    return fig
-
-
-def feature_fan(weights: Mapping[str, Float[Tensor, "2 feature"]]) -> Figure:
-    """Where toy models with two neurons put their features: an arrow for each in every panel, within the circle of length 1."""
-    fig, axes = panels(len(weights), 2.2, 2.5)
-    reach = 1.35 * max(1.0, *(directions.abs().max().item() for directions in weights.values()))
-    for ax, (title, directions) in zip(axes, weights.items(), strict=True):
-        _fan(ax, directions.T.tolist())
-        ax.set_title(plain(title), fontsize=9)
-        ax.set(xlim=(-reach, reach), ylim=(-reach, reach), aspect="equal", xticks=[-1, 0, 1], yticks=[-1, 0, 1])
-    fig.supxlabel("weight of neuron 0", fontsize=9)
-    fig.supylabel("weight of neuron 1", fontsize=9)
-    return fig
-
-
-def _fan(ax: Axes, arrows: Sequence[Sequence[float]]) -> None:
-    """Draws features as numbered arrows from the middle, those too short for one as dots, and the circle of length 1."""
-    ax.add_patch(plt.Circle((0, 0), 1, fill=False, edgecolor=GREY, linestyle=":"))
-    for number, (x, y) in enumerate(arrows):
-        colour, length = COLOURS[number % len(COLOURS)], hypot(x, y)
-        if length < 0.1:
-            ax.plot(x, y, "o", color=colour, markersize=3)
-            continue
-        ax.annotate("", (x, y), (0, 0), arrowprops=dict(arrowstyle="-|>", color=colour, shrinkA=0, shrinkB=0))
-        if length > 0.3:  # below that, numbers would lie on arrows
-            ax.text(x + 0.18 * x / length, y + 0.18 * y / length, str(number), color=BLACK, fontsize=9, ha="center", va="center")
-
-
-def score_pairs(scores: Sequence[float], controls: Sequence[float], xlabel: str) -> Figure:
-    """Each neuron a row, the best explained at the top: the score of its explanation, and in grey the mean of random ones."""
-    fig, ax = canvas(6.4, min(6.0, 2.6 + 0.08 * len(scores)))
-    best, others = zip(*sorted(zip(scores, controls, strict=True), reverse=True), strict=True)
-    for values, colour, label in ((best, BLUE, "its own explanation"), (others, GREY, "random explanations")):
-        ax.plot(values, range(len(values)), "o", color=colour, markersize=4, label=f"{label}, mean {mean(values):.2f}")
-        ax.axvline(mean(values), color=colour, linestyle="--", linewidth=1.2)
-    ax.set(ylim=(len(scores) - 0.5, -0.5), yticks=[], xlabel=plain(xlabel), ylabel="neurons, best explained first")
-    legend(fig, ncols=2)
-    return fig
-
-
 # -------------------------------------------------------------------------------- lesson 2, one layer: directions
-
-MARKERS = ("o", "^", "s", "D")
-
-
-def clouds(panels_of: Mapping[str, Float[Tensor, "point 2"]], groups: Mapping[str, int]) -> Figure:
-    """Points in a plane, a panel for each title; ``groups`` says how many points belong to each kind, in their order. Crosses are means.
-
-    Raises ValueError where the groups have more or fewer points than a panel.
-    """
-    size = 2.7 if len(panels_of) > 2 else 3.6
-    fig, axes = panels(len(panels_of), size, size + 0.3)
-    for ax, (title, points) in zip(axes, panels_of.items(), strict=True):
-        if sum(groups.values()) != len(points):
-            raise ValueError(f"The groups have {sum(groups.values())} points together, and {title!r} has {len(points)}: count them again.")
-        start = 0
-        for number, (group, n) in enumerate(groups.items()):
-            part = points[start : start + n]
-            start += n
-            style = dict(color=COLOURS[number % len(COLOURS)], marker=MARKERS[number % len(MARKERS)])
-            ax.scatter(part[:, 0], part[:, 1], s=12, alpha=0.5, label=plain(group), **style)
-            cross = ax.scatter(*part.mean(0).tolist(), s=160, marker="+", color=BLACK, linewidths=2.2, zorder=3)
-        ax.set_title(plain(title), fontsize=9)
-    fig.supxlabel("first principal component", fontsize=9)
-    fig.supylabel("second principal component", fontsize=9)
-    handles, names = axes[0].get_legend_handles_labels()
-    legend(fig, [*handles, cross], [*names, "mean"], ncols=side_by_side([*names, "mean"], fig.get_figwidth()))
-    return fig
-
-
-def cosine_grid(cosines: Float[Tensor, "layer layer"], label: str) -> Figure:
-    """The cosine between the directions of each two layers, as a coloured square from -1 to 1."""
-    fig, ax = canvas(4.6, 3.9)
-    image = ax.imshow(cosines.detach().cpu().numpy(), cmap=DIVERGING, vmin=-1, vmax=1)
-    ticks, label = few_ticks(len(cosines)), plain(fill(label, 34))
-    ax.set(xticks=ticks, yticks=ticks, xlabel=label, ylabel=label)
-    ax.spines[:].set_visible(True)
-    fig.colorbar(image, ax=ax, label="cosine")
-    return fig
 
 
 def class_lines(
@@ -421,35 +242,6 @@ def steering_lines(
     return fig
 
 
-def task_grid(accuracy: Float[Tensor, "task column"], tasks: Sequence[str], columns: Sequence[str], xlabel: str) -> Figure:
-    """Accuracy by task and layer (or other column), as squares from white, 0, to blue, 1."""
-    upright = max(map(len, columns)) > 3
-    width = max(2.4, min(0.42 * len(columns), 9.0))
-    height = max(0.9, 0.3 * len(tasks)) + (0.085 * max(map(len, columns)) if upright else 0.2)
-    fig, ax = canvas(width + 1.0 + 0.085 * max(map(len, tasks)), height + 0.6)
-    image = ax.imshow(accuracy.detach().cpu().numpy(), cmap="Blues", vmin=0, vmax=1, aspect="auto")
-    shown = range(len(columns)) if upright or len(columns) <= 40 else few_ticks(len(columns))
-    ax.set_xticks(shown, [plain(columns[at]) for at in shown], rotation=90 if upright else 0)
-    ax.set_yticks(range(len(tasks)), [plain(task) for task in tasks])
-    ax.set(xlabel=plain(xlabel))
-    fig.colorbar(image, ax=ax, label="accuracy", ticks=[0, 0.5, 1], fraction=0.05, pad=0.02)
-    return fig
-
-
-def coverage(counts: Sequence[int], f1: Sequence[float], groups: Sequence[str], wanted: float = 0.8) -> Figure:
-    """How well its best feature knows each concept, against how often the concept occurs (logarithmic); dashed: what is wanted."""
-    fig, ax = canvas(6.6, 3.6)
-    for number, group in enumerate(dict.fromkeys(groups)):
-        own = [at for at, name in enumerate(groups) if name == group]
-        style = dict(marker=MARKERS[number % len(MARKERS)], color=COLOURS[number % len(COLOURS)], markersize=5, alpha=0.7)
-        ax.plot([counts[at] for at in own], [f1[at] for at in own], linestyle="", label=plain(group), **style)
-    ax.axhline(wanted, color=GREY, linestyle="--", linewidth=1)
-    ax.set_xscale("log")
-    ax.set(xlabel="tokens of the concept in the texts", ylabel="F1 of its best feature", ylim=(-0.03, 1.03))
-    legend(fig, ncols=side_by_side(groups, 6.6))
-    return fig
-
-
 # ----------------------------------------------------------------------------- lesson 3, a cluster of neurons
 
 
@@ -485,51 +277,6 @@ def _write_numbers(ax: Axes, values: Float[Tensor, "layer column"], limit: float
             if abs(value) >= 0.05 * limit:
                 colour = "white" if value < -0.92 * limit else "black"  # the darkest blue is darker than the darkest orange
                 ax.text(column, layer, f"{value:.2f}" if limit < 3 else f"{value:.1f}", ha="center", va="center", fontsize=7, color=colour)
-
-
-def relation_bars(shares: Mapping[str, Mapping[str, float]], xlabel: str, marks: Sequence[float] = ()) -> Figure:
-    """For each relation a bar, in the order given, and a marker for each other method; ``shares``: relation, then method, first the bar.
-
-    ``marks`` are dashed lines at levels that matter.
-    """
-    methods = list(next(iter(shares.values())))
-    fig, ax = canvas(7.0, 1.0 + 0.27 * len(shares))
-    for place, own in enumerate(shares.values()):
-        bar = ax.barh(place, 100 * own[methods[0]], color=BLUE, alpha=0.55)
-    dots = []
-    for at, name in enumerate(methods[1:]):
-        style = dict(color=COLOURS[1 + at % 5], markersize=5, clip_on=False, zorder=3)  # whole at 0 and at 100
-        dots += ax.plot([100 * own[name] for own in shares.values()], range(len(shares)), MARKERS[at % 4], **style)
-    for level in marks:
-        ax.axvline(100 * level, color=GREY, linestyle="--", linewidth=1)
-    ax.set_yticks(range(len(shares)), [plain(name) for name in shares])
-    ax.set(xlim=(0, 103), ylim=(len(shares) - 0.4, -0.6), xlabel=plain(xlabel))
-    legend(fig, [bar, *dots], [plain(name) for name in methods], ncols=side_by_side(methods, 7.0))
-    return fig
-
-
-def size_curves(
-    sizes: Sequence[float],
-    lines: Mapping[str, tuple[Sequence[float], Sequence[tuple[float, float]]]],
-    xlabel: str,
-    ylabel: str,
-    levels: Sequence[float] = (),
-) -> Figure:
-    """A value with its 95 % interval against a size on a logarithmic axis; a line for each name, dashed lines at some levels."""
-    columns = side_by_side(lines, 6.6)
-    fig, ax = canvas(6.6, 3.1 + 0.2 * (len(lines) // columns))
-    for number, (name, (values, intervals)) in enumerate(lines.items()):
-        colour = GREY if "random" in name else COLOURS[number % len(COLOURS)]
-        ax.plot(sizes, values, marker=MARKERS[number % len(MARKERS)], markersize=4, color=colour, label=plain(name))
-        ax.fill_between(sizes, *zip(*intervals, strict=True), color=colour, alpha=0.15, linewidth=0)
-    for level in levels:
-        ax.axhline(level, color=GREY, linestyle=":", linewidth=1)
-    ax.set_xscale("log")
-    ax.set_xticks(sizes, [f"{size:,g}" for size in sizes], fontsize=8)
-    ax.minorticks_off()
-    ax.set(xlabel=plain(xlabel), ylabel=plain(fill(ylabel, 28)))
-    legend(fig, ncols=columns)
-    return fig
 
 
 # ------------------------------------------------------------------------------------------------ report card
@@ -601,3 +348,16 @@ def learning_curves(report: Mapping[str, Any]) -> Figure:
 def checkpoints(report: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """The earlier checkpoints of a report, in the order of training."""
     return sorted(report["checkpoints"], key=lambda point: point["tokens"])
+
+
+MARKERS = ("o", "^", "s", "D")
+
+
+def outermost(xs: Sequence[float], ys: Sequence[float], n: int = 5) -> list[int]:
+    """Up to ``n`` points that lie farthest from zero, without those whose labels would lie on another one's."""
+    span = max([*xs, *ys, 0]) - min([*xs, *ys, 0]) or 1.0
+    kept: list[int] = []
+    for at in sorted(range(len(xs)), key=lambda at: -abs(xs[at]) - abs(ys[at])):
+        if len(kept) < n and all(abs(xs[at] - xs[k]) > 0.25 * span or abs(ys[at] - ys[k]) > 0.05 * span for k in kept):
+            kept.append(at)
+    return kept

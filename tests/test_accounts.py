@@ -3,7 +3,7 @@
 import pytest
 from tiny_models import write_tiny_model
 
-from helpers.accounts import Accounts, accounts, additions
+from helpers.speak.accounts import Accounts, accounts, additions
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +20,7 @@ def test_the_model_is_asked_why_after_its_own_answer(chatty, monkeypatch: pytest
         seen.append(list(prompts))
         return [f"answer {len(seen)}" for _ in prompts]
 
-    monkeypatch.setattr("helpers.accounts.continue_all", answer)
+    monkeypatch.setattr("helpers.speak.accounts.continue_all", answer)
     found = accounts(chatty, ["One?", "Two?"], why="Why?")
     assert (found.answers, found.reasons) == (("answer 1", "answer 1"), ("answer 2", "answer 2"))
     assert seen[0] == ["user: One?\n", "user: Two?\n"]

@@ -25,8 +25,8 @@ from assignment_tools import (
 )
 from nbformat import NotebookNode
 
-from helpers.exercises import graded
-from helpers.exercises.answers import NotYet
+from helpers.answers import NotYet
+from teaching import graded
 
 STEMS = [path.stem for path in PATHS]
 

@@ -15,9 +15,10 @@ RIGHT, WRONG = torch.tensor([5, 9, 7]), torch.tensor([6, 8, 40])
 @pytest.fixture(scope="module")
 def h():
     """All that is tested here."""
-    from helpers import attribution, effects, interventions, texts
+    from helpers import interventions, metrics, texts
+    from helpers.cluster import attribution
 
-    return SimpleNamespace(**vars(effects) | vars(interventions) | vars(texts) | vars(attribution))
+    return SimpleNamespace(**vars(metrics) | vars(interventions) | vars(texts) | vars(attribution))
 
 
 @pytest.fixture(scope="module")
@@ -210,7 +211,7 @@ def test_means_heads_and_mlps_by_hand(by_hand):
 
 
 def test_the_largest_effects_come_first_with_their_intervals(by_hand):
-    from helpers.statistics import mean_interval
+    from helpers.stats import mean_interval
 
     assert by_hand.top(3) == ["a0.1", "a0.0", "m0"]
     assert by_hand.interval("a0.1") == pytest.approx(mean_interval([-5.0, -3.0]))

@@ -7,8 +7,11 @@ import torch
 from test_neurons import PROMPTS, random_texts, tiny
 from torch import Tensor
 
-from helpers import autoencoders
-from helpers.autoencoders import (
+from helpers.course_lm.corpus.mixture import Document
+from helpers.interventions import intervene, record, resid_post, zero
+from helpers.interventions import neurons as neurons_of
+from helpers.one_layer import autoencoders
+from helpers.one_layer.autoencoders import (
     CORPUS_SEED,
     Quality,
     Settings,
@@ -24,9 +27,6 @@ from helpers.autoencoders import (
     toy_data,
     train_sae,
 )
-from helpers.course_lm.corpus.mixture import Document
-from helpers.interventions import intervene, record, resid_post, zero
-from helpers.interventions import neurons as neurons_of
 from helpers.texts import HELD_OUT_SEED, Texts, as_texts
 
 __all__ = ["tiny"]  # the fixture

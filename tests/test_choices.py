@@ -6,20 +6,11 @@ import pytest
 import torch
 from test_neurons import as_before, tiny
 
-from helpers.choices import (
-    Answers,
-    Choices,
-    Looks,
-    answer,
-    attribute_letters,
-    choice_prompts,
-    item_looks,
-    letter_looks,
-)
+from helpers.cluster.choices import Answers, Choices, Looks, answer, attribute_letters, choice_prompts, item_looks, letter_looks
 from helpers.course_lm.corpus.tasks import QUESTIONS, quiz_facts, quiz_question
 from helpers.course_lm.world import World
-from helpers.in_context import icl_prompts, item_task
 from helpers.interventions import pattern
+from helpers.one_layer.tasks import icl_prompts, item_task
 from helpers.prediction import token_id, tokenize
 
 __all__ = ["as_before", "tiny"]  # fixtures

@@ -21,9 +21,10 @@ KINDS, SPOTS, HEAD = 8, 12, 20  # tokens that mean something, positions, width o
 @pytest.fixture(scope="module")
 def h():
     """All that is tested here."""
-    from helpers import circuits, edges, graph_plots, interventions, patching
+    from helpers import interventions, metrics, running
+    from helpers.cluster import circuits, edges, graph_plots, patching
 
-    names = vars(interventions) | vars(patching) | vars(edges) | vars(circuits) | vars(graph_plots)
+    names = vars(metrics) | vars(running) | vars(interventions) | vars(patching) | vars(edges) | vars(circuits) | vars(graph_plots)
     return SimpleNamespace(**names)
 
 
@@ -55,7 +56,7 @@ def no_gradients():
 
 def pairs(h, model, lengths=(7, 5, 7, 6)):
     """Clean and corrupted prompts that differ in two tokens, some of them shorter than others."""
-    from helpers.effects import log_odds
+    from helpers.metrics import log_odds
     from helpers.texts import Texts
 
     rng = torch.Generator().manual_seed(1)
@@ -117,7 +118,7 @@ def plant(folder: Path) -> Path:
 @pytest.fixture(scope="module")
 def planted(h, tmp_path_factory):
     """The model with the circuit, and prompts ``. a b c d a`` that go on with ``b``, beside ``. c b a d a`` that go on with ``d``."""
-    from helpers.effects import log_odds
+    from helpers.metrics import log_odds
     from helpers.models import load_model
 
     model = load_model(plant(tmp_path_factory.mktemp("planted")))
@@ -254,7 +255,7 @@ def test_circuits_side_by_side_and_in_batches_are_those_alone(h, load, family, m
     both, graph = pairs(h, model), h.EdgeGraph.of(model)
     circuits = [h.random_circuit(graph, 40, seed) for seed in range(5)]
     together = h.values_of(model, both, circuits)
-    monkeypatch.setattr("helpers.edges.RUN_TOKENS", 14)
+    monkeypatch.setattr("helpers.cluster.edges.RUN_TOKENS", 14)
     apart = h.values_of(model, both, circuits)
     assert torch.allclose(together, apart, atol=1e-4) and together.std(0).min() > 1e-3
     assert torch.allclose(both.metric(h.run_circuit(model, both, circuits[1])[:, None]), together[1], atol=1e-4)
@@ -264,7 +265,7 @@ def test_circuits_side_by_side_and_in_batches_are_those_alone(h, load, family, m
 
 
 def test_estimates_are_exact_for_small_differences(h, tmp_path):
-    from helpers.effects import log_odds
+    from helpers.metrics import log_odds
     from helpers.models import load_model
 
     folder = write_tiny_model("gpt2", tmp_path)
@@ -291,7 +292,7 @@ def test_integrated_gradients_share_out_the_whole_difference(h, tiny, both):
 
 def test_estimates_do_not_depend_on_batches(h, tiny, both, monkeypatch):
     whole = h.attribute_edges(tiny, both, steps=2).values
-    monkeypatch.setattr("helpers.edges.RUN_TOKENS", 28)  # a quarter of it for gradients: a prompt in each batch
+    monkeypatch.setattr("helpers.cluster.edges.RUN_TOKENS", 28)  # a quarter of it for gradients: a prompt in each batch
     assert torch.allclose(h.attribute_edges(tiny, both, steps=2).values, whole, atol=1e-4)
 
 

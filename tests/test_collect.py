@@ -34,7 +34,7 @@ def classroom(tmp_path: Path) -> Path:
 
 
 def table(folder: Path) -> list[list[str]]:
-    from helpers.exercises.collect import collect
+    from teaching.collect import collect
 
     return list(csv.reader(StringIO(collect(folder).csv())))
 
@@ -73,7 +73,7 @@ def test_it_reads_what_a_score_writes(tmp_path: Path):
     ],
 )
 def test_a_file_that_no_notebook_wrote_is_named_and_holds_nobody_up(content: str, classroom: Path):
-    from helpers.exercises.collect import collect
+    from teaching.collect import collect
 
     hand_in(classroom / "zoe" / "results.json", content)
     found = collect(classroom)
@@ -89,7 +89,7 @@ def test_a_name_is_never_a_formula(tmp_path: Path):
 
 @pytest.mark.parametrize(("folder", "sentence"), [("nowhere", "There is no folder"), ("empty", "There are no results in")])
 def test_where_there_is_nothing_to_collect_a_sentence_says_so(folder: str, sentence: str, tmp_path: Path):
-    from helpers.exercises.collect import collect
+    from teaching.collect import collect
 
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match=sentence):
@@ -97,18 +97,18 @@ def test_where_there_is_nothing_to_collect_a_sentence_says_so(folder: str, sente
 
 
 def command(*arguments: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "helpers.exercises", *map(str, arguments)], cwd=ROOT, capture_output=True, text=True)
+    return subprocess.run([sys.executable, "-m", "teaching.collect", *map(str, arguments)], cwd=ROOT, capture_output=True, text=True)
 
 
 def test_the_command_prints_the_table_and_says_what_it_could_not_read(classroom: Path):
     hand_in(classroom / "zoe" / "results.json", "no json")
-    done = command("collect", classroom)
+    done = command(classroom)
     assert done.returncode == 1
     assert done.stdout.startswith("student,01 core") and "\nzoe,0,0,0,0,0,0\n" in done.stdout
     assert done.stderr.startswith("zoe") and len(done.stderr.splitlines()) == 1
 
 
 def test_the_command_explains_itself_in_one_line():
-    for arguments in ((), ("collect",), ("grade", "x")):
+    for arguments in ((), ("one", "two")):
         done = command(*arguments)
-        assert (done.returncode, done.stderr) == (2, "Write: python -m helpers.exercises collect FOLDER\n")
+        assert (done.returncode, done.stderr) == (2, "Write: python -m teaching.collect FOLDER\n")

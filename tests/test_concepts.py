@@ -8,7 +8,7 @@ from tiny_models import write_tiny_model
 from tokenizers import decoders, pre_tokenizers
 from torch import Tensor
 
-from helpers.concepts import (
+from helpers.one_layer.concepts import (
     Concepts,
     concepts_in,
     ends_of,

@@ -12,35 +12,37 @@ from tiny_models import tiny_tokenizer, write_tiny_model
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from helpers import directions
-from helpers.directions import (
+from helpers import running
+from helpers.interventions import add, clamp, heads, intervene, record, resid_post, resid_pre
+from helpers.metrics import any_of, log_odds, log_prob, word_odds
+from helpers.one_layer import directions
+from helpers.one_layer.directions import (
     Candidate,
     Directions,
     Selection,
     Steering,
     add_at,
-    any_of,
+    difference_in_means,
+    orthogonalised,
+    principal_plane,
+    project_out_everywhere,
+    select_direction,
+    steer,
+)
+from helpers.prediction import tokenize
+from helpers.running import (
     chat_prompts,
     continue_all,
-    difference_in_means,
     last_heads,
     last_states,
     losses,
     metric_of,
-    orthogonalised,
     perplexity,
     post_instruction,
-    principal_plane,
-    project_out_everywhere,
     random_directions,
-    select_direction,
     starts_with,
-    steer,
 )
-from helpers.effects import log_odds, log_prob, word_odds
-from helpers.interventions import add, clamp, heads, intervene, record, resid_post, resid_pre
-from helpers.prediction import tokenize
-from helpers.statistics import mean_interval
+from helpers.stats import mean_interval
 from helpers.texts import Texts, as_texts
 
 SOME = ["gpt2", "gpt2-relu", "llama", "qwen2"]
@@ -508,7 +510,7 @@ def test_nothing_to_continue_is_said(relu):
 def test_answers_end_where_the_chat_template_ends_a_turn():
     tokenizer = tiny_tokenizer()
     tokenizer.add_special_tokens({"additional_special_tokens": ["<|turn_end|>"]})
-    ends = lambda: unwrap(directions._ends)(SimpleNamespace(tokenizer=tokenizer))  # noqa: E731
+    ends = lambda: unwrap(running._ends)(SimpleNamespace(tokenizer=tokenizer))  # noqa: E731
     assert ends() == {0}  # a line break after an answer is no end: it may stand in one
     tokenizer.chat_template = "{% for m in messages %}{{ m['role'] + ': ' + m['content'] + '<|turn_end|>\n' }}{% endfor %}"
     assert ends() == {0, tokenizer.convert_tokens_to_ids("<|turn_end|>")}
@@ -753,7 +755,7 @@ def test_steering_runs_texts_that_are_alike_once(model):
     vector = torch.randn(model.cfg.d_model, generator=torch.Generator().manual_seed(0))
     found = steer(model, odds.texts, odds, 1, vector, (0.0, 3.0)).values
     each = torch.stack([metric_of(model, odds.texts, odds, add_at(1, vector, scale)) for scale in (0.0, 3.0)])
-    distinct, row = directions._distinct(odds.texts)
+    distinct, row = running._distinct(odds.texts)
     assert torch.allclose(found, each, atol=1e-4) and not torch.allclose(found[0], found[1])
     assert len(distinct) < len(odds.texts)
     assert all(

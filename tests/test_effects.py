@@ -8,8 +8,11 @@ import torch
 from test_neurons import LAYERS, PROMPTS, WIDTH, as_before, random_texts, tiny
 from torch import Tensor
 
-from helpers import effects
-from helpers.effects import (
+from helpers.interventions import Intervention, clamp, intervene, record
+from helpers.interventions import neurons as place_of
+from helpers.metrics import log_odds, log_prob, measure, whole_words, word_odds, word_probs
+from helpers.one_neuron import ablation
+from helpers.one_neuron.ablation import (
     Attribution,
     DoseResponse,
     Removal,
@@ -18,19 +21,11 @@ from helpers.effects import (
     by_kind,
     dose_response,
     held_at,
-    log_odds,
-    log_prob,
-    measure,
     remove_each,
     remove_groups,
     resampled,
     taken_away,
-    whole_words,
-    word_odds,
-    word_probs,
 )
-from helpers.interventions import Intervention, clamp, intervene, record
-from helpers.interventions import neurons as place_of
 from helpers.prediction import tokenize
 from helpers.texts import Texts, as_texts
 
@@ -414,7 +409,7 @@ def by_hand(model, texts: Texts, metric, group, baseline) -> Tensor:
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("copied", [1, 100, 2048])
 def test_removing_each_in_one_batch_is_removing_one_by_one(tiny, monkeypatch, kind, copied):
-    monkeypatch.setattr(effects, "COPIED_TOKENS", copied)
+    monkeypatch.setattr(ablation, "COPIED_TOKENS", copied)
     texts = as_texts(tiny, PROMPTS)
     baseline, chosen = some_baseline(kind, texts), [*SOME, (1, 6), SOME[0]]
     found = remove_each(tiny, texts, ODDS, chosen, baseline)
@@ -425,7 +420,7 @@ def test_removing_each_in_one_batch_is_removing_one_by_one(tiny, monkeypatch, ki
 
 
 def test_no_pass_holds_more_copies_than_allowed(tiny, monkeypatch):
-    monkeypatch.setattr(effects, "COPIED_TOKENS", 100)
+    monkeypatch.setattr(ablation, "COPIED_TOKENS", 100)
     texts, sizes = random_texts(4, longest=6, shortest=6), []
     with tiny.hooks(fwd_hooks=[("hook_embed", lambda value, hook: sizes.append(value[..., 0].numel()))]):
         remove_each(tiny, texts, ODDS, everyone()[:10])
@@ -537,7 +532,7 @@ def test_decisions_that_change_their_sign_are_flips():
 
 
 def test_intervals_are_those_of_the_changes():
-    from helpers.statistics import mean_interval
+    from helpers.stats import mean_interval
 
     assert REMOVAL.intervals == [mean_interval([-0.5, -1.0, -3.0, 0.0]), mean_interval([0.0, 2.0, -4.0, 1.0])]
 
@@ -563,7 +558,7 @@ DOSES = [0.0, 1.5, -2.0, 40.0]
 
 @pytest.mark.parametrize("copied", [1, 60, 2048])
 def test_doses_in_one_batch_are_clamps_one_by_one(tiny, monkeypatch, copied):
-    monkeypatch.setattr(effects, "COPIED_TOKENS", copied)
+    monkeypatch.setattr(ablation, "COPIED_TOKENS", copied)
     prompts, targets = ["The Golden", "Taipei 101 is in"], ["Gate", "in", "San Francisco"]
     found = dose_response(tiny, prompts, 1, 5, DOSES, targets)
     assert found.neuron == (1, 5) and found.doses == tuple(DOSES) and found.targets == tuple(targets) and found.probs.shape == (4, 2, 3)

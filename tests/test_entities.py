@@ -10,7 +10,8 @@ from test_prediction import small
 
 from helpers.course_lm.facts import all_facts
 from helpers.course_lm.world import World
-from helpers.entities import (
+from helpers.interventions import neurons, record
+from helpers.one_neuron.entities import (
     DESCRIPTION,
     LANGUAGES,
     NAME,
@@ -22,7 +23,6 @@ from helpers.entities import (
     name_wordings,
     own_neurons,
 )
-from helpers.interventions import neurons, record
 from helpers.prediction import tokenize
 from helpers.prompts import LabelledPrompt
 

@@ -25,8 +25,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from helpers.exercises import Exercises, Score
-from helpers.exercises.answers import (
+from helpers.answers import (
     NotYet,
     described,
     expect_callable,
@@ -38,6 +37,7 @@ from helpers.exercises.answers import (
     expect_text,
     untouched,
 )
+from helpers.exercises import Exercises, Score
 from helpers.html import AMBER, GREEN
 from helpers.widgets import readable
 
@@ -349,7 +349,7 @@ FOLDED = "<details><summary>Solution {}</summary>\n\n```python\n{}```\n</details
 LESSON = """
 from typing import Any
 from helpers.exercises import Exercises
-from helpers.exercises.answers import expect_number
+from helpers.answers import expect_number
 
 exercises = Exercises("09_demo")
 check, score_table = exercises.check, exercises.score_table

@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 from test_prediction import small
 from tiny_models import write_tiny_model
 
-from helpers.explanations import (
+from helpers.activations import Context, TopContexts, top_contexts
+from helpers.models import ModelNotAvailable, load_model
+from helpers.one_neuron.explanations import (
     AFFIXES,
     CLASSES,
     NOTHING,
@@ -34,8 +36,6 @@ from helpers.explanations import (
     simulate,
     write,
 )
-from helpers.models import ModelNotAvailable, load_model
-from helpers.neurons import Context, TopContexts, top_contexts
 from helpers.texts import as_texts
 
 __all__ = ["small"]  # the fixture

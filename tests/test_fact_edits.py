@@ -8,10 +8,12 @@ from tiny_models import END, draw_weights, write_tiny_model
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoModelForCausalLM, GPT2Config, PreTrainedTokenizerFast
 
-from helpers import fact_edits
 from helpers.course_lm.facts import Fact, Relation
-from helpers.directions import perplexity
-from helpers.fact_edits import (
+from helpers.interventions import clamp, intervene, mlp_out, neurons, record
+from helpers.interventions import replace as put
+from helpers.running import perplexity
+from helpers.speak import fact_edits
+from helpers.speak.fact_edits import (
     CHANGED,
     CHOSEN,
     GROUPS,
@@ -46,8 +48,6 @@ from helpers.fact_edits import (
     value_vectors,
     world_facts,
 )
-from helpers.interventions import clamp, intervene, mlp_out, neurons, record
-from helpers.interventions import replace as put
 from helpers.texts import Texts, as_texts
 
 TELL = ("The home of {s} is {o}", "{s} lives in {o}", "In the song {s} sings of {o}", "people say {s} is from {o}", "{o} is home of {s}")

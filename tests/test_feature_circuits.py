@@ -5,11 +5,8 @@ import torch
 from test_autoencoders import HOOK, random_sae
 from test_neurons import as_before, tiny
 
-from helpers import feature_circuits
-from helpers.course_lm.corpus.prose import PROFESSIONS
-from helpers.course_lm.world import World
-from helpers.effects import log_odds
-from helpers.feature_circuits import (
+from helpers.cluster import feature_circuits
+from helpers.cluster.feature_circuits import (
     HE,
     SHE,
     Biographies,
@@ -35,10 +32,13 @@ from helpers.feature_circuits import (
     shift,
     text_means,
 )
+from helpers.cluster.patching import Runs, metric_at_ends, runs
+from helpers.course_lm.corpus.prose import PROFESSIONS
+from helpers.course_lm.world import World
 from helpers.interventions import intervene, neurons, record, replace
-from helpers.patching import Runs, metric_at_ends, runs
+from helpers.metrics import log_odds
+from helpers.one_layer.probes import Probes
 from helpers.prediction import token_id
-from helpers.probes import Probes
 from helpers.texts import Texts, as_texts
 
 __all__ = ["as_before", "tiny"]  # fixtures

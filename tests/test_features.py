@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 from test_autoencoders import HOOK, WIDTH, draw, random_sae
 from test_neurons import PROMPTS, random_texts, tiny
 
-from helpers import features as looking
-from helpers.autoencoders import SparseAutoencoder, activations_of
-from helpers.directions import metric_of
-from helpers.effects import AFTER_FIRST, log_prob
-from helpers.features import (
+from helpers.interventions import Intervention
+from helpers.metrics import AFTER_FIRST, log_prob
+from helpers.one_layer import features as looking
+from helpers.one_layer.autoencoders import SparseAutoencoder, activations_of
+from helpers.one_layer.features import (
     ConceptScores,
     FeatureActivations,
     attribute_features,
@@ -24,7 +24,7 @@ from helpers.features import (
     mean_over_texts,
     promoted_by,
 )
-from helpers.interventions import Intervention
+from helpers.running import metric_of
 from helpers.texts import as_texts
 
 __all__ = ["tiny"]  # the fixture

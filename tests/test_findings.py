@@ -13,7 +13,7 @@ import pytest
 import torch
 from exercise_tools import said
 
-from helpers import findings, statistics
+from helpers import findings, stats
 from helpers.findings import ABSENT, SHOWN, UNDECIDED, Declared, Finding, Findings, load_all, load_findings
 from helpers.html import AMBER, GREEN, WARM
 from helpers.widgets import readable
@@ -50,51 +50,47 @@ def made(**changes: float) -> Finding:
 def test_wilsons_interval_holds_the_shares_at_which_the_count_is_not_surprising():
     """At both ends the observed count stands 1.96 standard deviations off: that is Wilson's definition."""
     for hits, n in ((7, 20), (199, 400), (1, 30)):
-        for end in statistics.wilson(hits, n):
+        for end in stats.wilson(hits, n):
             assert abs(hits - n * end) == pytest.approx(1.96 * (n * end * (1 - end)) ** 0.5, rel=1e-9)
-    assert statistics.wilson(0, 0) == (0, 1) and statistics.wilson(0, 9)[0] == 0 and statistics.wilson(9, 9)[1] == 1
+    assert stats.wilson(0, 0) == (0, 1) and stats.wilson(0, 9)[0] == 0 and stats.wilson(9, 9)[1] == 1
 
 
 def test_wilsons_interval_covers_the_truth_about_as_often_as_it_says():
     n, p = 60, 0.3
-    covered = sum(
-        comb(n, k) * p**k * (1 - p) ** (n - k) for k in range(n + 1) if statistics.wilson(k, n)[0] <= p <= statistics.wilson(k, n)[1]
-    )
+    covered = sum(comb(n, k) * p**k * (1 - p) ** (n - k) for k in range(n + 1) if stats.wilson(k, n)[0] <= p <= stats.wilson(k, n)[1])
     assert covered == pytest.approx(0.95, abs=0.02)
 
 
 def test_both_intervals_of_a_mean_agree_on_a_plain_sample_and_cover_the_truth():
-    normal, resampled = statistics.mean_interval(VALUES), statistics.bootstrap_interval(VALUES)
+    normal, resampled = stats.mean_interval(VALUES), stats.bootstrap_interval(VALUES)
     assert normal[1] - normal[0] == pytest.approx(2 * 1.96 * np.std(VALUES, ddof=1) / 300**0.5)
     assert resampled == pytest.approx(normal, abs=0.1)
     samples = RNG.normal(2.0, 3.0, (200, 40))
-    covered = [low <= 2.0 <= high for low, high in (statistics.bootstrap_interval(sample, draws=300) for sample in samples)]
+    covered = [low <= 2.0 <= high for low, high in (stats.bootstrap_interval(sample, draws=300) for sample in samples)]
     assert 0.88 <= np.mean(covered) <= 0.99
 
 
 def test_the_same_numbers_give_the_same_interval_and_another_seed_another_one():
-    first = statistics.bootstrap_interval(VALUES)
-    assert (
-        first == statistics.bootstrap_interval(torch.tensor(VALUES, dtype=torch.float64)) == statistics.bootstrap_interval(np.array(VALUES))
-    )
-    assert first != statistics.bootstrap_interval(VALUES, seed=1)
+    first = stats.bootstrap_interval(VALUES)
+    assert first == stats.bootstrap_interval(torch.tensor(VALUES, dtype=torch.float64)) == stats.bootstrap_interval(np.array(VALUES))
+    assert first != stats.bootstrap_interval(VALUES, seed=1)
 
 
 def test_pairs_see_what_two_means_do_not():
     before = np.array(VALUES)
     after = before + 0.2 + RNG.normal(0, 0.1, len(before))  # the same items, a little higher
-    low, high = statistics.paired_interval(after, before)
+    low, high = stats.paired_interval(after, before)
     assert 0.15 < low < 0.2 < high < 0.25
-    assert statistics.bootstrap_interval(after)[0] < statistics.bootstrap_interval(before)[1]
+    assert stats.bootstrap_interval(after)[0] < stats.bootstrap_interval(before)[1]
 
 
 @pytest.mark.parametrize(
     ("call", "words"),
     [
-        (lambda: statistics.mean_interval([1.0]), "A single value has no interval"),
-        (lambda: statistics.bootstrap_interval([]), "There are no values"),
-        (lambda: statistics.bootstrap_interval([1.0, float("nan")]), "not a number"),
-        (lambda: statistics.paired_interval([1.0, 2.0], [1.0]), "equally many values on both sides; here are 2 and 1"),
+        (lambda: stats.mean_interval([1.0]), "A single value has no interval"),
+        (lambda: stats.bootstrap_interval([]), "There are no values"),
+        (lambda: stats.bootstrap_interval([1.0, float("nan")]), "not a number"),
+        (lambda: stats.paired_interval([1.0, 2.0], [1.0]), "equally many values on both sides; here are 2 and 1"),
     ],
 )
 def test_what_has_no_interval_is_said_in_a_sentence(call, words: str):
@@ -109,20 +105,20 @@ def test_what_has_no_interval_is_said_in_a_sentence(call, words: str):
 def test_paired_shares_have_newcombes_interval(counts: tuple[int, ...], low: float, high: float):
     """The first two as published (both, only the first, only the second, neither); the others by hand: nobody, and everybody, changed."""
     pairs = [pair for pair, count in zip(((1, 1), (1, 0), (0, 1), (0, 0)), counts, strict=True) for _ in range(count)]
-    assert statistics.paired_share_interval(*zip(*pairs, strict=True)) == pytest.approx((low, high), abs=1e-4)
+    assert stats.paired_share_interval(*zip(*pairs, strict=True)) == pytest.approx((low, high), abs=1e-4)
 
 
 def test_independent_shares_have_newcombes_interval_as_well():
     """56 of 70 beside 48 of 80: .0524 to .3339 (Newcombe 1998, Statistics in Medicine 17, 873, method 10)."""
-    own, other = statistics.wilson(56, 70), statistics.wilson(48, 80)
-    assert statistics.difference_interval(56 / 70, own, 48 / 80, other) == pytest.approx((0.0524, 0.3339), abs=1e-4)
+    own, other = stats.wilson(56, 70), stats.wilson(48, 80)
+    assert stats.difference_interval(56 / 70, own, 48 / 80, other) == pytest.approx((0.0524, 0.3339), abs=1e-4)
 
 
 def test_clusters_are_drawn_whole():
     values, names = np.repeat(RNG.normal(0, 1, 20), 10), np.repeat([f"text {number}" for number in range(20)], 10).tolist()
-    low, high = statistics.cluster_interval(values, names)
+    low, high = stats.cluster_interval(values, names)
     assert high - low == pytest.approx(2 * 1.96 * values.reshape(20, 10)[:, 0].std() / 20**0.5, rel=0.2)
-    assert high - low > 2 * np.diff(statistics.bootstrap_interval(values))[0], "ten copies say no more than one"
+    assert high - low > 2 * np.diff(stats.bootstrap_interval(values))[0], "ten copies say no more than one"
 
 
 # ---------------------------------------------------------------------------------------------------------- the outcome
@@ -237,14 +233,14 @@ def test_rows_that_were_called_absent_for_overlapping_intervals_are_shown(name: 
 def test_a_share_is_counted_and_its_control_has_an_interval_of_its_own():
     found = findings.share("a.b", [True] * 30 + [False] * 10, control=torch.tensor([1, 0, 0, 0]) > 0)
     assert (found.value, found.n, found.control, found.difference) == (0.75, 40, 0.25, 0.5)
-    assert (found.low, found.high) == pytest.approx(statistics.wilson(30, 40), abs=1e-4)
-    assert (found.control_low, found.control_high) == pytest.approx(statistics.wilson(1, 4), abs=1e-4)
+    assert (found.low, found.high) == pytest.approx(stats.wilson(30, 40), abs=1e-4)
+    assert (found.control_low, found.control_high) == pytest.approx(stats.wilson(1, 4), abs=1e-4)
     assert found.outcome == SHOWN and findings.share("a.b", [True] * 3 + [False], control=[1, 0, 0, 0]).outcome == UNDECIDED
 
 
 def test_a_control_that_is_a_number_shifts_the_interval():
     found = findings.share("a.b", [True] * 30 + [False] * 10, control=0.25)
-    assert (found.difference_low, found.difference_high) == pytest.approx([end - 0.25 for end in statistics.wilson(30, 40)], abs=1e-3)
+    assert (found.difference_low, found.difference_high) == pytest.approx([end - 0.25 for end in stats.wilson(30, 40)], abs=1e-3)
     assert found.control_low is None
 
 

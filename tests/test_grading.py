@@ -45,9 +45,7 @@ from pygments import highlight
 from pygments.formatters import HtmlFormatter, TerminalFormatter
 from pygments.lexers import PythonLexer
 
-sys.path.insert(0, str(ROOT / "tools"))
-import grade
-import submission
+from teaching import grade, submission
 
 REASON = 'nbgrader is not installed: pip install --constraint constraints.txt --editable ".[instructor]"'
 GRADED_BY_NBGRADER = "1_one_neuron"
@@ -408,11 +406,9 @@ def test_graded_cells_say_what_they_are_about(source: NotebookNode):
 
 
 def in_work(folder: Path, *command: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Runs tools/grade.py with a folder of its own for what it writes."""
+    """Runs teaching/grade.py with a folder of its own for what it writes."""
     env = os.environ | {"COURSE_GRADING": str(folder), "COURSE_CELL_SECONDS": "30", "OMP_NUM_THREADS": "1"} | environment
-    return subprocess.run(
-        [sys.executable, ROOT / "tools" / "grade.py", *command], cwd=folder.parent, env=env, capture_output=True, text=True
-    )
+    return subprocess.run([sys.executable, "-m", "teaching.grade", *command], cwd=ROOT, env=env, capture_output=True, text=True)
 
 
 def table_of(folder: Path) -> dict[str, dict[str, str]]:

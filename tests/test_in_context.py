@@ -8,16 +8,15 @@ from test_prediction import small
 from tiny_models import write_tiny_model
 from torch import Tensor
 
-from helpers import in_context
-from helpers.in_context import (
+from helpers.interventions import add, attn_out, clamp, heads, intervene, record, replace, resid_post
+from helpers.one_layer import in_context
+from helpers.one_layer.in_context import (
     Asked,
     AverageEffects,
     Comparison,
     Grid,
     IndirectEffects,
     LayerSweep,
-    Prompt,
-    Task,
     accuracy,
     accuracy_grid,
     add_rescaled,
@@ -27,32 +26,35 @@ from helpers.in_context import (
     compose,
     composition,
     conflict,
-    course_tasks,
-    deranged,
     function_vector,
     head_means,
     head_outputs,
-    icl_prompts,
     icv_interventions,
     in_context_vector,
     indirect_effects,
-    item_task,
     mean_heads,
     mean_states,
     patch_sweep,
     probability,
     random_heads,
     random_states,
-    shuffled_prompts,
-    split_task,
     task_differences,
     task_states,
     top_heads,
     with_controls,
-    zero_shot_prompts,
     zero_shot_states,
 )
-from helpers.interventions import add, attn_out, clamp, heads, intervene, record, replace, resid_post
+from helpers.one_layer.tasks import (
+    Prompt,
+    Task,
+    course_tasks,
+    deranged,
+    icl_prompts,
+    item_task,
+    shuffled_prompts,
+    split_task,
+    zero_shot_prompts,
+)
 from helpers.prediction import tokenize
 from helpers.texts import Texts
 

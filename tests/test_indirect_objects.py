@@ -21,9 +21,10 @@ LLAMA = dict(hidden_size=32, num_hidden_layers=2, num_attention_heads=4, num_key
 @pytest.fixture(scope="module")
 def h():
     """All that is tested here."""
-    from helpers import indirect_objects, interventions
+    from helpers import interventions, metrics
+    from helpers.cluster import indirect_objects
 
-    return SimpleNamespace(**vars(interventions) | vars(indirect_objects))
+    return SimpleNamespace(**vars(metrics) | vars(interventions) | vars(indirect_objects))
 
 
 @pytest.fixture(scope="module")

@@ -7,41 +7,37 @@ import torch
 from safetensors.torch import load_file, save_file
 from tiny_models import ARCHITECTURES, write_tiny_model
 
-from helpers import lens
 from helpers.course_lm.corpus.languages import ENGLISH, FRENCH, in_lists
 from helpers.course_lm.report import EVALUATION_SEED
 from helpers.interventions import record, resid_post, resid_pre
-from helpers.lens import (
-    LEAST_TOGETHER,
-    TRAINING_SEED,
-    ByLayer,
-    ContextEffect,
-    EnglishShare,
-    LensScores,
-    TunedLens,
-    answer_tokens,
-    block_effects,
-    check_layers,
-    english_share,
-    input_and_next,
-    language_probs,
-    lens_kl,
-    lens_logits,
-    load_tuned_lens,
-    logit_lens,
-    sample_states,
-    save_tuned_lens,
-    stream_parts,
-    target_probs,
-    top_k,
-    train_tuned_lens,
-    training_texts,
-    translations,
-    with_context,
-)
 from helpers.models import ModelNotAvailable, load_model
 from helpers.prediction import pieces, tokenize
-from helpers.statistics import bootstrap_interval
+from helpers.running import check_layers, lens_logits, top_k
+from helpers.speak import languages, lens, train_lens, tuned_lens
+from helpers.speak.languages import LEAST_TOGETHER, EnglishShare, english_share, language_probs, translations
+from helpers.speak.lens import (
+    ByLayer,
+    ContextEffect,
+    LensScores,
+    answer_tokens,
+    block_effects,
+    input_and_next,
+    lens_kl,
+    logit_lens,
+    stream_parts,
+    target_probs,
+    with_context,
+)
+from helpers.speak.tuned_lens import (
+    TRAINING_SEED,
+    TunedLens,
+    load_tuned_lens,
+    sample_states,
+    save_tuned_lens,
+    train_tuned_lens,
+    training_texts,
+)
+from helpers.stats import bootstrap_interval
 from helpers.texts import HELD_OUT_SEED, Texts, as_texts, held_out_texts
 
 NAMES = [name for name in ARCHITECTURES if name not in ("course-like", "gpt2-relu")]
@@ -67,7 +63,8 @@ def planted(monkeypatch, gpt2):
     """Puts logits of one's own into the lens: the states that the model seems to have are the logits."""
 
     def plant(logits):
-        monkeypatch.setattr(lens, "last_values", lambda model, texts, places, positions=1: logits[:, :, None])
+        for module in (lens, languages):
+            monkeypatch.setattr(module, "last_values", lambda model, texts, places, positions=1: logits[:, :, None])
         monkeypatch.setattr(lens, "lens_logits", lambda model, states: states)
 
     return plant
@@ -118,7 +115,7 @@ def test_blocks_add_up_to_the_logit_difference(tiny):
 
 
 def test_a_block_is_its_heads_together(gpt2):
-    from helpers.attribution import direct_effects
+    from helpers.cluster.attribution import direct_effects
 
     right, wrong = torch.tensor([5, 6, 7]), torch.tensor([8, 9, 10])
     whole, single = block_effects(gpt2, PROMPTS, right, wrong), direct_effects(gpt2, PROMPTS, right, wrong)
@@ -342,7 +339,7 @@ def test_training_brings_the_lens_nearer_to_the_model(gpt2):
 def test_training_follows_the_gradient_of_the_divergence(gpt2):
     states = sample_states(gpt2, random_texts(gpt2, 8, seed=1), each=3)
     weights, biases = torch.eye(32).repeat(2, 1, 1).requires_grad_(), torch.zeros(2, 32, requires_grad=True)
-    _, found = lens._gradients(gpt2, states, weights, biases)
+    _, found = tuned_lens._gradients(gpt2, states, weights, biases)
 
     def divergence(shift):
         with torch.no_grad():
@@ -383,13 +380,15 @@ def test_the_lens_is_trained_on_other_texts_than_it_is_judged_on(gpt2, monkeypat
         asked.append(seed)
         return held_out_texts(model, min(n, 40), seed)
 
-    monkeypatch.setattr(lens, "held_out_texts", written)
+    monkeypatch.setattr(tuned_lens, "held_out_texts", written)
     judged = {tuple(row[:length]) for row, length in zip(written(gpt2).tokens.tolist(), written(gpt2).lengths.tolist(), strict=True)}
     found = training_texts(gpt2, 40)
     assert asked[-2:] == [TRAINING_SEED, HELD_OUT_SEED] and len(found) > 20
     assert not judged & {tuple(row[:length]) for row, length in zip(found.tokens.tolist(), found.lengths.tolist(), strict=True)}
     both = as_texts(gpt2, ["same", "other", "same"])
-    monkeypatch.setattr(lens, "held_out_texts", lambda model, n=9, seed=HELD_OUT_SEED: both if seed == TRAINING_SEED else both.take([0]))
+    monkeypatch.setattr(
+        tuned_lens, "held_out_texts", lambda model, n=9, seed=HELD_OUT_SEED: both if seed == TRAINING_SEED else both.take([0])
+    )
     assert len(training_texts(gpt2, 3)) == 1  # what stands among the evaluation texts by chance is left out
 
 
@@ -404,7 +403,7 @@ def test_a_lens_survives_its_file(tmp_path):
 
 
 def test_a_lens_that_cannot_be_had_is_said_in_a_sentence(tmp_path, monkeypatch):
-    monkeypatch.setattr(lens, "FOLDER", tmp_path)
+    monkeypatch.setattr(tuned_lens, "FOLDER", tmp_path)
     with pytest.raises(ModelNotAvailable, match="There is no tuned lens 'course-lm'"):
         load_tuned_lens()
     save_tuned_lens(TunedLens.identity(2, 4), tmp_path / "course-lm")
@@ -415,12 +414,15 @@ def test_a_lens_that_cannot_be_had_is_said_in_a_sentence(tmp_path, monkeypatch):
 
 
 def test_the_command_trains_saves_and_judges(gpt2, monkeypatch, tmp_path, capsys):
-    monkeypatch.setattr(lens, "FOLDER", tmp_path)
-    monkeypatch.setattr(lens, "STEPS", 2)
-    monkeypatch.setattr(lens, "load_model", lambda name, device: gpt2)
-    monkeypatch.setattr(lens, "held_out_texts", lambda model, n=9, seed=HELD_OUT_SEED: as_texts(model, PROMPTS[seed == TRAINING_SEED :]))
-    monkeypatch.setattr(lens, "training_texts", lambda model, n: as_texts(model, ["The Eiffel Tower", "is in Taipei"]))
-    lens.main()
+    for module in (tuned_lens, train_lens):
+        monkeypatch.setattr(module, "FOLDER", tmp_path)
+    monkeypatch.setattr(train_lens, "STEPS", 2)
+    monkeypatch.setattr(train_lens, "load_model", lambda name, device: gpt2)
+    monkeypatch.setattr(
+        train_lens, "held_out_texts", lambda model, n=9, seed=HELD_OUT_SEED: as_texts(model, PROMPTS[seed == TRAINING_SEED :])
+    )
+    monkeypatch.setattr(train_lens, "training_texts", lambda model, n: as_texts(model, ["The Eiffel Tower", "is in Taipei"]))
+    train_lens.main()
     assert "tuned" in capsys.readouterr().out and load_tuned_lens("course-lm").biases.shape == (3, 32)
 
 
@@ -429,7 +431,7 @@ def test_the_command_trains_saves_and_judges(gpt2, monkeypatch, tmp_path, capsys
 
 def by_hand(model, text, layer):
     """The model's and one layer's logits at all positions of a text but the first."""
-    tokens, place = tokenize(model, text), lens.place_of(layer)
+    tokens, place = tokenize(model, text), running.place_of(layer)
     with torch.no_grad():
         return tokens[1:], model(tokens[None])[0, 1:], lens_logits(model, record(model, tokens[None], place)[place])[0, 1:]
 

@@ -16,11 +16,11 @@ def lesson(course_lm):
     """Small versions of what the notebook has at hand."""
     from types import SimpleNamespace
 
+    from helpers.activations import top_contexts
     from helpers.course_lm.corpus.prose import determiner_probes
     from helpers.course_lm.world import World
-    from helpers.effects import word_odds
-    from helpers.exercises.lesson_01 import exercises
-    from helpers.neurons import top_contexts
+    from helpers.metrics import word_odds
+    from helpers.one_neuron.exercises_01 import exercises
     from helpers.texts import held_out_texts
 
     with torch.no_grad():
@@ -68,7 +68,7 @@ def test_write_mean_ablation(lesson):
 
 
 def test_the_neuron_that_matters_most(lesson):
-    from helpers.effects import attribute_neurons
+    from helpers.one_neuron.ablation import attribute_neurons
 
     ranked = attribute_neurons(lesson.model, lesson.odds.texts, lesson.odds, baseline=lesson.means).top(2000)
     best, loudest = ranked[0], max(ranked[100:], key=lambda one: lesson.top.stats.peak[one])
@@ -93,7 +93,7 @@ def test_a_fair_control(lesson):
 
 
 def test_the_smallest_group(lesson):
-    from helpers.effects import attribute_neurons
+    from helpers.one_neuron.ablation import attribute_neurons
 
     estimate = attribute_neurons(lesson.model, lesson.odds.texts, lesson.odds, baseline=lesson.means)
     wrong = [
@@ -106,8 +106,8 @@ def test_the_smallest_group(lesson):
 
 
 def test_a_better_explanation(lesson):
-    from helpers.explanations import explain_simply, mixed_contexts, read, write
-    from helpers.neurons import random_neurons
+    from helpers.one_neuron.explanations import explain_simply, mixed_contexts, read, write
+    from helpers.one_neuron.neurons import random_neurons
 
     neuron = random_neurons(lesson.top, 1)[0]
     known, unseen = (mixed_contexts(lesson.model, found, [neuron])[neuron] for found in (lesson.top, lesson.new))

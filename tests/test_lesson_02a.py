@@ -23,8 +23,8 @@ TASKS = {"first copy": (FIRST, COPY), "last copy": (LAST, COPY), "first capital"
 @pytest.fixture(scope="module")
 def lesson(tmp_path_factory: pytest.TempPathFactory):
     """A tiny model that says a token of its own for each task's vector, and refuses along another direction."""
-    from helpers.exercises.lesson_02a import exercises
     from helpers.models import load_model
+    from helpers.one_layer.exercises_02a import exercises
 
     model = load_model(write_tiny_model("gpt2-relu", tmp_path_factory.mktemp("tiny")))
     drawn = torch.randn(model.cfg.d_model, 5, generator=torch.Generator().manual_seed(0))
@@ -69,7 +69,8 @@ def refusal(lesson) -> dict:
 
 
 def test_a_direction_of_your_own(lesson):
-    from helpers.directions import any_of, metric_of
+    from helpers.metrics import any_of
+    from helpers.running import metric_of
 
     given, refuse = refusal(lesson), lesson.basis[REFUSE]
     assert not (metric_of(lesson.model, given["prompts"], any_of([REFUSAL])) > 0).any()
@@ -89,7 +90,7 @@ def test_a_direction_of_your_own(lesson):
 
 def test_a_vector_whose_length_alone_breaks_the_model_is_no_direction(lesson):
     """Here a random vector of the same length makes the model say something that counts as a refusal, too."""
-    from helpers.directions import random_directions
+    from helpers.running import random_directions
 
     given, vector, other = refusal(lesson), SIZE * lesson.basis[REFUSE], 90
     drawn = random_directions(vector, 1)[0]
@@ -161,7 +162,7 @@ def test_fair_random_directions(lesson):
 
 
 def test_who_does_not_follow(lesson):
-    from helpers.directions import Steering
+    from helpers.one_layer.directions import Steering
 
     scales = (-1.0, 0.0, 2.0)
     slopes = torch.tensor([1.0, 2.0, -0.5, 0.1, 3.0, -2.0, 0.7, 0.2])  # two of eight fall
@@ -181,7 +182,7 @@ def test_who_does_not_follow(lesson):
 
 
 def test_a_vector_for_a_task_that_nobody_trained(lesson):
-    from helpers.in_context import Prompt
+    from helpers.one_layer.tasks import Prompt
 
     said = {name: lesson.model.tokenizer.decode([token]) for name, token in lesson.answers.items()}
     assert all(word.isalpha() for word in said.values())
@@ -207,12 +208,13 @@ def test_a_vector_for_a_task_that_nobody_trained(lesson):
 
 def test_the_layer_of_a_task_vector_is_the_one_that_was_named(lesson, monkeypatch: pytest.MonkeyPatch):
     """Of a sweep over all layers the answer's own counts, and one that does no better than twice what there was is not enough."""
-    from helpers.exercises import lesson_02a
-    from helpers.in_context import LayerSweep, Prompt
+    from helpers.one_layer import exercises_02a
+    from helpers.one_layer.in_context import LayerSweep
+    from helpers.one_layer.tasks import Prompt
 
     hits = torch.tensor([[True, True, False, False, False], [True, True, True, True, False]])
     before = torch.tensor([True, True, False, False, False])
-    monkeypatch.setattr(lesson_02a, "patch_sweep", lambda *arguments, how: LayerSweep(hits, before if how == "add" else ~before))
+    monkeypatch.setattr(exercises_02a, "patch_sweep", lambda *arguments, how: LayerSweep(hits, before if how == "add" else ~before))
     given = {"model": lesson.model, "prompts": [Prompt("hot", "a")]}
     first, second = (lesson.exercises.exercise("2.6").verdict((layer, torch.ones(32)), **given) for layer in (0, 1))
     assert not first.solved and "With your vector 40% of the answers are right, and 40% without it" in first.text

@@ -7,8 +7,8 @@ import torch
 from exercise_tools import assert_exercise, printed_by_solutions
 from test_autoencoders import WIDTH, draw, random_sae
 
-from helpers.exercises.lesson_02b import exercises
-from helpers.features import FeatureActivations
+from helpers.one_layer.exercises_02b import exercises
+from helpers.one_layer.features import FeatureActivations
 
 NOTEBOOK = Path(__file__).parents[1] / "notebooks" / "02b_one_layer_sparse_autoencoders.ipynb"
 

@@ -17,7 +17,7 @@ NOTEBOOK = Path(__file__).parents[1] / "notebooks" / "03a_cluster_model_of_a_mod
 @pytest.fixture(scope="module")
 def lesson(tmp_path_factory: pytest.TempPathFactory):
     """The exercises, and a tiny model."""
-    from helpers.exercises.lesson_03a import exercises
+    from helpers.cluster.exercises_03a import exercises
     from helpers.models import load_model
 
     return SimpleNamespace(exercises=exercises, model=load_model(write_tiny_model("gpt2-relu", tmp_path_factory.mktemp("tiny"))))
@@ -103,17 +103,17 @@ def test_back_through_the_strongest_directions(lesson):
 
 def test_move_a_capital(lesson, monkeypatch: pytest.MonkeyPatch):
     """Whoever adds enough of a planted direction makes the tiny model say the wished token; random pushes do not."""
-    from helpers.exercises import lesson_03a
+    from helpers.cluster import exercises_03a
     from helpers.interventions import record, resid_post
     from helpers.prediction import tokenize
 
-    monkeypatch.setattr(lesson_03a, "PROMPT", "The Tower is in")
-    monkeypatch.setattr(lesson_03a, "SUBJECT", " Tow")
-    monkeypatch.setattr(lesson_03a, "WISHED", " Taipei")
-    monkeypatch.setattr(lesson_03a, "_said", lambda model, layer, delta, at: wished if delta[0] > 0.9 * delta.norm() else other)
-    wished, other = (lesson_03a.token_id(lesson.model, word) for word in (" Taipei", " San"))
+    monkeypatch.setattr(exercises_03a, "PROMPT", "The Tower is in")
+    monkeypatch.setattr(exercises_03a, "SUBJECT", " Tow")
+    monkeypatch.setattr(exercises_03a, "WISHED", " Taipei")
+    monkeypatch.setattr(exercises_03a, "_said", lambda model, layer, delta, at: wished if delta[0] > 0.9 * delta.norm() else other)
+    wished, other = (exercises_03a.token_id(lesson.model, word) for word in (" Taipei", " San"))
     tokens = tokenize(lesson.model, "The Tower is in")
-    at = tokens.tolist().index(lesson_03a.token_id(lesson.model, " Tow"))
+    at = tokens.tolist().index(exercises_03a.token_id(lesson.model, " Tow"))
     size = record(lesson.model, tokens[None], resid_post(1))[resid_post(1)][0, at].norm()
     direction = torch.eye(lesson.model.cfg.d_model)[0]
     wrong = [
@@ -127,7 +127,7 @@ def test_move_a_capital(lesson, monkeypatch: pytest.MonkeyPatch):
 
 
 def test_where_the_line_ends(lesson):
-    from helpers.relations import fit, read, relation_data
+    from helpers.cluster.relations import fit, read, relation_data
 
     data = relation_data("is in", "The {s} is in", [("Tower", "Paris"), ("Bridge", "San"), ("Gate", "Taipei")])
     surrogate = fit(lesson.model, data.take([0]), 0)

@@ -16,7 +16,7 @@ NOTEBOOK = Path(__file__).parents[1] / "notebooks" / "03b_cluster_circuits.ipynb
 
 def gifts(n: int = 2):
     """Sentences as an exercise is given them; their words do not matter here."""
-    from helpers.indirect_objects import IndirectObjects
+    from helpers.cluster.indirect_objects import IndirectObjects
     from helpers.texts import Texts
 
     names, ids = ("a",) * n, torch.zeros(n, dtype=torch.long)
@@ -26,7 +26,7 @@ def gifts(n: int = 2):
 
 def both_runs():
     """Clean and corrupted prompts, which do not matter here."""
-    from helpers.patching import Runs
+    from helpers.cluster.patching import Runs
 
     texts = gifts().tokens
     return Runs(texts, texts, lambda logits: logits[:, -1, 0])
@@ -35,7 +35,7 @@ def both_runs():
 @pytest.fixture(scope="module")
 def lesson(tmp_path_factory: pytest.TempPathFactory):
     """The exercises, and a tiny model."""
-    from helpers.exercises.lesson_03b import exercises
+    from helpers.cluster.exercises_03b import exercises
     from helpers.models import load_model
 
     return SimpleNamespace(exercises=exercises, model=load_model(write_tiny_model("gpt2-relu", tmp_path_factory.mktemp("tiny"))))
@@ -67,18 +67,18 @@ def test_write_a_patch(lesson):
 
 
 def test_predict_then_measure(lesson, monkeypatch: pytest.MonkeyPatch):
-    from helpers.exercises import lesson_03b
+    from helpers.cluster import exercises_03b
 
-    monkeypatch.setattr("helpers.indirect_objects.IndirectObjects.runs", lambda self, model: None)
-    monkeypatch.setattr(lesson_03b, "metric_at_ends", lambda model, both: torch.tensor([9.0]))
-    monkeypatch.setattr(lesson_03b, "knocked_out", lambda model, data, chosen, pos=None: torch.tensor([6.0 if pos is None else 8.0]))
-    monkeypatch.setattr(lesson_03b, "direct_effects", lambda *given: SimpleNamespace(of=lambda name: torch.tensor([0.7])))
+    monkeypatch.setattr("helpers.cluster.indirect_objects.IndirectObjects.runs", lambda self, model: None)
+    monkeypatch.setattr(exercises_03b, "metric_at_ends", lambda model, both: torch.tensor([9.0]))
+    monkeypatch.setattr(exercises_03b, "knocked_out", lambda model, data, chosen, pos=None: torch.tensor([6.0 if pos is None else 8.0]))
+    monkeypatch.setattr(exercises_03b, "direct_effects", lambda *given: SimpleNamespace(of=lambda name: torch.tensor([0.7])))
     wrong = [(-1.0, "with the other sign"), (3.0, "at every position"), (0.7, "too small"), ("a lot", "One number is needed here")]
     assert_exercise(lesson.exercises, "3.8", 1.0, wrong, stub=..., model=lesson.model, data=gifts())
 
 
 def test_where_the_straight_line_bends(lesson):
-    from helpers.patching import PatchMap
+    from helpers.cluster.patching import PatchMap
 
     zero, columns = torch.zeros(2), ("S2", "END")
     truth = torch.tensor([[19.0, 0.2], [4.0, 8.0]])[..., None].expand(2, 2, 2)
@@ -97,22 +97,22 @@ def test_where_the_straight_line_bends(lesson):
 @pytest.fixture
 def planted(lesson, monkeypatch: pytest.MonkeyPatch):
     """A graph in which a circuit is faithful under resample ablation if it has the first edge, and under no other."""
-    from helpers.edges import EdgeGraph
-    from helpers.exercises import lesson_03b
+    from helpers.cluster import exercises_03b
+    from helpers.cluster.edges import EdgeGraph
 
     def judge(model, runs, circuits, kind="resample"):
         kept = [0.9 if bool(circuit.kept[0]) and kind == "resample" else 0.1 for circuit in circuits]
         return SimpleNamespace(faithfulness=torch.tensor(kept))
 
-    monkeypatch.setattr(lesson_03b, "judge", judge)
-    monkeypatch.setattr(lesson_03b, "indirect_objects", lambda *given, **more: SimpleNamespace(runs=lambda model: None))
+    monkeypatch.setattr(exercises_03b, "judge", judge)
+    monkeypatch.setattr(exercises_03b, "indirect_objects", lambda *given, **more: SimpleNamespace(runs=lambda model: None))
     return EdgeGraph.of(lesson.model)
 
 
 def test_a_circuit_of_your_own(lesson, planted, monkeypatch: pytest.MonkeyPatch):
-    from helpers.exercises import lesson_03b
+    from helpers.cluster import exercises_03b
 
-    monkeypatch.setattr(lesson_03b, "SHARE", 0.5)
+    monkeypatch.setattr(exercises_03b, "SHARE", 0.5)
     first, second = planted.circuit(planted.edges[:1]), planted.circuit(planted.edges[1:3])
     wrong = [
         (second, "your 2 edges keep 10% of the logit difference; 80% are wanted"),
@@ -124,7 +124,7 @@ def test_a_circuit_of_your_own(lesson, planted, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_break_the_number(lesson, planted):
-    from helpers.circuits import EdgeScores
+    from helpers.cluster.circuits import EdgeScores
 
     values = torch.zeros(len(planted))
     values[:3] = torch.tensor([2.0, 3.0, 1.0])  # the planted edge is the second
@@ -140,7 +140,7 @@ def test_break_the_number(lesson, planted):
 
 
 def test_one_head_two_jobs(lesson, monkeypatch: pytest.MonkeyPatch):
-    from helpers.exercises import lesson_03b
+    from helpers.cluster import exercises_03b
 
     costs = {"gifts": [6, 5, 4, 3, 2, 1, 0, 0], "capitals": [0, 0, 0, 7, 6, 5, 8, 0]}  # by head, of two layers with four each
 
@@ -150,7 +150,7 @@ def test_one_head_two_jobs(lesson, monkeypatch: pytest.MonkeyPatch):
         number = int(changes[0].hook.split(".")[1]) * 4 + int(changes[0].head)
         return torch.tensor([10.0 - costs["capitals" if isinstance(texts, list) else "gifts"][number]])
 
-    monkeypatch.setattr(lesson_03b, "metric_of", metric_of)
+    monkeypatch.setattr(exercises_03b, "metric_of", metric_of)
     given = {"model": lesson.model, "data": gifts(), "prompts": ["The Tower"], "right": torch.tensor([5])}
     wrong = [
         ((0, 0), "Without 0.0 the capitals lose 0.00 nats: it is number"),

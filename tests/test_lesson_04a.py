@@ -17,22 +17,22 @@ NOTEBOOK = Path(__file__).parents[1] / "notebooks" / "04a_speak_lens_and_memorie
 @pytest.fixture(scope="module")
 def lesson(tmp_path_factory: pytest.TempPathFactory):
     """The exercises, and a tiny model."""
-    from helpers.exercises.lesson_04a import exercises
     from helpers.models import load_model
+    from helpers.speak.exercises_04a import exercises
 
     return SimpleNamespace(exercises=exercises, model=load_model(write_tiny_model("gpt2-relu", tmp_path_factory.mktemp("tiny"))))
 
 
 def test_an_account_that_changes(lesson, monkeypatch: pytest.MonkeyPatch):
-    from helpers.accounts import Accounts
-    from helpers.exercises import lesson_04a
+    from helpers.speak import exercises_04a
+    from helpers.speak.accounts import Accounts
 
     def accounts(model, questions, answers=None):
         said = answers or ["It is Tokyo."]
         reason = "I saw it." if "sea" in said[0] else "I read it in a book."
         return Accounts(tuple(questions), tuple(said), (reason,))
 
-    monkeypatch.setattr(lesson_04a, "accounts", accounts)
+    monkeypatch.setattr(exercises_04a, "accounts", accounts)
     question = "What is the capital of Japan?"
     wrong = [
         ((question, "It is Rome.", "It is Paris."), "does not have 'Tokyo' in it"),
@@ -45,12 +45,12 @@ def test_an_account_that_changes(lesson, monkeypatch: pytest.MonkeyPatch):
 
 
 def test_who_is_against_it(lesson, monkeypatch: pytest.MonkeyPatch):
-    from helpers.exercises import lesson_04a
-    from helpers.lens import BlockEffects
+    from helpers.speak import exercises_04a
+    from helpers.speak.lens import BlockEffects
 
     effects = BlockEffects(("constant", "embedding", "MLP 0"), torch.tensor([[0.1], [-0.2], [-1.5]]))
-    monkeypatch.setattr(lesson_04a, "block_effects", lambda *given: effects)
-    monkeypatch.setattr(lesson_04a, "token_id", lambda model, word: 3)
+    monkeypatch.setattr(exercises_04a, "block_effects", lambda *given: effects)
+    monkeypatch.setattr(exercises_04a, "token_id", lambda model, word: 3)
     wrong = [("embedding", "another part adds less"), ("MLP 7", "There is no part 'MLP 7'"), (2, "A text in quotes is needed")]
     assert_exercise(lesson.exercises, "4.2", "MLP 0", wrong, stub=..., model=lesson.model)
 
@@ -79,9 +79,10 @@ def test_build_the_lens(lesson):
 
 
 def test_overtaken(lesson, monkeypatch: pytest.MonkeyPatch):
-    from helpers.exercises import lesson_04a
-    from helpers.lens import LensScores, TunedLens
-    from helpers.recall import FactPrompt
+    from helpers.cluster.recall import FactPrompt
+    from helpers.speak import exercises_04a
+    from helpers.speak.lens import LensScores
+    from helpers.speak.tuned_lens import TunedLens
 
     ranks = {"a": [1, 0, 2, 0], "b": [1, 1, 0, 0], "c": [0, 0, 1, 1]}
     words = {-1: "x", 0: "Rome", 1: "Paris", 2: "Rome"}
@@ -91,10 +92,10 @@ def test_overtaken(lesson, monkeypatch: pytest.MonkeyPatch):
         rank = torch.tensor(ranks[texts[0]])[:, None]
         return LensScores((-1, 0, 1, 2), -rank.float(), rank)
 
-    monkeypatch.setattr(lesson_04a, "target_probs", target_probs)
-    monkeypatch.setattr(lesson_04a, "answer_tokens", lambda model, word: (3,))
+    monkeypatch.setattr(exercises_04a, "target_probs", target_probs)
+    monkeypatch.setattr(exercises_04a, "answer_tokens", lambda model, word: (3,))
     monkeypatch.setattr(
-        lesson_04a, "logit_lens", lambda model, text, tuned: SimpleNamespace(cell=lambda layer: [(f" {words[layer]}", 0.9)])
+        exercises_04a, "logit_lens", lambda model, text, tuned: SimpleNamespace(cell=lambda layer: [(f" {words[layer]}", 0.9)])
     )
     wrong = [
         ((1, "Paris"), "stays there"),
@@ -109,7 +110,7 @@ def test_overtaken(lesson, monkeypatch: pytest.MonkeyPatch):
 
 
 def test_a_drawer_with_a_label(lesson):
-    from helpers.memories import Agreement, Readable
+    from helpers.speak.memories import Agreement, Readable
 
     found = torch.tensor([[-1, 0], [1, 1]])
     read = Readable((0, 1), ("animal", "city"), found, found, 10, 5)
@@ -125,8 +126,8 @@ def test_a_drawer_with_a_label(lesson):
 
 
 def test_edit_with_a_light_hand(lesson, monkeypatch: pytest.MonkeyPatch):
-    from helpers.exercises import lesson_04a
-    from helpers.fact_edits import KnowledgeNeurons, Probes
+    from helpers.speak import exercises_04a
+    from helpers.speak.fact_edits import KnowledgeNeurons, Probes
 
     probe = Probes.__new__(Probes)  # its insides do not matter here
     object.__setattr__(probe, "new", "Rome")
@@ -135,7 +136,7 @@ def test_edit_with_a_light_hand(lesson, monkeypatch: pytest.MonkeyPatch):
         shares = {"edited": min(1.0, n * plus / 10), "paraphrases": 0.8, "neighbours": None, "random": 1.0 if plus < 3 else 0.5}
         return SimpleNamespace(share=shares.get)
 
-    monkeypatch.setattr(lesson_04a, "try_edit", try_edit)
+    monkeypatch.setattr(exercises_04a, "try_edit", try_edit)
     given = {"probes": [probe] * 2, "found": [KnowledgeNeurons.__new__(KnowledgeNeurons)] * 2}
     given |= {"others": given["probes"], "found_others": given["found"]}
     wrong = [

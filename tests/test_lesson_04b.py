@@ -11,8 +11,8 @@ import torch
 from exercise_tools import assert_exercise, printed_by_solutions
 from tiny_models import write_tiny_model
 
-from helpers.multihop import TwoHop
-from helpers.patchscopes import Source, Target
+from helpers.speak.multihop import TwoHop
+from helpers.speak.patchscopes import Source, Target
 
 NOTEBOOK = Path(__file__).parents[1] / "notebooks" / "04b_speak_patchscopes.ipynb"
 
@@ -20,8 +20,8 @@ NOTEBOOK = Path(__file__).parents[1] / "notebooks" / "04b_speak_patchscopes.ipyn
 @pytest.fixture(scope="module")
 def lesson(tmp_path_factory: pytest.TempPathFactory):
     """The exercises, and a tiny model."""
-    from helpers.exercises.lesson_04b import exercises
     from helpers.models import load_model
+    from helpers.speak.exercises_04b import exercises
 
     return SimpleNamespace(exercises=exercises, model=load_model(write_tiny_model("gpt2-relu", tmp_path_factory.mktemp("tiny"))))
 
@@ -73,12 +73,12 @@ def test_the_map_between_two_layers(lesson):
 
 
 def test_a_better_question(lesson, monkeypatch: pytest.MonkeyPatch):
-    from helpers.exercises import lesson_04b
+    from helpers.speak import exercises_04b
 
     def patchscope(model, sources, target, layers, into, answers):
         return SimpleNamespace(hits=torch.tensor([["city" in target.prompt, False]]))
 
-    monkeypatch.setattr(lesson_04b, "patchscope", patchscope)
+    monkeypatch.setattr(exercises_04b, "patchscope", patchscope)
     given = {
         "model": lesson.model,
         "sources": [Source("Lyon"), Source("Turin")],
@@ -96,19 +96,19 @@ def test_a_better_question(lesson, monkeypatch: pytest.MonkeyPatch):
 
 
 def test_a_shortcut_and_none(lesson, monkeypatch: pytest.MonkeyPatch):
-    from helpers.exercises import lesson_04b
-    from helpers.multihop import Answered
+    from helpers.speak import exercises_04b
+    from helpers.speak.multihop import Answered
 
     questions = [
         TwoHop(f"The a of b of {name} is", f"The a of b of {name}", name, "two", "three", kind, direct=f"The a of {name} is")
         for name, kind in (("one", "x+y"), ("uno", "x+y"), ("eins", "x+z"), ("un", "x+y"))
     ]
     monkeypatch.setattr(
-        lesson_04b,
+        exercises_04b,
         "answered",
         lambda model, asked: Answered(tuple(q for q in asked if q.e1 != "un"), tuple(q for q in asked if q.e1 == "un")),
     )
-    monkeypatch.setattr(lesson_04b, "has_shortcut", lambda model, asked: torch.tensor([True, False, False, False]))
+    monkeypatch.setattr(exercises_04b, "has_shortcut", lambda model, asked: torch.tensor([True, False, False, False]))
     wrong = [
         ((1, 0), "Your first question has no shortcut"),
         ((0, 0), "Your second question has a shortcut"),

@@ -4,11 +4,13 @@ import pytest
 import torch
 from tiny_models import write_tiny_model
 
-from helpers import memories
+from helpers.activations import NeuronStats, TopContexts, output_logits, top_contexts
 from helpers.course_lm.world import World
 from helpers.interventions import mlp_out, record
 from helpers.interventions import neurons as place_of
-from helpers.memories import (
+from helpers.prediction import pieces
+from helpers.speak import memories
+from helpers.speak.memories import (
     Agreement,
     Categories,
     MemorySum,
@@ -24,9 +26,7 @@ from helpers.memories import (
     values_of,
     word_categories,
 )
-from helpers.neurons import NeuronStats, TopContexts, output_logits, top_contexts
-from helpers.prediction import pieces
-from helpers.statistics import wilson
+from helpers.stats import wilson
 from helpers.texts import Texts, as_texts
 
 LAYERS, WIDTH, VOCAB = 2, 128, 300

@@ -9,11 +9,13 @@ from tiny_models import ARCHITECTURES, END, draw_weights, write_tiny_model
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoModelForCausalLM, GPT2Config, PreTrainedTokenizerFast
 
-from helpers import interventions, multihop
+from helpers import interventions
 from helpers.course_lm.facts import chains
 from helpers.interventions import intervene, record, resid_post
 from helpers.models import load_model
-from helpers.multihop import (
+from helpers.prediction import tokenize
+from helpers.speak import multihop
+from helpers.speak.multihop import (
     FORMS,
     PLACES,
     SOURCES,
@@ -39,8 +41,7 @@ from helpers.multihop import (
     said,
     states,
 )
-from helpers.prediction import tokenize
-from helpers.statistics import cluster_interval
+from helpers.stats import cluster_interval
 from helpers.texts import as_texts
 
 NAMES = [name for name in ARCHITECTURES if name not in ("course-like", "gpt2-relu")]

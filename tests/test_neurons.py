@@ -9,35 +9,37 @@ from hypothesis import strategies as st
 from tiny_models import write_tiny_model
 from torch import Tensor
 
-from helpers.interventions import neurons as place_of
-from helpers.neurons import (
+from helpers.activations import (
     Context,
     NeuronStats,
     Promoted,
-    Selectivity,
     TopContexts,
     activations,
-    auc,
     check_layers,
     check_neuron,
-    class_selectivities,
-    class_selectivity,
     contexts,
-    entropy,
-    matched_controls,
     name,
-    neuron_stats,
-    next_token,
     output_logits,
-    polysemanticity,
     promoted,
-    random_class,
-    random_neurons,
     scan,
-    this_token,
     top_contexts,
 )
+from helpers.interventions import neurons as place_of
+from helpers.one_neuron.neurons import (
+    Selectivity,
+    class_selectivities,
+    class_selectivity,
+    entropy,
+    matched_controls,
+    neuron_stats,
+    next_token,
+    polysemanticity,
+    random_class,
+    random_neurons,
+    this_token,
+)
 from helpers.prediction import pieces
+from helpers.stats import auc
 from helpers.texts import Texts, as_texts
 
 LAYERS, WIDTH = 2, 128

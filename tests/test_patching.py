@@ -27,9 +27,10 @@ SWEEPS = {  # by the name of the place: ours, and the end of the library's name
 @pytest.fixture(scope="module")
 def h():
     """All that is tested here."""
-    from helpers import effects, interventions, patching, texts
+    from helpers import interventions, metrics, texts
+    from helpers.cluster import patching
 
-    return SimpleNamespace(**vars(effects) | vars(interventions) | vars(texts) | vars(patching))
+    return SimpleNamespace(**vars(metrics) | vars(interventions) | vars(texts) | vars(patching))
 
 
 @pytest.fixture(scope="module")
@@ -161,7 +162,7 @@ def pairs_of_row(h, both, row: int):
 
 
 def test_many_small_passes_give_the_numbers_of_one(h, model, both, monkeypatch):
-    from helpers import patching
+    from helpers.cluster import patching
 
     sweeps = (h.patch_positions, h.resid_pre), (h.patch_heads, h.heads), (h.patch_heads, h.pattern)
     before = [sweep(model, both, place).after for sweep, place in sweeps]
@@ -339,7 +340,7 @@ def test_the_largest_effects_come_first_whatever_their_sign(by_hand):
 
 
 def test_the_interval_of_an_effect_is_that_of_the_prompts(by_hand):
-    from helpers.statistics import mean_interval
+    from helpers.stats import mean_interval
 
     assert by_hand.interval(1, 1) == pytest.approx(mean_interval([0.0, 1.0]))
     assert by_hand.interval(1, 2) == pytest.approx(mean_interval([2 / 3, 4 / 3]))

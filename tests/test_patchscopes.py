@@ -4,11 +4,13 @@ import pytest
 import torch
 from tiny_models import ARCHITECTURES, write_tiny_model
 
-from helpers import patchscopes
+from helpers.cluster.relations import RelationData
 from helpers.interventions import intervene, record, replace
-from helpers.lens import lens_logits, place_of
 from helpers.models import load_model
-from helpers.patchscopes import (
+from helpers.prediction import pieces, tokenize
+from helpers.running import lens_logits, place_of
+from helpers.speak import patchscopes
+from helpers.speak.patchscopes import (
     DESCRIPTION,
     FILLER,
     IDENTITY,
@@ -30,9 +32,7 @@ from helpers.patchscopes import (
     patchscope,
     precision_by_layer,
 )
-from helpers.prediction import pieces, tokenize
-from helpers.relations import RelationData
-from helpers.statistics import wilson
+from helpers.stats import wilson
 
 NAMES = [name for name in ARCHITECTURES if name not in ("course-like", "gpt2-relu")]
 SHORT = Target("a -> a\nx", until="\0")  # read at the placeholder, where random models too say something else about each state
@@ -450,7 +450,7 @@ def test_maps_go_where_they_are_told(gpt2, monkeypatch):
 
 
 def test_a_tuned_lens_is_read_too(gpt2):
-    from helpers.lens import TunedLens
+    from helpers.speak.tuned_lens import TunedLens
 
     found = precision_by_layer(gpt2, TEXTS, tuned=TunedLens.identity(2, 32), target=SHORT)
     assert torch.equal(found.of("tuned lens"), found.of("logit lens")) and list(found.hits) == ["Patchscope", "logit lens", "tuned lens"]

@@ -6,7 +6,7 @@ from io import BytesIO
 from itertools import combinations
 from math import isnan
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -21,10 +21,14 @@ from PIL import Image
 
 
 @pytest.fixture(scope="module")
-def plots() -> ModuleType:
+def plots() -> SimpleNamespace:
+    """All figures, of the core and of the lessons."""
     from helpers import plots
+    from helpers.cluster import plots as cluster
+    from helpers.one_layer import plots as one_layer
+    from helpers.one_neuron import plots as one_neuron
 
-    return plots
+    return SimpleNamespace(**vars(plots) | vars(one_neuron) | vars(one_layer) | vars(cluster))
 
 
 def next_tokens(*top: object) -> object:
@@ -34,7 +38,7 @@ def next_tokens(*top: object) -> object:
 
 
 def circuit(*given: object) -> Figure:
-    from helpers.graph_plots import edge_graph
+    from helpers.cluster.graph_plots import edge_graph
 
     return edge_graph(*given)
 
@@ -168,7 +172,7 @@ def saved(fig: Figure) -> Image.Image:
 
 @pytest.mark.parametrize("name", FIGURES)
 def test_all_text_can_be_read_on_what_lies_behind_it(plots, name: str):
-    from helpers.graph_plots import FILLS
+    from helpers.cluster.graph_plots import FILLS
 
     behind = list(FILLS.values()) if name == "circuit" else [plots.PAPER]
     fig = laid_out(FIGURES[name](plots))
@@ -372,7 +376,7 @@ def test_words_are_drawn_without_the_space_in_front(plots, word: str, label: str
     ],
 )
 def test_chinese_is_drawn_with_a_font_that_is_there(plots, monkeypatch: pytest.MonkeyPatch, installed: list[str], chosen: list[str]):
-    monkeypatch.setattr(plots, "fontManager", SimpleNamespace(ttflist=[SimpleNamespace(name=name) for name in installed]))
+    monkeypatch.setattr("helpers.plots.fontManager", SimpleNamespace(ttflist=[SimpleNamespace(name=name) for name in installed]))
     assert plots.fonts() == ["sans-serif", *chosen]
 
 
@@ -480,7 +484,7 @@ def test_many_lines_over_the_layers_are_told_apart(plots):
 
 
 def test_rates_are_shares_with_their_intervals_and_kinds_keep_their_colours(plots):
-    from helpers.statistics import wilson
+    from helpers.stats import wilson
 
     hits = [True, True, True, False]
     fig = plots.rate_bars({"harmful": {"plain": hits, "$out": [False] * 10}, "harmless": {"$out": [True] * 3}}, "refused")

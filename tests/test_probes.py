@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from helpers.probes import Probes, fit_probes
+from helpers.one_layer.probes import Probes, fit_probes
 
 
 def examples(places: int = 3, items: int = 60, width: int = 5, seed: int = 0) -> tuple[Tensor, Tensor]:

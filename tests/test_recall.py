@@ -8,15 +8,9 @@ from tiny_models import ARCHITECTURES, END, draw_weights, write_tiny_model
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoModelForCausalLM, GPT2Config, PreTrainedTokenizerFast
 
-from helpers import recall
-from helpers.course_lm.corpus.tasks import SUMS
-from helpers.course_lm.world import World
-from helpers.interventions import Intervention, add, attn_out, heads, intervene, mlp_out, pattern, record, resid_post, watch, zero
-from helpers.lens import lens_logits
-from helpers.models import load_model
-from helpers.patching import PatchMap
-from helpers.prediction import pieces, tokenize
-from helpers.recall import (
+from helpers.cluster import recall
+from helpers.cluster.patching import PatchMap
+from helpers.cluster.recall import (
     SOURCES,
     Enrichment,
     FactPrompt,
@@ -41,6 +35,12 @@ from helpers.recall import (
     subject_tokens,
     sum_pairs,
 )
+from helpers.course_lm.corpus.tasks import SUMS
+from helpers.course_lm.world import World
+from helpers.interventions import Intervention, add, attn_out, heads, intervene, mlp_out, pattern, record, resid_post, watch, zero
+from helpers.models import load_model
+from helpers.prediction import pieces, tokenize
+from helpers.running import lens_logits
 
 NAMES = [name for name in ARCHITECTURES if name not in ("course-like", "gpt2-relu")]
 ABOUT = dict(attributes=("Paris", "San Francisco"), others=("Bridge", "Taipei"))

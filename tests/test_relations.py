@@ -8,12 +8,8 @@ from test_prediction import small
 from tiny_models import ARCHITECTURES, write_tiny_model
 from torch import Tensor
 
-from helpers import relations
-from helpers.course_lm.facts import Fact, all_facts
-from helpers.course_lm.world import World
-from helpers.interventions import Intervention, attn_out, intervene, mlp_out, record, replace, resid_post, resid_pre, zero
-from helpers.prediction import pieces, tokenize
-from helpers.relations import (
+from helpers.cluster import relations
+from helpers.cluster.relations import (
     Comparison,
     Located,
     RelationData,
@@ -44,7 +40,11 @@ from helpers.relations import (
     sweep,
     translation,
 )
-from helpers.statistics import wilson
+from helpers.course_lm.facts import Fact, all_facts
+from helpers.course_lm.world import World
+from helpers.interventions import Intervention, attn_out, intervene, mlp_out, record, replace, resid_post, resid_pre, zero
+from helpers.prediction import pieces, tokenize
+from helpers.stats import wilson
 from helpers.texts import as_texts
 
 __all__ = ["small"]  # the fixture
@@ -134,7 +134,7 @@ def test_split_is_disjoint_and_repeatable():
 def test_known_keeps_what_the_model_answers_right(small):
     said = [small(tokenize(small, prompt)[None])[0, -1].argmax().item() for prompt in LETTERS.prompts]
     objects = tuple("\n" + "q" for _ in said)  # a line break in front, so that no space is written
-    from helpers.effects import whole_words
+    from helpers.metrics import whole_words
 
     first = [ids[0] for ids in whole_words(small, LETTERS.prompts, [[answer] for answer in objects]).ids]
     assert len(set(first)) == 1  # "known" would keep those whose answer is this token

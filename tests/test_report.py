@@ -12,7 +12,7 @@ from helpers.course_lm.corpus import knowledge, tasks
 from helpers.course_lm.corpus.base import Probe, chat
 from helpers.course_lm.report import Reader, Row, as_table, full_text, load_folder, loops, share_row, stream_norms
 from helpers.course_lm.world import DATA, World
-from helpers.statistics import wilson
+from helpers.stats import wilson
 
 SHIPPED = DATA / "course_lm"
 REQUIRED = {  # row: (at least, at most)

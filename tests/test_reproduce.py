@@ -154,9 +154,9 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 @pytest.fixture(scope="session")
 def dictionary(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A dictionary with random weights for states of the tiny models."""
-    from helpers.autoencoders import SparseAutoencoder
     from helpers.interventions import resid_post
-    from helpers.sae_files import save_sae
+    from helpers.one_layer.autoencoders import SparseAutoencoder
+    from helpers.one_layer.sae_files import save_sae
 
     rng = torch.Generator().manual_seed(0)
     written = torch.nn.functional.normalize(torch.randn(64, 32, generator=rng), dim=1)
@@ -218,8 +218,8 @@ def test_narrow_numbers_run_as_well(family: str, checkpoints: dict[str, Path], t
 
 def test_all_sections_run_on_the_course_lm(course_lm, tmp_path: Path, capsys: pytest.CaptureFixture):
     from helpers.findings import Finding
-    from helpers.lens import logit_lens
     from helpers.reproduce.lab import EXPERIMENTS
+    from helpers.speak.lens import logit_lens
 
     assert reproduce("--n", 8, "--out", tmp_path) == 0, capsys.readouterr().err
     done = results_of(tmp_path, "course-lm")

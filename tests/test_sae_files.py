@@ -12,10 +12,10 @@ from test_autoencoders import HOOK, KINDS, WIDTH, draw, random_sae
 from test_neurons import random_texts, tiny
 from torch import Tensor
 
-from helpers import sae_files
 from helpers.interventions import resid_post, resid_pre
 from helpers.models import ModelNotAvailable
-from helpers.sae_files import SHIPPED, load_sae, save_sae
+from helpers.one_layer import sae_files
+from helpers.one_layer.sae_files import SHIPPED, load_sae, save_sae
 
 __all__ = ["tiny"]  # the fixture
 

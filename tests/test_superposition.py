@@ -6,8 +6,8 @@ from functools import cache
 import pytest
 import torch
 
-from helpers import superposition
-from helpers.superposition import (
+from helpers.one_neuron import superposition
+from helpers.one_neuron.superposition import (
     ToyModels,
     draw_features,
     nearly_orthogonal,

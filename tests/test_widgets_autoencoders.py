@@ -17,14 +17,11 @@ from test_widgets_neurons import ENOUGH, NUMBERS, WORDS, answered, controls_of
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from helpers.autoencoders import SparseAutoencoder, Sweep, activations_of
-from helpers.features import FeatureActivations, feature_activations, max_activations
 from helpers.interventions import record
-from helpers.prediction import pieces, sample, tokenize, visible
-from helpers.texts import Texts, as_texts
-from helpers.widgets import autoencoders as benches
-from helpers.widgets import readable
-from helpers.widgets.autoencoders import (
+from helpers.one_layer import widgets_autoencoders as benches
+from helpers.one_layer.autoencoders import SparseAutoencoder, Sweep, activations_of
+from helpers.one_layer.features import FeatureActivations, feature_activations, max_activations
+from helpers.one_layer.widgets_autoencoders import (
     ANSWER,
     ClampBench,
     FeatureBrowser,
@@ -34,7 +31,10 @@ from helpers.widgets.autoencoders import (
     sparsity_html,
     strongest_on,
 )
-from helpers.widgets.directions import LARGEST
+from helpers.one_layer.widgets_directions import LARGEST
+from helpers.prediction import pieces, sample, tokenize, visible
+from helpers.texts import Texts, as_texts
+from helpers.widgets import readable
 
 __all__ = ["as_before", "tiny"]  # the fixtures
 
@@ -45,7 +45,7 @@ WORD, PROMPT = "Paris", "Taipei 101"
 @pytest.fixture(autouse=True)
 def nothing_remembered():
     """What the untouched model said in an earlier test is forgotten."""
-    from helpers.widgets.directions import oddness, plain_answer, plain_metric
+    from helpers.one_layer.widgets_directions import oddness, plain_answer, plain_metric
 
     for remembered in (plain_answer, plain_metric, oddness):
         remembered.cache_clear()

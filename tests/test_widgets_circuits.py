@@ -18,17 +18,12 @@ from test_widgets_neurons import ENOUGH, WORDS, answered, controls_of
 from tiny_models import write_tiny_model
 from torch import Tensor
 
-from helpers.circuits import EdgeScores, judge, random_circuit
-from helpers.edges import ABLATIONS, EdgeGraph
-from helpers.effects import log_odds
-from helpers.indirect_objects import IndirectObjects
-from helpers.interventions import attn_out, heads, keys, mlp_out, pattern, queries, record
-from helpers.patching import PatchMap, Runs, metric_at_ends, patch_heads, patch_positions
-from helpers.prediction import fit, pieces, token_id, tokenize, top_tokens, visible
-from helpers.texts import as_texts
-from helpers.widgets import bars_html, readable
-from helpers.widgets import circuits as lab
-from helpers.widgets.circuits import (
+from helpers.cluster import widgets_circuits as lab
+from helpers.cluster.circuits import EdgeScores, judge, random_circuit
+from helpers.cluster.edges import ABLATIONS, EdgeGraph
+from helpers.cluster.indirect_objects import IndirectObjects
+from helpers.cluster.patching import PatchMap, Runs, metric_at_ends, patch_heads, patch_positions
+from helpers.cluster.widgets_circuits import (
     MOST_DRAWN,
     MOST_JUDGED,
     MOST_TOKENS,
@@ -42,6 +37,11 @@ from helpers.widgets.circuits import (
     patching_html,
     pruner_html,
 )
+from helpers.interventions import attn_out, heads, keys, mlp_out, pattern, queries, record
+from helpers.metrics import log_odds
+from helpers.prediction import fit, pieces, token_id, tokenize, top_tokens, visible
+from helpers.texts import as_texts
+from helpers.widgets import bars_html, readable
 
 SHARE, CHANGE = SHOWN_AS
 RECEIVERS, GIVERS = ("San", "Taipei"), ("Taipei", "San")

@@ -16,11 +16,9 @@ from tiny_models import write_tiny_model
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from helpers.directions import Directions
-from helpers.prediction import sample, tokenize, top_tokens
-from helpers.widgets import bars_html, readable
-from helpers.widgets import directions as dials
-from helpers.widgets.directions import (
+from helpers.one_layer import widgets_directions as dials
+from helpers.one_layer.directions import Directions
+from helpers.one_layer.widgets_directions import (
     ANSWER,
     LARGEST,
     MODES,
@@ -32,6 +30,8 @@ from helpers.widgets.directions import (
     steering_html,
     task_vector_html,
 )
+from helpers.prediction import sample, tokenize, top_tokens
+from helpers.widgets import bars_html, readable
 
 ADD, OUT = MODES
 REFUSALS = [70, 71, 72, 280]
@@ -50,7 +50,7 @@ TASKS = {"antonym": 4 * randn(2, 32, seed=4), "capital & co": 4 * randn(2, 32, s
 @pytest.fixture(autouse=True)
 def nothing_remembered():
     """What the untouched model said in an earlier test is forgotten."""
-    from helpers.widgets.directions import oddness, plain_answer, plain_metric
+    from helpers.one_layer.widgets_directions import oddness, plain_answer, plain_metric
 
     for remembered in (plain_answer, plain_metric, oddness):
         remembered.cache_clear()

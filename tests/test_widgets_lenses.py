@@ -14,11 +14,13 @@ from test_widgets_neurons import ENOUGH, WORDS, answered, controls_of
 from tiny_models import write_tiny_model
 
 from helpers.interventions import record, resid_post, resid_pre
-from helpers.lens import LensTable, TunedLens, lens_logits, logit_lens
 from helpers.prediction import TopTokens, fit, next_token_probs, pieces, tokenize
-from helpers.widgets import bars_html, readable
-from helpers.widgets import lenses as lab
-from helpers.widgets.lenses import LENSES, MOST_TOKENS, LensViewer, keeping, lens_html, word
+from helpers.running import lens_logits
+from helpers.speak import widgets_lens as lab
+from helpers.speak.lens import LensTable, logit_lens
+from helpers.speak.tuned_lens import TunedLens
+from helpers.speak.widgets_lens import LENSES, MOST_TOKENS, LensViewer, lens_html
+from helpers.widgets import bars_html, keeping, readable, word
 
 RAW, TUNED = LENSES
 TEXT = "The Golden Gate Bridge is in San"

@@ -16,7 +16,11 @@ from test_memories import ALIKE, planted, random_texts
 from test_widgets_circuits import balanced
 from test_widgets_neurons import ENOUGH, WORDS, answered, controls_of
 
-from helpers.fact_edits import (
+from helpers.activations import Context, TopContexts, output_logits, top_contexts
+from helpers.interventions import record, resid_pre
+from helpers.prediction import pieces, visible
+from helpers.speak import widgets_memories as lab
+from helpers.speak.fact_edits import (
     CHANGED,
     Edit,
     KnowledgeNeurons,
@@ -30,14 +34,9 @@ from helpers.fact_edits import (
     try_edit,
     value_edit,
 )
-from helpers.interventions import record, resid_pre
-from helpers.memories import Categories
-from helpers.neurons import Context, TopContexts, output_logits, top_contexts
-from helpers.prediction import pieces, visible
-from helpers.widgets import memories as lab
-from helpers.widgets import readable
-from helpers.widgets.lenses import word
-from helpers.widgets.memories import BROKEN, MemoryBrowser, MemoryEditor, memory_edit_html, memory_html, prepared
+from helpers.speak.memories import Categories
+from helpers.speak.widgets_memories import BROKEN, MemoryBrowser, MemoryEditor, memory_edit_html, memory_html, prepared
+from helpers.widgets import readable, word
 
 __all__ = ["planted", "small_world", "town"]  # fixtures
 

@@ -17,13 +17,12 @@ from test_multihop import QUESTIONS, by_hand, deep, states_of, token
 from test_widgets_circuits import balanced
 from test_widgets_neurons import ENOUGH, answered, controls_of
 
-from helpers.lens import lens_logits
-from helpers.multihop import PLACES, TwoHop, back_patch
-from helpers.multihop import readable as readable_layers
 from helpers.prediction import next_token_probs, pieces, tokenize
-from helpers.widgets import multihop as lab
-from helpers.widgets import readable
-from helpers.widgets.multihop import (
+from helpers.running import lens_logits
+from helpers.speak import widgets_multihop as lab
+from helpers.speak.multihop import PLACES, TwoHop, back_patch
+from helpers.speak.multihop import readable as readable_layers
+from helpers.speak.widgets_multihop import (
     CONTROLS,
     BackPatchMap,
     TwoHopTimeline,
@@ -34,6 +33,7 @@ from helpers.widgets.multihop import (
     stranger,
     timeline_html,
 )
+from helpers.widgets import readable
 
 __all__ = ["deep"]  # the fixture: a random model of four layers with a token for each word
 

@@ -15,16 +15,13 @@ from hypothesis import strategies as st
 from test_prediction import small
 from test_widgets import ODD
 
-from helpers.effects import resampled
+from helpers.activations import TopContexts, promoted, top_contexts
 from helpers.interventions import neurons as place_of
 from helpers.interventions import record
-from helpers.neurons import TopContexts, promoted, top_contexts
-from helpers.prediction import sample, tokenize, top_tokens, visible
-from helpers.superposition import SPARSITIES, train_toys
-from helpers.texts import as_texts
-from helpers.widgets import bars_html, readable
-from helpers.widgets import neurons as lab
-from helpers.widgets.neurons import (
+from helpers.one_neuron import widgets as lab
+from helpers.one_neuron.ablation import resampled
+from helpers.one_neuron.superposition import SPARSITIES, train_toys
+from helpers.one_neuron.widgets import (
     FEATURES,
     HIDDEN,
     KINDS,
@@ -39,6 +36,9 @@ from helpers.widgets.neurons import (
     removal_html,
     superposition_html,
 )
+from helpers.prediction import sample, tokenize, top_tokens, visible
+from helpers.texts import as_texts
+from helpers.widgets import bars_html, readable
 
 __all__ = ["small"]  # the fixture
 

@@ -16,12 +16,22 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoModelForCausalLM, GPT2Config, PreTrainedTokenizerFast
 
 from helpers.interventions import record, resid_post
-from helpers.lens import layer_name
-from helpers.patchscopes import DESCRIPTION, IDENTITY, ITSELF, SAME, Source, Target, patchscope
 from helpers.prediction import sample, tokenize
-from helpers.widgets import patchscopes as lab
+from helpers.running import layer_name
+from helpers.speak import widgets_patchscopes as lab
+from helpers.speak.patchscopes import DESCRIPTION, IDENTITY, ITSELF, SAME, Source, Target, patchscope
+from helpers.speak.widgets_patchscopes import (
+    OWN,
+    TARGETS,
+    TOKENS,
+    PatchscopeBench,
+    in_words,
+    name_at,
+    patchscope_html,
+    target_of,
+    tokens_of,
+)
 from helpers.widgets import readable
-from helpers.widgets.patchscopes import OWN, TARGETS, TOKENS, PatchscopeBench, in_words, name_at, patchscope_html, target_of, tokens_of
 
 VOCABULARY = "x is in The wife of home the singer , . Imagine Help Bath. Dune John Paul Ringo Starr Jane Yoko Bath London Tacoma"
 TEXT = "The wife of Ringo Starr is"

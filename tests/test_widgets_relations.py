@@ -17,15 +17,10 @@ from test_widgets_neurons import ENOUGH, WORDS, answered, controls_of
 from tiny_models import write_tiny_model
 from torch import Tensor
 
-from helpers.directions import random_directions
-from helpers.html import WARM
-from helpers.prediction import pieces, tokenize, top_tokens, visible
-from helpers.recall import fact_prompt, knockout, known, source_masks
-from helpers.relations import RelationData, Surrogate, edit
-from helpers.widgets import readable
-from helpers.widgets import relations as lab
-from helpers.widgets.lenses import named_layer
-from helpers.widgets.relations import (
+from helpers.cluster import widgets_relations as lab
+from helpers.cluster.recall import fact_prompt, knockout, known, source_masks
+from helpers.cluster.relations import RelationData, Surrogate, edit
+from helpers.cluster.widgets_relations import (
     CUT,
     LARGEST,
     FactEditor,
@@ -37,6 +32,10 @@ from helpers.widgets.relations import (
     relation_html,
     window_of,
 )
+from helpers.html import WARM
+from helpers.prediction import pieces, tokenize, top_tokens, visible
+from helpers.running import random_directions
+from helpers.widgets import named_layer, readable
 
 SUBJECTS = ("Taipei", "The Golden Gate Bridge", "Paris", "San Francisco")
 PLACE = RelationData("place", "The Tower of {s} is in", SUBJECTS, ("Paris", "Paris", "Gate", "San"))

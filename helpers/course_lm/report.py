@@ -21,7 +21,7 @@ from helpers.course_lm.facts import Chain
 from helpers.course_lm.model import build_model, load_weights
 from helpers.course_lm.tokenizer import encode_documents, load_tokenizer
 from helpers.course_lm.world import World
-from helpers.statistics import mean_interval, wilson
+from helpers.stats import mean_interval, wilson
 
 EVALUATION_SEED = 20_260  # draws the probes; training uses other seeds
 BATCH = 100

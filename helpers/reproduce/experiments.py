@@ -14,45 +14,37 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from helpers import findings, relations
-from helpers.attribution import direct_effects
-from helpers.autoencoders import SparseAutoencoder, quality
-from helpers.circuits import attribute_edges, curve, random_circuit
+from helpers import findings
+from helpers.activations import Neuron, NeuronStats, top_contexts
+from helpers.cluster import relations
+from helpers.cluster.attribution import direct_effects
+from helpers.cluster.circuits import attribute_edges, curve, random_circuit
+from helpers.cluster.edges import EdgeGraph
+from helpers.cluster.indirect_objects import copies, indirect_objects, looks, self_repair
+from helpers.cluster.patching import attribute_positions, correlation, metric_at_ends, patch_positions
+from helpers.cluster.recall import FactPrompt, course_facts, knockout_curves, subject_tokens
+from helpers.cluster.relations import Entry, RelationData, Report, course_relations, edit_report, relation_data, report, split, sweep
 from helpers.course_lm.corpus.prose import determiner_probes
 from helpers.course_lm.world import World
-from helpers.directions import (
-    Candidate,
-    Selection,
-    add_at,
-    any_of,
-    chat_prompts,
-    continue_all,
-    difference_in_means,
-    metric_of,
-    post_instruction,
-    project_out_everywhere,
-    random_directions,
-    select_direction,
-    starts_with,
-)
-from helpers.edges import EdgeGraph
-from helpers.effects import WordOdds, attribute_neurons, log_odds, remove_groups, whole_words, word_odds
-from helpers.in_context import accuracy_grid, course_tasks
-from helpers.indirect_objects import copies, indirect_objects, looks, self_repair
 from helpers.interventions import Intervention, mlp_out, record
-from helpers.lens import answer_tokens, load_tuned_lens, target_probs, with_context
-from helpers.memories import agreement
-from helpers.multihop import TwoHop, answered, course_chains, course_questions, rescue, said
-from helpers.neurons import Neuron, NeuronStats, matched_controls, top_contexts
-from helpers.patching import attribute_positions, correlation, metric_at_ends, patch_positions
-from helpers.patchscopes import precision_by_layer
+from helpers.metrics import WordOdds, any_of, log_odds, whole_words, word_odds
+from helpers.one_layer.autoencoders import SparseAutoencoder, quality
+from helpers.one_layer.directions import Candidate, Selection, add_at, difference_in_means, project_out_everywhere, select_direction
+from helpers.one_layer.in_context import accuracy_grid
+from helpers.one_layer.sae_files import load_sae
+from helpers.one_layer.tasks import course_tasks
+from helpers.one_neuron.ablation import attribute_neurons, remove_groups
+from helpers.one_neuron.neurons import matched_controls
 from helpers.prediction import token_id, tokenize
 from helpers.prompts import load_prompts
-from helpers.recall import FactPrompt, course_facts, knockout_curves, subject_tokens
-from helpers.relations import Entry, RelationData, Report, course_relations, edit_report, relation_data, report, split, sweep
 from helpers.reproduce.lab import LEAST, Absent, Lab, NotForThisModel, Outcome, experiment, floats, truths
-from helpers.sae_files import load_sae
-from helpers.statistics import correlation_interval
+from helpers.running import chat_prompts, continue_all, metric_of, post_instruction, random_directions, starts_with
+from helpers.speak.lens import answer_tokens, target_probs, with_context
+from helpers.speak.memories import agreement
+from helpers.speak.multihop import TwoHop, answered, course_chains, course_questions, rescue, said
+from helpers.speak.patchscopes import precision_by_layer
+from helpers.speak.tuned_lens import load_tuned_lens
+from helpers.stats import correlation_interval
 from helpers.texts import Texts, held_out_texts
 
 PROMPTS = "reproduce"

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 import torch
 
-from helpers.attribution import direct_effects
-from helpers.directions import project_out_everywhere
+from helpers.cluster.attribution import direct_effects
 from helpers.interventions import intervene, record, resample, resid_post, resid_pre
 from helpers.models import TransformerBridge
+from helpers.one_layer.directions import project_out_everywhere
 from helpers.prediction import tokenize
 from helpers.texts import as_texts
 

@@ -9,8 +9,8 @@ from bench_tools import one_thread
 from pytest_benchmark.fixture import BenchmarkFixture
 from test_bench_neurons import beside, record_ratio
 
-from helpers.autoencoders import Settings, _Training
-from helpers.features import best_features
+from helpers.one_layer.autoencoders import Settings, _Training
+from helpers.one_layer.features import best_features
 
 __all__ = ["one_thread"]  # the fixture
 

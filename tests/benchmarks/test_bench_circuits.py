@@ -9,12 +9,12 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from test_bench_models import folder, seconds
 from test_bench_neurons import beside, counted_passes, model, record_ratio
 
-from helpers.circuits import acdc, attribute_edges
-from helpers.edges import EdgeGraph, cut_each
-from helpers.effects import log_odds
-from helpers.indirect_objects import indirect_objects
+from helpers.cluster.circuits import acdc, attribute_edges
+from helpers.cluster.edges import EdgeGraph, cut_each
+from helpers.cluster.indirect_objects import indirect_objects
+from helpers.cluster.patching import Runs, runs
+from helpers.metrics import log_odds
 from helpers.models import COURSE_LM_FOLDER, TransformerBridge
-from helpers.patching import Runs, runs
 
 __all__ = ["folder", "model", "one_thread"]  # the fixtures
 

@@ -9,21 +9,13 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from test_bench_models import folder, seconds
 from test_bench_neurons import beside, counted_passes, model, record_ratio
 
-from helpers.directions import chat_prompts, difference_in_means
-from helpers.in_context import (
-    Prompt,
-    course_tasks,
-    head_means,
-    indirect_effects,
-    patch_sweep,
-    probability,
-    shuffled_prompts,
-    task_differences,
-    zero_shot_prompts,
-)
 from helpers.interventions import add, heads, replace, resid_post
 from helpers.models import TransformerBridge
+from helpers.one_layer.directions import difference_in_means
+from helpers.one_layer.in_context import head_means, indirect_effects, patch_sweep, probability, task_differences
+from helpers.one_layer.tasks import Prompt, course_tasks, shuffled_prompts, zero_shot_prompts
 from helpers.prompts import load_prompts
+from helpers.running import chat_prompts
 from helpers.texts import as_texts
 
 __all__ = ["folder", "model", "one_thread"]  # the fixtures

@@ -17,8 +17,10 @@ from test_bench_models import Job, folder, seconds
 from test_bench_neurons import beside, corpus, model, record_ratio
 
 from helpers.interventions import record
-from helpers.lens import check_layers, logit_lens, place_of, sample_states, target_probs, train_tuned_lens
 from helpers.models import TransformerBridge
+from helpers.running import check_layers, place_of
+from helpers.speak.lens import logit_lens, target_probs
+from helpers.speak.tuned_lens import sample_states, train_tuned_lens
 from helpers.texts import Texts
 
 __all__ = ["corpus", "folder", "model", "one_thread"]  # the fixtures

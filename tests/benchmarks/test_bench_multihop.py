@@ -9,8 +9,8 @@ from test_bench_neurons import beside, model, record_ratio
 
 from helpers.interventions import intervene, record, replace, resid_post
 from helpers.models import TransformerBridge
-from helpers.multihop import Pair, TwoHop, back_patch, course_questions
 from helpers.prediction import tokenize
+from helpers.speak.multihop import Pair, TwoHop, back_patch, course_questions
 
 __all__ = ["folder", "model", "one_thread"]  # the fixtures
 

@@ -18,10 +18,11 @@ from jaxtyping import Float
 from pytest_benchmark.fixture import BenchmarkFixture
 from test_bench_models import Job, folder, seconds
 
-from helpers.effects import Metric, attribute_neurons, log_odds
+from helpers.activations import scan, top_contexts
 from helpers.interventions import add, intervene
+from helpers.metrics import Metric, log_odds
 from helpers.models import COURSE_LM_FOLDER, TransformerBridge, load_model
-from helpers.neurons import scan, top_contexts
+from helpers.one_neuron.ablation import attribute_neurons
 from helpers.texts import Texts, held_out_texts
 
 __all__ = ["folder", "one_thread"]  # the fixtures

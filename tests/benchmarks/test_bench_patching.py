@@ -15,10 +15,10 @@ from test_bench_models import folder
 from test_bench_neurons import beside, counted_passes, model, record_ratio
 from test_patching import sweep_of_library
 
-from helpers.effects import log_odds
+from helpers.cluster.patching import PatchMap, Runs, attribute_positions, patch_heads, patch_positions, runs
 from helpers.interventions import attn_out, heads, mlp_out, resid_pre
+from helpers.metrics import log_odds
 from helpers.models import COURSE_LM_FOLDER, TransformerBridge
-from helpers.patching import PatchMap, Runs, attribute_positions, patch_heads, patch_positions, runs
 from helpers.prediction import token_id
 
 __all__ = ["folder", "model", "one_thread"]  # the fixtures

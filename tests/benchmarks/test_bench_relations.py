@@ -9,9 +9,9 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from test_bench_models import folder, seconds
 from test_bench_neurons import beside, model, record_ratio
 
+from helpers.cluster.relations import RelationData, course_relations, fit, fit_layers, jacobians, locate
 from helpers.interventions import Intervention, intervene, resid_post
 from helpers.models import TransformerBridge
-from helpers.relations import RelationData, course_relations, fit, fit_layers, jacobians, locate
 
 __all__ = ["folder", "model", "one_thread"]  # the fixtures
 

@@ -20,36 +20,38 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from test_bench_models import folder, seconds
 from test_bench_neurons import model
 
-from helpers.autoencoders import SparseAutoencoder, Sweep, activations_of
-from helpers.circuits import attribute_edges
-from helpers.directions import chat_prompts, difference_in_means
-from helpers.edges import ABLATIONS
-from helpers.fact_edits import known_facts, probe_facts
-from helpers.features import FeatureActivations, feature_activations
-from helpers.in_context import course_tasks, task_differences
-from helpers.indirect_objects import IndirectObjects, indirect_objects
+from helpers.activations import TopContexts, top_contexts
+from helpers.cluster.circuits import attribute_edges
+from helpers.cluster.edges import ABLATIONS
+from helpers.cluster.indirect_objects import IndirectObjects, indirect_objects
+from helpers.cluster.patching import patch_heads, patch_positions
+from helpers.cluster.recall import course_facts
+from helpers.cluster.relations import RelationData, Surrogate, course_relations
+from helpers.cluster.widgets_circuits import SHOWN_AS, CircuitPruner, HeadViewer, PatchingMap
+from helpers.cluster.widgets_relations import CUT, FactEditor, KnockoutBench, RelationExplorer
 from helpers.interventions import resid_post
-from helpers.lens import load_tuned_lens
-from helpers.memories import word_categories
 from helpers.models import TransformerBridge
-from helpers.multihop import TwoHop, answered, course_questions
-from helpers.neurons import TopContexts, top_contexts
-from helpers.patching import patch_heads, patch_positions
+from helpers.one_layer.autoencoders import SparseAutoencoder, Sweep, activations_of
+from helpers.one_layer.directions import difference_in_means
+from helpers.one_layer.features import FeatureActivations, feature_activations
+from helpers.one_layer.in_context import task_differences
+from helpers.one_layer.tasks import course_tasks
+from helpers.one_layer.widgets_autoencoders import ClampBench, FeatureBrowser, SparsitySlider
+from helpers.one_layer.widgets_directions import RefusalDial, SteeringLab, TaskVectorBench
+from helpers.one_neuron.superposition import SPARSITIES
+from helpers.one_neuron.widgets import FEATURES, HIDDEN, KINDS, DoseLab, NeuronMicroscope, RemoveIt, SuperpositionLab
 from helpers.prediction import tokenize
-from helpers.recall import course_facts
-from helpers.relations import RelationData, Surrogate, course_relations
-from helpers.superposition import SPARSITIES
+from helpers.running import chat_prompts
+from helpers.speak.fact_edits import known_facts, probe_facts
+from helpers.speak.memories import word_categories
+from helpers.speak.multihop import TwoHop, answered, course_questions
+from helpers.speak.tuned_lens import load_tuned_lens
+from helpers.speak.widgets_lens import LENSES, LensViewer
+from helpers.speak.widgets_memories import MemoryBrowser, MemoryEditor
+from helpers.speak.widgets_multihop import BackPatchMap, TwoHopTimeline
+from helpers.speak.widgets_patchscopes import PatchscopeBench
 from helpers.texts import held_out_texts
 from helpers.widgets import PromptExplorer
-from helpers.widgets.autoencoders import ClampBench, FeatureBrowser, SparsitySlider
-from helpers.widgets.circuits import SHOWN_AS, CircuitPruner, HeadViewer, PatchingMap
-from helpers.widgets.directions import RefusalDial, SteeringLab, TaskVectorBench
-from helpers.widgets.lenses import LENSES, LensViewer
-from helpers.widgets.memories import MemoryBrowser, MemoryEditor
-from helpers.widgets.multihop import BackPatchMap, TwoHopTimeline
-from helpers.widgets.neurons import FEATURES, HIDDEN, KINDS, DoseLab, NeuronMicroscope, RemoveIt, SuperpositionLab
-from helpers.widgets.patchscopes import PatchscopeBench
-from helpers.widgets.relations import CUT, FactEditor, KnockoutBench, RelationExplorer
 
 __all__ = ["folder", "model", "one_thread"]  # the fixtures
 

@@ -1,0 +1,489 @@
+"""The model as a graph of edges, and what it does when some of them are cut.
+
+The residual stream is a sum, so whatever reads it, reads every earlier writer through a wire of its own (Elhage et al. 2021). *Senders*
+write: the embedding (token and position, ``embed``), every head (``a3.2``) and every MLP (``m3``). *Receivers* read: the query, key and
+value of every head (``a7.1.q``, ``.k``, ``.v``), every MLP, and the final norm (``logits``). An *edge* such as ``a3.2 -> a7.1.q`` runs
+from a sender to a later receiver; a *circuit* is a set of edges that are kept. Biases of attention are no senders and always stay.
+
+To cut an edge, the receiver gets the sender's *ablated* output in place of its current one, position by position: the output on the
+corrupted prompt (``"resample"``), its mean over other prompts (``"mean"``, or means of your own from ``sender_means``), or ``"zero"``.
+A single edge cut with resample is path patching (Wang et al. 2022, arXiv 2211.00593, section 3.1).
+
+    both = runs(model, clean, corrupted, log_odds(right, wrong))
+    graph = EdgeGraph.of(model)
+    values = values_of(model, both, [graph.circuit(["embed -> m0", "m0 -> logits"])])
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import chain
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from helpers.cluster.patching import Runs
+from helpers.interventions import Intervention, intervene, mlp_out, read_at, record, resid_post, resid_pre
+from helpers.metrics import Metric, measure
+from helpers.models import TransformerBridge, run_from
+from helpers.progress import progress
+from helpers.texts import Texts, TextsLike, as_texts
+
+RUN_TOKENS = 2048  # tokens in one forward pass over circuits side by side
+RUN_BYTES = 2**28  # what the senders of such a pass may hold
+ABLATIONS = ("resample", "mean", "zero")
+PARTS = ("q", "k", "v")
+Ablation = str | Float[Tensor, "sender pos d_model"]
+
+# -------------------------------------------------------------------------------------------------------------- the graph
+
+
+@dataclass(frozen=True)
+class EdgeGraph:
+    """All edges of a model, in the order of their receivers, and of the senders to each.
+
+    ``n_kv_heads``: heads that share a key and a value have one receiver for it. ``parallel``: the MLP of a block does not read its heads.
+    """
+
+    n_layers: int
+    n_heads: int
+    n_kv_heads: int
+    parallel: bool
+
+    @classmethod
+    def of(cls, model: TransformerBridge) -> "EdgeGraph":
+        """The graph of a model. Raises ValueError for a family whose stream is no plain sum of senders, or has no place to cut edges."""
+        needed = ["blocks.0.hook_q_input", "blocks.0.hook_mlp_in", "blocks.0.attn.hook_result"]
+        block = model.blocks[0]
+        if hasattr(block, "ln1_post") or not hasattr(block, "ln2") or not all(hook in model.hook_dict for hook in needed):
+            raise ValueError(
+                "Edges cannot be cut in this model: its blocks norm what they write, or have no norm of their own for the MLP."
+            )
+        cfg = model.cfg
+        return cls(
+            cfg.n_layers,
+            cfg.n_heads,
+            getattr(cfg, "n_key_value_heads", None) or cfg.n_heads,
+            bool(getattr(cfg, "parallel_attn_mlp", False)),
+        )
+
+    @cached_property
+    def senders(self) -> tuple[str, ...]:
+        """The names of the senders, from the embedding to the last MLP."""
+        blocks = [[*(f"a{layer}.{head}" for head in range(self.n_heads)), f"m{layer}"] for layer in range(self.n_layers)]
+        return ("embed", *chain.from_iterable(blocks))
+
+    @cached_property
+    def receivers(self) -> tuple[str, ...]:
+        """The names of the receivers, from the queries of the first block to the logits."""
+        counts = {"q": self.n_heads, "k": self.n_kv_heads, "v": self.n_kv_heads}
+        blocks = [
+            [*(f"a{layer}.{head}.{part}" for part in PARTS for head in range(counts[part])), f"m{layer}"] for layer in range(self.n_layers)
+        ]
+        return (*chain.from_iterable(blocks), "logits")
+
+    @cached_property
+    def seen(self) -> Int[Tensor, "receiver"]:
+        """How many senders each receiver reads: always the first so many."""
+        width = self.n_heads + 1
+        heads = [1 + width * self.layer(name) for name in self.receivers]
+        inside = [self.n_heads if name.startswith("m") and not self.parallel else 0 for name in self.receivers]
+        return torch.tensor(heads) + torch.tensor(inside)
+
+    @cached_property
+    def exists(self) -> Bool[Tensor, "receiver sender"]:
+        """Which sender each receiver reads; row by row, these are the edges."""
+        return torch.arange(len(self.senders)) < self.seen[:, None]
+
+    @cached_property
+    def edges(self) -> tuple[str, ...]:
+        """The names of all edges."""
+        return tuple(f"{self.senders[sender]} -> {self.receivers[receiver]}" for receiver, sender in self.exists.nonzero().tolist())
+
+    @cached_property
+    def numbers(self) -> dict[str, int]:
+        """The number of each edge by its name."""
+        return {name: number for number, name in enumerate(self.edges)}
+
+    def __len__(self) -> int:
+        """How many edges there are."""
+        return int(self.seen.sum())
+
+    def layer(self, name: str) -> int:
+        """The layer of a sender or receiver: -1 for the embedding, the number of layers for the logits."""
+        return {"embed": -1, "logits": self.n_layers}[name] if name in ("embed", "logits") else int(name[1:].split(".")[0])
+
+    def owners(self, receiver: str) -> slice:
+        """The senders that hang on a receiver: a head on its query, several where they share a key; none on the logits."""
+        if receiver == "logits":
+            return slice(0, 0)
+        start = 1 + (self.n_heads + 1) * self.layer(receiver)
+        if receiver.startswith("m"):
+            return slice(start + self.n_heads, start + self.n_heads + 1)
+        _, head, part = receiver.split(".")
+        share = 1 if part == "q" else self.n_heads // self.n_kv_heads
+        return slice(start + int(head) * share, start + (int(head) + 1) * share)
+
+    @cached_property
+    def inputs(self) -> tuple[tuple[int, ...], ...]:
+        """The receivers of each sender: none for the embedding, query, key and value for a head, one for an MLP."""
+        owners = [range(len(self.senders))[self.owners(name)] for name in self.receivers]
+        return tuple(tuple(at for at, own in enumerate(owners) if sender in own) for sender in range(len(self.senders)))
+
+    def live(self, kept: Bool[Tensor, "*copy receiver sender"]) -> Bool[Tensor, "*copy receiver"]:
+        """Which receivers matter: those on whose node a kept edge begins, and the logits."""
+        sends = kept.any(-2).float() @ self.hangs.T > 0
+        sends[..., -1] = True
+        return sends
+
+    @cached_property
+    def hangs(self) -> Float[Tensor, "receiver sender"]:
+        """1 where a sender hangs on a receiver, else 0."""
+        return torch.tensor([[float(at in own) for own in self.inputs] for at in range(len(self.receivers))])
+
+    def matrix(self, edges: Tensor) -> Tensor:
+        """Values of the edges ``[..., edge]`` as ``[..., receiver, sender]``, 0 where there is no edge."""
+        full = edges.new_zeros(*edges.shape[:-1], *self.exists.shape)
+        full[..., self.exists] = edges
+        return full
+
+    @property
+    def full(self) -> "Circuit":
+        """The circuit of all edges: the model itself."""
+        return Circuit(self, torch.ones(len(self), dtype=torch.bool))
+
+    @property
+    def empty(self) -> "Circuit":
+        """The circuit without edges."""
+        return Circuit(self, torch.zeros(len(self), dtype=torch.bool))
+
+    def circuit(self, names: Iterable[str]) -> "Circuit":
+        """The circuit of the edges with these names. Raises ValueError for a name that no edge has."""
+        kept = torch.zeros(len(self), dtype=torch.bool)
+        for name in [names] if isinstance(names, str) else names:
+            if name not in self.numbers:
+                raise ValueError(f"There is no edge {name!r}: edges run to later places and are named like {self.edges[-1]!r}.")
+            kept[self.numbers[name]] = True
+        return Circuit(self, kept)
+
+    def places(self) -> tuple[list[tuple[str, slice]], list[tuple[str, slice]]]:
+        """Where senders and receivers are found: hook points, and which of the senders or receivers pass there."""
+        sent, received, s, r = [(resid_pre(0), slice(0, 1))], [], 1, 0
+        for layer in range(self.n_layers):
+            sent += [
+                (f"blocks.{layer}.attn.hook_result", slice(s, s + self.n_heads)),
+                (mlp_out(layer), slice(s + self.n_heads, s + self.n_heads + 1)),
+            ]
+            s += self.n_heads + 1
+            for part, n in (("q", self.n_heads), ("k", self.n_kv_heads), ("v", self.n_kv_heads)):
+                received.append((f"blocks.{layer}.hook_{part}_input", slice(r, r + n)))
+                r += n
+            received.append((f"blocks.{layer}.hook_mlp_in", slice(r, r + 1)))
+            r += 1
+        return sent, [*received, (resid_post(self.n_layers - 1), slice(r, r + 1))]
+
+
+# ------------------------------------------------------------------------------------------------------------- circuits
+
+
+@dataclass(frozen=True)
+class Circuit:
+    """A set of edges: those that are kept."""
+
+    graph: EdgeGraph
+    kept: Bool[Tensor, "edge"]
+
+    def __len__(self) -> int:
+        """How many edges are kept."""
+        return int(self.kept.sum())
+
+    @property
+    def share(self) -> float:
+        """The share of the graph's edges that are kept."""
+        return len(self) / len(self.graph)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the kept edges."""
+        return tuple(self.graph.edges[number] for number in self.kept.nonzero().flatten().tolist())
+
+    @property
+    def nodes(self) -> tuple[str, ...]:
+        """The senders on the circuit, in order: what a kept edge leaves from or arrives at; the logits are not counted."""
+        matrix = self.graph.matrix(self.kept)
+        used = matrix.any(0)
+        for number, receiver in enumerate(self.graph.receivers):
+            used[self.graph.owners(receiver)] |= matrix[number].any()
+        return tuple(name for name, on in zip(self.graph.senders, used.tolist(), strict=True) if on)
+
+    @property
+    def complement(self) -> "Circuit":
+        """The circuit of all the other edges."""
+        return Circuit(self.graph, ~self.kept)
+
+    def table(self, scores: Float[Tensor, "edge"] | None = None, n: int = 10) -> str:
+        """One line for each of ``n`` kept edges: those with the largest scores, or the first ones."""
+        numbers = self.kept.nonzero().flatten()
+        if scores is not None:
+            numbers = numbers[scores[numbers].abs().argsort(descending=True, stable=True)]
+        lines = [f"{self.graph.edges[at]:<20}" + ("" if scores is None else f" {scores[at]:+8.3f}") for at in numbers[:n].tolist()]
+        head = f"{len(self):,} of {len(self.graph):,} edges ({self.share:.1%}), {len(self.nodes)} of {len(self.graph.senders)} senders"
+        return "\n".join([head, *lines])
+
+
+# ------------------------------------------------------------------------------------------------------ what senders write
+
+
+@contextmanager
+def open_edges(model: TransformerBridge) -> Iterator[TransformerBridge]:
+    """Inside, the model has separate inputs for the query, key and value of each head, and separate outputs of heads; then as before."""
+    switches = ("use_split_qkv_input", "use_hook_mlp_in", "use_attn_result")
+    before = {name: bool(getattr(model.cfg, name, False)) for name in switches}
+    try:
+        for name in switches:
+            getattr(model, f"set_{name}")(True)
+        yield model
+    finally:
+        for name, value in before.items():
+            getattr(model, f"set_{name}")(value)
+
+
+def senders_first(values: Float[Tensor, "row pos *rest"]) -> Float[Tensor, "sender row pos d_model"]:
+    """What passes one place, with one axis in front: its senders or receivers."""
+    return values[None] if values.ndim == 3 else values.permute(2, 0, 1, 3)
+
+
+@torch.no_grad()
+def outputs(model: TransformerBridge, tokens: Int[Tensor, "row pos"]) -> Float[Tensor, "sender row pos d_model"]:
+    """What every sender writes; with the biases of attention, the stream is their sum."""
+    names = [name for name, _ in EdgeGraph.of(model).places()[0]]
+    with open_edges(model):
+        seen = record(model, tokens.to(model.cfg.device), *names)
+    return torch.cat([senders_first(seen[name]) for name in names])
+
+
+def attention_biases(model: TransformerBridge) -> Float[Tensor, "layer d_model"]:
+    """The output bias of the attention of each block; zero where a model has none."""
+    zero = torch.zeros(model.cfg.d_model, device=model.cfg.device, dtype=model.cfg.dtype)
+    found = [getattr(block.attn, "b_O", None) for block in model.blocks]
+    return torch.stack([zero if bias is None else bias.detach() for bias in found])
+
+
+def sender_means(model: TransformerBridge, prompts: TextsLike) -> Float[Tensor, "sender pos d_model"]:
+    """The mean output of every sender at each position over some prompts, best of one template, so that positions correspond.
+
+    A position counts the prompts that reach it.
+    """
+    texts = as_texts(model, prompts)
+    total, count = torch.zeros(1, device=model.cfg.device), torch.zeros(texts.tokens.shape[1])
+    for rows in batches(model, texts):
+        real = (torch.arange(texts.tokens.shape[1]) < texts.lengths[rows, None]).float()
+        written = outputs(model, texts.tokens[rows])
+        total = total + torch.einsum("srpd,rp->spd", written, real.to(written))
+        count += real.sum(0)
+    return total / count.to(total.device)[:, None]
+
+
+def batches(model: TransformerBridge, texts: Texts, share: float = 1.0) -> Iterator[Int[Tensor, "batch"]]:
+    """Row numbers batch by batch, so that what all senders write takes no more than a share of ``RUN_BYTES``."""
+    return texts.batches(int(share * most_tokens(model)))
+
+
+def most_tokens(model: TransformerBridge) -> int:
+    """How many tokens one pass may have, all copies of the prompts together."""
+    each = 4 * model.cfg.d_model * len(EdgeGraph.of(model).senders)
+    return min(RUN_TOKENS, max(1, RUN_BYTES // each))
+
+
+def ablations(model: TransformerBridge, both: Runs, ablation: Ablation) -> Callable[[Tensor], Float[Tensor, "sender row pos d_model"]]:
+    """What cut edges carry, as a function of some rows of the prompts. Raises ValueError for an unknown kind, or means too short."""
+    n_senders, width = len(EdgeGraph.of(model).senders), model.cfg.d_model
+    if ablation == "resample":
+        return lambda rows: outputs(model, both.corrupted.take(rows).tokens)
+    if ablation == "zero":
+        return lambda rows: torch.zeros(n_senders, len(rows), int(both.clean.lengths[rows].max()), width, device=model.cfg.device)
+    if ablation == "mean":
+        ablation = sender_means(model, both.corrupted)
+    if isinstance(ablation, str):
+        raise ValueError(f"There is no ablation {ablation!r}: it is 'resample', 'mean' or 'zero', or means from sender_means.")
+    longest = int(both.clean.lengths.max())
+    if ablation.shape[0] != n_senders or ablation.shape[2] != width or ablation.shape[1] < longest:
+        needed, got = [n_senders, longest, width], list(ablation.shape)
+        raise ValueError(f"Means must be [sender, pos, d_model], {needed} for these prompts, and these are {got}: see sender_means.")
+    means = ablation.to(model.cfg.device)
+    return lambda rows: means[:, None, : int(both.clean.lengths[rows].max())].expand(-1, len(rows), -1, -1)
+
+
+# --------------------------------------------------------------------------------------------------- running circuits
+
+
+@dataclass(frozen=True)
+class Ablated:
+    """What cut edges carry, and the biases of attention, which stay."""
+
+    outputs: Float[Tensor, "sender row pos d_model"]
+    biases: Float[Tensor, "layer d_model"]
+
+    @cached_property
+    def sums(self) -> Float[Tensor, "sender row pos d_model"]:
+        """The sum of the first sender, of the first two, and so on."""
+        return self.outputs.cumsum(0)
+
+    def stream(self, seen: int) -> Float[Tensor, "row pos d_model"]:
+        """The stream behind the first so many senders, if all of them are ablated."""
+        width = (len(self.outputs) - 1) // len(self.biases)
+        return self.sums[seen - 1] + self.biases[: seen // width].sum(0)
+
+
+class Wires:
+    """Circuits side by side in one forward pass: copies of the prompts, each with edges of its own kept.
+
+    Senders leave here what they write *beyond* their ablated output. A receiver loses that of cut edges; or, where fewer edges are kept, it
+    gets the ablated stream and what the kept ones carry beyond. What nothing leaves from is left alone, since it does not matter.
+    ``fixed`` are senders that are not run, because the pass starts behind them: what they write beyond is the same in all copies.
+    """
+
+    def __init__(
+        self,
+        graph: EdgeGraph,
+        kept: Bool[Tensor, "copy receiver sender"],
+        ablated: Ablated,
+        fixed: Float[Tensor, "fixed row pos d_model"] | None = None,
+    ) -> None:
+        live = graph.live(kept)[..., None]
+        device, outputs = ablated.outputs.device, ablated.outputs
+        self.graph, self.ablated = graph, ablated
+        self.kept, self.cut = (kept & live).to(device), (graph.exists & ~kept & live).to(device)
+        self.fixed = (outputs[:0] if fixed is None else fixed).flatten(1)
+        self.beyond = outputs.new_empty(len(kept), len(outputs) - len(self.fixed), outputs[0].numel())
+        self.carried: dict[int, tuple[bool, Tensor]] = {}
+
+    def interventions(self) -> list[Intervention]:
+        """One for each place where senders write, which changes nothing, and one for each place where receivers read."""
+        sent, received = self.graph.places()
+        senders = [Intervention(hook, self.leave(which)) for hook, which in sent if which.start >= len(self.fixed)]
+        return senders + [Intervention(hook, self.rewire(which)) for hook, which in received if bool(self.cut[:, which].any())]
+
+    def leave(self, which: slice) -> Callable[[Tensor, object], Tensor]:
+        """Keeps what some senders write, less their ablated outputs."""
+        first = len(self.fixed)
+
+        def keep(values: Float[Tensor, "batch pos *rest"], pick: object) -> Float[Tensor, "batch pos *rest"]:
+            written = senders_first(values).unflatten(1, (len(self.cut), -1)).transpose(0, 1)  # [copy, sender, row, pos, d_model]
+            self.beyond[:, which.start - first : which.stop - first] = (written - self.ablated.outputs[which]).flatten(2)
+            return values
+
+        return keep
+
+    def rewire(self, which: slice) -> Callable[[Tensor, object], Tensor]:
+        """Gives some receivers what the circuits let them read."""
+        seen = int(self.graph.seen[which.start])
+        alike = (self.graph.seen == seen).nonzero().flatten()  # query, key and value of one block: worked out together
+        start = int(alike[0])
+
+        def read(values: Float[Tensor, "batch pos *rest"], pick: object) -> Float[Tensor, "batch pos *rest"]:
+            if seen not in self.carried:
+                self.carried = {seen: self.carry(slice(start, int(alike[-1]) + 1), seen)}
+            few_kept, carried = self.carried[seen]
+            some = carried[:, which.start - start : which.stop - start].transpose(1, 2).flatten(0, 1)  # [batch, receiver, pos, d_model]
+            some = some[:, 0] if values.ndim == 3 else some.transpose(1, 2)
+            return some if few_kept else values - some
+
+        return read
+
+    def carry(self, which: slice, seen: int) -> tuple[bool, Float[Tensor, "copy receiver row pos d_model"]]:
+        """What some receivers lose over cut edges; or, where that is less work, what they read at last. Says first which of the two."""
+        cut, kept = self.cut[:, which, :seen], self.kept[:, which, :seen]
+        few_kept = int(kept.any(1).any(0).sum()) < int(cut.any(1).any(0).sum())
+        carried = self.sums(kept if few_kept else cut).unflatten(2, self.ablated.outputs.shape[1:])
+        return few_kept, carried.add_(self.ablated.stream(seen)) if few_kept else carried
+
+    def sums(self, edges: Bool[Tensor, "copy receiver seen"]) -> Float[Tensor, "copy receiver number"]:
+        """For each receiver the sum of what some edges carry beyond the ablated outputs."""
+        first, used = len(self.fixed), edges.any(1).any(0).nonzero().flatten()
+        early, late = used[used < first], used[used >= first]
+        beyond = self.beyond[:, : edges.shape[2] - first] if 2 * len(late) > edges.shape[2] - first else self.beyond[:, late - first]
+        late = slice(first, None) if 2 * len(late) > edges.shape[2] - first else late
+        weights = edges.to(beyond.dtype)
+        total = torch.bmm(weights[:, :, late], beyond)
+        if len(early):
+            before = weights[:, :, early]
+            before = before[:1] if bool((before == before[:1]).all()) else before  # alike in all copies: once is enough
+            total += before @ self.fixed[early]
+        return total
+
+
+@torch.no_grad()
+def logits_of(
+    model: TransformerBridge, both: Runs, circuits: Sequence[Circuit], ablation: Ablation = "resample"
+) -> Iterator[Float[Tensor, "prompt d_vocab"]]:
+    """The logits after each clean prompt, circuit by circuit, on the CPU; many circuits share a forward pass."""
+    graph = EdgeGraph.of(model)
+    _check(graph, circuits)
+    ablated, parts = ablations(model, both, ablation), list(batches(model, both.clean))
+    held = [Ablated(ablated(rows), attention_biases(model)) for rows in parts]
+    copies = max(1, most_tokens(model) // max(len(rows) * int(both.clean.lengths[rows].max()) for rows in parts))
+    for start in progress(range(0, len(circuits), copies), desc="circuits"):
+        some = torch.stack([circuit.kept for circuit in circuits[start : start + copies]])
+        found = torch.empty(len(some), len(both), model.cfg.d_vocab)
+        for rows, values in zip(parts, held, strict=True):
+            found[:, rows] = run_wires(model, both.clean.take(rows), Wires(graph, graph.matrix(some), values))
+        yield from found
+
+
+def run_wires(
+    model: TransformerBridge, texts: Texts, wires: Wires, stream: Float[Tensor, "row pos d_model"] | None = None, layer: int = 0
+) -> Float[Tensor, "copy row d_vocab"]:
+    """The logits after each text in each copy; from the tokens on, or from a stream that enters a block."""
+    copies = len(wires.kept)
+    with open_edges(model), intervene(model, *wires.interventions(), read_at((texts.lengths[:, None] - 1).repeat(copies, 1))):
+        if stream is None:
+            logits = model(texts.tokens.repeat(copies, 1).to(model.cfg.device))
+        else:
+            logits = run_from(model, stream.repeat(copies, 1, 1), layer)
+    return logits[:, 0].unflatten(0, (copies, -1)).float().cpu()
+
+
+def _check(graph: EdgeGraph, circuits: Sequence[Circuit]) -> None:
+    """Raises ValueError where there is no circuit, or one of another model."""
+    if not circuits:
+        raise ValueError("There is no circuit to run: give at least one, such as EdgeGraph.of(model).full.")
+    if any(circuit.graph != graph for circuit in circuits):
+        raise ValueError("This circuit belongs to a model of another shape: build it from EdgeGraph.of(model).")
+
+
+def run_circuit(model: TransformerBridge, both: Runs, circuit: Circuit, ablation: Ablation = "resample") -> Float[Tensor, "prompt d_vocab"]:
+    """The logits after each clean prompt when all edges outside the circuit are cut.
+
+    With all edges this is the model itself; without any, under resample ablation, it is the corrupted run.
+    """
+    return next(iter(logits_of(model, both, [circuit], ablation)))
+
+
+def values_of(
+    model: TransformerBridge, both: Runs, circuits: Sequence[Circuit], ablation: Ablation = "resample", metric: Metric | None = None
+) -> Float[Tensor, "circuit prompt"]:
+    """The metric of each circuit on each clean prompt; that of the runs, or another one."""
+    return torch.stack([measured(metric or both.metric, logits, both.clean) for logits in logits_of(model, both, circuits, ablation)])
+
+
+def measured(metric: Metric, logits: Float[Tensor, "prompt d_vocab"], texts: Texts) -> Float[Tensor, "prompt"]:
+    """A metric from the logits of the last positions."""
+    return measure(metric, logits[:, None], replace(texts, tokens=texts.tokens[:, :1], lengths=torch.ones_like(texts.lengths)))
+
+
+def path_patch(model: TransformerBridge, both: Runs, edges: Sequence[str]) -> Float[Tensor, "prompt d_vocab"]:
+    """Path patching (Wang et al. 2022): these edges carry what their senders write on the corrupted prompts, all others what they carry.
+
+    What the receivers make of it goes on through the model; other ways from sender to receiver stay clean.
+    """
+    return run_circuit(model, both, EdgeGraph.of(model).circuit(edges).complement)
+
+
+def cut_each(model: TransformerBridge, both: Runs, edges: Sequence[str], ablation: Ablation = "resample") -> Float[Tensor, "edge prompt"]:
+    """By how much the metric changes when each edge by itself is cut: exact, and one run for each, many of them in a pass."""
+    graph = EdgeGraph.of(model)
+    values = values_of(model, both, [graph.full, *(graph.circuit([edge]).complement for edge in edges)], ablation)
+    return values[1:] - values[0]

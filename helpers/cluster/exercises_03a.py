@@ -1,0 +1,147 @@
+"""The exercises of notebook 03a, "A cluster of neurons: a model of the model": what each asks for, and what its check says."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from helpers.answers import expect, expect_callable, expect_close, expect_nonzero, expect_number, expect_tensor
+from helpers.cluster.relations import RelationData, Surrogate, read
+from helpers.exercises import Exercises
+from helpers.interventions import add, intervene, record, resid_post
+from helpers.models import TransformerBridge
+from helpers.prediction import next_token_probs, pieces, token_id, tokenize
+from helpers.running import random_directions
+
+exercises = Exercises("03a_cluster_model_of_a_model")
+exercise, check, score_table = exercises.exercise, exercises.check, exercises.score_table
+
+PROMPT, SUBJECT, WISHED = "The capital of Poland is", " Poland", " Tokyo"
+
+
+@exercises.add("3.1", "Cut the wire", minutes=6)
+def cut_the_wire(answer: Any) -> str:
+    """A function from scores ``[head, query, key]``, a query and a list of keys to scores in which the query cannot see the keys."""
+    function = expect_callable(answer)
+    scores = torch.randn(2, 4, 4, generator=torch.Generator().manual_seed(0))
+    given = scores.clone()
+    result = expect_tensor(function(given, 3, [1, 2]), 2, 4, 4, what="what your function returns")
+    weights, plain = result.softmax(-1), scores.softmax(-1)
+    expect(
+        not bool(result[:, 3, [1, 2]].eq(0).all()),
+        "A score of 0 is no attention of 0: the softmax makes e⁰ = 1 of it. Which score makes e to its power 0?",
+    )
+    expect(bool((weights[:, 3, [1, 2]] < 1e-6).all()), "The query still sees these keys: after the softmax their attention is above 0.")
+    expect(
+        torch.allclose(weights[:, :3], plain[:, :3], atol=1e-5),
+        "Other queries lost something as well: change the scores at [:, query, keys] only.",
+    )
+    rest = plain[:, 3, [0, 3]] / plain[:, 3, [0, 3]].sum(-1, keepdim=True)
+    expect_close(weights[:, 3, [0, 3]], rest, "the attention that is left", "What is left keeps its proportions.", tolerance=1e-3)
+    expect(torch.equal(given, scores), "Your function changed the scores that it was given: work on a copy (scores.clone()).")
+    return "The query is blind for these keys, and what it still sees sums to 1: the softmax has shared out the rest."
+
+
+@exercises.add("3.2", "A slope without calculus", minutes=8)
+def finite_differences(answer: Any, jacobian: Float[Tensor, "d_out d_in"]) -> str:
+    """A function from ``F``, a point and a direction to the central difference of ``F`` along the direction."""
+    function = expect_callable(answer)
+    point, direction = torch.tensor([1.0, -2.0, 0.5]), torch.tensor([0.3, 0.1, -0.2])
+
+    def curved(x: Tensor) -> Tensor:
+        return torch.stack([x[0] ** 2, x[0] * x[1], x[2] ** 3])
+
+    right = torch.stack([2 * point[0] * direction[0], point[1] * direction[0] + point[0] * direction[1], 3 * point[2] ** 2 * direction[2]])
+    result = expect_tensor(function(curved, point, direction), 3, what="what your function returns")
+    expect(not torch.allclose(result, 2 * right, rtol=0.02), "This is twice the slope: the two points lie 2 eps apart.")
+    expect_close(result, right, "your slope", "Both sides of the point, divided by the distance between them.", tolerance=2e-3)
+    across = torch.randn(jacobian.shape[1], generator=torch.Generator().manual_seed(2))
+    line = expect_tensor(function(lambda x: jacobian @ x, torch.ones_like(across), across), jacobian.shape[0], what="what it returns")
+    expect_close(line, jacobian @ across, "the slope of the model's Jacobian as a map", "In float32 eps must not be tiny: try 0.01.", 2e-2)
+    return "Two calls of F on either side, and no derivative was ever written down: whoever has this can check every Jacobian."
+
+
+@exercises.add("3.3", "Right for a poor reason", minutes=5)
+def poor_reason(answer: Any, agreement: Mapping[str, Mapping[str, float]]) -> str:
+    """The relation in which always giving the test's most frequent answer agrees with the model most often."""
+    expect(isinstance(answer, str), "A name is needed here, such as 'capital'.")
+    expect(answer in agreement, f"There is no relation {answer!r} here: there are {', '.join(agreement)}.")
+    constant = {name: shares["most frequent in test"] for name, shares in agreement.items()}
+    best = max(constant.values())
+    constant_share, by_map = constant[answer], agreement[answer]["LRE"]
+    expect(
+        constant_share == best,
+        f"Always the same answer agrees with the model on {constant_share:.0%} of the subjects of {answer!r}; another has {best:.0%}.",
+    )
+    return f"In {answer!r} one answer covers {best:.0%} of the test subjects, and the map's {by_map:.0%} has to be read beside that."
+
+
+@exercises.add("3.4", "Back through the strongest directions", minutes=10)
+def low_rank(answer: Any) -> str:
+    """A function from a matrix, a difference and a rank to the pseudo-inverse of that rank times the difference."""
+    function = expect_callable(answer)
+    rng = torch.Generator().manual_seed(1)
+    left, right = (torch.linalg.qr(torch.randn(6, 6, generator=rng))[0] for _ in range(2))
+    sizes = torch.tensor([5.0, 3.0, 2.0, 0.5, 0.1, 0.001])
+    matrix, difference = left @ torch.diag(sizes) @ right.T, torch.randn(6, generator=rng)
+    wanted = right[:, :3] @ ((left[:, :3].T @ difference) / sizes[:3])
+    result = expect_tensor(function(matrix.clone(), difference.clone(), 3), 6, what="what your function returns")
+    whole = torch.linalg.pinv(matrix) @ difference
+    expect(
+        not torch.allclose(result, whole, rtol=0.01), "This is the inverse of full rank: the tiny singular values blow it up. Cut them off."
+    )
+    times = right[:, :3] @ ((left[:, :3].T @ difference) * sizes[:3])
+    expect(not torch.allclose(result, times, atol=1e-3), "You multiplied by the singular values, and that is W again: divide.")
+    turned = left[:, :3] @ ((right[:, :3].T @ difference) / sizes[:3])
+    expect(
+        not torch.allclose(result, turned, atol=1e-3), "Left and right are exchanged: the difference lives on the left, delta on the right."
+    )
+    expect_close(result, wanted, "your delta", "right[:rank].T @ ((left[:, :rank].T @ difference) / sizes[:rank])", tolerance=1e-2)
+    return "Of the difference, what the strong directions can reach is reached, and no noise is blown up."
+
+
+@exercises.add("3.5", "Move a capital", minutes=12)
+def move_a_capital(answer: Any, model: TransformerBridge) -> str:
+    """A layer and a vector ``[d_model]`` that, added after the layer at Poland, make the model name another capital."""
+    expect(isinstance(answer, tuple | list) and len(answer) == 2, "A pair is needed here: the layer's number, and the vector.")
+    layer = int(expect_number(answer[0], 0, model.cfg.n_layers - 1, "your layer"))
+    delta = expect_tensor(answer[1], model.cfg.d_model, what="your delta")
+    expect_nonzero(delta, "your delta")
+    tokens, place = tokenize(model, PROMPT), resid_post(layer)
+    at = tokens.tolist().index(token_id(model, SUBJECT))
+    size = record(model, tokens[None], place)[place][0, at].norm().item()
+    expect(
+        delta.norm().item() <= size * 1.001,
+        f"Your delta is {delta.norm():.1f} long and the state {size:.1f}: so long a push breaks more than it edits. Use a lower rank.",
+    )
+    said, random = (_said(model, layer, push, at) for push in (delta, random_directions(delta, 1, seed=3)[0]))
+    expect(
+        said == token_id(model, WISHED),
+        f"With your delta the model says {pieces(model, torch.tensor([said]))[0].strip()!r}. "
+        "Is o' the state for Japan and o that for Poland, in this order, and is the layer the map's own?",
+    )
+    expect(random != said, "A random vector of this length does the same: then it is not your edit.")
+    return (
+        f"The capital of Poland is Tokyo, with a push of {delta.norm().item() / size:.0%} of the state's length; a random push "
+        f"of this length leaves {pieces(model, torch.tensor([random]))[0].strip()}."
+    )
+
+
+def _said(model: TransformerBridge, layer: int, delta: Float[Tensor, "d_model"], at: int) -> int:
+    with intervene(model, add(resid_post(layer), delta, pos=at)):
+        return int(next_token_probs(model, PROMPT).argmax())
+
+
+@exercises.add("3.6", "Where the line ends", minutes=8, core=False)
+def where_the_line_ends(answer: Any, model: TransformerBridge, surrogate: Surrogate, data: RelationData) -> str:
+    """A subject of the relation on which the map and the model give different first tokens."""
+    expect(isinstance(answer, str), "The name of a country is needed here, such as 'Poland'.")
+    expect(answer in data.subjects, f"{answer!r} is no subject of this relation: take one such as {data.subjects[0]!r}.")
+    states = read(model, data.take([data.subjects.index(answer)]), [surrogate.layer])
+    by_map = int(surrogate.predict(model, states.s[0])[0].argmax())
+    by_model = int(states.token[0])
+    words = [word.strip() for word in pieces(model, torch.tensor([by_map, by_model]))]
+    expect(by_map != by_model, f"For {answer} both say {words[0]!r}: look on.")
+    return f"{answer}: the map says {words[0]!r}, the model {words[1]!r}. Here the way to the answer is not the others' straight line."

@@ -1,0 +1,282 @@
+"""Indirect objects: who receives the gift? The sentences of Wang et al. 2022 (arXiv 2211.00593), and what its heads look at.
+
+*When Mary and John went to the store, John gave a drink to* ends on the name that stands only once. S is the giver, named at S1 and again
+at S2; IO is the receiver. Half of the sentences name the receiver first, half the giver, so that no position gives the answer away.
+
+    data = indirect_objects(model, 44)
+    both = data.runs(model)  # the giver swapped at S2: the other name becomes the answer
+    print(patch_heads(model, both).table())
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from random import Random
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from helpers.cluster.attribution import Head, direct_effects, other_outputs
+from helpers.cluster.patching import Runs, metric_at_ends, runs
+from helpers.course_lm.corpus import tasks
+from helpers.course_lm.world import World
+from helpers.interventions import heads, pattern, record, resid_post
+from helpers.metrics import Metric, log_odds
+from helpers.models import TransformerBridge
+from helpers.prediction import token_id
+from helpers.stats import Interval, mean_interval, paired_interval
+from helpers.texts import Texts, as_texts
+
+ORDERS = ("ABB", "BAB")  # the receiver is named first, or the giver is
+
+
+@dataclass(frozen=True)
+class IndirectObjects:
+    """Sentences up to the receiver's name. ``others`` are three unrelated names for each, for corrupted copies."""
+
+    texts: tuple[str, ...]
+    receivers: tuple[str, ...]
+    givers: tuple[str, ...]
+    others: tuple[tuple[str, str, str], ...]
+    orders: tuple[str, ...]
+    tokens: Texts
+    io: Int[Tensor, "prompt"]
+    s: Int[Tensor, "prompt"]
+    positions: dict[str, Int[Tensor, "prompt"]]
+
+    def __len__(self) -> int:
+        """How many sentences there are."""
+        return len(self.texts)
+
+    @property
+    def metric(self) -> Metric:
+        """The logit difference of receiver and giver, which is also their log-odds."""
+        return log_odds(self.io, self.s)
+
+    def swapped(self) -> list[str]:
+        """The same sentences in which the other one gives: the giver's second name is the receiver's, and so the answer is turned round."""
+        return [_last_replaced(text, s, io) for text, s, io in zip(self.texts, self.givers, self.receivers, strict=True)]
+
+    def unrelated(self) -> list[str]:
+        """The same sentences with three unrelated names (p_ABC of the paper, section 2): the frame stays, the answer is gone."""
+        return [
+            _renamed(text, io, s, names) for text, io, s, names in zip(self.texts, self.receivers, self.givers, self.others, strict=True)
+        ]
+
+    def runs(self, model: TransformerBridge, corrupted: str = "swapped") -> Runs:
+        """The sentences beside corrupted ones: ``swapped`` or ``unrelated``. Raises ValueError for another kind."""
+        kinds = {"swapped": self.swapped, "unrelated": self.unrelated}
+        if corrupted not in kinds:
+            raise ValueError(f"There is no corruption {corrupted!r}: choose one of {', '.join(kinds)}.")
+        return runs(model, list(self.texts), kinds[corrupted](), self.metric)
+
+
+def _last_replaced(text: str, old: str, new: str) -> str:
+    before, _, after = text.rpartition(f" {old} ")
+    return f"{before} {new} {after}"
+
+
+def _renamed(text: str, io: str, s: str, names: Sequence[str]) -> str:
+    """The receiver, the giver and the giver's second name become three different names."""
+    text = _last_replaced(text, s, names[2])
+    words = {io: names[0], s: names[1]}
+    return " ".join(words.get(word.rstrip(",."), word.rstrip(",.")) + word[len(word.rstrip(",.")) :] for word in text.split(" "))
+
+
+def indirect_objects(
+    model: TransformerBridge, n: int, seed: int = 0, frames: Sequence[str] = (), names: Sequence[str] = ()
+) -> IndirectObjects:
+    """``n`` sentences in which frames and orders take turns; the pairs of names stand together in no text of the course LM's corpus.
+
+    Orders are balanced where ``n`` is a multiple of twice the number of frames. ``frames`` are some of the corpus's (all of them if none
+    is named), ``names`` first names that are one token each (left out, all of the world's that are). Raises ValueError for an unknown
+    frame, and where there are fewer than five names, one of several tokens, or no pair that the corpus leaves out.
+    """
+    if n < 1:
+        raise ValueError(f"n says how many sentences to write; it must be 1 or more, not {n}.")
+    known = tuple(tasks.FRAMES)
+    for frame in frames:
+        if frame not in known:
+            raise ValueError(f"There is no frame {frame!r}: there are {', '.join(known)}.")
+    frames, usable = tuple(frames) or known, list(names) or single_names(model)
+    if len(usable) < 5:
+        raise ValueError(f"Five names that are one token of this model are needed at least, and there are {len(usable)}: give more.")
+    for name in names:
+        token_id(model, f" {name}")  # ValueError for a name of several tokens
+    if not any(map(tasks.hidden_pair, combinations(usable, 2))):
+        raise ValueError("Every pair of these names may stand in the course LM's corpus, so none would be new to it: give more names.")
+    rows = [_draw(Random(f"{seed} {number}"), usable, frames, number) for number in range(n)]
+    texts, receivers, givers, others, orders = map(tuple, zip(*rows, strict=True))
+    tokens = as_texts(model, list(texts))
+    io, s = (torch.tensor([token_id(model, f" {name}") for name in side]) for side in (receivers, givers))
+    return IndirectObjects(texts, receivers, givers, others, orders, tokens, io, s, _named_positions(tokens, io, s))
+
+
+def single_names(model: TransformerBridge) -> list[str]:
+    """The first names of the world that are one token of this model, after a space."""
+    split = model.tokenizer([f" {name}" for name in World.load().column("firstnames", "name")], add_special_tokens=False)["input_ids"]
+    return [name for name, ids in zip(World.load().column("firstnames", "name"), split, strict=True) if len(ids) == 1]
+
+
+def _draw(rng: Random, names: Sequence[str], frames: Sequence[str], number: int) -> tuple[str, str, str, tuple[str, str, str], str]:
+    frame, order = frames[number % len(frames)], ORDERS[number // len(frames) % 2]
+    people = rng.sample(names, 2)
+    while not tasks.hidden_pair(people):
+        people = rng.sample(names, 2)
+    io, s = people if order == "ABB" else people[::-1]
+    others = rng.sample([name for name in names if name not in people], 3)
+    return tasks.frame_text(rng, frame, people, s), io, s, tuple(others), order
+
+
+def _named_positions(texts: Texts, io: Int[Tensor, "prompt"], s: Int[Tensor, "prompt"]) -> dict[str, Int[Tensor, "prompt"]]:
+    """Where the receiver stands, the giver the first time, the token after it, the giver the second time, and the end."""
+    is_io, is_s = texts.tokens == io[:, None], texts.tokens == s[:, None]
+    first, last = is_s.int().argmax(1), texts.tokens.shape[1] - 1 - is_s.flip(1).int().argmax(1)
+    return {"IO": is_io.int().argmax(1), "S1": first, "S1+1": first + 1, "S2": last, "END": texts.lengths - 1}
+
+
+# ------------------------------------------------------------------------------------------------------ where heads look
+
+
+@torch.no_grad()
+def attention(
+    model: TransformerBridge, texts: Texts, queries: Int[Tensor, "prompt"], keys: Int[Tensor, "prompt"]
+) -> Float[Tensor, "layer head prompt"]:
+    """How much every head attends from one position of each prompt to another, between 0 and 1."""
+    places = [pattern(layer) for layer in range(model.cfg.n_layers)]
+    seen, rows = record(model, texts.tokens.to(model.cfg.device), *places), torch.arange(len(texts))
+    return torch.stack([seen[place][rows, :, queries, keys].T.float().cpu() for place in places])
+
+
+LOOKS = {  # role of a head in the paper: from where to where it looks
+    "name mover": ("END", "IO"),
+    "S-inhibition": ("END", "S2"),
+    "duplicate token": ("S2", "S1"),
+    "induction": ("S2", "S1+1"),
+}
+
+
+def looks(model: TransformerBridge, data: IndirectObjects) -> dict[str, Float[Tensor, "layer head"]]:
+    """The mean attention of every head on the way that each role of the paper takes, and to the token before (``previous token``)."""
+    found = {role: attention(model, data.tokens, *(data.positions[name] for name in way)).mean(-1) for role, way in LOOKS.items()}
+    after = data.positions["S1+1"]
+    return found | {"previous token": attention(model, data.tokens, after, after - 1).mean(-1)}
+
+
+def looks_table(looks: dict[str, Float[Tensor, "layer head"]], n: int = 2) -> str:
+    """For each role the ``n`` heads that look its way most."""
+    lines = []
+    for role, scores in looks.items():
+        best = scores.flatten().argsort(descending=True, stable=True)[:n].tolist()
+        named = [f"a{at // scores.shape[1]}.{at % scores.shape[1]} ({scores.flatten()[at]:.2f})" for at in best]
+        lines.append(f"{role:<16} {', '.join(named)}")
+    return "\n".join(lines)
+
+
+@torch.no_grad()
+def repeated_scores(model: TransformerBridge, n: int = 50, length: int = 20, seed: int = 0) -> dict[str, Float[Tensor, "layer head"]]:
+    """What heads do on random tokens that come twice: attention to the token before, to the same one, and to the one after it.
+
+    Nothing in such a text has a meaning, so a head that looks back by one, finds its token again, or finds what followed it, does so by
+    rule (Olsson et al. 2022, arXiv 2209.11895).
+    """
+    rng = torch.Generator().manual_seed(seed)
+    once = torch.randint(0, model.cfg.d_vocab, (n, length), generator=rng)
+    start = [torch.full((n, 1), model.tokenizer.bos_token_id)] if model.cfg.default_prepend_bos else []
+    tokens = torch.cat([*start, once, once], 1)
+    if tokens.shape[1] > model.cfg.n_ctx:
+        raise ValueError(f"{length} tokens twice are too long for this model, which reads {model.cfg.n_ctx}: take fewer.")
+    places = [pattern(layer) for layer in range(model.cfg.n_layers)]
+    seen = record(model, tokens.to(model.cfg.device), *places)
+    stacked = torch.stack([seen[place].mean(0).float().cpu() for place in places])  # [layer, head, query, key]
+    second = torch.arange(len(start) + length, tokens.shape[1])
+    steps = {"previous token": 1, "duplicate token": length, "induction": length - 1}
+    return {role: stacked[:, :, second, second - step].mean(-1) for role, step in steps.items()}
+
+
+@torch.no_grad()
+def copies(model: TransformerBridge, chosen: Sequence[Head], data: IndirectObjects, k: int = 5) -> Bool[Tensor, "head prompt"]:
+    """Which receivers' names a head would write among its top ``k`` tokens if it looked at them and nowhere else.
+
+    The state at the name after the first block goes through the head's values and outputs, the final norm and the unembedding
+    (Wang et al., section 3.1: above 95 % for name movers, below 20 % for average heads of GPT-2).
+    """
+    rows = torch.arange(len(data))
+    states = record(model, data.tokens.tokens.to(model.cfg.device), resid_post(0))[resid_post(0)][rows, data.positions["IO"]]
+    found = []
+    for layer, head in chosen:
+        block = model.blocks[layer]
+        normed = block.ln1(states[:, None])[:, 0]
+        shared = head * len(block.attn.W_V) // model.cfg.n_heads  # in some models several heads have the same values
+        bias = 0 if block.attn.b_V is None else block.attn.b_V[shared]
+        written = (normed @ block.attn.W_V[shared] + bias) @ block.attn.W_O[head]
+        best = model.unembed(model.ln_final(written[:, None]))[:, 0].topk(k).indices.cpu()
+        found.append((best == data.io[:, None]).any(1))
+    return torch.stack(found)
+
+
+# ---------------------------------------------------------------------------------------------------------- self-repair
+
+
+@dataclass(frozen=True)
+class SelfRepair:
+    """A head is taken away at the end of each sentence: what that should cost by its direct effect, and what it does cost.
+
+    ``others`` is by how much the direct effects of all later heads and MLPs rise together.
+    """
+
+    head: Head
+    before: Float[Tensor, "prompt"]
+    after: Float[Tensor, "prompt"]
+    direct: Float[Tensor, "prompt"]
+    others: dict[str, float]
+
+    @property
+    def expected(self) -> Float[Tensor, "prompt"]:
+        """The logit difference of each prompt if nothing else changed."""
+        return self.before - self.direct
+
+    @property
+    def repaired(self) -> float:
+        """Which share of the loss that was to be expected does not come about."""
+        return ((self.after - self.expected).mean() / self.direct.mean()).item()
+
+    @property
+    def interval(self) -> Interval:
+        """The 95 % interval of the difference between what is there and what was to be expected, in logits."""
+        return paired_interval(self.after.tolist(), self.expected.tolist())
+
+    def table(self) -> str:
+        """Three lines: before, what was to be expected, and what is left."""
+        named = {"before": self.before, "expected": self.expected, "left": self.after}
+        intervals = {name: mean_interval(values) for name, values in named.items()}
+        lines = [f"{name:<9} {named[name].mean():7.2f}   [{low:.2f}, {high:.2f}]" for name, (low, high) in intervals.items()]
+        return "\n".join(["            logits   95 % interval", *lines])
+
+
+def self_repair(model: TransformerBridge, data: IndirectObjects, head: Head) -> SelfRepair:
+    """Takes a head away at the last token (its output on the sentence with unrelated names takes its place) and looks who steps in.
+
+    ``direct`` is by how much the head's own share of the logit difference falls. Wang et al. (section 3.4) found that later heads make
+    up for most of it; McGrath et al. 2023 (arXiv 2307.15771) call it self-repair.
+    """
+    both = data.runs(model, "unrelated")
+    values = record(model, both.corrupted.tokens.to(model.cfg.device), heads(head[0]))
+    change = other_outputs([head], values, pos=data.positions["END"])
+    before, after = metric_at_ends(model, both), metric_at_ends(model, both, *change)
+    plain = direct_effects(model, data.tokens, data.io, data.s)
+    changed = direct_effects(model, data.tokens, data.io, data.s, *change)
+    difference = changed.mean - plain.mean
+    own = plain.names.index(f"a{head[0]}.{head[1]}")
+    others = {name: difference[at].item() for at, name in enumerate(plain.names) if at > own}
+    return SelfRepair(head, before, after, (plain.effect - changed.effect)[own], others)
+
+
+def knocked_out(
+    model: TransformerBridge, data: IndirectObjects, chosen: Sequence[Head], pos: Int[Tensor, "prompt"] | None = None
+) -> Float[Tensor, "prompt"]:
+    """The logit difference of each sentence with some heads' outputs taken from the sentence with unrelated names."""
+    both = data.runs(model, "unrelated")
+    values = record(model, both.corrupted.tokens.to(model.cfg.device), *{heads(layer): None for layer, _ in chosen})
+    return metric_at_ends(model, both, *other_outputs(chosen, values, pos=pos))

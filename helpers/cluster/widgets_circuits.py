@@ -1,0 +1,299 @@
+"""The widgets of lesson 3b, "Circuits": a map of patches, a circuit that is cut down, and the attention of any head."""
+
+import base64
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from html import escape
+from io import BytesIO
+from math import isfinite
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from helpers.cluster.circuits import Curve, EdgeScores, prune_dead, random_circuit
+from helpers.cluster.edges import ABLATIONS, Ablated, Circuit, EdgeGraph, Wires, ablations, attention_biases, measured, run_wires
+from helpers.cluster.graph_plots import circuit_graph
+from helpers.cluster.indirect_objects import IndirectObjects
+from helpers.cluster.patching import PatchMap, Runs
+from helpers.html import COLD, DEEPEST, WARM
+from helpers.interventions import intervene, pattern, record, resample
+from helpers.models import TransformerBridge
+from helpers.prediction import TopTokens, fit, last_logits, pieces, tokenize, visible
+from helpers.widgets import RIM, Demo, bars_html, choice_slider, dropdown, said, slider, text_field
+
+SHOWN_AS = ("share restored", "change in logits")
+SIZES = (5, 10, 20, 30, 50, 75, 100, 150, 200, 300, 400, 800, 1500, 3000)  # edges
+MOST_DRAWN = 40  # edges
+MOST_JUDGED = 8  # sentences: more would keep the reader waiting
+MOST_TOKENS = 24  # rows and columns of an attention pattern
+CELL = "padding:1px 6px;text-align:right;font-size:90%"
+TURNED = "writing-mode:vertical-rl;font-weight:normal;font-size:85%"
+LOOK, SEEN = "min-width:15px;padding:0 2px;text-align:center;font-size:70%", 0.1  # a square, and the least share that is written into it
+UPRIGHT = "text-align:right;font-weight:normal;font-size:85%;padding-right:4px"
+
+# -------------------------------------------------------------------------------------------------- the map of patches
+
+
+def cell(value: float, scale: float, where: str, framed: bool = False) -> str:
+    """A square of a map: orange above zero, blue below, with its value; place and value show when the mouse rests on it."""
+    depth = DEEPEST * min(abs(value) / scale, 1) if isfinite(value) else 0
+    frame = RIM if framed else ""
+    colour = f"background:rgba({WARM if value > 0 else COLD},{depth:.2f})"
+    return f'<td style="{CELL};{colour}{frame}" title="{escape(where)}: {value:z.2f}">{value:z.2f}</td>'
+
+
+def map_html(values: Float[Tensor, "layer column"], columns: tuple[str, ...], layer: int, column: int) -> str:
+    """A map of patches as a table with one framed square."""
+    scale = max((abs(value) for value in values.flatten().tolist() if isfinite(value)), default=0) or 1.0
+    head = "".join(f"<th style='{CELL}'>{escape(name)}</th>" for name in columns)
+    rows = []
+    for at, row in enumerate(values.tolist()):
+        squares = zip(columns, row, strict=True)
+        cells = "".join(
+            cell(value, scale, f"layer {at}, {name}", (at, place) == (layer, column)) for place, (name, value) in enumerate(squares)
+        )
+        rows.append(f"<tr><th style='{CELL}'>{at}</th>{cells}</tr>")
+    return f"<table><tr><th style='{CELL}'>layer</th>{head}</tr>{''.join(rows)}</table>"
+
+
+@said
+def patching_html(
+    model: TransformerBridge, data: IndirectObjects, maps: Mapping[str, PatchMap], component: str, shown: str, layer: int, column: str
+) -> str:
+    """A map of patches, and what the first pair of sentences says with the chosen patch, as HTML."""
+    if component not in maps:
+        raise ValueError(f"There is no map of {component!r}; choose one of: {', '.join(maps)}.")
+    if shown not in SHOWN_AS:
+        raise ValueError(f"A map shows the {' or the '.join(SHOWN_AS)}, not {shown!r}.")
+    found = maps[component]
+    if column not in found.columns or not 0 <= layer < len(found.after):
+        last, named = len(found.after) - 1, ", ".join(found.columns)
+        raise ValueError(f"This map has no layer {layer} with {column!r}: its layers are 0 to {last}, its columns {named}.")
+    at = found.columns.index(column)
+    values = found.effect if shown == SHOWN_AS[0] else found.change
+    chosen = f"<p>{escape(component)}, layer {layer}, {escape(column)}: <b>{values[layer, at]:z.2f}</b> ({shown}).</p>"
+    return map_html(values, found.columns, layer, at) + chosen + _one_patch(model, data, f"blocks.{layer}.{found.place}", column, at)
+
+
+def _one_patch(model: TransformerBridge, data: IndirectObjects, hook: str, column: str, at: int) -> str:
+    """The first pair of sentences, and what follows the corrupted one before and after a patch."""
+    clean, corrupted, names = data.texts[0], data.swapped()[0], (int(data.io[0]), int(data.s[0]))
+    patch = resample(hook, _clean_values(model, clean, hook), **_where(data, hook, column, at))
+    with intervene(model, patch):
+        top, patched = answer(model, corrupted, *names)
+    (_, high), (before, low) = plain_answer(model, clean, *names), plain_answer(model, corrupted, *names)
+    told = f"by so many logits {escape(data.receivers[0])} is ahead of {escape(data.givers[0])}"
+    texts = f"<p>clean: {escape(clean)} … <b>{high:z.2f}</b><br>corrupted: {escape(corrupted)} … <b>{low:z.2f}</b><br>"
+    metric = f"with the patch: <b>{patched:z.2f}</b> ({told})</p>"
+    parts = zip(("the corrupted sentence", "with the patch"), (before, top), strict=True)
+    cells = "".join(f"<td style='vertical-align:top;padding-right:24px'><b>{head}</b>{bars_html(bars)}</td>" for head, bars in parts)
+    return f"{texts}{metric}<table><tr>{cells}</tr></table>"
+
+
+def _where(data: IndirectObjects, hook: str, column: str, at: int) -> dict[str, int]:
+    """Where a column of a map is patched in the first sentence: in one head, or at one position."""
+    if column == f"head {at}":
+        return {"pos": at} if hook.endswith("hook_pattern") else {"head": at}  # a pattern's first axis after the batch are its heads
+    if column not in data.positions:
+        raise ValueError(f"These sentences have no position {column!r}: make the map with the positions {', '.join(data.positions)}.")
+    return {"pos": int(data.positions[column][0])}
+
+
+def answer(model: TransformerBridge, text: str, right: int, wrong: int) -> tuple[TopTokens, float]:
+    """The three likeliest next tokens, and by how many logits one token is ahead of another."""
+    logits = last_logits(model, tokenize(model, text))
+    probs, ids = logits.softmax(-1).topk(3)
+    return TopTokens(text, tuple(pieces(model, ids)), tuple(probs.tolist())), (logits[right] - logits[wrong]).item()
+
+
+plain_answer = lru_cache(maxsize=64)(answer)  # of the untouched model; remembered, since only the patch changes
+
+
+@lru_cache(maxsize=256)
+def _clean_values(model: TransformerBridge, text: str, hook: str) -> Float[Tensor, "1 pos *rest"]:
+    return record(model, tokenize(model, text)[None].to(model.cfg.device), hook)[hook]
+
+
+class PatchingMap(Demo):
+    """Controls for a component, what is shown, a layer and a column, and a ``panel`` with the map and one pair of sentences.
+
+    ``maps``: by name, from ``patch_positions`` with the positions of ``data``, or from ``patch_heads`` at all positions. Only the chosen
+    patch is run anew. Raises ValueError where there is no map.
+    """
+
+    def __init__(self, model: TransformerBridge, data: IndirectObjects, maps: Mapping[str, PatchMap]) -> None:
+        if not maps:
+            raise ValueError("There is no map to show: give at least one, such as patch_heads(model, data.runs(model)), with a name.")
+        self._maps, first = maps, next(iter(maps.values()))
+        columns = first.columns
+        super().__init__(
+            "A map of patches",
+            lambda **values: patching_html(model, data, maps, **values),
+            {"component": dropdown(list(maps), "Component"), "shown": dropdown(SHOWN_AS, "Shown")},
+            {
+                "layer": slider(turning_point(first), 0, model.cfg.n_layers - 1, "Layer"),
+                "column": dropdown(columns, "Where", columns[-1]),
+            },
+        )
+
+    def follow(self, before: Mapping[str, Any]) -> None:
+        """Other components have other columns: heads in place of positions."""
+        columns = self._maps[self.component.value].columns
+        if self.column.options != columns:
+            self.column.options = columns
+            self.column.value = columns[-1]
+
+
+def turning_point(found: PatchMap) -> int:
+    """The first layer at which a patch in the last column has half of the largest effect there; 0 where none has any."""
+    sizes = found.effect[:, -1].abs().nan_to_num()
+    return int((sizes >= sizes.max() / 2).int().argmax())
+
+
+# --------------------------------------------------------------------------------------------------- the circuit pruner
+
+
+def first_pairs(both: Runs, n: int = MOST_JUDGED) -> Runs:
+    """The first pairs of prompts. A metric wants all of its prompts side by side, so the others are filled up with the first one."""
+    if (missing := len(both) - n) <= 0:
+        return both
+
+    def metric(logits: Float[Tensor, "prompt pos d_vocab"]) -> Float[Tensor, "prompt"]:
+        return both.metric(torch.cat([logits, logits[:1].expand(missing, -1, -1)]))[:n]
+
+    return Runs(both.clean.take(range(n)), both.corrupted.take(range(n)), metric)
+
+
+@said
+def pruner_html(model: TransformerBridge, scores: EdgeScores, both: Runs, size: int, ablation: str) -> str:
+    """A circuit of a size: how faithful it is, beside a random one, and its drawing, as HTML."""
+    if ablation not in ABLATIONS:
+        raise ValueError(f"There is no ablation {ablation!r}; choose one of: {', '.join(ABLATIONS)}.")
+    if not 1 <= size <= len(scores.graph):
+        raise ValueError(f"A circuit has 1 to {len(scores.graph):,} edges, not {size:,}.")
+    circuit = scores.top(size)
+    found = _judged(model, both, (circuit, random_circuit(scores.graph, size)), ablation)
+    value, chance = found.faithfulness.tolist()  # first: it says in words where there is nothing to keep
+    low, high = found.intervals[0]
+    words = [
+        f"<p><b>{size:,} edges</b> of {len(scores.graph):,} ({circuit.share:.1%}); {found.alive[0]:,} of them lie on a whole path.<br>",
+        f"Faithfulness ({ablation}): <b>{value:z.2f}</b> [{low:z.2f}, {high:z.2f}]; as many random edges: {chance:z.2f}. ",
+        f"{len(both)} sentences.</p>",
+    ]
+    return "".join(words) + _drawn(scores, size)
+
+
+def _judged(model: TransformerBridge, both: Runs, circuits: Sequence[Circuit], ablation: str) -> Curve:
+    """What ``judge`` says, without making anew for every size what is the same for all: a reader does not like to wait."""
+    ablated, (empty, whole) = _held(model, both, ablation), _ends(model, both, ablation)
+    alive = tuple(len(prune_dead(circuit)) for circuit in circuits)
+    return Curve(tuple(map(len, circuits)), alive, len(circuits[0].graph), _metrics(model, both, circuits, ablated), empty, whole, ablation)
+
+
+def _metrics(model: TransformerBridge, both: Runs, circuits: Sequence[Circuit], ablated: Ablated) -> Float[Tensor, "circuit prompt"]:
+    """The metric of some circuits, in one pass."""
+    graph, kept = circuits[0].graph, torch.stack([circuit.kept for circuit in circuits])
+    logits = run_wires(model, both.clean, Wires(graph, graph.matrix(kept), ablated))
+    return torch.stack([measured(both.metric, copy, both.clean) for copy in logits])
+
+
+@lru_cache(maxsize=8)
+def _held(model: TransformerBridge, both: Runs, ablation: str) -> Ablated:
+    """What cut edges carry."""
+    return Ablated(ablations(model, both, ablation)(torch.arange(len(both))), attention_biases(model))
+
+
+@lru_cache(maxsize=8)
+def _ends(model: TransformerBridge, both: Runs, ablation: str) -> Float[Tensor, "two prompt"]:
+    """The metric without any edge, and with all of them."""
+    graph = EdgeGraph.of(model)
+    return _metrics(model, both, [graph.empty, graph.full], _held(model, both, ablation))
+
+
+def _drawn(scores: EdgeScores, size: int) -> str:
+    """The circuit of a size as a picture, and a sentence where not all of it is drawn."""
+    note = f"<p><small>Drawn are the {MOST_DRAWN} with the largest scores.</small></p>" if size > MOST_DRAWN else ""
+    return note + _picture(scores, min(size, MOST_DRAWN))
+
+
+@lru_cache(maxsize=16)
+def _picture(scores: EdgeScores, size: int) -> str:
+    """A small circuit as a picture with its words."""
+    image = BytesIO()
+    circuit_graph(scores.top(size), scores.values, max_edges=size).savefig(image, format="png", dpi=72)
+    alt = f"The {size} edges with the largest scores, from the embedding at the bottom to the logits at the top."
+    return f'<img alt="{alt}" src="data:image/png;base64,{base64.b64encode(image.getvalue()).decode()}">'
+
+
+class CircuitPruner(Demo):
+    """Controls for the number of edges and the kind of ablation, and a ``panel`` with the circuit and its faithfulness.
+
+    It is judged on the first ``MOST_JUDGED`` pairs; best take others than those that the scores come from.
+    """
+
+    def __init__(self, model: TransformerBridge, scores: EdgeScores, both: Runs, size: int = 30) -> None:
+        sizes, few = [some for some in SIZES if some <= len(scores.graph)], first_pairs(both)
+        nearest = min(sizes, key=lambda some: abs(some - size))
+        remembered = lru_cache(maxsize=64)(lambda size, ablation: pruner_html(model, scores, few, size, ablation))
+        for ablation in ABLATIONS:  # what all sizes share is made now, so that no move takes longer than the others
+            remembered(size=nearest, ablation=ablation)
+        controls = {"size": choice_slider(sizes, nearest, "Edges kept"), "ablation": dropdown(ABLATIONS, "Ablation")}
+        super().__init__("A circuit to be cut down", remembered, controls)
+
+
+# ------------------------------------------------------------------------------------------------------ the head viewer
+
+
+@said
+def head_html(model: TransformerBridge, text: str, layer: int, head: int) -> str:
+    """Where a head looks in a text, token by token, as HTML: a row for each token that looks, a column for each that is looked at."""
+    n_layers, n_heads = model.cfg.n_layers, model.cfg.n_heads
+    if not (0 <= layer < n_layers and 0 <= head < n_heads):
+        raise ValueError(f"There is no head {layer}.{head}: layers are 0 to {n_layers - 1}, and heads 0 to {n_heads - 1}.")
+    if not text.strip():
+        raise ValueError("There is nothing to look at: write some words.")
+    tokens = fit(model, whole := tokenize(model, text))
+    looks = record(model, tokens[None].to(model.cfg.device), pattern(layer))[pattern(layer)][0, head].float().cpu()
+    named = [visible(piece) for piece in pieces(model, tokens)]
+    best = looks[-1].topk(min(3, len(tokens)))
+    words = ", ".join(
+        f"{escape(named[at])} (token {at}, {share:.0%})" for share, at in zip(best.values.tolist(), best.indices.tolist(), strict=True)
+    )
+    said_of_it = f"<p>From the last token, {escape(named[-1])}, head {layer}.{head} looks at {words}.{_cut(len(whole), len(tokens))}</p>"
+    return said_of_it + _pattern(looks, named)
+
+
+def _cut(whole: int, read: int) -> str:
+    """In words, what of a long text is not read or not shown."""
+    unread = f" The model reads {read} tokens at most, so the first {whole - read:,} of the text are cut off." if whole > read else ""
+    return unread + (f" Of {read} tokens the last {MOST_TOKENS} are shown." if read > MOST_TOKENS else "")
+
+
+def _pattern(looks: Float[Tensor, "query key"], named: list[str]) -> str:
+    """The last tokens' attention as a table, the deeper the more; nothing stands where a token would look ahead."""
+    shown = range(max(0, len(named) - MOST_TOKENS), len(named))
+    head = "".join(f"<th style='{TURNED}' title='token {at}'>{escape(named[at])}</th>" for at in shown)
+    rows = []
+    for query in shown:
+        start = f"<tr><th style='{UPRIGHT}'>{escape(named[query])}</th>"
+        cells = (
+            f'<td style="{LOOK};background:rgba({WARM},{DEEPEST * share:.2f})"'
+            f' title="{escape(f"{named[query]} → {key}")}: {share:.2f}">{f"{share:.0%}" if share >= SEEN else ""}</td>'
+            for key, share in zip(named[shown.start : query + 1], looks[query, shown.start : query + 1].tolist(), strict=True)
+        )
+        rows.append(f"{start}{''.join(cells)}</tr>")
+    return f"<table style='border-collapse:collapse'><tr><th></th>{head}</tr>{''.join(rows)}</table>"
+
+
+class HeadViewer(Demo):
+    """Controls for a text, a layer and a head, and a ``panel`` with the head's attention."""
+
+    def __init__(self, model: TransformerBridge, text: str, layer: int = 0, head: int = 0) -> None:
+        super().__init__(
+            "The attention of any head",
+            lambda **values: head_html(model, **values),
+            {"text": text_field(text, "Text")},
+            {"layer": slider(layer, 0, model.cfg.n_layers - 1, "Layer"), "head": slider(head, 0, model.cfg.n_heads - 1, "Head")},
+        )

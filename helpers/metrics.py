@@ -1,0 +1,214 @@
+"""What is measured of a model's answer: a *metric* is a function of the logits with one number for each prompt.
+
+A logit difference, the log-odds of a set of tokens, the probability of whole words of several tokens, and the loss of a text are all metrics.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from helpers.interventions import Index, Intervention, add, intervene, numbers, watch
+from helpers.interventions import neurons as place_of
+from helpers.models import TransformerBridge
+from helpers.prediction import pad, tokenize
+from helpers.texts import Texts, as_texts
+
+Metric = Callable[[Float[Tensor, "prompt pos d_vocab"]], Float[Tensor, "prompt"]]
+
+
+AFTER_FIRST = slice(1, None)
+
+
+COPIED_TOKENS = 2048  # tokens in one forward pass over copies of the prompts: the logits of all of them are kept for a moment
+
+
+def log_odds(right: int | Int[Tensor, "prompt"], wrong: int | Int[Tensor, "prompt"]) -> Metric:
+    """How much likelier the token ``right`` is than ``wrong`` after each prompt, as a log-ratio (natural); one pair or one a prompt."""
+
+    def metric(logits: Float[Tensor, "prompt pos d_vocab"]) -> Float[Tensor, "prompt"]:
+        rows = torch.arange(len(logits), device=logits.device)
+        return logits[rows, -1, right] - logits[rows, -1, wrong]
+
+    return metric
+
+
+def log_prob(token: int | Int[Tensor, "prompt"]) -> Metric:
+    """The log-probability (natural) of a token after each prompt; one token for all, or one for each prompt."""
+
+    def metric(logits: Float[Tensor, "prompt pos d_vocab"]) -> Float[Tensor, "prompt"]:
+        rows = torch.arange(len(logits), device=logits.device)
+        return logits[:, -1].log_softmax(-1)[rows, token]
+
+    return metric
+
+
+@dataclass(frozen=True)
+class Words:
+    """Prompts and the whole words that may follow them, however many tokens a word has; a row for each prompt and word.
+
+    A row of ``texts`` is a prompt and all tokens of a word but the last; ``ids`` are the word's tokens, and ``item`` is the
+    number of the prompt. Run the model on ``texts`` to read the words off.
+    """
+
+    texts: Texts
+    ids: tuple[tuple[int, ...], ...]
+    item: Int[Tensor, "row"]
+
+    def log_probs(self, logits: Float[Tensor, "row pos d_vocab"]) -> Float[Tensor, "row"]:
+        """The log-probability of each row's word after its prompt, from logits that end where the rows end."""
+        logp = logits[:, -max(map(len, self.ids)) :].log_softmax(-1)
+        return torch.stack([sum(logp[row, at - len(ids), one] for at, one in enumerate(ids)) for row, ids in enumerate(self.ids)])
+
+
+@dataclass(frozen=True)
+class WordOdds(Words):
+    """A metric: how much likelier any of the right words is than any of the wrong ones, as a log-ratio, for each prompt.
+
+    It belongs to its own ``texts``: ``attribute_neurons(model, odds.texts, odds)``.
+    """
+
+    right: Bool[Tensor, "row"]
+
+    def __len__(self) -> int:
+        """How many prompts there are, and so how many numbers the metric gives."""
+        return int(self.item.max()) + 1
+
+    def __call__(self, logits: Float[Tensor, "row pos d_vocab"]) -> Float[Tensor, "prompt"]:
+        """One number for each prompt: the log of P(a right word) / P(a wrong word)."""
+        logp = self.log_probs(logits)
+        sides = [[logp[(self.item == item) & side].logsumexp(0) for side in (self.right, ~self.right)] for item in range(len(self))]
+        return torch.stack([right - wrong for right, wrong in sides])
+
+
+def word_odds(
+    model: TransformerBridge, prompts: Sequence[str], right: Sequence[str | Sequence[str]], wrong: Sequence[str | Sequence[str]]
+) -> WordOdds:
+    """The metric that sets right words against wrong ones after each prompt; for each prompt one word, or several, on each side.
+
+    Raises ValueError where words and prompts are not equally many, or a prompt and a word do not stay apart as tokens.
+    """
+    if not len(prompts) == len(right) == len(wrong):
+        raise ValueError(
+            f"Each prompt needs right and wrong words: there are {len(prompts)} prompts, {len(right)} and {len(wrong)} of these."
+        )
+    sides = [(_as_list(yes), _as_list(no)) for yes, no in zip(right, wrong, strict=True)]
+    if not all(yes and no for yes, no in sides):
+        raise ValueError("Each prompt needs one right word and one wrong word at least.")
+    words = whole_words(model, prompts, [[*yes, *no] for yes, no in sides])
+    flags = [flag for yes, no in sides for flag in [True] * len(yes) + [False] * len(no)]
+    return WordOdds(words.texts, words.ids, words.item, torch.tensor(flags))
+
+
+def _as_list(words: str | Sequence[str]) -> list[str]:
+    return [words] if isinstance(words, str) else list(words)
+
+
+def whole_words(model: TransformerBridge, prompts: Sequence[str], words: Sequence[Sequence[str]]) -> Words:
+    """Rows for each prompt with each of its words, written after a space unless the prompt ends in one or in an opening mark."""
+    as_texts(model, prompts)  # a look at them: ValueError where there is none, or an empty one
+    if not all(words):
+        raise ValueError("There is no word to read off: give at least one for each prompt.")
+    rows, ids, item = [], [], []
+    for number, (prompt, options) in enumerate(zip(prompts, words, strict=True)):
+        start = tokenize(model, prompt).tolist()
+        for word in options:
+            gap = "" if prompt.endswith((" ", "\n", '"', "(", "|>")) or word.startswith((" ", "\n")) else " "
+            full = tokenize(model, prompt + gap + word).tolist()
+            if not word or full[: len(start)] != start or len(full) == len(start) or len(full) > model.cfg.n_ctx:
+                raise ValueError(
+                    f"{word!r} cannot be read off after {prompt!r}: it is no word of its own there, or the prompt is too long."
+                )
+            rows.append(torch.tensor(full[:-1], dtype=torch.long))
+            ids.append(tuple(full[len(start) :]))
+            item.append(number)
+    return Words(Texts(*pad(model, rows), ("prompt",) * len(rows)), tuple(ids), torch.tensor(item))
+
+
+def word_probs(model: TransformerBridge, prompts: Sequence[str], words: Sequence[str]) -> Float[Tensor, "prompt word"]:
+    """The probability of each of some whole words after each prompt, under whatever interventions are at work."""
+    rows = whole_words(model, prompts, [words] * len(prompts))
+    with torch.no_grad():
+        logits = _ends_aligned(model(rows.texts.tokens.to(model.cfg.device)), rows.texts.lengths)
+    return rows.log_probs(logits).exp().reshape(len(prompts), len(words)).float().cpu()
+
+
+def measure(metric: Metric, logits: Float[Tensor, "row pos d_vocab"], texts: Texts) -> Float[Tensor, "prompt"]:
+    """The metric of each prompt. Raises ValueError unless it gives one number a prompt."""
+    whole = isinstance(metric, WordOdds)
+    if whole and len(metric.ids) != len(texts):
+        raise ValueError("The odds of whole words are read off their own texts: give odds.texts as the prompts.")
+    values, wanted = metric(_ends_aligned(logits, texts.lengths)), len(metric) if whole else len(texts)
+    if not torch.is_tensor(values) or values.shape != (wanted,):
+        given = f"a tensor of shape {list(values.shape)}" if torch.is_tensor(values) else f"a {type(values).__name__}"
+        raise ValueError(f"The metric must give one number for each of the {wanted} prompts, a tensor [{wanted}]; it gave {given}.")
+    return values.float()
+
+
+def _ends_aligned(logits: Float[Tensor, "row pos d_vocab"], lengths: Int[Tensor, "row"]) -> Float[Tensor, "row pos d_vocab"]:
+    """The logits shifted to the right, so that every prompt ends at the last position; in front the first one is repeated."""
+    width = logits.shape[1]
+    if bool((lengths == width).all()):
+        return logits
+    places = (torch.arange(width) - (width - lengths[:, None])).clamp(min=0).to(logits.device)
+    return logits[torch.arange(len(logits), device=logits.device)[:, None], places]
+
+
+def selected(pos: Index, texts: Texts) -> Bool[Tensor, "prompt pos"]:
+    """Where the positions are that ``pos`` selects, a negative one counted from each prompt's end, none behind it."""
+    pos, place = _position(pos, texts), torch.arange(texts.tokens.shape[1])
+    if _one_a_prompt(pos, texts):
+        chosen = place == pos[:, None]
+    else:
+        chosen = torch.zeros(len(place), dtype=torch.bool)
+        chosen[numbers(pos, len(place), place_of(0), "position")] = True
+    return chosen & (place < texts.lengths[:, None])
+
+
+def run_with_gradients(
+    model: TransformerBridge, texts: Texts, metric: Metric, places: Sequence[str], *changes: Intervention
+) -> tuple[Float[Tensor, "prompt"], list[Float[Tensor, "row *rest"]]]:
+    """The metric of each prompt and the activations at the places that led to it, in one pass, ready for a gradient.
+
+    ``changes`` are at work during the pass. To be called inside ``torch.enable_grad()``.
+    """
+    seen: list[Tensor] = []
+    start = add("hook_embed", torch.zeros(model.cfg.d_model, device=model.cfg.device, requires_grad=True))
+    with intervene(model, start, *changes, *(watch(place, seen.append) for place in places)):
+        values = measure(metric, model(texts.tokens.to(model.cfg.device)), texts)
+    if not values.requires_grad:
+        raise ValueError("The metric has no gradient: it must be computed from the logits by differentiable steps, so without argmax.")
+    return values, seen
+
+
+def any_of(ids: Sequence[int]) -> Metric:
+    """The log-odds that one of some tokens comes next: ``log P - log(1 - P)`` with ``P`` their probability together.
+
+    With the first tokens of refusals this is the refusal score of Arditi et al. (section 2.3).
+    """
+
+    def metric(logits: Float[Tensor, "prompt pos d_vocab"]) -> Float[Tensor, "prompt"]:
+        logp = logits[:, -1].double().log_softmax(-1)
+        inside = torch.zeros(logp.shape[-1], dtype=torch.bool, device=logp.device)
+        inside[list(ids)] = True
+        return (logp[:, inside].logsumexp(-1) - logp[:, ~inside].logsumexp(-1)).float()
+
+    return metric
+
+
+def _one_a_prompt(pos: Index, texts: Texts) -> bool:
+    return torch.is_tensor(pos) and pos.ndim == 1 and len(pos) == len(texts)
+
+
+def _position(pos: Index, texts: Texts) -> Index:
+    """A position as interventions want it: one number, or one a prompt, counts from each prompt's own end if it is negative."""
+    if not isinstance(pos, int) and not _one_a_prompt(pos, texts):
+        return pos
+    asked = torch.as_tensor(pos).expand(len(texts))
+    places = torch.where(asked < 0, texts.lengths + asked, asked)
+    if bool((wrong := (places < 0) | (places >= texts.lengths)).any()):
+        shortest = int(texts.lengths.min())
+        raise ValueError(f"There is no position {int(asked[wrong][0])} in every prompt: the shortest has {shortest} tokens.")
+    return places

@@ -1,0 +1,286 @@
+"""Directions of the residual stream, which the lecture calls function vectors: found as a difference of means, added, taken away.
+
+Arditi et al. 2024 (arXiv 2406.11717) found with them how chat models refuse; Rimsky et al. 2024 (arXiv 2312.06681) steer with them.
+The stream is looked at *before* each block, as in the first paper: layer ``l`` is ``resid_pre(l)``. Positions are counted from the
+end of the prompt: -1 is its last token.
+
+    found = difference_in_means(model, harmful, harmless, positions=2)
+    with intervene(model, *project_out_everywhere(model, found.vector(layer=5))):
+        print(continue_all(model, harmful[:3]))
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from helpers.interventions import (
+    Index,
+    Intervention,
+    add,
+    attn_out,
+    mlp_out,
+    project_out,
+    resid_pre,
+)
+from helpers.metrics import Metric
+from helpers.models import TransformerBridge
+from helpers.progress import progress
+from helpers.running import _distinct, _end_logits, _read_off, last_states, metric_of
+from helpers.stats import Interval, mean_interval
+from helpers.texts import Texts, TextsLike, as_texts
+
+KL_LIMIT = 0.1  # nats: what a projection may change on harmless prompts (Arditi et al., section 2.3 and their code)
+DEPTH_LIMIT = 0.8  # of the layers: behind them a direction is near the words of the answer itself (same place)
+
+# ------------------------------------------------------------------------------------------------------------- prompts
+
+
+# ------------------------------------------------------------------------------------------------------ finding directions
+
+
+@dataclass(frozen=True)
+class Directions:
+    """Differences of two means of the stream, for every layer and for each of the last positions."""
+
+    positive: Float[Tensor, "layer pos d_model"]
+    negative: Float[Tensor, "layer pos d_model"]
+    n: tuple[int, int]
+
+    @property
+    def vectors(self) -> Float[Tensor, "layer pos d_model"]:
+        """Mean of the positive prompts minus mean of the negative ones."""
+        return self.positive - self.negative
+
+    def vector(self, layer: int, pos: int = -1) -> Float[Tensor, "d_model"]:
+        """The difference at one layer and position. Raises ValueError where there is none."""
+        layers, positions, _ = self.vectors.shape
+        if not 0 <= layer < layers or not -positions <= pos < 0:
+            raise ValueError(f"There are directions for layers 0 to {layers - 1} and positions {-positions} to -1, not ({layer}, {pos}).")
+        return self.vectors[layer, pos]
+
+    def cosines(self, pos: int = -1) -> Float[Tensor, "layer layer"]:
+        """How alike the directions of the layers are: the cosine between each two of them."""
+        units = torch.nn.functional.normalize(self.vectors[:, pos], dim=-1)
+        return units @ units.T
+
+
+def difference_in_means(model: TransformerBridge, positive: TextsLike, negative: TextsLike, positions: int = 1) -> Directions:
+    """The directions from the negative prompts to the positive ones (Arditi et al., section 2.3; means in float64)."""
+    sides = [last_states(model, prompts, positions) for prompts in (positive, negative)]
+    means = [states.double().mean(1).float() for states in sides]
+    return Directions(*means, n=(sides[0].shape[1], sides[1].shape[1]))
+
+
+@dataclass(frozen=True)
+class Plane:
+    """Points of a space in the two directions in which they spread most (principal components)."""
+
+    points: Float[Tensor, "point 2"]
+    explained: tuple[float, float]
+
+
+def principal_plane(states: Float[Tensor, "point d_model"]) -> Plane:
+    """The two principal components of some states, and which share of their variance each explains."""
+    centred = states.float() - states.float().mean(0)
+    _, sizes, axes = torch.linalg.svd(centred, full_matrices=False)
+    share = sizes.square() / sizes.square().sum()
+    return Plane(centred @ axes[:2].T, (share[0].item(), share[1].item()))
+
+
+# ----------------------------------------------------------------------------------------------- adding and taking away
+
+
+def add_at(layer: int, vector: Float[Tensor, "d_model"], scale: float = 1.0, pos: Index = None) -> Intervention:
+    """Sufficiency: ``x + scale * vector`` before one block, at all positions or at some (Arditi et al., equation 3)."""
+    return add(resid_pre(layer), vector, scale, pos=pos)
+
+
+def project_out_everywhere(model: TransformerBridge, direction: Float[Tensor, "d_model"], pos: Index = None) -> list[Intervention]:
+    """Necessity: no block reads the direction and none writes it (Arditi et al., equation 4): ``x - (x . d) d`` in every layer."""
+    places = [place(layer) for layer in range(model.cfg.n_layers) for place in (resid_pre, attn_out, mlp_out)]
+    return [project_out(place, direction, pos=pos) for place in places]
+
+
+@contextmanager
+def orthogonalised(model: TransformerBridge, direction: Float[Tensor, "d_model"]) -> Iterator[TransformerBridge]:
+    """Inside the block no weight writes the direction: ``W - (W d) d`` for embeddings, attention and MLP outputs, and their biases.
+
+    The same as ``project_out_everywhere``, but in the weights (Arditi et al., section 4.1); afterwards the weights are as before.
+    Raises ValueError where embedding and unembedding are one matrix (load the model with ``raw=False``), and for models that
+    normalise once more what their blocks write (Gemma 2).
+    """
+    if not direction.norm() > 0:
+        raise ValueError("A direction of length 0 points nowhere: was a mean subtracted from itself?")
+    unit = (direction / direction.norm()).to(model.W_E)
+    written = [(weights, weights.detach().clone(), axis) for weights, axis in _writers(model)]
+    try:
+        with torch.no_grad():
+            for weights, old, axis in written:
+                weights.copy_(old - unit[:, None] * (unit @ old) if axis == 0 else old - (old @ unit)[..., None] * unit)
+        yield model
+    finally:
+        with torch.no_grad():
+            for weights, old, _ in written:
+                weights.copy_(old)
+
+
+def _writers(model: TransformerBridge) -> Iterator[tuple[Tensor, int]]:
+    """The weights and biases that write to the residual stream, each with its axis d_model: its first (0) or its last one (-1)."""
+    if model.W_U.data_ptr() == model.W_E.data_ptr() or torch.equal(model.W_U.T, model.W_E):
+        raise ValueError("Embedding and unembedding are one matrix in this model: load it with raw=False, which makes them two.")
+    if hasattr(model.blocks[0], "ln1_post"):
+        raise ValueError(
+            "This model rescales what its blocks write, so its weights cannot hold a direction back: use project_out_everywhere."
+        )
+    modules = [model.embed, *([model.pos_embed] if hasattr(model, "pos_embed") else [])]
+    for block in model.blocks:
+        modules += [block.attn.o, block.mlp.out]
+    for module in modules:
+        inner = module.original_component
+        yield inner.weight, 0 if isinstance(inner, torch.nn.Linear) else -1  # GPT-2 and embeddings have the output last
+        if getattr(inner, "bias", None) is not None:
+            yield inner.bias, -1
+
+
+# ------------------------------------------------------------------------------------------------------- what it does
+
+
+# ------------------------------------------------------------------------------------------------- choosing a direction
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A direction that might be chosen, and how it does on the validation prompts: mean scores in log-odds, divergence in nats."""
+
+    layer: int
+    pos: int
+    projected: float  # refusal score on harmful prompts with the direction projected out everywhere: low is good
+    added: float  # refusal score on harmless prompts with the direction added at its layer: above 0 is needed
+    kl: float  # how far the projection changes what follows harmless prompts: below KL_LIMIT is needed
+    allowed: bool
+
+
+@dataclass(frozen=True)
+class Selection:
+    """All candidates, in the order of their layers and positions."""
+
+    candidates: tuple[Candidate, ...]
+
+    @property
+    def best(self) -> Candidate:
+        """The allowed candidate whose projection leaves the least refusal. Raises ValueError where none is allowed."""
+        allowed = [candidate for candidate in self.candidates if candidate.allowed]
+        if not allowed:
+            raise ValueError("No direction passes: none makes harmless prompts refused without changing much else. Are the two sets apart?")
+        return min(allowed, key=lambda candidate: candidate.projected)
+
+    def table(self, n: int = 6) -> str:
+        """The ``n`` candidates that leave the least refusal, allowed or not."""
+        lines = ["layer  pos   projected     added   KL (nats)"]
+        for c in sorted(self.candidates, key=lambda c: (not c.allowed, c.projected))[:n]:
+            lines.append(f"{c.layer:5} {c.pos:4} {c.projected:11.2f} {c.added:9.2f} {c.kl:11.4f}{'' if c.allowed else '   not allowed'}")
+        return "\n".join(lines)
+
+
+@torch.no_grad()
+def select_direction(
+    model: TransformerBridge, found: Directions, positive: TextsLike, negative: TextsLike, metric: Metric, depth: float = DEPTH_LIMIT
+) -> Selection:
+    """Tries every layer and position by the rule of Arditi et al. (section 2.3) on validation prompts, harmful and harmless.
+
+    Chosen is what, projected out, leaves the lowest score on the positive prompts, among those that, added, bring the negative
+    ones above 0, change little (KL below 0.1) when projected out, and lie in the first 80 % of the layers.
+    """
+    positive, negative = as_texts(model, positive), as_texts(model, negative)
+    clean = _log_probs(model, negative)
+    candidates = []
+    n_layers, positions = found.vectors.shape[0] - 1, found.vectors.shape[1]
+    places = [(layer, pos) for layer in range(n_layers) for pos in range(-positions, 0)]
+    for layer, pos in progress(places, desc="candidates"):
+        vector = found.vector(layer, pos)
+        if not vector.norm() > 0:  # at a place that the two sets share, such as the first token
+            continue
+        removed = project_out_everywhere(model, vector)
+        projected = metric_of(model, positive, metric, *removed).mean().item()
+        added = metric_of(model, negative, metric, add_at(layer, vector)).mean().item()
+        kl = (clean.exp() * (clean - _log_probs(model, negative, *removed))).sum(-1).mean().item()
+        allowed = added > 0 and kl < KL_LIMIT and layer < depth * n_layers
+        candidates.append(Candidate(layer, pos, projected, added, kl, allowed))
+    return Selection(tuple(candidates))
+
+
+def _log_probs(model: TransformerBridge, texts: Texts, *interventions: Intervention) -> Float[Tensor, "prompt d_vocab"]:
+    """The log-probabilities of what follows each text."""
+    return _end_logits(model, texts, *interventions).log_softmax(-1)
+
+
+# ------------------------------------------------------------------------------------------------------------- steering
+
+
+@dataclass(frozen=True)
+class Steering:
+    """A metric after each prompt, for each multiple of a vector that was added."""
+
+    layer: int
+    scales: tuple[float, ...]
+    values: Float[Tensor, "scale prompt"]
+
+    @property
+    def mean(self) -> Float[Tensor, "scale"]:
+        """The mean over the prompts."""
+        return self.values.mean(1)
+
+    @property
+    def intervals(self) -> list[Interval]:
+        """The 95 % interval of each mean."""
+        return [mean_interval(row) for row in self.values]
+
+    @property
+    def slopes(self) -> Float[Tensor, "prompt"]:
+        """How much each prompt's metric rises with one more multiple: the slope of the line through its points (steerability).
+
+        Raises ValueError where all multiples are the same.
+        """
+        if len(set(self.scales)) < 2:
+            raise ValueError("A slope needs two different multiples at least: give more scales to steer.")
+        x = torch.tensor(self.scales) - torch.tensor(self.scales).mean()
+        return (x[:, None] * self.values).sum(0) / x.square().sum()
+
+    @property
+    def monotone(self) -> bool:
+        """Does the mean rise from each multiple to the next?"""
+        return bool((self.mean.diff() > 0).all())
+
+    def table(self, as_share: bool = False) -> str:
+        """One line for each multiple: the mean and its interval."""
+        show = (lambda v: f"{v:8.1%}") if as_share else (lambda v: f"{v:8.3f}")
+        rows = [
+            (scale, *map(show, (mean, *ends))) for scale, mean, ends in zip(self.scales, self.mean.tolist(), self.intervals, strict=True)
+        ]
+        return "\n".join(["multiple      mean   95 % interval", *(f"{s:8.1f}  {mean}   [{low}, {high}]" for s, mean, low, high in rows)])
+
+
+@torch.no_grad()
+def steer(
+    model: TransformerBridge,
+    prompts: TextsLike,
+    metric: Metric,
+    layer: int,
+    vector: Float[Tensor, "d_model"],
+    scales: Sequence[float] = (-2.0, -1.0, 0.0, 1.0, 2.0),
+    last_only: bool = False,
+) -> Steering:
+    """Adds multiples of a vector before one block, at all positions or at the last one only, and reads the metric of each prompt."""
+    texts = as_texts(model, prompts)
+    if not len(scales):
+        raise ValueError("There is no multiple of the vector to add: give at least one, such as 1.0.")
+    texts, row = _distinct(texts)
+    pos = texts.lengths - 1 if last_only else None
+    values = []
+    for scale in progress(scales, desc="multiples"):
+        values.append(_read_off(model, texts, metric, add_at(layer, vector, scale, pos=pos), row=row))
+    return Steering(layer, tuple(map(float, scales)), torch.stack(values))

@@ -1,0 +1,138 @@
+"""The exercises of notebook 02a, "One layer: directions": what each asks for, and what its check says to an answer."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from helpers.answers import expect, expect_callable, expect_close, expect_nonzero, expect_number, expect_tensor
+from helpers.exercises import Exercises
+from helpers.metrics import any_of
+from helpers.models import TransformerBridge
+from helpers.one_layer.directions import Steering, add_at
+from helpers.one_layer.in_context import patch_sweep
+from helpers.one_layer.tasks import Prompt
+from helpers.running import metric_of, random_directions
+
+exercises = Exercises("02a_one_layer_directions")
+exercise, check, score_table = exercises.exercise, exercises.check, exercises.score_table
+
+REFUSED = 0.95  # the rate that exercise 2.2 asks for
+COMPOSED = 0.3  # the share of right answers that exercise 2.6 asks for
+
+
+@exercises.add("2.1", "Take a direction out", minutes=8)
+def projection(answer: Any) -> str:
+    """A function from values ``[batch, pos, d_model]`` and a direction ``[d_model]`` to values without it."""
+    function = expect_callable(answer)
+    rng = torch.Generator().manual_seed(0)
+    values, direction = torch.randn(2, 3, 8, generator=rng), 3 * torch.randn(8, generator=rng)
+    unit = direction / direction.norm()
+    result = expect_tensor(function(values.clone(), direction.clone()), 2, 3, 8, what="what your function returns")
+    right = values - (values @ unit)[..., None] * unit
+    expect(
+        not torch.allclose(result, values - direction, atol=1e-4),
+        "This subtracts the whole direction from every token, however much of it the token has: take away x · d times d.",
+    )
+    expect(
+        not torch.allclose(result, values - (values @ direction)[..., None] * direction, atol=1e-3),
+        "Your direction is longer than 1, so too much is taken away: divide it by its norm first.",
+    )
+    expect(
+        not torch.allclose(result, (values @ unit)[..., None] * unit, atol=1e-4),
+        "This is the part along the direction; what is wanted is all the rest.",
+    )
+    expect_close(result, right, "what your function returns", "x - (x · d) d with d of length 1, for every token.", tolerance=1e-3)
+    return "Nothing is left along the direction, and everything else is as it was."
+
+
+@exercises.add("2.2", "A direction of your own", minutes=12)
+def own_direction(answer: Any, model: TransformerBridge, prompts: Sequence[str], refusals: Sequence[int]) -> str:
+    """A layer and a vector ``[d_model]`` that, added there, make the model refuse harmless requests."""
+    expect(isinstance(answer, tuple | list) and len(answer) == 2, "A pair is needed here: the layer's number, and the vector.")
+    layer = int(expect_number(answer[0], 0, model.cfg.n_layers - 1, "your layer"))
+    vector = expect_tensor(answer[1], model.cfg.d_model, what="your vector")
+    expect_nonzero(vector)
+    refused = (metric_of(model, prompts, any_of(refusals), add_at(layer, vector)) > 0).float().mean().item()
+    opposite = (metric_of(model, prompts, any_of(refusals), add_at(layer, -vector)) > 0).float().mean().item()
+    turned = "The other way round it does: you subtracted the harmful mean from the harmless one. " if opposite >= REFUSED else ""
+    expect(
+        refused >= REFUSED,
+        f"Added at layer {layer}, your vector makes the model refuse {refused:.0%} of these harmless requests; {REFUSED:.0%} are wanted. "
+        f"{turned}Try other layers, and look at many requests, not at a few.",
+    )
+    drawn = random_directions(vector, 1)[0]
+    control = (metric_of(model, prompts, any_of(refusals), add_at(layer, drawn)) > 0).float().mean().item()
+    expect(
+        control < 0.5,
+        f"A random vector of this length does the same ({control:.0%}): yours is so long that anything breaks the model.",
+    )
+    return f"{refused:.0%} of these requests are refused, on topics that your vector has never seen; with a random vector {control:.0%}."
+
+
+@exercises.add("2.3", "More than the first word?", minutes=10)
+def not_the_word(answer: Any, model: TransformerBridge, vector: Float[Tensor, "d_model"], yes: int, no: int) -> str:
+    """The cosine between the direction and the difference of two tokens' unembeddings."""
+    number = expect_number(answer, -1.0001, 1.0001, "your cosine")
+    word = (model.W_U[:, yes] - model.W_U[:, no]).cpu()
+    right = torch.nn.functional.cosine_similarity(vector.cpu(), word, dim=0).item()
+    single = torch.nn.functional.cosine_similarity(vector.cpu(), model.W_U[:, yes].cpu(), dim=0).item()
+    expect(
+        abs(number - single) > 1e-4 or abs(single - right) < 2e-4,
+        "This is the cosine with the first word alone: subtract the other's.",
+    )
+    expect_close(number, right, "your cosine", "Both vectors divided by their norms, then the dot product.", tolerance=1e-3)
+    return (
+        f"{right:.2f}: of the direction's squared length, {right**2:.0%} writes the word on the direct way. "
+        "The rest is read by later blocks; else the direction could not have been found in the middle of the model."
+    )
+
+
+@exercises.add("2.4", "Fair random directions", minutes=6)
+def fair_directions(answer: Any, vector: Float[Tensor, "d_model"]) -> str:
+    """A function from a vector ``[d_model]`` and a number ``n`` to ``n`` random vectors ``[n, d_model]`` as long as it."""
+    function = expect_callable(answer)
+    drawn = expect_tensor(function(vector.clone(), 20), 20, len(vector), what="what your function returns")
+    ratios = drawn.norm(dim=-1) / vector.norm()
+    expect(bool((ratios > 0.01).all()), "One of your vectors has length 0.")
+    expect(
+        bool(((ratios - 1).abs() < 0.01).all()),
+        f"Your vectors are {ratios.min().item():.2g} to {ratios.max().item():.2g} times as long as the direction: a longer push does more, "
+        "whatever its direction. Give them its norm.",
+    )
+    cosines = torch.nn.functional.cosine_similarity(drawn, vector[None], dim=-1).abs()
+    expect(bool((cosines < 0.6).all()), "One of your vectors points almost the way of the direction itself: draw every entry anew.")
+    between = torch.nn.functional.normalize(drawn, dim=-1) @ torch.nn.functional.normalize(drawn, dim=-1).T
+    expect(bool((between - torch.eye(20) < 0.9).all()), "Some of your vectors are the same one: draw each anew.")
+    expect(bool((drawn > 0).any() and (drawn < 0).any()), "All your entries have one sign: draw from a normal distribution (torch.randn).")
+    return "Equally long, and pointing anywhere: what they do is what any push of this size does."
+
+
+@exercises.add("2.5", "Who does not follow?", minutes=8)
+def anti_steerable(answer: Any, steering: Steering) -> str:
+    """The share of the prompts whose metric falls when the vector is added."""
+    number = expect_number(answer, 0, 1, "your share")
+    slopes = steering.slopes
+    right = (slopes < 0).float().mean().item()
+    expect(abs(number - (slopes > 0).float().mean().item()) > 1e-6 or abs(right - 0.5) < 1e-6, "That is the share of those that do follow.")
+    expect_close(number, right, "your share", "One slope for each prompt, then the share of negative ones.", tolerance=1e-3)
+    return f"{right:.0%} of the prompts go the other way. A mean that rises says little about a single prompt."
+
+
+@exercises.add("2.6", "A vector for a task that nobody trained", minutes=15)
+def composed(answer: Any, model: TransformerBridge, prompts: Sequence[Prompt]) -> str:
+    """A layer and a vector ``[d_model]`` that, added after it at the last token, make the model do a composite task."""
+    expect(isinstance(answer, tuple | list) and len(answer) == 2, "A pair is needed here: the layer's number, and the vector.")
+    layer = int(expect_number(answer[0], 0, model.cfg.n_layers - 1, "your layer"))
+    vector = expect_tensor(answer[1], model.cfg.d_model, what="your vector")
+    expect_nonzero(vector)
+    sweep = patch_sweep(model, vector, prompts, how="add")
+    right, before = sweep.accuracy[layer].item(), sweep.before.float().mean().item()
+    expect(
+        right >= max(COMPOSED, 2 * before),
+        f"With your vector {right:.0%} of the answers are right, and {before:.0%} without it; {COMPOSED:.0%} are wanted. "
+        "Two are added and one is subtracted: to the new language, plus from the old one, minus the task that changes nothing.",
+    )
+    return f"{right:.0%} of the answers are right, and {before:.0%} without the vector: a task put together from three others."

@@ -1,0 +1,214 @@
+"""Tasks by example: pairs of a question and its answer, and the prompts that are made of them."""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from difflib import get_close_matches
+from functools import partial
+from random import Random
+
+from helpers.course_lm.corpus import lists
+from helpers.course_lm.world import World
+
+Pair = tuple[str, str]
+
+LEAST_SHOWN, LEAST_ASKED = 6, 2  # pairs that a task of the course LM needs, so that five are shown and the questions can be halved
+
+
+@dataclass(frozen=True)
+class Task:
+    """Pairs of input and answer to demonstrate, others to ask about, and how a pair is written.
+
+    ``arrow`` stands between input and answer, ``separator`` between pairs. Raises ValueError where a pair is empty, and where
+    the input of a question stands among the demonstrations.
+    """
+
+    name: str
+    demonstrations: tuple[Pair, ...]
+    questions: tuple[Pair, ...]
+    arrow: str = ": "
+    separator: str = "\n"
+
+    def __post_init__(self) -> None:
+        if not all(left.strip() and right.strip() for left, right in (*self.demonstrations, *self.questions)):
+            raise ValueError(f"A pair of the task {self.name!r} has an empty side: give every input and every answer a word.")
+        if not self.arrow.strip() or not self.separator:
+            raise ValueError(f"The task {self.name!r} needs a mark between input and answer, such as ': ', and one between pairs.")
+        if both := {left for left, _ in self.demonstrations} & {left for left, _ in self.questions}:
+            raise ValueError(f"{min(both)!r} is asked about and demonstrated in the task {self.name!r}: keep it on one side only.")
+
+    def halves(self, seed: int = 0) -> tuple["Task", "Task"]:
+        """The same task twice, each with half of the questions: choose a layer with the one, report with the other."""
+        if len(self.questions) < 2:
+            raise ValueError(f"The task {self.name!r} has {len(self.questions)} questions, and two halves need two at least.")
+        drawn = Random(f"{seed} halves").sample(self.questions, len(self.questions))
+        middle = len(drawn) // 2
+        return replace(self, questions=tuple(drawn[:middle])), replace(self, questions=tuple(drawn[middle:]))
+
+
+def split_task(name: str, pairs: Sequence[Pair], share: float = 0.3, seed: int = 0, arrow: str = ": ", separator: str = "\n") -> Task:
+    """A task for any model from any pairs, of which a ``share``, drawn at random, becomes questions."""
+    asked = round(share * len(pairs))
+    if not 0 < asked < len(pairs):
+        raise ValueError(
+            f"{len(pairs)} pairs with a share of {share:g} leave no question or no demonstration: give more pairs, or another share."
+        )
+    drawn = Random(f"{seed} split").sample(list(pairs), len(pairs))
+    return Task(name, tuple(drawn[asked:]), tuple(drawn[:asked]), arrow, separator)
+
+
+def course_tasks(*names: str) -> dict[str, Task]:
+    """Tasks of the course LM by name, or all of them: one-word tasks such as ``antonym``, item tasks such as ``first copy``.
+
+    Demonstrations are pairs that its training lists show; questions are pairs that stand in none of them. The item task
+    ``last capital_of`` was left out as a whole. Raises ValueError for an unknown name.
+    """
+    world = World.load()
+    known = [task for task in lists.TASKS if _enough(lists.allowed_pairs(world, task), lists.hidden_pairs(world, task))]
+    known += lists.ITEM_TASKS
+    for name in names:
+        if name not in known:
+            near = get_close_matches(name, known, n=3, cutoff=0.3) or known[:3]
+            raise ValueError(f"There is no task {name!r} in the course LM's lists: perhaps {', '.join(near)} was meant.")
+    return {name: item_task(name) if name in lists.ITEM_TASKS else _word_task(world, name) for name in names or known}
+
+
+def _enough(shown: Sequence[Pair], asked: Sequence[Pair]) -> bool:
+    return len(shown) >= LEAST_SHOWN and len(asked) >= LEAST_ASKED
+
+
+def _word_task(world: World, name: str) -> Task:
+    return Task(name, tuple(lists.allowed_pairs(world, name)), tuple(lists.hidden_pairs(world, name)))
+
+
+def item_task(name: str, source: str | None = None, n: int = 200, seed: int = 0) -> Task:
+    """An item task of the course LM, such as ``last copy``: ``n`` lists to show and ``n`` whose asked item is held out.
+
+    ``source`` is the one-word task that supplies the words, or ``None`` for each that the corpus uses: with ``country_capital``
+    the lists of ``copy`` and of ``capital_of`` have the same words. Raises ValueError for an unknown name or source.
+    """
+    if name not in lists.ITEM_TASKS:
+        raise ValueError(f"There is no item task {name!r}: there are {', '.join(lists.ITEM_TASKS)}.")
+    known = lists.ITEM_FUNCTIONS[name.split()[1]]
+    if source not in (None, *known):
+        raise ValueError(f"The item task {name!r} takes its words from {', '.join(dict.fromkeys(known))}, not from {source!r}.")
+    world, rng = World.load(), Random(f"{seed} {name}")
+    draw = partial(lists.item_example, world, rng, name)
+    shown, asked = (dict(draw(source or rng.choice(known), hidden=hidden) for _ in range(n)) for hidden in (False, True))
+    return Task(name, tuple(shown.items()), tuple(pair for pair in asked.items() if pair[0] not in shown))
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """Some pairs that are shown, a question, and the answer that counts as right. ``text`` ends where the answer begins."""
+
+    question: str
+    answer: str
+    shown: tuple[Pair, ...] = ()
+    arrow: str = ": "
+    separator: str = "\n"
+
+    @property
+    def text(self) -> str:
+        """What the model reads: ``hot: cold⏎dark:``."""
+        pairs = "".join(f"{left}{self.arrow}{right}{self.separator}" for left, right in self.shown)
+        return f"{pairs}{self.question}{self.arrow.rstrip()}"
+
+    @property
+    def full(self) -> str:
+        """The text with its answer."""
+        return self.text + self.arrow[len(self.arrow.rstrip()) :] + self.answer
+
+
+def icl_prompts(task: Task, n: int, shots: int = 5, seed: int = 0, dummy: bool = False) -> list[Prompt]:
+    """``n`` questions, each after ``shots`` demonstrations; the answer stands among these only where the task has few others.
+
+    ``dummy`` asks about pairs for demonstrations instead, none of which is shown in the same prompt. The same seed asks the same
+    questions with any number of shots. Raises ValueError where the task has too few pairs.
+    """
+    _check(n, 1, "n says how many prompts to write")
+    _check(shots, 1, "shots says how many pairs to show")
+    return [_prompt(task, pair, _shown(task, pair, shots, rng)) for pair, rng in _asked_pairs(task, n, seed, dummy)]
+
+
+def zero_shot_prompts(task: Task, n: int, seed: int = 0, dummy: bool = False) -> list[Prompt]:
+    """The questions of ``icl_prompts`` without a demonstration: ``dark:``."""
+    _check(n, 1, "n says how many prompts to write")
+    return [_prompt(task, pair, ()) for pair, _ in _asked_pairs(task, n, seed, dummy)]
+
+
+def shuffled_prompts(task: Task, n: int, shots: int = 5, seed: int = 0, dummy: bool = False) -> list[Prompt]:
+    """The prompts of ``icl_prompts`` with their answers permuted among the demonstrations, so that no pair is right.
+
+    Where one answer fills more than half of a prompt, other pairs are shown. Raises ValueError where the answers are too alike.
+    """
+    _check(n, 1, "n says how many prompts to write")
+    _check(shots, 2, "shots says how many pairs to shuffle")
+    prompts = []
+    for pair, rng in _asked_pairs(task, n, seed, dummy):
+        shown = _shown(task, pair, shots, rng)
+        if _most([right for _, right in shown]) > shots // 2:
+            shown = _varied(task, pair, shots, rng)
+        answers = deranged([right for _, right in shown], rng)
+        prompts.append(_prompt(task, pair, [(left, right) for (left, _), right in zip(shown, answers, strict=True)]))
+    return prompts
+
+
+def deranged(answers: Sequence[str], rng: Random) -> list[str]:
+    """The answers in an order in which none equals the one that stood in its place; none may fill more than half of the places."""
+    if not answers or (shift := _most(answers)) > len(answers) // 2:
+        raise ValueError("These answers cannot be shuffled so that all are wrong: one of them fills more than half of the places.")
+    ranks = {answer: rng.random() for answer in dict.fromkeys(answers)}
+    order = sorted(range(len(answers)), key=lambda at: (ranks[answers[at]], rng.random()))  # equal answers side by side
+    new = list(answers)
+    for at, place in enumerate(order):
+        new[place] = answers[order[(at + shift) % len(order)]]  # a step of the largest group leaves every group
+    return new
+
+
+def _check(number: int, least: int, what: str) -> None:
+    if number < least:
+        raise ValueError(f"{what}; it must be {least} or more, not {number}.")
+
+
+def _prompt(task: Task, pair: Pair, shown: Sequence[Pair]) -> Prompt:
+    return Prompt(*pair, tuple(shown), task.arrow, task.separator)
+
+
+def _asked_pairs(task: Task, n: int, seed: int, dummy: bool) -> Iterator[tuple[Pair, Random]]:
+    """``n`` pairs to ask about, none a second time before all were asked, each with its own source of chance."""
+    pool = task.demonstrations if dummy else task.questions
+    if not pool:
+        raise ValueError(f"The task {task.name!r} has no pair to {'show' if dummy else 'ask about'}: give it some.")
+    rng, left = Random(f"{seed} {task.name}"), []
+    for number in range(n):
+        left = left or rng.sample(pool, len(pool))
+        yield left.pop(), Random(f"{seed} {task.name} {number}")
+
+
+def _others(task: Task, asked: Pair, shots: int) -> list[Pair]:
+    """The pairs that may be shown before a question: those with another answer, or with any where these are too few."""
+    rest = [pair for pair in task.demonstrations if pair[0] != asked[0]]
+    others = [pair for pair in rest if pair[1] != asked[1]]
+    if len(rest) < shots:
+        raise ValueError(f"The task {task.name!r} has {len(rest)} pairs to show before a question, not {shots}: ask for fewer shots.")
+    return others if len(others) >= shots else rest
+
+
+def _shown(task: Task, asked: Pair, shots: int, rng: Random) -> list[Pair]:
+    return rng.sample(_others(task, asked, shots), shots)
+
+
+def _varied(task: Task, asked: Pair, shots: int, rng: Random) -> list[Pair]:
+    """Pairs of which no more than half have the same answer."""
+    others, shown = _others(task, asked, shots), []
+    for pair in rng.sample(others, len(others)):
+        if len(shown) < shots and sum(right == pair[1] for _, right in shown) < shots // 2:
+            shown.append(pair)
+    if len(shown) < shots:
+        raise ValueError(f"The task {task.name!r} has too few different answers to make all of {shots} wrong: show more or fewer pairs.")
+    return shown
+
+
+def _most(answers: Sequence[str]) -> int:
+    return max(Counter(answers).values())

@@ -1,0 +1,157 @@
+"""The widgets of lesson 2b, "All the vectors at once": browse features, hold one of them fixed, and see what the penalty does."""
+
+from html import escape
+
+import ipywidgets
+import torch
+
+from helpers.html import activation_html
+from helpers.models import TransformerBridge
+from helpers.one_layer.autoencoders import SparseAutoencoder, Sweep, clamp_feature
+from helpers.one_layer.concepts import ends_of
+from helpers.one_layer.features import FeatureActivations, feature_contexts, max_activations, promoted_by
+from helpers.one_layer.widgets_directions import ANSWER, LARGEST, cut, oddness, plain_answer
+from helpers.prediction import visible
+from helpers.running import continue_all
+from helpers.texts import Texts, as_texts
+from helpers.widgets import BAR, Demo, choice_slider, number_field, said, slider, text_field, tick_box
+
+BINS = 12
+
+# ---------------------------------------------------------------------------------------------------- the feature browser
+
+
+@said
+def feature_html(
+    model: TransformerBridge,
+    sae: SparseAutoencoder,
+    texts: Texts,
+    features: FeatureActivations,
+    word: str,
+    feature: int,
+    search: bool = False,
+) -> str:
+    """One feature as HTML: top contexts, promoted tokens, a histogram. ``search``: the one that is strongest on ``word`` in these texts."""
+    number = strongest_on(model, texts, features, word) if search else int(feature)
+    sae.check_feature(number)
+    values = features.column(number)
+    active = values[values > 0]
+    if not len(active):
+        return f"<p><b>Feature {number}</b> is never active on these {features.n_tokens:,} tokens: dead, or waiting for something rare.</p>"
+    shown = [context.around(10, 4) for context in feature_contexts(model, texts, features, number, 6)]
+    best = "".join(activation_html(context.pieces, context.values, scale=active.max().item(), n_words=1) for context in shown)
+    found = promoted_by(model, sae, number, 8)
+    words = [" ".join(f"<code>{escape(visible(piece))}</code>" for piece, _ in side) for side in (found.up, found.down)]
+    facts = f"active on {len(active) / features.n_tokens:.2%} of {features.n_tokens:,} tokens, highest {active.max():.1f}"
+    return (
+        f"<p><b>Feature {number}</b>: {facts}</p><p><b>How strong it is where it is active</b><br>{_histogram(active)}</p>"
+        f"<p><b>Where it is strongest</b></p>{best}<p><b>It promotes</b> {words[0]}<br><b>and suppresses</b> {words[1]}</p>"
+    )
+
+
+def strongest_on(model: TransformerBridge, texts: Texts, features: FeatureActivations, word: str) -> int:
+    """The feature whose activation on a word's last token is highest on average. Raises ValueError where there is none."""
+    ids = as_texts(model, [word]).tokens[0].tolist()[int(model.cfg.default_prepend_bos) :]
+    here = ends_of(texts, ids)[texts.mask]
+    if not here.any():
+        raise ValueError(f"{word.strip()!r} does not stand in these texts: look for another word.")
+    inside = here[features.tokens]
+    totals = torch.zeros(len(features)).index_add_(0, features.features[inside], features.values[inside])
+    if not totals.any():
+        raise ValueError(f"No feature is active on {word.strip()!r} in these texts: look for another word.")
+    return int(totals.argmax())
+
+
+def _histogram(active: torch.Tensor) -> str:
+    """Bars made of blocks, from the weakest to the strongest activation, with the ends of the scale in words."""
+    counts = torch.histc(active, BINS, min=0.0, max=active.max().item())
+    blocks = "".join("▁▂▃▄▅▆▇█"[int((7 * count / counts.max()).round())] if count else "·" for count in counts)
+    return f"<code>{blocks}</code> from 0 to {active.max():.1f}"
+
+
+class FeatureBrowser(Demo):
+    """A word to search for, or a feature's number, and a ``panel`` with what is known of the feature."""
+
+    def __init__(
+        self, model: TransformerBridge, sae: SparseAutoencoder, texts: Texts, features: FeatureActivations, word: str, search: bool = True
+    ) -> None:
+        super().__init__(
+            "A browser for features",
+            lambda **values: feature_html(model, sae, texts, features, **values),
+            {
+                "word": text_field(word, "Word", width="16em"),
+                "search": tick_box(search, "the feature that is strongest on this word"),
+                "feature": number_field(0, 0, sae.d_sae - 1, "Feature"),
+            },
+        )
+
+    def settings(self) -> dict[str, ipywidgets.Widget]:
+        """Where a word is searched for, the number plays no part."""
+        return {name: control for name, control in self.controls.items() if name != "feature" or not self.search.value}
+
+
+# -------------------------------------------------------------------------------------------------------------- the clamp
+
+
+@said
+def clamp_html(model: TransformerBridge, sae: SparseAutoencoder, peaks: torch.Tensor, prompt: str, feature: int, multiple: float) -> str:
+    """What follows a prompt with a feature held at a multiple of its highest activation, as HTML, and how odd the plain model finds it."""
+    sae.check_feature(int(feature))
+    if not abs(multiple) <= LARGEST:
+        raise ValueError(f"The multiple must be a number from {-LARGEST:g} to {LARGEST:g}, not {multiple}.")
+    (text, note), value = cut(model, prompt), float(multiple) * peaks[int(feature)].item()
+    parts = []
+    for label, changes in (
+        ("As it is", []),
+        (f"Feature {feature} held at {value:.1f}", [clamp_feature(sae, sae.hook, int(feature), value)]),
+    ):
+        answer = continue_all(model, [text], ANSWER, *changes)[0] if changes else plain_answer(model, text, ANSWER)
+        written = escape(answer) or "nothing: the text ends at once"
+        parts.append(f"<p><b>{escape(label)}</b> (perplexity to the plain model {oddness(model, f'{text} {answer}'):.1f})<br>{written}</p>")
+    return note + "".join(parts)
+
+
+class ClampBench(Demo):
+    """Controls for a prompt, a feature and a multiple of its highest activation, and a ``panel`` with the text and its perplexity."""
+
+    def __init__(self, model: TransformerBridge, sae: SparseAutoencoder, features: FeatureActivations, feature: int, prompt: str) -> None:
+        peaks = max_activations(features)
+        super().__init__(
+            "Hold a feature fixed here",
+            lambda **values: clamp_html(model, sae, peaks, **values),
+            {"prompt": text_field(prompt, "Prompt")},
+            {
+                "feature": number_field(feature, 0, sae.d_sae - 1, "Feature"),
+                "multiple": slider(1.0, -10, 10, "Multiple of its highest", step=0.5),
+            },
+        )
+
+
+# ------------------------------------------------------------------------------------------------------- the toy's penalty
+
+
+@said
+def sparsity_html(found: Sweep, penalty: float) -> str:
+    """What a toy autoencoder trained with one penalty is like, as HTML: bars for its active features, what it loses, what it finds."""
+    if penalty not in found.penalties:
+        raise ValueError(f"No autoencoder was trained with the penalty {penalty}; choose {', '.join(f'{p:g}' for p in found.penalties)}.")
+    at = found.penalties.index(penalty)
+    rows = [
+        ("active at a time", found.l0[at], f"{found.l0[at]:.1f}", max(found.l0)),
+        ("variance lost", found.unexplained[at], f"{found.unexplained[at]:.1%}", max(found.unexplained)),
+        ("cosine with the truth", found.mmcs[at], f"{found.mmcs[at]:.3f}", 1.0),
+    ]
+    bars = "".join(
+        f"<tr><td>{name}</td><td><span style='{BAR};width:{200 * value / (most or 1):.0f}px'></span>{shown}</td></tr>"
+        for name, value, shown, most in rows
+    )
+    return f"<p><b>penalty {penalty:g}</b></p><table>{bars}</table>"
+
+
+class SparsitySlider(Demo):
+    """A slider over the penalties of a sweep, and a ``panel`` with what came of each."""
+
+    def __init__(self, found: Sweep) -> None:
+        middle = found.penalties[len(found.penalties) // 2]
+        penalty = choice_slider(list(found.penalties), middle, "Penalty")
+        super().__init__("A slider for the penalty", lambda penalty: sparsity_html(found, penalty), {"penalty": penalty})

@@ -1,0 +1,1 @@
+"""One neuron: notebook 01 and its techniques, figures, widgets and exercises."""

@@ -1,0 +1,228 @@
+"""Has an entity a neuron of its own? Peaks of all neurons on prompts of several kinds about many entities, and a rule that counts.
+
+Goh et al. (2021, "Multimodal neurons") found a neuron of CLIP for one person, active on photos, drawings and the written name,
+and less on people around them. Here the kinds of prompt are the entity's name, its names in other languages, descriptions that
+lead to it without naming it, and prompts about what is related to it.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from itertools import zip_longest
+from random import Random
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from helpers.activations import Neuron, name, scan
+from helpers.course_lm.facts import Fact, Relation, all_facts, fact, relations
+from helpers.course_lm.world import World
+from helpers.models import TransformerBridge
+from helpers.prompts import LabelledPrompt
+from helpers.stats import auc
+from helpers.texts import as_texts
+
+NAME, DESCRIPTION, RELATED = "name", "description", "related"
+LANGUAGES = {"fr": "French", "de": "German", "zh": "Chinese"}
+OTHERS = "names of others"
+
+
+# --------------------------------------------------------------------------------------------------------------- prompts
+
+
+def entity_prompts(table: str = "countries", n: int | None = None, each: int = 10, seed: int = 0) -> list[LabelledPrompt]:
+    """Prompts about the first ``n`` entities of a table of the world (``None``: all), from its facts; the label is the kind.
+
+    ``name``: facts about the entity up to their answer, in ``each`` wordings, the same for every entity. ``French``, ``German``,
+    ``Chinese``: some of these with its name in that language. ``description``: facts whose answer the entity is. ``related``:
+    facts about entities that share a fact with it, with other answers. At most ``each`` of a kind; the group is the entity.
+    """
+    if each < 2:
+        raise ValueError(f"each says how many prompts of a kind to write; it must be 2 or more, not {each}.")
+    wordings = name_wordings(table)[:each]
+    if len(wordings) < 2:
+        raise ValueError(f"The table {table!r} has no facts about its entities by name; take 'countries', 'people' or 'landmarks'.")
+    rng, prompts = Random(seed), []
+    for row in World.load().rows(table)[:n]:
+        facts = [(fact(relation, row), wording) for relation, wording in wordings]
+        if all(known for known, _ in facts):
+            prompts += _about(row, [(known, wording) for known, wording in facts if known], each, rng)
+    return prompts
+
+
+def name_wordings(table: str) -> list[tuple[Relation, str]]:
+    """The ways of telling facts about a table's entities with the answer last, the relations taking turns."""
+    about = [relation for relation in relations().values() if relation.table == table and relation.subject == "name"]
+    turns = zip_longest(*([(relation, wording) for wording in relation.forward] for relation in about))
+    return [told for turn in turns for told in turn if told]
+
+
+def _about(row: dict[str, str], facts: Sequence[tuple[Fact, str]], each: int, rng: Random) -> Iterator[LabelledPrompt]:
+    """All prompts about the entity of a table's row."""
+    entity = row["name"]
+    for known, wording in facts:
+        yield LabelledPrompt(known.probe(wording).prompt, NAME, entity)
+    for code, language in LANGUAGES.items():
+        if row.get(code) and row[code] != entity:
+            for known, wording in facts[: each // 2]:
+                yield LabelledPrompt(replace(known, subject=row[code]).probe(wording).prompt, language, entity)
+    leading = [known for known in _by_object().get(entity, ()) if known.relation.forward]
+    near = {known.subject for known in leading} | {known.object for known in _by_subject().get(entity, ())} - {entity}
+    related = [known for other in sorted(near) for known in _by_subject().get(other, ()) if known.object != entity]
+    for label, told in ((DESCRIPTION, leading), (RELATED, related)):
+        texts = {known.probe(rng.choice(known.relation.forward)).prompt for known in told if known.relation.forward}
+        unnamed = sorted(text for text in texts if entity not in text)
+        yield from (LabelledPrompt(text, label, entity) for text in rng.sample(unnamed, min(each, len(unnamed))))
+
+
+@cache
+def _by_subject() -> dict[str, list[Fact]]:
+    found: dict[str, list[Fact]] = {}
+    for known in all_facts(World.load()):
+        found.setdefault(known.subject, []).append(known)
+    return found
+
+
+@cache
+def _by_object() -> dict[str, list[Fact]]:
+    found: dict[str, list[Fact]] = {}
+    for known in all_facts(World.load()):
+        found.setdefault(known.object, []).append(known)
+    return found
+
+
+# ----------------------------------------------------------------------------------------------------------------- peaks
+
+
+@dataclass(frozen=True)
+class EntityPeaks:
+    """The highest activation of every neuron on each prompt, position 0 left out."""
+
+    prompts: tuple[LabelledPrompt, ...]
+    peaks: Float[Tensor, "prompt layer d_mlp"]
+
+    @property
+    def entities(self) -> tuple[str, ...]:
+        """The entities that the prompts are about, each once, in their order."""
+        return tuple(dict.fromkeys(prompt.group for prompt in self.prompts))
+
+    def by_kind(self, entity: str, neuron: Neuron) -> dict[str, list[float]]:
+        """A neuron's peaks on the prompts about one entity, kind by kind, and on the names of all others; highest mean first.
+
+        Raises ValueError for an entity without prompts.
+        """
+        if entity not in self.entities:
+            raise ValueError(f"There are no prompts about {entity!r}; there are some about {', '.join(self.entities[:5])} and others.")
+        found: dict[str, list[float]] = {}
+        for prompt, peak in zip(self.prompts, self.peaks[:, neuron[0], neuron[1]].tolist(), strict=True):
+            if prompt.group == entity or prompt.label == NAME:
+                found.setdefault(prompt.label if prompt.group == entity else OTHERS, []).append(peak)
+        return dict(sorted(found.items(), key=lambda item: -sum(item[1]) / len(item[1])))
+
+    def ranked(self, neuron: Neuron, n: int = 20) -> list[tuple[float, LabelledPrompt]]:
+        """The ``n`` prompts on which a neuron rises highest."""
+        values, rows = self.peaks[:, neuron[0], neuron[1]].topk(min(n, len(self.prompts)))
+        return [(value, self.prompts[row]) for value, row in zip(values.tolist(), rows.tolist(), strict=True)]
+
+    def shuffled(self, seed: int = 0) -> "EntityPeaks":
+        """The control: the same peaks, but which name prompt belongs to which entity is drawn at random."""
+        named = [at for at, prompt in enumerate(self.prompts) if prompt.label == NAME]
+        groups = [self.prompts[at].group for at in named]
+        Random(seed).shuffle(groups)
+        mixed = list(self.prompts)
+        for at, group in zip(named, groups, strict=True):
+            mixed[at] = replace(mixed[at], group=group)
+        return replace(self, prompts=tuple(mixed))
+
+
+def entity_peaks(model: TransformerBridge, prompts: Iterable[LabelledPrompt]) -> EntityPeaks:
+    """Runs the model once over all prompts. Raises ValueError where there is none, or an empty one."""
+    known = tuple(prompts)
+    texts = as_texts(model, [prompt.text for prompt in known])
+    peaks = torch.zeros(len(known), model.cfg.n_layers, model.cfg.d_mlp)
+    for batch in scan(model, texts):
+        for layer, values in batch.activations.items():
+            peaks[batch.rows, layer] = values.masked_fill(~batch.mask[..., None], -torch.inf).amax(1).float().cpu()
+    return EntityPeaks(known, peaks)
+
+
+# ------------------------------------------------------------------------------------------------------------- the count
+
+
+@dataclass(frozen=True)
+class OwnNeuron:
+    """The best neuron of an entity, chosen on some prompts, and what it does on others.
+
+    ``own`` is its mean peak on the entity's held-out name prompts, ``second`` the highest such mean of any other entity, and
+    ``auc`` the chance that it is higher on a name prompt of the entity than on another one. ``found`` says whether the rule holds.
+    """
+
+    entity: str
+    neuron: Neuron
+    own: float
+    second: float
+    auc: float
+    found: bool
+
+
+@dataclass(frozen=True)
+class EntityNeurons:
+    """For each entity its best neuron, and whether it passes as a neuron of the entity's own."""
+
+    entries: tuple[OwnNeuron, ...]
+
+    @property
+    def found(self) -> tuple[OwnNeuron, ...]:
+        """The entities that have a neuron of their own, the one that rises highest first."""
+        return tuple(sorted((entry for entry in self.entries if entry.found), key=lambda entry: -entry.own))
+
+    def table(self, n: int = 10) -> str:
+        """One line for each of the ``n`` highest: the entity, its neuron, its mean peak, that of the next entity, and the AUC."""
+        width = max((len(entry.entity) for entry in self.found[:n]), default=6)
+        lines = [f"{e.entity:<{width}}  {name(e.neuron):<9} {e.own:6.2f} {e.second:6.2f} {e.auc:6.3f}" for e in self.found[:n]]
+        return "\n".join([f"{'entity':<{width}}  neuron       own second    AUC", *lines])
+
+
+def own_neurons(peaks: EntityPeaks, margin: float = 1.5, least_auc: float = 0.95) -> EntityNeurons:
+    """For each entity: the neuron that stands out most on half of its name prompts, judged on the other half.
+
+    Chosen is the neuron whose mean peak lies farthest above that of every other entity, in its own standard deviations. It
+    passes if, on held-out wordings, its mean peak is ``margin`` times that of every other entity and its AUC ``least_auc``.
+    Raises ValueError for fewer than two entities, or one with fewer than two name prompts.
+    """
+    choosing, held_out = _halves(peaks)
+    values = peaks.peaks.flatten(1)  # [prompt, unit]
+    first, second = _means(values, choosing), _means(values, held_out)  # [entity, unit]
+    spread = values[choosing.flatten()].std(0).clamp(min=1e-6)
+    best = ((first - _next_best(first)) / spread).argmax(1).tolist()
+    rivals, entries = _next_best(second), []
+    for at, (entity, unit) in enumerate(zip(peaks.entities, best, strict=True)):
+        inside, outside = values[held_out[at], unit], values[torch.cat([held_out[:at], held_out[at + 1 :]]).flatten(), unit]
+        own, rival, chance = second[at, unit].item(), rivals[at, unit].item(), auc(inside[:, None], outside[:, None]).item()
+        neuron = (unit // peaks.peaks.shape[2], unit % peaks.peaks.shape[2])
+        entries.append(OwnNeuron(entity, neuron, own, rival, chance, own > 0 and own >= margin * rival and chance >= least_auc))
+    return EntityNeurons(tuple(entries))
+
+
+def _halves(peaks: EntityPeaks) -> tuple[Int[Tensor, "entity choosing"], Int[Tensor, "entity held_out"]]:
+    """The name prompts of each entity in turns: one for choosing, one held out; as many for every entity."""
+    rows: dict[str, list[int]] = {entity: [] for entity in peaks.entities}
+    for at, prompt in enumerate(peaks.prompts):
+        if prompt.label == NAME:
+            rows[prompt.group].append(at)
+    least = min(map(len, rows.values()), default=0)
+    if len(rows) < 2 or least < 2:
+        raise ValueError(f"To compare entities there must be two or more, each with two or more prompts with the label {NAME!r}.")
+    return tuple(torch.tensor([found[:least][start::2] for found in rows.values()]) for start in (0, 1))
+
+
+def _means(values: Float[Tensor, "prompt unit"], rows: Int[Tensor, "entity some"]) -> Float[Tensor, "entity unit"]:
+    return torch.stack([values[chosen].mean(0) for chosen in rows])
+
+
+def _next_best(means: Float[Tensor, "entity unit"]) -> Float[Tensor, "entity unit"]:
+    """For each entity the highest mean among all the others."""
+    (highest, second), who = means.topk(2, 0).values, means.argmax(0)
+    mine = torch.arange(len(means))[:, None] == who
+    return torch.where(mine, second, highest)

@@ -1,0 +1,254 @@
+"""Neurons, looked at: what each of them answers to in a corpus, what it writes, and how many jobs it has.
+
+A neuron is named ``(layer, neuron)``. Its activation is the number after the activation function, one for each token; it is
+called *active* where that number is above 0. All neurons are measured together, in one pass over the corpus that keeps no
+more than sums and the highest values. Position 0 of every text is left out (see ``helpers.texts``).
+"""
+
+from collections import Counter
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from math import log2
+from random import Random
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from helpers.activations import Neuron, NeuronStats, TopContexts, check_layers, name, scan, top_contexts
+from helpers.models import TransformerBridge
+from helpers.stats import auc
+from helpers.texts import Texts
+
+# ------------------------------------------------------------------------------------------------ one pass over a corpus
+
+
+# ----------------------------------------------------------------------------------------------------------- statistics
+
+
+def neuron_stats(model: TransformerBridge, texts: Texts, layers: Sequence[int] | None = None) -> NeuronStats:
+    """Mean, share of active tokens and highest activation of every neuron of some layers (``None``: all)."""
+    return top_contexts(model, texts, k=1, layers=layers).stats
+
+
+# -------------------------------------------------------------------------------------------------- what a neuron writes
+
+# -------------------------------------------------------------------------------------------------------------- controls
+
+
+def matched_controls(
+    stats: NeuronStats, layer: int, neuron: int, n: int = 20, factor: float = 1.5, seed: int = 0, exclude: Collection[Neuron] = ()
+) -> list[Neuron]:
+    """``n`` random neurons of the same layer whose mean activation lies within ``factor`` of the neuron's; never itself.
+
+    Raises ValueError where there are too few of them.
+    """
+    mean = stats.mean[stats.row(layer)]
+    if not 0 <= neuron < len(mean):
+        raise ValueError(f"There is no neuron {neuron} in layer {layer}: it has {len(mean)}, numbered 0 to {len(mean) - 1}.")
+    if mean[neuron] == 0:
+        raise ValueError(f"Neuron {neuron} of layer {layer} is never active in these texts, so there is nothing to match; choose another.")
+    ratio = mean / mean[neuron]
+    alike = ((ratio >= 1 / factor) & (ratio <= factor)).nonzero().flatten().tolist()
+    alike = [other for other in alike if other != neuron and (layer, other) not in exclude]
+    if len(alike) < n:
+        advice = "ask for fewer, or let the mean differ by a larger factor"
+        raise ValueError(f"Only {len(alike)} neurons of layer {layer} have a mean within a factor of {factor:g}, not {n}: {advice}.")
+    return [(layer, other) for other in sorted(Random(seed).sample(alike, n))]
+
+
+def random_neurons(top: TopContexts, n: int, seed: int = 0) -> list[Neuron]:
+    """``n`` neurons drawn from all that are active in at least k texts, so that their contexts can be compared."""
+    alive = (top.values[..., -1] > 0).nonzero().tolist()
+    if len(alive) < n:
+        advice = "scan more texts, or ask for fewer"
+        raise ValueError(f"Only {len(alive)} neurons are active in {top.values.shape[-1]} of these texts or more, not {n}: {advice}.")
+    return sorted((top.stats.layers[at], neuron) for at, neuron in Random(seed).sample(alive, n))
+
+
+# ---------------------------------------------------------------------------------------------- neurons that know a class
+
+
+@dataclass(frozen=True)
+class Selectivity:
+    """How well each neuron tells a class of positions from the rest: AUC on one half of the texts, and on the other.
+
+    AUC is the chance that the neuron is higher on a position of the class than on another one, a draw counting half
+    (Mann and Whitney 1947): 0.5 is chance, 1 a perfect detector, 0 a perfect detector of the rest.
+    """
+
+    layers: tuple[int, ...]
+    choosing: Float[Tensor, "layer d_mlp"]
+    held_out: Float[Tensor, "layer d_mlp"]
+    n_class: tuple[int, int]
+    n_rest: tuple[int, int]
+
+    def best(self, n: int = 10) -> list[tuple[Neuron, float, float]]:
+        """The best neurons by the half for choosing, each with its AUC there and on the half that was held out."""
+        order = self.choosing.flatten().argsort(descending=True, stable=True)[:n].tolist()
+        width = self.choosing.shape[1]
+        found = [(at // width, at % width) for at in order]
+        return [((self.layers[a], b), self.choosing[a, b].item(), self.held_out[a, b].item()) for a, b in found]
+
+    def table(self, n: int = 10) -> str:
+        """One line for each of the best neurons: its name, and its AUC on both halves."""
+        lines = [f"{name(neuron):<10} {chosen:8.3f} {held_out:9.3f}" for neuron, chosen, held_out in self.best(n)]
+        return "\n".join(["neuron     choosing  held out", *lines])
+
+
+def this_token(texts: Texts, ids: Collection[int]) -> Bool[Tensor, "row pos"]:
+    """Where the token is one of ``ids``."""
+    return torch.isin(texts.tokens, torch.tensor(sorted(ids), dtype=torch.long)) & texts.mask
+
+
+def next_token(texts: Texts, ids: Collection[int]) -> Bool[Tensor, "row pos"]:
+    """Where the next token of the text is one of ``ids``: a class of outputs."""
+    follows = torch.zeros_like(texts.mask)
+    follows[:, :-1] = this_token(texts, ids)[:, 1:]
+    return follows & texts.mask
+
+
+def class_selectivity(
+    model: TransformerBridge,
+    texts: Texts,
+    labels: Bool[Tensor, "row pos"],
+    layers: Sequence[int] | None = None,
+    limit: int = 500,
+    seed: int = 0,
+) -> Selectivity:
+    """The AUC of every neuron of some layers (``None``: all) for the positions where ``labels`` is true, in one scan.
+
+    The texts are halved at random. In each half at most ``limit`` positions of the class and twice as many others are drawn.
+    Raises ValueError where a half has no position of the class, or nothing but such positions.
+    """
+    return class_selectivities(model, texts, [labels], layers, limit, seed)[0]
+
+
+def class_selectivities(
+    model: TransformerBridge,
+    texts: Texts,
+    classes: Sequence[Bool[Tensor, "row pos"]],
+    layers: Sequence[int] | None = None,
+    limit: int = 500,
+    seed: int = 0,
+) -> list[Selectivity]:
+    """The same for several classes, all of them in one scan, such as a class and its control (``random_class``)."""
+    chosen = check_layers(model, layers)
+    drawn = [_draw_halves(texts, labels, limit, seed) for labels in classes]
+    sizes = [len(positions) for four in drawn for positions in four]
+    values = _pick(model, texts, torch.cat([positions for four in drawn for positions in four]), chosen).split(sizes)
+    return [_selectivity(chosen, values[at : at + 4]) for at in range(0, len(values), 4)]
+
+
+def random_class(texts: Texts, labels: Bool[Tensor, "row pos"], seed: int = 0) -> Bool[Tensor, "row pos"]:
+    """A control for a class of positions: as many positions, drawn at random from all of the texts."""
+    drawn = _draw(texts.mask, int((labels & texts.mask).sum()), torch.Generator().manual_seed(seed))
+    mixed = torch.zeros_like(texts.mask)
+    mixed[drawn[:, 0], drawn[:, 1]] = True
+    return mixed
+
+
+def _draw_halves(texts: Texts, labels: Bool[Tensor, "row pos"], limit: int, seed: int) -> list[Int[Tensor, "item two"]]:
+    """Positions inside the class and outside, from the half that chooses, then from the one that judges."""
+    rng = torch.Generator().manual_seed(seed)
+    first = torch.rand(len(texts), generator=rng).argsort() < len(texts) // 2  # [row]
+    groups = [half[:, None] & side for half in (first, ~first) for side in (labels & texts.mask, ~labels & texts.mask)]
+    drawn = [_draw(group, limit * (1 + number % 2), rng) for number, group in enumerate(groups)]
+    if not all(len(positions) for positions in drawn):
+        raise ValueError("A half of the texts has no position inside the class, or none outside: label more positions, or scan more texts.")
+    return drawn
+
+
+def _selectivity(layers: Sequence[int], values: Sequence[Float[Tensor, "_ unit"]]) -> Selectivity:
+    """The AUC of every neuron on both halves; the values stand in the order of ``_draw_halves``."""
+    halves = [auc(values[at], values[at + 1]).reshape(len(layers), -1) for at in (0, 2)]
+    counts = list(map(len, values))
+    return Selectivity(tuple(layers), *halves, n_class=(counts[0], counts[2]), n_rest=(counts[1], counts[3]))
+
+
+def _draw(where: Bool[Tensor, "row pos"], limit: int, rng: torch.Generator) -> Int[Tensor, "item two"]:
+    """At most ``limit`` of the positions that are true, as ``(row, pos)``, drawn without putting back."""
+    found = where.nonzero()
+    return found[torch.randperm(len(found), generator=rng)[:limit]]
+
+
+def _pick(model: TransformerBridge, texts: Texts, positions: Int[Tensor, "item two"], layers: Sequence[int]) -> Float[Tensor, "item unit"]:
+    """The activations of all neurons of the layers, side by side, at some positions of the texts."""
+    rows, row_of = positions[:, 0].unique(return_inverse=True)  # texts without such a position are not run
+    positions, place_of_item = torch.stack([row_of, positions[:, 1]], 1).unique(dim=0, return_inverse=True)
+    number = torch.full((len(rows), texts.tokens.shape[1]), -1)
+    number[positions[:, 0], positions[:, 1]] = torch.arange(len(positions))
+    kept = torch.zeros(len(positions), len(layers), model.cfg.d_mlp)
+    for batch in scan(model, texts.take(rows), layers):
+        wanted = number[batch.rows, : batch.mask.shape[1]]
+        here = (wanted >= 0).to(batch.mask.device)
+        for at, layer in enumerate(layers):
+            kept[wanted[wanted >= 0], at] = batch.activations[layer][here].float().cpu()
+    return kept.flatten(1)[place_of_item]
+
+
+# --------------------------------------------------------------------------------------------- many jobs for one neuron
+
+
+@dataclass(frozen=True)
+class Polysemanticity:
+    """How varied the top contexts of neurons are, in bits of entropy: over kinds of text, and over the tokens at the peaks.
+
+    ``corpus`` is the entropy of the whole corpus, which no small sample reaches; ``chance`` holds what as many texts (and
+    tokens) give that are drawn at random, once for each draw. 0 bits: always the same kind; n bits: as varied as 2^n kinds.
+    """
+
+    neurons: tuple[Neuron, ...]
+    kinds: tuple[float, ...]
+    tokens: tuple[float, ...]
+    chance_kinds: tuple[float, ...]
+    chance_tokens: tuple[float, ...]
+    corpus_kinds: float
+    corpus_tokens: float
+
+
+def entropy(labels: Sequence[object]) -> float:
+    """The entropy in bits of the shares of the labels (Shannon 1948); 0 for no label or only one kind.
+
+    >>> entropy(["a", "a", "b", "b"]), entropy(["a"])
+    (1.0, 0.0)
+    """
+    counts = Counter(labels).values()
+    total = sum(counts)
+    return sum(count / total * log2(total / count) for count in counts)
+
+
+def polysemanticity(top: TopContexts, neurons: Sequence[Neuron], draws: int = 200, seed: int = 0) -> Polysemanticity:
+    """The entropy of each neuron's top contexts beside that of the corpus and of random contexts, as many as there are of k.
+
+    Random contexts are drawn as a neuron would find them that is active anywhere: a token of the corpus by chance, one a text.
+    Raises ValueError for a neuron that is never active in these texts.
+    """
+    found = [top.where(layer, neuron) for layer, neuron in neurons]
+    if silent := [name(neuron) for neuron, (rows, _) in zip(neurons, found, strict=True) if not rows]:
+        raise ValueError(f"{silent[0]} is never active in these texts, so it has no contexts; choose another neuron.")
+    measured = [_entropies(top.texts, rows, places) for rows, places in found]
+    everything = top.texts.mask.nonzero()  # [token, (row, pos)]
+    rng = torch.Generator().manual_seed(seed)
+    chance = [_entropies(top.texts, *_random_places(everything, top.values.shape[-1], rng)) for _ in range(draws)]
+    whole = _entropies(top.texts, *everything.T.tolist())
+    columns = [tuple(column) for part in (measured, chance) for column in zip(*part, strict=True)]
+    return Polysemanticity(tuple(neurons), *columns, *whole)
+
+
+def _entropies(texts: Texts, rows: Sequence[int], places: Sequence[int]) -> tuple[float, float]:
+    """The entropy of the kinds of some texts, and of the tokens at some places in them."""
+    return entropy([texts.kinds[row] for row in rows]), entropy(texts.tokens[list(rows), list(places)].tolist())
+
+
+def _random_places(everything: Int[Tensor, "token two"], k: int, rng: torch.Generator) -> tuple[list[int], list[int]]:
+    """``k`` tokens drawn at random, each in another text."""
+    mixed = everything[torch.randperm(len(everything), generator=rng)]
+    first: dict[int, int] = {}
+    for part in mixed.split(4 * k):
+        for row, place in part.tolist():
+            if len(first) < k:
+                first.setdefault(row, place)
+        if len(first) == k:
+            break
+    return list(first), list(first.values())

@@ -1,0 +1,246 @@
+"""The widgets of lesson 1, "One neuron": look at a neuron, take it away, give it a dose, and crowd many features into few dimensions."""
+
+from functools import cache
+from html import escape
+from itertools import product
+
+import ipywidgets
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from helpers.activations import Context, Neuron, TopContexts, check_neuron, contexts, name, promoted
+from helpers.html import activation_html
+from helpers.interventions import Intervention, clamp, intervene, mean, record, replace, zero
+from helpers.interventions import neurons as place_of
+from helpers.models import TransformerBridge
+from helpers.one_neuron.ablation import resampled
+from helpers.one_neuron.superposition import SPARSITIES, ToyModels, train_toys
+from helpers.prediction import TopTokens, pieces, sample, top_tokens, visible
+from helpers.progress import progress
+from helpers.texts import Texts, as_texts
+from helpers.widgets import Demo, bars_html, choice_slider, dropdown, number_field, said, slider, text_field, tick_box
+
+AFTER_FIRST = slice(1, None)  # position 0, the mark of a new document, is left alone
+KINDS = ("zero", "mean", "resample")
+NOTHING = "<p><small>Nothing changes that one can see: try a prompt in which this neuron is active, or another one.</small></p>"
+LARGEST_DOSE = 10_000.0  # far beyond what neurons do, and small enough for every type of number
+
+# ---------------------------------------------------------------------------------------------------- the microscope
+
+
+@said
+def microscope_html(model: TransformerBridge, top: TopContexts, text: str, layer: int, neuron: int, most_active: bool = False) -> str:
+    """One neuron as HTML: its activation on every token of ``text``, its top contexts, and the tokens that it promotes.
+
+    ``most_active``: instead of the neuron named, the one that is nearest to its own highest activation at the last token.
+    """
+    texts = as_texts(model, [text])
+    if not most_active:
+        check_neuron(model, layer, neuron)
+    layers = top.stats.layers if most_active else [layer]
+    seen = record(model, texts.tokens.to(model.cfg.device), *map(place_of, layers))
+    if most_active:
+        layer, neuron = loudest(top, torch.stack([seen[place_of(at)][0, -1].cpu() for at in layers]))
+    values = seen[place_of(layer)][0, :, neuron].tolist()
+    stats, at = top.stats, top.stats.row(layer)
+    peak = stats.peak[at, neuron].item()
+    facts = f"active on {stats.active[at, neuron]:.1%} of the tokens of the corpus, highest {peak:.1f}"
+    own = activation_html(pieces(model, texts.tokens[0])[1:], values[1:], scale=max(peak, max(values[1:], default=0)) or None)
+    best = "".join(activation_html(found.pieces, found.values, n_words=1) for found in _best_contexts(model, top, layer, neuron))
+    return (
+        f"<p><b>{name((layer, neuron))}</b>: {facts}</p><p><b>Your text</b></p>{own}"
+        f"<p><b>The texts in which it rises highest</b></p>{best or '<p>It is never active.</p>'}{_promoted_html(model, layer, neuron)}"
+    )
+
+
+def _best_contexts(model: TransformerBridge, top: TopContexts, layer: int, neuron: int, n: int = 5, after: int = 4) -> list[Context]:
+    """The top contexts, cut around their peaks; what comes later than is shown is not computed."""
+    rows, places = (torch.tensor(found[:n], dtype=torch.long) for found in top.where(layer, neuron))
+    if not len(rows):
+        return []
+    ends = torch.minimum(places + after, top.texts.lengths[rows] - 1)
+    some = top.texts.up_to(torch.stack([rows, ends], 1))
+    return [found.around(after=after) for found in contexts(model, some, {(layer, neuron): range(len(rows))})[layer, neuron]]
+
+
+def loudest(top: TopContexts, last: Float[Tensor, "layer d_mlp"]) -> Neuron:
+    """The neuron that is nearest to its own highest activation at a token; those that never rise high are left out."""
+    share = torch.where(top.stats.peak > top.stats.peak.median(), last / top.stats.peak.clamp(min=1e-6), 0.0)
+    at = int(share.argmax())
+    return top.stats.layers[at // share.shape[1]], at % share.shape[1]
+
+
+def _promoted_html(model: TransformerBridge, layer: int, neuron: int) -> str:
+    """The tokens that the neuron's output vector pushes up, and those that it pushes down, in a line each."""
+    found = promoted(model, layer, neuron, 8)
+    words = [" ".join(f"<code>{escape(visible(piece))}</code>" for piece, _ in side) for side in (found.up, found.down)]
+    return f"<p><b>It promotes</b> {words[0]}<br><b>and suppresses</b> {words[1]}</p>"
+
+
+class NeuronMicroscope(Demo):
+    """Controls for a layer, a neuron and a text, and a ``panel`` that shows what the neuron does there and elsewhere."""
+
+    def __init__(self, model: TransformerBridge, top: TopContexts, neuron: Neuron, text: str) -> None:
+        super().__init__(
+            "A microscope for neurons",
+            lambda **values: microscope_html(model, top, **values),
+            {"text": text_field(text, "Text")},
+            _neuron_controls(model, neuron) | {"most_active": tick_box(False, "the most active one at the last token")},
+        )
+
+
+# ------------------------------------------------------------------------------------------------------------ take away
+
+
+@said
+def removal_html(
+    model: TransformerBridge, texts: Texts, means: Float[Tensor, "layer d_mlp"], prompt: str, layer: int, neuron: int, kind: str
+) -> str:
+    """The next tokens after ``prompt`` as they are, and with one neuron taken away by zero, mean or resample ablation, as HTML."""
+    check_neuron(model, layer, neuron)
+    before = top_tokens(model, prompt, 8)
+    with intervene(model, _removal(model, texts, means, prompt, layer, neuron, kind)):
+        after = top_tokens(model, prompt, 8)
+    note = "" if _differ(before, after) else NOTHING
+    return _side_by_side(("as it is", before), (f"{name((layer, neuron))} taken away ({kind})", after)) + note
+
+
+def _differ(before: TopTokens, after: TopTokens) -> bool:
+    """Do two lists of next tokens look different?"""
+    return before.table() != after.table()
+
+
+def _removal(
+    model: TransformerBridge, texts: Texts, means: Float[Tensor, "layer d_mlp"], prompt: str, layer: int, neuron: int, kind: str
+) -> Intervention:
+    """The intervention that takes the neuron away on this prompt."""
+    place, where = place_of(layer), {"units": neuron, "pos": AFTER_FIRST}
+    if kind == "zero":
+        return zero(place, **where)
+    if kind == "mean":
+        return mean(place, means[layer], **where)
+    if kind == "resample":
+        drawn = resampled(model, [prompt], texts)[layer]
+        return replace(place, drawn[:, 1:, neuron, None], **where)
+    raise ValueError(f"There is no kind of ablation called {kind!r}; choose {', '.join(KINDS)}.")
+
+
+def _side_by_side(*columns: tuple[str, TopTokens]) -> str:
+    """Bars of next tokens in columns, each under its heading."""
+    cells = "".join(
+        f"<td style='vertical-align:top;padding-right:24px'><b>{escape(head)}</b>{bars_html(top)}</td>" for head, top in columns
+    )
+    return f"<table><tr>{cells}</tr></table>"
+
+
+class RemoveIt(Demo):
+    """Controls for a prompt, a neuron and a kind of ablation, and a ``panel`` with the next tokens before and after."""
+
+    def __init__(self, model: TransformerBridge, texts: Texts, means: Float[Tensor, "layer d_mlp"], neuron: Neuron, prompt: str) -> None:
+        super().__init__(
+            "Take a neuron away here",
+            lambda **values: removal_html(model, texts, means, **values),
+            {"prompt": text_field(prompt, "Prompt")},
+            _neuron_controls(model, neuron) | {"kind": dropdown(KINDS, "Ablation", "mean")},
+        )
+
+
+# ----------------------------------------------------------------------------------------------------------------- dose
+
+
+@said
+def dose_html(model: TransformerBridge, prompt: str, layer: int, neuron: int, dose: float, length: int = 10) -> str:
+    """What follows ``prompt`` while a neuron is held at ``dose`` on every token: the next tokens and the likeliest continuation."""
+    check_neuron(model, layer, neuron)
+    if not abs(dose) <= LARGEST_DOSE:
+        raise ValueError(f"The dose must be a number from {-LARGEST_DOSE:g} to {LARGEST_DOSE:g}, not {dose}.")
+    before = top_tokens(model, prompt, 5)
+    with intervene(model, clamp(place_of(layer), float(dose), units=neuron, pos=AFTER_FIRST)):
+        after, text = top_tokens(model, prompt, 5), sample(model, prompt, length, temperature=0)
+    written = f"<span style='white-space:pre-wrap'>{escape(text) or 'nothing; the text ends here'}</span>"
+    bars = _side_by_side(("as it is", before), (f"{name((layer, neuron))} held at {dose:.1f}", after))
+    return f"{bars}<p><b>It goes on:</b> {written}</p>"
+
+
+class DoseLab(Demo):
+    """A slider that holds a neuron at a dose, and a ``panel`` with what the model then writes."""
+
+    def __init__(self, model: TransformerBridge, neuron: Neuron, prompt: str, highest: float = 10.0) -> None:
+        super().__init__(
+            "Give a neuron a dose here",
+            lambda **values: dose_html(model, **values),
+            {"prompt": text_field(prompt, "Prompt")},
+            _neuron_controls(model, neuron) | {"dose": slider(highest, 0, highest, "Dose", step=highest / 20)},
+        )
+
+
+# -------------------------------------------------------------------------------------------------------- superposition
+
+FEATURES, HIDDEN = (5, 10, 20), (2, 5)
+SQUARE = "width:15px;height:15px;padding:0;text-align:center;font-size:9px;border:1px solid #8c8c8c40"
+
+
+@cache
+def toys_for(features: int, hidden: int) -> ToyModels:
+    """The toy models of the widget for all sparsities; trained once, in about half a second."""
+    return train_toys(features, hidden, steps=300, starts=2)
+
+
+@said
+def superposition_html(features: int, hidden: int, sparsity: float) -> str:
+    """How a toy model puts ``features`` into ``hidden`` neurons at a sparsity: ``W^T W`` as a coloured grid, and counts in words."""
+    toys = toys_for(features, hidden)
+    if sparsity not in toys.sparsities:
+        raise ValueError(f"There is no toy model for a sparsity of {sparsity}; choose one of {', '.join(map(str, toys.sparsities))}.")
+    at = toys.sparsities.index(sparsity)
+    count = toys.represented[at]
+    shared = toys.interference[at][toys.norms[at] > 0.5].mean().item() if count else 0.0
+    words = f"{count} of {features} features in {hidden} neurons; mean interference {shared:.2f}; loss {toys.loss[at]:.4f}"
+    return (
+        f"<p><b>{words}</b> (one dimension for each of the {min(hidden, features)} most important: {toys.dedicated_loss[at]:.4f})</p>"
+        + _grid(toys.overlaps[at])
+    )
+
+
+def _grid(matrix: Float[Tensor, "row column"]) -> str:
+    """A square of coloured cells: orange above zero, blue below, white at zero."""
+    rows = "".join(f"<tr>{''.join(_cell(value) for value in row)}</tr>" for row in matrix.tolist())
+    return f"<table style='border-collapse:collapse' aria-label='how much of each feature comes out as each other feature'>{rows}</table>"
+
+
+def _cell(value: float) -> str:
+    colour, depth = ("213,94,0" if value > 0 else "0,114,178"), min(abs(value), 1.0)
+    sign = ("+" if value > 0 else "−") if depth >= 0.1 else ""  # for who sees no colour
+    return f"<td title='{value:.2f}' style='{SQUARE};background:rgba({colour},{depth:.2f})'>{sign}</td>"
+
+
+class SuperpositionLab(Demo):
+    """Controls for the number of features, the number of neurons and the sparsity, and a ``panel`` with what is kept of them.
+
+    All toy models are trained at the start, so that the controls answer at once.
+    """
+
+    def __init__(self) -> None:
+        for size in progress(list(product(FEATURES, HIDDEN)), desc="toy models"):
+            toys_for(*size)
+        super().__init__(
+            "Crowd features into neurons here",
+            superposition_html,
+            {
+                "features": dropdown(FEATURES, "Features", FEATURES[-1]),
+                "hidden": dropdown(HIDDEN, "Neurons", HIDDEN[-1]),
+                "sparsity": choice_slider(SPARSITIES, SPARSITIES[0], "Sparsity"),
+            },
+        )
+
+
+# ------------------------------------------------------------------------------------------------------------- controls
+
+
+def _neuron_controls(model: TransformerBridge, neuron: Neuron) -> dict[str, ipywidgets.Widget]:
+    """A slider for the layer and a field for the neuron's number."""
+    return {
+        "layer": slider(neuron[0], 0, model.cfg.n_layers - 1, "Layer"),
+        "neuron": number_field(neuron[1], 0, model.cfg.d_mlp - 1, "Neuron"),
+    }

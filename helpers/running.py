@@ -1,0 +1,329 @@
+"""Running a model: activations and logits at the positions that are read, generation, and losses.
+
+Everything runs in batches of texts of similar length, with interventions or without, and logits are made only where they are read.
+*Layer* ``l`` is the stream after block ``l``; layer -1, "in", is the one that enters block 0.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from helpers.interventions import Intervention, heads, intervene, read_at, record, resid_post, resid_pre
+from helpers.metrics import Metric, WordOdds, measure
+from helpers.models import TransformerBridge, empty_cache, run_from
+from helpers.prediction import fit, pad, tokenize
+from helpers.progress import progress
+from helpers.texts import Texts, TextsLike, as_texts
+
+
+def chat_prompts(model: TransformerBridge, requests: Sequence[str], system: str | None = None) -> list[str]:
+    """Each request as a conversation in the model's own chat template, open where the assistant's answer begins.
+
+    Raises ValueError for a model without a chat template.
+    """
+    return conversations(model, [[request] for request in requests], system)
+
+
+def conversations(model: TransformerBridge, turns: Sequence[Sequence[str]], system: str | None = None) -> list[str]:
+    """Several conversations, each what the user and the assistant said in turn, open where the assistant speaks next.
+
+    Raises ValueError for a model without a chat template.
+    """
+    if not model.tokenizer.chat_template:
+        raise ValueError("This model has no chat template: it was never trained to chat, so choose an instruction-tuned one.")
+    first = [{"role": "system", "content": system}] if system else []
+    who = ("user", "assistant")
+    chats = [[*first, *({"role": who[at % 2], "content": said} for at, said in enumerate(turn))] for turn in turns]
+    return [model.tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True) for chat in chats]
+
+
+def post_instruction(model: TransformerBridge) -> int:
+    """How many tokens the chat template writes after the instruction; there a model already knows what was asked."""
+    one, other = (tokenize(model, prompt).tolist() for prompt in chat_prompts(model, ["Sing a song", "Draw two maps"]))
+    count = 0
+    while count < min(len(one), len(other)) and one[-1 - count] == other[-1 - count]:
+        count += 1
+    return max(1, count)
+
+
+def last_states(model: TransformerBridge, prompts: TextsLike, positions: int = 1) -> Float[Tensor, "layer prompt pos d_model"]:
+    """The stream before every block, and after the last one, at the last ``positions`` tokens of each prompt; on the CPU.
+
+    Layer ``l`` is the stream before block ``l``; layer ``n_layers`` is what is unembedded. Raises ValueError where a prompt is too short.
+    """
+    return last_values(model, prompts, [*map(resid_pre, range(model.cfg.n_layers)), resid_post(model.cfg.n_layers - 1)], positions)
+
+
+def last_heads(model: TransformerBridge, prompts: TextsLike) -> Float[Tensor, "layer prompt head d_head"]:
+    """What every head puts out at the last token of each prompt, before the heads are mixed; on the CPU."""
+    return last_values(model, prompts, [*map(heads, range(model.cfg.n_layers))])[:, :, 0]
+
+
+@torch.no_grad()
+def last_values(
+    model: TransformerBridge, prompts: TextsLike, places: Sequence[str], positions: int = 1
+) -> Float[Tensor, "place prompt pos *rest"]:
+    """What passes some places, all of one shape, at the last ``positions`` tokens of each prompt; on the CPU."""
+    texts = as_texts(model, prompts)
+    if not 1 <= positions <= int(texts.lengths.min()):
+        raise ValueError(
+            f"positions says how many tokens to look at from the end: 1 to {int(texts.lengths.min())} for these prompts, not {positions}."
+        )
+    kept: list[Tensor] = [torch.empty(0)] * len(texts)
+    back = torch.arange(-positions, 0)
+    for rows in texts.batches():
+        part = texts.take(rows)
+        seen = record(model, part.tokens.to(model.cfg.device), *places)
+        at = part.lengths[:, None] + back  # [batch, pos]
+        found = torch.stack([seen[place][torch.arange(len(rows))[:, None], at].float().cpu() for place in places], 1)
+        for row, values in zip(rows.tolist(), found, strict=True):
+            kept[row] = values
+    return torch.stack(kept, 1)
+
+
+@torch.no_grad()
+def metric_of(model: TransformerBridge, prompts: TextsLike, metric: Metric, *interventions: Intervention) -> Float[Tensor, "prompt"]:
+    """The metric after each prompt, with some interventions or none."""
+    texts = as_texts(model, prompts)
+    if isinstance(metric, WordOdds):  # which has to see all its rows at once
+        every = torch.arange(len(texts))
+        return _read_off(model, texts, metric, *(of_rows(intervention, every, texts.lengths) for intervention in interventions))
+    ends = _end_logits(model, texts, *interventions)[:, None]  # together, since a metric may have one token for each prompt
+    return measure(metric, ends, replace(texts, tokens=texts.tokens[:, :1], lengths=torch.ones_like(texts.lengths))).cpu()
+
+
+def _read_off(
+    model: TransformerBridge, texts: Texts, metric: Metric, *interventions: Intervention, row: Int[Tensor, "row"] | None = None
+) -> Float[Tensor, "prompt"]:
+    """The metric in one pass, in which only the ends are unembedded: as many tokens as the longest word of the metric has.
+
+    ``row``: which of the texts each row of the metric is, where texts that are alike are run once.
+    """
+    n = max(map(len, metric.ids)) if isinstance(metric, WordOdds) else 1
+    places = (texts.lengths[:, None] - n + torch.arange(n)).clamp(min=0)
+    with intervene(model, *interventions, read_at(places)):
+        logits = model(texts.tokens.to(model.cfg.device))
+    ends = texts if row is None else texts.take(row)
+    ends = replace(ends, tokens=ends.tokens[:, :n], lengths=torch.full_like(ends.lengths, n))
+    return measure(metric, logits if row is None else logits[row.to(logits.device)], ends).cpu()
+
+
+def _distinct(texts: Texts) -> tuple[Texts, Int[Tensor, "row"]]:
+    """The texts without repetitions (the right and the wrong word of a prompt often stand after the same tokens), and which is which."""
+    first: dict[tuple[int, ...], int] = {}
+    same = [
+        first.setdefault(tuple(ids[:n]), at) for at, (ids, n) in enumerate(zip(texts.tokens.tolist(), texts.lengths.tolist(), strict=True))
+    ]
+    kept = sorted(set(same))
+    return texts.take(kept), torch.tensor([kept.index(at) for at in same])
+
+
+def _runs(
+    model: TransformerBridge, texts: Texts, *interventions: Intervention, ends: bool = False
+) -> Iterator[tuple[Int[Tensor, "batch"], Texts, Float[Tensor, "batch pos d_vocab"]]]:
+    """The logits of the texts, or of their ends only, batch by batch, with the numbers of their rows and these texts."""
+    for batch in texts.batches():
+        rows = batch.sort().values
+        part = texts.take(rows)
+        cut = [read_at(part.lengths[:, None] - 1)] if ends else []
+        with intervene(model, *(of_rows(intervention, rows, part.lengths) for intervention in interventions), *cut):
+            logits = model(part.tokens.to(model.cfg.device))
+        yield rows, part, logits
+
+
+def of_rows(intervention: Intervention, rows: Int[Tensor, "batch"], lengths: Int[Tensor, "batch"]) -> Intervention:
+    """An intervention on some rows: what it has for each row goes with the rows, and position -1 is the last token of each.
+
+    Raises ValueError where a row is too short for a position counted from the end.
+    """
+    pos, units = intervention.pos, intervention.units
+    if torch.is_tensor(units) and units.ndim == 2:
+        units = units[rows]
+    if isinstance(pos, int) or (torch.is_tensor(pos) and pos.ndim == 1):
+        asked = pos[rows] if torch.is_tensor(pos) else torch.full_like(lengths, pos)
+        pos = torch.where(asked < 0, lengths + asked, asked)
+        if int(pos.min()) < 0:
+            raise ValueError(
+                f"There is no position {int(asked[pos.argmin()])} in every prompt: the shortest has {int(lengths.min())} tokens."
+            )
+    return replace(intervention, pos=pos, units=units)
+
+
+def _end_logits(model: TransformerBridge, texts: Texts, *interventions: Intervention) -> Float[Tensor, "prompt d_vocab"]:
+    """The logits of what follows each text."""
+    kept = torch.empty(len(texts), model.cfg.d_vocab, device=model.cfg.device)
+    for rows, _, logits in _runs(model, texts, *interventions, ends=True):
+        kept[rows] = logits[:, 0].float()
+    return kept
+
+
+@torch.no_grad()
+def continue_all(model: TransformerBridge, prompts: Sequence[str], tokens: int = 8, *interventions: Intervention) -> list[str]:
+    """The most likely continuation of each prompt, all of them at once; interventions act on every token, the new ones too.
+
+    A text stops where the model ends the document or an answer. Raises ValueError where there is no prompt.
+    """
+    as_texts(model, prompts)
+    rows = [fit(model, tokenize(model, prompt)) for prompt in prompts]
+    fits = max(map(len, rows)) + tokens <= model.cfg.n_ctx
+    write = _with_memory if tokens > 1 and fits and all(_stays(intervention) for intervention in interventions) else _afresh
+    stops = _ends(model)
+    written = write(model, rows, tokens, interventions, stops)
+    cut = [ids[: next((at for at, token in enumerate(ids) if token in stops), len(ids))] for ids in written]
+    return [model.tokenizer.decode(ids, clean_up_tokenization_spaces=False).strip() for ids in cut]
+
+
+def _stays(intervention: Intervention) -> bool:
+    """Does an intervention do the same to the old tokens each time a new one is written? One that counts from the end does not."""
+    pos = intervention.pos
+    if isinstance(pos, slice):
+        return (pos.start or 0) >= 0 and pos.stop is None and pos.step in (None, 1)
+    return pos is None or bool((torch.as_tensor(pos) >= 0).all())
+
+
+def _afresh(
+    model: TransformerBridge, rows: Sequence[Int[Tensor, "_"]], tokens: int, interventions: Sequence[Intervention], stops: set[int]
+) -> list[list[int]]:
+    """New tokens, each from a run over the whole text."""
+    rows, starts, going = list(rows), [len(row) for row in rows], list(range(len(rows)))
+    for _ in range(tokens):
+        batch, lengths = pad(model, [fit(model, rows[i]) for i in going])
+        changes = [of_rows(intervention, torch.tensor(going), lengths) for intervention in interventions]
+        with intervene(model, *changes, read_at(lengths[:, None] - 1)):
+            best = model(batch.to(model.cfg.device))[:, 0].argmax(-1).cpu()
+        for i, token in zip(going, best, strict=True):
+            rows[i] = torch.cat([rows[i], token[None]])
+        going = [i for i in going if int(rows[i][-1]) not in stops]
+        if not going:
+            break
+    return [row[start:].tolist() for row, start in zip(rows, starts, strict=True)]
+
+
+def _with_memory(
+    model: TransformerBridge, rows: Sequence[Int[Tensor, "_"]], tokens: int, interventions: Sequence[Intervention], stops: set[int]
+) -> list[list[int]]:
+    """The same tokens, each from a run over the last one only: keys and values of the text are remembered."""
+    batch, lengths = pad(model, rows)
+    every, cache = torch.arange(len(rows)), empty_cache()
+    mask = (torch.arange(batch.shape[1]) < lengths[:, None]).long()
+    changes = [of_rows(intervention, every, lengths) for intervention in interventions]
+    ends, written = lengths[:, None] - 1, []
+    for _ in range(tokens):
+        with intervene(model, *changes, read_at(ends)):
+            options = dict(attention_mask=mask.to(model.cfg.device), past_key_values=cache, use_cache=True)
+            batch = model(batch.to(model.cfg.device), **options)[:, 0].argmax(-1).cpu()[:, None]
+        written.append(batch[:, 0])
+        if all(bool(set(column) & stops) for column in torch.stack(written, 1).tolist()):
+            break
+        mask = torch.cat([mask, torch.ones_like(batch)], 1)
+        ends = torch.zeros_like(ends)
+        changes = [
+            replace(of_rows(one, every, lengths), pos=None) for one in interventions if one.pos is None or isinstance(one.pos, slice)
+        ]
+    return torch.stack(written, 1).tolist() if written else [[] for _ in rows]
+
+
+def _ends(model: TransformerBridge) -> set[int]:
+    """Tokens after which nothing more is said: the end of a document, and whatever the chat template writes after an answer."""
+    ends = {model.tokenizer.eos_token_id}
+    if model.tokenizer.chat_template:
+        turns = [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "Hello"}]
+        text = model.tokenizer.apply_chat_template(turns, tokenize=False)
+        after = model.tokenizer(text.rsplit("Hello", 1)[1], add_special_tokens=False)["input_ids"]
+        ends |= {after[0]} if after and after[0] in model.tokenizer.all_special_ids else set()
+    return ends - {None}
+
+
+def starts_with(texts: Sequence[str], beginnings: Sequence[str]) -> list[bool]:
+    """Which texts begin with one of the beginnings, capital or small: refusals are counted like this (Arditi et al., section 2.4)."""
+    return [text.strip().lower().startswith(tuple(word.lower() for word in beginnings)) for text in texts]
+
+
+@torch.no_grad()
+def losses(model: TransformerBridge, texts: TextsLike, *interventions: Intervention) -> Float[Tensor, "text"]:
+    """The mean loss of each text in nats a token, position 0 not predicted, with some interventions or none.
+
+    Raises ValueError where a text has nothing but position 0.
+    """
+    texts = as_texts(model, texts)
+    if int(texts.lengths.min()) < 2:
+        raise ValueError(f"Text {int(texts.lengths.argmin())} has a single token, which nothing comes before: give it two or more.")
+    values = torch.empty(len(texts))
+    for rows, part, logits in _runs(model, texts, *interventions):
+        before = logits[:, :-1]
+        right = before.gather(-1, part.tokens[:, 1:, None].to(logits.device))[..., 0]
+        nats = (before.logsumexp(-1) - right).cpu() * part.mask[:, 1:]
+        values[rows] = nats.sum(1) / part.mask.sum(1)
+    return values
+
+
+def perplexity(model: TransformerBridge, texts: TextsLike, *interventions: Intervention) -> float:
+    """``exp`` of the mean loss over all tokens of the texts."""
+    texts = as_texts(model, texts)
+    weights = texts.mask.sum(1)
+    return ((losses(model, texts, *interventions) * weights).sum() / weights.sum()).exp().item()
+
+
+def random_directions(like: Float[Tensor, "d_model"], n: int, seed: int = 0) -> Float[Tensor, "n d_model"]:
+    """``n`` directions drawn at random, each as long as ``like``: the control of every direction."""
+    drawn = torch.randn(n, len(like), generator=torch.Generator().manual_seed(seed))
+    return drawn / drawn.norm(dim=-1, keepdim=True) * like.norm().cpu()
+
+
+ENTRY = -1  # the number of the layer before block 0
+
+
+LENS_NUMBERS = 2**21  # logits in memory at a time: 8 MB, which a processor keeps close by
+
+
+def layer_name(layer: int) -> str:
+    """How a layer is called in tables: "in", or the number of the block behind which it is."""
+    return "in" if layer == ENTRY else str(layer)
+
+
+def place_of(layer: int) -> str:
+    """The hook point of a layer: what block ``layer`` leaves in the stream, or what enters the first one."""
+    return resid_pre(0) if layer == ENTRY else resid_post(layer)
+
+
+def check_layers(model: TransformerBridge, layers: Sequence[int] | None) -> tuple[int, ...]:
+    """The layers, or all of them. Raises ValueError where there is none, or one that the model does not have."""
+    every = range(ENTRY, model.cfg.n_layers)
+    chosen = tuple(every if layers is None else layers)
+    if not chosen:
+        raise ValueError("There is no layer to look at: give at least one, or leave layers out for all.")
+    if odd := [layer for layer in chosen if layer not in every]:
+        raise ValueError(
+            f"There is no layer {odd[0]}: they are -1 (what enters block 0) and 0 to {model.cfg.n_layers - 1} (after each block)."
+        )
+    return chosen
+
+
+def lens_logits(model: TransformerBridge, states: Float[Tensor, "*state d_model"]) -> Float[Tensor, "*state d_vocab"]:
+    """The logits of any states of the stream: the model's own final norm, unembedding and soft cap, and nothing else."""
+    flat = states.reshape(-1, 1, states.shape[-1]).to(model.cfg.device, model.cfg.dtype)
+    if not len(flat):
+        return flat.new_empty(*states.shape[:-1], model.cfg.d_vocab)
+    return run_from(model, flat, model.cfg.n_layers).reshape(*states.shape[:-1], -1)
+
+
+def top_k(logits: Float[Tensor, "*state d_vocab"], k: int, block: int = 128) -> tuple[Float[Tensor, "*state k"], Int[Tensor, "*state k"]]:
+    """``logits.topk(k)``, several times as fast: the ``k`` best tokens stand in the ``k`` blocks with the highest tops, nowhere else."""
+    blocks = torch.nn.functional.pad(logits, (0, -logits.shape[-1] % block), value=-torch.inf).unflatten(-1, (-1, block))
+    chosen = blocks.amax(-1).topk(min(k, blocks.shape[-2])).indices
+    found = blocks.gather(-2, chosen[..., None].expand(*chosen.shape, block)).flatten(-2).topk(k)
+    return found.values, chosen.gather(-1, found.indices // block) * block + found.indices % block
+
+
+def _streams(
+    model: TransformerBridge, texts: Texts, layers: Sequence[int]
+) -> Iterator[tuple[Int[Tensor, "batch"], Texts, Float[Tensor, "layer state d_model"]]]:
+    """The texts batch by batch, with their rows, and the states of the layers at all positions but 0, text by text."""
+    for rows in progress(list(texts.batches()), desc="texts"):
+        part = texts.take(rows)
+        with torch.no_grad():
+            seen = record(model, part.tokens.to(model.cfg.device), *{place_of(layer) for layer in layers})
+        yield rows, part, torch.stack([seen[place_of(layer)][part.mask.to(model.cfg.device)] for layer in layers])

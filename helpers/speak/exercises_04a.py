@@ -1,0 +1,151 @@
+"""The exercises of notebook 04a, "Thoughts: lens and memories": what each asks for, and what its check says to an answer."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from helpers.answers import expect, expect_callable, expect_close, expect_indices, expect_number, expect_tensor, expect_text
+from helpers.cluster.recall import FactPrompt
+from helpers.exercises import Exercises
+from helpers.models import TransformerBridge
+from helpers.prediction import token_id
+from helpers.running import lens_logits
+from helpers.speak.accounts import accounts
+from helpers.speak.fact_edits import CHANGED, GROUPS, KnowledgeNeurons, Probes, try_edit
+from helpers.speak.lens import answer_tokens, block_effects, logit_lens, target_probs
+from helpers.speak.memories import Agreement, Readable
+from helpers.speak.tuned_lens import TunedLens
+
+exercises = Exercises("04a_speak_lens_and_memories")
+exercise, check, score_table = exercises.exercise, exercises.check, exercises.score_table
+
+ANSWER, RIVAL = " Warsaw", " Paris"  # of exercise 4.2
+CHANGED_SHARE, KEPT_SHARE, FEWER = 0.9, 0.8, 16  # what exercise 4.6 asks for
+
+
+@exercises.add("4.1", "An account that changes", minutes=6)
+def changing_account(answer: Any, model: TransformerBridge) -> str:
+    """A question, a true answer and a false one, after which the model gives two different accounts."""
+    expect(isinstance(answer, tuple | list) and len(answer) == 3, "Three texts are needed here: a question, a true answer, a false answer.")
+    kinds = ("your question", "your true answer", "your false answer")
+    question, true, false = (expect_text(text, what) for text, what in zip(answer, kinds, strict=True))
+    own = accounts(model, [question]).answers[0]
+    said = _last_word(own)
+    expect(said in true, f"The model's own answer is {own!r}, and your true answer does not have {said!r} in it.")
+    expect(said not in false, f"Your false answer has {said!r} in it, which is what the model says itself: put something else there.")
+    reasons = [accounts(model, [question], [text]).reasons[0] for text in (true, false)]
+    expect(reasons[0] != reasons[1], f"Here both accounts are {reasons[0]!r}. Try another question.")
+    return f"{reasons[0]!r} after {true!r}, and {reasons[1]!r} after {false!r}: another story, for an answer that it never gave."
+
+
+def _last_word(text: str) -> str:
+    """The last word of an answer, which is what it answers."""
+    words = text.rstrip(".!? ").split()
+    expect(bool(words), "The model does not answer this question: ask for a fact or a sum.")
+    return words[-1]
+
+
+@exercises.add("4.2", "Who is against it?", minutes=6)
+def who_is_against(answer: Any, model: TransformerBridge) -> str:
+    """The name of the part that adds least to Warsaw over Paris."""
+    name = expect_text(answer, "your name")
+    right, wrong = (torch.tensor([token_id(model, word)]) for word in (ANSWER, RIVAL))
+    effects = block_effects(model, ["The capital of Poland is"], right, wrong)
+    expect(name in effects.names, f"There is no part {name!r}: they are called {', '.join(effects.names[:3])} and so on.")
+    value, least = effects.effect[effects.names.index(name), 0].item(), effects.effect[:, 0].argmin().item()
+    expect(name == effects.names[least], f"{name} adds {value:+.2f} logits; another part adds less. Is the second word{RIVAL}?")
+    return f"{name} adds {value:+.2f} logits to{ANSWER} over{RIVAL}; all parts together {effects.effect.sum():+.1f}."
+
+
+@exercises.add("4.3", "Build the lens", minutes=8)
+def build_the_lens(answer: Any, model: TransformerBridge) -> str:
+    """A function from states [n, d_model] to the lens' probabilities [n, d_vocab]."""
+    function = expect_callable(answer)
+    states = 3 * torch.randn(3, model.cfg.d_model, generator=torch.Generator().manual_seed(0)) + torch.tensor([[0.0], [2.0], [-1.0]])
+    with torch.no_grad():
+        found = expect_tensor(function(model, states), 3, model.cfg.d_vocab, what="what your function returns")
+        right = lens_logits(model, states).float()
+        bare = states @ model.W_U + model.b_U
+    expect(not torch.allclose(found, right, atol=1e-3), "These are logits; take the softmax over the words.")
+    expect(
+        not torch.allclose(found, right.softmax(0), atol=1e-4), "Your softmax runs over the states; it belongs over the words: softmax(-1)."
+    )
+    for unnormed in (bare, bare.softmax(-1)):
+        expect(
+            not torch.allclose(found, unnormed, atol=1e-3),
+            "The final norm is missing: subtract the mean and divide by the standard deviation.",
+        )
+    expect_close(
+        found, right.softmax(-1), "your probabilities", "Mean and spread belong to each state by itself: mean(-1, keepdim=True).", 1e-3
+    )
+    return "Final norm, unembedding, softmax: that is all of it."
+
+
+@exercises.add("4.4", "Overtaken", minutes=8)
+def overtaken(answer: Any, model: TransformerBridge, facts: Sequence[FactPrompt], tuned: TunedLens) -> str:
+    """The number of a fact whose answer appears on top, is overtaken and comes back, and the word that overtakes it."""
+    expect(isinstance(answer, tuple | list) and len(answer) == 2, "A pair is needed here: a number and a word.")
+    (number,) = expect_indices(answer[0], "your number", fact=len(facts))
+    word, fact = expect_text(answer[1], "your word"), facts[number]
+    scores = target_probs(model, [fact.text], [answer_tokens(model, fact.answer)], tuned=tuned)
+    first, last = scores.appears[0].item(), scores.leads[0].item()
+    expect(last == last, f"{fact.answer!r} is not on top at the end of {fact.text!r} at all.")
+    expect(first < last, f"{fact.answer!r} comes out on top at layer {first:g} and stays there: take a fact where it is overtaken.")
+    found = logit_lens(model, fact.text, tuned=tuned)
+    between = {layer: found.cell(layer)[0][0].strip() for layer in range(int(first), int(last))}
+    others = {layer: top for layer, top in between.items() if not fact.answer.startswith(top)}
+    expect(word in others.values(), f"Between layers {first:g} and {last:g} these stand on top: {', '.join(map(repr, others.values()))}.")
+    return f"{fact.text} …: {fact.answer} at layer {first:g}, then {word}, and from layer {last:g} on {fact.answer} again."
+
+
+@exercises.add("4.5", "A drawer with a label", minutes=8)
+def labelled_drawer(answer: Any, read: Readable, agree: Agreement) -> str:
+    """A neuron whose value is readable and whose top word follows its top trigger."""
+    layer, neuron = expect_indices(answer, "your neuron", layer=len(read.layers), neuron=read.found.shape[1])
+    category = read.category(layer, neuron)
+    expect(category is not None, f"The value of L{layer} N{neuron} is not readable: fewer than {read.least} of its words are in one list.")
+    expect(
+        bool(agree.hits[agree.layers.index(layer), neuron]),
+        f"L{layer} N{neuron} is readable ({category}), but the word that it promotes most does not follow its top trigger.",
+    )
+    return f"L{layer} N{neuron}: a drawer for the kind {category!r} that opens where such a word comes next."
+
+
+@exercises.add("4.6", "Edit with a light hand", minutes=12)
+def light_hand(
+    answer: Any,
+    model: TransformerBridge,
+    probes: Sequence[Probes],
+    found: Sequence[KnowledgeNeurons],
+    others: Sequence[Probes],
+    found_others: Sequence[KnowledgeNeurons],
+) -> str:
+    """A number of neurons and a strength with which the edits succeed and little else breaks, on average over some facts."""
+    expect(isinstance(answer, tuple | list) and len(answer) == 2, "A pair is needed here: a number of neurons and a strength.")
+    n, plus = int(expect_number(answer[0], 1, FEWER - 1, "your number of neurons")), expect_number(answer[1], 0.01, 50, "your strength")
+    means = _shares(model, probes, found, n, plus)
+    told, changed = _told(means), means[CHANGED[0]]
+    expect(
+        changed >= CHANGED_SHARE, f"Only {changed:.0%} of the edited prompts say the new answer; {CHANGED_SHARE:.0%} are wanted ({told})."
+    )
+    stays = {group: mean for group, mean in means.items() if group not in CHANGED}
+    worst = min(stays, key=stays.__getitem__, default="")
+    expect(
+        stays.get(worst, 1.0) >= KEPT_SHARE,
+        f"Of the prompts about {worst!r} only {stays.get(worst, 1.0):.0%} keep their answer; {KEPT_SHARE:.0%} are wanted ({told}).",
+    )
+    return (
+        f"With {n} neurons and a strength of {plus:g}: {told}. On the other facts: {_told(_shares(model, others, found_others, n, plus))}."
+    )
+
+
+def _shares(model: TransformerBridge, probes: Sequence[Probes], found: Sequence[KnowledgeNeurons], n: int, plus: float) -> dict[str, float]:
+    """The mean share of each group's prompts that are as they should be."""
+    edits = [try_edit(model, probe, one, probe.new, n, plus) for probe, one in zip(probes, found, strict=True)]
+    shares = {group: [share for edit in edits if (share := edit.share(group)) is not None] for group in GROUPS}
+    return {group: sum(values) / len(values) for group, values in shares.items() if values}
+
+
+def _told(means: dict[str, float]) -> str:
+    return ", ".join(f"{group} {mean:.0%}" for group, mean in means.items())

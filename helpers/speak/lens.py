@@ -1,0 +1,434 @@
+"""The residual stream and the logit lens: what the model would say if its stream ended after an earlier block.
+
+Every block adds to the stream and takes nothing away (He et al. 2015, arXiv 1512.03385), so each of its states is as wide as the last one
+and can be given to the final norm and the unembedding: ``p = softmax(W_U LN_f(x))``. Kao et al. 2020 (arXiv 2001.09309) did so with BERT,
+Merullo et al. 2023 (arXiv 2305.16130) with facts, Wendler et al. 2024 (arXiv 2402.10588) with words of several languages.
+
+    print(logit_lens(model, "The capital of Poland is").table())
+
+*Layer* ``l`` is the stream after block ``l``; layer -1, "in", is the one that enters block 0. A tensor's axis ``layer`` begins with "in"
+and has all of them, unless ``layers`` says which. ``python -m helpers.speak.lens`` (``make lens``) trains the tuned lens of the course LM.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int, Shaped
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from helpers.cluster.attribution import DirectEffects, direct_effects
+from helpers.interventions import attn_out, mlp_out, record
+from helpers.models import TransformerBridge
+from helpers.prediction import fit, pieces, tokenize, visible
+from helpers.running import ENTRY, LENS_NUMBERS, _streams, check_layers, last_values, layer_name, lens_logits, place_of, top_k
+from helpers.speak.tuned_lens import TunedLens
+from helpers.stats import Interval, bootstrap_interval
+from helpers.texts import Texts, TextsLike, as_texts
+
+# ------------------------------------------------------------------------------------------------------------- the stream
+
+
+@dataclass(frozen=True)
+class StreamParts:
+    """What was written into the stream at the last token of each prompt: the embedding, then each block's attention and MLP.
+
+    ``stream`` is the state after the last block, as the model computes it; it is the sum of the parts.
+    """
+
+    names: tuple[str, ...]
+    parts: Float[Tensor, "part prompt d_model"]
+    stream: Float[Tensor, "prompt d_model"]
+
+    @property
+    def running_sum(self) -> Float[Tensor, "part prompt d_model"]:
+        """The stream as it grows: after each part. Every second row from the first on is a layer's state."""
+        return self.parts.cumsum(0)
+
+    @property
+    def error(self) -> float:
+        """The largest difference of any number of the stream from the sum of the parts."""
+        return (self.parts.sum(0) - self.stream).abs().max().item()
+
+    def table(self) -> str:
+        """One line for each part: its mean length, and that of the stream with it."""
+        lengths = zip(self.parts.norm(dim=-1).mean(1).tolist(), self.running_sum.norm(dim=-1).mean(1).tolist(), strict=True)
+        lines = [f"{name:<13} {own:8.2f} {so_far:12.2f}" for name, (own, so_far) in zip(self.names, lengths, strict=True)]
+        return "\n".join(["part            length   stream then", *lines])
+
+
+def stream_parts(model: TransformerBridge, prompts: TextsLike) -> StreamParts:
+    """Takes the last state of each prompt apart: ``x_L = x_0 + sum of attention(l) + sum of MLP(l)`` (1512.03385, equation 1, unrolled)."""
+    blocks = range(model.cfg.n_layers)
+    places = [place_of(ENTRY), *(place(layer) for layer in blocks for place in (attn_out, mlp_out)), place_of(blocks[-1])]
+    seen = last_values(model, prompts, places)[:, :, 0]
+    names = ("embedding", *(f"{what} {layer}" for layer in blocks for what in ("attention", "MLP")))
+    return StreamParts(names, seen[:-1], seen[-1])
+
+
+@dataclass(frozen=True)
+class BlockEffects:
+    """What each part of the stream adds to a logit difference, in logits; all parts and the constant add up to what the model says."""
+
+    names: tuple[str, ...]
+    effect: Float[Tensor, "part prompt"]
+
+    @property
+    def running_sum(self) -> Float[Tensor, "part prompt"]:
+        """The logit difference as it grows, each part with the final norm's scale as it is at the end."""
+        return self.effect.cumsum(0)
+
+    def table(self) -> str:
+        """One line for each part: the mean of what it adds, and the sum up to there."""
+        means = zip(self.effect.mean(1).tolist(), self.running_sum.mean(1).tolist(), strict=True)
+        lines = [f"{name:<13} {own:+8.2f} {so_far:+8.2f}" for name, (own, so_far) in zip(self.names, means, strict=True)]
+        return "\n".join(["part           logits   so far", *lines])
+
+
+def block_effects(
+    model: TransformerBridge, prompts: TextsLike, right: Int[Tensor, "prompt"], wrong: Int[Tensor, "prompt"] | Int[Tensor, "prompt several"]
+) -> BlockEffects:
+    """Direct effects of whole attention layers and MLPs on the logit of ``right`` minus that of ``wrong`` (or of several, their mean).
+
+    It is a difference because a softmax sees nothing else. Raises ValueError for models whose heads have no output of their own.
+    """
+    found = direct_effects(model, prompts, right, wrong)
+    blocks = range(model.cfg.n_layers)
+    parts = {"embedding": [found.of("embed")], "constant": [found.of("constant")]}
+    for layer in blocks:
+        parts[f"attention {layer}"] = [*_heads_of(found, layer), found.of(f"bias {layer}")]
+        parts[f"MLP {layer}"] = [found.of(f"m{layer}")]
+    names = ("constant", "embedding", *(f"{what} {layer}" for layer in blocks for what in ("attention", "MLP")))
+    return BlockEffects(names, torch.stack([torch.stack(parts[name]).sum(0) for name in names]))
+
+
+def _heads_of(found: DirectEffects, layer: int) -> list[Float[Tensor, "prompt"]]:
+    return [found.of(f"a{layer}.{head}") for head in range(found.n_heads)]
+
+
+# --------------------------------------------------------------------------------------------------------------- the lens
+
+
+# What a reader gets: the logits of some states, its own to change, and the numbers of these states.
+Read = Callable[[Float[Tensor, "layer some d_vocab"], Int[Tensor, "some"]], Tensor]
+
+
+@torch.no_grad()
+def _read(
+    model: TransformerBridge,
+    states: Float[Tensor, "layer state d_model"],
+    read: Read,
+    layers: Sequence[int],
+    tuned: "TunedLens | None" = None,
+) -> Shaped[Tensor, "layer state *found"]:
+    """What is read off the lens' logits of all states. Those of all layers are read together, ``LENS_NUMBERS`` logits at a time."""
+    found = []
+    for some in torch.arange(states.shape[1]).split(max(1, LENS_NUMBERS // (model.cfg.d_vocab * len(layers)))):
+        part = states[:, some.to(states.device)]
+        found.append(read(lens_logits(model, tuned.mapped(model, layers, part) if tuned else part).float(), some))
+    return torch.cat(found, 1)
+
+
+@dataclass(frozen=True)
+class LensTable:
+    """The ``k`` best tokens of the lens at each layer and position of one text, best first, with their probabilities."""
+
+    tokens: Int[Tensor, "pos"]
+    layers: tuple[int, ...]
+    top: Int[Tensor, "layer pos k"]
+    probs: Float[Tensor, "layer pos k"]
+    words: Mapping[int, str]  # the text of each token that occurs
+
+    def cell(self, layer: int, pos: int = -1) -> list[tuple[str, float]]:
+        """The best tokens at one layer and position with their probabilities. Raises ValueError for a layer that was not read."""
+        if layer not in self.layers:
+            raise ValueError(f"Layer {layer} was not read, only {', '.join(map(str, self.layers))}.")
+        row = self.layers.index(layer)
+        return [(self.words[token], prob) for token, prob in zip(self.top[row, pos].tolist(), self.probs[row, pos].tolist(), strict=True)]
+
+    def table(self, last: int = 6, width: int = 12) -> str:
+        """A line for each layer, the last one at the bottom, and a column for each of the ``last`` positions: best token, percent."""
+        shown = range(max(0, len(self.tokens) - last), len(self.tokens))
+        head = "layer  " + " ".join(f"{_shown(self.words[int(self.tokens[pos])], width + 5):<{width + 5}}" for pos in shown)
+        lines = []
+        for layer in self.layers:
+            best = [self.cell(layer, pos)[0] for pos in shown]
+            lines.append(f"{layer_name(layer):>5}  " + " ".join(f"{_shown(word, width):<{width}} {prob:4.0%}" for word, prob in best))
+        return "\n".join(line.rstrip() for line in [head, *lines])
+
+
+def _shown(word: str, width: int) -> str:
+    """A piece that fits into a table, whatever letters it has."""
+    return "".join(letter if letter.isprintable() else "�" for letter in visible(word))[:width]
+
+
+@torch.no_grad()
+def logit_lens(
+    model: TransformerBridge,
+    text: str | Int[Tensor, "pos"],
+    layers: Sequence[int] | None = None,
+    k: int = 5,
+    tuned: "TunedLens | None" = None,
+) -> LensTable:
+    """The best tokens of the lens after each token of a text, at every layer; with ``tuned`` they are the tuned lens'.
+
+    Of a text longer than the model's context the end counts. Raises ValueError for an empty text, an unknown layer, and ``k`` below 1.
+    """
+    if k < 1:
+        raise ValueError(f"k says how many tokens to list; it must be 1 or more, not {k}.")
+    tokens, layers = fit(model, tokenize(model, text) if isinstance(text, str) else text.cpu()), check_layers(model, layers)
+    if not len(tokens):
+        raise ValueError("There is no token to read: give the lens some text.")
+    seen, k = record(model, tokens[None].to(model.cfg.device), *{place_of(layer) for layer in layers}), min(k, model.cfg.d_vocab)
+
+    def best(logits: Float[Tensor, "layer some d_vocab"], _: Int[Tensor, "some"]) -> Float[Tensor, "layer some 2 k"]:
+        values, ids = top_k(logits, k)
+        total = logits.sub_(values[..., :1]).exp_().sum(-1, keepdim=True)
+        return torch.stack([ids.double(), ((values - values[..., :1]).exp() / total).double()], 2).cpu()
+
+    found = _read(model, torch.stack([seen[place_of(layer)][0] for layer in layers]), best, layers, tuned)
+    top = found[:, :, 0].long()
+    ids = torch.cat([top.flatten(), tokens]).unique()
+    return LensTable(tokens, layers, top, found[:, :, 1].float(), dict(zip(ids.tolist(), pieces(model, ids), strict=True)))
+
+
+# ------------------------------------------------------------------------------------------------- answers, layer by layer
+
+
+def first_of(layers: Sequence[int], hits: Bool[Tensor, "layer prompt"]) -> Float[Tensor, "prompt"]:
+    """The first layer at which something is true; NaN where it never is."""
+    return torch.tensor(layers, dtype=torch.float)[hits.int().argmax(0)].where(hits.any(0), torch.nan)
+
+
+def to_the_end(hits: Bool[Tensor, "layer prompt"]) -> Bool[Tensor, "layer prompt"]:
+    """Is it true at this layer and at all later ones?"""
+    return hits.int().flip(0).cummin(0).values.flip(0).bool()
+
+
+@dataclass(frozen=True)
+class LensScores:
+    """How the lens judges an answer after each prompt: the log-probability (natural) of its tokens together, and their best place.
+
+    ``rank`` counts the tokens that stand before the best of the answer's: 0 is on top.
+    """
+
+    layers: tuple[int, ...]
+    log_prob: Float[Tensor, "layer prompt"]
+    rank: Int[Tensor, "layer prompt"]
+
+    @property
+    def prob(self) -> Float[Tensor, "layer prompt"]:
+        """The probability of the answer's tokens together."""
+        return self.log_prob.exp()
+
+    @property
+    def on_top(self) -> Bool[Tensor, "layer prompt"]:
+        """Is a token of the answer the lens' best?"""
+        return self.rank == 0
+
+    @property
+    def appears(self) -> Float[Tensor, "prompt"]:
+        """The first layer at which the answer is on top at all; NaN where it never is."""
+        return first_of(self.layers, self.on_top)
+
+    @property
+    def leads(self) -> Float[Tensor, "prompt"]:
+        """The first layer from which the answer stays on top to the last one; NaN where it is not on top there."""
+        return first_of(self.layers, to_the_end(self.on_top))
+
+    def table(self) -> str:
+        """One line for each layer: the share of prompts with the answer on top, its mean probability and median rank; then both layers."""
+        rows = zip(
+            self.layers, self.on_top.float().mean(1).tolist(), self.prob.mean(1).tolist(), self.rank.median(1).values.tolist(), strict=True
+        )
+        lines = [f"{layer_name(layer):>5}  {top:6.0%}  {prob:11.1%}  {rank:11,}" for layer, top, prob, rank in rows]
+        firsts = {"appears": self.appears, "leads": self.leads}
+        ends = [f"{what} at layer {first.nanquantile(0.5):g} (median)" for what, first in firsts.items()]
+        return "\n".join(["layer  on top  probability  median rank", *lines, ", ".join(ends)])
+
+
+Targets = Sequence[Sequence[int]] | Int[Tensor, "prompt"]
+
+
+def target_probs(
+    model: TransformerBridge, prompts: TextsLike, targets: Targets, layers: Sequence[int] | None = None, tuned: "TunedLens | None" = None
+) -> LensScores:
+    """What the lens gives to the answer of each prompt at its last token; an answer is one token, or a set whose probabilities are summed.
+
+    Raises ValueError unless each prompt has a target, none of them empty.
+    """
+    texts, layers = as_texts(model, prompts), check_layers(model, layers)
+    ids = _padded(model, targets, len(texts))
+    states = last_values(model, texts, [place_of(layer) for layer in layers])[:, :, 0]
+
+    def score(logits: Float[Tensor, "layer some d_vocab"], some: Int[Tensor, "some"]) -> Float[Tensor, "layer some 2"]:
+        logits, own = logits.cpu().double(), ids[some].expand(len(logits), -1, -1)
+        values = logits.gather(-1, own.clamp(min=0)).masked_fill(own < 0, -torch.inf)
+        before = (logits > values.amax(-1, keepdim=True)).sum(-1)
+        return torch.stack([values.logsumexp(-1) - logits.logsumexp(-1), before.double()], -1)
+
+    found = _read(model, states, score, layers, tuned)
+    return LensScores(layers, found[:, :, 0].clamp(max=0).float(), found[:, :, 1].long())
+
+
+def _padded(model: TransformerBridge, targets: Targets, n: int) -> Int[Tensor, "prompt most"]:
+    """The tokens of each prompt's set, filled up with -1. Raises ValueError where they do not fit the prompts, or the model."""
+    sets = [[token] for token in targets.tolist()] if torch.is_tensor(targets) else [sorted(set(ids)) for ids in targets]
+    if len(sets) != n:
+        raise ValueError(f"Each prompt needs its targets: there are {n} prompts and {len(sets)} sets of tokens.")
+    if empty := [at for at, ids in enumerate(sets) if not ids]:
+        raise ValueError(f"Prompt {empty[0]} has no target (prompts are counted from 0): give it one token at least.")
+    if odd := [token for ids in sets for token in ids if not 0 <= token < model.cfg.d_vocab]:
+        raise ValueError(f"There is no token {odd[0]}: this model's are numbered 0 to {model.cfg.d_vocab - 1}.")
+    return pad_sequence([torch.tensor(ids, dtype=torch.long) for ids in sets], batch_first=True, padding_value=-1)
+
+
+def _summed(probs: Float[Tensor, "layer some d_vocab"], ids: Int[Tensor, "some most"]) -> Float[Tensor, "layer some"]:
+    """The probability of the tokens of each row together."""
+    every = ids.expand(len(probs), -1, -1)
+    return (probs.gather(-1, every.clamp(min=0)) * (every >= 0)).sum(-1)
+
+
+def answer_tokens(model: TransformerBridge, word: str) -> tuple[int, ...]:
+    """The first tokens of a word, with a space in front of it and without: with any of them the model may begin to write it.
+
+    Wendler et al. count all beginnings of the word that are tokens; a space by itself is none here. Raises ValueError for an empty word.
+    """
+    if not word.strip():
+        raise ValueError("An empty word has no first token: write the answer.")
+    found = set()
+    for text in (word.strip(), f" {word.strip()}"):
+        ids = model.tokenizer(text, add_special_tokens=False)["input_ids"]
+        found |= {next(token for token in ids if model.tokenizer.decode([token]).strip())}  # some models write the space by itself
+    return tuple(sorted(found))
+
+
+@dataclass(frozen=True)
+class ContextEffect:
+    """The same questions without and with their answers in the context: at which layer do they lead?"""
+
+    without: LensScores
+    within: LensScores
+
+    @property
+    def both(self) -> Bool[Tensor, "prompt"]:
+        """Which answers lead at the end in both forms; only these are compared."""
+        return ~(self.without.leads.isnan() | self.within.leads.isnan())
+
+    @property
+    def earlier(self) -> Float[Tensor, "kept"]:
+        """By how many layers each answer leads earlier with the context; negative is later."""
+        return (self.without.leads - self.within.leads)[self.both]
+
+    def table(self) -> str:
+        """The median layers and the mean of the paired difference with its 95 % interval (bootstrap over the pairs)."""
+        low, high = bootstrap_interval(self.earlier)
+        rows = [("without", self.without), ("with", self.within)]
+        lines = [
+            f"{name:<8} {one.appears.nanquantile(0.5):8.1f} {one.leads[self.both].quantile(0.5):8.1f} {one.on_top[-1].float().mean():8.0%}"
+            for name, one in rows
+        ]
+        last = f"with the context it leads earlier by {self.earlier.mean():.2f} layers [{low:.2f}, {high:.2f}], n = {len(self.earlier)}"
+        return "\n".join(["context   appears    leads    right", *lines, last])
+
+
+def with_context(
+    model: TransformerBridge, without: Sequence[str], within: Sequence[str], targets: Targets, layers: Sequence[int] | None = None
+) -> ContextEffect:
+    """Reads the answers off prompts, and off the same prompts after a context that states the fact.
+
+    Merullo et al. find that what can be copied from the context is not looked up the way a remembered fact is.
+    Raises ValueError unless there are equally many of both, and where no answer leads in both.
+    """
+    if len(without) != len(within):
+        raise ValueError(f"Prompts with and without a context come in pairs; here are {len(without)} without it and {len(within)} with it.")
+    found = ContextEffect(*(target_probs(model, prompts, targets, layers) for prompts in (without, within)))
+    if not found.both.any():
+        raise ValueError("No answer is on top at the last layer in both forms, so there is nothing to compare: ask what the model knows.")
+    return found
+
+
+# --------------------------------------------------------------------------------------------------------- the tuned lens
+
+
+# ------------------------------------------------------------------------------------------------ all positions of texts
+
+
+@dataclass(frozen=True)
+class ByLayer:
+    """One or several numbers for each layer and text, such as shares or nats; the texts are the sample."""
+
+    layers: tuple[int, ...]
+    values: Mapping[str, Float[Tensor, "layer text"]]
+
+    def mean(self, name: str) -> Float[Tensor, "layer"]:
+        """The mean over the texts. Raises ValueError for a name that is not there."""
+        if name not in self.values:
+            raise ValueError(f"{name!r} was not measured, only {', '.join(map(repr, self.values))}.")
+        return self.values[name].mean(1)
+
+    def intervals(self, name: str) -> list[Interval]:
+        """The 95 % interval of each layer's mean (bootstrap over the texts)."""
+        self.mean(name)
+        return [bootstrap_interval(row) for row in self.values[name]]
+
+    def table(self) -> str:
+        """One line for each layer: each mean with its 95 % interval."""
+        columns = [list(zip(self.mean(name).tolist(), self.intervals(name), strict=True)) for name in self.values]
+        lines = ["layer  " + "  ".join(f"{name:<22}" for name in self.values)]
+        for layer, *cells in zip(self.layers, *columns, strict=True):
+            lines.append(f"{layer_name(layer):>5}  " + "  ".join(f"{value:6.3f} [{low:.3f}, {high:.3f}] " for value, (low, high) in cells))
+        return "\n".join(line.rstrip() for line in lines)
+
+
+def _per_text(part: Texts, values: Float[Tensor, "layer state"]) -> Float[Tensor, "layer batch"]:
+    """The mean over the positions of each text, position 0 left out."""
+    table = torch.zeros(len(values), *part.mask.shape)
+    table[:, part.mask] = values
+    return table.sum(-1) / part.mask.sum(-1)
+
+
+def _long_enough(model: TransformerBridge, texts: TextsLike) -> Texts:
+    texts = as_texts(model, texts)
+    if int(texts.lengths.min()) < 2:
+        raise ValueError(f"Text {int(texts.lengths.argmin())} has a single token, and position 0 is never read: give it two or more.")
+    return texts
+
+
+def lens_kl(model: TransformerBridge, texts: TextsLike, tuned: TunedLens | None = None) -> ByLayer:
+    """KL(model || lens) in nats at each layer, the mean over each text's positions (Belrose et al.): "raw", and "tuned" if given.
+
+    The last layer's is 0. Raises ValueError where a text has nothing but position 0.
+    """
+    texts, layers = _long_enough(model, texts), check_layers(model, None)
+    lenses = {"raw": None} | ({"tuned": tuned} if tuned else {})
+    found = {name: torch.empty(len(layers), len(texts)) for name in lenses}
+    for rows, part, states in _streams(model, texts, layers):
+        for name, lens in lenses.items():
+            found[name][:, rows] = _per_text(part, _read(model, states, _kl, layers, lens))
+    return ByLayer(layers, found)
+
+
+def _kl(logits: Float[Tensor, "layer some d_vocab"], _: Int[Tensor, "some"]) -> Float[Tensor, "layer some"]:
+    """KL(model || lens) in nats; the last layer is the model itself."""
+    logp = logits.log_softmax(-1)
+    return (logp[-1].exp() * (logp[-1] - logp)).sum(-1).cpu()
+
+
+def input_and_next(model: TransformerBridge, texts: TextsLike) -> ByLayer:
+    """At which share of the positions the lens' best token is the "current" one, that was read there, and at which the model's "next".
+
+    With its own output head BERT says the current token at all layers (Kao et al.); a model that reads from left to right
+    turns from the current token to the next one on the way. Raises ValueError where a text has nothing but position 0.
+    """
+    texts, layers = _long_enough(model, texts), check_layers(model, None)
+    found = {name: torch.empty(len(layers), len(texts)) for name in ("current", "next")}
+    for rows, part, states in _streams(model, texts, layers):
+        best = _read(model, states, lambda logits, _: logits.argmax(-1).cpu(), layers)
+        found["current"][:, rows] = _per_text(part, (best == part.tokens[part.mask]).float())
+        found["next"][:, rows] = _per_text(part, (best == best[-1]).float())
+    return ByLayer(layers, found)
+
+
+# -------------------------------------------------------------------------------------------------------------- languages

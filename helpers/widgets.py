@@ -1,0 +1,329 @@
+"""Widgets: each is a pure function that writes HTML, and a ``Demo``, a thin shell that joins controls to it.
+
+All work alike on ipywidgets 7 and 8.
+"""
+
+import re
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache, wraps
+from html import escape, unescape
+from typing import Any
+
+import ipywidgets
+import torch
+from IPython import get_ipython
+from IPython.display import display
+from jaxtyping import Int
+from torch import Tensor
+
+from helpers.models import TransformerBridge
+from helpers.prediction import TopTokens, adjust, fit, last_logits, pieces, sample, tokenize, visible
+from helpers.running import ENTRY
+
+PIECE = "display:inline-block;border:1px solid #8c8c8c;border-radius:3px;padding:0 3px;margin:1px;font-family:monospace"
+BAR = "display:inline-block;height:0.8em;background:#0072B2;vertical-align:middle;margin-right:6px"
+PALE = BAR.replace("#0072B2", "rgba(0,114,178,0.45)")  # JupyterLab takes opacity away from pages that were not run here
+LEFT = "text-align:left;white-space:nowrap"
+JOINER = "\u200d"  # joins several emoji to one; Python would spell it out in a message that quotes a text
+SEVENTH = ipywidgets.__version__.startswith("7.")  # Colab's ipywidgets
+
+
+def readable(html: str) -> str:
+    """The words of an HTML text, one line for each of its blocks, for printing and for tests."""
+    lines = re.sub(r"<(?:/p|/tr|br)[^>]*>", "\n", html)
+    words = re.sub(r"<[^>]+>", " ", lines)
+    return "\n".join(" ".join(unescape(line).split()) for line in words.split("\n") if line.strip())
+
+
+def said(write: Callable[..., str]) -> Callable[..., str]:
+    """Makes of a function that writes HTML one that says in a sentence, instead of raising, what cannot be done."""
+
+    @wraps(write)
+    def answered(*arguments: Any, **options: Any) -> str:
+        try:
+            with torch.no_grad():
+                return write(*arguments, **options)
+        except ValueError as problem:
+            return f"<p>{escape(str(problem).replace(JOINER.encode('unicode_escape').decode(), JOINER))}</p>"
+
+    return answered
+
+
+# ------------------------------------------------------------------------------------------------------------- controls
+
+LABELS = {"description_width": "initial"}  # a label is as wide as its words
+WIDE = {"width": "95%"}
+# Of a slider: it takes a line of its own before its track gets short.
+TRACK = {"width": "auto", "flex": "1 1 340px", "max_width": "440px"}
+
+
+def text_field(value: str, label: str, several_lines: bool = False, **layout: str) -> ipywidgets.Text | ipywidgets.Textarea:
+    """A field of one line, which Enter sends; one of several lines where they are wanted or the text has them."""
+    several = several_lines or "\n" in value
+    kind, height = (ipywidgets.Textarea, {"height": "5.5em"}) if several else (ipywidgets.Text, {})
+    return kind(value, description=label, continuous_update=False, style=LABELS, layout=(layout or WIDE) | height)
+
+
+def slider(value: float, low: float, high: float, label: str, step: float | None = None) -> ipywidgets.IntSlider | ipywidgets.FloatSlider:
+    """A slider over whole numbers, or with a ``step`` over others; it answers when it is let go."""
+    kind, more = (ipywidgets.IntSlider, {}) if step is None else (ipywidgets.FloatSlider, {"step": step})
+    return kind(value, min=low, max=high, description=label, continuous_update=False, style=LABELS, layout=TRACK, **more)
+
+
+def choice_slider(options: Sequence[Any], value: Any, label: str) -> ipywidgets.SelectionSlider:
+    """A slider over a few values, or pairs of a name and a value."""
+    return ipywidgets.SelectionSlider(options=options, value=value, description=label, continuous_update=False, style=LABELS, layout=TRACK)
+
+
+def dropdown(options: Sequence[Any], label: str, value: Any = None, **layout: str) -> ipywidgets.Dropdown:
+    """A list to choose from, of values or pairs of a name and a value; ``value`` None is the first. Raises ValueError for an empty list."""
+    if not options:
+        raise ValueError(f"There is no {label.lower()} to choose from: give at least one.")
+    first = options[0][1] if isinstance(options[0], tuple) else options[0]
+    layout = {"width": "auto", "max_width": "95%"} | layout
+    return ipywidgets.Dropdown(options=options, value=first if value is None else value, description=label, style=LABELS, layout=layout)
+
+
+def number_field(value: int, low: int, high: int, label: str) -> ipywidgets.BoundedIntText:
+    """A field for a whole number within bounds."""
+    layout = {"width": "auto", "max_width": "14em"}
+    return ipywidgets.BoundedIntText(value, min=low, max=high, description=label, style=LABELS, layout=layout)
+
+
+def tick_box(value: bool, label: str) -> ipywidgets.Checkbox:
+    """A box to tick, with its words behind it."""
+    return ipywidgets.Checkbox(value, description=label, indent=False, layout={"width": "auto"})
+
+
+# --------------------------------------------------------------------------------------------- what every widget is built on
+
+STATUS, FRAME = "course-status", "course-frame"  # classes of the line below the controls, and of the picture on a page without a kernel
+LINE_HINT = "A text is read when you press Enter or leave its field."
+LINES_HINT = "A text is read when you leave its field: press Tab, or click beside it."
+STOPPED = "<p><b>Stopped: below is still an older answer. Move a control for a new one.</b></p>"
+WAITING = "A cell is running: the answer comes when it has ended."
+# Hidden for its first third of a second, so that quick answers do not make it flicker.
+LATE = "@keyframes course-late{from{opacity:0}to{opacity:1}}"
+WORKING = f"<style>{LATE}</style><span style='animation:course-late 0.3s steps(1)'>working …</span>"
+
+
+class Demo(ipywidgets.VBox):
+    """Controls, in rows that wrap on a narrow page, and a ``panel`` that shows what a function makes of their values.
+
+    Between them stands a line that says how a text is sent, and that an answer is on its way.
+
+    JupyterLab can deliver a change in a second thread while a cell runs in the main one. Both would put their interventions into the one
+    model, so an answer is always made in the main thread: after the cell, and once for all the changes that came meanwhile.
+    """
+
+    def __init__(self, title: str, write: Callable[..., str], *rows: Mapping[str, ipywidgets.Widget]) -> None:
+        """``title`` says in a few words what can be done. ``write`` gets the value of each control by its name in ``rows``."""
+        self.title, self._write = title, write
+        self.controls = {name: control for row in rows for name, control in row.items()}
+        for name, control in self.controls.items():
+            setattr(self, name, control)
+        self._seen: dict[str, Any] = {}
+        self._following = self._awaited = False
+        self.status, self.panel = ipywidgets.HTML(), ipywidgets.HTML(layout={"overflow": "auto"})  # a wide answer can be scrolled
+        self.status.add_class(STATUS)
+        self._answer()
+        for control in self.controls.values():
+            control.observe(self._changed, names="value")
+        wrapped = [ipywidgets.HBox(list(row.values()), layout={"flex_flow": "row wrap", "width": "100%"}) for row in rows]
+        super().__init__([*wrapped, self.status, self.panel])
+
+    def values(self) -> dict[str, Any]:
+        """What the controls stand at."""
+        return {name: control.value for name, control in self.controls.items()}
+
+    def follow(self, before: Mapping[str, Any]) -> None:
+        """Sets controls that depend on others, where a subclass has such; ``before``: the values of the last answer, none at the first."""
+
+    def _changed(self, _: object = None) -> None:
+        """Answers now, or, from another thread than the main one, as soon as that is free."""
+        kernel = getattr(get_ipython(), "kernel", None)
+        if threading.current_thread() is threading.main_thread() or kernel is None:
+            self._answer()
+        elif not self._awaited:
+            self._awaited = True
+            self._say(WAITING)
+            kernel.io_loop.add_callback(self._answer)
+
+    def _answer(self) -> None:
+        """Brings the panel up to date with the controls. What ``write`` raises is said in the panel, and raised."""
+        if self._following:  # a control was set by `follow`, and the answer comes after it
+            return
+        self._awaited, self._following = False, True
+        self._say(WORKING)
+        try:
+            self.follow(self._seen)
+            self._seen = self.values()
+            self.panel.value = self._write(**self._seen)
+        except KeyboardInterrupt:
+            self.panel.value = STOPPED + self.panel.value.removeprefix(STOPPED)
+            raise
+        except Exception as problem:
+            reason = escape(f"{type(problem).__name__}: {problem}"[:200])
+            self.panel.value = f"<p>This cannot be shown ({reason}): choose something else.</p>"
+            raise
+        finally:
+            self._following = False
+            self._say(self._hint())
+
+    def _say(self, words: str) -> None:
+        self.status.value = f"<small style='opacity:0.7'>{words}</small>" if words else ""
+
+    def _hint(self) -> str:
+        fields = self.controls.values()
+        if any(isinstance(field, ipywidgets.Textarea) for field in fields):
+            return LINES_HINT
+        return LINE_HINT if any(isinstance(field, ipywidgets.Text) for field in fields) else ""
+
+    def settings(self) -> dict[str, ipywidgets.Widget]:
+        """The controls that play a part now; a subclass knows where some do not."""
+        return self.controls
+
+    def frame(self) -> str:
+        """The widget as it stands, as HTML for a page on which no kernel runs: its settings in words, and the panel."""
+        settings = ", ".join(f"{escape(control.description)} <b>{escape(_in_words(control))}</b>" for control in self.settings().values())
+        note = f"{escape(self.title)}. This is a picture; run the notebook to change its settings: {settings}."
+        return f'<div class="{FRAME}"><p><small>{note}</small></p>{self.panel.value}</div>'
+
+    def __repr__(self) -> str:
+        """What a page shows in the widget's place that can show no HTML either."""
+        return f"[{self.title}, once the notebook runs.]"
+
+    def _repr_mimebundle_(self, **options: Any) -> dict[str, Any]:
+        """The widget, and its picture and a sentence for pages that cannot show widgets (and for files from which its view was taken)."""
+        view = {"version_major": 2, "version_minor": 0, "model_id": self.model_id}
+        return {"application/vnd.jupyter.widget-view+json": view, "text/html": self.frame(), "text/plain": repr(self)}
+
+    if SEVENTH:
+
+        def _ipython_display_(self, **options: Any) -> None:
+            """The same for ipywidgets 7, which would show no picture."""
+            display(self._repr_mimebundle_(), raw=True)
+            self._handle_displayed(**options)
+
+
+def _in_words(control: ipywidgets.Widget) -> str:
+    """What a control stands at, as a reader sees it."""
+    if isinstance(control.value, bool):
+        return "yes" if control.value else "no"
+    chosen = control.options[control.index] if hasattr(control, "options") else control.value
+    text = str(chosen[0] if isinstance(chosen, tuple) else chosen)
+    return text if len(text) <= 60 else f"{text[:59]}…"
+
+
+# ---------------------------------------------------------------------------- a prompt, and what may come next
+
+
+@said
+def prompt_html(model: TransformerBridge, text: str, temperature: float = 1.0, top_k: int = 0, seed: int = 0, length: int = 12) -> str:
+    """What the model makes of ``text``, as HTML: its tokens, the ten most likely next ones, and a sampled continuation.
+
+    ``top_k`` 0 lets every token be drawn. Whatever cannot be done is said in a sentence, never raised.
+    """
+    tokens = tokenize(model, text)
+    logits = last_logits(model, tokens)
+    continuation = sample(model, text, length, temperature, top_k or None, seed)
+    best = logits.softmax(-1).topk(min(10, len(logits)))
+    top = TopTokens(text, tuple(pieces(model, best.indices)), tuple(best.values.tolist()))
+    drawn = adjust(logits, temperature, top_k or None)[best.indices].tolist()
+    among = f"the {top_k} best tokens" if 0 < top_k < len(logits) else "all tokens"
+    how = f"how it is drawn (temperature {temperature:g}, from {among})"
+    return _tokens_html(model, tokens) + _drawn_html(top, drawn, how) + _continuation_html(continuation, seed)
+
+
+def _drawn_html(top: TopTokens, drawn: Sequence[float], how: str) -> str:
+    """The next tokens with two bars each: what the model says, and with what probability the settings let it be drawn."""
+    rows = [
+        f"<tr><td style='font-family:monospace'>{escape(visible(token))}</td><td style='{LEFT}'>"
+        f"<span style='{BAR};width:{200 * prob:.0f}px'></span>{prob:.1%}</td><td style='{LEFT}'>"
+        f"<span style='{PALE};width:{200 * share:.0f}px'></span>{share:.1%}</td></tr>"
+        for token, prob, share in zip(top.tokens, top.probs, drawn, strict=True)
+    ]
+    head = f"<tr><th></th><th style='{LEFT}'>what the model says</th><th style='{LEFT}'>{how}</th></tr>"
+    return f"<p><b>The ten most likely next tokens</b></p><table>{head}{''.join(rows)}</table>"
+
+
+def _tokens_html(model: TransformerBridge, tokens: Int[Tensor, "pos"]) -> str:
+    """The tokens that the model reads, each in a frame, and a sentence where the text is too long for it."""
+    kept = fit(model, tokens)
+    cut = len(tokens) - len(kept)
+    note = f" The model reads {model.cfg.n_ctx} tokens at most, so the first {cut:,} of the text are cut off." if cut else ""
+    frames = "".join(f'<span style="{PIECE}">{escape(visible(piece))}</span> ' for piece in pieces(model, kept))
+    return f"<p><b>{len(kept)} {'token' if len(kept) == 1 else 'tokens'}.</b>{note}</p><p>{frames}</p>"
+
+
+def bars_html(top: TopTokens) -> str:
+    """The next tokens as rows of a table, each with a bar as long as its probability."""
+    rows = [
+        f"<tr><td style='font-family:monospace'>{escape(visible(token))}</td>"
+        f"<td style='{LEFT}'><span style='{BAR};width:{200 * prob:.0f}px'></span>{prob:.1%}</td></tr>"
+        for token, prob in zip(top.tokens, top.probs, strict=True)
+    ]
+    return f"<table>{''.join(rows)}</table>"
+
+
+def _continuation_html(continuation: str, seed: int) -> str:
+    """The sampled text with its line breaks, or a sentence where the model ends at once."""
+    if not continuation:
+        return f"<p><b>A sampled continuation</b> (seed {seed}): none; the model ends the document here.</p>"
+    return f"<p><b>A sampled continuation</b> (seed {seed}): <span style='white-space:pre-wrap'>{escape(continuation)}</span></p>"
+
+
+class PromptExplorer(Demo):
+    """Controls for a prompt, temperature, top-k and seed, and a ``panel`` that shows what the model makes of them."""
+
+    def __init__(self, model: TransformerBridge, text: str = "Once upon a time there was a") -> None:
+        super().__init__(
+            "Type a prompt here",
+            lambda **values: prompt_html(model, **values),
+            {"text": text_field(text, "Prompt")},
+            {
+                "temperature": slider(1.0, 0, 2, "Temperature", step=0.1),
+                "top_k": slider(0, 0, 50, "Top-k (0: all)"),
+                "seed": slider(0, 0, 20, "Seed"),
+            },
+        )
+
+
+NUMBER = "padding:1px 8px 1px 2px;text-align:right;font-weight:normal;font-size:85%;line-height:1.35;white-space:nowrap;vertical-align:top"
+
+
+RIM = ";border:2px solid"  # in the colour of the letters; JupyterLab takes outlines away from pages that were not run here
+
+
+SQUARE = "padding:1px 6px;text-align:left;white-space:nowrap;font-family:monospace;font-size:85%;line-height:1.35;vertical-align:top"
+
+
+LETTERS = 10  # of a token in a square
+
+
+@lru_cache(maxsize=4096)
+def word(piece: str, letters: int = LETTERS) -> str:
+    """A piece with its spaces made visible, cut to so many letters; what cannot be printed is a question mark in a diamond."""
+    shown = "".join(letter if letter.isprintable() else "�" for letter in visible(piece))
+    return shown if len(shown) <= letters else f"{shown[: letters - 1]}…"
+
+
+def named_layer(layer: int) -> str:
+    """A layer in a sentence."""
+    return "the entry" if layer == ENTRY else f"layer {layer}"
+
+
+def keeping(write: Callable[..., str]) -> Callable[..., str]:
+    """Where nothing but a sentence can be written, the last table that could be stays below it."""
+    last = ""
+
+    def written(**values: object) -> str:
+        nonlocal last
+        html = write(**values)
+        if "<table" in html:
+            last = html
+            return html
+        return f"{html}<p><small>Below is still the last answer.</small></p><div style='opacity:0.6'>{last}</div>" if last else html
+
+    return written
