@@ -4,30 +4,16 @@
 ("capital"), the sentences that tell it and the questions that ask for it.
 """
 
-import json
 import re
 from dataclasses import dataclass
 from functools import cache
 
-from helpers.course_lm.corpus.base import Probe, an, sentence
+from helpers.course_lm.corpus.base import Probe, an, phrases, sentence
 from helpers.course_lm.heldout import held_out
-from helpers.course_lm.world import DATA, Row, World
+from helpers.course_lm.world import DATA, Row, World, read_json
 
-# Sights whose names English writes with an article: the Eiffel Tower, but Central Park.
-WITH_THE = [
-    "Tower", "Bridge", "Wall", "Gate", "Museum", "Mosque", "Opera", "House", "Pantheon", "Colosseum", "Acropolis", "Parthenon",
-    "Louvre", "Alhambra", "Kremlin", "Arch", "Canal", "Fountain", "Pyramid", "Sphinx", "Palace", "Cathedral", "Falls", "Dam",
-    "Canyon", "Monument", "Hermitage", "Prado", "Memorial", "Reef", "Steps", "Library", "Atomium", "Obelisk", "Pyramids", "Bazaar",
-    "Chapel", "Basilica", "Needle", "Church", "Temple", "Mezquita", "Uffizi", "Rijksmuseum", "Guggenheim",
-]  # fmt: skip
-COUNTRIES_WITH_THE = (
-    "United States", "United Kingdom", "Netherlands", "Philippines", "Czech Republic", "United Arab Emirates", "Dominican Republic",
-    "Bahamas", "Maldives",
-)  # fmt: skip
-NEVER_THE = (
-    "Big Ben", "Tower Bridge", "Buckingham Palace", "Longshan Temple", "Westminster", "Kensington", "Holyrood", "Topkapi", "Osaka",
-    "Neuschwanstein",
-)  # fmt: skip
+# Which names English writes with an article: the Eiffel Tower, but Central Park.
+ARTICLES = phrases("articles")
 
 
 @dataclass(frozen=True)
@@ -96,19 +82,20 @@ def _fill(template: str, subject: str, answer: str) -> str:
 
 def with_the(name: str) -> str:
     """A sight's name as English says it: ``the Eiffel Tower`` but ``Central Park``."""
-    needs = any(word in WITH_THE for word in name.split()) and not name.startswith(("The ", *NEVER_THE))
-    return f"the {name}" if needs else name
+    needs = any(word in ARTICLES["sights_with_the"] for word in name.split())
+    bare = name.startswith(("The ", *ARTICLES["sights_without_the"]))
+    return f"the {name}" if needs and not bare else name
 
 
 def country_with_the(name: str) -> str:
     """A country's name as English says it: ``the Netherlands``; every other name stays as it is."""
-    return f"the {name}" if name in COUNTRIES_WITH_THE else name
+    return f"the {name}" if name in ARTICLES["countries_with_the"] else name
 
 
 @cache
 def relations() -> dict[str, Relation]:
     """All relations by name, as ``data/world/relations.json`` lists them."""
-    raw = json.loads((DATA / "world" / "relations.json").read_text(encoding="utf-8"))
+    raw = read_json(DATA / "world" / "relations.json")
     tuples = {name: {k: tuple(v) if isinstance(v, list) else v for k, v in spec.items()} for name, spec in raw.items()}
     return {name: Relation(name=name, **spec) for name, spec in tuples.items()}
 

@@ -5,12 +5,14 @@ known schedule, so that frequency can be used later as an explanation of what th
 """
 
 import csv
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from itertools import accumulate
 from pathlib import Path
 from random import Random
+from typing import Any
 
 DATA = Path(__file__).parents[2] / "data"
 Row = dict[str, str]
@@ -42,7 +44,7 @@ class World:
         paths = sorted(folder.glob("*.csv"))
         if not paths:
             raise FileNotFoundError(f"There are no tables in {folder}: is the repository complete?")
-        return World({path.stem: _read(path) for path in paths})
+        return World({path.stem: read_table(path) for path in paths})
 
     def rows(self, table: str) -> list[Row]:
         """All rows of ``table``, the most famous first."""
@@ -69,9 +71,27 @@ class World:
         return rng.choices(rows, cum_weights=_cumulative(len(rows)))[0]
 
 
-def _read(path: Path) -> list[Row]:
+@cache
+def read_table(path: Path) -> list[Row]:
+    """The rows of a CSV file whose first line names the columns."""
     with path.open(encoding="utf-8", newline="") as lines:
-        return list(csv.DictReader(lines))
+        reader = csv.DictReader(lines)
+        rows = []
+        for row in reader:
+            if None in row or None in row.values():
+                columns = len(reader.fieldnames)
+                raise ValueError(f"{path}, line {reader.line_num}: a row needs {columns} cells.")
+            rows.append(row)
+    return rows
+
+
+@cache
+def read_json(path: Path) -> dict[str, Any]:
+    """The content of a JSON file: an object whose keys name its parts."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path}, line {error.lineno}: {error.msg}.") from None
 
 
 @cache

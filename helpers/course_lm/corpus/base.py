@@ -3,8 +3,9 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from random import Random
+from typing import Any
 
-from helpers.course_lm.world import World
+from helpers.course_lm.world import DATA, Row, World, read_json, read_table
 
 BOS = "<|endoftext|>"
 SYSTEM, USER, ASSISTANT, END = "<|system|>", "<|user|>", "<|assistant|>", "<|end|>"
@@ -41,10 +42,18 @@ def chat(*turns: tuple[str, str], system: str | None = None, ask: bool = False) 
     return "".join(f"{marks[role]}{text}{END}" for role, text in turns) + (ASSISTANT if ask else "")
 
 
-ARTICLES = {  # words whose article does not follow from their first letter
-    "hour": "an", "honest": "an", "university": "a", "uniform": "a", "unicorn": "a", "one": "a", "European": "a", "useful": "a",
-    "used": "a",
-}  # fmt: skip
+def phrases(name: str) -> dict[str, Any]:
+    """The phrases and words of ``data/corpus/<name>.json``, by the names of their lists."""
+    return read_json(DATA / "corpus" / f"{name}.json")
+
+
+def table(name: str) -> list[Row]:
+    """The rows of ``data/corpus/<name>.csv``."""
+    return read_table(DATA / "corpus" / f"{name}.csv")
+
+
+# Words whose article does not follow from their first letter.
+ARTICLES: dict[str, str] = phrases("articles")["irregular"]
 
 
 def an(noun: str) -> str:
