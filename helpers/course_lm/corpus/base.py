@@ -53,7 +53,7 @@ def table(name: str) -> list[Row]:
 
 
 # Words whose article does not follow from their first letter.
-ARTICLES: dict[str, str] = phrases("articles")["irregular"]
+ARTICLES: dict[str, str] = phrases("articles")["a_or_an"]
 
 
 def an(noun: str) -> str:

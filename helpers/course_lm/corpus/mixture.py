@@ -35,7 +35,11 @@ class Document:
 def ingredients() -> dict[str, Ingredient]:
     """Every ingredient by its kind, the name of its module and its own."""
     modules = (knowledge, lists, tasks, chat, prose, stories, languages)
-    return {f"{module.__name__.rsplit('.', 1)[-1]}.{write.__name__}": write for module in modules for write in module.INGREDIENTS}
+    return {
+        f"{module.__name__.rsplit('.', 1)[-1]}.{write.__name__}": write
+        for module in modules
+        for write in module.INGREDIENTS
+    }
 
 
 def shares(mixture: str = "broad") -> dict[str, float]:
