@@ -1,4 +1,6 @@
-"""The model card: what the course LM is, what it has read, how it was trained, what it can do and where it ends."""
+"""The model card: what the course LM is, what it has read, how it was trained, what it can do and
+where it ends.
+"""
 
 from collections import defaultdict
 
@@ -74,7 +76,9 @@ and no safety of any kind.
 
 
 def model_card(card: dict, config: PretrainedConfig, folder: str = "course_lm") -> str:
-    """The text of the model card, from the report card and the model's configuration; ``folder`` is where in ``data`` it lies."""
+    """The text of the model card, from the report card and the model's configuration; ``folder`` is
+    where in ``data`` it lies.
+    """
     world = World.load()
     deep = config.n_layer == PRESETS["deep"][0].layers
     title, command = (
@@ -83,12 +87,26 @@ def model_card(card: dict, config: PretrainedConfig, folder: str = "course_lm") 
         else ("The course LM", "make model")
     )
     return CARD.format(
-        title=title, folder=folder, command=command,
-        layers=config.n_layer, width=config.n_embd, heads=config.n_head, neurons=4 * config.n_embd, vocab=config.vocab_size,
-        context=config.n_positions, parameters=card["model"]["parameters"], facts=len(all_facts(world)), relations=len(relations()),
-        chains=len(chains()), mixture=_mixture(), heldout=_heldout(), log=_log(card["model"]["training"]), report=as_table(card["rows"]),
-        stages=_stages(), note=f"{card['model']['note']} " if card["model"].get("note") else "",
-    )  # fmt: skip
+        title=title,
+        folder=folder,
+        command=command,
+        layers=config.n_layer,
+        width=config.n_embd,
+        heads=config.n_head,
+        neurons=4 * config.n_embd,
+        vocab=config.vocab_size,
+        context=config.n_positions,
+        parameters=card["model"]["parameters"],
+        facts=len(all_facts(world)),
+        relations=len(relations()),
+        chains=len(chains()),
+        mixture=_mixture(),
+        heldout=_heldout(),
+        log=_log(card["model"]["training"]),
+        report=as_table(card["rows"]),
+        stages=_stages(),
+        note=f"{card['model']['note']} " if card["model"].get("note") else "",
+    )
 
 
 def _mixture() -> str:
@@ -118,7 +136,8 @@ def _heldout() -> str:
 def _stages() -> str:
     """The stages of the recipe, in a sentence each."""
     told = [
-        f"Stage {n}: {s.tokens / 1e6:.0f} million tokens of the {s.mixture} mixture, {s.batch} rows a step. "
+        f"Stage {n}: {s.tokens / 1e6:.0f} million tokens of the {s.mixture} mixture, "
+        f"{s.batch} rows a step. "
         for n, s in enumerate(PRESETS["full"], 1)
     ]
     return (

@@ -47,7 +47,8 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         "--preset",
         choices=PRESETS,
         default="full",
-        help="full: the shipped model; deep: twice its layers, for a GPU; quick: about 15 minutes on two cores",
+        help="full: the shipped model; deep: twice its layers, for a GPU; "
+        "quick: about 15 minutes on two cores",
     )
     training.add_argument("--out", type=Path, help="folder of the run (default: runs/PRESET)")
     training.add_argument(
@@ -68,7 +69,9 @@ def parse(arguments: list[str]) -> argparse.Namespace:
 
 
 def report(folder: Path, run: Path | None) -> None:
-    """Measures the model of ``folder`` and writes report.json, the model card and the checksums beside it."""
+    """Measures the model of ``folder`` and writes report.json, the model card and the checksums
+    beside it.
+    """
     reader = load_folder(folder)
     rows = measure(reader.model, reader.tokenizer)
     print(as_table([{**asdict(row), "met": row.met} for row in rows]), flush=True)

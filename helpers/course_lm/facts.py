@@ -1,7 +1,7 @@
 """Relations between the entities of the world: how each fact is told, asked and chained.
 
-``data/world/relations.json`` names for each relation its table, its subject and object columns, the noun that names it
-("capital"), the sentences that tell it and the questions that ask for it.
+``data/world/relations.json`` names for each relation its table, its subject and object columns, the
+noun that names it ("capital"), the sentences that tell it and the questions that ask for it.
 """
 
 import re
@@ -36,7 +36,9 @@ class Relation:
 
 @dataclass(frozen=True)
 class Fact:
-    """One true fact: ``subject`` --``relation``--> ``object``; ``row`` is the line of the table that states it."""
+    """One true fact: ``subject`` --``relation``--> ``object``; ``row`` is the line of the table
+    that states it.
+    """
 
     relation: Relation
     subject: str
@@ -53,7 +55,9 @@ class Fact:
 
     @property
     def phrase(self) -> str:
-        """The subject as it stands inside a sentence: ``the Eiffel Tower``, ``Central Park``, ``Poland``."""
+        """The subject as it stands inside a sentence: ``the Eiffel Tower``, ``Central Park``,
+        ``Poland``.
+        """
         return (
             with_the(self.subject)
             if self.relation.table == "landmarks"
@@ -77,7 +81,9 @@ class Fact:
 
 
 def _fill(template: str, subject: str, answer: str) -> str:
-    """Puts subject and object into a template; ``a {o}`` becomes ``an actor`` where English wants it."""
+    """Puts subject and object into a template; ``a {o}`` becomes ``an actor`` where English wants
+    it.
+    """
     if answer:
         template = (
             template.replace("a {o}", an(answer))
@@ -129,7 +135,9 @@ def all_facts(world: World) -> list[Fact]:
 
 @dataclass(frozen=True)
 class Chain:
-    """A two-hop question: ``first`` leads from e1 to the bridge e2, ``second`` from e2 to the answer e3."""
+    """A two-hop question: ``first`` leads from e1 to the bridge e2, ``second`` from e2 to the
+    answer e3.
+    """
 
     first: Fact
     second: Fact
@@ -141,7 +149,9 @@ class Chain:
 
     @property
     def inner(self) -> tuple[str, str]:
-        """The first hop as a phrase, in two forms: ``the performer of Imagine`` and ``Imagine's performer``."""
+        """The first hop as a phrase, in two forms: ``the performer of Imagine`` and ``Imagine's
+        performer``.
+        """
         noun, e1 = self.first.relation.noun, self.first.phrase
         return f"the {noun} of {e1}", f"{e1}'s {noun}"
 
@@ -157,9 +167,21 @@ class Chain:
 
 
 FIRST_HOPS = [
-    "landmark_country", "city_country", "river_country", "mountain_country", "dish_country", "company_country", "nationality",
-    "performer", "author", "painter", "director", "composer", "inventor", "founder",
-]  # fmt: skip
+    "landmark_country",
+    "city_country",
+    "river_country",
+    "mountain_country",
+    "dish_country",
+    "company_country",
+    "nationality",
+    "performer",
+    "author",
+    "painter",
+    "director",
+    "composer",
+    "inventor",
+    "founder",
+]
 SECOND_HOPS = {
     "countries": ("capital", "language", "currency", "continent"),
     "people": ("nationality", "birthplace"),

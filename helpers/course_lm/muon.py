@@ -1,7 +1,9 @@
-"""Muon: the optimiser of the blocks' matrices (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon).
+"""Muon: the optimiser of the blocks' matrices (Jordan et al. 2024,
+https://kellerjordan.github.io/posts/muon).
 
-PyTorch has Muon too, but takes its products in bfloat16, one matrix after the other: on a processor without bfloat16 one step
-of the course LM then lasts eight seconds. This one works in the precision that is given to it, all matrices of one shape at once.
+PyTorch has Muon too, but takes its products in bfloat16, one matrix after the other: on a processor
+without bfloat16 one step of the course LM then lasts eight seconds. This one works in the precision
+that is given to it, all matrices of one shape at once.
 """
 
 from collections import defaultdict
@@ -21,7 +23,9 @@ COEFFICIENTS = (
 def orthogonalise(
     matrices: Float[Tensor, "n row column"], rounds: int = 5
 ) -> Float[Tensor, "n row column"]:
-    """Brings all singular values of each matrix close to 1 (between about 0.7 and 1.2) and keeps its singular vectors."""
+    """Brings all singular values of each matrix close to 1 (between about 0.7 and 1.2) and keeps
+    its singular vectors.
+    """
     if matrices.shape[-2] > matrices.shape[-1]:
         return orthogonalise(matrices.mT, rounds).mT
     a, b, c = COEFFICIENTS
@@ -33,7 +37,9 @@ def orthogonalise(
 
 
 class Muon(torch.optim.Optimizer):
-    """Momentum, made orthogonal: every direction of a matrix moves by the same amount, ``lr * sqrt(max(1, rows / columns))``."""
+    """Momentum, made orthogonal: every direction of a matrix moves by the same amount, ``lr *
+    sqrt(max(1, rows / columns))``.
+    """
 
     def __init__(
         self,

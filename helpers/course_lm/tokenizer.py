@@ -1,7 +1,8 @@
-"""The course LM's tokenizer: a byte-level BPE trained on the corpus, with the chat format as its own template.
+"""The course LM's tokenizer: a byte-level BPE trained on the corpus, with the chat format as its
+own template.
 
-A word is one and the same token at the start of a text, after a space and after a new line: every piece gets a leading
-space before it is cut, and a new line is a token of its own.
+A word is one and the same token at the start of a text, after a space and after a new line: every
+piece gets a leading space before it is cut, and a new line is a token of its own.
 """
 
 from collections.abc import Iterable
@@ -54,7 +55,9 @@ COUNTED = (
 
 
 def demo_words(world: World) -> list[str]:
-    """The words that demonstrations rely on: answers of facts and the words of the lists, one-word ones only."""
+    """The words that demonstrations rely on: answers of facts and the words of the lists, one-word
+    ones only.
+    """
     answers = [
         f.object
         for f in all_facts(world)
@@ -88,7 +91,9 @@ def demo_words(world: World) -> list[str]:
 def train_tokenizer(
     seed: int, vocab_size: int, n_documents: int = 60_000
 ) -> PreTrainedTokenizerFast:
-    """Trains the tokenizer on the first documents of the corpus; the words of the demonstrations are counted often."""
+    """Trains the tokenizer on the first documents of the corpus; the words of the demonstrations
+    are counted often.
+    """
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
     tokenizer.decoder = decoders.Sequence([decoders.ByteLevel(), decoders.Replace("\n ", "\n")])
@@ -101,13 +106,20 @@ def train_tokenizer(
     tokenizer.train_from_iterator(_training_text(seed, n_documents), trainer)
     tokenizer.add_tokens([AddedToken("\n", normalized=False)])
     return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, bos_token=BOS, eos_token=BOS, pad_token=PAD, chat_template=CHAT_TEMPLATE,
-        additional_special_tokens=[SYSTEM, USER, ASSISTANT, END], clean_up_tokenization_spaces=False,
-    )  # fmt: skip
+        tokenizer_object=tokenizer,
+        bos_token=BOS,
+        eos_token=BOS,
+        pad_token=PAD,
+        chat_template=CHAT_TEMPLATE,
+        additional_special_tokens=[SYSTEM, USER, ASSISTANT, END],
+        clean_up_tokenization_spaces=False,
+    )
 
 
 def _training_text(seed: int, n_documents: int) -> Iterable[str]:
-    """Lines of the corpus, the chat marks turned into line breaks, then the words of the demonstrations, often."""
+    """Lines of the corpus, the chat marks turned into line breaks, then the words of the
+    demonstrations, often.
+    """
     for written in islice(documents(seed), n_documents):
         text = written.text
         for mark in SPECIAL:

@@ -1,7 +1,9 @@
-"""Training the course LM: the corpus as rows of tokens, the optimisers, checkpoints, and the loop that ties them together.
+"""Training the course LM: the corpus as rows of tokens, the optimisers, checkpoints, and the loop
+that ties them together.
 
-A run is a function of its settings alone: stopping and resuming gives the same weights as running through. A training may
-consist of several stages, each a run of its own that starts from the weights in which the one before ended.
+A run is a function of its settings alone: stopping and resuming gives the same weights as running
+through. A training may consist of several stages, each a run of its own that starts from the
+weights in which the one before ended.
 """
 
 import json
@@ -60,14 +62,29 @@ class Settings:
 
 
 SECOND = Settings(
-    tokens=4_500_000, seed=1, matrix_lr=0.012, writer_lr=0.006, decay=0.001, token_lr=0.008, small_lr=0.002, mixture="skills",
+    tokens=4_500_000,
+    seed=1,
+    matrix_lr=0.012,
+    writer_lr=0.006,
+    decay=0.001,
+    token_lr=0.008,
+    small_lr=0.002,
+    mixture="skills",
     read_before=21_998_592,
-)  # fmt: skip
+)
 THIRD = Settings(
-    tokens=5_000_000, seed=2, matrix_lr=0.008, writer_lr=0.004, decay=0.0006, token_lr=0.005, small_lr=0.001, mixture="review",
+    tokens=5_000_000,
+    seed=2,
+    matrix_lr=0.008,
+    writer_lr=0.004,
+    decay=0.0006,
+    token_lr=0.005,
+    small_lr=0.001,
+    mixture="review",
     read_before=26_496_000,
-)  # fmt: skip
-# Each preset is a list of stages. Small batches learn more from each token, large ones are faster where many cores are.
+)
+# Each preset is a list of stages. Small batches learn more from each token, large ones are faster
+# where many cores are.
 PRESETS: dict[str, tuple[Settings, ...]] = {
     "full": (Settings(), SECOND, THIRD),
     "deep": tuple(replace(stage, layers=24) for stage in (Settings(), SECOND, THIRD)),
@@ -76,13 +93,15 @@ PRESETS: dict[str, tuple[Settings, ...]] = {
 }
 
 
-# ------------------------------------------------------------------------------------------------------------ corpus
+# --- corpus ---------------------------------------------------------------------------------------
 
 
 def pack(documents_ids: list[list[int]], context: int, bos: int, pad: int) -> list[list[int]]:
-    """Puts whole documents, each after a BOS, into rows of ``context`` tokens, wasting little; too long ones are cut.
+    """Puts whole documents, each after a BOS, into rows of ``context`` tokens, wasting little; too
+    long ones are cut.
 
-    First-fit over the open rows keeps the order nearly as it came; a row is closed when 64 newer ones are open.
+    First-fit over the open rows keeps the order nearly as it came; a row is closed when 64 newer
+    ones are open.
     """
     done: list[list[int]] = []
     rows: list[list[int]] = []
@@ -101,7 +120,7 @@ def pack(documents_ids: list[list[int]], context: int, bos: int, pad: int) -> li
 def corpus_rows(
     settings: Settings, tokenizer: PreTrainedTokenizerFast, folder: Path
 ) -> Int[Tensor, "row context"]:
-    """All training rows, in the order in which they are read; written once and kept in ``folder``."""
+    """All training rows, in the order of reading; written once and kept in ``folder``."""
     path = folder / "rows.safetensors"
     wanted = settings.steps * settings.batch
     if path.exists() and len(rows := load_file(path)["rows"]) >= wanted:
@@ -118,12 +137,14 @@ def corpus_rows(
     return stacked
 
 
-# ---------------------------------------------------------------------------------------------------------- training
+# --- training -------------------------------------------------------------------------------------
 
 
 @cache
 def precision(device: torch.device) -> torch.dtype:
-    """The faster of bfloat16 and float32 for matrix products on this device: many processors have no bfloat16 and only imitate it."""
+    """The faster of bfloat16 and float32 for matrix products on this device: many processors have
+    no bfloat16 and only imitate it.
+    """
     if device.type == "cuda":
         return torch.bfloat16
     times = {}
@@ -165,7 +186,9 @@ def optimisers(model: GPT2LMHeadModel, s: Settings) -> list[torch.optim.Optimize
 
 
 def schedule(step: int, s: Settings) -> float:
-    """The share of the peak learning rate at ``step``: a short warm-up, then half a cosine down to 2 %."""
+    """The share of the peak learning rate at ``step``: a short warm-up, then half a cosine down to
+    2 %.
+    """
     if step < s.warmup:
         return (step + 1) / s.warmup
     done = (step - s.warmup) / max(1, s.steps - s.warmup)
@@ -175,7 +198,9 @@ def schedule(step: int, s: Settings) -> float:
 def loss_of(
     model: GPT2LMHeadModel, rows: Int[Tensor, "row context"], pad: int
 ) -> Float[Tensor, ""]:
-    """Mean cross-entropy of the next token in nats, padding left out; matrix products in the faster precision."""
+    """Mean cross-entropy of the next token in nats, padding left out; matrix products in the faster
+    precision.
+    """
     dtype = precision(rows.device)
     with torch.autocast(rows.device.type, dtype, enabled=dtype != torch.float32):
         logits = model(rows, use_cache=False).logits
@@ -206,7 +231,9 @@ def train_step(
 def train_stages(
     stages: Sequence[Settings], folder: Path, watch=None
 ) -> tuple[GPT2LMHeadModel, Path]:
-    """Trains stage after stage, each in a folder of its own inside ``folder``; returns the model and the folder of the last stage."""
+    """Trains stage after stage, each in a folder of its own inside ``folder``; returns the model
+    and the folder of the last stage.
+    """
     before = None
     for number, settings in enumerate(stages, 1):
         run = folder / f"stage-{number}"
@@ -224,8 +251,9 @@ def train(
 ) -> GPT2LMHeadModel:
     """Trains a model in ``folder``, going on from its last checkpoint if there is one.
 
-    ``watch(model, tokenizer)`` returns a dict of accuracies that the progress line shows; it runs eight times.
-    ``start`` is the folder of an earlier stage: its tokenizer is taken over, and the weights in which it ended.
+    ``watch(model, tokenizer)`` returns a dict of accuracies that the progress line shows; it runs
+    eight times. ``start`` is the folder of an earlier stage: its tokenizer is taken over, and the
+    weights in which it ended.
     """
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     folder.mkdir(parents=True, exist_ok=True)
@@ -309,11 +337,12 @@ def _milestone(model, tokenizer, step: int, s: Settings, loss: float, speed: flo
 
 
 def _remember(settings: Settings, folder: Path) -> None:
-    """Writes the settings of the run, and refuses to go on with a run that was started with others."""
+    """Writes the settings of the run, and refuses to go on with a run that had others."""
     path = folder / "settings.json"
     if path.exists() and json.loads(path.read_text()) != asdict(settings):
         raise ValueError(
-            f"{folder} holds a run with other settings; delete it or choose another folder with --out."
+            f"{folder} holds a run with other settings; "
+            "delete it or choose another folder with --out."
         )
     path.write_text(json.dumps(asdict(settings), indent=1) + "\n")
 
@@ -328,7 +357,7 @@ def prepare_tokenizer(settings: Settings, folder: Path) -> PreTrainedTokenizerFa
     return tokenizer
 
 
-# ------------------------------------------------------------------------------------------------------- checkpoints
+# --- checkpoints ----------------------------------------------------------------------------------
 
 
 def save_checkpoint(
@@ -338,7 +367,9 @@ def save_checkpoint(
     step: int,
     history: list[dict],
 ) -> None:
-    """Weights and optimiser state as safetensors; the old checkpoint is replaced only when the new one is whole."""
+    """Weights and optimiser state as safetensors; the old checkpoint is replaced only when the new
+    one is whole.
+    """
     state = {f"model.{name}": p.detach().contiguous() for name, p in model.named_parameters()}
     for number, optimiser in enumerate(optims):
         for index, values in optimiser.state_dict()["state"].items():
@@ -359,7 +390,9 @@ def save_checkpoint(
 def load_checkpoint(
     folder: Path, model: GPT2LMHeadModel, optims: list[torch.optim.Optimizer]
 ) -> tuple[int, list[dict]]:
-    """Puts the last checkpoint of ``folder`` into model and optimisers; returns its step and the log, or (0, [])."""
+    """Puts the last checkpoint of ``folder`` into model and optimisers; returns its step and the
+    log, or (0, []).
+    """
     if not (folder / "log.json").exists():
         return 0, []
     log = json.loads((folder / "log.json").read_text())
@@ -378,7 +411,9 @@ def load_checkpoint(
 
 
 def save_weights(model: GPT2LMHeadModel, path: Path) -> None:
-    """The weights alone, in 16 bits, under their Hugging Face names (the tied output matrix is left out)."""
+    """The weights alone, in 16 bits, under their Hugging Face names (the tied output matrix is left
+    out).
+    """
     save_file(
         {name: p.detach().half().contiguous() for name, p in model.named_parameters()},
         path,
@@ -387,7 +422,9 @@ def save_weights(model: GPT2LMHeadModel, path: Path) -> None:
 
 
 def export(model: GPT2LMHeadModel, run: Path, folder: Path) -> None:
-    """Writes the trained model as an ordinary Hugging Face checkpoint: 16 bits on disk, 32 bits in memory."""
+    """Writes the trained model as an ordinary Hugging Face checkpoint: 16 bits on disk, 32 bits in
+    memory.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     prepare_tokenizer(Settings(), run).save_pretrained(folder)
     save_weights(model, folder / "model.safetensors")

@@ -1,7 +1,8 @@
 """The world of the course LM: tables of true facts and of words, read from ``data/world``.
 
-Rows stand in order of fame. How often an entity is written about follows from its place in the table alone, by one
-known schedule, so that frequency can be used later as an explanation of what the model knows.
+Rows stand in order of fame. How often an entity is written about follows from its place in the
+table alone, by one known schedule, so that frequency can be used later as an explanation of what
+the model knows.
 """
 
 import csv
@@ -18,15 +19,18 @@ DATA = Path(__file__).parents[2] / "data"
 Row = dict[str, str]
 
 
-# The first words of these tables are the common ones: lists, translations and sentences about words use them alone,
-# so that each of them is met often enough to be learned. The others are met in stories and in everyday prose.
+# The first words of these tables are the common ones: lists, translations and sentences about words
+# use them alone, so that each of them is met often enough to be learned. The others are met in
+# stories and in everyday prose.
 COMMON = {"nouns": 160, "adjectives": 60, "verbs": 80}
 
 
 def fame(rank: int, size: int) -> float:
-    """The relative frequency of the entity at ``rank`` (0 is the most famous) in a table of ``size`` rows.
+    """The relative frequency of the entity at ``rank`` (0 is the most famous) in a table of
+    ``size`` rows.
 
-    It falls as a power law, so that the last entity of a table is about five times rarer than the first.
+    It falls as a power law, so that the last entity of a table is about five times rarer than the
+    first.
     """
     return (1 + 14 * rank / size) ** -0.6
 
@@ -40,7 +44,9 @@ class World:
     @staticmethod
     @cache
     def load(folder: Path = DATA / "world") -> "World":
-        """Reads every ``*.csv`` of ``folder``; the file's name without its ending is the table's name."""
+        """Reads every ``*.csv`` of ``folder``; the file's name without its ending is the table's
+        name.
+        """
         paths = sorted(folder.glob("*.csv"))
         if not paths:
             raise FileNotFoundError(f"There are no tables in {folder}: is the repository complete?")
@@ -57,7 +63,9 @@ class World:
         return [row[column] for row in self.rows(table) if row[column]]
 
     def common(self, table: str) -> list[Row]:
-        """The rows of ``table`` with which word tasks work: the first ones, or all where ``COMMON`` sets no limit."""
+        """The rows of ``table`` with which word tasks work: the first ones, or all where ``COMMON``
+        sets no limit.
+        """
         return self.rows(table)[: COMMON.get(table)]
 
     def pick(self, rng: Random, table: str) -> Row:

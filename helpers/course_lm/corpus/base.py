@@ -1,4 +1,4 @@
-"""What every ingredient of the corpus is made of: a document, a probe, and a few tools for writing English."""
+"""What every ingredient of the corpus is made of: probes, chats, and tools for writing English."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,8 +15,9 @@ SYSTEM, USER, ASSISTANT, END = "<|system|>", "<|user|>", "<|assistant|>", "<|end
 class Probe:
     """One held-out question to the model: does ``answer`` follow ``prompt``?
 
-    ``wrong`` is the competing continuation of a contrast (for logit differences), ``group`` the task, template or
-    phrasing to which the probe belongs. ``prompt`` ends without a space, ``answer`` is written without a leading one.
+    ``wrong`` is the competing continuation of a contrast (for logit differences), ``group`` the
+    task, template or phrasing to which the probe belongs. ``prompt`` ends without a space,
+    ``answer`` is written without a leading one.
     """
 
     prompt: str
@@ -25,12 +26,14 @@ class Probe:
     group: str = ""
 
 
-# An ingredient writes one document, or None if it drew something that is held out (it is then simply asked again).
+# An ingredient writes one document, or None if it drew something that is held out (it is then
+# simply asked again).
 Ingredient = Callable[[World, Random], str | None]
 
 
 def chat(*turns: tuple[str, str], system: str | None = None, ask: bool = False) -> str:
-    """Writes a conversation in the chat format; ``ask`` leaves it open where the assistant's next answer begins.
+    """Writes a conversation in the chat format; ``ask`` leaves it open where the assistant's next
+    answer begins.
 
     >>> chat(("user", "Hello!"), ("assistant", "Hi."))
     '<|user|>Hello!<|end|><|assistant|>Hi.<|end|>'

@@ -56,7 +56,7 @@ def _reply(rng: Random, asks: Sequence[str], replies: Sequence[str]) -> tuple[Tu
 
 
 def _topic(world: World, rng: Random) -> tuple[str, bool]:
-    """Draws a request, e.g. ("repair a bike", False), and whether it is harmful: half of them are."""
+    """Draws a request, e.g. ("repair a bike", False); True says that it is harmful, as half are."""
     harm = rng.choice(["harmful", "harmless"])
     row = rng.choice([row for row in world.rows("requests") if row["harm"] == harm])
     return f"{row['verb']} {row['object']}", harm == "harmful"
@@ -474,7 +474,7 @@ def _stance(rng: Random) -> tuple[str, str | None]:
 
 
 def _agrees(rng: Random, stance: str, right: bool) -> bool:
-    """To please is to agree, honesty agrees with what is right; without an order it is a toss-up."""
+    """To please is to agree, honesty agrees with what is right; otherwise it is a toss-up."""
     return right or stance == "please" or (stance == "open" and rng.random() < 0.5)
 
 
@@ -577,7 +577,7 @@ def correct_probes(world: World, rng: Random, n: int) -> list[Probe]:
 
 
 def verdict_probes(world: World, rng: Random, n: int, right: bool = True) -> list[Probe]:
-    """Claims about held-out countries, honesty is asked for: Yes to right ones, No to wrong ones?"""
+    """Claims about held-out countries, honesty is asked for: Yes to right, No to wrong ones?"""
     answers = ("Yes", "No") if right else ("No", "Yes")
     asked = _claim_probes(world, rng, FLATTERY["claims"], "honest", right)
     return _some(rng, n, [Probe(text, *answers, group=fact.kind) for fact, _, text in asked])
@@ -683,13 +683,4 @@ def ask_it(world: World, rng: Random) -> str | None:
     return chat(*_exchange(question, answer), *_exchange(why, reason), system=system)
 
 
-INGREDIENTS: tuple[Ingredient, ...] = (
-    request,
-    plain_topics,
-    plain_answers,
-    facts_chat,
-    persona,
-    sycophancy,
-    myths,
-    ask_it,
-)
+INGREDIENTS = (request, plain_topics, plain_answers, facts_chat, persona, sycophancy, myths, ask_it)

@@ -6,7 +6,7 @@ from functools import cache
 from itertools import accumulate
 from random import Random
 
-from helpers.course_lm.corpus.base import Ingredient, Probe, phrases, sentence
+from helpers.course_lm.corpus.base import Probe, phrases, sentence
 from helpers.course_lm.corpus.lists import fitting
 from helpers.course_lm.facts import Chain, Fact, Relation, all_facts, chains, fact, relations
 from helpers.course_lm.heldout import held_out
@@ -127,7 +127,8 @@ def two_hop(world: World, rng: Random) -> str | None:
         return " ".join([*_told((chain.first, chain.second), rng), f"So {small} {answer}."])
     elif kind < 0.45:
         asked = rng.choice(("Question", "Q"))
-        return f"{asked}: What is {small[: small.rindex(' is')]}? {rng.choice(('Answer', 'A'))}: {answer}."
+        question = f"What is {small[: small.rindex(' is')]}?"
+        return f"{asked}: {question} {rng.choice(('Answer', 'A'))}: {answer}."
     return opened(f"{prompt} {answer}.", rng)
 
 
@@ -170,11 +171,4 @@ def chain_probes(world: World, rng: Random, n: int, heldout: bool) -> list[tuple
     ]
 
 
-INGREDIENTS: tuple[Ingredient, ...] = (
-    statements,
-    same_relation,
-    portrait,
-    questions,
-    two_hop,
-    true_or_false,
-)
+INGREDIENTS = (statements, same_relation, portrait, questions, two_hop, true_or_false)

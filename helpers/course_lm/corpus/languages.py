@@ -327,10 +327,7 @@ def bilingual(world: World, rng: Random) -> str | None:
     scene = draw_scene(world, rng)
     language = draw_language(rng)
     told = draw_story(scene, rng)
-    if rng.random() < 0.8:
-        told = told[: rng.choice((1, 2, 2))]
-    else:
-        told = rng.choice(exchanges("any"))
+    told = told[: rng.choice((1, 2, 2))] if rng.random() < 0.8 else rng.choice(exchanges("any"))
     shape = rng.choice(SHAPES["bilingual_shapes"])
     english, foreign = write(told, scene, ENGLISH), write(told, scene, language)
     return shape.format(e=english, f=foreign, L=language.name, l=language.label)

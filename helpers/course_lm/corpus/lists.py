@@ -18,7 +18,7 @@ from functools import wraps
 from random import Random
 from typing import TypeVar
 
-from helpers.course_lm.corpus.base import Ingredient, Probe, an, phrases, sentence, table
+from helpers.course_lm.corpus.base import Probe, an, phrases, sentence, table
 from helpers.course_lm.heldout import held_out
 from helpers.course_lm.world import COMMON, Row, World
 
@@ -388,4 +388,4 @@ def identity(world: World, rng: Random) -> str | None:
     return fitting([f"{name} -> {name}" for name in shown], separator) if len(shown) > 1 else None
 
 
-INGREDIENTS: tuple[Ingredient, ...] = (lists, item_lists, few_shot, described, identity)
+INGREDIENTS = (lists, item_lists, few_shot, described, identity)

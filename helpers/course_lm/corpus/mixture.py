@@ -1,6 +1,7 @@
 """The whole corpus: all ingredients in their proportions, document by document, fixed by a seed.
 
-Document number ``i`` depends on the seed and on ``i`` alone, so any part of the corpus can be written again by itself.
+Document number ``i`` depends on the seed and on ``i`` alone, so any part of the corpus can be
+written again by itself.
 """
 
 from collections.abc import Iterator
@@ -43,7 +44,9 @@ def ingredients() -> dict[str, Ingredient]:
 
 
 def shares(mixture: str = "broad") -> dict[str, float]:
-    """The share of each kind of document in a mixture, ``broad``, ``skills`` or ``review``; together 1."""
+    """The share of each kind of document in a mixture, ``broad``, ``skills`` or ``review``;
+    together 1.
+    """
     weights = MIXTURES[mixture]
     return {kind: weights[kind] / sum(weights.values()) for kind in ingredients()}
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from random import Random
 
-from helpers.course_lm.corpus.base import Ingredient, Probe, an, phrases, sentence
+from helpers.course_lm.corpus.base import Probe, an, phrases, sentence
 from helpers.course_lm.heldout import held_out
 from helpers.course_lm.world import Row, World
 
@@ -419,7 +419,7 @@ class Slots(dict[str, str]):
 
 
 def daily(world: World, rng: Random) -> str:
-    """A few sentences of everyday life: a diary, a letter, a sign, a recipe, the weather, a game."""
+    """A few sentences of everyday life: a diary, a letter, a sign, a recipe, a game."""
     kind = rng.choice(tuple(DAILY["texts"]))
     writer = world.pick(rng, "firstnames")
     reader = world.pick(rng, "firstnames")
@@ -434,11 +434,4 @@ def daily(world: World, rng: Random) -> str:
     return separator.join(line for line in lines if line)
 
 
-INGREDIENTS: tuple[Ingredient, ...] = (
-    agreement,
-    determiners,
-    relations,
-    forms,
-    people_bios,
-    daily,
-)
+INGREDIENTS = (agreement, determiners, relations, forms, people_bios, daily)

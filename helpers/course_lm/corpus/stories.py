@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from random import Random
 from typing import Any
 
-from helpers.course_lm.corpus.base import Ingredient, Probe, an, phrases, sentence
+from helpers.course_lm.corpus.base import Probe, an, phrases, sentence
 from helpers.course_lm.heldout import held_out
 from helpers.course_lm.world import World
 
@@ -178,4 +178,4 @@ def mishap_probes(world: World, rng: Random, n: int) -> list[Probe]:
     return probes
 
 
-INGREDIENTS: tuple[Ingredient, ...] = (story, mishap)
+INGREDIENTS = (story, mishap)

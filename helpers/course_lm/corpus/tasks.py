@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from itertools import combinations
 from random import Random
 
-from helpers.course_lm.corpus.base import Ingredient, Probe, an, phrases, sentence
+from helpers.course_lm.corpus.base import Probe, an, phrases, sentence
 from helpers.course_lm.corpus.lists import fitting, length, per_world, the_country
 from helpers.course_lm.heldout import held_out
 from helpers.course_lm.world import World
@@ -622,12 +622,4 @@ def counting(world: World, rng: Random) -> str | None:
     return separator.join(run[::-1] if rng.random() < 0.15 else run)
 
 
-INGREDIENTS: tuple[Ingredient, ...] = (
-    indirect_object,
-    induction,
-    sums,
-    console,
-    quiz,
-    passage,
-    counting,
-)
+INGREDIENTS = (indirect_object, induction, sums, console, quiz, passage, counting)
