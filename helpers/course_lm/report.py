@@ -532,7 +532,6 @@ def as_table(rows: Sequence[dict]) -> str:
         bars = [f"{side} {show(bar)}" for side, bar in sides if bar is not None]
         interval = f"{show(row['low'])} to {show(row['high'])}" if row["low"] < row["high"] else ""
         verdict = "" if not bars else "met" if row["met"] else "MISSED"
-        lines.append(
-            f"| {row['name']} | {show(row['value'])} | {interval} | {row['n']} | {', '.join(bars)} | {verdict} |"
-        )
+        cells = (row["name"], show(row["value"]), interval, row["n"], ", ".join(bars), verdict)
+        lines.append(f"| {' | '.join(map(str, cells))} |")
     return "\n".join(lines)
