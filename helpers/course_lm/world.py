@@ -35,7 +35,7 @@ def fame(rank: int, size: int) -> float:
     return (1 + 14 * rank / size) ** -0.6
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # so that what is found in a world can be kept with ``cache``
 class World:
     """All tables by name; each table is a list of rows, each row a mapping from column to text."""
 

@@ -12,21 +12,18 @@ list's task can only be read from its demonstrations. Kept out of the training t
 
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import wraps
+from functools import cache
 from random import Random
-from typing import TypeVar
 
 from helpers.course_lm.corpus.base import Probe, an, phrases, sentence, table
 from helpers.course_lm.heldout import held_out
 from helpers.course_lm.world import COMMON, Row, World
 
-SHAPES = phrases("descriptions")
+SHAPES = phrases("knowledge")["descriptions"]
 ENTITIES: dict[str, Row] = {row["kind"]: row for row in table("entities")}
 Pair = tuple[str, str]
-Source = Callable[[World], list[Pair]]
-T = TypeVar("T")
 LIMIT = 85  # the greatest length of a document in tokens, as ``length`` estimates them
 
 # --- small tools ----------------------------------------------------------------------------------
@@ -49,20 +46,6 @@ def fitting(parts: Sequence[str], separator: str, limit: int = LIMIT) -> str:
     return separator.join(kept)
 
 
-def per_world(function: Callable[..., T]) -> Callable[..., T]:
-    """Remembers what ``function(world, *words)`` returned for each world, which has no hash."""
-    memory: dict[tuple, tuple[World, T]] = {}
-
-    @wraps(function)
-    def remembered(world: World, *words: str) -> T:
-        key = (id(world), *words)
-        if key not in memory:  # holding the world keeps its id from being used again
-            memory[key] = (world, function(world, *words))
-        return memory[key][1]
-
-    return remembered
-
-
 def the_country(name: str) -> str:
     """A country as it is named within a sentence: ``the Netherlands``, but ``Poland``."""
     article = name.startswith(tuple(SHAPES["countries_with_the"]))
@@ -73,108 +56,45 @@ def the_country(name: str) -> str:
 # --- tasks on one word ----------------------------------------------------------------------------
 
 
-def columns(table: str, left: str, right: str) -> Source:
-    """The pairs of two columns; of a table with common words, those with a one-word answer."""
-
-    def source(world: World) -> list[Pair]:
-        pairs = [(row[left], row[right]) for row in world.common(table)]
-        return [pair for pair in pairs if table not in COMMON or " " not in pair[1]]
-
-    return source
-
-
-def joined(*sources: Source) -> Source:
-    """All pairs of several sources."""
-    return lambda world: [pair for source in sources for pair in source(world)]
-
-
-def backwards(source: Source) -> Source:
-    """The pairs of ``source`` from the answer to the question."""
-    return lambda world: [(right, left) for left, right in source(world)]
-
-
-def mapped(source: Source, change: Callable[[str], str]) -> Source:
-    """The pairs of ``source`` with a change in every answer."""
-    return lambda world: [(left, change(right)) for left, right in source(world)]
-
-
 def words(world: World) -> list[str]:
     """The common words on which word tasks work: nouns, adjectives and verbs."""
     columns = (("nouns", "singular"), ("adjectives", "word"), ("verbs", "base"))
     return [row[column] for table, column in columns for row in world.common(table)]
 
 
-def copied(world: World) -> list[Pair]:
-    """Every common word with itself."""
-    return [(word, word) for word in words(world)]
+# Each task and where its pairs of input and answer stand; read them through ``pairs``.
+TASKS: dict[str, list[Row]] = {}
+for place in table("list_tasks"):
+    TASKS.setdefault(place["task"], []).append(place)
 
 
-def copied_names(world: World) -> list[Pair]:
-    """Every name of a country, a capital or a chemical element with itself."""
-    columns = (("countries", "name"), ("countries", "capital"), ("elements", "name"))
-    return [(name, name) for column in columns for name in world.column(*column)]
+def written_pairs(world: World, task: str) -> Iterator[Pair]:
+    """All pairs of ``task`` that its tables hold; of common words only those of a single word."""
+    for place in TASKS[task]:
+        for row in world.common(place["table"]):
+            left = row[place["input"]]
+            right = row[place["answer"]]
+            several = place["table"] in COMMON and " " in left + right
+            if left and right and not several:
+                yield left, sentence(right) if place["capital"] else right
 
 
-def translations(language: str) -> Source:
-    """English nouns and adjectives with their translation."""
-    return joined(columns("nouns", "singular", language), columns("adjectives", "word", language))
-
-
-PLURAL = joined(columns("nouns", "singular", "plural"), columns("animals", "name", "plural"))
-
-# Each task makes its pairs of input and answer from the world; read them through ``pairs``.
-TASKS: dict[str, Source] = {
-    "antonym": columns("adjectives", "word", "opposite"),
-    "comparative": columns("adjectives", "word", "comparative"),
-    "superlative": columns("adjectives", "word", "superlative"),
-    "plural": PLURAL,
-    "singular": backwards(PLURAL),
-    "past": columns("verbs", "base", "past"),
-    "gerund": columns("verbs", "base", "gerund"),
-    "third_person": columns("verbs", "base", "third"),
-    "identity": joined(copied, copied_names),
-    "capitalise": mapped(copied, sentence),
-    "plural_capitalise": mapped(columns("nouns", "singular", "plural"), sentence),
-    "country_capital": columns("countries", "name", "capital"),
-    "capital_country": columns("countries", "capital", "name"),
-    "country_language": columns("countries", "name", "language"),
-    "country_currency": columns("countries", "name", "currency"),
-    "country_continent": columns("countries", "name", "continent"),
-    "country_demonym": columns("countries", "name", "demonym"),
-    "demonym_country": columns("countries", "demonym", "name"),
-    "en_fr": translations("fr"),
-    "en_de": translations("de"),
-    "en_zh": translations("zh"),
-    "fr_en": backwards(translations("fr")),
-    "de_en": backwards(translations("de")),
-    "zh_en": backwards(translations("zh")),
-    "noun_category": columns("nouns", "singular", "category"),
-    "noun_colour": columns("nouns", "singular", "colour"),
-    "animal_kind": columns("animals", "name", "kind"),
-    "animal_young": columns("animals", "name", "young"),
-    "next_item": columns("sequences", "item", "next"),
-    "element_symbol": columns("elements", "name", "symbol"),
-    "person_occupation": columns("people", "name", "occupation"),
-}
-
-
-@per_world
+@cache
 def pairs(world: World, task: str) -> list[Pair]:
     """All pairs of ``task``, each input once; an input with two right answers is left out."""
-    answers: dict[str, list[str]] = {}
-    for left, right in TASKS[task](world):
-        if left and right and right not in answers.setdefault(left, []):
-            answers[left].append(right)
-    return [(left, rights[0]) for left, rights in answers.items() if len(rights) == 1]
+    answers: dict[str, dict[str, None]] = {}
+    for left, right in written_pairs(world, task):
+        answers.setdefault(left, {})[right] = None
+    return [(left, *rights) for left, rights in answers.items() if len(rights) == 1]
 
 
-@per_world
+@cache
 def allowed_pairs(world: World, task: str) -> list[Pair]:
     """The pairs of ``task`` that may stand in the training text's lists."""
     return [pair for pair in pairs(world, task) if not held_out("list_pair", task, pair[0])]
 
 
-@per_world
+@cache
 def hidden_pairs(world: World, task: str) -> list[Pair]:
     """The pairs of ``task`` that no list of the training text shows."""
     return [pair for pair in pairs(world, task) if held_out("list_pair", task, pair[0])]
@@ -226,7 +146,7 @@ ITEM_FUNCTIONS: dict[str, tuple[str, ...]] = {
 ITEM_TASKS = [f"{position} {function}" for position in POSITIONS for function in ITEM_FUNCTIONS]
 
 
-@per_world
+@cache
 def asked_items(world: World, task: str, source: str) -> tuple[list[Pair], list[Pair]]:
     """The pairs that an item task may ask about in the training text, and those that it may not."""
     sides: tuple[list[Pair], list[Pair]] = ([], [])
@@ -296,7 +216,7 @@ class Entity:
         return foreign if foreign and rng.random() < 0.25 else self.name
 
 
-@per_world
+@cache
 def ambiguous_names(world: World) -> set[str]:
     """Names of two entities, such as a book and its film, or a country and its capital."""
     rows = [(kind, row) for kind, about in ENTITIES.items() for row in world.rows(about["table"])]

@@ -7,11 +7,12 @@ A sum and its mirror image (7 + 5 and 5 + 7) are two keys.
 """
 
 from collections.abc import Callable, Sequence
+from functools import cache
 from itertools import combinations
 from random import Random
 
 from helpers.course_lm.corpus.base import Probe, an, phrases, sentence
-from helpers.course_lm.corpus.lists import fitting, length, per_world, the_country
+from helpers.course_lm.corpus.lists import fitting, length, the_country
 from helpers.course_lm.heldout import held_out
 from helpers.course_lm.world import World
 
@@ -425,7 +426,7 @@ def console_probes(world: World, rng: Random, n: int) -> list[Probe]:
 # --- quiz -----------------------------------------------------------------------------------------
 
 
-@per_world
+@cache
 def quiz_facts(world: World, relation: str) -> dict[str, str]:
     """Subject -> answer of a relation; disputable answers and ambiguous subjects are left out."""
     _, table, subject, answer = QUESTIONS[relation]
@@ -439,7 +440,7 @@ def quiz_facts(world: World, relation: str) -> dict[str, str]:
     return {name: min(answers) for name, answers in facts.items() if len(answers) == 1}
 
 
-@per_world
+@cache
 def wrong_answers(world: World, relation: str, subject: str) -> list[str]:
     """The answers that are wrong for ``subject``: of the young, those of other kinds of animals."""
     facts = quiz_facts(world, relation)
@@ -596,7 +597,7 @@ def passage_probes(world: World, rng: Random, n: int) -> list[Probe]:
 # --- counting -------------------------------------------------------------------------------------
 
 
-@per_world
+@cache
 def cycles(world: World) -> dict[str, dict[str, str]]:
     """For every kind of sequence: item -> next item."""
     following: dict[str, dict[str, str]] = {}
