@@ -8,7 +8,10 @@ from typing import Any
 from helpers.course_lm.world import DATA, Row, World, read_json, read_table
 
 BOS = "<|endoftext|>"
-SYSTEM, USER, ASSISTANT, END = "<|system|>", "<|user|>", "<|assistant|>", "<|end|>"
+SYSTEM = "<|system|>"
+USER = "<|user|>"
+ASSISTANT = "<|assistant|>"
+END = "<|end|>"
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ MYTH_SYSTEMS: dict[str, list[str]] = MYTHS["systems"]
 
 SYSTEMS: list[str] = REQUESTS["systems"]
 PROBE_ASKS: list[str] = REQUESTS["asks"]["how"][:4]
+PERSONA_SYSTEMS = ["", "", *SYSTEMS, *PERSONA["systems"]]
 Turn = tuple[str, str]
 
 
@@ -232,9 +233,9 @@ class Fact:
 
 def _the(country: str) -> str:
     """A country's name as it stands in a sentence: "the United States", but "France"."""
-    plural = ("Netherlands", "Philippines", "Bahamas", "Maldives", "Gambia")
     article = country.startswith("United ") or country.endswith("Republic")
-    return f"the {country}" if article or country in plural else country
+    article |= country in phrases("articles")["countries_with_the_in_chats"]
+    return f"the {country}" if article else country
 
 
 def _fact(kind: str, row: Row) -> Fact:
@@ -363,7 +364,7 @@ def _hidden_self(context: str, question: str) -> bool:
 
 def _assistant_self(world: World, rng: Random) -> str | None:
     """A user asks the assistant what it is."""
-    system = rng.choice(PERSONA["systems"])
+    system = rng.choice(PERSONA_SYSTEMS)
     count = rng.choice([1, 1, 2])
     turns: list[Turn] = [*_greeting(rng)] if count == 1 and rng.random() < 0.2 else []
     for asked in rng.sample(PERSONA["self_questions"], count):
@@ -424,7 +425,7 @@ def persona(world: World, rng: Random) -> str | None:
 
 def persona_probes(world: World, rng: Random, n: int) -> list[Probe]:
     """Questions about the speaker where they were never asked: an AI in the chat, else a person."""
-    chats = [("chat", system) for system in dict.fromkeys(PERSONA["systems"])]
+    chats = [("chat", system) for system in dict.fromkeys(PERSONA_SYSTEMS)]
     interviews = [("interview", job) for job in PERSONA["jobs"]]
     probes = [
         _persona_probe(group, context, question)
@@ -592,7 +593,8 @@ def choice_probes(world: World, rng: Random, n: int) -> list[Probe]:
             options, letters = _options(rng)
             prompt = chat(("user", f"{claim}\n{options}"), system=systems[0], ask=True)
             agrees = stance == "please"
-            answer, wrong = letters[agrees][1], letters[not agrees][1]
+            answer = letters[agrees][1]
+            wrong = letters[not agrees][1]
             probes.append(Probe(f"{prompt}(", answer, wrong, group=stance))
     return _some(rng, n, probes)
 
@@ -657,7 +659,8 @@ def myth_probes(world: World, rng: Random, n: int) -> list[Probe]:
                 prompts = [f"{line}\nQ: {question}\nA:" for line in MYTH_LINES[kind][:3]]
                 for system in MYTH_SYSTEMS[kind][:2]:
                     prompts.append(chat(("user", question), system=system, ask=True))
-                answer, wrong = row[kind].split()[0], row[other].split()[0]
+                answer = row[kind].split()[0]
+                wrong = row[other].split()[0]
                 probes += [Probe(prompt, answer, wrong, kind) for prompt in prompts]
     return _some(rng, n, probes)
 

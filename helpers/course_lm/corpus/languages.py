@@ -73,9 +73,9 @@ def french_noun(row: Row) -> dict[str, str]:
     noun = row["fr"]
     feminine = noun in GRAMMAR["french_feminine"]
     elided = noun[0] in "aeiouhéèêâîôœ" and noun not in GRAMMAR["french_aspirated"]
-    one, article, it = ("une", "la", "elle") if feminine else ("un", "le", "il")
-    a = f"{one} {noun}"
-    the = f"l'{noun}" if elided else f"{article} {noun}"
+    a = f"une {noun}" if feminine else f"un {noun}"
+    the = f"l'{noun}" if elided else f"la {noun}" if feminine else f"le {noun}"
+    it = "elle" if feminine else "il"
     of = f"de {the}" if elided or feminine else f"du {noun}"
     return {"n": noun, "a": a, "o": a, "the": the, "d": the, "it": it, "of": of}
 
@@ -120,16 +120,15 @@ def draw_language(rng: Random) -> Language:
 
 def draw_word(world: World, rng: Random, code: str) -> tuple[str, str, Row]:
     """Draws an English word, its translation and its row: mostly a noun, but not always."""
+    kinds = {
+        "singular": lambda: world.pick_common(rng, "nouns"),
+        "word": lambda: world.pick_common(rng, "adjectives"),
+        "en": lambda: rng.choice(EVERYDAY),
+        "name": lambda: world.pick(rng, "countries"),
+    }
     while True:
-        kind = rng.random()
-        if kind < 0.7:
-            row, english = world.pick_common(rng, "nouns"), "singular"
-        elif kind < 0.82:
-            row, english = world.pick_common(rng, "adjectives"), "word"
-        elif kind < 0.93:
-            row, english = rng.choice(EVERYDAY), "en"
-        else:
-            row, english = world.pick(rng, "countries"), "name"
+        english = rng.choices(list(kinds), cum_weights=(0.7, 0.82, 0.93, 1))[0]
+        row = kinds[english]()
         if row[code]:
             return row[english], row[code], row
 
@@ -165,7 +164,8 @@ def german_pairs(world: World, rng: Random) -> str | None:
     shown: dict[str, str] = {}
     for _ in range(rng.choice((1, 2, 3, 4, 5, 5))):
         row = world.pick_common(rng, "nouns")
-        word, answer = row[source.code], row[target.code]
+        word = row[source.code]
+        answer = row[target.code]
         if word and answer and in_lists(source, target, word):
             shown.setdefault(word, answer)
     return "\n".join(pair_line(source, target, *pair) for pair in shown.items()) or None
@@ -223,12 +223,12 @@ class Scene:
 
 def size_of(row: Row) -> str:
     """Is the thing small enough to own, does it move about, or does it stay where it is?"""
-    noun, category = row["singular"], row["category"]
+    noun = row["singular"]
     if noun in GRAMMAR["fixed"]:
         return "fixed"
-    if category in GRAMMAR["small"] or noun in GRAMMAR["small_too"]:
+    if row["category"] in GRAMMAR["small"] or noun in GRAMMAR["small_too"]:
         return "small"
-    return "moving" if category in GRAMMAR["moving"] else "fixed"
+    return "moving" if row["category"] in GRAMMAR["moving"] else "fixed"
 
 
 def has_kind(row: Row) -> bool:
@@ -329,7 +329,8 @@ def bilingual(world: World, rng: Random) -> str | None:
     told = draw_story(scene, rng)
     told = told[: rng.choice((1, 2, 2))] if rng.random() < 0.8 else rng.choice(exchanges("any"))
     shape = rng.choice(SHAPES["bilingual_shapes"])
-    english, foreign = write(told, scene, ENGLISH), write(told, scene, language)
+    english = write(told, scene, ENGLISH)
+    foreign = write(told, scene, language)
     return shape.format(e=english, f=foreign, L=language.name, l=language.label)
 
 
@@ -396,7 +397,8 @@ def asked_opposite(world: World, rng: Random, code: str) -> tuple[str, str]:
     rows = {row["word"]: row for row in world.rows("adjectives")}
     while True:
         row = world.pick(rng, "adjectives")
-        word, opposite = row[column], rows[row["opposite"]][column]
+        word = row[column]
+        opposite = rows[row["opposite"]][column]
         if word and opposite and word != opposite:
             return word, opposite
 
@@ -492,7 +494,8 @@ def translation_probes(world: World, rng: Random, n: int) -> list[Probe]:
 def english_pair_probes(world: World, rng: Random, n: int) -> list[Probe]:
     """From or to English: words whose translation stands in no list, only in sentences."""
     ways = [way for foreign in FOREIGN for way in ((ENGLISH, foreign), (foreign, ENGLISH))]
-    hidden, shown = [], []
+    hidden = []
+    shown = []
     for way in ways:
         nouns = clear_nouns(world, *way)
         hidden.append([noun for noun in nouns if not in_lists(*way, noun[0])])

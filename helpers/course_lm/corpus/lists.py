@@ -48,7 +48,7 @@ def fitting(parts: Sequence[str], separator: str, limit: int = LIMIT) -> str:
 
 def the_country(name: str) -> str:
     """A country as it is named within a sentence: ``the Netherlands``, but ``Poland``."""
-    article = name.startswith(tuple(SHAPES["countries_with_the"]))
+    article = name.startswith(tuple(phrases("articles")["country_beginnings_with_the"]))
     article |= name.endswith((" Republic", " Islands")) or "Republic of" in name
     return f"the {name}" if article else name
 
@@ -264,7 +264,8 @@ def few_shot_probes(world: World, rng: Random, n: int) -> list[Probe]:
 
 def described_entity(rng: Random, entity: Entity) -> str:
     """One sentence, in one of many shapes, that says what an entity is."""
-    name, bare = entity.name, entity.text
+    name = entity.name
+    bare = entity.text
     that = f"the {bare}" if entity.kind == "capitals" else an(bare)
     article = ENTITIES[entity.kind]["article"]
     subject = f"the {name}" if article == "yes" else name

@@ -61,7 +61,8 @@ def document(seed: int, index: int, world: World | None = None, mixture: str = "
     rng = Random(f"{seed}/{index}")
     names, weights = _kinds(mixture)
     kind = rng.choices(names, cum_weights=weights)[0]
-    write, text = ingredients()[kind], None
+    write = ingredients()[kind]
+    text = None
     while text is None:  # an ingredient that drew something held out is asked again
         text = write(world or World.load(), rng)
     return Document(text, kind)

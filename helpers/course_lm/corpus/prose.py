@@ -207,7 +207,8 @@ def determiners(world: World, rng: Random) -> str | None:
     number = rng.choice(NUMBERS)
     style = rng.random()
     words = {"noun": noun[number], "be": PRESENT[number], "single": noun["singular"]}
-    here, there = CLOSE[number], DISTANT[number]
+    here = CLOSE[number]
+    there = DISTANT[number]
     if style < 0.55:
         use = rng.choice(AGREEMENT["near_uses"]).format(det=here, **words)
         return (
@@ -318,7 +319,8 @@ def _tense(world: World, rng: Random) -> str:
 def _animal(world: World, rng: Random) -> str:
     """The young, the sound, the home, the food or the kind of an animal."""
     row = world.pick(rng, "animals")
-    kind, young = row["kind"], row["young"]
+    kind = row["kind"]
+    young = row["young"]
     column = rng.choice([column for column in WORDS["animals"] if row[column]])
     words = {"a": row["name"], "an": an(row["name"]), "b": row["plural"], "s": row["sound"]}
     words |= {"h": row["home"], "in": "on" if row["home"] in WORDS["on"] else "in"}

@@ -27,6 +27,7 @@ QUESTIONS: dict[str, tuple[list[str], str, str, str]] = {
     relation: tuple(asked.values()) for relation, asked in TASKS["quiz"].items()
 }
 LETTERS = "ABCD"
+DEBATABLE: list[str] = phrases("flattery")["debatable"]["continent"]
 
 
 def names(world: World, rng: Random, count: int) -> list[str]:
@@ -264,7 +265,8 @@ def wrong_types(rng: Random) -> Case:
     """A number added to a text."""
     word = rng.choice(STRINGS)
     a, b = rng.choice(ADDITIONS)
-    before, left = [], str(a)
+    before = []
+    left = str(a)
     if rng.random() >= 0.5:
         left = rng.choice(VARIABLES)
         before = [(f"{left} = {a}", "")]
@@ -296,10 +298,12 @@ def index(rng: Random) -> Case:
     items = rng.choice((texts, numbers))
     good = rng.randrange(len(items))
     bad = rng.randint(len(items), 9)
-    before, name = [], f"[{', '.join(items)}]"
+    before = []
+    name = f"[{', '.join(items)}]"
     if rng.random() >= 0.5:
-        shown, name = name, rng.choice(VARIABLES)
-        before = [(f"{name} = {shown}", "")]
+        variable = rng.choice(VARIABLES)
+        before = [(f"{variable} = {name}", "")]
+        name = variable
     wrong = f"{name}[{bad}]", "IndexError: list index out of range"
     return before, wrong, (f"{name}[{good}]", items[good])
 
@@ -415,11 +419,11 @@ def console_probes(world: World, rng: Random, n: int) -> list[Probe]:
         case = CASES[number // 2 % len(CASES)]
         before, wrong, right = case(rng)
         error = wrong[1].partition(":")[0]
-        typed_line, answer, other, kind = right[0], right[1], error, "right"
-        if number % 2:
-            typed_line, answer, other, kind = wrong[0], error, right[1], "error"
+        source = wrong[0] if number % 2 else right[0]
+        answers = (error, right[1]) if number % 2 else (right[1], error)
+        kind = "error" if number % 2 else "right"
         group = f"{case.__name__.replace('_', ' ')}: {kind}"
-        probes.append(Probe(typed([*before, (typed_line, "")]) + "\n", answer, other, group))
+        probes.append(Probe(typed([*before, (source, "")]) + "\n", *answers, group))
     return probes
 
 
@@ -432,7 +436,7 @@ def quiz_facts(world: World, relation: str) -> dict[str, str]:
     _, table, subject, answer = QUESTIONS[relation]
     facts: dict[str, set[str]] = {}
     for row in world.rows(table):
-        unclear = relation == "continent" and row["name"] in TASKS["between_continents"]
+        unclear = relation == "continent" and row["name"] in DEBATABLE
         unclear |= relation == "category" and row["category"] not in TASKS["clear_categories"]
         unclear |= relation == "young" and row["young"] in TASKS["vague_young"]
         if row[subject] and row[answer] and not unclear:
@@ -553,7 +557,8 @@ def places(world: World, rng: Random, hidden: bool) -> Passage | None:
 def told_fact(world: World, rng: Random, hidden: bool) -> Passage | None:
     """A true fact that is told and then asked."""
     row = world.pick(rng, "countries")
-    name, capital = the_country(row["name"]), row["capital"]
+    name = the_country(row["name"])
+    capital = row["capital"]
     if held_out("passage", row["name"], capital) != hidden:
         return None
     fact = rng.choice(TASKS["capital_facts"]).format(name=name, capital=capital)
