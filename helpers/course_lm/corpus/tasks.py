@@ -235,6 +235,7 @@ VARIABLES: list[str] = TASKS["variables"]
 ADDITIONS = [(a, b) for a, sign, b in SEEN_SUMS if sign == "+"]
 Line = tuple[str, str]  # what is typed, what the console answers ("" for nothing)
 Case = tuple[list[Line], Line, Line]  # lines before, the wrong line, the right line
+Slots = dict[str, str | int]
 
 
 def typo(rng: Random, word: str) -> str:
@@ -243,144 +244,109 @@ def typo(rng: Random, word: str) -> str:
     return word[:i] + word[i + 1] + word[i] + word[i + 2 :]
 
 
-def undefined(name: str) -> str:
-    """The error for a name that stands for nothing."""
-    return f"NameError: name '{name}' is not defined"
+def one_word(rng: Random) -> Slots:
+    """A word."""
+    return {"word": rng.choice(STRINGS)}
 
 
-def word_and_number(rng: Random) -> tuple[str, int]:
-    """A word and a number up to twenty."""
+def word_and_number(rng: Random) -> Slots:
+    """A word with its length, and a number up to twenty."""
     word = rng.choice(STRINGS)
-    return word, rng.randint(0, 20)
+    return {"word": word, "length": len(word), "number": rng.randint(0, 20)}
 
 
-def unknown_name(rng: Random) -> Case:
-    """A variable that was never set."""
+def unknown_name(rng: Random) -> Slots:
+    """Two variables and a value for one of them."""
     known, unknown = rng.sample(VARIABLES, 2)
     value = rng.choice((str(rng.randint(0, 20)), repr(rng.choice(STRINGS))))
-    return [(f"{known} = {value}", "")], (unknown, undefined(unknown)), (known, value)
+    return {"known": known, "unknown": unknown, "value": value}
 
 
-def wrong_types(rng: Random) -> Case:
-    """A number added to a text."""
+def kept(rng: Random, value: str) -> Slots:
+    """A value as it is, or kept in a variable before."""
+    if rng.random() < 0.5:
+        return {"before": "", "left": value}
+    name = rng.choice(VARIABLES)
+    return {"before": f"{name} = {value}", "left": name}
+
+
+def wrong_types(rng: Random) -> Slots:
+    """A sum, its first number perhaps in a variable, and a word."""
     word = rng.choice(STRINGS)
     a, b = rng.choice(ADDITIONS)
-    before = []
-    left = str(a)
-    if rng.random() >= 0.5:
-        left = rng.choice(VARIABLES)
-        before = [(f"{left} = {a}", "")]
-    error = "TypeError: unsupported operand type(s) for +: 'int' and 'str'"
-    return before, (f"{left} + '{word}'", error), (f"{left} + {b}", str(a + b))
+    return {"word": word, "b": b, "result": a + b} | kept(rng, str(a))
 
 
-def text_plus_number(rng: Random) -> Case:
-    """A text to which a number is added."""
-    word, number = word_and_number(rng)
-    error = 'TypeError: can only concatenate str (not "int") to str'
-    right = f"'{word}' + str({number})", f"'{word}{number}'"
-    return [], (f"'{word}' + {number}", error), right
-
-
-def division(rng: Random) -> Case:
-    """A division by zero."""
+def division(rng: Random) -> Slots:
+    """A division without a rest."""
     divisor = rng.randint(1, 5)
     result = rng.randint(1, 4)
-    number = divisor * result
-    wrong = f"{number} / 0", "ZeroDivisionError: division by zero"
-    return [], wrong, (f"{number} / {divisor}", f"{result}.0")
+    return {"divisor": divisor, "result": result, "number": divisor * result}
 
 
-def index(rng: Random) -> Case:
-    """A place behind the end of a list."""
+def index(rng: Random) -> Slots:
+    """A list, perhaps in a variable, with a place in it and one behind its end."""
     texts = [repr(word) for word in rng.sample(STRINGS, 2)]
     numbers = [str(rng.randint(0, 20)) for _ in range(rng.randint(2, 3))]
     items = rng.choice((texts, numbers))
     good = rng.randrange(len(items))
     bad = rng.randint(len(items), 9)
-    before = []
-    name = f"[{', '.join(items)}]"
-    if rng.random() >= 0.5:
-        variable = rng.choice(VARIABLES)
-        before = [(f"{variable} = {name}", "")]
-        name = variable
-    wrong = f"{name}[{bad}]", "IndexError: list index out of range"
-    return before, wrong, (f"{name}[{good}]", items[good])
+    return {"good": good, "bad": bad, "item": items[good]} | kept(rng, f"[{', '.join(items)}]")
 
 
-def missing_key(rng: Random) -> Case:
-    """A key that a dictionary does not have."""
+def missing_key(rng: Random) -> Slots:
+    """A key that a dictionary has, and one that it does not have."""
     known, unknown = rng.sample(STRINGS, 2)
-    value = rng.randint(0, 20)
-    wrong = f"d['{unknown}']", f"KeyError: '{unknown}'"
-    return [(f"d = {{'{known}': {value}}}", "")], wrong, (f"d['{known}']", str(value))
+    return {"known": known, "unknown": unknown, "number": rng.randint(0, 20)}
 
 
-def no_length(rng: Random) -> Case:
-    """The length of a number."""
-    word, number = word_and_number(rng)
-    wrong = f"len({number})", "TypeError: object of type 'int' has no len()"
-    return [], wrong, (f"len('{word}')", str(len(word)))
-
-
-def no_number(rng: Random) -> Case:
-    """A word that is read as a number."""
-    word, number = word_and_number(rng)
-    error = f"ValueError: invalid literal for int() with base 10: '{word}'"
-    return [], (f"int('{word}')", error), (f"int('{number}')", str(number))
-
-
-def printed(rng: Random) -> Case:
-    """A word that is printed, or the same word without its quotation marks."""
-    word = rng.choice(STRINGS)
-    return [], (f"print({word})", undefined(word)), (f"print('{word}')", word)
-
-
-def misspelt_call(rng: Random) -> Case:
-    """A function of one's own that is called by a misspelt name."""
+def misspelt_call(rng: Random) -> Slots:
+    """A function of one's own and its misspelt name."""
     name = rng.choice(TASKS["functions"])
     a = rng.choice([a for a, b in ADDITIONS if a == b])
-    wrong = typo(rng, name)
-    before = [(f"def {name}(n): return n + n", "")]
-    return before, (f"{wrong}({a})", undefined(wrong)), (f"{name}({a})", str(a + a))
+    return {"name": name, "typo": typo(rng, name), "a": a, "result": a + a}
 
 
-def misspelt_body(rng: Random) -> Case:
+def misspelt_body(rng: Random) -> Slots:
     """A function with a misspelt name in it: the definition is silent, the call is not."""
     a, sign, b = rng.choice(SEEN_SUMS)
     name = "add" if sign == "+" else "minus"
     left, right = rng.choice((("left", "right"), ("first", "second"), ("one", "other")))
-    wrong = typo(rng, right)
-    shape = f"def {name}({left}, {right}): return {left} {sign} {{}}\n>>> {name}({a}, {b})"
-    output = str(total(a, sign, b))
-    return [], (shape.format(wrong), undefined(wrong)), (shape.format(right), output)
+    words = {"name": name, "left": left, "right": right, "typo": typo(rng, right)}
+    return words | {"a": a, "sign": sign, "b": b, "result": total(a, sign, b)}
 
 
-def misspelt_builtin(rng: Random) -> Case:
+def misspelt_builtin(rng: Random) -> Slots:
     """A misspelt ``print``, ``len`` or ``sorted``."""
     word = rng.choice(STRINGS)
-    calls = {"print": (repr(word), word), "len": (repr(word), str(len(word)))}
+    calls = {"print": (repr(word), word), "len": (repr(word), len(word))}
     calls["sorted"] = ("[3, 1, 2]", "[1, 2, 3]")
     name = rng.choice(list(calls))
     argument, output = calls[name]
-    wrong = typo(rng, name)
-    return [], (f"{wrong}({argument})", undefined(wrong)), (f"{name}({argument})", output)
+    return {"name": name, "typo": typo(rng, name), "argument": argument, "output": output}
 
 
-CASES: tuple[Callable[[Random], Case], ...] = (
-    unknown_name,
-    wrong_types,
-    text_plus_number,
-    division,
-    index,
-    missing_key,
-    no_length,
-    no_number,
-    printed,
-    misspelt_call,
-    misspelt_body,
-    misspelt_builtin,
-)
+# What is drawn for each case of ``tasks.json``; the others are about a word and a number.
+DRAWS: dict[str, Callable[[Random], Slots]] = {
+    "unknown name": unknown_name,
+    "wrong types": wrong_types,
+    "division": division,
+    "index": index,
+    "missing key": missing_key,
+    "printed": one_word,
+    "misspelt call": misspelt_call,
+    "misspelt body": misspelt_body,
+    "misspelt builtin": misspelt_builtin,
+}
+CASES: list[str] = list(TASKS["console"])
+
+
+def draw_case(rng: Random, name: str) -> Case:
+    """Draws the lines of one case."""
+    slots = DRAWS.get(name, word_and_number)(rng)
+    texts = {part: shape.format(**slots) for part, shape in TASKS["console"][name].items()}
+    before = [(texts["before"], "")] if texts.get("before") else []
+    return before, (texts["wrong"], texts["error"]), (texts["right"], texts["output"])
 
 
 def typed(lines: Sequence[Line]) -> str:
@@ -391,7 +357,7 @@ def typed(lines: Sequence[Line]) -> str:
 
 def snippet(rng: Random) -> str:
     """A few console lines: with an error, without one, or an error that is then corrected."""
-    before, wrong, right = rng.choice(CASES)(rng)
+    before, wrong, right = draw_case(rng, rng.choice(CASES))
     kind = rng.random()
     if kind < 0.35:
         return typed([*before, wrong])
@@ -417,13 +383,13 @@ def console_probes(world: World, rng: Random, n: int) -> list[Probe]:
     probes = []
     for number in range(n):
         case = CASES[number // 2 % len(CASES)]
-        before, wrong, right = case(rng)
+        before, wrong, right = draw_case(rng, case)
         error = wrong[1].partition(":")[0]
         source = wrong[0] if number % 2 else right[0]
         answers = (error, right[1]) if number % 2 else (right[1], error)
         kind = "error" if number % 2 else "right"
-        group = f"{case.__name__.replace('_', ' ')}: {kind}"
-        probes.append(Probe(typed([*before, (source, "")]) + "\n", *answers, group))
+        prompt = typed([*before, (source, "")]) + "\n"
+        probes.append(Probe(prompt, *answers, f"{case}: {kind}"))
     return probes
 
 
