@@ -1,6 +1,6 @@
 """What every ingredient of the corpus is made of: probes, chats, and tools for writing English."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
 from typing import Any
@@ -72,8 +72,3 @@ def an(noun: str) -> str:
 def sentence(text: str) -> str:
     """Makes the first letter a capital and leaves the rest alone."""
     return text[:1].upper() + text[1:]
-
-
-def listing(items: Sequence[str]) -> str:
-    """Joins words as English does: ``"a, b and c"``."""
-    return items[0] if len(items) == 1 else ", ".join(items[:-1]) + " and " + items[-1]
