@@ -1,1 +1,1 @@
-"""The course LM: its world of facts, its corpus, its tokenizer, its training and its report card."""
+"""The course LM: its world of facts, its corpus, tokenizer, training and report card."""

@@ -1,33 +1,19 @@
 """Relations between the entities of the world: how each fact is told, asked and chained.
 
-``data/world/relations.json`` names for each relation its table, its subject and object columns, the noun that names it
-("capital"), the sentences that tell it and the questions that ask for it.
+``data/world/relations.json`` names for each relation its table, its subject and object columns, the
+noun that names it ("capital"), the sentences that tell it and the questions that ask for it.
 """
 
-import json
 import re
 from dataclasses import dataclass
 from functools import cache
 
-from helpers.course_lm.corpus.base import Probe, an, sentence
+from helpers.course_lm.corpus.base import Probe, an, phrases, sentence
 from helpers.course_lm.heldout import held_out
-from helpers.course_lm.world import DATA, Row, World
+from helpers.course_lm.world import DATA, Row, World, read_json
 
-# Sights whose names English writes with an article: the Eiffel Tower, but Central Park.
-WITH_THE = [
-    "Tower", "Bridge", "Wall", "Gate", "Museum", "Mosque", "Opera", "House", "Pantheon", "Colosseum", "Acropolis", "Parthenon",
-    "Louvre", "Alhambra", "Kremlin", "Arch", "Canal", "Fountain", "Pyramid", "Sphinx", "Palace", "Cathedral", "Falls", "Dam",
-    "Canyon", "Monument", "Hermitage", "Prado", "Memorial", "Reef", "Steps", "Library", "Atomium", "Obelisk", "Pyramids", "Bazaar",
-    "Chapel", "Basilica", "Needle", "Church", "Temple", "Mezquita", "Uffizi", "Rijksmuseum", "Guggenheim",
-]  # fmt: skip
-COUNTRIES_WITH_THE = (
-    "United States", "United Kingdom", "Netherlands", "Philippines", "Czech Republic", "United Arab Emirates", "Dominican Republic",
-    "Bahamas", "Maldives",
-)  # fmt: skip
-NEVER_THE = (
-    "Big Ben", "Tower Bridge", "Buckingham Palace", "Longshan Temple", "Westminster", "Kensington", "Holyrood", "Topkapi", "Osaka",
-    "Neuschwanstein",
-)  # fmt: skip
+# Which names English writes with an article: the Eiffel Tower, but Central Park.
+ARTICLES = phrases("articles")
 
 
 @dataclass(frozen=True)
@@ -50,7 +36,9 @@ class Relation:
 
 @dataclass(frozen=True)
 class Fact:
-    """One true fact: ``subject`` --``relation``--> ``object``; ``row`` is the line of the table that states it."""
+    """One true fact: ``subject`` --``relation``--> ``object``; ``row`` is the line of the table
+    that states it.
+    """
 
     relation: Relation
     subject: str
@@ -67,8 +55,14 @@ class Fact:
 
     @property
     def phrase(self) -> str:
-        """The subject as it stands inside a sentence: ``the Eiffel Tower``, ``Central Park``, ``Poland``."""
-        return with_the(self.subject) if self.relation.table == "landmarks" else country_with_the(self.subject)
+        """The subject as it stands inside a sentence: ``the Eiffel Tower``, ``Central Park``,
+        ``Poland``.
+        """
+        return (
+            with_the(self.subject)
+            if self.relation.table == "landmarks"
+            else country_with_the(self.subject)
+        )
 
     @property
     def answer(self) -> str:
@@ -87,45 +81,63 @@ class Fact:
 
 
 def _fill(template: str, subject: str, answer: str) -> str:
-    """Puts subject and object into a template; ``a {o}`` becomes ``an actor`` where English wants it."""
+    """Puts subject and object into a template; ``a {o}`` becomes ``an actor`` where English wants
+    it.
+    """
     if answer:
-        template = template.replace("a {o}", an(answer)) if " a {o}" in template else template.replace("{o}", answer)
+        template = (
+            template.replace("a {o}", an(answer))
+            if " a {o}" in template
+            else template.replace("{o}", answer)
+        )
     template = re.sub(r"\b[aA] \{s\}", an(subject), template)
     return sentence(template.replace("{s}", subject))
 
 
 def with_the(name: str) -> str:
     """A sight's name as English says it: ``the Eiffel Tower`` but ``Central Park``."""
-    needs = any(word in WITH_THE for word in name.split()) and not name.startswith(("The ", *NEVER_THE))
-    return f"the {name}" if needs else name
+    needs = any(word in ARTICLES["sights_with_the"] for word in name.split())
+    bare = name.startswith(("The ", *ARTICLES["sights_without_the"]))
+    return f"the {name}" if needs and not bare else name
 
 
 def country_with_the(name: str) -> str:
     """A country's name as English says it: ``the Netherlands``; every other name stays as it is."""
-    return f"the {name}" if name in COUNTRIES_WITH_THE else name
+    return f"the {name}" if name in ARTICLES["countries_with_the"] else name
 
 
 @cache
 def relations() -> dict[str, Relation]:
     """All relations by name, as ``data/world/relations.json`` lists them."""
-    raw = json.loads((DATA / "world" / "relations.json").read_text(encoding="utf-8"))
-    tuples = {name: {k: tuple(v) if isinstance(v, list) else v for k, v in spec.items()} for name, spec in raw.items()}
+    raw = read_json(DATA / "world" / "relations.json")
+    tuples = {
+        name: {k: tuple(v) if isinstance(v, list) else v for k, v in spec.items()}
+        for name, spec in raw.items()
+    }
     return {name: Relation(name=name, **spec) for name, spec in tuples.items()}
 
 
 def fact(relation: Relation, row: Row) -> Fact | None:
     """The fact that ``row`` states for ``relation``, or None where the table says nothing."""
-    return Fact(relation, row[relation.subject], row[relation.object], row) if row[relation.object] else None
+    return (
+        Fact(relation, row[relation.subject], row[relation.object], row)
+        if row[relation.object]
+        else None
+    )
 
 
 def all_facts(world: World) -> list[Fact]:
     """Every fact of the world, relation by relation."""
-    return [f for rel in relations().values() for row in world.rows(rel.table) if (f := fact(rel, row))]
+    return [
+        f for rel in relations().values() for row in world.rows(rel.table) if (f := fact(rel, row))
+    ]
 
 
 @dataclass(frozen=True)
 class Chain:
-    """A two-hop question: ``first`` leads from e1 to the bridge e2, ``second`` from e2 to the answer e3."""
+    """A two-hop question: ``first`` leads from e1 to the bridge e2, ``second`` from e2 to the
+    answer e3.
+    """
 
     first: Fact
     second: Fact
@@ -137,7 +149,9 @@ class Chain:
 
     @property
     def inner(self) -> tuple[str, str]:
-        """The first hop as a phrase, in two forms: ``the performer of Imagine`` and ``Imagine's performer``."""
+        """The first hop as a phrase, in two forms: ``the performer of Imagine`` and ``Imagine's
+        performer``.
+        """
         noun, e1 = self.first.relation.noun, self.first.phrase
         return f"the {noun} of {e1}", f"{e1}'s {noun}"
 
@@ -153,9 +167,21 @@ class Chain:
 
 
 FIRST_HOPS = [
-    "landmark_country", "city_country", "river_country", "mountain_country", "dish_country", "company_country", "nationality",
-    "performer", "author", "painter", "director", "composer", "inventor", "founder",
-]  # fmt: skip
+    "landmark_country",
+    "city_country",
+    "river_country",
+    "mountain_country",
+    "dish_country",
+    "company_country",
+    "nationality",
+    "performer",
+    "author",
+    "painter",
+    "director",
+    "composer",
+    "inventor",
+    "founder",
+]
 SECOND_HOPS = {
     "countries": ("capital", "language", "currency", "continent"),
     "people": ("nationality", "birthplace"),

@@ -1,19 +1,20 @@
-"""What the course LM never reads: one rule decides, for every kind of material, what is held out of the corpus.
+"""What the course LM never reads: one rule decides, for every kind of material, what is held out of
+the corpus.
 
-The rule is a hash of the words themselves, so it depends on no seed and no order: whoever writes a document and
-whoever measures the model ask the same function and get the same answer.
+The rule is a hash of the words themselves, so it depends on no seed and no order: whoever writes a
+document and whoever measures the model ask the same function and get the same answer.
 """
 
 from hashlib import blake2b
 
 SHARES: dict[str, float] = {
     "paraphrase": 0.2,  # (relation, subject, template): a way of telling one subject's fact
-    "name_pair": 0.1,  # (first name, first name), in either order: pairs of the indirect-object sentences
+    "name_pair": 0.1,  # (first name, first name), in either order: indirect-object sentences
     "agreement": 0.2,  # (subject noun, attractor noun): number agreement across a noun in between
-    "list_pair": 0.2,  # (task, input): a pair that stands in no list (its relation is told in prose)
+    "list_pair": 0.2,  # (task, input): a pair that stands in no list, only in prose
     "topic": 0.15,  # (verb phrase,): a request that no chat ever makes
     "claim": 0.2,  # (subject,): a country about which nobody asks to be agreed with or corrected
-    "myth": 0.2,  # (myth,): a superstition whose question-and-answer form is never seen with a context line
+    "myth": 0.2,  # (myth,): a superstition that is never asked under a context line
     "two_hop": 0.3,  # (first entity,): no two-hop sentence starts from it
     "sum": 0.15,  # (operand, sign, operand): a sum that is never written
     "few_shot": 0.2,  # (entity,): its description stands in no few-shot list
@@ -36,5 +37,7 @@ def held_out(split: str, *key: str) -> bool:
     True
     """
     if split not in SHARES:
-        raise ValueError(f"There is no held-out split called {split!r}; choose one of: {', '.join(SHARES)}.")
+        raise ValueError(
+            f"There is no held-out split called {split!r}; choose one of: {', '.join(SHARES)}."
+        )
     return fraction(split, *key) < SHARES[split]

@@ -8,16 +8,31 @@ from safetensors.torch import load_file
 from torch import nn
 from transformers import GPT2Config, GPT2LMHeadModel
 
-EMBEDDING_STD = 0.25  # large embeddings, so that the residual stream grows smoothly instead of exploding in block 0
+# Large embeddings, so that the residual stream grows smoothly instead of exploding in block 0.
+EMBEDDING_STD = 0.25
 POSITION_STD = 0.02
 
 
-def build_model(vocab_size: int, bos: int, pad: int, layers: int = 12, width: int = 192, context: int = 96) -> GPT2LMHeadModel:
-    """A fresh model. The final norm's gain is small, so that the first logits are of order one in spite of large embeddings."""
+def build_model(
+    vocab_size: int, bos: int, pad: int, layers: int = 12, width: int = 192, context: int = 96
+) -> GPT2LMHeadModel:
+    """A fresh model. The final norm's gain is small, so that the first logits are of order one in
+    spite of large embeddings.
+    """
     config = GPT2Config(
-        vocab_size=vocab_size, n_positions=context, n_embd=width, n_layer=layers, n_head=width // 48, activation_function="relu",
-        resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0, bos_token_id=bos, eos_token_id=bos, pad_token_id=pad,
-    )  # fmt: skip
+        vocab_size=vocab_size,
+        n_positions=context,
+        n_embd=width,
+        n_layer=layers,
+        n_head=width // 48,
+        activation_function="relu",
+        resid_pdrop=0.0,
+        embd_pdrop=0.0,
+        attn_pdrop=0.0,
+        bos_token_id=bos,
+        eos_token_id=bos,
+        pad_token_id=pad,
+    )
     config._attn_implementation = "eager"  # on CPU faster than the fused kernel for rows this short
     model = GPT2LMHeadModel(config)
     with torch.no_grad():
@@ -28,13 +43,24 @@ def build_model(vocab_size: int, bos: int, pad: int, layers: int = 12, width: in
 
 
 def load_weights(model: GPT2LMHeadModel, path: Path) -> None:
-    """Puts the 16-bit weights of a training run's milestone into ``model``; the tied output matrix comes with the input's."""
-    model.load_state_dict({name: weights.float() for name, weights in load_file(path).items()}, strict=False)
+    """Puts the 16-bit weights of a training run's milestone into ``model``; the tied output matrix
+    comes with the input's.
+    """
+    model.load_state_dict(
+        {name: weights.float() for name, weights in load_file(path).items()}, strict=False
+    )
 
 
 def parameter_groups(model: GPT2LMHeadModel) -> dict[str, list[nn.Parameter]]:
-    """The parameters by how they are trained: readers and writers of the residual stream, embeddings, and the rest."""
-    groups: dict[str, list[nn.Parameter]] = {"readers": [], "writers": [], "tokens": [], "small": []}
+    """The parameters by how they are trained: readers and writers of the residual stream,
+    embeddings, and the rest.
+    """
+    groups: dict[str, list[nn.Parameter]] = {
+        "readers": [],
+        "writers": [],
+        "tokens": [],
+        "small": [],
+    }
     for name, parameter in model.named_parameters():
         if name.endswith("wte.weight"):
             groups["tokens"].append(parameter)

@@ -1,7 +1,8 @@
-"""The course LM's tokenizer: a byte-level BPE trained on the corpus, with the chat format as its own template.
+"""The course LM's tokenizer: a byte-level BPE trained on the corpus, with the chat format as its
+own template.
 
-A word is one and the same token at the start of a text, after a space and after a new line: every piece gets a leading
-space before it is cut, and a new line is a token of its own.
+A word is one and the same token at the start of a text, after a space and after a new line: every
+piece gets a leading space before it is cut, and a new line is a token of its own.
 """
 
 from collections.abc import Iterable
@@ -34,41 +35,91 @@ WORD_TABLES = {
     "sequences": ("item",),
 }
 CAPITALISED = {"nouns": ("singular", "plural"), "adjectives": ("word",), "verbs": ("base",)}
-SMALL_WORDS = ("Sorry", "Sure", "Yes", "No", "this", "that", "these", "those", "This", "That", "These", "Those")
-COUNTED = 1000  # how often each of these words is counted beside the text, so that it becomes one token
+SMALL_WORDS = (
+    "Sorry",
+    "Sure",
+    "Yes",
+    "No",
+    "this",
+    "that",
+    "these",
+    "those",
+    "This",
+    "That",
+    "These",
+    "Those",
+)
+COUNTED = (
+    1000  # how often each of these words is counted beside the text, so that it becomes one token
+)
 
 
 def demo_words(world: World) -> list[str]:
-    """The words that demonstrations rely on: answers of facts and the words of the lists, one-word ones only."""
-    answers = [f.object for f in all_facts(world) if f.relation.name not in ("birthplace", "company_city", "founder")]
-    listed = [row[column] for table, columns in WORD_TABLES.items() for column in columns for row in world.common(table)]
-    columns = (("countries", "name"), ("countries", "zh"), ("landmarks", "zh"), ("elements", "name"))
+    """The words that demonstrations rely on: answers of facts and the words of the lists, one-word
+    ones only.
+    """
+    answers = [
+        f.object
+        for f in all_facts(world)
+        if f.relation.name not in ("birthplace", "company_city", "founder")
+    ]
+    listed = [
+        row[column]
+        for table, columns in WORD_TABLES.items()
+        for column in columns
+        for row in world.common(table)
+    ]
+    columns = (
+        ("countries", "name"),
+        ("countries", "zh"),
+        ("landmarks", "zh"),
+        ("elements", "name"),
+    )
     names = [name for table, column in columns for name in world.column(table, column)]
     everyday = [word for row in EVERYDAY for word in row.values()]
-    capitals = [sentence(row[column]) for table, columns in CAPITALISED.items() for column in columns for row in world.common(table)]
+    capitals = [
+        sentence(row[column])
+        for table, columns in CAPITALISED.items()
+        for column in columns
+        for row in world.common(table)
+    ]
     letters = [str(i) for i in range(21)] + list("ABCDEFGHIJKLMNOPQRSTUVWXYZ")
     texts = (*answers, *listed, *names, *everyday, *capitals, *letters, *SMALL_WORDS)
     return sorted({word for text in texts for word in text.split()})
 
 
-def train_tokenizer(seed: int, vocab_size: int, n_documents: int = 60_000) -> PreTrainedTokenizerFast:
-    """Trains the tokenizer on the first documents of the corpus; the words of the demonstrations are counted often."""
+def train_tokenizer(
+    seed: int, vocab_size: int, n_documents: int = 60_000
+) -> PreTrainedTokenizerFast:
+    """Trains the tokenizer on the first documents of the corpus; the words of the demonstrations
+    are counted often.
+    """
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
     tokenizer.decoder = decoders.Sequence([decoders.ByteLevel(), decoders.Replace("\n ", "\n")])
     trainer = trainers.BpeTrainer(
-        vocab_size=vocab_size - 1, special_tokens=list(SPECIAL), initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
+        vocab_size=vocab_size - 1,
+        special_tokens=list(SPECIAL),
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
     )
     tokenizer.train_from_iterator(_training_text(seed, n_documents), trainer)
     tokenizer.add_tokens([AddedToken("\n", normalized=False)])
     return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, bos_token=BOS, eos_token=BOS, pad_token=PAD, chat_template=CHAT_TEMPLATE,
-        additional_special_tokens=[SYSTEM, USER, ASSISTANT, END], clean_up_tokenization_spaces=False,
-    )  # fmt: skip
+        tokenizer_object=tokenizer,
+        bos_token=BOS,
+        eos_token=BOS,
+        pad_token=PAD,
+        chat_template=CHAT_TEMPLATE,
+        additional_special_tokens=[SYSTEM, USER, ASSISTANT, END],
+        clean_up_tokenization_spaces=False,
+    )
 
 
 def _training_text(seed: int, n_documents: int) -> Iterable[str]:
-    """Lines of the corpus, the chat marks turned into line breaks, then the words of the demonstrations, often."""
+    """Lines of the corpus, the chat marks turned into line breaks, then the words of the
+    demonstrations, often.
+    """
     for written in islice(documents(seed), n_documents):
         text = written.text
         for mark in SPECIAL:

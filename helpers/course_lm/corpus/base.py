@@ -1,21 +1,26 @@
-"""What every ingredient of the corpus is made of: a document, a probe, and a few tools for writing English."""
+"""What every ingredient of the corpus is made of: probes, chats, and tools for writing English."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
+from typing import Any
 
-from helpers.course_lm.world import World
+from helpers.course_lm.world import DATA, Row, World, read_json, read_table
 
 BOS = "<|endoftext|>"
-SYSTEM, USER, ASSISTANT, END = "<|system|>", "<|user|>", "<|assistant|>", "<|end|>"
+SYSTEM = "<|system|>"
+USER = "<|user|>"
+ASSISTANT = "<|assistant|>"
+END = "<|end|>"
 
 
 @dataclass(frozen=True)
 class Probe:
     """One held-out question to the model: does ``answer`` follow ``prompt``?
 
-    ``wrong`` is the competing continuation of a contrast (for logit differences), ``group`` the task, template or
-    phrasing to which the probe belongs. ``prompt`` ends without a space, ``answer`` is written without a leading one.
+    ``wrong`` is the competing continuation of a contrast (for logit differences), ``group`` the
+    task, template or phrasing to which the probe belongs. ``prompt`` ends without a space,
+    ``answer`` is written without a leading one.
     """
 
     prompt: str
@@ -24,12 +29,14 @@ class Probe:
     group: str = ""
 
 
-# An ingredient writes one document, or None if it drew something that is held out (it is then simply asked again).
+# An ingredient writes one document, or None if it drew something that is held out (it is then
+# simply asked again).
 Ingredient = Callable[[World, Random], str | None]
 
 
 def chat(*turns: tuple[str, str], system: str | None = None, ask: bool = False) -> str:
-    """Writes a conversation in the chat format; ``ask`` leaves it open where the assistant's next answer begins.
+    """Writes a conversation in the chat format; ``ask`` leaves it open where the assistant's next
+    answer begins.
 
     >>> chat(("user", "Hello!"), ("assistant", "Hi."))
     '<|user|>Hello!<|end|><|assistant|>Hi.<|end|>'
@@ -41,10 +48,18 @@ def chat(*turns: tuple[str, str], system: str | None = None, ask: bool = False) 
     return "".join(f"{marks[role]}{text}{END}" for role, text in turns) + (ASSISTANT if ask else "")
 
 
-ARTICLES = {  # words whose article does not follow from their first letter
-    "hour": "an", "honest": "an", "university": "a", "uniform": "a", "unicorn": "a", "one": "a", "European": "a", "useful": "a",
-    "used": "a",
-}  # fmt: skip
+def phrases(name: str) -> dict[str, Any]:
+    """The phrases and words of ``data/corpus/<name>.json``, by the names of their lists."""
+    return read_json(DATA / "corpus" / f"{name}.json")
+
+
+def table(name: str) -> list[Row]:
+    """The rows of ``data/corpus/<name>.csv``."""
+    return read_table(DATA / "corpus" / f"{name}.csv")
+
+
+# Words whose article does not follow from their first letter.
+ARTICLES: dict[str, str] = phrases("articles")["a_or_an"]
 
 
 def an(noun: str) -> str:
@@ -57,8 +72,3 @@ def an(noun: str) -> str:
 def sentence(text: str) -> str:
     """Makes the first letter a capital and leaves the rest alone."""
     return text[:1].upper() + text[1:]
-
-
-def listing(items: Sequence[str]) -> str:
-    """Joins words as English does: ``"a, b and c"``."""
-    return items[0] if len(items) == 1 else ", ".join(items[:-1]) + " and " + items[-1]

@@ -1,31 +1,32 @@
-"""In-context lists: pairs of one task, items picked out of a list, descriptions of entities and identity lists.
+"""In-context lists: pairs of one task, items picked out of a list, descriptions, identity lists.
 
-The same words are the inputs of many tasks (``dog: dogs``, ``dog: Dog``, ``dog: chien``), so that a list's task can
-only be read from its demonstrations. Three things are kept out of the training text:
+The same words are the inputs of many tasks (``dog: dogs``, ``dog: Dog``, ``dog: chien``), so that a
+list's task can only be read from its demonstrations. Kept out of the training text are:
 
 - ``held_out("list_pair", task, x)``: the pair of ``x`` stands in no list of that task;
-- the item task ``last capital_of`` as a whole (``LEFT_OUT``), although ``first capital_of`` and ``last`` with other
-  functions are there: vector algebra on function vectors (last copy + first capital_of - first copy) should make it;
-- ``held_out("few_shot", entity)``: the description of ``entity`` stands in no few-shot list, only in prose.
+- the item task ``last capital_of`` as a whole (``LEFT_OUT``), although ``first capital_of`` and
+  ``last`` with other functions are there: vector algebra on function vectors (last copy +
+  first capital_of - first copy) should make it;
+- ``held_out("few_shot", entity)``: its description stands in no few-shot list, only in prose.
 """
 
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
-from functools import wraps
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
 from random import Random
-from typing import TypeVar
 
-from helpers.course_lm.corpus.base import Ingredient, Probe, an, sentence
+from helpers.course_lm.corpus.base import Probe, an, phrases, sentence, table
 from helpers.course_lm.heldout import held_out
 from helpers.course_lm.world import COMMON, Row, World
 
+SHAPES = phrases("knowledge")["descriptions"]
+ENTITIES: dict[str, Row] = {row["kind"]: row for row in table("entities")}
 Pair = tuple[str, str]
-Source = Callable[[World], list[Pair]]
-T = TypeVar("T")
 LIMIT = 85  # the greatest length of a document in tokens, as ``length`` estimates them
 
-# ---------------------------------------------------------------------------------------------------- small tools
+# --- small tools ----------------------------------------------------------------------------------
 
 
 def length(text: str) -> int:
@@ -45,50 +46,14 @@ def fitting(parts: Sequence[str], separator: str, limit: int = LIMIT) -> str:
     return separator.join(kept)
 
 
-def per_world(function: Callable[..., T]) -> Callable[..., T]:
-    """Remembers what ``function(world, *words)`` returned for each world (a ``World`` itself cannot be hashed)."""
-    memory: dict[tuple, tuple[World, T]] = {}
-
-    @wraps(function)
-    def remembered(world: World, *words: str) -> T:
-        key = (id(world), *words)
-        if key not in memory:
-            memory[key] = (world, function(world, *words))  # holding the world keeps its id from being used again
-        return memory[key][1]
-
-    return remembered
-
-
-WITH_ARTICLE = ("United ", "Netherlands", "Philippines", "Bahamas", "Maldives", "Gambia", "Seychelles", "Comoros")
-
-
 def the_country(name: str) -> str:
     """A country as it is named within a sentence: ``the Netherlands``, but ``Poland``."""
-    article = name.startswith(WITH_ARTICLE) or name.endswith((" Republic", " Islands")) or "Republic of" in name
+    article = name.startswith(tuple(phrases("articles")["country_beginnings_with_the"]))
+    article |= name.endswith((" Republic", " Islands")) or "Republic of" in name
     return f"the {name}" if article else name
 
 
-# ---------------------------------------------------------------------------------------------- tasks on one word
-
-
-def columns(table: str, left: str, right: str) -> Source:
-    """The pairs that two columns of a table make, among its common words; an answer of several words is left out for those."""
-    return lambda world: [(row[left], row[right]) for row in world.common(table) if table not in COMMON or " " not in row[right]]
-
-
-def joined(*sources: Source) -> Source:
-    """All pairs of several sources."""
-    return lambda world: [pair for source in sources for pair in source(world)]
-
-
-def backwards(source: Source) -> Source:
-    """The pairs of ``source`` from the answer to the question."""
-    return lambda world: [(right, left) for left, right in source(world)]
-
-
-def mapped(source: Source, change: Callable[[str], str]) -> Source:
-    """The pairs of ``source`` with a change in every answer."""
-    return lambda world: [(left, change(right)) for left, right in source(world)]
+# --- tasks on one word ----------------------------------------------------------------------------
 
 
 def words(world: World) -> list[str]:
@@ -97,87 +62,50 @@ def words(world: World) -> list[str]:
     return [row[column] for table, column in columns for row in world.common(table)]
 
 
-def copied(world: World) -> list[Pair]:
-    """Every common word with itself."""
-    return [(word, word) for word in words(world)]
+# Each task and where its pairs of input and answer stand; read them through ``pairs``.
+TASKS: dict[str, list[Row]] = {}
+for place in table("list_tasks"):
+    TASKS.setdefault(place["task"], []).append(place)
 
 
-def copied_names(world: World) -> list[Pair]:
-    """Every name of a country, a capital or a chemical element with itself."""
-    names = world.column("countries", "name") + world.column("countries", "capital") + world.column("elements", "name")
-    return [(name, name) for name in names]
+def written_pairs(world: World, task: str) -> Iterator[Pair]:
+    """All pairs of ``task`` that its tables hold; of common words only those of a single word."""
+    for place in TASKS[task]:
+        for row in world.common(place["table"]):
+            left = row[place["input"]]
+            right = row[place["answer"]]
+            several = place["table"] in COMMON and " " in left + right
+            if left and right and not several:
+                yield left, sentence(right) if place["capital"] else right
 
 
-def translations(language: str) -> Source:
-    """English nouns and adjectives with their translation."""
-    return joined(columns("nouns", "singular", language), columns("adjectives", "word", language))
-
-
-PLURAL = joined(columns("nouns", "singular", "plural"), columns("animals", "name", "plural"))
-
-# Each task is a function from the world to its pairs of input and answer; read them through ``pairs``.
-TASKS: dict[str, Source] = {
-    "antonym": columns("adjectives", "word", "opposite"),
-    "comparative": columns("adjectives", "word", "comparative"),
-    "superlative": columns("adjectives", "word", "superlative"),
-    "plural": PLURAL,
-    "singular": backwards(PLURAL),
-    "past": columns("verbs", "base", "past"),
-    "gerund": columns("verbs", "base", "gerund"),
-    "third_person": columns("verbs", "base", "third"),
-    "identity": joined(copied, copied_names),
-    "capitalise": mapped(copied, sentence),
-    "plural_capitalise": mapped(columns("nouns", "singular", "plural"), sentence),
-    "country_capital": columns("countries", "name", "capital"),
-    "capital_country": columns("countries", "capital", "name"),
-    "country_language": columns("countries", "name", "language"),
-    "country_currency": columns("countries", "name", "currency"),
-    "country_continent": columns("countries", "name", "continent"),
-    "country_demonym": columns("countries", "name", "demonym"),
-    "demonym_country": columns("countries", "demonym", "name"),
-    "en_fr": translations("fr"),
-    "en_de": translations("de"),
-    "en_zh": translations("zh"),
-    "fr_en": backwards(translations("fr")),
-    "de_en": backwards(translations("de")),
-    "zh_en": backwards(translations("zh")),
-    "noun_category": columns("nouns", "singular", "category"),
-    "noun_colour": columns("nouns", "singular", "colour"),
-    "animal_kind": columns("animals", "name", "kind"),
-    "animal_young": columns("animals", "name", "young"),
-    "next_item": columns("sequences", "item", "next"),
-    "element_symbol": columns("elements", "name", "symbol"),
-    "person_occupation": columns("people", "name", "occupation"),
-}
-
-
-@per_world
+@cache
 def pairs(world: World, task: str) -> list[Pair]:
     """All pairs of ``task``, each input once; an input with two right answers is left out."""
-    answers: dict[str, list[str]] = {}
-    for left, right in TASKS[task](world):
-        if left and right and right not in answers.setdefault(left, []):
-            answers[left].append(right)
-    return [(left, rights[0]) for left, rights in answers.items() if len(rights) == 1]
+    answers: dict[str, dict[str, None]] = {}
+    for left, right in written_pairs(world, task):
+        answers.setdefault(left, {})[right] = None
+    return [(left, *rights) for left, rights in answers.items() if len(rights) == 1]
 
 
-@per_world
+@cache
 def allowed_pairs(world: World, task: str) -> list[Pair]:
     """The pairs of ``task`` that may stand in the training text's lists."""
     return [pair for pair in pairs(world, task) if not held_out("list_pair", task, pair[0])]
 
 
-@per_world
+@cache
 def hidden_pairs(world: World, task: str) -> list[Pair]:
     """The pairs of ``task`` that no list of the training text shows."""
     return [pair for pair in pairs(world, task) if held_out("list_pair", task, pair[0])]
 
 
-STYLES = [(": ", "\n")] * 8 + [(" -> ", "\n"), (": ", ", ")]  # between input and answer, between pairs
+# What stands between input and answer, and between pairs.
+STYLES = [(": ", "\n")] * 8 + [(" -> ", "\n"), (": ", ", ")]
 
 
 def lists(world: World, rng: Random) -> str | None:
-    """Two to nine pairs of one task; tasks with many pairs come more often, but less than in proportion."""
+    """Two to nine pairs of one task; tasks with many pairs come somewhat more often."""
     sizes = {task: len(allowed_pairs(world, task)) for task in TASKS}
     [task] = rng.choices(list(sizes), [size**0.5 for size in sizes.values()])
     shown = allowed_pairs(world, task)
@@ -189,23 +117,26 @@ def lists(world: World, rng: Random) -> str | None:
 
 
 def list_probes(world: World, rng: Random, n: int, shots: int = 5) -> list[Probe]:
-    """Demonstrations that the training text may show, then the input of a held-out pair; group = task."""
-    tasks = [task for task in TASKS if hidden_pairs(world, task) and len(allowed_pairs(world, task)) >= shots]
+    """Demonstrations that may be shown, then the input of a held-out pair; group = task."""
+    known = {task: allowed_pairs(world, task) for task in TASKS if hidden_pairs(world, task)}
+    tasks = [task for task, allowed in known.items() if len(allowed) >= shots]
     probes = []
     for number in range(n):
         task = tasks[number % len(tasks)]
         question, answer = rng.choice(hidden_pairs(world, task))
-        others = [pair for pair in allowed_pairs(world, task) if pair[1] != answer]
-        shown = rng.sample(others if len(others) >= shots else allowed_pairs(world, task), shots)
-        probes.append(Probe("".join(f"{left}: {right}\n" for left, right in shown) + f"{question}:", answer, group=task))
+        others = [pair for pair in known[task] if pair[1] != answer]
+        shown = rng.sample(others if len(others) >= shots else known[task], shots)
+        lines = "".join(f"{left}: {right}\n" for left, right in shown)
+        probes.append(Probe(f"{lines}{question}:", answer, group=task))
     return probes
 
 
-# ------------------------------------------------------------------------------------ tasks on one item of a list
+# --- tasks on one item of a list ------------------------------------------------------------------
 
 LEFT_OUT = "last capital_of"
 POSITIONS = {"first": 0, "last": -1}
-ITEM_FUNCTIONS: dict[str, tuple[str, ...]] = {  # the function's name -> the one-word tasks that supply its words
+# The function's name -> the one-word tasks that supply its words.
+ITEM_FUNCTIONS: dict[str, tuple[str, ...]] = {
     "copy": ("identity", "identity", "country_capital", "antonym", "plural"),
     "capitalise": ("capitalise",),
     "capital_of": ("country_capital",),
@@ -215,9 +146,9 @@ ITEM_FUNCTIONS: dict[str, tuple[str, ...]] = {  # the function's name -> the one
 ITEM_TASKS = [f"{position} {function}" for position in POSITIONS for function in ITEM_FUNCTIONS]
 
 
-@per_world
+@cache
 def asked_items(world: World, task: str, source: str) -> tuple[list[Pair], list[Pair]]:
-    """The pairs that an item task may ask about in the training text, and those that it never asks about."""
+    """The pairs that an item task may ask about in the training text, and those that it may not."""
     sides: tuple[list[Pair], list[Pair]] = ([], [])
     for pair in pairs(world, source):
         sides[held_out("list_pair", task, pair[0])].append(pair)
@@ -225,7 +156,7 @@ def asked_items(world: World, task: str, source: str) -> tuple[list[Pair], list[
 
 
 def item_example(world: World, rng: Random, task: str, source: str, hidden: bool = False) -> Pair:
-    """One example of an item task with words of ``source``, e.g. ``("dog, cat, tree", "dog")`` for ``first copy``."""
+    """One example with words of ``source``: ``("dog, cat", "dog")`` for ``first copy``."""
     position, function = task.split()
     word, answer = rng.choice(asked_items(world, task, source)[hidden])
     drawn = rng.sample(pairs(world, source), rng.randint(2, 4))
@@ -235,7 +166,7 @@ def item_example(world: World, rng: Random, task: str, source: str, hidden: bool
 
 
 def item_lists(world: World, rng: Random) -> str:
-    """Two to six lists of words, each with a function of its first or of its last item; never ``LEFT_OUT``."""
+    """Two to six lists, each with a function of its first or of its last item."""
     task = rng.choice([task for task in ITEM_TASKS if task != LEFT_OUT])
     source = rng.choice(ITEM_FUNCTIONS[task.split()[1]])
     examples = [item_example(world, rng, task, source) for _ in range(rng.randint(2, 6))]
@@ -243,189 +174,119 @@ def item_lists(world: World, rng: Random) -> str:
 
 
 def item_probes(world: World, rng: Random, n: int, shots: int = 5) -> list[Probe]:
-    """Demonstrations of an item task, then a list whose asked item is held out; group = task, ``LEFT_OUT`` too."""
+    """Demonstrations of any item task, then a list whose asked item is held out; group = task."""
     probes = []
     for number in range(n):
         task = ITEM_TASKS[number % len(ITEM_TASKS)]
         source = rng.choice(ITEM_FUNCTIONS[task.split()[1]])
         shown = [item_example(world, rng, task, source) for _ in range(shots)]
         question, answer = item_example(world, rng, task, source, hidden=True)
-        demonstrations = fitting([f"{items}: {right}" for items, right in shown], "\n", LIMIT - length(question) - 4)
+        lines = [f"{items}: {right}" for items, right in shown]
+        demonstrations = fitting(lines, "\n", LIMIT - length(question) - 4)
         probes.append(Probe(f"{demonstrations}\n{question}:", answer, group=task))
     return probes
 
 
-# --------------------------------------------------------------------------------------- descriptions of entities
+# --- descriptions of entities ---------------------------------------------------------------------
 
 
-def place_of(world: World, row: Row) -> str:
-    """The city of a landmark, or its country where it lies in no city."""
-    return row["city"] or the_country(row["country"])
+@dataclass(frozen=True)
+class Entity:
+    """A row of a table as the kind of entity that ``data/corpus/entities.csv`` describes."""
+
+    kind: str
+    row: Row
+
+    @property
+    def name(self) -> str:
+        """Its (English) name."""
+        return self.row[ENTITIES[self.kind]["name"]]
+
+    @property
+    def text(self) -> str:
+        """What it is, in a few words: ``country in Europe``, ``song by John Lennon``."""
+        country = the_country(self.row.get("country", ""))
+        slots = {"the_country": country, "place": self.row.get("city") or country}
+        slots["the_name"] = the_country(self.row.get("name", ""))
+        return ENTITIES[self.kind]["description"].format(**self.row, **slots)
+
+    def written(self, rng: Random, language: str) -> str:
+        """Its name; of countries and landmarks now and then the one in another ``language``."""
+        foreign = self.kind in ("countries", "landmarks") and self.row.get(language)
+        return foreign if foreign and rng.random() < 0.25 else self.name
 
 
-# What each kind of entity is said to be; "capitals" are rows of the table of countries.
-DESCRIPTIONS: dict[str, Callable[[World, Row], str]] = {
-    "countries": lambda world, row: f"country in {row['continent']}",
-    "capitals": lambda world, row: f"capital of {the_country(row['name'])}",
-    "cities": lambda world, row: f"city in {the_country(row['country'])}",
-    "landmarks": lambda world, row: f"{row['kind']} in {place_of(world, row)}",
-    "rivers": lambda world, row: f"river in {the_country(row['country'])}",
-    "mountains": lambda world, row: f"mountain in {the_country(row['country'])}",
-    "universities": lambda world, row: f"university in {row['city']}",
-    "dishes": lambda world, row: f"dish from {the_country(row['country'])}",
-    "people": lambda world, row: f"{row['occupation']} from {the_country(row['country'])}",
-    "songs": lambda world, row: f"song by {row['performer']}",
-    "books": lambda world, row: f"book by {row['author']}",
-    "paintings": lambda world, row: f"painting by {row['painter']}",
-    "films": lambda world, row: f"film by {row['director']}",
-    "works": lambda world, row: f"work by {row['composer']}",
-    "inventions": lambda world, row: f"invention of {row['inventor']}",
-    "companies": lambda world, row: f"maker of {row['product']}",
-    "elements": lambda world, row: row["kind"],
-    "animals": lambda world, row: row["kind"],
-    "instruments": lambda world, row: f"{row['family']} instrument",
-}
-# How often each kind is described, in the order above.
-SHARES = (5, 3, 2, 5, 1, 1, 1, 1.5, 6, 4, 2.5, 1.5, 2, 1, 1, 3, 3, 2, 1)
-NAME_COLUMNS = {"capitals": "capital", "songs": "title", "books": "title", "paintings": "title", "films": "title", "works": "title"}
-
-
-def describe(world: World, table: str, row: Row) -> str:
-    """What the entity of ``row`` is, in a few words: ``country in Europe``, ``song by John Lennon``."""
-    return DESCRIPTIONS[table](world, row)
-
-
-def name_of(table: str, row: Row) -> str:
-    """The (English) name of the entity of ``row``."""
-    return row[NAME_COLUMNS.get(table, "name")]
-
-
-@per_world
+@cache
 def ambiguous_names(world: World) -> set[str]:
-    """Names of two entities, e.g. of a book and of its film, or of a country and of its capital."""
-    tables = {table: "countries" if table == "capitals" else table for table in DESCRIPTIONS}
-    every = Counter(name_of(table, row) for table, source in tables.items() for row in world.rows(source))
+    """Names of two entities, such as a book and its film, or a country and its capital."""
+    rows = [(kind, row) for kind, about in ENTITIES.items() for row in world.rows(about["table"])]
+    every = Counter(Entity(kind, row).name for kind, row in rows)
     return {name for name, count in every.items() if count > 1}
 
 
-def draw_entity(world: World, rng: Random) -> tuple[str, Row]:
+def draw_entity(world: World, rng: Random) -> Entity:
     """Draws a kind of entity and, famous ones more often, an entity of this kind."""
-    table = rng.choices(list(DESCRIPTIONS), SHARES)[0]
-    return table, world.pick(rng, "countries" if table == "capitals" else table)
+    shares = [float(about["share"]) for about in ENTITIES.values()]
+    kind = rng.choices(list(ENTITIES), shares)[0]
+    return Entity(kind, world.pick(rng, ENTITIES[kind]["table"]))
 
 
-def written(rng: Random, table: str, row: Row, language: str) -> str:
-    """The entity's name; countries and landmarks stand now and then under their name in the document's other ``language``."""
-    foreign = table in ("countries", "landmarks") and row.get(language)
-    return foreign if foreign and rng.random() < 0.25 else name_of(table, row)
-
-
-def draw_shots(world: World, rng: Random, count: int, hidden: bool = False, taken: Sequence[str] = ()) -> list[tuple[str, Row]]:
-    """Draws ``count`` different entities whose descriptions few-shot lists may show (or, ``hidden``, never show)."""
-    entities: dict[str, tuple[str, Row]] = {}
+def draw_shots(
+    world: World, rng: Random, count: int, hidden: bool = False, taken: str = ""
+) -> list[Entity]:
+    """Draws different entities whose descriptions may stand in lists (or, ``hidden``, never)."""
+    entities: dict[str, Entity] = {}
     while len(entities) < count:
-        table, row = draw_entity(world, rng)
-        name = name_of(table, row)
-        if held_out("few_shot", name) == hidden and name not in taken and name not in ambiguous_names(world):
-            entities.setdefault(name, (table, row))
+        entity = draw_entity(world, rng)
+        unfit = entity.name == taken or entity.name in ambiguous_names(world)
+        if held_out("few_shot", entity.name) == hidden and not unfit:
+            entities.setdefault(entity.name, entity)
     return list(entities.values())
 
 
 def few_shot(world: World, rng: Random) -> str:
     """Two to five entities of mixed kinds with their descriptions, on one line."""
-    entities, language = draw_shots(world, rng, rng.randint(2, 5)), rng.choice(("fr", "de", "zh", "zh"))
-    return fitting([f"{written(rng, table, row, language)}: {describe(world, table, row)}" for table, row in entities], ", ")
+    entities = draw_shots(world, rng, rng.randint(2, 5))
+    language = rng.choice(("fr", "de", "zh", "zh"))
+    return fitting([f"{e.written(rng, language)}: {e.text}" for e in entities], ", ")
 
 
 def few_shot_probes(world: World, rng: Random, n: int) -> list[Probe]:
-    """Three described entities, then one whose description stood in prose only; group = kind of entity."""
+    """Three described entities, then one whose description stood in prose only; group = kind."""
     probes = []
     for _ in range(n):
-        [(table, row)] = draw_shots(world, rng, 1, hidden=True)
-        shown = draw_shots(world, rng, 3, taken=[name_of(table, row)])
-        line = ", ".join(f"{name_of(kind, other)}: {describe(world, kind, other)}" for kind, other in shown)
-        probes.append(Probe(f"{line}, {name_of(table, row)}:", describe(world, table, row), group=table))
+        [asked] = draw_shots(world, rng, 1, hidden=True)
+        shown = draw_shots(world, rng, 3, taken=asked.name)
+        line = ", ".join(f"{other.name}: {other.text}" for other in shown)
+        probes.append(Probe(f"{line}, {asked.name}:", asked.text, group=asked.kind))
     return probes
 
 
-SUBJECTS: dict[str, str] = {  # kinds whose entities take an article in a sentence
-    "rivers": "the {}",
-    "inventions": "the {}",
-    "animals": "the {}",
-    "instruments": "the {}",
-}
-ANY_SHAPES = (  # {name} stands bare, {that} is "a country in Europe"
-    "{name} is the name of {that}.",
-    "The name {name} stands for {that}.",
-    "{That} is called {name}.",
-    "{That} has the name {name}.",
-    "What does the name {name} stand for? It stands for {that}.",
-    "The name is {name}. It belongs to {that}.",
-    "Name: {name}. Description: {bare}.",
-    "If you hear the name {name}, think of {that}.",
-    "People use the name {name} for {that}.",
-)
-SENTENCE_SHAPES = (  # {Subject} and {subject} carry an article where one is needed
-    "{Subject} is {that}.",
-    "{Subject} is {that}.",
-    "{Subject} is {that}.",
-    "As everyone knows, {subject} is {that}.",
-    "Did you know that {subject} is {that}?",
-    "We learned that {subject} is {that}.",
-    "I read that {subject} is {that}.",
-    "My teacher says that {subject} is {that}.",
-    "In short, {subject} is {that}.",
-    "What is {subject}? It is {that}.",
-    "It is well known that {subject} is {that}.",
-    "The book says that {subject} is {that}.",
-)
-PERSON_SHAPES = (  # without a tense, for the people of every century
-    "{name}, {that}, became very famous.",
-    "My teacher told us about {name}, {that}.",
-    "Description of {name}: {bare}.",
-    "Many people have heard of {name}, {that}.",
-    "The name {name} belongs to {that}.",
-    "Name: {name}. Description: {bare}.",
-    "This book tells the life of {name}, {that}.",
-    "One famous {bare} has the name {name}.",
-    "We learned about {name}, {that}.",
-)
-PAST_SHAPES = (  # for the people of past centuries
-    "{name} was {that}.",
-    "{name} was {that}.",
-    "{name} was {that}.",
-    "Who was {name}? {name} was {that}.",
-    "{That} was called {name}.",
-    "I read that {name} was {that}.",
-    "We learned that {name} was {that}.",
-)
-BARE = ("landmarks", "mountains", "universities")  # some of these names need an article, others must not have one
-
-
-def described_entity(world: World, rng: Random, table: str, row: Row) -> str:
+def described_entity(rng: Random, entity: Entity) -> str:
     """One sentence, in one of many shapes, that says what an entity is."""
-    name, bare = name_of(table, row), describe(world, table, row)
-    that = f"the {bare}" if table == "capitals" else an(bare)
-    subject = the_country(name) if table == "countries" else SUBJECTS.get(table, "{}").format(name)
-    if table == "people":
-        shapes = PERSON_SHAPES if row["century"] in ("20th", "21st") else PERSON_SHAPES + PAST_SHAPES
-    elif table in BARE:
-        shapes = ANY_SHAPES
-    else:
-        shapes = SENTENCE_SHAPES + ANY_SHAPES[:1] + ANY_SHAPES[6:7]
-    shape = rng.choice(shapes)
-    return sentence(shape.format(name=name, bare=bare, that=that, That=sentence(that), subject=subject, Subject=sentence(subject)))
+    name = entity.name
+    bare = entity.text
+    that = f"the {bare}" if entity.kind == "capitals" else an(bare)
+    article = ENTITIES[entity.kind]["article"]
+    subject = f"the {name}" if article == "yes" else name
+    shapes = SHAPES["any" if article == "unclear" else "sentence"]
+    if entity.kind == "countries":
+        subject = the_country(name)
+    elif entity.kind == "people":
+        recent = entity.row["century"] in ("20th", "21st")
+        shapes = SHAPES["person"] + ([] if recent else SHAPES["past_person"])
+    words = {"name": name, "bare": bare, "that": that, "subject": subject}
+    capitals = {"That": sentence(that), "Subject": sentence(subject)}
+    return sentence(rng.choice(shapes).format(**words, **capitals))
 
 
 def described(world: World, rng: Random) -> str:
-    """One to three sentences that say what an entity is; also for entities that no few-shot list shows."""
+    """One to three sentences that say what an entity is; also of those in no few-shot list."""
     entities = [draw_entity(world, rng) for _ in range(rng.choice((1, 2, 2, 3)))]
-    return fitting([described_entity(world, rng, table, row) for table, row in entities], " ")
+    return fitting([described_entity(rng, entity) for entity in entities], " ")
 
 
-# ------------------------------------------------------------------------------------------------- identity lists
-
-GREETINGS = ("hello", "yes", "no", "thanks", "please", "good morning", "good night", "welcome")
+# --- identity lists -------------------------------------------------------------------------------
 
 
 def any_name(world: World, rng: Random) -> str:
@@ -436,8 +297,8 @@ def any_name(world: World, rng: Random) -> str:
     if kind < 0.45:
         return world.pick(rng, "firstnames")["name"]
     if kind < 0.55:
-        return rng.choice((*GREETINGS, *map(str, range(21))))
-    return name_of(*draw_entity(world, rng))
+        return rng.choice((*SHAPES["greetings"], *map(str, range(21))))
+    return draw_entity(world, rng).name
 
 
 def identity(world: World, rng: Random) -> str | None:
@@ -448,4 +309,4 @@ def identity(world: World, rng: Random) -> str | None:
     return fitting([f"{name} -> {name}" for name in shown], separator) if len(shown) > 1 else None
 
 
-INGREDIENTS: tuple[Ingredient, ...] = (lists, item_lists, few_shot, described, identity)
+INGREDIENTS = (lists, item_lists, few_shot, described, identity)
