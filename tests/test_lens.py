@@ -12,7 +12,7 @@ from helpers.course_lm.report import EVALUATION_SEED
 from helpers.interventions import record, resid_post, resid_pre
 from helpers.models import ModelNotAvailable, load_model
 from helpers.prediction import pieces, tokenize
-from helpers.running import check_layers, lens_logits, top_k
+from helpers.running import check_layers, lens_logits, place_of, top_k
 from helpers.speak import languages, lens, train_lens, tuned_lens
 from helpers.speak.languages import LEAST_TOGETHER, EnglishShare, english_share, language_probs, translations
 from helpers.speak.lens import (
@@ -431,7 +431,7 @@ def test_the_command_trains_saves_and_judges(gpt2, monkeypatch, tmp_path, capsys
 
 def by_hand(model, text, layer):
     """The model's and one layer's logits at all positions of a text but the first."""
-    tokens, place = tokenize(model, text), running.place_of(layer)
+    tokens, place = tokenize(model, text), place_of(layer)
     with torch.no_grad():
         return tokens[1:], model(tokens[None])[0, 1:], lens_logits(model, record(model, tokens[None], place)[place])[0, 1:]
 
