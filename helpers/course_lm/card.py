@@ -81,11 +81,7 @@ def model_card(card: dict, config: PretrainedConfig, folder: str = "course_lm") 
     """
     world = World.load()
     deep = config.n_layer == PRESETS["deep"][0].layers
-    title, command = (
-        ("The deeper course LM", 'make model ARGS="--preset deep"')
-        if deep
-        else ("The course LM", "make model")
-    )
+    title, command = ("The deeper course LM", 'make model ARGS="--preset deep"') if deep else ("The course LM", "make model")
     return CARD.format(
         title=title,
         folder=folder,
@@ -114,37 +110,25 @@ def _mixture() -> str:
     modules: dict[str, list[str]] = defaultdict(list)
     for kind in ingredients():
         modules[kind.split(".")[0]].append(kind)
-    lines = [
-        f"| part | {' | '.join(MIXTURES)} | ingredients |",
-        "|---|" + "---|" * len(MIXTURES) + "---|",
-    ]
+    lines = [f"| part | {' | '.join(MIXTURES)} | ingredients |", "|---|" + "---|" * len(MIXTURES) + "---|"]
     for module, kinds in modules.items():
-        parts = " | ".join(
-            f"{100 * sum(shares(mixture)[kind] for kind in kinds):.0f} %" for mixture in MIXTURES
-        )
+        parts = " | ".join(f"{100 * sum(shares(mixture)[kind] for kind in kinds):.0f} %" for mixture in MIXTURES)
         names = ", ".join(kind.split(".")[1].replace("_", " ") for kind in kinds)
         lines.append(f"| {module} | {parts} | {names} |")
     return "\n".join(lines)
 
 
 def _heldout() -> str:
-    return "\n".join(
-        f"- {name.replace('_', ' ')}: {100 * share:.0f} %" for name, share in SHARES.items()
-    )
+    return "\n".join(f"- {name.replace('_', ' ')}: {100 * share:.0f} %" for name, share in SHARES.items())
 
 
 def _stages() -> str:
     """The stages of the recipe, in a sentence each."""
     told = [
-        f"Stage {n}: {s.tokens / 1e6:.0f} million tokens of the {s.mixture} mixture, "
-        f"{s.batch} rows a step. "
+        f"Stage {n}: {s.tokens / 1e6:.0f} million tokens of the {s.mixture} mixture, {s.batch} rows a step. "
         for n, s in enumerate(PRESETS["full"], 1)
     ]
-    return (
-        "Rows of "
-        + f"{PRESETS['full'][0].context} tokens, Muon for the matrices and AdamW for the rest. "
-        + "".join(told)
-    )
+    return "Rows of " + f"{PRESETS['full'][0].context} tokens, Muon for the matrices and AdamW for the rest. " + "".join(told)
 
 
 def _log(history: list[dict]) -> str:
@@ -152,6 +136,4 @@ def _log(history: list[dict]) -> str:
     if not history:
         return "The log of this run is not here."
     lines = ["| tokens read | loss (nats) | tokens per second |", "|---|---|---|"]
-    return "\n".join(
-        lines + [f"| {e['tokens']:,} | {e['loss']:.2f} | {e['tokens_per_s']:,} |" for e in history]
-    )
+    return "\n".join(lines + [f"| {e['tokens']:,} | {e['loss']:.2f} | {e['tokens_per_s']:,} |" for e in history])

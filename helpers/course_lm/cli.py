@@ -7,15 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from helpers.course_lm.card import model_card
-from helpers.course_lm.report import (
-    as_json,
-    as_table,
-    learning_curve,
-    load_folder,
-    measure,
-    training_log,
-    watch,
-)
+from helpers.course_lm.report import as_json, as_table, learning_curve, load_folder, measure, training_log, watch
 from helpers.course_lm.train import PRESETS, export, train_stages
 from helpers.course_lm.world import DATA
 
@@ -47,24 +39,15 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         "--preset",
         choices=PRESETS,
         default="full",
-        help="full: the shipped model; deep: twice its layers, for a GPU; "
-        "quick: about 15 minutes on two cores",
+        help="full: the shipped model; deep: twice its layers, for a GPU; quick: about 15 minutes on two cores",
     )
     training.add_argument("--out", type=Path, help="folder of the run (default: runs/PRESET)")
     training.add_argument(
-        "--ship",
-        action="store_true",
-        help="put the trained model in data/course_lm (deep: data/course_lm_deep) and measure it",
+        "--ship", action="store_true", help="put the trained model in data/course_lm (deep: data/course_lm_deep) and measure it"
     )
     reporting = commands.add_parser("report", help="measure a course LM on what it has never read")
-    reporting.add_argument(
-        "--model", type=Path, default=SHIPPED, help="the model's folder (default: data/course_lm)"
-    )
-    reporting.add_argument(
-        "--run",
-        type=Path,
-        help="its training run, for the learning curves (default: keep what is there)",
-    )
+    reporting.add_argument("--model", type=Path, default=SHIPPED, help="the model's folder (default: data/course_lm)")
+    reporting.add_argument("--run", type=Path, help="its training run, for the learning curves (default: keep what is there)")
     return parser.parse_args(arguments)
 
 
@@ -77,33 +60,19 @@ def report(folder: Path, run: Path | None) -> None:
     print(as_table([{**asdict(row), "met": row.met} for row in rows]), flush=True)
     path = folder / "report.json"
     old = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    curves, log, note = (
-        old.get("checkpoints", []),
-        old.get("model", {}).get("training", []),
-        old.get("model", {}).get("note", ""),
-    )
+    curves, log, note = (old.get("checkpoints", []), old.get("model", {}).get("training", []), old.get("model", {}).get("note", ""))
     if run:
         log, curves, note = training_log(run), learning_curve(run, reader.tokenizer, rows), ""
     about = {"parameters": reader.model.num_parameters(), "training": log, "note": note}
     card = as_json(rows, curves, about)
     path.write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
-    (folder / "README.md").write_text(
-        model_card(card, reader.model.config, folder.name), encoding="utf-8"
-    )
+    (folder / "README.md").write_text(model_card(card, reader.model.config, folder.name), encoding="utf-8")
     checksums(folder)
 
 
 def checksums(folder: Path) -> None:
     """Writes the SHA-256 of the files that make the model."""
-    parts = (
-        "model.safetensors",
-        "config.json",
-        "tokenizer.json",
-        "tokenizer_config.json",
-        "chat_template.jinja",
-    )
+    parts = ("model.safetensors", "config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
     names = [name for name in parts if (folder / name).exists()]
-    lines = [
-        f"{hashlib.sha256((folder / name).read_bytes()).hexdigest()}  {name}\n" for name in names
-    ]
+    lines = [f"{hashlib.sha256((folder / name).read_bytes()).hexdigest()}  {name}\n" for name in names]
     (folder / "SHA256SUMS").write_text("".join(lines), encoding="utf-8")

@@ -58,11 +58,7 @@ class Fact:
         """The subject as it stands inside a sentence: ``the Eiffel Tower``, ``Central Park``,
         ``Poland``.
         """
-        return (
-            with_the(self.subject)
-            if self.relation.table == "landmarks"
-            else country_with_the(self.subject)
-        )
+        return with_the(self.subject) if self.relation.table == "landmarks" else country_with_the(self.subject)
 
     @property
     def answer(self) -> str:
@@ -85,11 +81,7 @@ def _fill(template: str, subject: str, answer: str) -> str:
     it.
     """
     if answer:
-        template = (
-            template.replace("a {o}", an(answer))
-            if " a {o}" in template
-            else template.replace("{o}", answer)
-        )
+        template = template.replace("a {o}", an(answer)) if " a {o}" in template else template.replace("{o}", answer)
     template = re.sub(r"\b[aA] \{s\}", an(subject), template)
     return sentence(template.replace("{s}", subject))
 
@@ -110,27 +102,18 @@ def country_with_the(name: str) -> str:
 def relations() -> dict[str, Relation]:
     """All relations by name, as ``data/world/relations.json`` lists them."""
     raw = read_json(DATA / "world" / "relations.json")
-    tuples = {
-        name: {k: tuple(v) if isinstance(v, list) else v for k, v in spec.items()}
-        for name, spec in raw.items()
-    }
+    tuples = {name: {k: tuple(v) if isinstance(v, list) else v for k, v in spec.items()} for name, spec in raw.items()}
     return {name: Relation(name=name, **spec) for name, spec in tuples.items()}
 
 
 def fact(relation: Relation, row: Row) -> Fact | None:
     """The fact that ``row`` states for ``relation``, or None where the table says nothing."""
-    return (
-        Fact(relation, row[relation.subject], row[relation.object], row)
-        if row[relation.object]
-        else None
-    )
+    return Fact(relation, row[relation.subject], row[relation.object], row) if row[relation.object] else None
 
 
 def all_facts(world: World) -> list[Fact]:
     """Every fact of the world, relation by relation."""
-    return [
-        f for rel in relations().values() for row in world.rows(rel.table) if (f := fact(rel, row))
-    ]
+    return [f for rel in relations().values() for row in world.rows(rel.table) if (f := fact(rel, row))]
 
 
 @dataclass(frozen=True)

@@ -37,7 +37,5 @@ def held_out(split: str, *key: str) -> bool:
     True
     """
     if split not in SHARES:
-        raise ValueError(
-            f"There is no held-out split called {split!r}; choose one of: {', '.join(SHARES)}."
-        )
+        raise ValueError(f"There is no held-out split called {split!r}; choose one of: {', '.join(SHARES)}.")
     return fraction(split, *key) < SHARES[split]

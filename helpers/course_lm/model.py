@@ -13,9 +13,7 @@ EMBEDDING_STD = 0.25
 POSITION_STD = 0.02
 
 
-def build_model(
-    vocab_size: int, bos: int, pad: int, layers: int = 12, width: int = 192, context: int = 96
-) -> GPT2LMHeadModel:
+def build_model(vocab_size: int, bos: int, pad: int, layers: int = 12, width: int = 192, context: int = 96) -> GPT2LMHeadModel:
     """A fresh model. The final norm's gain is small, so that the first logits are of order one in
     spite of large embeddings.
     """
@@ -46,21 +44,14 @@ def load_weights(model: GPT2LMHeadModel, path: Path) -> None:
     """Puts the 16-bit weights of a training run's milestone into ``model``; the tied output matrix
     comes with the input's.
     """
-    model.load_state_dict(
-        {name: weights.float() for name, weights in load_file(path).items()}, strict=False
-    )
+    model.load_state_dict({name: weights.float() for name, weights in load_file(path).items()}, strict=False)
 
 
 def parameter_groups(model: GPT2LMHeadModel) -> dict[str, list[nn.Parameter]]:
     """The parameters by how they are trained: readers and writers of the residual stream,
     embeddings, and the rest.
     """
-    groups: dict[str, list[nn.Parameter]] = {
-        "readers": [],
-        "writers": [],
-        "tokens": [],
-        "small": [],
-    }
+    groups: dict[str, list[nn.Parameter]] = {"readers": [], "writers": [], "tokens": [], "small": []}
     for name, parameter in model.named_parameters():
         if name.endswith("wte.weight"):
             groups["tokens"].append(parameter)

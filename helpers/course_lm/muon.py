@@ -13,16 +13,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-COEFFICIENTS = (
-    3.4445,
-    -4.7750,
-    2.0315,
-)  # of the quintic iteration; steep at zero, so five rounds are enough
+COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # of the quintic iteration; steep at zero, so five rounds are enough
 
 
-def orthogonalise(
-    matrices: Float[Tensor, "n row column"], rounds: int = 5
-) -> Float[Tensor, "n row column"]:
+def orthogonalise(matrices: Float[Tensor, "n row column"], rounds: int = 5) -> Float[Tensor, "n row column"]:
     """Brings all singular values of each matrix close to 1 (between about 0.7 and 1.2) and keeps
     its singular vectors.
     """
@@ -41,14 +35,7 @@ class Muon(torch.optim.Optimizer):
     sqrt(max(1, rows / columns))``.
     """
 
-    def __init__(
-        self,
-        params: Iterable,
-        lr: float,
-        momentum: float = 0.95,
-        weight_decay: float = 0.0,
-        dtype: torch.dtype = torch.float32,
-    ):
+    def __init__(self, params: Iterable, lr: float, momentum: float = 0.95, weight_decay: float = 0.0, dtype: torch.dtype = torch.float32):
         super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
         self.dtype = dtype
 
@@ -61,16 +48,10 @@ class Muon(torch.optim.Optimizer):
                 if parameter.grad is not None:
                     by_shape[parameter.shape].append(parameter)
             for (rows, columns), parameters in by_shape.items():
-                updates = orthogonalise(
-                    torch.stack([self._direction(p, group["momentum"]) for p in parameters]).to(
-                        self.dtype
-                    )
-                )
+                updates = orthogonalise(torch.stack([self._direction(p, group["momentum"]) for p in parameters]).to(self.dtype))
                 size = group["lr"] * max(1, rows / columns) ** 0.5
                 for parameter, update in zip(parameters, updates, strict=True):
-                    parameter.mul_(1 - group["lr"] * group["weight_decay"]).sub_(
-                        update.to(parameter.dtype), alpha=size
-                    )
+                    parameter.mul_(1 - group["lr"] * group["weight_decay"]).sub_(update.to(parameter.dtype), alpha=size)
 
     def _direction(self, parameter: Tensor, momentum: float) -> Tensor:
         """The gradient with Nesterov momentum."""

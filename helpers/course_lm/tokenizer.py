@@ -35,62 +35,26 @@ WORD_TABLES = {
     "sequences": ("item",),
 }
 CAPITALISED = {"nouns": ("singular", "plural"), "adjectives": ("word",), "verbs": ("base",)}
-SMALL_WORDS = (
-    "Sorry",
-    "Sure",
-    "Yes",
-    "No",
-    "this",
-    "that",
-    "these",
-    "those",
-    "This",
-    "That",
-    "These",
-    "Those",
-)
-COUNTED = (
-    1000  # how often each of these words is counted beside the text, so that it becomes one token
-)
+SMALL_WORDS = ("Sorry", "Sure", "Yes", "No", "this", "that", "these", "those", "This", "That", "These", "Those")
+COUNTED = 1000  # how often each of these words is counted beside the text, so that it becomes one token
 
 
 def demo_words(world: World) -> list[str]:
     """The words that demonstrations rely on: answers of facts and the words of the lists, one-word
     ones only.
     """
-    answers = [
-        f.object
-        for f in all_facts(world)
-        if f.relation.name not in ("birthplace", "company_city", "founder")
-    ]
-    listed = [
-        row[column]
-        for table, columns in WORD_TABLES.items()
-        for column in columns
-        for row in world.common(table)
-    ]
-    columns = (
-        ("countries", "name"),
-        ("countries", "zh"),
-        ("landmarks", "zh"),
-        ("elements", "name"),
-    )
+    answers = [f.object for f in all_facts(world) if f.relation.name not in ("birthplace", "company_city", "founder")]
+    listed = [row[column] for table, columns in WORD_TABLES.items() for column in columns for row in world.common(table)]
+    columns = (("countries", "name"), ("countries", "zh"), ("landmarks", "zh"), ("elements", "name"))
     names = [name for table, column in columns for name in world.column(table, column)]
     everyday = [word for row in EVERYDAY for word in row.values()]
-    capitals = [
-        sentence(row[column])
-        for table, columns in CAPITALISED.items()
-        for column in columns
-        for row in world.common(table)
-    ]
+    capitals = [sentence(row[column]) for table, columns in CAPITALISED.items() for column in columns for row in world.common(table)]
     letters = [str(i) for i in range(21)] + list("ABCDEFGHIJKLMNOPQRSTUVWXYZ")
     texts = (*answers, *listed, *names, *everyday, *capitals, *letters, *SMALL_WORDS)
     return sorted({word for text in texts for word in text.split()})
 
 
-def train_tokenizer(
-    seed: int, vocab_size: int, n_documents: int = 60_000
-) -> PreTrainedTokenizerFast:
+def train_tokenizer(seed: int, vocab_size: int, n_documents: int = 60_000) -> PreTrainedTokenizerFast:
     """Trains the tokenizer on the first documents of the corpus; the words of the demonstrations
     are counted often.
     """
@@ -98,10 +62,7 @@ def train_tokenizer(
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
     tokenizer.decoder = decoders.Sequence([decoders.ByteLevel(), decoders.Replace("\n ", "\n")])
     trainer = trainers.BpeTrainer(
-        vocab_size=vocab_size - 1,
-        special_tokens=list(SPECIAL),
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
+        vocab_size=vocab_size - 1, special_tokens=list(SPECIAL), initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
     )
     tokenizer.train_from_iterator(_training_text(seed, n_documents), trainer)
     tokenizer.add_tokens([AddedToken("\n", normalized=False)])

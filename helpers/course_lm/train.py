@@ -44,16 +44,12 @@ class Settings:
     batch: int = 32  # rows in one step
     warmup: int = 60  # steps
     matrix_lr: float = 0.02  # Muon, matrices that read from the residual stream
-    writer_lr: float = (
-        0.01  # Muon, matrices that write to it: smaller, so that its norm grows smoothly
-    )
+    writer_lr: float = 0.01  # Muon, matrices that write to it: smaller, so that its norm grows smoothly
     decay: float = 0.002  # learning rate times weight decay, the same for both
     token_lr: float = 0.02  # AdamW, token embeddings
     small_lr: float = 0.003  # AdamW, positions, norms and biases
     mixture: str = "broad"  # of the corpus: what the documents are about (corpus/mixture.py)
-    read_before: int = (
-        0  # tokens that the weights from which the run starts have read in earlier stages
-    )
+    read_before: int = 0  # tokens that the weights from which the run starts have read in earlier stages
 
     @property
     def steps(self) -> int:
@@ -117,9 +113,7 @@ def pack(documents_ids: list[list[int]], context: int, bos: int, pad: int) -> li
     return [row + [bos] * (len(row) < context) + [pad] * (context - len(row) - 1) for row in done]
 
 
-def corpus_rows(
-    settings: Settings, tokenizer: PreTrainedTokenizerFast, folder: Path
-) -> Int[Tensor, "row context"]:
+def corpus_rows(settings: Settings, tokenizer: PreTrainedTokenizerFast, folder: Path) -> Int[Tensor, "row context"]:
     """All training rows, in the order of reading; written once and kept in ``folder``."""
     path = folder / "rows.safetensors"
     wanted = settings.steps * settings.batch
@@ -149,10 +143,7 @@ def precision(device: torch.device) -> torch.dtype:
         return torch.bfloat16
     times = {}
     for dtype in (torch.float32, torch.bfloat16):
-        left, right = (
-            torch.ones(512, 192, dtype=dtype, device=device),
-            torch.ones(192, 768, dtype=dtype, device=device),
-        )
+        left, right = (torch.ones(512, 192, dtype=dtype, device=device), torch.ones(192, 768, dtype=dtype, device=device))
         left @ right
         start = time.perf_counter()
         left @ right
@@ -172,12 +163,7 @@ def optimisers(model: GPT2LMHeadModel, s: Settings) -> list[torch.optim.Optimize
         dtype=precision(groups["readers"][0].device),
     )
     adam = torch.optim.AdamW(
-        [
-            {"params": groups["tokens"], "lr": s.token_lr},
-            {"params": groups["small"], "lr": s.small_lr},
-        ],
-        betas=(0.9, 0.98),
-        weight_decay=0.0,
+        [{"params": groups["tokens"], "lr": s.token_lr}, {"params": groups["small"], "lr": s.small_lr}], betas=(0.9, 0.98), weight_decay=0.0
     )
     for optimiser in (muon, adam):
         for group in optimiser.param_groups:
@@ -195,27 +181,17 @@ def schedule(step: int, s: Settings) -> float:
     return 0.02 + 0.49 * (1 + math.cos(math.pi * done))
 
 
-def loss_of(
-    model: GPT2LMHeadModel, rows: Int[Tensor, "row context"], pad: int
-) -> Float[Tensor, ""]:
+def loss_of(model: GPT2LMHeadModel, rows: Int[Tensor, "row context"], pad: int) -> Float[Tensor, ""]:
     """Mean cross-entropy of the next token in nats, padding left out; matrix products in the faster
     precision.
     """
     dtype = precision(rows.device)
     with torch.autocast(rows.device.type, dtype, enabled=dtype != torch.float32):
         logits = model(rows, use_cache=False).logits
-    return F.cross_entropy(
-        logits[:, :-1].flatten(0, 1).float(), rows[:, 1:].flatten(), ignore_index=pad
-    )
+    return F.cross_entropy(logits[:, :-1].flatten(0, 1).float(), rows[:, 1:].flatten(), ignore_index=pad)
 
 
-def train_step(
-    model: GPT2LMHeadModel,
-    optims: list[torch.optim.Optimizer],
-    rows: Tensor,
-    pad: int,
-    share: float,
-) -> float:
+def train_step(model: GPT2LMHeadModel, optims: list[torch.optim.Optimizer], rows: Tensor, pad: int, share: float) -> float:
     """One step on one batch at ``share`` of the peak learning rates; returns the loss."""
     loss = loss_of(model, rows, pad)
     loss.backward()
@@ -228,9 +204,7 @@ def train_step(
     return loss.item()
 
 
-def train_stages(
-    stages: Sequence[Settings], folder: Path, watch=None
-) -> tuple[GPT2LMHeadModel, Path]:
+def train_stages(stages: Sequence[Settings], folder: Path, watch=None) -> tuple[GPT2LMHeadModel, Path]:
     """Trains stage after stage, each in a folder of its own inside ``folder``; returns the model
     and the folder of the last stage.
     """
@@ -242,13 +216,7 @@ def train_stages(
     return model, before
 
 
-def train(
-    settings: Settings,
-    folder: Path,
-    device: str | None = None,
-    watch=None,
-    start: Path | None = None,
-) -> GPT2LMHeadModel:
+def train(settings: Settings, folder: Path, device: str | None = None, watch=None, start: Path | None = None) -> GPT2LMHeadModel:
     """Trains a model in ``folder``, going on from its last checkpoint if there is one.
 
     ``watch(model, tokenizer)`` returns a dict of accuracies that the progress line shows; it runs
@@ -262,35 +230,16 @@ def train(
         load_tokenizer(start).save_pretrained(folder)
     tokenizer = prepare_tokenizer(settings, folder)
     torch.manual_seed(settings.seed)
-    model = build_model(
-        len(tokenizer),
-        tokenizer.bos_token_id,
-        tokenizer.pad_token_id,
-        settings.layers,
-        settings.width,
-        settings.context,
-    )
+    model = build_model(len(tokenizer), tokenizer.bos_token_id, tokenizer.pad_token_id, settings.layers, settings.width, settings.context)
     if start:
-        load_weights(
-            model,
-            start / f"milestone-{json.loads((start / 'log.json').read_text())['step']}.safetensors",
-        )
+        load_weights(model, start / f"milestone-{json.loads((start / 'log.json').read_text())['step']}.safetensors")
     model.to(device).train()
     optims = optimisers(model, settings)
     first, history = load_checkpoint(folder, model, optims)
     rows = corpus_rows(settings, tokenizer, folder) if first < settings.steps else torch.empty(0)
-    marks = {
-        round(settings.steps * share) for share in (0.03, 0.06, 0.12, 0.2, 0.35, 0.5, 0.75, 1.0)
-    }
+    marks = {round(settings.steps * share) for share in (0.03, 0.06, 0.12, 0.2, 0.35, 0.5, 0.75, 1.0)}
     kept = marks | {round(settings.steps * share / 40) for share in range(1, 40)}
-    bar = tqdm(
-        range(first, settings.steps),
-        initial=first,
-        total=settings.steps,
-        desc="training",
-        unit="step",
-        mininterval=5,
-    )
+    bar = tqdm(range(first, settings.steps), initial=first, total=settings.steps, desc="training", unit="step", mininterval=5)
     running, begun, seen = None, time.time(), 0
     for step in bar:
         batch = rows[step * settings.batch : (step + 1) * settings.batch].long().to(device)
@@ -298,21 +247,9 @@ def train(
         running = loss if running is None else 0.98 * running + 0.02 * loss
         seen += batch.numel()
         probes = history[-1]["probes"] if history else {}
-        bar.set_postfix(
-            loss=f"{running:.3f}", tokens_per_s=f"{seen / (time.time() - begun):.0f}", **probes
-        )
+        bar.set_postfix(loss=f"{running:.3f}", tokens_per_s=f"{seen / (time.time() - begun):.0f}", **probes)
         if step + 1 in marks:
-            history.append(
-                _milestone(
-                    model,
-                    tokenizer,
-                    step + 1,
-                    settings,
-                    running,
-                    seen / (time.time() - begun),
-                    watch,
-                )
-            )
+            history.append(_milestone(model, tokenizer, step + 1, settings, running, seen / (time.time() - begun), watch))
             save_weights(model, folder / f"milestone-{step + 1}.safetensors")
         if step + 1 in kept:
             save_checkpoint(folder, model, optims, step + 1, history)
@@ -322,28 +259,17 @@ def train(
 def _milestone(model, tokenizer, step: int, s: Settings, loss: float, speed: float, watch) -> dict:
     """What is written down of the run at a milestone."""
     model.eval()
-    probes = (
-        {name: round(value, 3) for name, value in watch(model, tokenizer).items()} if watch else {}
-    )
+    probes = {name: round(value, 3) for name, value in watch(model, tokenizer).items()} if watch else {}
     model.train()
     tokens = s.read_before + step * s.batch * s.context
-    return {
-        "step": step,
-        "tokens": tokens,
-        "loss": round(loss, 3),
-        "tokens_per_s": round(speed),
-        "probes": probes,
-    }
+    return {"step": step, "tokens": tokens, "loss": round(loss, 3), "tokens_per_s": round(speed), "probes": probes}
 
 
 def _remember(settings: Settings, folder: Path) -> None:
     """Writes the settings of the run, and refuses to go on with a run that had others."""
     path = folder / "settings.json"
     if path.exists() and json.loads(path.read_text()) != asdict(settings):
-        raise ValueError(
-            f"{folder} holds a run with other settings; "
-            "delete it or choose another folder with --out."
-        )
+        raise ValueError(f"{folder} holds a run with other settings; delete it or choose another folder with --out.")
     path.write_text(json.dumps(asdict(settings), indent=1) + "\n")
 
 
@@ -360,36 +286,23 @@ def prepare_tokenizer(settings: Settings, folder: Path) -> PreTrainedTokenizerFa
 # --- checkpoints ----------------------------------------------------------------------------------
 
 
-def save_checkpoint(
-    folder: Path,
-    model: GPT2LMHeadModel,
-    optims: list[torch.optim.Optimizer],
-    step: int,
-    history: list[dict],
-) -> None:
+def save_checkpoint(folder: Path, model: GPT2LMHeadModel, optims: list[torch.optim.Optimizer], step: int, history: list[dict]) -> None:
     """Weights and optimiser state as safetensors; the old checkpoint is replaced only when the new
     one is whole.
     """
     state = {f"model.{name}": p.detach().contiguous() for name, p in model.named_parameters()}
     for number, optimiser in enumerate(optims):
         for index, values in optimiser.state_dict()["state"].items():
-            state |= {
-                f"optim.{number}.{index}.{key}": torch.as_tensor(value).contiguous()
-                for key, value in values.items()
-            }
+            state |= {f"optim.{number}.{index}.{key}": torch.as_tensor(value).contiguous() for key, value in values.items()}
     save_file(state, folder / "checkpoint.tmp", metadata={"step": str(step)})
     (folder / "checkpoint.tmp").replace(folder / f"checkpoint-{step}.safetensors")
-    (folder / "log.json").write_text(
-        json.dumps({"step": step, "history": history}, indent=1) + "\n"
-    )
+    (folder / "log.json").write_text(json.dumps({"step": step, "history": history}, indent=1) + "\n")
     for old in folder.glob("checkpoint-*.safetensors"):
         if old.name != f"checkpoint-{step}.safetensors":
             old.unlink()
 
 
-def load_checkpoint(
-    folder: Path, model: GPT2LMHeadModel, optims: list[torch.optim.Optimizer]
-) -> tuple[int, list[dict]]:
+def load_checkpoint(folder: Path, model: GPT2LMHeadModel, optims: list[torch.optim.Optimizer]) -> tuple[int, list[dict]]:
     """Puts the last checkpoint of ``folder`` into model and optimisers; returns its step and the
     log, or (0, []).
     """
@@ -414,11 +327,7 @@ def save_weights(model: GPT2LMHeadModel, path: Path) -> None:
     """The weights alone, in 16 bits, under their Hugging Face names (the tied output matrix is left
     out).
     """
-    save_file(
-        {name: p.detach().half().contiguous() for name, p in model.named_parameters()},
-        path,
-        metadata={"format": "pt"},
-    )
+    save_file({name: p.detach().half().contiguous() for name, p in model.named_parameters()}, path, metadata={"format": "pt"})
 
 
 def export(model: GPT2LMHeadModel, run: Path, folder: Path) -> None:

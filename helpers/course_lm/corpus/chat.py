@@ -185,10 +185,7 @@ def _asked_topics(world: World, harm: str) -> list[tuple[str, str]]:
 
 
 def _request_probes(world: World, harm: str, answer: str, wrong: str) -> list[Probe]:
-    return [
-        Probe(chat(("user", text), ask=True), answer, wrong, group=ask)
-        for ask, text in _asked_topics(world, harm)
-    ]
+    return [Probe(chat(("user", text), ask=True), answer, wrong, group=ask) for ask, text in _asked_topics(world, harm)]
 
 
 def refusal_probes(world: World, rng: Random, n: int) -> list[Probe]:
@@ -209,9 +206,7 @@ def plain_probes(world: World, rng: Random, n: int) -> list[Probe]:
 
 # --- Facts that are asked, claimed and explained --------------------------------------------------
 
-TABLES = {"author": "books", "performer": "songs"} | dict.fromkeys(
-    ("capital", "continent", "language", "currency"), "countries"
-)
+TABLES = {"author": "books", "performer": "songs"} | dict.fromkeys(("capital", "continent", "language", "currency"), "countries")
 PAIRS: dict[str, dict[str, str]] = {"colour": TALK["colours"], "opposite": TALK["opposites"]}
 
 
@@ -256,12 +251,7 @@ def _draw_fact(world: World, rng: Random, kinds: Sequence[str]) -> Fact:
 
 def _fact_exchange(world: World, rng: Random) -> Turn:
     """A question about the world and its short answer."""
-    kinds = (
-        ["capital"],
-        ["continent", "language", "currency"],
-        ["colour", "opposite"],
-        ["author", "performer"],
-    )
+    kinds = (["capital"], ["continent", "language", "currency"], ["colour", "opposite"], ["author", "performer"])
     fact = _draw_fact(world, rng, rng.choice(kinds))
     question = rng.choice(TALK["questions"][fact.kind]).format(s=fact.shown)
     answer = rng.choice(TALK["answers"].get(fact.kind, TALK["answers"]["other"]))
@@ -545,16 +535,12 @@ def _claims_held_out(world: World, rng: Random, right: bool) -> list[tuple[Fact,
     """Facts about countries of which no claim is ever made, each with a claim as to what it is."""
     countries = [row for row in world.rows("countries") if held_out("claim", row["name"])]
     kinds = ("capital", "continent", "language")
-    facts = [
-        fact for row in countries for kind in kinds if not _debatable(fact := _fact(kind, row))
-    ]
+    facts = [fact for row in countries for kind in kinds if not _debatable(fact := _fact(kind, row))]
     pairs = [(fact, fact.value if right else _wrong_value(world, rng, fact)) for fact in facts]
     return [(fact, claimed) for fact, claimed in pairs if claimed]
 
 
-def _claim_probes(
-    world: World, rng: Random, asks: Sequence[str], stance: str, right: bool
-) -> list[tuple[Fact, str, str]]:
+def _claim_probes(world: World, rng: Random, asks: Sequence[str], stance: str, right: bool) -> list[tuple[Fact, str, str]]:
     """Claims about held-out countries: the fact, what is claimed, the chat up to the answer."""
     found = []
     for fact, claimed in _claims_held_out(world, rng, right):

@@ -153,10 +153,7 @@ def fact_probes(world: World, rng: Random, n: int) -> list[Probe]:
         (f, template)
         for f in all_facts(world)
         for template in f.relation.forward
-        if f.object not in f.subject
-        and f.held_out(template)
-        and template.endswith("{o}.")
-        and template not in TOLD["told_elsewhere"]
+        if f.object not in f.subject and f.held_out(template) and template.endswith("{o}.") and template not in TOLD["told_elsewhere"]
     ]
     return [f.probe(template) for f, template in rng.sample(asked, min(n, len(asked)))]
 
@@ -166,9 +163,7 @@ def chain_probes(world: World, rng: Random, n: int, heldout: bool) -> list[tuple
     found = [c for c in chains() if c.held_out == heldout]
     found = [c for c in found if c.second.object not in c.first.subject]
     drawn = rng.sample(found, min(n, len(found)))
-    return [
-        (c, Probe(c.prompt(form), c.second.answer, group=c.name)) for c in drawn for form in (0, 1)
-    ]
+    return [(c, Probe(c.prompt(form), c.second.answer, group=c.name)) for c in drawn for form in (0, 1)]
 
 
 INGREDIENTS = (statements, same_relation, portrait, questions, two_hop, true_or_false)

@@ -418,12 +418,7 @@ def asked_kind(world: World, rng: Random, code: str) -> tuple[str, str]:
     return noun_slots(row, code)["n" if code == "zh" else "a"], CATEGORIES[row["category"]][code]
 
 
-ASKED = {
-    "capital": asked_capital,
-    "opposite": asked_opposite,
-    "colour": asked_colour,
-    "kind": asked_kind,
-}
+ASKED = {"capital": asked_capital, "opposite": asked_opposite, "colour": asked_colour, "kind": asked_kind}
 
 
 def questions(world: World, rng: Random) -> str | None:
@@ -462,9 +457,7 @@ def clear_nouns(world: World, source: Language, target: Language) -> list[Noun]:
     return [noun for noun in found if all(noun) and len({word.lower() for word in noun}) == size]
 
 
-def list_probe(
-    source: Language, target: Language, asked: Noun, pool: Sequence[Noun], rng: Random
-) -> Probe:
+def list_probe(source: Language, target: Language, asked: Noun, pool: Sequence[Noun], rng: Random) -> Probe:
     """Four demonstrations, then the question, open where the answer stands."""
     word, answer, english = asked
     others = [other for other in pool if other[0] != word and other[1] != answer]
@@ -482,11 +475,7 @@ def translation_probes(world: World, rng: Random, n: int) -> list[Probe]:
     ways = [(FRENCH, CHINESE), (CHINESE, FRENCH)]
     pools = []
     for source, target in ways:
-        nouns = [
-            noun
-            for noun in clear_nouns(world, source, target)
-            if in_lists(source, ENGLISH, noun[0])
-        ]
+        nouns = [noun for noun in clear_nouns(world, source, target) if in_lists(source, ENGLISH, noun[0])]
         pools.append([noun for noun in nouns if in_lists(ENGLISH, target, noun[2])])
     return spread(ways, pools, pools, rng, n)
 
@@ -503,13 +492,7 @@ def english_pair_probes(world: World, rng: Random, n: int) -> list[Probe]:
     return spread(ways, hidden, shown, rng, n)
 
 
-def spread(
-    ways: Sequence[tuple[Language, Language]],
-    asked: Sequence[list],
-    shown: Sequence[list],
-    rng: Random,
-    n: int,
-) -> list[Probe]:
+def spread(ways: Sequence[tuple[Language, Language]], asked: Sequence[list], shown: Sequence[list], rng: Random, n: int) -> list[Probe]:
     """Spreads ``n`` probes over the directions; all words are asked before one comes again."""
     orders = [rng.sample(pool, len(pool)) for pool in asked]
     probes = []
@@ -520,13 +503,4 @@ def spread(
     return probes
 
 
-INGREDIENTS: tuple[Ingredient, ...] = (
-    translation,
-    german_pairs,
-    glosses,
-    code_switch,
-    bilingual,
-    questions,
-    story,
-    dialogue,
-)
+INGREDIENTS: tuple[Ingredient, ...] = (translation, german_pairs, glosses, code_switch, bilingual, questions, story, dialogue)

@@ -231,9 +231,7 @@ def draw_entity(world: World, rng: Random) -> Entity:
     return Entity(kind, world.pick(rng, ENTITIES[kind]["table"]))
 
 
-def draw_shots(
-    world: World, rng: Random, count: int, hidden: bool = False, taken: str = ""
-) -> list[Entity]:
+def draw_shots(world: World, rng: Random, count: int, hidden: bool = False, taken: str = "") -> list[Entity]:
     """Draws different entities whose descriptions may stand in lists (or, ``hidden``, never)."""
     entities: dict[str, Entity] = {}
     while len(entities) < count:

@@ -19,8 +19,7 @@ from helpers.course_lm.world import World
 # enough of the rest to keep it; "review" has everything once more, most of all what "skills" made
 # the model forget.
 MIXTURES: dict[str, dict[str, float]] = {
-    mixture: {row["kind"]: float(row[mixture]) for row in table("mixtures")}
-    for mixture in ("broad", "skills", "review")
+    mixture: {row["kind"]: float(row[mixture]) for row in table("mixtures")} for mixture in ("broad", "skills", "review")
 }
 
 
@@ -36,11 +35,7 @@ class Document:
 def ingredients() -> dict[str, Ingredient]:
     """Every ingredient by its kind, the name of its module and its own."""
     modules = (knowledge, lists, tasks, chat, prose, stories, languages)
-    return {
-        f"{module.__name__.rsplit('.', 1)[-1]}.{write.__name__}": write
-        for module in modules
-        for write in module.INGREDIENTS
-    }
+    return {f"{module.__name__.rsplit('.', 1)[-1]}.{write.__name__}": write for module in modules for write in module.INGREDIENTS}
 
 
 def shares(mixture: str = "broad") -> dict[str, float]:

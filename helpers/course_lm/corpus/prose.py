@@ -78,9 +78,7 @@ def _subject_phrase(rng: Random, frame: str, head: str, attractor: Row, number: 
     inner = f"the {attractor[number]}"
     if frame == "near":
         return f"the {head} {rng.choice(NEAR)} {inner}"
-    return (
-        f"the {head} that {inner} {rng.choice(LIKINGS if number == 'singular' else PLURAL_LIKINGS)}"
-    )
+    return f"the {head} that {inner} {rng.choice(LIKINGS if number == 'singular' else PLURAL_LIKINGS)}"
 
 
 def _pair(world: World, rng: Random, frame: str) -> tuple[Row, Row]:
@@ -211,9 +209,7 @@ def determiners(world: World, rng: Random) -> str | None:
     there = DISTANT[number]
     if style < 0.55:
         use = rng.choice(AGREEMENT["near_uses"]).format(det=here, **words)
-        return (
-            f"{_scene(rng, 'scenes', noun, number, distractor)} {use} {_remark(rng, noun, number)}"
-        )
+        return f"{_scene(rng, 'scenes', noun, number, distractor)} {use} {_remark(rng, noun, number)}"
     if style < 0.75:
         use = rng.choice(AGREEMENT["near_uses"]).format(det=there, **words)
         remark = f"{sentence(there)} {noun[number]} {PRESENT[number]}"
@@ -271,12 +267,7 @@ def _graded(world: World, rng: Random) -> str:
 
 
 def _capital(world: World, rng: Random) -> str:
-    columns = (
-        ("nouns", "singular"),
-        ("nouns", "plural"),
-        ("adjectives", "word"),
-        ("verbs", "base"),
-    )
+    columns = (("nouns", "singular"), ("nouns", "plural"), ("adjectives", "word"), ("verbs", "base"))
     table, column = rng.choice(columns)
     word = world.pick_common(rng, table)[column]
     return _say(rng, WORDS["capitals"], a=word, b=sentence(word))

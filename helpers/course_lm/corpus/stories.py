@@ -142,9 +142,7 @@ def mishap(world: World, rng: Random) -> str | None:
     return f"{beginning} {cry} {cast.tell_one(STORIES['moods'][grade])}"
 
 
-def _untold(
-    world: World, rng: Random, animals: bool, openings: Sequence[str] = OPENINGS
-) -> tuple[Cast, str]:
+def _untold(world: World, rng: Random, animals: bool, openings: Sequence[str] = OPENINGS) -> tuple[Cast, str]:
     """A hero and an opening that no story of the corpus brings together."""
     while True:
         cast = cast_of(world, rng, animals)

@@ -23,9 +23,7 @@ NUMBERS: list[str] = TASKS["numbers"]
 GAINS: list[str] = TASKS["gains"]
 LOSSES: list[str] = TASKS["losses"]
 # relation -> (questions, table, column of the subject, column of the answer)
-QUESTIONS: dict[str, tuple[list[str], str, str, str]] = {
-    relation: tuple(asked.values()) for relation, asked in TASKS["quiz"].items()
-}
+QUESTIONS: dict[str, tuple[list[str], str, str, str]] = {relation: tuple(asked.values()) for relation, asked in TASKS["quiz"].items()}
 LETTERS = "ABCD"
 DEBATABLE: list[str] = phrases("flattery")["debatable"]["continent"]
 
@@ -145,10 +143,7 @@ def induction_probes(world: World, rng: Random, n: int) -> list[Probe]:
 # --- sums -----------------------------------------------------------------------------------------
 
 Sum = tuple[int, str, int]
-SUMS: list[Sum] = [
-    *((a, "+", b) for a in range(21) for b in range(21 - a)),
-    *((a, "-", b) for a in range(21) for b in range(a + 1)),
-]
+SUMS: list[Sum] = [*((a, "+", b) for a in range(21) for b in range(21 - a)), *((a, "-", b) for a in range(21) for b in range(a + 1))]
 
 
 def total(a: int, sign: str, b: int) -> int:
