@@ -21,7 +21,7 @@ from torch import Tensor
 from helpers.cluster import widgets_circuits as lab
 from helpers.cluster.circuits import EdgeScores, judge, random_circuit
 from helpers.cluster.edges import ABLATIONS, EdgeGraph
-from helpers.cluster.indirect_objects import IndirectObjects
+from helpers.cluster.ioi import IoiSentences
 from helpers.cluster.patching import PatchMap, PromptPairs, metric_at_ends, patch_heads, patch_positions
 from helpers.cluster.widgets_circuits import (
     MOST_DRAWN,
@@ -64,18 +64,18 @@ def no_gradients():
 
 
 @pytest.fixture(scope="module")
-def data(tiny) -> IndirectObjects:
+def data(tiny) -> IoiSentences:
     """Two sentences with names that are one token each."""
     tokens = as_texts(tiny, list(GIFTS))
     io, s = (torch.tensor([token_id(tiny, f" {name}") for name in side]) for side in (RECEIVERS, GIVERS))
     second = tokens.tokens.shape[1] - 1 - (tokens.tokens == s[:, None]).flip(1).int().argmax(1)
     positions = {"IO": (tokens.tokens == io[:, None]).int().argmax(1), "S2": second, "END": tokens.lengths - 1}
-    return IndirectObjects(GIFTS, RECEIVERS, GIVERS, (("a", "b", "c"),) * 2, ("ABB", "ABB"), tokens, io, s, positions)
+    return IoiSentences(GIFTS, RECEIVERS, GIVERS, (("a", "b", "c"),) * 2, ("ABB", "ABB"), tokens, io, s, positions)
 
 
 @pytest.fixture(scope="module")
 def both(tiny, data) -> PromptPairs:
-    return data.runs(tiny)
+    return data.pairs(tiny)
 
 
 @pytest.fixture(scope="module")
@@ -381,7 +381,7 @@ def test_heads_that_share_their_keys_have_maps_too(data, tmp_path):
     from helpers.models import load_model
 
     model = load_model(write_tiny_model("llama-grouped", tmp_path))
-    both = data.runs(model)
+    both = data.pairs(model)
     found = patch_heads(model, both, head_k)
     html = patching_html(model, data, {"keys": found}, "keys", CHANGE, 1, "head 1")
     assert found.columns == ("head 0", "head 1")

@@ -18,8 +18,11 @@ from tiny_models import write_tiny_model
 from torch import Tensor
 
 from helpers.cluster import widgets_relations as lab
-from helpers.cluster.recall import fact_prompt, knockout, known, source_masks
-from helpers.cluster.relations import RelationData, Surrogate, edit
+from helpers.cluster.fact_prompts import fact_prompt, known_facts
+from helpers.cluster.knockout import knockout, source_masks
+from helpers.cluster.linear_relations import LinearRelation
+from helpers.cluster.relation_reports import edit_subjects
+from helpers.cluster.relations import RelationData
 from helpers.cluster.widgets_relations import (
     CUT,
     LARGEST,
@@ -52,9 +55,9 @@ def randn(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
-def surrogate(name: str, layer: int, seed: int) -> Surrogate:
+def surrogate(name: str, layer: int, seed: int) -> LinearRelation:
     """A map so flat that an edit by it is long: a random model hardly notices a short one."""
-    return Surrogate(name, "LRE", layer, randn(32, 32, seed=seed) / 100, randn(32, seed=seed + 1), 1.5)
+    return LinearRelation(name, "LRE", layer, randn(32, 32, seed=seed) / 100, randn(32, seed=seed + 1), 1.5)
 
 
 MAPS = {"place": (PLACE, surrogate("place", 0, 1)), "<first>": (FIRST, surrogate("<first>", -1, 3))}
@@ -245,9 +248,9 @@ def test_an_edit_with_a_map_that_is_right_succeeds_as_in_the_helper(tiny):
     """With the last block's own state at the prompt's end the map from it to the output is the identity."""
     names = tuple(map(str, range(200)))
     data = RelationData("end", "It is {s}", names, names)
-    exact = Surrogate("end", "identity", 1, torch.eye(32), torch.zeros(32))
+    exact = LinearRelation("end", "identity", 1, torch.eye(32), torch.zeros(32))
     one, other = "0", next(name for name in names if argmax_of(tiny, f"It is {name}") != argmax_of(tiny, "It is 0"))
-    assert edit(tiny, data, exact, [(one, other)], 32).hits.all()
+    assert edit_subjects(tiny, data, exact, [(one, other)], 32).hits.all()
     html = edit_html(tiny, {"end": (data, exact, 32)}, "end", one, other, 32, 1.0)
     plain, pushed, _ = columns(html)
     assert "The edit gives it:" in html and pushed[0][0] == argmax_of(tiny, f"It is {other}") != plain[0][0]
@@ -295,7 +298,7 @@ def test_the_change_is_that_of_the_helper_for_a_fact_that_the_model_knows(tiny):
     prompts = [f"The Eiffel Tower {number} is (" for number in range(200)]  # after "(" a word begins without a space
     said = [(prompt, token) for prompt in prompts if (token := top_tokens(tiny, prompt, 1).tokens[0]).isascii() and token.isalnum()]
     fact = fact_prompt(*said[0], "Eiffel Tower")
-    assert known(tiny, [fact]) == [fact]
+    assert known_facts(tiny, [fact]) == [fact]
     for source in ("subject", "relation", "last"):
         change = knockout(tiny, [fact], [[1]], source).item()
         assert numbers(knockout_html(tiny, {"it": fact}, "it", source, 1, 1), "a change of #%.") == pytest.approx([change], abs=0.06)

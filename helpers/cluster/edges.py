@@ -9,9 +9,9 @@ To cut an edge, the receiver gets the sender's *ablated* output in place of its 
 corrupted prompt (``"resample"``), its mean over other prompts (``"mean"``, or means of your own from ``sender_means``), or ``"zero"``.
 A single edge cut with resample is path patching (Wang et al. 2022, arXiv 2211.00593, section 3.1).
 
-    both = runs(model, clean, corrupted, log_odds(right, wrong))
+    pairs = prompt_pairs(model, clean, corrupted, log_odds(right, wrong))
     graph = EdgeGraph.of(model)
-    values = values_of(model, both, [graph.circuit(["embed -> m0", "m0 -> logits"])])
+    values = circuit_metrics(model, pairs, [graph.circuit(["embed -> m0", "m0 -> logits"])])
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -26,7 +26,7 @@ from torch import Tensor
 
 from helpers.cluster.patching import PromptPairs
 from helpers.interventions import Intervention, intervene, mlp_out, record, resid_post, resid_pre, unembed_only_at
-from helpers.metrics import Metric, measure
+from helpers.metrics import Metric
 from helpers.models import TransformerBridge, run_from
 from helpers.progress import progress
 from helpers.texts import Texts, TextsLike, as_texts
@@ -159,6 +159,12 @@ class EdgeGraph:
         """The circuit without edges."""
         return Circuit(self, torch.zeros(len(self), dtype=torch.bool))
 
+    def take(self, order: Int[Tensor, "edge"], n: int) -> "Circuit":
+        """The circuit of the first ``n`` edges of an order. Raises ValueError for a number of edges that the graph does not have."""
+        if not 0 <= n <= len(self):
+            raise ValueError(f"This graph has {len(self):,} edges: a circuit cannot have {n:,} of them.")
+        return Circuit(self, torch.zeros(len(self), dtype=torch.bool).index_fill(0, order[:n], True))
+
     def circuit(self, names: Iterable[str]) -> "Circuit":
         """The circuit of the edges with these names. Raises ValueError for a name that no edge has."""
         kept = torch.zeros(len(self), dtype=torch.bool)
@@ -278,17 +284,12 @@ def sender_means(model: TransformerBridge, prompts: TextsLike) -> Float[Tensor, 
     """
     texts = as_texts(model, prompts)
     total, count = torch.zeros(1, device=model.cfg.device), torch.zeros(texts.tokens.shape[1])
-    for rows in batches(model, texts):
+    for rows in texts.batches(most_tokens(model)):
         real = (torch.arange(texts.tokens.shape[1]) < texts.lengths[rows, None]).float()
         written = outputs(model, texts.tokens[rows])
         total = total + torch.einsum("srpd,rp->spd", written, real.to(written))
         count += real.sum(0)
     return total / count.to(total.device)[:, None]
-
-
-def batches(model: TransformerBridge, texts: Texts, share: float = 1.0) -> Iterator[Int[Tensor, "batch"]]:
-    """Row numbers batch by batch, so that what all senders write takes no more than a share of ``RUN_BYTES``."""
-    return texts.batches(int(share * most_tokens(model)))
 
 
 def most_tokens(model: TransformerBridge) -> int:
@@ -298,24 +299,24 @@ def most_tokens(model: TransformerBridge) -> int:
 
 
 def ablations(
-    model: TransformerBridge, both: PromptPairs, ablation: Ablation
+    model: TransformerBridge, pairs: PromptPairs, ablation: Ablation
 ) -> Callable[[Tensor], Float[Tensor, "sender row pos d_model"]]:
     """What cut edges carry, as a function of some rows of the prompts. Raises ValueError for an unknown kind, or means too short."""
     n_senders, width = len(EdgeGraph.of(model).senders), model.cfg.d_model
     if ablation == "resample":
-        return lambda rows: outputs(model, both.corrupted.take(rows).tokens)
+        return lambda rows: outputs(model, pairs.corrupted.take(rows).tokens)
     if ablation == "zero":
-        return lambda rows: torch.zeros(n_senders, len(rows), int(both.clean.lengths[rows].max()), width, device=model.cfg.device)
+        return lambda rows: torch.zeros(n_senders, len(rows), int(pairs.clean.lengths[rows].max()), width, device=model.cfg.device)
     if ablation == "mean":
-        ablation = sender_means(model, both.corrupted)
+        ablation = sender_means(model, pairs.corrupted)
     if isinstance(ablation, str):
         raise ValueError(f"There is no ablation {ablation!r}: it is 'resample', 'mean' or 'zero', or means from sender_means.")
-    longest = int(both.clean.lengths.max())
+    longest = int(pairs.clean.lengths.max())
     if ablation.shape[0] != n_senders or ablation.shape[2] != width or ablation.shape[1] < longest:
         needed, got = [n_senders, longest, width], list(ablation.shape)
         raise ValueError(f"Means must be [sender, pos, d_model], {needed} for these prompts, and these are {got}: see sender_means.")
     means = ablation.to(model.cfg.device)
-    return lambda rows: means[:, None, : int(both.clean.lengths[rows].max())].expand(-1, len(rows), -1, -1)
+    return lambda rows: means[:, None, : int(pairs.clean.lengths[rows].max())].expand(-1, len(rows), -1, -1)
 
 
 # --------------------------------------------------------------------------------------------------- running circuits
@@ -419,19 +420,19 @@ class Wires:
 
 @torch.no_grad()
 def logits_of(
-    model: TransformerBridge, both: PromptPairs, circuits: Sequence[Circuit], ablation: Ablation = "resample"
+    model: TransformerBridge, pairs: PromptPairs, circuits: Sequence[Circuit], ablation: Ablation = "resample"
 ) -> Iterator[Float[Tensor, "prompt d_vocab"]]:
     """The logits after each clean prompt, circuit by circuit, on the CPU; many circuits share a forward pass."""
     graph = EdgeGraph.of(model)
     _check(graph, circuits)
-    ablated, parts = ablations(model, both, ablation), list(batches(model, both.clean))
+    ablated, parts = ablations(model, pairs, ablation), list(pairs.clean.batches(most_tokens(model)))
     held = [Ablated(ablated(rows), attention_biases(model)) for rows in parts]
-    copies = max(1, most_tokens(model) // max(len(rows) * int(both.clean.lengths[rows].max()) for rows in parts))
+    copies = max(1, most_tokens(model) // max(len(rows) * int(pairs.clean.lengths[rows].max()) for rows in parts))
     for start in progress(range(0, len(circuits), copies), desc="circuits"):
         some = torch.stack([circuit.kept for circuit in circuits[start : start + copies]])
-        found = torch.empty(len(some), len(both), model.cfg.d_vocab)
+        found = torch.empty(len(some), len(pairs), model.cfg.d_vocab)
         for rows, values in zip(parts, held, strict=True):
-            found[:, rows] = run_wires(model, both.clean.take(rows), Wires(graph, graph.matrix(some), values))
+            found[:, rows] = run_wires(model, pairs.clean.take(rows), Wires(graph, graph.matrix(some), values))
         yield from found
 
 
@@ -457,39 +458,27 @@ def _check(graph: EdgeGraph, circuits: Sequence[Circuit]) -> None:
 
 
 def run_circuit(
-    model: TransformerBridge, both: PromptPairs, circuit: Circuit, ablation: Ablation = "resample"
+    model: TransformerBridge, pairs: PromptPairs, circuit: Circuit, ablation: Ablation = "resample"
 ) -> Float[Tensor, "prompt d_vocab"]:
     """The logits after each clean prompt when all edges outside the circuit are cut.
 
     With all edges this is the model itself; without any, under resample ablation, it is the corrupted run.
     """
-    return next(iter(logits_of(model, both, [circuit], ablation)))
+    return next(iter(logits_of(model, pairs, [circuit], ablation)))
 
 
-def values_of(
-    model: TransformerBridge, both: PromptPairs, circuits: Sequence[Circuit], ablation: Ablation = "resample", metric: Metric | None = None
+def circuit_metrics(
+    model: TransformerBridge, pairs: PromptPairs, circuits: Sequence[Circuit], ablation: Ablation = "resample", metric: Metric | None = None
 ) -> Float[Tensor, "circuit prompt"]:
     """The metric of each circuit on each clean prompt; that of the runs, or another one."""
-    return torch.stack([measured(metric or both.metric, logits, both.clean) for logits in logits_of(model, both, circuits, ablation)])
-
-
-def measured(metric: Metric, logits: Float[Tensor, "prompt d_vocab"], texts: Texts) -> Float[Tensor, "prompt"]:
-    """A metric from the logits of the last positions."""
-    return measure(metric, logits[:, None], replace(texts, tokens=texts.tokens[:, :1], lengths=torch.ones_like(texts.lengths)))
-
-
-def path_patch(model: TransformerBridge, both: PromptPairs, edges: Sequence[str]) -> Float[Tensor, "prompt d_vocab"]:
-    """Path patching (Wang et al. 2022): these edges carry what their senders write on the corrupted prompts, all others what they carry.
-
-    What the receivers make of it goes on through the model; other ways from sender to receiver stay clean.
-    """
-    return run_circuit(model, both, EdgeGraph.of(model).circuit(edges).complement)
+    asked = replace(pairs, metric=metric or pairs.metric)
+    return torch.stack([asked.measured(logits) for logits in logits_of(model, pairs, circuits, ablation)])
 
 
 def cut_each(
-    model: TransformerBridge, both: PromptPairs, edges: Sequence[str], ablation: Ablation = "resample"
+    model: TransformerBridge, pairs: PromptPairs, edges: Sequence[str], ablation: Ablation = "resample"
 ) -> Float[Tensor, "edge prompt"]:
     """By how much the metric changes when each edge by itself is cut: exact, and one run for each, many of them in a pass."""
     graph = EdgeGraph.of(model)
-    values = values_of(model, both, [graph.full, *(graph.circuit([edge]).complement for edge in edges)], ablation)
+    values = circuit_metrics(model, pairs, [graph.full, *(graph.circuit([edge]).complement for edge in edges)], ablation)
     return values[1:] - values[0]

@@ -10,15 +10,18 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from helpers.cluster.recall import FactPrompt, cut_attention, source_masks
-from helpers.cluster.relations import RelationData, States, Surrogate, decode, edit_delta, place_of, read
+from helpers.cluster.fact_prompts import FactPrompt
+from helpers.cluster.knockout import cut_attention, source_masks
+from helpers.cluster.linear_relations import LinearRelation, RelationStates, relation_states
+from helpers.cluster.relation_reports import edit_delta
+from helpers.cluster.relations import RelationData
 from helpers.html import DEEPEST, WARM
 from helpers.interventions import add, intervene, unembed_only_at
 from helpers.metrics import whole_words
 from helpers.models import TransformerBridge
 from helpers.one_layer.widgets_directions import LARGEST
 from helpers.prediction import TopTokens, next_token_probs, pieces, tokenize, visible
-from helpers.running import random_like
+from helpers.running import layer_hook, lens_logits, random_like
 from helpers.widgets import PIECE, Demo, bars_html, choice_slider, dropdown, named_layer, said, slider, text_field
 
 SHOWN = 5  # next tokens in a column
@@ -30,7 +33,7 @@ CUT = {
     "random": "random tokens",
 }  # sources, and how they are called
 SEED = 0  # of random vectors and random tokens
-Editor = tuple[RelationData, Surrogate, int]  # a relation, its map, and the rank that its edits have
+Editor = tuple[RelationData, LinearRelation, int]  # a relation, its map, and the rank that its edits have
 
 # ------------------------------------------------------------------------------------------- what the three have in common
 
@@ -42,9 +45,9 @@ def plain_probs(model: TransformerBridge, prompt: str) -> Float[Tensor, "d_vocab
 
 
 @lru_cache(maxsize=64)
-def states_of(model: TransformerBridge, asked: RelationData, layer: int) -> States:
+def states_of(model: TransformerBridge, asked: RelationData, layer: int) -> RelationStates:
     """What the untouched model computes for some subjects; remembered as well."""
-    return read(model, asked, [layer])
+    return relation_states(model, asked, [layer])
 
 
 def about(data: RelationData, subject: str) -> RelationData:
@@ -96,7 +99,7 @@ def _subjects_html(data: RelationData) -> str:
 @said
 def relation_html(
     model: TransformerBridge,
-    surrogates: Mapping[str, tuple[RelationData, Surrogate]],
+    surrogates: Mapping[str, tuple[RelationData, LinearRelation]],
     fitted: Mapping[str, Collection[str]],
     relation: str,
     subject: str,
@@ -108,7 +111,7 @@ def relation_html(
     data, surrogate = _named(surrogates, relation, "relation")
     asked = about(data, subject)
     states = states_of(model, asked, surrogate.layer)
-    ours, own = decode(model, torch.cat([surrogate(states.s[0]), states.o])).softmax(-1)
+    ours, own = lens_logits(model, torch.cat([surrogate(states.s[0]), states.o])).float().softmax(-1).cpu()
     mapped, true = _first(model, ours), _first(model, own)
     agree = int(ours.argmax()) == int(own.argmax())
     verdict = f"Both say {true}." if agree else f"They differ: the map says {mapped}, the model {true}."
@@ -137,7 +140,7 @@ class RelationExplorer(Demo):
     def __init__(
         self,
         model: TransformerBridge,
-        surrogates: Mapping[str, tuple[RelationData, Surrogate]],
+        surrogates: Mapping[str, tuple[RelationData, LinearRelation]],
         fitted: Mapping[str, Collection[str]] | None = None,
     ) -> None:
         relation = dropdown(list(surrogates), "Relation")
@@ -154,7 +157,7 @@ class RelationExplorer(Demo):
 
 @lru_cache(maxsize=64)
 def delta_of(
-    model: TransformerBridge, surrogate: Surrogate, asked: RelationData, wished: RelationData, rank: int
+    model: TransformerBridge, surrogate: LinearRelation, asked: RelationData, wished: RelationData, rank: int
 ) -> Float[Tensor, "d_model"]:
     """What to add to the state of one subject so that the model says what it says of another; remembered while the strength moves."""
     now, wanted = (states_of(model, one, surrogate.layer).o[0] for one in (asked, wished))
@@ -183,16 +186,16 @@ def edit_html(
 
 
 def _pushed(
-    model: TransformerBridge, surrogate: Surrogate, asked: RelationData, vectors: Float[Tensor, "vector d_model"]
+    model: TransformerBridge, surrogate: LinearRelation, asked: RelationData, vectors: Float[Tensor, "vector d_model"]
 ) -> Float[Tensor, "vector d_vocab"]:
     """What the model expects with each vector added to its own state at the last token of the subject, in one pass."""
-    located, n = states_of(model, asked, surrogate.layer).located, len(vectors)
-    push = add(place_of(model, surrogate.layer), vectors[:, None], pos=located.subject.repeat(n))
-    with intervene(model, push, unembed_only_at(located.texts.lengths.repeat(n)[:, None] - 1)):
-        return model(located.texts.tokens.repeat(n, 1).to(model.cfg.device))[:, 0].float().softmax(-1).cpu()
+    states, n = states_of(model, asked, surrogate.layer), len(vectors)
+    push = add(layer_hook(surrogate.layer), vectors[:, None], pos=states.subject.repeat(n))
+    with intervene(model, push, unembed_only_at(states.texts.lengths.repeat(n)[:, None] - 1)):
+        return model(states.texts.tokens.repeat(n, 1).to(model.cfg.device))[:, 0].float().softmax(-1).cpu()
 
 
-def _verdict(model: TransformerBridge, wished: States, *probs: Float[Tensor, "d_vocab"]) -> str:
+def _verdict(model: TransformerBridge, wished: RelationStates, *probs: Float[Tensor, "d_vocab"]) -> str:
     """Is the likeliest token the one that was wished for? Its probability as it is, after the edit, and with the random vector."""
     token, [subject] = int(wished.token), wished.data.subjects
     done = "The edit gives it" if int(probs[1].argmax()) == token else "The edit does not give it"

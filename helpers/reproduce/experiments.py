@@ -16,14 +16,23 @@ from torch import Tensor
 
 from helpers import findings
 from helpers.activations import Neuron, NeuronStats, top_contexts
-from helpers.cluster import relations
 from helpers.cluster.attribution import direct_effects
 from helpers.cluster.circuits import attribute_edges, curve, random_circuit
 from helpers.cluster.edges import EdgeGraph
-from helpers.cluster.indirect_objects import copies, indirect_objects, looks, self_repair
+from helpers.cluster.fact_prompts import FactPrompt, course_facts, subject_span
+from helpers.cluster.ioi import copies, ioi_sentences, role_attention, self_repair
+from helpers.cluster.knockout import knockout_curves
+from helpers.cluster.linear_relations import subject_positions
 from helpers.cluster.patching import attribute_positions, correlation, metric_at_ends, patch_positions
-from helpers.cluster.recall import FactPrompt, course_facts, knockout_curves, subject_tokens
-from helpers.cluster.relations import Entry, RelationData, Report, course_relations, edit_report, relation_data, report, split, sweep
+from helpers.cluster.relation_reports import (
+    RelationEntry,
+    RelationReport,
+    compare_to_baselines,
+    edit_report,
+    relation_report,
+    sweep_lre,
+)
+from helpers.cluster.relations import N_TRAIN, RelationData, course_relations, relation_data, split
 from helpers.course_lm.corpus.prose import determiner_probes
 from helpers.course_lm.world import World
 from helpers.interventions import Intervention, mlp_out, record
@@ -214,7 +223,7 @@ def _facts(lab: Lab, full: int) -> list[FactPrompt]:
     """Facts of the course's world that the model knows, of those whose words its tokens keep apart."""
 
     def apart(fact: FactPrompt) -> None:
-        subject_tokens(lab.model, fact)
+        subject_span(lab.model, fact)
         whole_words(lab.model, [fact.text], [[fact.answer]])
 
     facts = lab.fitting(course_facts(n=min(full, 6 * lab.size(full))), apart, "facts")
@@ -242,14 +251,14 @@ def linear_relations(lab: Lab) -> Iterator[Outcome]:
     layers, betas = lab.layers("linear_relations"), [float(beta) for beta in lab.words("linear_relations", "betas")]
     names = lab.words("linear_relations", "relations")[: lab.size(99) // 4 or 1]
     most = lab.size(40)
-    n_train, least = min(relations.N_TRAIN, most // 3), min(16, most - 2)
+    n_train, least = min(N_TRAIN, most // 3), min(16, most - 2)
     datas = [data for name in names if (data := _relation(lab, name)) is not None]
     if not datas:
         raise NotForThisModel("its tokens keep subjects and answers apart in none of the relations")
     if lab.keep_wrong:
-        found = Report(tuple(_entry(lab, data.take(range(min(most, len(data)))), layers, betas, n_train) for data in datas), ())
+        found = RelationReport(tuple(_entry(lab, data.take(range(min(most, len(data)))), layers, betas, n_train) for data in datas), ())
     else:
-        found = report(model, datas, layers, betas, n_train, most, least)
+        found = relation_report(model, datas, layers, betas, n_train, most, least)
     if not found.entries:
         raise NotForThisModel(f"it knows fewer than {least} subjects of each relation: {', '.join(found.skipped)}")
     hits, guess = (
@@ -273,7 +282,7 @@ def _relation(lab: Lab, name: str) -> RelationData | None:
 
     def apart(row: int) -> None:
         one = data.take([row])
-        relations.locate(lab.model, one)
+        subject_positions(lab.model, one)
         whole_words(lab.model, one.prompts, [list(one.objects)])
 
     try:
@@ -282,11 +291,11 @@ def _relation(lab: Lab, name: str) -> RelationData | None:
         return None
 
 
-def _entry(lab: Lab, data: RelationData, layers: Sequence[int], betas: Sequence[float], n_train: int) -> Entry:
+def _entry(lab: Lab, data: RelationData, layers: Sequence[int], betas: Sequence[float], n_train: int) -> RelationEntry:
     """A relation's entry in a report, right answers or not."""
     parts = split(data, n_train)
-    tried = sweep(lab.model, parts, layers, betas)
-    return Entry(1.0, parts, tried, relations.compare(lab.model, parts, tried.best.layer, tried.best.beta))
+    tried = sweep_lre(lab.model, parts, layers, betas)
+    return RelationEntry(1.0, parts, tried, compare_to_baselines(lab.model, parts, tried.best))
 
 
 # ---------------------------------------------------------------------------------------------------- 03b: a cluster, circuits
@@ -311,13 +320,13 @@ def indirect_objects_heads(lab: Lab) -> Iterator[Outcome]:
 
     Both are chosen on other sentences than those on which they are judged.
     """
-    model, data = lab.model, indirect_objects(lab.model, lab.size(44))
-    both, strangers = data.runs(model), data.runs(model, "unrelated")
-    clean, nobody = metric_at_ends(model, both), metric_at_ends(model, strangers, texts=strangers.corrupted)
+    model, data = lab.model, ioi_sentences(lab.model, lab.size(44))
+    pairs, strangers = data.pairs(model), data.pairs(model, "unrelated")
+    clean, nobody = metric_at_ends(model, pairs), metric_at_ends(model, strangers, texts=strangers.corrupted)
     yield findings.mean("ioi.logit_diff", floats(clean), control=floats(nobody))
-    other = indirect_objects(model, lab.size(44), seed=1)
+    other = ioi_sentences(model, lab.size(44), seed=1)
     every = [(layer, number) for layer in range(model.cfg.n_layers) for number in range(model.cfg.n_heads)]
-    mover = every[int(looks(model, other)["name mover"].argmax())]
+    mover = every[int(role_attention(model, other)["name mover"].argmax())]
     copied = copies(model, every, data)
     own = truths(copied[every.index(mover)])
     yield findings.share("ioi.name_mover.copies", own, control=truths(copied))
@@ -333,15 +342,15 @@ def indirect_objects_heads(lab: Lab) -> Iterator[Outcome]:
 @experiment("03b", "patches of MLPs, estimated and measured", "attribution.correlation")
 def attribution(lab: Lab) -> Iterator[Outcome]:
     """Syed et al. 2023: the estimate by one gradient beside the patches themselves, layer by layer and place by place."""
-    model, data = lab.model, indirect_objects(lab.model, lab.size(44))
-    both, names = data.runs(model), tuple(data.positions)
+    model, data = lab.model, ioi_sentences(lab.model, lab.size(44))
+    pairs, names = data.pairs(model), tuple(data.positions)
     places = [data.positions[name] for name in names]
-    measured = patch_positions(model, both, mlp_out, places, names)
-    r = correlation(attribute_positions(model, both, mlp_out, places, names), measured)
+    measured = patch_positions(model, pairs, mlp_out, places, names)
+    r = correlation(attribute_positions(model, pairs, mlp_out, places, names), measured)
     rows, size = torch.arange(len(data)), []
     for layer in range(model.cfg.n_layers):
         one, other = (
-            record(model, some.tokens.to(model.cfg.device), mlp_out(layer))[mlp_out(layer)] for some in (both.clean, both.corrupted)
+            record(model, some.tokens.to(model.cfg.device), mlp_out(layer))[mlp_out(layer)] for some in (pairs.clean, pairs.corrupted)
         )
         length = (one - other).float().norm(dim=-1).cpu()
         size.append(torch.stack([length[rows, at].mean() for at in places]))
@@ -355,7 +364,7 @@ def circuit(lab: Lab) -> Iterator[Outcome]:
     """Edges ranked by integrated gradients on some sentences (Hanna et al. 2024), and judged by resample ablation on others."""
     model, graph = lab.model, EdgeGraph.of(lab.model)
     frames = [lab.setting("indirect_objects", "frame") or "when went"]
-    few, judged = (indirect_objects(model, lab.size(n), seed=seed, frames=frames).runs(model) for n, seed in ((16, 1), (24, 2)))
+    few, judged = (ioi_sentences(model, lab.size(n), seed=seed, frames=frames).pairs(model) for n, seed in ((16, 1), (24, 2)))
     n_edges = max(1, lab.part(lab.setting("indirect_objects", "edges") or "2.2%", len(graph)))
     best = attribute_edges(model, few, steps=5)
     kept, chance = (curve(model, judged, which, [n_edges]) for which in (best.top, lambda n: random_circuit(graph, n)))
