@@ -118,7 +118,7 @@ def _from_subject(
     last = model.cfg.n_layers - 1
     with torch.enable_grad(), intervene(model, *(Intervention(layer_hook(layer), keep(layer)) for layer in {*layers, last})):
         model(tokens[:, start:], **past)
-    return [seen[layer] for layer in layers], seen[last][:, -1]
+        return [seen[layer] for layer in layers], seen[last][:, -1]
 
 
 def jacobian(model: TransformerBridge, data: RelationData, subject: str, layer: int) -> Float[Tensor, "d_out d_in"]:
