@@ -23,14 +23,13 @@ from helpers.cluster.linear_relations import (
 )
 from helpers.cluster.relation_reports import (
     BaselineComparison,
-    EditSweep,
     LreSweep,
+    choose_edit,
     compare_to_baselines,
     edit_delta,
     edit_pairs,
     edit_report,
     edit_subjects,
-    edit_sweep,
     low_rank_inverse,
     most_frequent,
     relation_report,
@@ -357,7 +356,7 @@ def test_edits_of_a_linear_model_succeed_all(linear):
     model, m, c = linear
     pairs = edit_pairs(model, LETTERS, 10)
     found = edit_subjects(model, LETTERS, LinearRelation("letters", "LRE", 0, m, c), pairs, rank=16)
-    assert found.hits.all() and found.swapped.all() and found.said == found.wished
+    assert found.hits.all() and found.swapped.all()
     assert found.random.shape == (5, 10) and not found.random.all(1).any()
     nothing = edit_subjects(model, LETTERS, LinearRelation("letters", "LRE", 0, m * 1e6, c), pairs, rank=16)
     assert not nothing.hits.any()  # a map a million times as steep asks for no change, and the model says what it always did
@@ -377,7 +376,6 @@ def test_each_edit_is_made_in_the_model_at_the_subject(gpt2):
         expected.append(end_state(gpt2, tokens, resid_post(0), pos, states.s[0, wanted][None]))
         hits = (most_likely(gpt2, torch.cat(expected)) == states.token[wanted]).tolist()
         assert [found.hits[number].item(), *found.random[:, number].tolist(), found.swapped[number].item()] == hits
-        assert found.said[number] == pieces(gpt2, most_likely(gpt2, expected[0]))[0].strip()
 
 
 def test_pairs_have_different_answers(letters):
@@ -387,18 +385,11 @@ def test_pairs_have_different_answers(letters):
     assert len(edit_pairs(letters, LETTERS, 7)) == 7 and edit_pairs(letters, LETTERS, 7) != edit_pairs(letters, LETTERS, 7, seed=1)
 
 
-def test_edit_sweep_is_an_edit_for_each_layer_and_rank(letters):
-    parts = split(LETTERS, 4)
-    fitted = fit_lre_layers(letters, parts.train, [-1, 0])
-    found = edit_sweep(letters, fitted, LETTERS, [2, 8, 16], n=9)
-    pairs = edit_pairs(letters, LETTERS, 9)
-    for at, one in enumerate(fitted):
-        for number, rank in enumerate((2, 8, 16)):
-            assert torch.equal(found.hits[at, number], edit_subjects(letters, LETTERS, one, pairs, rank, draws=1).hits)
-    assert found.table().splitlines()[0].split() == ["layer", "2", "8", "16"]
-    hits = torch.zeros(2, 3, 4, dtype=torch.bool)
-    hits[1, 1:] = True
-    assert EditSweep(tuple(fitted), (2, 8, 16), hits).best == (fitted[1], 8)
+def test_the_map_and_rank_are_chosen_by_successful_edits(letters):
+    maps, pairs = fit_lre_layers(letters, split(LETTERS, 4).train, [-1, 0]), edit_pairs(letters, LETTERS, 9)
+    hits = [[edit_subjects(letters, LETTERS, one, pairs, rank, draws=1).hits.sum() for rank in (2, 8, 16)] for one in maps]
+    best, rank = divmod(int(torch.tensor(hits).argmax()), 3)
+    assert choose_edit(letters, maps, LETTERS, [2, 8, 16], n=9) == (maps[best], (2, 8, 16)[rank])
 
 
 def test_edit_report_chooses_on_one_half_and_reports_the_other(letters, monkeypatch):
@@ -406,19 +397,17 @@ def test_edit_report_chooses_on_one_half_and_reports_the_other(letters, monkeypa
     same = RelationData("same", "{s}", LETTERS.subjects, LETTERS.objects)
     monkeypatch.setattr(relation_reports, "_different", spy := Different(relation_reports._different))
     found, tried = relation_report(letters, [LETTERS, same], [0], [1.0], n_train=4, least=8), []
-    monkeypatch.setattr(relation_reports, "edit_sweep", lambda *given, **more: tried.append(given[2]) or edit_sweep(*given, **more))
+    monkeypatch.setattr(relation_reports, "choose_edit", lambda *given, **more: tried.append(given[2]) or choose_edit(*given, **more))
     edits = edit_report(letters, found, [4, 16], n=6, draws=2)
     assert [one.relation for one in edits.edits] == ["letters"] and spy.asked >= 2
     entry = next(entry for entry in found.entries if entry.comparison.relation == "letters")
     assert tried == [entry.parts.choose]
-    surrogate, rank = edit_sweep(letters, entry.sweep.maps, entry.parts.choose, [4, 16]).best
+    surrogate, rank = choose_edit(letters, entry.sweep.maps, entry.parts.choose, [4, 16])
     again = edit_subjects(letters, entry.parts.test, surrogate, edit_pairs(letters, entry.parts.test, 6), rank, 2)
     one = edits.edits[0]
     assert one.rank == rank and torch.equal(one.hits, again.hits) and torch.equal(one.random, again.random)
     assert {subject for pair in one.pairs for subject in pair} <= set(entry.parts.test.subjects)
     assert edits.agreement == (entry.comparison.shares["LRE"],) and len(edits.table().splitlines()) == 2
-    lines = one.table(n=2).splitlines()
-    assert len(lines) == 6 and lines[1].startswith("edited") and lines[3].startswith("swapped") and "wished" in lines[4]
 
 
 class Different:
@@ -445,8 +434,6 @@ def test_errors_are_sentences(letters, gpt2, load):
     constant = LinearRelation("place", "LRE", 0, torch.eye(32), torch.zeros(32))
     cases = [
         (lambda: RelationData("r", "{s} is", ("a", "b"), ("c",)), "2 subjects and 1 objects"),
-        (lambda: RelationData("r", "{s} is", ("a", " "), ("c", "d")), "empty subject or object"),
-        (lambda: RelationData("r", "{s} is", ("a", "a"), ("c", "d")), "'a' is a subject of 'r' twice"),
         (lambda: course_relations(["capitol"]), "There is no relation 'capitol' .* perhaps capital"),
         (lambda: split(LETTERS, 11), "has 12 subjects; fitting 11 and judging needs 13"),
         (lambda: split(LETTERS, 0), "1 or more, not 0"),
@@ -463,10 +450,8 @@ def test_errors_are_sentences(letters, gpt2, load):
         (lambda: low_rank_inverse(torch.eye(3), 0), "between 1 and 3, .* not 0"),
         (lambda: edit_subjects(gpt2, DATA, constant, [], 4), "no pair of subjects"),
         (lambda: edit_subjects(gpt2, DATA, constant, [("Taipei", "Rome")], 4), "'Rome' is no subject"),
-        (lambda: edit_subjects(gpt2, DATA, constant, [("Taipei", "Paris")], 4, draws=0), "draws says .* not 0"),
         (lambda: edit_subjects(gpt2, DATA, constant, [("Taipei", "Paris")], 40), "between 1 and 32"),
         (lambda: edit_pairs(gpt2, DATA.take([0])), "two subjects with different answers"),
-        (lambda: edit_sweep(gpt2, [constant], DATA, []), "at least one map and one rank"),
     ]
     for number, (run, message) in enumerate(cases):
         with pytest.raises(ValueError, match=message):

@@ -103,7 +103,7 @@ def direct_effects(
     The effects of one prompt add up to its logit difference. Raises ValueError for models whose heads have no output of their own.
     """
     parts = components(model, prompts, *interventions)
-    directions = unembedding(model, right) - unembedding(model, wrong)  # [prompt, d_model]
+    directions = _of_tokens(model.W_U.T, right) - _of_tokens(model.W_U.T, wrong)  # [prompt, d_model]
     flat, _, bias = _linear_norm(model, parts.flatten(0, 1))
     _, scale, _ = _linear_norm(model, parts.sum(0))
     shares = ((flat.reshape(parts.shape) / scale) * directions).sum(-1)
@@ -112,13 +112,9 @@ def direct_effects(
     return DirectEffects(torch.cat([shares, constant[None]]), names, model.cfg.n_heads)
 
 
-def unembedding(model: TransformerBridge, tokens: Int[Tensor, "prompt *several"]) -> Float[Tensor, "prompt d_model"]:
-    """The direction of the stream that raises each token's logit; of several tokens the mean of theirs."""
-    return _of_tokens(model.W_U.T, tokens)
-
-
-def _of_tokens(table: Float[Tensor, "d_vocab *width"], tokens: Int[Tensor, "prompt *several"]) -> Float[Tensor, "prompt *width"]:
-    found = table.detach().float().cpu()[tokens]
+def _of_tokens(rows: Float[Tensor, "d_vocab *width"], tokens: Int[Tensor, "prompt *several"]) -> Float[Tensor, "prompt *width"]:
+    """The rows of some tokens; of several for each prompt their mean."""
+    found = rows.detach().float().cpu()[tokens]
     return found.mean(1) if tokens.ndim == 2 else found
 
 

@@ -21,13 +21,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from helpers.cluster.edges import (
-    Ablated,
     Ablation,
     Circuit,
     EdgeGraph,
-    Wires,
     ablations,
-    attention_biases,
     circuit_metrics,
     most_tokens,
     open_edges,
@@ -183,13 +180,13 @@ class _Search:
         self.texts = texts = pairs.clean.take(everyone)
         self.kept, self.removed, self.rises, self.distance = self.graph.exists.clone(), [], [], 0.0
         self.most = self.at_once = max(1, tokens // texts.tokens.numel())
-        self.ablated = Ablated(ablations(model, pairs, ablation)(everyone), attention_biases(model))
-        self.beyond = outputs(model, texts.tokens) - self.ablated.outputs
+        self.ablated = ablations(model, pairs, ablation)(everyone)
+        self.beyond = outputs(model, texts.tokens) - self.ablated
         places = [resid_pre(layer) for layer in range(self.graph.n_layers)]
         with open_edges(model):
             streams = record(model, texts.tokens.to(model.cfg.device), *places)
         self.streams = [streams[place] for place in places]
-        self.model_logits = run_wires(model, texts, Wires(self.graph, self.kept[None], self.ablated))[0]
+        self.model_logits = run_wires(model, self.graph, texts, self.kept[None], self.ablated)[0]
 
     def prune(self, receiver: int) -> None:
         """Visits one receiver: removes all its edges that are not missed."""
@@ -221,8 +218,8 @@ class _Search:
         for number, sender in enumerate(senders):
             kept[number:, receiver, sender] = False
         layer = min(self.graph.layer(self.graph.receivers[receiver]), self.graph.n_layers - 1)
-        fixed = self.beyond[: 1 + (self.graph.n_heads + 1) * layer]
-        logits = run_wires(self.model, self.texts, Wires(self.graph, kept, self.ablated, fixed), self.streams[layer], layer)
+        before = self.beyond[: 1 + (self.graph.n_heads + 1) * layer]
+        logits = run_wires(self.model, self.graph, self.texts, kept, self.ablated, layer, self.streams[layer], before)
         if self.by == "metric":
             values = [self.pairs.measured(copy).mean() for copy in (self.model_logits, *logits)]
             return values[0] - torch.stack(values[1:])
@@ -296,18 +293,13 @@ def ratio_interval(over: Float[Tensor, "prompt"], under: Float[Tensor, "prompt"]
 def judge(model: TransformerBridge, pairs: PromptPairs, circuits: Sequence[Circuit], ablation: Ablation = "resample") -> Curve:
     """The faithfulness of several circuits: how much of the metric each keeps, between the empty circuit (0) and the model (1).
 
-    All under the same ablation; values below 0 and above 1 are possible.
+    All under the same ablation; values below 0 and above 1 are possible. A circuit is complete if its complement keeps nothing.
     """
     graph = EdgeGraph.of(model)
     values = circuit_metrics(model, pairs, [graph.empty, graph.full, *circuits], ablation)
     alive = tuple(len(prune_dead(circuit)) for circuit in circuits)
     kind = ablation if isinstance(ablation, str) else "mean"
     return Curve(tuple(map(len, circuits)), alive, len(graph), values[2:], values[0], values[1], kind)
-
-
-def completeness(model: TransformerBridge, pairs: PromptPairs, circuit: Circuit, ablation: Ablation = "resample") -> Curve:
-    """The faithfulness of all the other edges: near 0 where the circuit has everything that matters (Marks et al., section 3.2)."""
-    return judge(model, pairs, [circuit.complement], ablation)
 
 
 def curve(

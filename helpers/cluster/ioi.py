@@ -10,7 +10,6 @@ at S2; IO is the receiver. Half of the sentences name the receiver first, half t
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import combinations
 from random import Random
 
 import torch
@@ -84,12 +83,11 @@ def _renamed(text: str, io: str, s: str, names: Sequence[str]) -> str:
     return " ".join(words.get(word.rstrip(",."), word.rstrip(",.")) + word[len(word.rstrip(",.")) :] for word in text.split(" "))
 
 
-def ioi_sentences(model: TransformerBridge, n: int, seed: int = 0, frames: Sequence[str] = (), names: Sequence[str] = ()) -> IoiSentences:
+def ioi_sentences(model: TransformerBridge, n: int, seed: int = 0, frames: Sequence[str] = ()) -> IoiSentences:
     """``n`` sentences in which frames and orders take turns; the pairs of names stand together in no text of the course LM's corpus.
 
     Orders are balanced where ``n`` is a multiple of twice the number of frames. ``frames`` are some of the corpus's (all of them if none
-    is named), ``names`` first names that are one token each (left out, all of the world's that are). Raises ValueError for an unknown
-    frame, and where there are fewer than five names, one of several tokens, or no pair that the corpus leaves out.
+    is named). Raises ValueError for an unknown frame, and for a model in which fewer than five first names are one token.
     """
     if n < 1:
         raise ValueError(f"n says how many sentences to write; it must be 1 or more, not {n}.")
@@ -97,13 +95,9 @@ def ioi_sentences(model: TransformerBridge, n: int, seed: int = 0, frames: Seque
     for frame in frames:
         if frame not in known:
             raise ValueError(f"There is no frame {frame!r}: there are {', '.join(known)}.")
-    frames, usable = tuple(frames) or known, list(names) or single_names(model)
+    frames, usable = tuple(frames) or known, single_names(model)
     if len(usable) < 5:
-        raise ValueError(f"Five names that are one token of this model are needed at least, and there are {len(usable)}: give more.")
-    for name in names:
-        token_id(model, f" {name}")  # ValueError for a name of several tokens
-    if not any(map(tasks.hidden_pair, combinations(usable, 2))):
-        raise ValueError("Every pair of these names may stand in the course LM's corpus, so none would be new to it: give more names.")
+        raise ValueError(f"Five first names must be one token of this model, and only {len(usable)} are.")
     rows = [_draw(Random(f"{seed} {number}"), usable, frames, number) for number in range(n)]
     texts, receivers, givers, others, orders = map(tuple, zip(*rows, strict=True))
     tokens = as_texts(model, list(texts))
@@ -147,7 +141,7 @@ def attention(
     return torch.stack([seen[place][rows, :, queries, keys].T.float().cpu() for place in places])
 
 
-ROLES = {  # role of a head in the paper: from where to where it looks
+ROLES = {  # role of a head in the paper: from where to where it attends
     "name mover": ("END", "IO"),
     "S-inhibition": ("END", "S2"),
     "duplicate token": ("S2", "S1"),
@@ -175,8 +169,8 @@ def role_table(scores: dict[str, Float[Tensor, "layer head"]], n: int = 2) -> st
 def repeated_scores(model: TransformerBridge, n: int = 50, length: int = 20, seed: int = 0) -> dict[str, Float[Tensor, "layer head"]]:
     """What heads do on random tokens that come twice: attention to the token before, to the same one, and to the one after it.
 
-    Nothing in such a text has a meaning, so a head that looks back by one, finds its token again, or finds what followed it, does so by
-    rule (Olsson et al. 2022, arXiv 2209.11895).
+    Nothing in such a text has a meaning, so a head that attends to the token before, finds its token again, or finds what followed it,
+    does so by rule (Olsson et al. 2022, arXiv 2209.11895).
     """
     rng = torch.Generator().manual_seed(seed)
     once = torch.randint(0, model.cfg.d_vocab, (n, length), generator=rng)
@@ -236,7 +230,7 @@ class SelfRepair:
 
 
 def self_repair(model: TransformerBridge, data: IoiSentences, head: Head) -> SelfRepair:
-    """Takes a head away at the last token (its output on the sentence with unrelated names takes its place) and looks who steps in.
+    """Takes a head away at the last token (its output on the sentence with unrelated names takes its place) and sees who steps in.
 
     ``direct`` is by how much the head's own share of the logit difference falls. Wang et al. (section 3.4) found that later heads make
     up for most of it; McGrath et al. 2023 (arXiv 2307.15771) call it self-repair.

@@ -56,9 +56,9 @@ def fit_lre_layers(model: TransformerBridge, data: RelationData, layers: Sequenc
     """``fit_lre`` for several layers, in the time of the first of them."""
     weight = torch.zeros(len(layers), model.cfg.d_model, model.cfg.d_model)
     bias = torch.zeros(len(layers), model.cfg.d_model)
-    for _, s, o, slopes in _linearised(model, data, layers):
-        weight += slopes.sum(1) / len(data)
-        bias += (o - torch.einsum("lroi,lri->lro", slopes, s)).sum(1) / len(data)
+    for _, s, o, found in _linearised(model, data, layers):
+        weight += found.sum(1) / len(data)
+        bias += (o - torch.einsum("lroi,lri->lro", found, s)).sum(1) / len(data)
     return [LinearRelation(data.name, "LRE", layer, weight[at], bias[at], beta) for at, layer in enumerate(layers)]
 
 
@@ -84,16 +84,16 @@ def _linearised(
     for (start, length), members in alike.items():
         for rows in (members[at : at + GROUP] for at in range(0, len(members), GROUP)):
             streams, o = _from_subject(model, torch.stack([prompts[row] for row in rows]), start, layers)
-            slopes = o.new_empty(len(layers), len(rows), o.shape[-1], o.shape[-1])
+            found = o.new_empty(len(layers), len(rows), o.shape[-1], o.shape[-1])
             basis = torch.eye(o.shape[-1]).to(o)
             for some in torch.arange(len(basis)).split(max(1, BASIS_TOKENS // (len(rows) * (length - start)))):
                 upstream = basis[some][:, None].expand(-1, len(rows), -1)  # [coordinate, row, d_out]
                 gradients = torch.autograd.grad(o, streams, upstream, is_grads_batched=True, retain_graph=True)
                 for at, gradient in enumerate(gradients):  # [coordinate, row, pos, d_in]; the subject is the first position
-                    slopes[at, :, some] = gradient[:, :, 0].transpose(0, 1)
+                    found[at, :, some] = gradient[:, :, 0].transpose(0, 1)
             s = torch.stack([stream[:, 0] for stream in streams])
             wide = torch.promote_types(o.dtype, torch.float32)
-            yield rows, s.detach().to("cpu", wide), o.detach().to("cpu", wide), slopes.to("cpu", wide)
+            yield rows, s.detach().to("cpu", wide), o.detach().to("cpu", wide), found.to("cpu", wide)
 
 
 def _from_subject(
@@ -132,7 +132,7 @@ def jacobians(model: TransformerBridge, data: RelationData, layers: Sequence[int
     """``do/ds`` for every subject and several layers, all layers from the same backward passes; on the CPU."""
     parts = list(_linearised(model, data, layers))
     order = torch.tensor([row for rows, *_ in parts for row in rows]).argsort()
-    return torch.cat([slopes for *_, slopes in parts], 1)[:, order]
+    return torch.cat([found for *_, found in parts], 1)[:, order]
 
 
 # ------------------------------------------------------------------------------------------------------------ baselines

@@ -2,15 +2,15 @@
 
 Two prompts stand beside each other, token by token of equal length: a *clean* one and a *corrupted* one, with another answer. A patch
 carries the clean run's value at one place into the corrupted run; where the clean answer comes back, that place carries what makes the
-difference (Vig et al. 2020; Meng et al. 2022; Wang et al. 2022, arXiv 2211.00593). This direction is called denoising; ``swapped`` turns
-it round. Attribution patching (Nanda 2023; Syed et al. 2023, arXiv 2310.10348) estimates all patches at once from gradients.
+difference (Vig et al. 2020; Meng et al. 2022; Wang et al. 2022, arXiv 2211.00593); this direction is called denoising. Attribution
+patching (Nanda 2023; Syed et al. 2023, arXiv 2310.10348) estimates all patches at once from gradients.
 
     pairs = prompt_pairs(model, clean, corrupted, log_odds(right, wrong))
     print(patch_positions(model, pairs, resid_pre).table())
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 
 import torch
@@ -44,11 +44,6 @@ class PromptPairs:
     def __len__(self) -> int:
         """How many pairs of prompts there are."""
         return len(self.clean)
-
-    @property
-    def swapped(self) -> "PromptPairs":
-        """The same pairs the other way round: what of the corrupted run spoils the clean one (noising)."""
-        return replace(self, clean=self.corrupted, corrupted=self.clean)
 
     @property
     def ends(self) -> Int[Tensor, "prompt"]:

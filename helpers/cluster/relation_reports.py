@@ -29,7 +29,6 @@ from helpers.cluster.linear_relations import (
 from helpers.cluster.relations import N_TRAIN, Parts, RelationData, known_rows, split
 from helpers.interventions import add
 from helpers.models import TransformerBridge
-from helpers.prediction import pieces
 from helpers.progress import progress
 from helpers.running import layer_hook, next_tokens, random_like, read_lens
 from helpers.stats import wilson
@@ -64,11 +63,11 @@ class BaselineComparison:
 
     def table(self) -> str:
         """One line for each method: the share and its 95 % interval (Wilson)."""
-        width, n = max(map(len, self.methods)), self.hits.shape[1]
-        head = f"{self.relation}, layer {self.layer}, beta {self.beta:g}, {n} subjects"
-        ends = [wilson(int(row.sum()), n) for row in self.hits]
-        rows = zip(self.shares.items(), ends, strict=True)
-        return "\n".join([head, *(f"{method:<{width}}  {share:6.1%}  [{low:.1%}, {high:.1%}]" for (method, share), (low, high) in rows)])
+        lines = [f"{self.relation}, layer {self.layer}, beta {self.beta:g}, {self.hits.shape[1]} subjects"]
+        for method, row in zip(self.methods, self.hits, strict=True):
+            low, high = wilson(int(row.sum()), len(row))
+            lines.append(f"{method:<{max(map(len, self.methods))}}  {row.float().mean():6.1%}  [{low:.1%}, {high:.1%}]")
+        return "\n".join(lines)
 
 
 def compare_to_baselines(model: TransformerBridge, parts: Parts, lre: LinearRelation) -> BaselineComparison:
@@ -117,7 +116,8 @@ class LreSweep:
 
     def table(self) -> str:
         """One line for each layer, a column for each factor."""
-        return _grid([one.layer for one in self.maps], self.betas, self.share)
+        rows = [(one.layer, *row) for one, row in zip(self.maps, self.share.tolist(), strict=True)]
+        return table({"layer": "5"} | {f"{beta:g}": "6.0%" for beta in self.betas}, rows)
 
 
 def sweep_lre(model: TransformerBridge, parts: Parts, layers: Sequence[int] | None = None, betas: Sequence[float] = BETAS) -> LreSweep:
@@ -260,8 +260,6 @@ class RelationEdits:
     layer: int
     rank: int
     pairs: tuple[SubjectPair, ...]
-    wished: tuple[str, ...]
-    said: tuple[str, ...]
     hits: Bool[Tensor, "pair"]
     random: Bool[Tensor, "draw pair"]
     swapped: Bool[Tensor, "pair"]
@@ -269,21 +267,8 @@ class RelationEdits:
     @property
     def shares(self) -> dict[str, float]:
         """The share of successful edits, and those of both controls."""
-        return {name: hits.float().mean().item() for name, hits in self._all.items()}
-
-    @property
-    def _all(self) -> dict[str, Tensor]:
-        return {"edited": self.hits, "random": self.random.flatten(), "swapped": self.swapped}
-
-    def table(self, n: int = 0) -> str:
-        """The share of successes with its 95 % interval (Wilson), that of the controls, and the first ``n`` edits."""
-        lines = [f"{self.relation}, layer {self.layer}, rank {self.rank}, {len(self.pairs)} pairs"]
-        for name, hits in self._all.items():
-            low, high = wilson(int(hits.sum()), len(hits))
-            lines.append(f"{name:<8} {self.shares[name]:6.1%}  [{low:.1%}, {high:.1%}]")
-        for (one, other), wished, said in list(zip(self.pairs, self.wished, self.said, strict=True))[:n]:
-            lines.append(f"{one} as {other}: wished {wished}, said {said}")
-        return "\n".join(lines)
+        kinds = {"edited": self.hits, "random": self.random, "swapped": self.swapped}
+        return {name: hits.float().mean().item() for name, hits in kinds.items()}
 
 
 def edit_subjects(
@@ -298,18 +283,14 @@ def edit_subjects(
     """Adds the map's edit to the MODEL's own state of the first subject of each pair, and reads the model's answer.
 
     ``o`` and ``o'`` are what the model computes for the two subjects, as in the authors' code. Raises ValueError for an unknown
-    subject, and where there is no pair or no draw.
+    subject, and where there is no pair.
     """
-    if draws < 1:
-        raise ValueError(f"draws says how many random vectors to try for each pair; it must be 1 or more, not {draws}.")
     states, (now, wanted) = relation_states(model, data, [lre.layer]), _rows_of(data, pairs)
     s, o = states.s[0], states.o
     delta = edit_delta(lre, o[now], o[wanted], rank)
     deltas = torch.cat([delta[None], random_like(delta, draws, seed).to(delta), (s[wanted] - s[now])[None]])
-    tokens = _edited(model, states, lre.layer, now, deltas)
-    hits = tokens == states.token[wanted]
-    words = [tuple(piece.strip() for piece in pieces(model, ids)) for ids in (states.token[wanted], tokens[0])]
-    return RelationEdits(data.name, lre.layer, rank, tuple(pairs), *words, hits[0], hits[1:-1], hits[-1])
+    hits = _edited(model, states, lre.layer, now, deltas) == states.token[wanted]
+    return RelationEdits(data.name, lre.layer, rank, tuple(pairs), hits[0], hits[1:-1], hits[-1])
 
 
 def _rows_of(data: RelationData, pairs: Sequence[SubjectPair]) -> Int[Tensor, "side pair"]:
@@ -331,54 +312,23 @@ def _edited(
     return found.unflatten(0, (len(deltas), -1))
 
 
-@dataclass(frozen=True)
-class EditSweep:
-    """Which edits succeed with the map of each layer and each rank of the pseudo-inverse."""
-
-    maps: tuple[LinearRelation, ...]
-    ranks: tuple[int, ...]
-    hits: Bool[Tensor, "layer rank pair"]
-
-    @property
-    def share(self) -> Float[Tensor, "layer rank"]:
-        """The share of successful edits."""
-        return self.hits.float().mean(-1)
-
-    @property
-    def best(self) -> tuple[LinearRelation, int]:
-        """The layer's map and the rank with most successes; of several, the first layer and the lowest rank."""
-        layer, rank = divmod(int(self.share.argmax()), len(self.ranks))
-        return self.maps[layer], self.ranks[rank]
-
-    def table(self) -> str:
-        """One line for each layer, a column for each rank."""
-        return _grid([one.layer for one in self.maps], self.ranks, self.share)
-
-
-def edit_sweep(
+def choose_edit(
     model: TransformerBridge,
     maps: Sequence[LinearRelation],
     data: RelationData,
     ranks: Sequence[int] | None = None,
     n: int = 16,
     seed: int = 0,
-) -> EditSweep:
-    """Tries the maps of several layers and several ranks on ``n`` pairs of subjects for choosing."""
+) -> tuple[LinearRelation, int]:
+    """The map and the rank with which most edits of ``n`` pairs of subjects succeed; of several, the first map and the lowest rank."""
     ranks = [rank for rank in RANKS if rank <= model.cfg.d_model] if ranks is None else ranks
-    if not len(maps) or not len(ranks):
-        raise ValueError("There is nothing to try: give at least one map and one rank.")
     now, wanted = _rows_of(data, edit_pairs(model, data, n, seed))
     states, hits = relation_states(model, data, [one.layer for one in maps]), []
     for one in maps:
         deltas = torch.stack([edit_delta(one, states.o[now], states.o[wanted], rank) for rank in ranks])
-        hits.append(_edited(model, states, one.layer, now, deltas) == states.token[wanted])
-    return EditSweep(tuple(maps), tuple(ranks), torch.stack(hits))
-
-
-def _grid(layers: Sequence[int], columns: Sequence[float], shares: Float[Tensor, "layer column"]) -> str:
-    """Shares in percent, a line for each layer."""
-    rows = [(layer, *row) for layer, row in zip(layers, shares.tolist(), strict=True)]
-    return table({"layer": "5"} | {f"{column:g}": "6.0%" for column in columns}, rows)
+        hits.append((_edited(model, states, one.layer, now, deltas) == states.token[wanted]).sum(-1))  # [rank]
+    best, rank = divmod(int(torch.stack(hits).argmax()), len(ranks))
+    return maps[best], ranks[rank]
 
 
 @dataclass(frozen=True)
@@ -392,10 +342,9 @@ class EditReport:
         """One line for each relation: layer, rank, the share of successes, both controls, and the agreement."""
         columns = {"relation": "<18", "pairs": "5", "layer": "5", "rank": "4"}
         columns |= {"edited": "6.0%", "random": "6.0%", "swapped": "7.0%", "agreement": "9.0%"}
-        rows = zip(self.edits, self.agreement, strict=True)
-        return table(
-            columns, [(e.relation, len(e.pairs), e.layer, e.rank, *e.shares.values(), agreement) for e, agreement in rows], gap="  "
-        )
+        found = zip(self.edits, self.agreement, strict=True)
+        rows = [(one.relation, len(one.pairs), one.layer, one.rank, *one.shares.values(), agreement) for one, agreement in found]
+        return table(columns, rows, gap="  ")
 
 
 def edit_report(
@@ -409,7 +358,7 @@ def edit_report(
     for entry in progress(found.entries, desc="relations"):
         parts = entry.parts
         if _different(model, parts.choose) and _different(model, parts.test):
-            lre, rank = edit_sweep(model, entry.sweep.maps, parts.choose, ranks, seed=seed).best
+            lre, rank = choose_edit(model, entry.sweep.maps, parts.choose, ranks, seed=seed)
             edits.append(edit_subjects(model, parts.test, lre, edit_pairs(model, parts.test, n, seed), rank, draws, seed))
             agreement.append(entry.comparison.shares["LRE"])
     return EditReport(tuple(edits), tuple(agreement))

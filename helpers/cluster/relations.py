@@ -4,7 +4,6 @@ data = known_subjects(model, course_relations(["capital"])["capital"])
 parts = split(data)
 """
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
@@ -41,10 +40,6 @@ class RelationData:
             )
         if len(self.subjects) != len(self.objects):
             raise ValueError(f"{self.name!r} has {len(self.subjects)} subjects and {len(self.objects)} objects: give one for each.")
-        if not all(word.strip() for word in (*self.subjects, *self.objects)):
-            raise ValueError(f"{self.name!r} has an empty subject or object: give each of them a word.")
-        if double := next((subject for subject, count in Counter(self.subjects).items() if count > 1), None):
-            raise ValueError(f"{double!r} is a subject of {self.name!r} twice: keep it once, or use relation_data, which leaves it out.")
 
     def __len__(self) -> int:
         """How many subjects there are."""

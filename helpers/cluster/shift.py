@@ -7,7 +7,7 @@ which it leans, those are taken out that are about gender.
 """
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
 
@@ -165,16 +165,14 @@ def text_means(
     model: TransformerBridge, prompts: TextsLike, places: Sequence[str], *changes: Intervention, read: Read = lambda seen: seen[0]
 ) -> Float[Tensor, "text width"]:
     """The mean over the tokens of each text, position 0 left out, of what ``read`` makes of the places, with some interventions."""
-    texts = as_texts(model, prompts)
-    rows: list[Tensor] = [torch.empty(0)] * len(texts)
+    texts, means = as_texts(model, prompts), {}
     for batch in progress(list(texts.batches()), desc="batches"):
         part = texts.take(batch)
         with intervene(model, *changes):
             seen = record(model, part.tokens.to(model.cfg.device), *places)
         values, mask = read([seen[place] for place in places]).float().cpu(), part.mask[..., None]
-        for row, mean in zip(batch.tolist(), (values * mask).sum(1) / mask.sum(1), strict=True):
-            rows[row] = mean
-    return torch.stack(rows)
+        means |= dict(zip(batch.tolist(), (values * mask).sum(1) / mask.sum(1), strict=True))
+    return torch.stack([means[row] for row in range(len(texts))])
 
 
 def attribute_probe(
@@ -269,8 +267,20 @@ def shift(
         biographies(n, biased, part, professions, seed) for biased, part in ((True, "train"), (False, "train"), (False, "test"))
     )
     stories, he = gendered_stories(2 * n, seed)
-    bench = _Bench(model, sae.hook, train, test)
-    probe = bench.biased()
+    found: list[tuple[str, int, Bool[Tensor, text]]] = []
+
+    def fit(texts: Sequence[str], labels: Bool[Tensor, "text"], *changes: Intervention) -> Probes:
+        return fit_probes(text_means(model, texts, [sae.hook], *changes)[None], labels)
+
+    def note(method: str, n_units: int, probes: Mapping[str, Probes], texts: Sequence[str], *changes: Intervention) -> None:
+        states = text_means(model, texts, [sae.hook], *changes)[None]
+        found.extend((method + kind, n_units, probe.log_odds(states)[0] > 0) for kind, probe in probes.items())
+
+    def compare(method: str, n_units: int, *changes: Intervention) -> None:
+        note(method, n_units, {"": probe, " + retrain": fit(train.texts, train.profession, *changes)}, test.texts, *changes)
+
+    probe = fit(train.texts, train.profession)
+    note("biased probe", 0, {"": probe}, test.texts)
     chosen, rng = {}, torch.Generator().manual_seed(seed)
     for units in (features_of(sae), neurons_before(sae)):
         made = attribute_probe(model, sae, units, probe, train)
@@ -283,64 +293,10 @@ def shift(
             drawn = active[torch.randperm(len(active), generator=rng)[: len(chosen[units.name])]].tolist()
             groups |= {"top features, unjudged": top, "as many top features": top[: len(drawn)], "random features": drawn}
         for name, group in groups.items():
-            bench.compare(name, probe, len(group), *units.without(group, model.cfg.d_mlp))
+            compare(name, len(group), *units.without(group, model.cfg.d_mlp))
     means = text_means(model, stories, [sae.hook])
-    bench.compare("one direction projected out", probe, 1, project_out(sae.hook, means[he].mean(0) - means[~he].mean(0), pos=AFTER_FIRST))
-    bench.other_texts("names and pronouns deleted", train.without_gender(), test.without_gender())
-    bench.other_texts("oracle: balanced training", list(fair.texts), list(test.texts), fair.profession)
-    return ShiftReport(tuple(bench.methods), tuple(bench.n), torch.stack(bench.answers), test, chosen)
-
-
-class _Bench:
-    """Fits and tests probes, and keeps what they answer."""
-
-    def __init__(self, model: TransformerBridge, hook: str, train: Biographies, test: Biographies) -> None:
-        self.model, self.hook, self.train, self.test = model, hook, train, test
-        self.methods: list[str] = []
-        self.n: list[int] = []
-        self.answers: list[Tensor] = []
-        self.passed: dict[tuple[str, ...], tuple[Tensor, Tensor]] = {}
-
-    def states(self, texts: Sequence[str], *changes: Intervention) -> Float[Tensor, "text d_model"]:
-        """What a probe reads. Changes at its own place need no new run: they are made in what passed there."""
-        if any(change.hook != self.hook for change in changes):
-            return text_means(self.model, list(texts), [self.hook], *changes)
-        values, mask = self.recorded(tuple(texts))
-        for change in changes:
-            values = change(values)
-        return (values * mask).sum(1) / mask.sum(1)
-
-    def recorded(self, texts: tuple[str, ...]) -> tuple[Float[Tensor, "text pos d_model"], Bool[Tensor, "text pos 1"]]:
-        """What passes the place on some texts, on the CPU, and where their tokens stand; run once."""
-        if texts not in self.passed:
-            rows = as_texts(self.model, list(texts))
-            values = torch.zeros(*rows.tokens.shape, self.model.cfg.d_model)
-            for batch in rows.batches():
-                part = rows.take(batch)
-                seen = record(self.model, part.tokens.to(self.model.cfg.device), self.hook)[self.hook]
-                values[batch, : seen.shape[1]] = seen.float().cpu()
-            self.passed[texts] = values, rows.mask[..., None]
-        return self.passed[texts]
-
-    def keep(self, method: str, n: int, probe: Probes, states: Float[Tensor, "text d_model"]) -> None:
-        """Notes what a probe answers."""
-        self.methods.append(method)
-        self.n.append(n)
-        self.answers.append(probe.log_odds(states[None])[0] > 0)
-
-    def biased(self) -> Probes:
-        """The probe that is to be cured, fitted on states as they are."""
-        probe = fit_probes(self.states(self.train.texts)[None], self.train.profession)
-        self.keep("biased probe", 0, probe, self.states(self.test.texts))
-        return probe
-
-    def compare(self, method: str, probe: Probes, n: int, *changes: Intervention) -> None:
-        """With some interventions at work: the probe as it is, and one fitted again."""
-        states = self.states(self.test.texts, *changes)
-        self.keep(method, n, probe, states)
-        self.keep(f"{method} + retrain", n, fit_probes(self.states(self.train.texts, *changes)[None], self.train.profession), states)
-
-    def other_texts(self, method: str, train: Sequence[str], test: Sequence[str], labels: Bool[Tensor, "text"] | None = None) -> None:
-        """A probe fitted on other texts."""
-        probe = fit_probes(self.states(train)[None], self.train.profession if labels is None else labels)
-        self.keep(method, 0, probe, self.states(test))
+    compare("one direction projected out", 1, project_out(sae.hook, means[he].mean(0) - means[~he].mean(0), pos=AFTER_FIRST))
+    note("names and pronouns deleted", 0, {"": fit(train.without_gender(), train.profession)}, test.without_gender())
+    note("oracle: balanced training", 0, {"": fit(fair.texts, fair.profession)}, test.texts)
+    methods, n_units, answers = zip(*found, strict=True)
+    return ShiftReport(methods, n_units, torch.stack(answers), test, chosen)

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from helpers.cluster.circuits import Curve, EdgeScores, prune_dead, random_circuit
-from helpers.cluster.edges import ABLATIONS, Ablated, Circuit, EdgeGraph, Wires, ablations, attention_biases, run_wires
+from helpers.cluster.edges import ABLATIONS, Circuit, EdgeGraph, ablations, run_wires
 from helpers.cluster.graph_plots import circuit_graph
 from helpers.cluster.ioi import IoiSentences
 from helpers.cluster.patching import PatchMap, PromptPairs
@@ -192,17 +192,19 @@ def _judged(model: TransformerBridge, both: PromptPairs, circuits: Sequence[Circ
     return Curve(tuple(map(len, circuits)), alive, len(circuits[0].graph), _metrics(model, both, circuits, ablated), empty, whole, ablation)
 
 
-def _metrics(model: TransformerBridge, both: PromptPairs, circuits: Sequence[Circuit], ablated: Ablated) -> Float[Tensor, "circuit prompt"]:
+def _metrics(
+    model: TransformerBridge, both: PromptPairs, circuits: Sequence[Circuit], ablated: Float[Tensor, "sender row pos d_model"]
+) -> Float[Tensor, "circuit prompt"]:
     """The metric of some circuits, in one pass."""
     graph, kept = circuits[0].graph, torch.stack([circuit.kept for circuit in circuits])
-    logits = run_wires(model, both.clean, Wires(graph, graph.matrix(kept), ablated))
+    logits = run_wires(model, graph, both.clean, graph.matrix(kept), ablated)
     return torch.stack([both.measured(copy) for copy in logits])
 
 
 @lru_cache(maxsize=8)
-def _held(model: TransformerBridge, both: PromptPairs, ablation: str) -> Ablated:
+def _held(model: TransformerBridge, both: PromptPairs, ablation: str) -> Float[Tensor, "sender row pos d_model"]:
     """What cut edges carry."""
-    return Ablated(ablations(model, both, ablation)(torch.arange(len(both))), attention_biases(model))
+    return ablations(model, both, ablation)(torch.arange(len(both)))
 
 
 @lru_cache(maxsize=8)
