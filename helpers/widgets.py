@@ -21,7 +21,7 @@ from torch import Tensor
 from helpers.activations import Promoted
 from helpers.html import BAR, LEFT, PALE, PIECE
 from helpers.models import TransformerBridge
-from helpers.prediction import TopTokens, adjust, fit, last_logits, pieces, sample, tokenize, visible
+from helpers.prediction import TopTokens, adjust, last_logits, pieces, sample, tokenize, truncate, visible
 from helpers.running import ENTRY
 
 JOINER = "\u200d"  # joins several emoji to one; Python would spell it out in a message that quotes a text
@@ -343,7 +343,7 @@ def prompt_html(model: TransformerBridge, text: str, temperature: float = 1.0, t
 
 def _tokens_html(model: TransformerBridge, tokens: Int[Tensor, "pos"]) -> str:
     """The tokens that the model reads, each in a frame, and a sentence where the text is too long for it."""
-    kept = fit(model, tokens)
+    kept = truncate(model, tokens)
     cut = len(tokens) - len(kept)
     note = f" The model reads {model.cfg.n_ctx} tokens at most, so the first {cut:,} of the text are cut off." if cut else ""
     frames = "".join(map(framed, pieces(model, kept)))

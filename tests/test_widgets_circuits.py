@@ -29,7 +29,7 @@ from widget_tools import (
 from helpers.cluster import widgets_circuits as lab
 from helpers.cluster.circuits import judge, random_circuit
 from helpers.cluster.edges import ABLATIONS
-from helpers.cluster.patching import Runs, metric_at_ends, patch_heads, patch_positions
+from helpers.cluster.patching import PromptPairs, metric_at_ends, patch_heads, patch_positions
 from helpers.cluster.widgets_circuits import (
     CHANGE,
     MOST_DRAWN,
@@ -45,10 +45,10 @@ from helpers.cluster.widgets_circuits import (
     patching_html,
     pruner_html,
 )
-from helpers.interventions import attn_out, keys, pattern, record
+from helpers.interventions import attn_out, head_k, pattern, record
 from helpers.metrics import log_odds
 from helpers.models import load_model
-from helpers.prediction import fit, pieces, tokenize, top_tokens, visible
+from helpers.prediction import pieces, tokenize, top_tokens, truncate, visible
 from helpers.widgets import bars_html, html_to_text
 
 __all__ = ["as_before", "small_world"]  # fixtures
@@ -72,7 +72,7 @@ def viewed():
 
 
 @pytest.fixture
-def both() -> Runs:
+def both() -> PromptPairs:
     return gifts().runs(tiny())
 
 
@@ -170,7 +170,7 @@ def test_the_columns_offered_are_those_of_the_component():
 
 def test_heads_that_share_their_keys_have_maps_too(tmp_path):
     model = load_model(write_tiny_model("llama-grouped", tmp_path))
-    found = patch_heads(model, gifts().runs(model), keys)
+    found = patch_heads(model, gifts().runs(model), head_k)
     html = patching_html(model, gifts(), {"keys": found}, "keys", CHANGE, 1, "head 1")
     assert found.columns == ("head 0", "head 1")
     assert numbers(html, "with the patch: #") == pytest.approx([found.after[1, 1, 0].item()], abs=0.00501)
@@ -198,7 +198,7 @@ def test_a_circuit_that_cannot_be_is_answered_in_a_sentence(both, pruned):
     assert html_to_text(pruned(5, "magic")) == "There is no ablation 'magic'; choose one of: resample, mean, zero."
     for size in (0, len(scores().graph) + 1):
         assert html_to_text(pruned(size, "zero")) == f"A circuit has 1 to {len(scores().graph)} edges, not {size}."
-    one = Runs(both.clean.take([0]), both.corrupted.take([0]), log_odds(5, 6))
+    one = PromptPairs(both.clean.take([0]), both.corrupted.take([0]), log_odds(5, 6))
     assert html_to_text(pruner_html(tiny(), scores(), one, 5, "zero")) == "A single prompt has no interval: measure at least two."
     same = replace(both, metric=lambda logits: logits[:, -1, 0] * 0)
     assert html_to_text(pruner_html(tiny(), scores(), same, 5, "zero")).startswith("The metric is the same with all edges and with none")
@@ -207,7 +207,7 @@ def test_a_circuit_that_cannot_be_is_answered_in_a_sentence(both, pruned):
 def test_the_pruner_judges_the_first_pairs_only(both):
     order = [0, 1, 1, 0, 1, 0, 0, 1, 1, 1, 0]
     right, wrong = torch.arange(11) + 40, torch.arange(11) + 80
-    many = Runs(both.clean.take(order), both.corrupted.take(order), log_odds(right, wrong))
+    many = PromptPairs(both.clean.take(order), both.corrupted.take(order), log_odds(right, wrong))
     few = first_pairs(many)
     assert len(few) == MOST_JUDGED == 8 and first_pairs(both) is both
     assert torch.allclose(metric_at_ends(tiny(), few), metric_at_ends(tiny(), many)[:8], atol=1e-5)
@@ -240,7 +240,7 @@ def shares(html: str) -> list[tuple[str, float]]:
 
 def looks_of(text: str, layer: int, head: int) -> tuple[torch.Tensor, list[str]]:
     """The pattern of a head in a run of its own, and the tokens as they are shown."""
-    tokens = fit(tiny(), tokenize(tiny(), text))
+    tokens = truncate(tiny(), tokenize(tiny(), text))
     return record(tiny(), tokens[None], pattern(layer))[pattern(layer)][0, head], [visible(piece) for piece in pieces(tiny(), tokens)]
 
 

@@ -136,7 +136,7 @@ def test_long_texts_keep_their_end_leave_room_for_an_answer_and_say_so(dial, ste
 
 @pytest.mark.parametrize("said, shown", [("", "nothing: the answer ends at once"), ("<b>&amp;", "&lt;b&gt;&amp;amp;")])
 def test_an_answer_that_ends_at_once_is_put_in_words_and_none_is_markup(dial, steered, monkeypatch, said: str, shown: str):
-    monkeypatch.setattr(dials, "continue_all", lambda *arguments: [said])
+    monkeypatch.setattr(dials, "generate", lambda *arguments: [said])
     for html in (dial(REQUEST, 0, 1.0, ADD), steered(PROMPT, "past", 1.0, "past", 0.0)):
         assert answers(html) == [shown] * 2
 

@@ -8,7 +8,7 @@ import torch
 from widget_tools import TEXT, as_before, balanced, case, small_world, squares, tiny, tuned
 
 from helpers.interventions import record, resid_post, resid_pre
-from helpers.prediction import TopTokens, fit, next_token_probs, pieces, tokenize
+from helpers.prediction import TopTokens, next_token_probs, pieces, tokenize, truncate
 from helpers.running import lens_logits
 from helpers.speak import widgets_lens as lab
 from helpers.speak.lens import LensTable, logit_lens
@@ -112,7 +112,7 @@ def test_of_long_texts_the_end_is_shown_and_one_sentence_says_so(viewed):
     assert [shown for *_, shown in squares(html)[-16:]] == [word(logit_lens(tiny(), text).cell(1, at)[0][0]) for at in range(n - 16, n)]
     whole, html = len(tokenize(tiny(), text * 90)), viewed(text * 90, 0, 63)
     assert f"Of {whole:,} tokens the model reads 64, the most it can, and the last 16 are shown." in html_to_text(html)
-    best = logit_lens(tiny(), fit(tiny(), tokenize(tiny(), text * 90))).cell(1, 63)[0][0]
+    best = logit_lens(tiny(), truncate(tiny(), tokenize(tiny(), text * 90))).cell(1, 63)[0][0]
     assert squares(html)[-1][2] == word(best) and "tokens" not in html_to_text(viewed("x", 0, 0))
 
 
@@ -122,7 +122,8 @@ def test_what_is_not_there_is_answered_in_a_sentence(viewed):
     for pos in (-1, n):
         assert html_to_text(viewed(TEXT, 0, pos)) == f"There is no token {pos} to choose: the tokens shown are {max(0, n - 16)} to {n - 1}."
     for layer in (2, -2):
-        assert html_to_text(viewed(TEXT, layer, 0)).startswith(f"There is no layer {layer}: they are -1 (what enters block 0) and 0 to 1")
+        says = f"There is no layer {layer}: this model's layers are -1 (what enters block 0) and 0 to 1"
+        assert html_to_text(viewed(TEXT, layer, 0)).startswith(says)
     assert html_to_text(viewed(TEXT, 0, 0, "glass")) == "There is no lens 'glass'; choose one of: logit lens, tuned lens."
     assert html_to_text(lens_html(tiny(), None, TEXT, 0, 0, TUNED)).startswith("No tuned lens was given: load one")
     assert html_to_text(viewed("word " * 500, 0, 7)) == "There is no token 7 to choose: the tokens shown are 48 to 63."
@@ -141,7 +142,7 @@ def test_a_new_text_offers_its_tokens_chooses_the_last_and_is_answered_once(widg
     monkeypatch.setattr(lab, "lens_html", lambda model, tuned, **values: asked.append(values) or "<table></table>")
     widget.text.value = text
     assert [at for _, at in widget.pos.options] == list(range(48, 64))
-    assert widget.pos.options[-1] == (f"63 {word(pieces(tiny(), fit(tiny(), tokenize(tiny(), text))[-1:])[0])}", 63)
+    assert widget.pos.options[-1] == (f"63 {word(pieces(tiny(), truncate(tiny(), tokenize(tiny(), text))[-1:])[0])}", 63)
     assert asked == [{"text": text, "layer": 1, "pos": 63, "lens": RAW}]
 
 

@@ -10,8 +10,7 @@ import torch
 from widget_tools import as_before, at_position, case, changed, contexts, quick_toys, small_world, texts, tiny
 
 from helpers.activations import promoted, top_contexts
-from helpers.interventions import neurons as place_of
-from helpers.interventions import record
+from helpers.interventions import mlp_post, record
 from helpers.one_neuron import widgets as lab
 from helpers.one_neuron.ablation import resampled
 from helpers.one_neuron.superposition import SPARSITIES
@@ -46,7 +45,7 @@ superposition = lab.superposition_html
 
 def activations(text: str, layer: int) -> torch.Tensor:
     """The activations of a layer on a text: ``[pos, neuron]``."""
-    return record(tiny(), tokenize(tiny(), text)[None], place_of(layer))[place_of(layer)][0]
+    return record(tiny(), tokenize(tiny(), text)[None], mlp_post(layer))[mlp_post(layer)][0]
 
 
 def test_the_microscope_shows_the_neuron_on_the_text_and_where_it_rises_highest(microscope):
@@ -107,7 +106,7 @@ def bars_with(layer: int, neuron: int, value: float | torch.Tensor, prompt: str,
         values[..., neuron] = value
         return values
 
-    hook = {place_of(layer): at_position(slice(1, None), lambda values: put_in(values.clone()))}
+    hook = {mlp_post(layer): at_position(slice(1, None), lambda values: put_in(values.clone()))}
     return changed(tiny(), hook, lambda: bars_html(top_tokens(tiny(), prompt, k)))
 
 
@@ -129,7 +128,7 @@ def test_a_prompt_of_nothing_but_the_mark_is_not_changed(removal):
 
 
 def test_a_dose_holds_the_neuron_at_it_and_shows_what_follows(dose):
-    hook = {place_of(1): at_position(slice(1, None), lambda values: values.index_fill(-1, torch.tensor(9), 6.0))}
+    hook = {mlp_post(1): at_position(slice(1, None), lambda values: values.index_fill(-1, torch.tensor(9), 6.0))}
     text = changed(tiny(), hook, lambda: sample(tiny(), "hello", 10, temperature=0))
     html = dose("hello", 1, 9, 6.0)
     assert bars_html(top_tokens(tiny(), "hello", 5)) in html and bars_with(1, 9, 6.0, "hello", 5) in html and "L1 N9 held at 6.0" in html

@@ -33,7 +33,7 @@ from helpers.cluster.relations import RelationData, Surrogate
 from helpers.cluster.widgets_circuits import CircuitPruner, HeadViewer, PatchingMap, head_html, patching_html, pruner_html
 from helpers.cluster.widgets_relations import FactEditor, KnockoutBench, RelationExplorer, edit_html, knockout_html, relation_html
 from helpers.course_lm.facts import Fact, Relation
-from helpers.interventions import attn_out, heads, mlp_out, pattern, queries, record, resid_post, resid_pre
+from helpers.interventions import attn_out, head_out, head_q, mlp_out, pattern, record, resid_post, resid_pre
 from helpers.models import TransformerBridge, load_model
 from helpers.one_layer.autoencoders import SparseAutoencoder, Sweep, activations_of
 from helpers.one_layer.directions import Directions
@@ -222,7 +222,7 @@ def maps() -> dict[str, PatchMap]:
     both, at = gifts().runs(tiny()), dict(positions=list(gifts().positions.values()), names=list(gifts().positions))
     places = {"stream": resid_pre, "<attention>": attn_out, "MLP": mlp_out}
     found = {name: patch_positions(tiny(), both, place, **at) for name, place in places.items()}
-    return found | {name: patch_heads(tiny(), both, at) for name, at in (("heads", heads), ("queries", queries), ("looks", pattern))}
+    return found | {name: patch_heads(tiny(), both, at) for name, at in (("heads", head_out), ("queries", head_q), ("looks", pattern))}
 
 
 @cache

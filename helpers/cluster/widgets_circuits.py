@@ -16,11 +16,11 @@ from helpers.cluster.circuits import EdgeScores, judge, random_circuit
 from helpers.cluster.edges import ABLATIONS
 from helpers.cluster.graph_plots import circuit_graph
 from helpers.cluster.indirect_objects import IndirectObjects
-from helpers.cluster.patching import PatchMap, Runs
+from helpers.cluster.patching import PatchMap, PromptPairs
 from helpers.html import COLD, DEEPEST, RIM, TABLE, WARM
-from helpers.interventions import intervene, pattern, record, resample
+from helpers.interventions import intervene, pattern, record, resample_ablate
 from helpers.models import TransformerBridge
-from helpers.prediction import TopTokens, fit, last_logits, pieces, tokenize, visible
+from helpers.prediction import TopTokens, last_logits, pieces, tokenize, truncate, visible
 from helpers.widgets import Demo, as_text, choice_slider, chosen, columns_html, dropdown, slider, text_field, top_of
 
 SHARE, CHANGE = SHOWN_AS = ("share restored", "change in logits")
@@ -75,7 +75,7 @@ def _one_patch(model: TransformerBridge, data: IndirectObjects, hook: str, colum
     """The first pair of sentences, and what follows the corrupted one before and after a patch."""
     clean, corrupted, names = data.texts[0], data.swapped()[0], (int(data.io[0]), int(data.s[0]))
     values = record(model, tokenize(model, clean)[None].to(model.cfg.device), hook)[hook]
-    with intervene(model, resample(hook, values, **_where(data, hook, column, at))):
+    with intervene(model, resample_ablate(hook, values, **_where(data, hook, column, at))):
         after, patched = answer(model, corrupted, *names)
     before, low = answer(model, corrupted, *names)
     _, high = answer(model, clean, *names)
@@ -139,7 +139,7 @@ def turning_point(found: PatchMap) -> int:
 # --------------------------------------------------------------------------------------------------- the circuit pruner
 
 
-def first_pairs(both: Runs, n: int = MOST_JUDGED) -> Runs:
+def first_pairs(both: PromptPairs, n: int = MOST_JUDGED) -> PromptPairs:
     """The first pairs of prompts. A metric wants all of its prompts side by side, so the others are filled up with the first one."""
     if (missing := len(both) - n) <= 0:
         return both
@@ -147,11 +147,11 @@ def first_pairs(both: Runs, n: int = MOST_JUDGED) -> Runs:
     def metric(logits: Float[Tensor, "prompt pos d_vocab"]) -> Float[Tensor, "prompt"]:
         return both.metric(torch.cat([logits, logits[:1].expand(missing, -1, -1)]))[:n]
 
-    return Runs(both.clean.take(range(n)), both.corrupted.take(range(n)), metric)
+    return PromptPairs(both.clean.take(range(n)), both.corrupted.take(range(n)), metric)
 
 
 @as_text
-def pruner_html(model: TransformerBridge, scores: EdgeScores, both: Runs, size: int, ablation: str) -> str:
+def pruner_html(model: TransformerBridge, scores: EdgeScores, both: PromptPairs, size: int, ablation: str) -> str:
     """A circuit of a size: how faithful it is, beside a random one, and its drawing, as HTML."""
     chosen(dict.fromkeys(ABLATIONS), ablation, "ablation")
     if not 1 <= size <= len(scores.graph):
@@ -183,7 +183,7 @@ class CircuitPruner(Demo):
     It is judged on the first ``MOST_JUDGED`` pairs; best take others than those that the scores come from.
     """
 
-    def __init__(self, model: TransformerBridge, scores: EdgeScores, both: Runs, size: int = 30) -> None:
+    def __init__(self, model: TransformerBridge, scores: EdgeScores, both: PromptPairs, size: int = 30) -> None:
         few = first_pairs(both)
         sizes = [some for some in SIZES if some <= len(scores.graph)]
         nearest = min(sizes, key=lambda some: abs(some - size))
@@ -204,7 +204,7 @@ def head_html(model: TransformerBridge, text: str, layer: int, head: int) -> str
         raise ValueError(f"There is no head {layer}.{head}: layers are 0 to {n_layers - 1}, and heads 0 to {n_heads - 1}.")
     if not text.strip():
         raise ValueError("There is nothing to look at: write some words.")
-    tokens = fit(model, whole := tokenize(model, text))
+    tokens = truncate(model, whole := tokenize(model, text))
     looks = record(model, tokens[None].to(model.cfg.device), pattern(layer))[pattern(layer)][0, head].float().cpu()
     named = [visible(piece) for piece in pieces(model, tokens)]
     best = looks[-1].topk(min(3, len(tokens)))

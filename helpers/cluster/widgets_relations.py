@@ -12,11 +12,11 @@ from torch import Tensor
 from helpers.cluster.recall import FactPrompt, cut_attention, source_masks
 from helpers.cluster.relations import Located, RelationData, States, Surrogate, decode, edit_delta, place_of, read
 from helpers.html import DEEPEST, WARM
-from helpers.interventions import add, intervene, read_at
+from helpers.interventions import add, intervene, unembed_only_at
 from helpers.metrics import whole_words
 from helpers.models import TransformerBridge
 from helpers.prediction import next_token_probs, pieces, tokenize, visible
-from helpers.running import random_directions
+from helpers.running import random_like
 from helpers.widgets import (
     LARGEST,
     Demo,
@@ -143,7 +143,7 @@ def edit_html(
     within(strength, LARGEST, "strength")
     asked, wished = (read(model, about(data, name), [surrogate.layer]) for name in (subject, other))
     delta = edit_delta(surrogate, asked.o[0], wished.o[0], rank)
-    vectors = strength * torch.stack([torch.zeros_like(delta), delta, random_directions(delta, 1, SEED)[0].to(delta)])
+    vectors = strength * torch.stack([torch.zeros_like(delta), delta, random_like(delta, 1, SEED)[0].to(delta)])
     before, after, by_chance = _pushed(model, surrogate.layer, asked.located, vectors)
     bars = _columns(model, {"as it is": before, f"{strength:g} × the edit": after, "a random vector, as long": by_chance})
     verdict = _verdict(model, wished, before, after, by_chance) + _lengths(delta, asked.s[0, 0], strength, surrogate.layer)
@@ -156,7 +156,7 @@ def _pushed(
     """What the model expects with each vector added to its own state at the last token of the subject, in one pass."""
     n = len(vectors)
     push = add(place_of(model, layer), vectors[:, None], pos=located.subject.repeat(n))
-    with intervene(model, push, read_at(located.texts.lengths.repeat(n)[:, None] - 1)):
+    with intervene(model, push, unembed_only_at(located.texts.lengths.repeat(n)[:, None] - 1)):
         return model(located.texts.tokens.repeat(n, 1).to(model.cfg.device))[:, 0].float().softmax(-1).cpu()
 
 

@@ -11,7 +11,7 @@ from helpers.one_layer.autoencoders import SparseAutoencoder, Sweep, clamp_featu
 from helpers.one_layer.concepts import ends_of
 from helpers.one_layer.features import FeatureActivations, feature_contexts, max_activations, promoted_by
 from helpers.one_layer.widgets_directions import ANSWER, cut
-from helpers.running import continue_all, perplexity
+from helpers.running import generate, perplexity
 from helpers.texts import Texts, as_texts
 from helpers.widgets import (
     LARGEST,
@@ -111,7 +111,7 @@ def clamp_html(model: TransformerBridge, sae: SparseAutoencoder, peaks: torch.Te
     held = clamp_feature(sae, sae.hook, int(feature), value)
     parts = [note]
     for label, changes in (("As it is", []), (f"Feature {feature} held at {value:.1f}", [held])):
-        [answer] = continue_all(model, [text], ANSWER, *changes)
+        [answer] = generate(model, [text], ANSWER, *changes)
         odd = f"perplexity to the plain model {perplexity(model, [f'{text} {answer}']):.1f}"
         parts.append(f"<p><b>{label}</b> ({odd})<br>{escape(answer) or 'nothing: the text ends at once'}</p>")
     return "".join(parts)

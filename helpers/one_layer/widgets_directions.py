@@ -7,11 +7,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from helpers.interventions import Intervention, add, intervene, resid_post
-from helpers.metrics import any_of
+from helpers.metrics import token_set_log_odds
 from helpers.models import TransformerBridge
-from helpers.one_layer.directions import Directions, add_at, project_out_everywhere
-from helpers.prediction import fit, tokenize, top_tokens
-from helpers.running import chat_prompts, continue_all, metric_of, perplexity
+from helpers.one_layer.directions import Directions, ablate_direction, add_at
+from helpers.prediction import tokenize, top_tokens, truncate
+from helpers.running import chat_prompts, generate, perplexity, score_prompts
 from helpers.widgets import LARGEST, Demo, as_text, chosen, columns_html, dropdown, slider, text_field, within
 
 ADD, PROJECT = MODES = ("add at this layer", "project out everywhere")
@@ -50,7 +50,7 @@ def dial_html(
     vector = found.vector(layer)
     changed = {
         ADD: lambda: [add_at(layer, vector, within(multiple, LARGEST, "multiple"))],
-        PROJECT: lambda: project_out_everywhere(model, vector),
+        PROJECT: lambda: ablate_direction(model, vector),
     }
     changes = chosen(changed, mode, "kind of change")()
     text, note = cut(model, request)
@@ -58,8 +58,8 @@ def dial_html(
     parts = [note]
     for label, interventions in (("As it is", []), (f"Layer {layer}: {how}", changes)):
         prompts = chat_prompts(model, [text])
-        score = metric_of(model, prompts, any_of(refusals), *interventions).sigmoid().item()
-        [answer] = continue_all(model, prompts, ANSWER, *interventions)
+        score = score_prompts(model, prompts, token_set_log_odds(refusals), *interventions).sigmoid().item()
+        [answer] = generate(model, prompts, ANSWER, *interventions)
         parts.append(_answer_html(label, answer, f"refuses with probability {score:.1%}"))
     return "".join(parts) + ("" if mode == ADD else INERT)
 
@@ -100,7 +100,7 @@ def steering_html(
 
 
 def _answer_with(model: TransformerBridge, text: str, label: str, *changes: Intervention) -> str:
-    [answer] = continue_all(model, [text], ANSWER, *changes)
+    [answer] = generate(model, [text], ANSWER, *changes)
     return _answer_html(label, answer, f"perplexity to the plain model {perplexity(model, [f'{text} {answer}']):.1f}")
 
 
@@ -131,7 +131,7 @@ def task_vector_html(
         raise ValueError("There is no word: write one, such as hot.")
     prompt = f"{word.strip()}:"
     before = top_tokens(model, prompt, 5)
-    with intervene(model, add(resid_post(layer), vector, pos=len(fit(model, tokenize(model, prompt))) - 1)):
+    with intervene(model, add(resid_post(layer), vector, pos=len(truncate(model, tokenize(model, prompt))) - 1)):
         after = top_tokens(model, prompt, 5)
     return columns_html({"as it is": before, f"{task}, layer {layer}": after})
 

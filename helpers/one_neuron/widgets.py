@@ -11,8 +11,7 @@ from torch import Tensor
 
 from helpers.activations import Context, Neuron, TopContexts, check_neuron, contexts, name, promoted
 from helpers.html import COLD, TABLE, WARM, activation_html
-from helpers.interventions import Intervention, clamp, intervene, mean, record, replace, zero
-from helpers.interventions import neurons as place_of
+from helpers.interventions import Intervention, clamp, intervene, mean_ablate, mlp_post, record, set_to, zero_ablate
 from helpers.models import TransformerBridge
 from helpers.one_neuron.ablation import resampled
 from helpers.one_neuron.superposition import SPARSITIES, ToyModels, train_toys
@@ -52,10 +51,10 @@ def microscope_html(model: TransformerBridge, top: TopContexts, text: str, layer
     if not most_active:
         check_neuron(model, layer, neuron)
     layers = top.stats.layers if most_active else [layer]
-    seen = record(model, texts.tokens.to(model.cfg.device), *map(place_of, layers))
+    seen = record(model, texts.tokens.to(model.cfg.device), *map(mlp_post, layers))
     if most_active:
-        layer, neuron = loudest(top, torch.stack([seen[place_of(at)][0, -1].cpu() for at in layers]))
-    values = seen[place_of(layer)][0, :, neuron].tolist()
+        layer, neuron = loudest(top, torch.stack([seen[mlp_post(at)][0, -1].cpu() for at in layers]))
+    values = seen[mlp_post(layer)][0, :, neuron].tolist()
     stats, at = top.stats, top.stats.row(layer)
     peak = stats.peak[at, neuron].item()
     facts = f"active on {stats.active[at, neuron]:.1%} of the tokens of the corpus, highest {peak:.1f}"
@@ -117,11 +116,11 @@ def _removal(
     model: TransformerBridge, texts: Texts, means: Float[Tensor, "layer d_mlp"], prompt: str, layer: int, neuron: int, kind: str
 ) -> Intervention:
     """The intervention that takes the neuron away on this prompt."""
-    place, where = place_of(layer), {"units": neuron, "pos": AFTER_FIRST}
+    place, where = mlp_post(layer), {"units": neuron, "pos": AFTER_FIRST}
     kinds = {
-        "zero": lambda: zero(place, **where),
-        "mean": lambda: mean(place, means[layer], **where),
-        "resample": lambda: replace(place, resampled(model, [prompt], texts)[layer][:, 1:, neuron, None], **where),
+        "zero": lambda: zero_ablate(place, **where),
+        "mean": lambda: mean_ablate(place, means[layer], **where),
+        "resample": lambda: set_to(place, resampled(model, [prompt], texts)[layer][:, 1:, neuron, None], **where),
     }
     return chosen(kinds, kind, "kind of ablation")()
 
@@ -147,7 +146,7 @@ def dose_html(model: TransformerBridge, prompt: str, layer: int, neuron: int, do
     check_neuron(model, layer, neuron)
     dose = within(dose, LARGEST_DOSE, "dose")
     before = top_tokens(model, prompt, 5)
-    with intervene(model, clamp(place_of(layer), dose, units=neuron, pos=AFTER_FIRST)):
+    with intervene(model, clamp(mlp_post(layer), dose, units=neuron, pos=AFTER_FIRST)):
         after = top_tokens(model, prompt, 5)
         text = sample(model, prompt, length, temperature=0)
     written = f"<span style='white-space:pre-wrap'>{escape(text) or 'nothing; the text ends here'}</span>"

@@ -228,9 +228,9 @@ def _shares_html(edit: Edit, control: Edit | None) -> str:
     before, after = edit.perplexity
     rows.append(("Perplexity on other texts", f"{before:.2f}, as before", f"<b>{after:.2f}</b>", ""))
     lines = ""
-    for name, *texts in rows:
+    for what, *texts in rows:
         cells = "".join(f"<td style='{CELL};white-space:nowrap'>{text}</td>" for text in texts)
-        lines += f"<tr><th style='{CELL};font-weight:normal'>{name}</th>{cells}</tr>"
+        lines += f"<tr><th style='{CELL};font-weight:normal'>{what}</th>{cells}</tr>"
     heads = "".join(f"<th style='{CELL}'>{head}</th>" for head in ("", "should be", "is so", "control"))
     note = "Control: the same change made to as many other neurons of the same layers that are as active here."
     return f"<table style='{TABLE}'><tr>{heads}</tr>{lines}</table><p style='contain:inline-size'><small>{note}</small></p>"
