@@ -15,7 +15,7 @@ import ipywidgets
 import torch
 from IPython import get_ipython
 from IPython.display import display
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from helpers.activations import Promoted
@@ -338,23 +338,14 @@ def prompt_html(model: TransformerBridge, text: str, temperature: float = 1.0, t
     how = f"how it is drawn (temperature {temperature:g}, from {among})"
     head = f"<tr><th></th><th style='{LEFT}'>what the model says</th><th style='{LEFT}'>{how}</th></tr>"
     bars = f"<p><b>The ten most likely next tokens</b></p><table>{head}{''.join(rows)}</table>"
-    return _tokens_html(model, tokens) + bars + _continuation_html(continuation, seed)
-
-
-def _tokens_html(model: TransformerBridge, tokens: Int[Tensor, "pos"]) -> str:
-    """The tokens that the model reads, each in a frame, and a sentence where the text is too long for it."""
     kept = truncate(model, tokens)
     cut = len(tokens) - len(kept)
     note = f" The model reads {model.cfg.n_ctx} tokens at most, so the first {cut:,} of the text are cut off." if cut else ""
-    frames = "".join(map(framed, pieces(model, kept)))
-    return f"<p><b>{len(kept)} {'token' if len(kept) == 1 else 'tokens'}.</b>{note}</p><p>{frames}</p>"
-
-
-def _continuation_html(continuation: str, seed: int) -> str:
-    """The sampled text with its line breaks, or a sentence where the model ends at once."""
-    if not continuation:
-        return f"<p><b>A sampled continuation</b> (seed {seed}): none; the model ends the document here.</p>"
-    return f"<p><b>A sampled continuation</b> (seed {seed}): <span style='white-space:pre-wrap'>{escape(continuation)}</span></p>"
+    read = f"<p><b>{len(kept)} {'token' if len(kept) == 1 else 'tokens'}.</b>{note}</p><p>{''.join(map(framed, pieces(model, kept)))}</p>"
+    written = "none; the model ends the document here."
+    if continuation:
+        written = f"<span style='white-space:pre-wrap'>{escape(continuation)}</span>"
+    return f"{read}{bars}<p><b>A sampled continuation</b> (seed {seed}): {written}</p>"
 
 
 class PromptExplorer(Demo):

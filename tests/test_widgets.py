@@ -20,7 +20,6 @@ from helpers.prediction import adjust, last_logits, tokenize
 from helpers.widgets import (
     KEPT,
     Demo,
-    PromptExplorer,
     _in_words,
     choice_slider,
     dropdown,
@@ -97,25 +96,10 @@ def test_whatever_a_control_could_never_be_set_to_is_answered_too(kind: type[Dem
 # ------------------------------------------------------------------------------------------------------ the prompt explorer
 
 
-@pytest.fixture
-def explorer() -> PromptExplorer:
-    return PromptExplorer(tiny(), "hello")
-
-
-@pytest.mark.parametrize("text", ODD.values(), ids=ODD)
-def test_odd_texts_get_an_answer(explorer, text: str):
-    explorer.text.value = text
-    words = html_to_text(explorer.panel.value)
-    assert "most likely next tokens" in words and "continuation (seed" in words
-
-
-def test_a_text_that_is_too_long_is_cut_with_a_sentence(explorer):
-    explorer.text.value = "y" * 100
-    assert html_to_text(explorer.panel.value).startswith(
-        "64 tokens. The model reads 64 tokens at most, so the first 37 of the text are cut off."
-    )
-    explorer.text.value = "y"
-    assert "cut off" not in explorer.panel.value
+def test_a_text_that_is_too_long_is_cut_with_a_sentence():
+    says = "64 tokens. The model reads 64 tokens at most, so the first 37 of the text are cut off."
+    assert html_to_text(prompt_html(tiny(), "y" * 100)).startswith(says) and "cut off" not in prompt_html(tiny(), "y")
+    assert all("most likely next tokens" in prompt_html(tiny(), text) for text in ODD.values())
 
 
 def test_temperature_and_top_k_change_how_tokens_are_drawn_and_not_what_the_model_says():
@@ -201,12 +185,6 @@ def test_a_widget_says_how_a_text_is_sent_and_that_it_works(demo):
 @pytest.mark.parametrize(("text", "several", "kind"), [("a", False, "Text"), ("two\nlines", False, "Textarea"), ("a", True, "Textarea")])
 def test_a_field_has_one_line_unless_its_text_has_more(text: str, several: bool, kind: str):
     assert type(text_field(text, "Prompt", several)).__name__ == kind
-
-
-def test_rows_of_controls_wrap_and_a_slider_keeps_its_width(demo):
-    rows = demo.children[:2]
-    assert all(row.layout.flex_flow == "row wrap" for row in rows)
-    assert demo.number.layout.flex == "1 1 340px" and demo.children[-1] is demo.panel
 
 
 def test_a_page_without_a_kernel_shows_a_picture_with_the_settings(demo):
@@ -309,11 +287,3 @@ def test_learning_curves_are_drawn_in_the_order_of_training():
     fig.draw_without_rendering()
     lines = [ax.lines[0] for ax in fig.axes if ax.get_visible()]
     assert len(lines) == 1 and list(lines[0].get_xdata()) == [1, 2] and list(lines[0].get_ydata()) == pytest.approx([20, 90])
-
-
-def test_other_figures_can_be_drawn_with_any_token():
-    from helpers.plots import layer_line, next_token_bars
-    from helpers.prediction import TopTokens
-
-    for fig in (next_token_bars(TopTokens("x", (" $a$", "\n", "_^{", "\ufffd"), (0.5, 0.3, 0.1, 0.1))), layer_line([1, 2, 3], "length")):
-        fig.draw_without_rendering()

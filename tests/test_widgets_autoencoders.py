@@ -11,7 +11,6 @@ from widget_tools import (
     SWEEP,
     alive,
     as_before,
-    case,
     changed,
     features,
     numbers,
@@ -21,6 +20,7 @@ from widget_tools import (
     small_world,
     texts,
     tiny,
+    writer,
 )
 
 from helpers.interventions import record
@@ -36,15 +36,8 @@ __all__ = ["as_before", "small_world"]  # fixtures
 
 WORD, PROMPT = "Paris", "Taipei 101"
 
-
-@pytest.fixture
-def browse():
-    return case(FeatureBrowser).write
-
-
-@pytest.fixture
-def clamp():
-    return case(ClampBench).write
+browse = writer(FeatureBrowser)
+clamp = writer(ClampBench)
 
 
 def hand_made(n_tokens: int, *found: dict[int, float]) -> FeatureActivations:
@@ -67,7 +60,7 @@ def plain() -> list[Tensor]:
     return [sae().encode(record(tiny(), row[None], HOOK)[HOOK][0, 1:]) for row in cut]
 
 
-def test_the_browser_shows_how_often_how_strong_and_where(browse):
+def test_the_browser_shows_how_often_how_strong_and_where():
     number = alive()[1]
     on_texts = [values[:, number] for values in plain()]
     everything, html = torch.cat(on_texts), browse(WORD, number)
@@ -87,7 +80,7 @@ def test_the_contexts_of_the_browser_are_cut_around_their_peak_and_share_one_sca
     assert [re.findall(r",([\d.]+)\)", style) for _, style in spans if style] == [["0.60"], ["0.30"]]
 
 
-def test_the_browser_lists_what_the_direction_promotes_and_suppresses(browse):
+def test_the_browser_lists_what_the_direction_promotes_and_suppresses():
     logits = sae().W_dec[alive()[0]] @ tiny().W_U
     order = [*logits.argsort(descending=True)[:8], *logits.argsort()[:8]]
     codes = re.findall(r"<code>(.*?)</code>", browse(WORD, alive()[0]).split("It promotes")[1], re.DOTALL)
@@ -102,7 +95,7 @@ def test_the_histogram_counts_the_activations_from_0_to_the_highest():
     assert "<code>···········█</code> from 0 to 0.2" in feature_html(tiny(), one_feature(), ten, hand_made(10, {3: 0.25}), "", 0)
 
 
-def test_a_dead_feature_is_called_dead(browse):
+def test_a_dead_feature_is_called_dead():
     dead = int((features().active_share == 0).nonzero()[0])
     assert html_to_text(browse(WORD, dead)) == (
         f"Feature {dead} is never active on these {features().n_tokens} tokens: dead, or waiting for something rare."
@@ -112,7 +105,7 @@ def test_a_dead_feature_is_called_dead(browse):
 # ----------------------------------------------------------------------------------------------- the browser: looking for a word
 
 
-def test_a_word_leads_to_the_feature_that_is_strongest_on_its_last_token(browse):
+def test_a_word_leads_to_the_feature_that_is_strongest_on_its_last_token():
     seen = set()
     for word in (" Paris", " in", "at", "o", "."):
         ids, values = tokenize(tiny(), word)[1:].tolist(), []
@@ -150,7 +143,7 @@ def test_a_word_is_looked_for_from_its_first_token_on(monkeypatch: pytest.Monkey
     ],
     ids=["absent", "markup", "longer than the model reads", "nothing"],
 )
-def test_a_word_that_cannot_be_found_is_answered_in_a_sentence(browse, word: str, sentence: str):
+def test_a_word_that_cannot_be_found_is_answered_in_a_sentence(word: str, sentence: str):
     assert browse(word, 0, search=True) == f"<p>{escape(sentence)}</p>"
 
 
@@ -162,7 +155,7 @@ def test_features_that_do_not_fit_the_texts_are_answered_in_a_sentence():
     assert html == f"<p>The features are those of {features().n_tokens} tokens, the texts have 2: give the same texts.</p>"
 
 
-def test_a_browser_may_begin_with_a_number_which_counts_while_no_word_is_looked_for(browse):
+def test_a_browser_may_begin_with_a_number_which_counts_while_no_word_is_looked_for():
     browser = FeatureBrowser(tiny(), sae(), texts(), features(), WORD, search=False)
     assert browser.panel.value == browse(WORD, 0) and "Feature <b>" in browser.frame()
     browser.search.value = True
@@ -179,7 +172,7 @@ def answers(html: str) -> list[str]:
 
 
 @pytest.mark.parametrize("multiple", [2.0, -0.5, 0.0])
-def test_the_clamp_shows_what_follows_with_the_feature_held(clamp, multiple: float):
+def test_the_clamp_shows_what_follows_with_the_feature_held(multiple: float):
     feature = alive()[2]
     value = multiple * max_activations(features())[feature].item()
 
@@ -195,18 +188,18 @@ def test_the_clamp_shows_what_follows_with_the_feature_held(clamp, multiple: flo
 
 
 @pytest.mark.parametrize("said, shown", [("", "nothing: the text ends at once"), ("<b>&amp;", "&lt;b&gt;&amp;amp;")])
-def test_an_answer_that_ends_at_once_is_put_in_words_and_none_is_markup(clamp, monkeypatch: pytest.MonkeyPatch, said: str, shown: str):
+def test_an_answer_that_ends_at_once_is_put_in_words_and_none_is_markup(monkeypatch: pytest.MonkeyPatch, said: str, shown: str):
     monkeypatch.setattr(benches, "generate", lambda *arguments: [said])
     assert answers(clamp(PROMPT, 0, 1.0)) == [shown] * 2
 
 
 @pytest.mark.parametrize("value", [float("nan"), -float("inf"), 100.5])
-def test_a_multiple_that_is_no_number_or_too_large_is_answered_in_a_sentence(clamp, value: float):
+def test_a_multiple_that_is_no_number_or_too_large_is_answered_in_a_sentence(value: float):
     assert clamp(PROMPT, alive()[0], value) == f"<p>The multiple must be a number from -100 to 100, not {value}.</p>"
     assert "As it is" in clamp(PROMPT, alive()[0], LARGEST) and "nan" not in clamp(PROMPT, alive()[0], -LARGEST)
 
 
-def test_what_there_is_not_is_answered_in_a_sentence(browse, clamp):
+def test_what_there_is_not_is_answered_in_a_sentence():
     for number in (-1, 50):
         sentence = f"<p>There is no feature {number}: this autoencoder has 50, numbered 0 to 49.</p>"
         assert browse(WORD, number) == clamp(PROMPT, number, 1.0) == sentence

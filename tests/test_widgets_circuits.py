@@ -24,11 +24,11 @@ from widget_tools import (
     squares,
     state_of,
     tiny,
+    writer,
 )
 
 from helpers.cluster import widgets_circuits as lab
 from helpers.cluster.circuits import judge, random_circuit
-from helpers.cluster.edges import ABLATIONS
 from helpers.cluster.patching import PromptPairs, metric_at_ends, patch_heads, patch_positions
 from helpers.cluster.widgets_circuits import (
     CHANGE,
@@ -55,20 +55,9 @@ __all__ = ["as_before", "small_world"]  # fixtures
 
 CORRUPTED = " San and Taipei, San is"
 
-
-@pytest.fixture
-def patched():
-    return case(PatchingMap).write
-
-
-@pytest.fixture
-def pruned():
-    return case(CircuitPruner).write
-
-
-@pytest.fixture
-def viewed():
-    return case(HeadViewer).write
+patched = writer(PatchingMap)
+pruned = writer(CircuitPruner)
+viewed = writer(HeadViewer)
 
 
 @pytest.fixture
@@ -80,7 +69,7 @@ def both() -> PromptPairs:
 
 
 @pytest.mark.parametrize(("shown", "name"), [(SHARE, "effect"), (CHANGE, "change")])
-def test_the_map_has_every_value_in_a_square_that_names_its_place(patched, shown: str, name: str):
+def test_the_map_has_every_value_in_a_square_that_names_its_place(shown: str, name: str):
     html, values = patched("MLP", shown, 1, "S2"), getattr(maps()["MLP"], name)
     found = squares(html)
     assert len(found) == values.numel() == 6
@@ -109,7 +98,7 @@ def test_the_map_has_every_value_in_a_square_that_names_its_place(patched, shown
         ("looks", 1, "head 3"),
     ],
 )
-def test_the_chosen_patch_is_run_on_the_first_pair(both, patched, component: str, layer: int, column: str):
+def test_the_chosen_patch_is_run_on_the_first_pair(both, component: str, layer: int, column: str):
     html, found = patched(component, SHARE, layer, column), maps()[component]
     after = found.after[layer, found.columns.index(column), 0].item()
     assert numbers(html, "with the patch: #") == pytest.approx([after], abs=0.00501)
@@ -119,7 +108,7 @@ def test_the_chosen_patch_is_run_on_the_first_pair(both, patched, component: str
     assert "San is ahead of Taipei" in html and bars_html(top_tokens(tiny(), CORRUPTED, 3)) in html
 
 
-def test_the_tokens_before_and_after_a_patch_are_those_of_hooks_of_ones_own(patched):
+def test_the_tokens_before_and_after_a_patch_are_those_of_hooks_of_ones_own():
     at = int(gifts().positions["END"][0])
     clean = state_of(tiny(), attn_out(1), at, GIFTS[0])
 
@@ -145,7 +134,7 @@ def test_a_map_of_pairs_that_do_not_differ_in_the_metric_is_still_drawn():
     assert "flat, layer 0, IO" in html and balanced(html)
 
 
-def test_a_map_that_is_not_there_is_answered_in_a_sentence(both, patched):
+def test_a_map_that_is_not_there_is_answered_in_a_sentence(both):
     assert html_to_text(patched("soul", SHARE, 0, "IO")).startswith("There is no map of 'soul'; choose one of: stream, <attention>, MLP")
     says = "There is no map that shows the 'love'; choose one of: share restored, change in logits."
     assert html_to_text(patched("MLP", "love", 0, "IO")) == says
@@ -181,7 +170,7 @@ def test_heads_that_share_their_keys_have_maps_too(tmp_path):
 
 
 @pytest.mark.parametrize(("size", "ablation"), [(1, "resample"), (10, "mean"), (60, "zero")])
-def test_the_pruner_says_what_the_circuit_and_a_random_one_keep_and_draws_it(both, pruned, size: int, ablation: str):
+def test_the_pruner_says_what_the_circuit_and_a_random_one_keep_and_draws_it(both, size: int, ablation: str):
     html, graph = pruned(size, ablation), scores().graph
     found = judge(tiny(), both, [scores().top(size), random_circuit(graph, size)], ablation)
     (low, high), value, chance = found.intervals[0], *found.faithfulness.tolist()
@@ -194,7 +183,7 @@ def test_the_pruner_says_what_the_circuit_and_a_random_one_keep_and_draws_it(bot
     assert ("Drawn are the 40 with the largest scores." in words) == (size > MOST_DRAWN)
 
 
-def test_a_circuit_that_cannot_be_is_answered_in_a_sentence(both, pruned):
+def test_a_circuit_that_cannot_be_is_answered_in_a_sentence(both):
     assert html_to_text(pruned(5, "magic")) == "There is no ablation 'magic'; choose one of: resample, mean, zero."
     for size in (0, len(scores().graph) + 1):
         assert html_to_text(pruned(size, "zero")) == f"A circuit has 1 to {len(scores().graph)} edges, not {size}."
@@ -224,12 +213,6 @@ def test_a_circuit_is_judged_once_however_often_it_is_looked_at(monkeypatch: pyt
     assert len(judged) == 3
 
 
-def test_the_slider_has_the_sizes_that_the_graph_has(both):
-    widget = CircuitPruner(tiny(), scores(), both, size=33)
-    assert widget.size.value == 30 and widget.size.options[0] == 5 and widget.ablation.options == ABLATIONS
-    assert max(widget.size.options) <= len(scores().graph) and widget.size.options == tuple(sorted(widget.size.options))
-
-
 # ---------------------------------------------------------------------------------------------------------- the head viewer
 
 
@@ -244,7 +227,7 @@ def looks_of(text: str, layer: int, head: int) -> tuple[torch.Tensor, list[str]]
     return record(tiny(), tokens[None], pattern(layer))[pattern(layer)][0, head], [visible(piece) for piece in pieces(tiny(), tokens)]
 
 
-def test_the_viewer_shows_the_pattern_token_by_token_and_where_the_last_one_looks_most(viewed):
+def test_the_viewer_shows_the_pattern_token_by_token_and_where_the_last_one_looks_most():
     html, (looks, named) = viewed(TEXT, 1, 2), looks_of(TEXT, 1, 2)
     back = [(query, key) for query in range(len(named)) for key in range(query + 1)]
     assert [where for where, _ in shares(html)] == [f"{named[query]} → {named[key]}" for query, key in back]
@@ -259,7 +242,7 @@ def test_the_viewer_shows_the_pattern_token_by_token_and_where_the_last_one_look
 
 
 @pytest.mark.parametrize("times", [4, 36])
-def test_of_long_texts_the_end_is_shown_and_it_is_said(viewed, times: int):
+def test_of_long_texts_the_end_is_shown_and_it_is_said(times: int):
     text = "The Gate is in San. " * times
     html, n, (looks, named) = viewed(text, 0, 0), len(tokenize(tiny(), text)), looks_of(text, 0, 0)
     unread = f"The model reads 64 tokens at most, so the first {n - 64} of the text are cut off. "
@@ -270,14 +253,14 @@ def test_of_long_texts_the_end_is_shown_and_it_is_said(viewed, times: int):
     assert [share for _, share in shares(html)[-24:]] == pytest.approx(looks[-1, -24:].tolist(), abs=0.00501)
 
 
-def test_a_head_or_text_that_is_not_there_is_answered_in_a_sentence(viewed):
+def test_a_head_or_text_that_is_not_there_is_answered_in_a_sentence():
     for layer, head in ((2, 0), (-1, 0), (0, 4), (0, -1)):
         assert html_to_text(viewed(TEXT, layer, head)) == f"There is no head {layer}.{head}: layers are 0 to 1, and heads 0 to 3."
     assert viewed(" \n\t ", 0, 0) == "<p>There is nothing to look at: write some words.</p>"
     assert html_to_text(viewed("x", 0, 0)).startswith("From the last token, x, head 0.0 looks at ")
 
 
-def test_what_is_typed_is_no_markup(viewed):
+def test_what_is_typed_is_no_markup():
     html, typed = viewed("<>&\"'", 1, 1), [escape(letter) for letter in "<>&\"'"]
     for heading in ("title='token \\d+'>", "padding-right:4px'>"):  # of the columns and of the rows
         assert re.findall(rf"{heading}(.*?)</th>", html)[-5:] == typed

@@ -13,13 +13,13 @@ from widget_tools import (
     TASKS,
     as_before,
     at_position,
-    case,
     changed,
     logits_after,
     numbers,
     perplexity_of,
     small_world,
     tiny,
+    writer,
 )
 
 from helpers.one_layer import widgets_directions as dials
@@ -33,21 +33,9 @@ __all__ = ["as_before", "small_world"]  # fixtures
 REQUEST, PROMPT, WORD = "hello you", "Paris is", "hot"
 ASKED = f"user: {REQUEST}\n"  # by the tiny model's chat template
 
-
-@pytest.fixture
-def dial():
-    return case(RefusalDial).write
-
-
-@pytest.fixture
-def steered():
-    return case(SteeringLab).write
-
-
-@pytest.fixture
-def bench():
-    return case(TaskVectorBench).write
-
+dial = writer(RefusalDial)
+steered = writer(SteeringLab)
+bench = writer(TaskVectorBench)
 
 # ---------------------------------------------------------------------------------------------------------- what is shown
 
@@ -67,7 +55,7 @@ def refusal() -> tuple[str, float]:
 
 
 @pytest.mark.parametrize(("layer", "multiple"), [(0, 1.0), (1, -2.5), (1, 0.0)])
-def test_the_dial_answers_as_it_is_and_with_the_direction_added(dial, layer: int, multiple: float):
+def test_the_dial_answers_as_it_is_and_with_the_direction_added(layer: int, multiple: float):
     change = {f"blocks.{layer}.hook_resid_pre": lambda values: values + multiple * MODES_OF.vectors[layer, 0]}
     expected = [refusal(), changed(tiny(), change, refusal)]
     html = dial(REQUEST, layer, multiple, ADD)
@@ -76,7 +64,7 @@ def test_the_dial_answers_as_it_is_and_with_the_direction_added(dial, layer: int
     assert html.index("<b>As it is</b>") < html.index(f"<b>Layer {layer}: {multiple:g} × the direction, added there</b>")
 
 
-def test_the_dial_projects_the_direction_out_of_every_layer(dial):
+def test_the_dial_projects_the_direction_out_of_every_layer():
     unit = MODES_OF.vectors[1, 0] / MODES_OF.vectors[1, 0].norm()
     places = [f"blocks.{layer}.hook_{what}" for layer in (0, 1) for what in ("resid_pre", "attn_out", "mlp_out")]
     expected = [refusal(), changed(tiny(), dict.fromkeys(places, lambda values: values - (values @ unit)[..., None] * unit), refusal)]
@@ -87,7 +75,7 @@ def test_the_dial_projects_the_direction_out_of_every_layer(dial):
     assert html == dial(REQUEST, 1, -3.0, PROJECT) and "the multiple plays no part" in html_to_text(html)
 
 
-def test_the_lab_adds_both_directions_each_at_its_layer_and_with_its_strength(steered):
+def test_the_lab_adds_both_directions_each_at_its_layer_and_with_its_strength():
     change = {
         "blocks.0.hook_resid_pre": lambda values: values + 1.5 * NAMED["polite"][1],
         "blocks.1.hook_resid_pre": lambda values: values - 0.5 * NAMED["<formal>"][1],
@@ -100,7 +88,7 @@ def test_the_lab_adds_both_directions_each_at_its_layer_and_with_its_strength(st
     assert "<b>As it is</b>" in html and "<b>1.5 × polite, -0.5 × &lt;formal&gt;</b>" in html
 
 
-def test_the_same_direction_twice_adds_up_and_strength_0_changes_nothing(steered):
+def test_the_same_direction_twice_adds_up_and_strength_0_changes_nothing():
     both, one = (answers(steered(PROMPT, *setting)) for setting in (("past", 1.0, "past", 0.5), ("past", 1.5, "polite", 0.0)))
     assert both == one and both[0] != both[1]
     same = answers(steered(PROMPT, "past", 0.0, "polite", 0.0))
@@ -108,7 +96,7 @@ def test_the_same_direction_twice_adds_up_and_strength_0_changes_nothing(steered
 
 
 @pytest.mark.parametrize("layer", [0, 1])
-def test_the_bench_adds_a_tasks_vector_after_the_block_at_the_colon_only(bench, layer: int):
+def test_the_bench_adds_a_tasks_vector_after_the_block_at_the_colon_only(layer: int):
     def bars() -> str:
         return bars_html(top_tokens(tiny(), "hot:", 5))
 
@@ -120,7 +108,7 @@ def test_the_bench_adds_a_tasks_vector_after_the_block_at_the_colon_only(bench, 
     assert bars_html(top_tokens(tiny(), "x" * 500 + ":", 5)) in bench("antonym", layer, "x" * 500)
 
 
-def test_long_texts_keep_their_end_leave_room_for_an_answer_and_say_so(dial, steered):
+def test_long_texts_keep_their_end_leave_room_for_an_answer_and_say_so():
     assert cut(tiny(), "hello you") == ("hello you", "")
     space = tiny().cfg.n_ctx - 2 * ANSWER
     long = "xyz " * 100 + "the end"
@@ -135,7 +123,7 @@ def test_long_texts_keep_their_end_leave_room_for_an_answer_and_say_so(dial, ste
 
 
 @pytest.mark.parametrize("said, shown", [("", "nothing: the answer ends at once"), ("<b>&amp;", "&lt;b&gt;&amp;amp;")])
-def test_an_answer_that_ends_at_once_is_put_in_words_and_none_is_markup(dial, steered, monkeypatch, said: str, shown: str):
+def test_an_answer_that_ends_at_once_is_put_in_words_and_none_is_markup(monkeypatch, said: str, shown: str):
     monkeypatch.setattr(dials, "generate", lambda *arguments: [said])
     for html in (dial(REQUEST, 0, 1.0, ADD), steered(PROMPT, "past", 1.0, "past", 0.0)):
         assert answers(html) == [shown] * 2
@@ -144,7 +132,7 @@ def test_an_answer_that_ends_at_once_is_put_in_words_and_none_is_markup(dial, st
 # ----------------------------------------------------------------------------------------------- what cannot be, in a sentence
 
 
-def test_what_there_is_not_is_answered_in_a_sentence(dial, steered, bench):
+def test_what_there_is_not_is_answered_in_a_sentence():
     assert html_to_text(dial(REQUEST, 0, 1.0, "magic")) == (
         "There is no kind of change 'magic'; choose one of: add at this layer, project out everywhere."
     )
@@ -159,7 +147,7 @@ def test_what_there_is_not_is_answered_in_a_sentence(dial, steered, bench):
 
 
 @pytest.mark.parametrize("value", [float("nan"), -float("inf"), 100.5])
-def test_a_multiple_that_is_no_number_or_too_large_is_answered_in_a_sentence(dial, steered, value: float):
+def test_a_multiple_that_is_no_number_or_too_large_is_answered_in_a_sentence(value: float):
     sentence = f"<p>The multiple must be a number from -100 to 100, not {value}.</p>"
     assert dial(REQUEST, 0, value, ADD) == sentence
     assert steered(PROMPT, "past", value, "past", 0.0) == steered(PROMPT, "past", 0.0, "past", value) == sentence
@@ -167,13 +155,13 @@ def test_a_multiple_that_is_no_number_or_too_large_is_answered_in_a_sentence(dia
 
 
 @pytest.mark.parametrize("text", ["", " \n\t "])
-def test_nothing_typed_is_answered_in_a_sentence(dial, steered, bench, text: str):
+def test_nothing_typed_is_answered_in_a_sentence(text: str):
     for html in (dial(text, 0, 1.0, ADD), steered(text, "past", 1.0, "past", 0.0)):
         assert html == "<p>There is nothing to answer: write something.</p>"
     assert bench("antonym", 0, text) == "<p>There is no word: write one, such as hot.</p>"
 
 
-def test_a_direction_of_length_0_and_a_model_that_does_not_chat_get_a_sentence(dial, monkeypatch: pytest.MonkeyPatch):
+def test_a_direction_of_length_0_and_a_model_that_does_not_chat_get_a_sentence(monkeypatch: pytest.MonkeyPatch):
     nothing: Tensor = torch.ones(3, 1, 32)
     html = dial_html(tiny(), Directions(nothing, nothing, n=(1, 1)), REFUSALS, REQUEST, 0, 1.0, PROJECT)
     assert html_to_text(html).startswith("A direction of length 0 points nowhere")

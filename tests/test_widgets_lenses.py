@@ -5,7 +5,7 @@ from html import escape
 
 import pytest
 import torch
-from widget_tools import TEXT, as_before, balanced, case, small_world, squares, tiny, tuned
+from widget_tools import TEXT, as_before, balanced, case, small_world, squares, tiny, tuned, writer
 
 from helpers.interventions import record, resid_post, resid_pre
 from helpers.prediction import TopTokens, next_token_probs, pieces, tokenize, truncate
@@ -18,10 +18,7 @@ from helpers.widgets import bars_html, html_to_text, keeping, word
 
 __all__ = ["as_before", "small_world"]  # fixtures
 
-
-@pytest.fixture
-def viewed():
-    return case(LensViewer).write
+viewed = writer(LensViewer)
 
 
 @pytest.fixture
@@ -33,7 +30,7 @@ def widget() -> LensViewer:
 
 
 @pytest.mark.parametrize("lens", LENSES)
-def test_every_square_has_the_best_token_of_the_lens_there(viewed, lens: str):
+def test_every_square_has_the_best_token_of_the_lens_there(lens: str):
     tokens = tokenize(tiny(), TEXT)
     seen = record(tiny(), tokens[None], resid_pre(0), resid_post(0), resid_post(1))
     states = torch.stack([stream[0] for stream in seen.values()])
@@ -56,7 +53,7 @@ def test_every_square_has_the_best_token_of_the_lens_there(viewed, lens: str):
         assert found[-1][2] == word(pieces(tiny(), next_token_probs(tiny(), TEXT).argmax()[None])[0])  # what the model says
 
 
-def test_rows_are_layers_and_columns_are_tokens(viewed):
+def test_rows_are_layers_and_columns_are_tokens():
     html, tokens = viewed(TEXT, 0, 0), tokenize(tiny(), TEXT)
     heads = re.findall(r"<th style='[^']*' title='token (\d+)'>(.*?)</th>", html)
     assert heads == [(str(at), escape(word(piece))) for at, piece in enumerate(pieces(tiny(), tokens))]
@@ -65,7 +62,7 @@ def test_rows_are_layers_and_columns_are_tokens(viewed):
 
 @pytest.mark.parametrize("lens", LENSES)
 @pytest.mark.parametrize(("layer", "pos", "place"), [(-1, 2, "The entry"), (1, 0, "Layer 1")])
-def test_the_chosen_square_has_its_ten_best_as_bars(viewed, layer: int, pos: int, place: str, lens: str):
+def test_the_chosen_square_has_its_ten_best_as_bars(layer: int, pos: int, place: str, lens: str):
     html, found = viewed(TEXT, layer, pos, lens), logit_lens(tiny(), TEXT, k=10, tuned=tuned() if lens == TUNED else None)
     names, probs = zip(*found.cell(layer, pos), strict=True)
     assert len(names) == 10 and bars_html(TopTokens("", tuple(word(name, 24) for name in names), probs)) in html
@@ -93,7 +90,7 @@ def test_a_sentence_says_from_which_layer_on_the_models_word_can_be_read(best: t
     assert html_to_text(story) == f"After ·<7> (token 0) the model says ·<3> (25.0%). By the tuned lens {says}"
 
 
-def test_a_word_fits_into_its_square_and_is_no_markup(viewed):
+def test_a_word_fits_into_its_square_and_is_no_markup():
     assert word(" Paris") == "·Paris" and word("a\nb") == "a⏎b" and word("\x00\u200f") == "��"
     assert word("x" * 10) == "x" * 10 and word("x" * 11) == "x" * 9 + "…" and word("x" * 11, 24) == "x" * 11
     square = lab._square(made(1, 3), 0, 0, 3, framed=False)
@@ -102,7 +99,7 @@ def test_a_word_fits_into_its_square_and_is_no_markup(viewed):
     assert heads[-5:] == [escape(letter) for letter in "<>&\"'"]
 
 
-def test_of_long_texts_the_end_is_shown_and_one_sentence_says_so(viewed):
+def test_of_long_texts_the_end_is_shown_and_one_sentence_says_so():
     text = "The Gate is in San. " * 4
     n = len(tokenize(tiny(), text))
     assert MOST_TOKENS < n <= 64
@@ -116,7 +113,7 @@ def test_of_long_texts_the_end_is_shown_and_one_sentence_says_so(viewed):
     assert squares(html)[-1][2] == word(best) and "tokens" not in html_to_text(viewed("x", 0, 0))
 
 
-def test_what_is_not_there_is_answered_in_a_sentence(viewed):
+def test_what_is_not_there_is_answered_in_a_sentence():
     assert viewed(" \n\t ", 0, 0) == "<p>There is nothing to read: write some words.</p>"
     n = len(tokenize(tiny(), TEXT))
     for pos in (-1, n):
@@ -163,7 +160,7 @@ def test_where_nothing_was_ever_read_there_is_only_the_sentence():
     assert keeping(lambda: "<p>No.</p>")() == "<p>No.</p>"
 
 
-def test_without_a_tuned_lens_there_is_nothing_to_switch(viewed):
+def test_without_a_tuned_lens_there_is_nothing_to_switch():
     widget = LensViewer(tiny(), TEXT, layer=-1)
     assert list(widget.controls) == ["text", "layer", "pos"] and widget.layer.options == (("in", -1), ("0", 0), ("1", 1))
     assert widget.panel.value == viewed(TEXT, -1, len(tokenize(tiny(), TEXT)) - 1, RAW)

@@ -5,7 +5,22 @@ from dataclasses import replace
 from html import escape, unescape
 
 import pytest
-from widget_tools import ALIKE, JOHN, PAUL, as_before, balanced, case, categories, contexts, facts, probes, reader, small_world, tiny
+from widget_tools import (
+    ALIKE,
+    JOHN,
+    PAUL,
+    as_before,
+    balanced,
+    case,
+    categories,
+    contexts,
+    facts,
+    probes,
+    reader,
+    small_world,
+    tiny,
+    writer,
+)
 
 from helpers.activations import Context, output_logits, top_contexts
 from helpers.prediction import pieces, visible
@@ -18,10 +33,7 @@ __all__ = ["as_before", "small_world"]  # fixtures
 
 # ------------------------------------------------------------------------------------------------------------- the browser
 
-
-@pytest.fixture
-def browsed():
-    return case(MemoryBrowser).write
+browsed = writer(MemoryBrowser)
 
 
 def triggers_of(html: str) -> list[tuple[str, list[tuple[str, str, str]]]]:
@@ -37,7 +49,7 @@ def bars_of(html: str) -> list[tuple[str, int, float]]:
     return [(unescape(token), int(width), float(value)) for token, width, value in found]
 
 
-def test_the_five_highest_texts_are_shown_with_their_peaks(browsed):
+def test_the_five_highest_texts_are_shown_with_their_peaks():
     shown, best = triggers_of(browsed(1, 5)), [one.around() for one in contexts().contexts(tiny(), 1, 5, 5)]
     assert len(shown) == len(best) == 5
     for (number, spans), context in zip(shown, best, strict=True):
@@ -58,7 +70,7 @@ def test_the_next_token_is_underlined_where_the_value_promotes_it():
     assert "underline" not in lab._trigger(Context(("a", "b"), (0.0, 1.0), "text", 0), {"a", "b"})  # nothing follows
 
 
-def test_the_ten_promoted_tokens_have_bars_and_their_numbers(browsed):
+def test_the_ten_promoted_tokens_have_bars_and_their_numbers():
     logits = output_logits(tiny(), 1, 5)
     values, ids = logits.topk(10)
     bars = bars_of(browsed(1, 5))
@@ -69,7 +81,7 @@ def test_the_ten_promoted_tokens_have_bars_and_their_numbers(browsed):
     assert [unescape(one) for one in down] == [word(piece, 20) for piece in pieces(tiny(), (-logits).topk(5).indices)]
 
 
-def test_a_category_is_named_and_its_tokens_are_dotted(browsed):
+def test_a_category_is_named_and_its_tokens_are_dotted():
     html = browsed(*ALIKE)
     assert [at for at, (token, *_) in enumerate(bars_of(html)) if token.startswith("● ")] == [0, 1, 3, 4, 6, 7, 9]
     assert "Readable: <fruit> (●, 7 of its 10 best tokens)." in html_to_text(html) and "<fruit>" not in html
@@ -78,7 +90,7 @@ def test_a_category_is_named_and_its_tokens_are_dotted(browsed):
     assert html_to_text(html).startswith(f"L1 N7 : active on {stats.active[ALIKE]:.1%} of the tokens, highest {stats.peak[ALIKE]:.1f}.")
 
 
-def test_what_is_silent_or_not_there_is_said(browsed):
+def test_what_is_silent_or_not_there_is_said():
     values, first = contexts().values.clone(), top_contexts(tiny(), contexts().texts, k=2, layers=[0])
     values[0, 3] = -1.0
     html = memory_html(tiny(), replace(contexts(), values=values), categories(), 0, 3)
@@ -96,10 +108,7 @@ def test_what_is_silent_or_not_there_is_said(browsed):
 NAMES = ("The home of John is London", "The home of Paul is Liverpool")
 SETTING = ("Bath", 3, 6.0)
 
-
-@pytest.fixture
-def changed():
-    return case(MemoryEditor).write
+changed = writer(MemoryEditor)
 
 
 @pytest.fixture
@@ -118,7 +127,7 @@ def shares_of(html: str) -> dict[str, tuple[str, ...]]:
     return {name: rest for name, *rest in re.findall(row, html)}
 
 
-def test_each_prompt_has_what_was_said_and_is_said_now(changed):
+def test_each_prompt_has_what_was_said_and_is_said_now():
     edit = try_edit(reader(), *facts()[NAMES[0]], *SETTING)
     html, rows = changed(NAMES[0], *SETTING), range(len(edit.prompts))
     assert edit.before != edit.after and tuple(facts()) == NAMES
@@ -129,7 +138,7 @@ def test_each_prompt_has_what_was_said_and_is_said_now(changed):
     assert ("What broke" in html) == broke and ("Nothing of what was asked broke." in html) == (not broke)
 
 
-def test_the_shares_are_counted_for_the_edit_and_for_the_control(changed):
+def test_the_shares_are_counted_for_the_edit_and_for_the_control():
     """The control by hand, on all of the probes."""
     asked, found = facts()[NAMES[0]]
     edit, asked = try_edit(reader(), asked, found, *SETTING), asked.to(reader(), "Bath")
@@ -146,7 +155,7 @@ def test_the_shares_are_counted_for_the_edit_and_for_the_control(changed):
     assert shares["Perplexity on other texts"] == [f"{before:.2f}, as before", f"{after:.2f}", ""] and len(shares) == 6
 
 
-def test_a_layer_without_other_active_neurons_has_no_control(changed, monkeypatch: pytest.MonkeyPatch):
+def test_a_layer_without_other_active_neurons_has_no_control(monkeypatch: pytest.MonkeyPatch):
     def nobody(*_: object) -> list:
         raise ValueError("Too few.")
 
@@ -154,7 +163,7 @@ def test_a_layer_without_other_active_neurons_has_no_control(changed, monkeypatc
     assert {rest[-1] for rest in shares_of(changed(NAMES[0], *SETTING)).values()} == {"none", ""}
 
 
-def test_the_neurons_are_named_some_of_many_and_of_a_longer_answer_the_first_token_counts(changed):
+def test_the_neurons_are_named_some_of_many_and_of_a_longer_answer_the_first_token_counts():
     found = facts()[NAMES[0]][1]
     for n, words in ((1, "the neuron {}."), (3, "the 3 neurons {}."), (10, "the 10 neurons {} and 2 more.")):
         named = ", ".join(f"L{layer} N{neuron}" for layer, neuron in found.top(n)[:8])
@@ -184,7 +193,7 @@ def test_many_broken_prompts_are_cut_short():
         (("Bath", 3, float("nan")), "An edit needs 1 neuron or more and a strength above 0, not 3 and nan."),
     ],
 )
-def test_what_cannot_be_written_is_answered_in_a_sentence_and_the_last_answer_stays(changed, widget, setting: tuple, sentence: str):
+def test_what_cannot_be_written_is_answered_in_a_sentence_and_the_last_answer_stays(widget, setting: tuple, sentence: str):
     assert html_to_text(changed(NAMES[0], *setting)).startswith(sentence) and balanced(changed(NAMES[0], *setting))
     before = widget.panel.value
     widget.new.value = "Cardiff"
@@ -192,7 +201,7 @@ def test_what_cannot_be_written_is_answered_in_a_sentence_and_the_last_answer_st
     assert escape("<b>&amp;") in changed(NAMES[0], "<b>&amp;", 3, 2.0)
 
 
-def test_a_fact_that_is_not_there_and_no_facts_at_all(changed):
+def test_a_fact_that_is_not_there_and_no_facts_at_all():
     assert html_to_text(changed("Bath", *SETTING)) == "There is no fact 'Bath' here: choose one of the 2 in the list."
     with pytest.raises(ValueError, match="There is no fact to edit: give at least one"):
         MemoryEditor(reader(), [])

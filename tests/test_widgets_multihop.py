@@ -22,6 +22,7 @@ from widget_tools import (
     squares,
     state_of,
     token,
+    writer,
 )
 
 from helpers.interventions import resid_post
@@ -37,15 +38,8 @@ __all__ = ["as_before", "small_world"]  # fixtures
 LAYERS = range(3)
 PAIRS = [(source, target) for source in LAYERS for target in LAYERS]
 
-
-@pytest.fixture
-def timed():
-    return case(TwoHopTimeline).write
-
-
-@pytest.fixture
-def mapped():
-    return case(BackPatchMap).write
+timed = writer(TwoHopTimeline)
+mapped = writer(BackPatchMap)
 
 
 @pytest.fixture
@@ -90,7 +84,7 @@ def test_an_unknowing_stranger_says_the_answer_of_neither(monkeypatch: pytest.Mo
 # ------------------------------------------------------------------------------------------------------------ the timeline
 
 
-def test_every_square_has_the_best_token_and_bridge_and_answer_are_coloured(timed):
+def test_every_square_has_the_best_token_and_bridge_and_answer_are_coloured():
     """By the lens on states of a run of its own."""
     rows = []
     for one in every():
@@ -113,7 +107,7 @@ def test_every_square_has_the_best_token_and_bridge_and_answer_are_coloured(time
     assert {rank == 0 for rank, _ in rows} == {True, False} and {name for _, name in rows} == {"bridge", "answer"}
 
 
-def test_it_is_said_from_which_layer_on_they_can_be_read_as_the_helper_finds_it(timed):
+def test_it_is_said_from_which_layer_on_they_can_be_read_as_the_helper_finds_it():
     found = readable(reader(), every())
 
     def line(name: str, layers: list[int | None]) -> str:
@@ -130,7 +124,7 @@ def test_it_is_said_from_which_layer_on_they_can_be_read_as_the_helper_finds_it(
     assert "another" not in html_to_text(timeline_html(reader(), {one.text: one}, one.text))
 
 
-def test_the_story_says_whether_the_answer_is_right_and_t1_and_t2_are_marked(timed):
+def test_the_story_says_whether_the_answer_is_right_and_t1_and_t2_are_marked():
     for one in every():
         prob = next_token_probs(reader(), one.text).max().item()
         verdict = "right ✓" if token(reader(), one.e3) == says(one) else "wrong ✗"
@@ -168,7 +162,7 @@ def verdicts(one: TwoHop, at: str, given: list[Tensor]) -> tuple[list[int], list
 
 @pytest.mark.parametrize("at", PLACES)
 @pytest.mark.parametrize("control", ["unknowing prompt", "previous token"])
-def test_every_square_of_both_maps_is_a_run_by_hand(mapped, first: TwoHop, at: str, control: str):
+def test_every_square_of_both_maps_is_a_run_by_hand(first: TwoHop, at: str, control: str):
     lender = stranger(reader(), first, every()[:3], unknowing=True)
     lent = states(lender, at) if control == "unknowing prompt" else states(first, at, back=1)
     found = squares(mapped(first.text, at, control, 2, 1))
@@ -182,7 +176,7 @@ def test_every_square_of_both_maps_is_a_run_by_hand(mapped, first: TwoHop, at: s
 
 
 @pytest.mark.parametrize("at", PLACES)
-def test_the_pairs_are_counted_back_and_forward(mapped, first: TwoHop, at: str):
+def test_the_pairs_are_counted_back_and_forward(first: TwoHop, at: str):
     words = html_to_text(mapped(first.text, at, "random", 0, 0))
     ways: dict[str, Callable[[int, int], bool]] = {"Back": lambda s, t: s > t, "Forward": lambda s, t: s < t}
     for side, source in enumerate(("own", "random")):
@@ -194,7 +188,7 @@ def test_the_pairs_are_counted_back_and_forward(mapped, first: TwoHop, at: str):
             assert [int(count) for count in counts] == [int(right.sum()), 3, int((other & ~right).sum())]
 
 
-def test_the_chosen_patch_and_the_story_are_told_in_words(mapped, first: TwoHop):
+def test_the_chosen_patch_and_the_story_are_told_in_words(first: TwoHop):
     words = {"right": "right now ✓", "changed": "another answer than before, and wrong", "the same": "the same as before"}
     tokens, kinds = verdicts(first, "t2", states(first, "t2"))
     assert "right" in kinds
@@ -209,7 +203,7 @@ def test_the_chosen_patch_and_the_story_are_told_in_words(mapped, first: TwoHop)
         assert told.startswith(start) and f"\nControl: states of {named}\n" in told
 
 
-def test_a_question_without_a_control_has_its_own_map_and_a_sentence(mapped, monkeypatch: pytest.MonkeyPatch):
+def test_a_question_without_a_control_has_its_own_map_and_a_sentence(monkeypatch: pytest.MonkeyPatch):
     one = QUESTIONS[0]
     alone = back_patch_html(reader(), {one.text: one}, one.text, "t1", "unknowing prompt", 1, 0)
     assert "For this question there is no other prompt with another chain" in html_to_text(alone)
@@ -239,7 +233,7 @@ def test_a_map_is_run_once_however_often_its_squares_are_chosen(monkeypatch: pyt
 # ------------------------------------------------------------------------------------------------------- what is not there
 
 
-def test_what_is_not_there_is_answered_in_a_sentence(timed, mapped):
+def test_what_is_not_there_is_answered_in_a_sentence():
     text = QUESTIONS[0].text
     assert html_to_text(timed("Why?")) == "There is no question 'Why?' here: choose one of the 4 in the list."
     assert html_to_text(mapped("Why?", "t1", "random", 0, 0)) == "There is no question 'Why?' here: choose one of the 3 in the list."

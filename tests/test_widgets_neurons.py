@@ -7,14 +7,14 @@ from html import escape
 
 import pytest
 import torch
-from widget_tools import as_before, at_position, case, changed, contexts, quick_toys, small_world, texts, tiny
+from widget_tools import as_before, at_position, changed, contexts, quick_toys, small_world, texts, tiny, writer
 
 from helpers.activations import promoted, top_contexts
 from helpers.interventions import mlp_post, record
 from helpers.one_neuron import widgets as lab
 from helpers.one_neuron.ablation import resampled
 from helpers.one_neuron.superposition import SPARSITIES
-from helpers.one_neuron.widgets import KINDS, LARGEST_DOSE, DoseLab, NeuronMicroscope, RemoveIt, SuperpositionLab, loudest, microscope_html
+from helpers.one_neuron.widgets import KINDS, LARGEST_DOSE, DoseLab, NeuronMicroscope, RemoveIt, loudest, microscope_html
 from helpers.prediction import pieces, sample, tokenize, top_tokens, visible
 from helpers.widgets import bars_html, html_to_text
 
@@ -22,21 +22,9 @@ __all__ = ["as_before", "small_world"]  # fixtures
 
 REAL_TOYS = lab.toys_for  # the fixture puts others in their place
 
-
-@pytest.fixture
-def microscope():
-    return case(NeuronMicroscope).write
-
-
-@pytest.fixture
-def removal():
-    return case(RemoveIt).write
-
-
-@pytest.fixture
-def dose():
-    return case(DoseLab).write
-
+microscope = writer(NeuronMicroscope)
+removal = writer(RemoveIt)
+dose = writer(DoseLab)
 
 superposition = lab.superposition_html
 
@@ -48,7 +36,7 @@ def activations(text: str, layer: int) -> torch.Tensor:
     return record(tiny(), tokenize(tiny(), text)[None], mlp_post(layer))[mlp_post(layer)][0]
 
 
-def test_the_microscope_shows_the_neuron_on_the_text_and_where_it_rises_highest(microscope):
+def test_the_microscope_shows_the_neuron_on_the_text_and_where_it_rises_highest():
     html, top = microscope("hello you", 1, 7), contexts()
     titles = re.findall(r'title="([^"]*)"', html.split("The texts in which")[0])
     shown = zip(pieces(tiny(), tokenize(tiny(), "hello you"))[1:], activations("hello you", 1)[1:, 7].tolist(), strict=True)
@@ -63,13 +51,13 @@ def test_the_microscope_shows_the_neuron_on_the_text_and_where_it_rises_highest(
     assert [line for line in words.splitlines() if line.startswith("most on")][1:] == peaks
 
 
-def test_the_microscope_lists_what_the_neuron_promotes_and_suppresses(microscope):
+def test_the_microscope_lists_what_the_neuron_promotes_and_suppresses():
     found = promoted(tiny(), 0, 5, 8)
     codes = re.findall(r"<code>(.*?)</code>", microscope("hello", 0, 5), re.DOTALL)
     assert codes == [escape(visible(piece)) for piece, _ in (*found.up, *found.down)]
 
 
-def test_the_readers_text_is_coloured_by_the_neurons_own_peak(microscope):
+def test_the_readers_text_is_coloured_by_the_neurons_own_peak():
     top = contexts()
     layer, neuron = next((at, n) for at, n in top.stats.peak.gt(1).nonzero().tolist() if top.rows[at, n, 0] == 4)
     for text in ("hello there", "a cat"):  # the text in which it rises highest, and another one
@@ -81,7 +69,7 @@ def test_the_readers_text_is_coloured_by_the_neurons_own_peak(microscope):
         assert (expected == pytest.approx(0.6)) == (text == "hello there")
 
 
-def test_the_most_active_neuron_is_the_one_nearest_to_its_own_peak_at_the_last_token(microscope):
+def test_the_most_active_neuron_is_the_one_nearest_to_its_own_peak_at_the_last_token():
     stats, last = contexts().stats, torch.stack([activations("some cat", layer)[-1] for layer in (0, 1)])
     high = (stats.peak > stats.peak.median()).nonzero().tolist()
     best = max(high, key=lambda at: (last[at[0], at[1]] / stats.peak[at[0], at[1]]).item())
@@ -110,7 +98,7 @@ def bars_with(layer: int, neuron: int, value: float | torch.Tensor, prompt: str,
     return changed(tiny(), hook, lambda: bars_html(top_tokens(tiny(), prompt, k)))
 
 
-def test_taking_a_neuron_away_shows_the_next_tokens_before_and_after(removal):
+def test_taking_a_neuron_away_shows_the_next_tokens_before_and_after():
     prompt, layer, neuron = "hello you", 0, int(activations("hello you", 0)[1:].mean(0).argmax())
     before, seen = bars_html(top_tokens(tiny(), prompt, 8)), set()
     drawn = resampled(tiny(), [prompt], texts())[layer, :, 1:, neuron]
@@ -122,12 +110,12 @@ def test_taking_a_neuron_away_shows_the_next_tokens_before_and_after(removal):
     assert len(seen) == len(KINDS) == 3
 
 
-def test_a_prompt_of_nothing_but_the_mark_is_not_changed(removal):
+def test_a_prompt_of_nothing_but_the_mark_is_not_changed():
     html = removal("", 0, 3, "zero")
     assert html.count(bars_html(top_tokens(tiny(), "", 8))) == 2 and "Nothing changes that one can see" in html
 
 
-def test_a_dose_holds_the_neuron_at_it_and_shows_what_follows(dose):
+def test_a_dose_holds_the_neuron_at_it_and_shows_what_follows():
     hook = {mlp_post(1): at_position(slice(1, None), lambda values: values.index_fill(-1, torch.tensor(9), 6.0))}
     text = changed(tiny(), hook, lambda: sample(tiny(), "hello", 10, temperature=0))
     html = dose("hello", 1, 9, 6.0)
@@ -135,12 +123,12 @@ def test_a_dose_holds_the_neuron_at_it_and_shows_what_follows(dose):
     assert f"<span style='white-space:pre-wrap'>{escape(text)}</span>" in html and len(dose("hello", 1, 9, 6.0, length=2)) < len(html)
 
 
-def test_the_dose_that_the_neuron_has_anyway_changes_nothing(dose):
+def test_the_dose_that_the_neuron_has_anyway_changes_nothing():
     own = activations("x", 1)[1, 9].item()
     assert dose("x", 1, 9, own).count(bars_html(top_tokens(tiny(), "x", 5))) == 2
 
 
-def test_a_continuation_that_ends_at_once_is_put_in_words(dose, monkeypatch: pytest.MonkeyPatch):
+def test_a_continuation_that_ends_at_once_is_put_in_words(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(lab, "sample", lambda *arguments, **options: "")
     assert "nothing; the text ends here" in html_to_text(dose("x", 0, 0, 1.0))
 
@@ -176,18 +164,18 @@ def test_the_toys_of_the_widget_are_trained_once_and_show_superposition():
         (0, -3, "There is no neuron -3 in layer 0: it has 128, numbered 0 to 127."),
     ],
 )
-def test_an_unknown_layer_or_neuron_is_answered_in_a_sentence(microscope, removal, dose, layer: int, neuron: int, sentence: str):
+def test_an_unknown_layer_or_neuron_is_answered_in_a_sentence(layer: int, neuron: int, sentence: str):
     for html in (microscope("hello", layer, neuron), removal("hello", layer, neuron, "zero"), dose("hello", layer, neuron, 1.0)):
         assert html == f"<p>{sentence}</p>"
 
 
 @pytest.mark.parametrize("value", [float("nan"), -float("inf"), 10_001.0])
-def test_a_dose_that_is_no_number_or_too_large_is_answered_in_a_sentence(dose, value: float):
+def test_a_dose_that_is_no_number_or_too_large_is_answered_in_a_sentence(value: float):
     assert dose("hello", 0, 0, value) == f"<p>The dose must be a number from -10000 to 10000, not {value}.</p>"
     assert "It goes on:" in dose("hello", 0, 0, LARGEST_DOSE) and "nan" not in dose("hello", 0, 0, -LARGEST_DOSE)
 
 
-def test_other_settings_that_there_are_not_are_answered_in_a_sentence(microscope, removal):
+def test_other_settings_that_there_are_not_are_answered_in_a_sentence():
     assert html_to_text(removal("hello", 0, 0, "magic")) == "There is no kind of ablation 'magic'; choose one of: zero, mean, resample."
     expected = "There is no toy model for a sparsity of 0.5; choose one of: 0.0, 0.7, 0.9, 0.97, 0.99."
     assert html_to_text(superposition(5, 2, 0.5)) == expected
@@ -196,7 +184,7 @@ def test_other_settings_that_there_are_not_are_answered_in_a_sentence(microscope
         assert "has no word in it" in html and html_to_text(html).endswith("write something there.")
 
 
-def test_a_model_that_needs_a_text_says_so(microscope, removal, dose, monkeypatch: pytest.MonkeyPatch):
+def test_a_model_that_needs_a_text_says_so(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(tiny().cfg, "default_prepend_bos", False)
     for html in (removal("", 0, 0, "mean"), dose("", 0, 0, 1.0)):
         assert html == "<p>There is nothing to continue: this model needs at least one token, so give it some text.</p>"
@@ -204,16 +192,6 @@ def test_a_model_that_needs_a_text_says_so(microscope, removal, dose, monkeypatc
         assert "<b>" in write("a", layer=0, neuron=0)
 
 
-def test_no_word_of_a_reader_is_taken_for_markup(microscope):
+def test_no_word_of_a_reader_is_taken_for_markup():
     own = microscope("<b>&amp;</b>", 0, 0).split("Your text")[1].split("The texts in which")[0]
     assert "<b>&" not in own and "".join(re.findall(r'<span title="[^"]*" style="[^"]*">(.*?)</span>', own)) == escape("<b>&amp;</b>")
-
-
-def test_controls_end_where_the_model_ends():
-    for kind in (NeuronMicroscope, RemoveIt, DoseLab):
-        demo = case(kind).make()
-        demo.layer.value, demo.neuron.value = 99, 99_999
-        assert (demo.layer.value, demo.neuron.value) == (1, 127) and "L1 N127" in html_to_text(demo.panel.value)
-    assert DoseLab(tiny(), (0, 0), "x", highest=4.0).dose.max == 4.0
-    start = case(SuperpositionLab).make()
-    assert start.panel.value == superposition(20, 5, 0.0)

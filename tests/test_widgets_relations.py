@@ -24,6 +24,7 @@ from widget_tools import (
     small_world,
     state_of,
     tiny,
+    writer,
 )
 
 from helpers.cluster import widgets_relations as lab
@@ -47,20 +48,9 @@ from helpers.widgets import LARGEST, html_to_text, named_layer
 
 __all__ = ["as_before", "small_world"]  # fixtures
 
-
-@pytest.fixture
-def explored():
-    return case(RelationExplorer).write
-
-
-@pytest.fixture
-def edited():
-    return case(FactEditor).write
-
-
-@pytest.fixture
-def benched():
-    return case(KnockoutBench).write
+explored = writer(RelationExplorer)
+edited = writer(FactEditor)
+benched = writer(KnockoutBench)
 
 
 def best(prompt: str) -> str:
@@ -77,7 +67,7 @@ CASES = [
 
 
 @pytest.mark.parametrize(("relation", "subject", "_", "before", "place"), CASES)
-def test_the_map_is_asked_at_the_subjects_last_token_and_the_model_beside_it(explored, relation, subject, _, before, place):
+def test_the_map_is_asked_at_the_subjects_last_token_and_the_model_beside_it(relation, subject, _, before, place):
     prompt = MAPS[relation][0].template.replace("{s}", subject)
     at, found = len(tokenize(tiny(), f"{before} {subject}".strip())) - 1, MAPS[relation][1]
     o = 1.5 * found.weight @ state_of(tiny(), place, at, prompt) + found.bias
@@ -97,7 +87,7 @@ def test_a_map_that_says_what_the_model_says_agrees():
     assert "They differ" in shown(other)
 
 
-def test_it_is_said_whether_the_map_was_fitted_on_the_subject_and_which_there_are(explored, edited):
+def test_it_is_said_whether_the_map_was_fitted_on_the_subject_and_which_there_are():
     assert "The map was fitted on 2 subjects, among them Paris." in explored("place", "Paris")
     assert "The map was fitted on 2 subjects, not on San Francisco." in explored("place", "San Francisco")
     assert "The relation's data have no subject Atlantis." in unescape(explored("place", "Atlantis"))
@@ -119,9 +109,7 @@ def delta_by_hand(relation: str, prompts: tuple[str, str], rank: int) -> Tensor:
 
 @pytest.mark.parametrize(("rank", "strength"), [(3, 1.0), (3, -0.5), (20, 0.25)])
 @pytest.mark.parametrize(("relation", "subject", "other", "before", "place"), CASES)
-def test_the_edit_is_added_at_the_subjects_last_token_and_a_random_vector_beside_it(
-    edited, relation, subject, other, before, place, rank, strength
-):
+def test_the_edit_is_added_at_the_subjects_last_token_beside_a_random_vector(relation, subject, other, before, place, rank, strength):
     prompts = tuple(MAPS[relation][0].template.replace("{s}", word) for word in (subject, other))
     at, delta = len(tokenize(tiny(), f"{before} {subject}".strip())) - 1, delta_by_hand(relation, prompts, rank)
 
@@ -155,7 +143,7 @@ def test_an_edit_with_a_map_that_is_right_succeeds_as_in_the_helper():
     assert "The edit does not give it:" in shown(0.0)
 
 
-def test_no_strength_and_the_same_subject_change_nothing(edited):
+def test_no_strength_and_the_same_subject_change_nothing():
     for html in (edited("place", "Paris", "Taipei", 3, 0.0), edited("place", "Paris", " Paris", 3, 2.0)):
         plain, pushed, by_chance = columns(html)
         assert plain == pushed == by_chance
@@ -196,7 +184,7 @@ def keys_of(fact: FactPrompt, source: str) -> list[int]:
 
 @pytest.mark.parametrize("source", CUT)
 @pytest.mark.parametrize(("first", "width", "layers"), [(0, 1, [0]), (0, 2, [0, 1]), (1, 2, [1])])
-def test_the_bench_keeps_the_last_token_from_looking_in_the_window_only(benched, source: str, first, width, layers):
+def test_the_bench_keeps_the_last_token_from_looking_in_the_window_only(source: str, first, width, layers):
     fact = FACTS[0]
     keys, last = keys_of(fact, source), len(tokenize(tiny(), fact.text)) - 1
 
@@ -230,7 +218,7 @@ def test_the_change_is_that_of_the_helper_for_a_fact_that_the_model_knows():
 
 @pytest.mark.parametrize("source", CUT)
 @pytest.mark.parametrize("fact", FACTS[:2], ids=lambda fact: fact.subject)
-def test_what_is_cut_is_coloured_and_named(benched, fact, source: str):
+def test_what_is_cut_is_coloured_and_named(fact, source: str):
     html, keys, tokens = benched(fact.text, source, 0, 1), keys_of(fact, source), pieces(tiny(), tokenize(tiny(), fact.text))
     spans = re.findall(r'<span style="([^"]*)">(.*?)</span>', html)
     assert [unescape(token) for _, token in spans] == [visible(token) for token in tokens]
@@ -239,7 +227,7 @@ def test_what_is_cut_is_coloured_and_named(benched, fact, source: str):
     assert f"the last token, {visible(tokens[-1])}, cannot look at {named}." in html_to_text(html)
 
 
-def test_sources_that_a_prompt_does_not_have_are_said_and_change_nothing(benched):
+def test_sources_that_a_prompt_does_not_have_are_said_and_change_nothing():
     for source in ("relation", "random"):
         html = benched("Paris is", source, 0, 2)
         assert "Nothing is cut: there are no such tokens." in html and columns(html)[0] == columns(html)[1]
@@ -250,7 +238,7 @@ def test_a_window_ends_where_the_model_ends():
     assert window_of(tiny(), 0, 2) == range(2) and window_of(tiny(), 1, 1) == window_of(tiny(), 1, 2) == range(1, 2)
 
 
-def test_an_answer_whose_probability_is_0_has_no_change(benched, monkeypatch: pytest.MonkeyPatch):
+def test_an_answer_whose_probability_is_0_has_no_change(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(lab, "next_token_probs", lambda model, text: torch.nn.functional.one_hot(torch.tensor(5), 300).float())
     assert "a change of not defined, since it was 0." in html_to_text(benched(FACTS[0].text, "subject", 0, 1))
 
@@ -258,7 +246,7 @@ def test_an_answer_whose_probability_is_0_has_no_change(benched, monkeypatch: py
 # ----------------------------------------------------------------------------------------------- what cannot be, in a sentence
 
 
-def test_what_there_is_not_is_answered_in_a_sentence(explored, edited, benched):
+def test_what_there_is_not_is_answered_in_a_sentence():
     for html in (explored("rude", "x"), edited("rude", "x", "y", 3, 1.0)):
         assert html == "<p>There is no relation &#x27;rude&#x27;; choose one of: place, &lt;first&gt;.</p>"
     assert html_to_text(benched("What?", "last", 0, 1)).startswith("There is no fact 'What?'; choose one of: The Eiffel Tower is in")
@@ -279,12 +267,12 @@ def test_what_there_is_not_is_answered_in_a_sentence(explored, edited, benched):
     (" \n\t ", "There is no subject: write one, such as Taipei."),
     ("q" * 10_000, f"The prompt of '{'q' * 40}' has more than the 64 tokens that this model reads: shorten it."),
 ])  # fmt: skip
-def test_no_subject_or_one_that_is_too_long_is_answered_in_a_sentence(explored, edited, text: str, sentence: str):
+def test_no_subject_or_one_that_is_too_long_is_answered_in_a_sentence(text: str, sentence: str):
     for html in (explored("place", text), edited("place", text, "Paris", 3, 1.0), edited("place", "Paris", text, 3, 1.0)):
         assert html_to_text(html) == sentence
 
 
-def test_half_a_letter_is_replaced_so_that_the_panel_can_be_sent(explored):
+def test_half_a_letter_is_replaced_so_that_the_panel_can_be_sent():
     assert about(PLACE, "a\ud83d ").subjects == ("a?",) and about(PLACE, " Paris\n").subjects == ("Paris",)
     assert b"The Tower of a? is in" in explored("place", "a\ud83d").encode()
 
@@ -295,11 +283,3 @@ def test_a_fact_that_cannot_be_asked_and_nothing_to_choose_from():
     for make, what in ((RelationExplorer, "relation"), (FactEditor, "relation"), (KnockoutBench, "fact")):
         with pytest.raises(ValueError, match=rf"^There is no {what} to choose from: give at least one\.$"):
             make(tiny(), {} if what == "relation" else [])
-
-
-def test_the_controls_offer_what_there_is():
-    bench, editor = case(KnockoutBench).make(), case(FactEditor).make()
-    assert dict(bench.source.options) == {called: name for name, called in CUT.items()} and editor.relation.options == tuple(MAPS)
-    assert bench.fact.options == tuple(fact.text for fact in FACTS) and editor.rank.options == (1, 2, 3, 4, 8, 16, 32)
-    bench.first.value, bench.width.value = 99, 99
-    assert (bench.first.value, bench.width.value) == (1, 2) and "In layer 1 the last token" in html_to_text(bench.panel.value)

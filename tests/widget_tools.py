@@ -40,18 +40,8 @@ from helpers.one_layer.directions import Directions
 from helpers.one_layer.features import FeatureActivations, feature_activations, max_activations
 from helpers.one_layer.widgets_autoencoders import ClampBench, FeatureBrowser, SparsitySlider, clamp_html, feature_html, sparsity_html
 from helpers.one_layer.widgets_directions import RefusalDial, SteeringLab, TaskVectorBench, dial_html, steering_html, task_vector_html
-from helpers.one_neuron import widgets as lab
+from helpers.one_neuron import widgets as neurons
 from helpers.one_neuron.superposition import train_toys
-from helpers.one_neuron.widgets import (
-    DoseLab,
-    NeuronMicroscope,
-    RemoveIt,
-    SuperpositionLab,
-    dose_html,
-    microscope_html,
-    removal_html,
-    superposition_html,
-)
 from helpers.prediction import next_token_probs, pieces, token_id, tokenize, visible
 from helpers.speak import fact_edits
 from helpers.speak.fact_edits import Probes, ask, paraphrases, probe_facts
@@ -269,7 +259,7 @@ JOHN, PAUL = WORLD[:2]
 @pytest.fixture(autouse=True)
 def small_world(monkeypatch: pytest.MonkeyPatch) -> None:
     """A world of eight facts, held-out texts that the reader of words can read, and toy models that are hardly trained."""
-    monkeypatch.setattr(lab, "toys_for", quick_toys)
+    monkeypatch.setattr(neurons, "toys_for", quick_toys)
     lines = ["John loves Yoko in the song", "The home of Paul is Bath", "people say Frank lives in London", "Tom is from Liverpool"]
     monkeypatch.setattr(fact_edits, "world_facts", lambda: WORLD)
     monkeypatch.setattr(fact_edits, "held_out_texts", lambda model, n: as_texts(model, (lines * n)[:n]))
@@ -297,11 +287,8 @@ def facts() -> dict:
 SONGS = (("Imagine", "John", "Yoko"), ("Help", "Paul", "Linda"), ("Emma", "Jane", "Tom"), ("Dune", "Frank", "Beverly"))
 
 
-def song(e1: str, e2: str, e3: str) -> TwoHop:
-    return TwoHop(f"The wife of the singer of {e1} is", f"The wife of the singer of {e1}", e1, e2, e3, "singer+wife")
-
-
-QUESTIONS = [song(*names) for names in SONGS]
+PHRASE = "The wife of the singer of {}"
+QUESTIONS = [TwoHop(f"{PHRASE} is".format(e1), PHRASE.format(e1), e1, e2, e3, "singer+wife") for e1, e2, e3 in SONGS]
 
 
 @cache
@@ -342,14 +329,14 @@ def _one_patched(**values: Any) -> str:
 
 CASES: dict[type[Demo], Callable[[], Case]] = {
     PromptExplorer: lambda: _case(PromptExplorer, prompt_html, "most likely next tokens", tiny(), text="hello"),
-    NeuronMicroscope: lambda: _case(
-        NeuronMicroscope, microscope_html, "rises highest", tiny(), contexts(), neuron=(1, 7), text="hello you"
+    neurons.NeuronMicroscope: lambda: _case(
+        neurons.NeuronMicroscope, neurons.microscope_html, "rises highest", tiny(), contexts(), neuron=(1, 7), text="hello you"
     ),
-    RemoveIt: lambda: _case(
-        RemoveIt, removal_html, "taken away", tiny(), texts(), contexts().stats.mean, neuron=(1, 7), prompt="hello you"
+    neurons.RemoveIt: lambda: _case(
+        neurons.RemoveIt, neurons.removal_html, "taken away", tiny(), texts(), contexts().stats.mean, neuron=(1, 7), prompt="hello you"
     ),
-    DoseLab: lambda: _case(DoseLab, dose_html, "It goes on:", tiny(), neuron=(1, 7), prompt="hello you"),
-    SuperpositionLab: lambda: _case(SuperpositionLab, superposition_html, "features in"),
+    neurons.DoseLab: lambda: _case(neurons.DoseLab, neurons.dose_html, "It goes on:", tiny(), neuron=(1, 7), prompt="hello you"),
+    neurons.SuperpositionLab: lambda: _case(neurons.SuperpositionLab, neurons.superposition_html, "features in"),
     RefusalDial: lambda: _case(RefusalDial, dial_html, "As it is", tiny(), MODES_OF, REFUSALS, layer=1, request="hello you"),
     SteeringLab: lambda: _case(SteeringLab, steering_html, "As it is", tiny(), NAMED, prompt="Paris is"),
     TaskVectorBench: lambda: _case(TaskVectorBench, task_vector_html, "as it is", tiny(), TASKS, layer=1, word="hot"),
@@ -392,6 +379,11 @@ CASES: dict[type[Demo], Callable[[], Case]] = {
 @cache
 def case(widget: type[Demo]) -> Case:
     return CASES[widget]()
+
+
+def writer(widget: type[Demo]) -> Callable[..., str]:
+    """The function that writes the panel of a widget, on models that are loaded when it is first called."""
+    return lambda *arguments, **values: case(widget).write(*arguments, **values)
 
 
 # ------------------------------------------------------------------------------------------------------- controls, and odd values
