@@ -171,8 +171,9 @@ def test_letters_stay_letters_beside_bytes(stored: str, text: str, shown: str):
 @pytest.fixture(scope="module")
 def merging(tmp_path_factory: pytest.TempPathFactory):
     """A random GPT-2 whose tokenizer joins letters to words, each with the space in front of it."""
-    from helpers.models import load_model
     from tiny_models import write_tiny_model
+
+    from helpers.models import load_model
 
     return load_model(write_tiny_model("gpt2", tmp_path_factory.mktemp("merging")))
 
