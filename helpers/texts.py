@@ -58,14 +58,18 @@ class Texts:
         lengths = places[:, 1] + 1
         return Texts(cut.tokens[:, : int(lengths.max())], lengths, cut.kinds)
 
+    def last_positions(self, n: int) -> Int[Tensor, "row n"]:
+        """The last ``n`` positions of each text, position 0 again and again where a text is shorter."""
+        return (self.lengths[:, None] + torch.arange(-n, 0)).clamp(min=0)
+
+    def last(self, n: int) -> "Texts":
+        """The texts as they are when only the last ``n`` positions of each are unembedded: of ``n`` tokens each."""
+        return replace(self, tokens=self.tokens.gather(1, self.last_positions(n)), lengths=torch.full_like(self.lengths, n))
+
     def halves(self, seed: int = 0) -> tuple["Texts", "Texts"]:
         """Two halves that share no text, drawn at random: choose with the one, report with the other."""
         order = torch.randperm(len(self), generator=torch.Generator().manual_seed(seed))
         return self.take(order[: len(self) // 2]), self.take(order[len(self) // 2 :])
-
-    def families(self) -> "Texts":
-        """The same texts with coarser kinds: what stands before the dot, so that ``lists.few_shot`` becomes ``lists``."""
-        return replace(self, kinds=tuple(kind.split(".")[0] for kind in self.kinds))
 
     def batches(self, tokens: int = BATCH_TOKENS) -> Iterator[Int[Tensor, "batch"]]:
         """Row numbers, batch by batch: rows of similar length together, so that little filling is computed."""
