@@ -3,15 +3,15 @@
 import ast
 import re
 from collections.abc import Iterator
+from contextlib import nullcontext
 
-import nbformat
 import pytest
 import torch
 from assignment_tools import (
     CASES,
     HIDDEN,
     MADE,
-    PATHS,
+    SOURCES,
     about,
     deserved,
     grades,
@@ -28,15 +28,11 @@ from nbformat import NotebookNode
 from helpers.answers import NotYet
 from teaching import graded
 
-STEMS = [path.stem for path in PATHS]
 
-
-@pytest.fixture(scope="module", params=PATHS, ids=STEMS)
+@pytest.fixture(params=SOURCES)
 def source(request: pytest.FixtureRequest) -> NotebookNode:
-    """The source of an assignment; its name stands in its metadata here."""
-    notebook = nbformat.read(request.param, as_version=4)
-    notebook.metadata["name"] = request.param.stem
-    return notebook
+    """The source of an assignment."""
+    return SOURCES[request.param]
 
 
 @pytest.fixture
@@ -50,7 +46,7 @@ def gradients() -> Iterator[None]:
 
 
 def test_there_is_an_assignment_for_each_section():
-    assert {"1", "2", "3", "4"} <= {stem[0] for stem in STEMS}
+    assert {"1", "2", "3", "4"} <= {name[0] for name in SOURCES}
 
 
 def test_an_assignment_has_thirty_points_for_code_and_ten_for_two_written_answers(source: NotebookNode):
@@ -72,27 +68,26 @@ def test_the_points_and_minutes_that_headings_promise_add_up(source: NotebookNod
         assert sum(points(source)[test] for test in of_task(task, source)) == int(worth), task
 
 
-def test_names_of_cells_differ_and_all_metadata_is_of_one_version(source: NotebookNode):
-    names = [about(cell)["grade_id"] for cell in source.cells if about(cell)]
-    assert len(names) == len(set(names))
-    assert all(about(cell)["schema_version"] == 3 for cell in source.cells if about(cell))
+def test_names_of_cells_differ_and_all_metadata_is_of_one_version():
+    marks = [about(cell) for source in SOURCES.values() for cell in source.cells if about(cell)]
+    tasks_of_all = [task for source in SOURCES.values() for task in tasks(source)]
+    assert all(mark["schema_version"] == 3 for mark in marks)
+    assert len(set(tasks_of_all)) == len(tasks_of_all)
+    for source in SOURCES.values():
+        names = [about(cell)["grade_id"] for cell in source.cells if about(cell)]
+        assert len(names) == len(set(names))
 
 
 def test_each_task_has_an_example_that_one_sees_and_two_tests_that_one_does_not(source: NotebookNode):
     locked = {about(cell)["grade_id"] for cell in source.cells if about(cell).get("locked")}
-    for task in tasks(source):
-        assert f"{task}-visible" in locked
-        assert len(of_task(task, source)) == 2
+    assert all(f"{task}-visible" in locked and len(of_task(task, source)) == 2 for task in tasks(source))
 
 
-def test_hidden_tests_are_hidden_whole_and_say_what_they_are_about(source: NotebookNode):
+def test_hidden_tests_are_hidden_whole_say_what_they_are_about_and_end_on_no_value(source: NotebookNode):
+    """A value at the end would be a grade for nbgrader."""
     for name, cell in hidden_tests(source).items():
         shown = HIDDEN.sub("", cell.source + "\n")
         assert re.fullmatch(rf"# Hidden tests, {about(cell)['points']} points: .+\.\n", shown), name
-
-
-def test_no_test_ends_on_a_value_which_nbgrader_would_take_for_a_grade(source: NotebookNode):
-    for name, cell in hidden_tests(source).items():
         last = ast.parse(cell.source).body[-1]
         assert isinstance(last, ast.Expr) and isinstance(last.value, ast.Call) and last.value.func.id == "print", name
 
@@ -108,14 +103,8 @@ def test_no_test_ends_on_a_value_which_nbgrader_would_take_for_a_grade(source: N
     ],
 )
 def test_rounding_may_cost_a_share_of_the_entries_and_no_more(answer: object, share: float, words: str):
-    def said() -> str:
-        try:
-            graded.mostly(answer, torch.tensor([1.0, float("inf"), 0.1]), "your list", share)
-        except NotYet as problem:
-            return str(problem)
-        return ""
-
-    assert said().startswith(words) and bool(said()) == bool(words)
+    with pytest.raises(NotYet, match=f"^{re.escape(words)}") if words else nullcontext():
+        graded.mostly(answer, torch.tensor([1.0, float("inf"), 0.1]), "your list", share)
 
 
 # ------------------------------------------------------------------------------------------------------- made submissions
@@ -123,30 +112,23 @@ def test_rounding_may_cost_a_share_of_the_entries_and_no_more(answer: object, sh
 
 @pytest.mark.parametrize("kind", MADE)
 def test_a_made_submission_gets_the_points_that_it_deserves(kind: str, source: NotebookNode, gradients: None):
-    name = source.metadata["name"]
-    assert grades(source, MADE[kind](source, name)) == deserved(kind, source, name)
-
-
-def test_hard_coded_answers_pass_what_one_sees(source: NotebookNode, gradients: None):
-    """Otherwise their 0 points would say nothing about the hidden tests."""
-    passed = outcomes(source, MADE["hard-coded"](source, source.metadata["name"]))
-    assert all(passed[f"{task}-visible"] for task in tasks(source)), passed
+    passed = outcomes(source, MADE[kind](source))
+    assert grades(source, passed) == deserved(kind, source)
+    if kind == "hard-coded":  # it passes what one sees: otherwise its 0 points would say nothing about the hidden tests
+        assert all(passed[f"{task}-visible"] for task in tasks(source)), passed
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_a_single_task_loses_only_what_it_should(name: str, gradients: None):
     case = CASES[name]
-    source = nbformat.read(next(path for path in PATHS if path.stem == case.assignment), as_version=4)
-    found = grades(source, of_case(case, source))
-    assert {test: gained for test, gained in found.items() if test.startswith(f"{case.task}-")} == {
-        test: 0 if test in case.lost else points(source)[test] for test in of_task(case.task, source)
-    }
-    assert sum(found.values()) == 30 - sum(points(source)[test] for test in case.lost)
+    source = next(source for source in SOURCES.values() if case.task in tasks(source))
+    found = grades(source, outcomes(source, of_case(case, source)))
+    assert found == {test: 0 if test in case.lost else worth for test, worth in points(source).items()}
 
 
 def test_an_example_can_be_run_without_those_before_it(source: NotebookNode, gradients: None):
     """Who goes on at a later task in a new session needs its cells only."""
-    notebook = MADE["perfect"](source, source.metadata["name"])
+    notebook = MADE["perfect"](source)
     imports = [cell for cell in notebook.cells if cell.cell_type == "code"][1]
     for task, cell in tasks(notebook).items():
         example = next(other for other in source.cells if about(other).get("grade_id") == f"{task}-visible")
