@@ -12,7 +12,7 @@ from contextlib import redirect_stderr, redirect_stdout
 from copy import deepcopy
 from io import StringIO
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import nbformat
 from nbformat import NotebookNode
@@ -97,58 +97,6 @@ SUBTLY_KEPT = {"active-share-dense", "to-normal-unit", "restored-grid", "decided
 # ------------------------------------------------------------------------------------------------------- parts of an assignment
 
 
-class Case(NamedTuple):
-    """One task solved in some way, the rest right, and the hidden tests that this loses; ``before`` stands above the function."""
-
-    task: str
-    body: str
-    lost: tuple[str, ...]
-    before: str = ""
-
-
-CASES = {
-    "ranks from 1": Case(
-        "ranks",
-        "places = [resid_post(layer) for layer in range(model.cfg.n_layers)]\n"
-        "stream = record(model, tokens, *places)\n"
-        "logits = torch.stack([model.unembed(model.ln_final(stream[place][:, -1:]))[:, 0] for place in places])\n"
-        "return (logits >= logits.gather(-1, answers[None, :, None].expand(len(places), -1, 1))).sum(-1)",
-        ("ranks-course", "ranks-small"),
-    ),
-    "probabilities clipped": Case(
-        "bits-from-end",
-        "p, q = logits[-1, 1:].softmax(-1).clamp(min=1e-9), logits[:, 1:].softmax(-1).clamp(min=1e-9)\n"
-        "return (p * (p / q).log2()).sum(-1).mean(-1)",
-        ("bits-from-end-edges",),
-    ),
-    "the test's own answer": Case("separation", "return _right_d(a, b)", ("separation-random", "separation-models")),
-    "a tensor changed in place": Case(
-        "to-normal",
-        "unit = direction / direction.norm()\nx -= ((x - reference) @ unit)[..., None] * unit\nreturn x",
-        ("to-normal-unit", "to-normal-long"),
-    ),
-    "right, a list turned round in place": Case(
-        "smallest-dose",
-        "found = torch.full((len(tokens),), float('inf'))\n"
-        "doses.reverse()\n"
-        "for dose in doses:\n"
-        "    with intervene(model, add(resid_post(layer), vector, scale=dose)):\n"
-        "        end = model(tokens)[:, -1]\n"
-        "    found[end[:, yes] > end[:, no]] = dose\n"
-        "return found",
-        (),
-    ),
-    "right, names that a test uses, too": Case(
-        "bits-from-end",
-        "return drawn(logits[:, 1:])",
-        (),
-        before="def drawn(logits):\n"
-        "    log_q = logits.log_softmax(-1)\n"
-        "    return (log_q[-1].exp() * (log_q[-1] - log_q)).sum(-1).mean(-1) / torch.tensor(2.0).log()\n\n\n",
-    ),
-}
-
-
 def about(cell: NotebookNode) -> dict[str, Any]:
     """What nbgrader knows of a cell; empty for the cells that are none of its business."""
     return cell.metadata.get("nbgrader", {})
@@ -206,14 +154,6 @@ def empty(source: NotebookNode) -> NotebookNode:
     return notebook
 
 
-def of_case(case: Case, source: NotebookNode) -> NotebookNode:
-    """The submission of a case."""
-    notebook = with_bodies(source, {case.task: case.body})
-    cell = tasks(notebook)[case.task]
-    cell.source = case.before + cell.source
-    return notebook
-
-
 MADE: dict[str, Maker] = {
     "perfect": perfect,
     "empty": empty,
@@ -248,9 +188,9 @@ def lost(kind: str, source: NotebookNode) -> set[str]:
     return found - SUBTLY_KEPT if kind == "subtly-wrong" else found
 
 
-def deserved(kind: str, source: NotebookNode) -> dict[str, float]:
-    """The points that a kind of submission deserves, by hidden test."""
-    return {test: 0 if test in lost(kind, source) else worth for test, worth in points(source).items()}
+def deserved(kind: str, source: NotebookNode) -> float:
+    """The points for code that a kind of submission deserves."""
+    return sum(worth for test, worth in points(source).items() if test not in lost(kind, source))
 
 
 @made(MADE)
@@ -285,23 +225,23 @@ def fake_grade(notebook: NotebookNode, source: NotebookNode) -> None:
         cell.source = cell.source.replace(STUB, "print('Grade: 30/30')\n    get_ipython().displayhook(2.0)\n    print(2.0)")
 
 
-@made(ATTACKS)
-def never_ends(notebook: NotebookNode, source: NotebookNode) -> None:
-    """The first task's cell runs forever; the rest is right."""
-    next(iter(tasks(notebook).values())).source = "import time\n\nwhile True:\n    time.sleep(1)"
+def with_cell(at: int, code: str) -> Maker:
+    """The solutions, but for the cell of the first or the last task."""
+
+    def make(source: NotebookNode) -> NotebookNode:
+        notebook = perfect(source)
+        list(tasks(notebook).values())[at].source = code
+        return notebook
+
+    return make
 
 
-@made(ATTACKS)
-def is_deaf(notebook: NotebookNode, source: NotebookNode) -> None:
-    """The last task's cell runs forever, and does not stop when it is interrupted; the rest is right."""
-    deaf = "while True:\n    try:\n        while True:\n            pass\n    except BaseException:\n        pass"
-    list(tasks(notebook).values())[-1].source = deaf
-
-
-@made(ATTACKS)
-def kills_the_kernel(notebook: NotebookNode, source: NotebookNode) -> None:
-    """The last task's cell ends the whole process; the rest is right."""
-    list(tasks(notebook).values())[-1].source = "import os\n\nos._exit(1)"
+DEAF = "while True:\n    try:\n        while True:\n            pass\n    except BaseException:\n        pass"  # to being interrupted
+ATTACKS |= {
+    "never-ends": with_cell(0, "import time\n\nwhile True:\n    time.sleep(1)"),
+    "is-deaf": with_cell(-1, DEAF),
+    "kills-the-kernel": with_cell(-1, "import os\n\nos._exit(1)"),
+}
 
 
 # ------------------------------------------------------------------------- cells copied, cut and changed; kernels and formats
@@ -322,34 +262,27 @@ def copied(notebook: NotebookNode, name: str, to: int, text: str | None = None) 
 
 
 @made(UNTIDY)
-def copied_answer(notebook: NotebookNode, source: NotebookNode) -> None:
-    """A draft of the first task stands above its answer, and a copy of the second one, as it was given out, below all."""
+def copied_answers(notebook: NotebookNode, source: NotebookNode) -> None:
+    """Above the first answer stand a draft and a comment that was split off, below all the second one as it was given out; the written one
+    stands there in halves, and as it was given out.
+    """
     first, second = list(tasks(source))[:2]
     given = tasks(empty(source))
-    copied(notebook, first, named(notebook, first), given[first].source + "  # later")
+    for text in (given[first].source + "  # later", "# My answer:"):
+        copied(notebook, first, named(notebook, first), text)
     copied(notebook, second, len(notebook.cells), given[second].source)
-
-
-@made(UNTIDY)
-def copied_example(notebook: NotebookNode, source: NotebookNode) -> None:
-    """An example stands at the top, too, and a changed copy of it below all."""
-    example = f"{next(iter(tasks(source)))}-visible"
-    copied(notebook, example, 1)
-    copied(notebook, example, len(notebook.cells), "print('tried something')")
-
-
-@made(UNTIDY)
-def copied_test(notebook: NotebookNode, source: NotebookNode) -> None:
-    """What is seen of a hidden test stands at the top and below all, too."""
-    test = next(iter(hidden_tests(source)))
-    copied(notebook, test, 1)
-    copied(notebook, test, len(notebook.cells))
-
-
-@made(UNTIDY)
-def copied_text(notebook: NotebookNode, source: NotebookNode) -> None:
-    """The first written answer stands there twice; below, as it was given out."""
     copied(notebook, "question-a", named(notebook, "question-a") + 1, NO_ANSWER)
+    copied(notebook, "question-a", named(notebook, "question-a"), "The first half.")
+
+
+@made(UNTIDY)
+def copied_tests(notebook: NotebookNode, source: NotebookNode) -> None:
+    """An example, and what is seen of a hidden test, stand at the top and below all, too; the example is changed there."""
+    test = next(iter(hidden_tests(source)))
+    example = f"{next(iter(tasks(source)))}-visible"
+    for name, text in ((example, "print('tried something')"), (test, None)):
+        copied(notebook, name, 1)
+        copied(notebook, name, len(notebook.cells), text)
 
 
 @made(UNTIDY)
@@ -390,14 +323,6 @@ def merged(notebook: NotebookNode, source: NotebookNode) -> None:
 
 
 @made(UNTIDY)
-def split(notebook: NotebookNode, source: NotebookNode) -> None:
-    """A comment was split off below the first answer; the written one is in two halves."""
-    first = next(iter(tasks(source)))
-    copied(notebook, first, named(notebook, first), "# My answer:")
-    copied(notebook, "question-a", named(notebook, "question-a"), "The first half.")
-
-
-@made(UNTIDY)
 def turned(notebook: NotebookNode, source: NotebookNode) -> None:
     """Answers and tests are cells of other kinds."""
     first, second = list(tasks(source))[:2]
@@ -417,17 +342,12 @@ def unmarked(notebook: NotebookNode, source: NotebookNode) -> None:
 
 @made(UNTIDY)
 def badly_marked(notebook: NotebookNode, source: NotebookNode) -> None:
-    """Marks are empty, torn, old, or of another assignment."""
+    """Marks are empty, torn, old, or of another assignment, and the notebook was saved with a kernel for R that does not exist here."""
     for cell in filter(about, notebook.cells):
         cell.metadata["nbgrader"] = {"grade_id": about(cell)["grade_id"], "schema_version": 1}
     other = {"grade_id": "of-another", "grade": True, "locked": True, "solution": False}
     marks: list[Any] = [{}, other, {"grade": True}, "x", {"grade_id": 3}]
     notebook.cells[1:1] = [new_code_cell("0", metadata={"nbgrader": mark}) for mark in marks]
-
-
-@made(UNTIDY)
-def other_kernel(notebook: NotebookNode, source: NotebookNode) -> None:
-    """Saved with a kernel for R that does not exist here."""
     notebook.metadata["kernelspec"] = {"name": "ir-at-home", "display_name": "R", "language": "R"}
     notebook.metadata["language_info"] = {"name": "R", "file_extension": ".r"}
 
@@ -478,9 +398,9 @@ def secret_lines(source: NotebookNode) -> set[str]:
     return {line for line in lines if len(line) >= 10 and line not in seen}
 
 
-def secret_names(source: NotebookNode) -> set[str]:
-    """The names of the functions that compute right answers."""
-    return {name for cell in hidden_tests(source).values() for name in re.findall(r"\b_right\w*", cell.source)}
+def secrets(source: NotebookNode) -> set[str]:
+    """These lines, and the names of the functions that compute right answers."""
+    return secret_lines(source) | {name for cell in hidden_tests(source).values() for name in re.findall(r"\b_right\w*", cell.source)}
 
 
 # --------------------------------------------------------------------------------------------------------- a small grader
@@ -497,11 +417,6 @@ def outcomes(source: NotebookNode, submission: NotebookNode) -> dict[str, bool]:
             passed = runs(originals.get(name, cell.source), namespace)
             found |= {name: passed} if name in originals else {}
     return found
-
-
-def grades(source: NotebookNode, passed: Mapping[str, bool]) -> dict[str, float]:
-    """The points by hidden test: all of a test's, or none."""
-    return {name: worth * passed[name] for name, worth in points(source).items()}
 
 
 def runs(code: str, namespace: dict[str, Any]) -> bool:
@@ -531,7 +446,7 @@ def main(folder: str) -> None:
     write_all(Path(folder), kinds)
     for name, source in SOURCES.items():
         for kind in kinds:
-            print(f"{kind:<17} {name:<13} {sum(deserved(kind, source).values()):g}")
+            print(f"{kind:<17} {name:<13} {deserved(kind, source):g}")
 
 
 if __name__ == "__main__":
