@@ -15,7 +15,6 @@ from collections.abc import Callable, Sequence
 from copy import deepcopy
 from importlib.util import find_spec
 from pathlib import Path
-from typing import NamedTuple
 
 import assignment_tools as made
 import nbformat
@@ -377,16 +376,9 @@ def test_graded_cells_say_what_they_are_about(source: NotebookNode):
 SOURCE = SOURCES[NAME]
 
 
-class Course(NamedTuple):
-    """A folder in which one assignment was graded by nbgrader, the rows of its table by student, and what was on the screen."""
-
-    folder: Path
-    rows: dict[str, dict[str, str]]
-    screen: str
-
-    def run(self, kind: str) -> NotebookNode:
-        """A submission after its tests were run, which is not for students."""
-        return nbformat.read(self.folder / "autograded" / kind / NAME / f"{NAME}.ipynb", as_version=4)
+def run_of(folder: Path, kind: str) -> NotebookNode:
+    """A submission after its tests were run, which is not for students."""
+    return nbformat.read(folder / "autograded" / kind / NAME / f"{NAME}.ipynb", as_version=4)
 
 
 def page_of(folder: Path, kind: str) -> str:
@@ -403,63 +395,64 @@ def in_work(folder: Path, *command: str | Path, status: int = 0) -> subprocess.C
 
 
 @pytest.fixture(scope="module")
-def graded(tmp_path_factory: pytest.TempPathFactory) -> Course:
-    """All kinds of submissions, and one that is no notebook, graded."""
-    base = tmp_path_factory.mktemp("course")
-    made.write_all(base / "submissions", KINDS, [NAME])
-    handed_in(base / "submissions", f"no-notebook/{NAME}.ipynb", text="see attachment")
-    done = in_work(base / "grading", "grade", base / "submissions")
-    return Course(base / "grading", table_of(base / "grading"), done.stdout + done.stderr)
+def graded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where all kinds of submissions, and one that is no notebook, were graded by nbgrader; screen.txt has what was on the screen."""
+    folder = tmp_path_factory.mktemp("course")
+    made.write_all(folder / "submissions", KINDS, [NAME])
+    handed_in(folder / "submissions", f"no-notebook/{NAME}.ipynb", text="see attachment")
+    done = in_work(folder / "grading", "grade", folder / "submissions")
+    handed_in(folder / "grading", "screen.txt", text=done.stdout + done.stderr)
+    return folder / "grading"
 
 
 @needs_nbgrader
 @pytest.mark.parametrize("kind", KINDS)
-def test_nbgrader_gives_the_points_that_are_deserved(kind: str, graded: Course):
-    row = graded.rows[kind]
+def test_nbgrader_gives_the_points_that_are_deserved(kind: str, graded: Path):
+    row = table_of(graded)[kind]
     assert (float(row["automatic"]), float(row["of"])) == (made.deserved(kind, SOURCE), 40)
 
 
 @needs_nbgrader
-def test_notes_say_what_waits_and_what_was_not_in_order_and_nothing_else_comes_onto_the_screen(graded: Course):
-    notes = {kind: row["note"] for kind, row in graded.rows.items()}
+def test_notes_say_what_waits_and_what_was_not_in_order_and_nothing_else_comes_onto_the_screen(graded: Path):
+    notes = {kind: row["note"] for kind, row in table_of(graded).items()}
     assert (notes["perfect"], notes["empty"]) == ("written answers to read", "")
     assert notes["edited-tests"].startswith(submission.MISSING)
-    assert (notes["no-notebook"], graded.rows["no-notebook"]["automatic"]) == ("it is no notebook", "")
-    lines = graded.screen.splitlines()
+    assert (notes["no-notebook"], table_of(graded)["no-notebook"]["automatic"]) == ("it is no notebook", "")
+    lines = (graded / "screen.txt").read_text(encoding="utf-8").splitlines()
     assert lines[0] == f"{NAME}: running the tests of {len(KINDS)} notebooks ..."
     assert len(lines) == len(KINDS) + 3  # a row for each student, among them one without a notebook, and where the table is
-    assert "TCP" not in (graded.folder / "nbgrader.log").read_text(encoding="utf-8")
-    for told in (notes["copied-often"], page_of(graded.folder, "copied-often")):
+    assert "TCP" not in (graded / "nbgrader.log").read_text(encoding="utf-8")
+    for told in (notes["copied-often"], page_of(graded, "copied-often")):
         assert f"{submission.COPIED}: active-share, " in told
 
 
 @needs_nbgrader
 @pytest.mark.parametrize("kind", ["empty", "hard-coded", "crashing", "snooping", "edited-tests", "copied-often"])
-def test_feedback_has_points_and_sentences_and_nothing_of_the_hidden_tests(kind: str, graded: Course):
-    assert [path.name for path in (graded.folder / "feedback" / kind / NAME).iterdir()] == [f"{NAME}.html"]
-    page = page_of(graded.folder, kind)
+def test_feedback_has_points_and_sentences_and_nothing_of_the_hidden_tests(kind: str, graded: Path):
+    assert [path.name for path in (graded / "feedback" / kind / NAME).iterdir()] == [f"{NAME}.html"]
+    page = page_of(graded, kind)
     assert not leaks(page, SOURCE) and "HIDDEN TESTS" not in page
     for name, cell in hidden_tests(SOURCE).items():
         assert f"{name}: " in page and f"of {about(cell)['points']:.1f} points" in page
-    assert leaks(seen(graded.run(kind)), SOURCE) == made.secrets(SOURCE)
+    assert leaks(seen(run_of(graded, kind)), SOURCE) == made.secrets(SOURCE)
     if kind == "hard-coded":
         assert "Not yet. " in page and "Score: 0.0 / 40.0, 10.0 of them yet to be given by a person" in page
         assert page.count("of 5.0 points: a person has yet to read it") == 4  # at the top, and above each of the two answers
 
 
 @needs_nbgrader
-def test_the_snooping_submission_does_find_the_hidden_tests(graded: Course):
+def test_the_snooping_submission_does_find_the_hidden_tests(graded: Path):
     """Otherwise that they are not in its feedback would say nothing."""
-    cells = graded.run("snooping").cells[-len(made.SHOWN_BY_SNOOPING) :]
+    cells = run_of(graded, "snooping").cells[-len(made.SHOWN_BY_SNOOPING) :]
     assert [cell.source for cell in cells] == list(made.SHOWN_BY_SNOOPING)
     found = [leaks(bare("\n".join(map(submission.text_of, cell.outputs))), SOURCE) for cell in cells]
     assert all(found), found
-    assert (graded.folder / "autograded" / "snooping" / NAME / "stolen.txt").is_file()
+    assert (graded / "autograded" / "snooping" / NAME / "stolen.txt").is_file()
 
 
 @needs_nbgrader
-def test_the_student_version_has_no_solution_and_no_hidden_test(graded: Course):
-    notebook = nbformat.read(graded.folder / "release" / NAME / f"{NAME}.ipynb", as_version=4)
+def test_the_student_version_has_no_solution_and_no_hidden_test(graded: Path):
+    notebook = nbformat.read(graded / "release" / NAME / f"{NAME}.ipynb", as_version=4)
     text = "\n".join(cell.source for cell in notebook.cells)
     assert not re.search(r"BEGIN|END (SOLUTION|HIDDEN)|model answer", text)
     assert text.count("raise NotImplementedError") == len(tasks(SOURCE)) and text.count("YOUR ANSWER HERE") >= 2
@@ -468,11 +461,11 @@ def test_the_student_version_has_no_solution_and_no_hidden_test(graded: Course):
 
 
 @needs_nbgrader
-def test_points_given_by_hand_come_into_tables_and_feedback_and_stay_there(graded: Course, tmp_path: Path):
+def test_points_given_by_hand_come_into_tables_and_feedback_and_stay_there(graded: Path, tmp_path: Path):
     from nbgrader.api import Gradebook
 
     folder = tmp_path / "grading"
-    shutil.copytree(graded.folder, folder)
+    shutil.copytree(graded, folder)
     with Gradebook(f"sqlite:///{folder / 'gradebook.db'}") as book:  # as Formgrader would
         for given in book.find_submission_notebook(NAME, NAME, "perfect").grades:
             if given.needs_manual_grade:
@@ -491,7 +484,7 @@ def test_points_given_by_hand_come_into_tables_and_feedback_and_stay_there(grade
     after = table_of(folder)
     assert after["perfect"] == row
     assert (after["late"]["assignment"], after["late"]["score"], after["late"]["note"]) == (NAME, "0.0", "")
-    assert set(after) == {*graded.rows, "late", "misnamed"} - {"no-notebook"}  # which is not of this call
+    assert set(after) == {*table_of(graded), "late", "misnamed"} - {"no-notebook"}  # which is not of this call
 
 
 @needs_nbgrader
