@@ -225,22 +225,18 @@ def fake_grade(notebook: NotebookNode, source: NotebookNode) -> None:
         cell.source = cell.source.replace(STUB, "print('Grade: 30/30')\n    get_ipython().displayhook(2.0)\n    print(2.0)")
 
 
-def with_cell(at: int, code: str) -> Maker:
+def with_cell(source: NotebookNode, at: int, code: str) -> NotebookNode:
     """The solutions, but for the cell of the first or the last task."""
-
-    def make(source: NotebookNode) -> NotebookNode:
-        notebook = perfect(source)
-        list(tasks(notebook).values())[at].source = code
-        return notebook
-
-    return make
+    notebook = perfect(source)
+    list(tasks(notebook).values())[at].source = code
+    return notebook
 
 
 DEAF = "while True:\n    try:\n        while True:\n            pass\n    except BaseException:\n        pass"  # to being interrupted
 ATTACKS |= {
-    "never-ends": with_cell(0, "import time\n\nwhile True:\n    time.sleep(1)"),
-    "is-deaf": with_cell(-1, DEAF),
-    "kills-the-kernel": with_cell(-1, "import os\n\nos._exit(1)"),
+    "never-ends": lambda source: with_cell(source, 0, "import time\n\nwhile True:\n    time.sleep(1)"),
+    "is-deaf": lambda source: with_cell(source, -1, DEAF),
+    "kills-the-kernel": lambda source: with_cell(source, -1, "import os\n\nos._exit(1)"),
 }
 
 
@@ -376,18 +372,14 @@ SHOWN_BY_SNOOPING = (  # by cells at the end
 )
 
 
-def snoopers(source: NotebookNode) -> NotebookNode:
-    """Functions read the tests that call them, and raise what they read, keep it, and write it to a file."""
+@made(ATTACKS)
+def snooping(notebook: NotebookNode, source: NotebookNode) -> None:
+    """Functions read the tests that call them, and raise what they read, keep it, and write it to a file; cells at the end show it."""
     longest = "max(found[0].splitlines(), key=len)"
     ends = (f"raise ValueError({longest})", f"return {longest}", "raise AssertionError(''.join(found))", "raise KeyboardInterrupt", "1 / 0")
-    return with_bodies(source, {task: SNOOP + end for task, end in zip(tasks(source), ends, strict=True)})
-
-
-@made(ATTACKS, snoopers)
-def snooping(notebook: NotebookNode, source: NotebookNode) -> None:
-    """Cells at the end show what the functions have read."""
-    notebook.cells.insert(1, new_code_cell("SNOOPED = []"))
-    notebook.cells += [new_code_cell(code) for code in SHOWN_BY_SNOOPING]
+    bodies = {task: SNOOP + end for task, end in zip(tasks(source), ends, strict=True)}
+    shows = [new_code_cell(code) for code in SHOWN_BY_SNOOPING]
+    notebook.cells = [new_code_cell("SNOOPED = []"), *with_bodies(source, bodies).cells, *shows]
 
 
 def secret_lines(source: NotebookNode) -> set[str]:

@@ -195,10 +195,8 @@ def test_in_an_untidy_notebook_each_cell_is_there_once_and_tests_stand_behind_th
         before = notebook.cells[: notebook.cells.index(marked[made.of_task(task, source)[0]])]
         function = re.search(r"^def \w+\(", cell.source, flags=re.MULTILINE)
         defined = [other.source for other in before if other.cell_type == "code" and function and function[0] in other.source]
-        if kind == "cut-task" and task == next(iter(tasks(source))):
-            assert not defined
-        else:
-            assert cell.source in defined[-1], task
+        gone = kind == "cut-task" and task == next(iter(tasks(source)))
+        assert not defined if gone else cell.source in defined[-1], task
 
 
 @pytest.mark.parametrize(
