@@ -4,14 +4,13 @@ A logit difference, the log-odds of a set of tokens, the probability of whole wo
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from helpers.interventions import Index, Intervention, add, intervene, numbers, watch
-from helpers.interventions import neurons as place_of
+from helpers.interventions import Index, Intervention, add, intervene, mlp_post, numbers, unembed_only_at, watch
 from helpers.models import TransformerBridge
 from helpers.prediction import pad, tokenize
 from helpers.texts import Texts, as_texts
@@ -147,6 +146,13 @@ def measure(metric: Metric, logits: Float[Tensor, "row pos d_vocab"], texts: Tex
     return values.float()
 
 
+def read_ends(texts: Texts, metric: Metric) -> tuple[Intervention, Texts]:
+    """Lets only those positions be unembedded that a metric reads, at the end of each text; and the texts as ``measure`` wants them then."""
+    n = max(map(len, metric.ids)) if isinstance(metric, WordOdds) else 1
+    positions = (texts.lengths[:, None] - n + torch.arange(n)).clamp(min=0)
+    return unembed_only_at(positions), replace(texts, tokens=texts.tokens[:, :n], lengths=torch.full_like(texts.lengths, n))
+
+
 def _ends_aligned(logits: Float[Tensor, "row pos d_vocab"], lengths: Int[Tensor, "row"]) -> Float[Tensor, "row pos d_vocab"]:
     """The logits shifted to the right, so that every prompt ends at the last position; in front the first one is repeated."""
     width = logits.shape[1]
@@ -163,7 +169,7 @@ def selected(pos: Index, texts: Texts) -> Bool[Tensor, "prompt pos"]:
         chosen = place == pos[:, None]
     else:
         chosen = torch.zeros(len(place), dtype=torch.bool)
-        chosen[numbers(pos, len(place), place_of(0), "position")] = True
+        chosen[numbers(pos, len(place), mlp_post(0), "position")] = True
     return chosen & (place < texts.lengths[:, None])
 
 
@@ -176,14 +182,15 @@ def run_with_gradients(
     """
     seen: list[Tensor] = []
     start = add("hook_embed", torch.zeros(model.cfg.d_model, device=model.cfg.device, requires_grad=True))
-    with intervene(model, start, *changes, *(watch(place, seen.append) for place in places)):
-        values = measure(metric, model(texts.tokens.to(model.cfg.device)), texts)
+    cut, ends = read_ends(texts, metric)
+    with intervene(model, start, *changes, *(watch(place, seen.append) for place in places), cut):
+        values = measure(metric, model(texts.tokens.to(model.cfg.device)), ends)
     if not values.requires_grad:
         raise ValueError("The metric has no gradient: it must be computed from the logits by differentiable steps, so without argmax.")
     return values, seen
 
 
-def any_of(ids: Sequence[int]) -> Metric:
+def token_set_log_odds(ids: Sequence[int]) -> Metric:
     """The log-odds that one of some tokens comes next: ``log P - log(1 - P)`` with ``P`` their probability together.
 
     With the first tokens of refusals this is the refusal score of Arditi et al. (section 2.3).

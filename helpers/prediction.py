@@ -44,7 +44,7 @@ def tokenize(model: TransformerBridge, text: str) -> Int[Tensor, "pos"]:
     return torch.tensor(start + ids, dtype=torch.long)
 
 
-def fit(model: TransformerBridge, tokens: Int[Tensor, "pos"]) -> Int[Tensor, "kept"]:
+def truncate(model: TransformerBridge, tokens: Int[Tensor, "pos"]) -> Int[Tensor, "kept"]:
     """The last tokens, as many as the model can read at once; a mark of a new document stays in front of them."""
     context = model.cfg.n_ctx
     if len(tokens) <= context:
@@ -65,7 +65,7 @@ def pad(model: TransformerBridge, rows: Sequence[Int[Tensor, "_"]]) -> tuple[Int
 
 def tokenize_all(model: TransformerBridge, texts: Sequence[str]) -> tuple[Int[Tensor, "text pos"], Int[Tensor, "text"]]:
     """The tokens of several texts as one batch, and how many tokens each text has; of a text that is too long the end counts."""
-    return pad(model, [fit(model, tokenize(model, text)) for text in texts])
+    return pad(model, [truncate(model, tokenize(model, text)) for text in texts])
 
 
 def token_id(model: TransformerBridge, text: str) -> int:
@@ -123,7 +123,7 @@ def last_logits(model: TransformerBridge, tokens: Int[Tensor, "pos"]) -> Float[T
     """The logits for the token after ``tokens``, on the CPU in float32. Raises ValueError where there is no token."""
     if len(tokens) == 0:
         raise ValueError("There is nothing to continue: this model needs at least one token, so give it some text.")
-    kept = fit(model, tokens).to(model.cfg.device)
+    kept = truncate(model, tokens).to(model.cfg.device)
     return model(kept[None], return_type="logits")[0, -1].float().cpu()
 
 

@@ -51,9 +51,9 @@ def test_tokens_begin_with_the_mark_of_a_document_once(small):
 
 
 def test_a_long_text_keeps_its_mark_and_its_end(small):
-    from helpers.prediction import fit, next_token_probs, pieces, tokenize
+    from helpers.prediction import next_token_probs, pieces, tokenize, truncate
 
-    kept = pieces(small, fit(small, tokenize(small, "x" * 500 + "end")))
+    kept = pieces(small, truncate(small, tokenize(small, "x" * 500 + "end")))
     assert len(kept) == CONTEXT and kept[0] == "<|endoftext|>" and kept[-3:] == list("end")
     assert torch.equal(next_token_probs(small, "x" * 500 + "end"), next_token_probs(small, "x" * 20 + "end"))
 

@@ -268,7 +268,7 @@ def test_a_projection_that_projects_nothing_and_a_patch_that_changes_something_a
     from helpers.reproduce.machine import open_model
 
     model = open_model(str(checkpoints["gpt2"]), device="cpu")
-    monkeypatch.setattr(module, "project_out_everywhere", lambda model, direction: [])
+    monkeypatch.setattr(module, "ablate_direction", lambda model, direction: [])
     monkeypatch.setattr(module, "resample", lambda place, values: add(resid_post(0), torch.arange(32.0)))
     projection, patched, total = module.identities(model)
     assert not projection.holds and not patched.holds and total.holds

@@ -27,18 +27,18 @@ from helpers.cluster.relations import Entry, RelationData, Report, course_relati
 from helpers.course_lm.corpus.prose import determiner_probes
 from helpers.course_lm.world import World
 from helpers.interventions import Intervention, mlp_out, record
-from helpers.metrics import WordOdds, any_of, log_odds, whole_words, word_odds
+from helpers.metrics import WordOdds, log_odds, token_set_log_odds, whole_words, word_odds
 from helpers.one_layer.autoencoders import SparseAutoencoder, quality
-from helpers.one_layer.directions import Candidate, Selection, add_at, difference_in_means, project_out_everywhere, select_direction
+from helpers.one_layer.directions import Candidate, Selection, ablate_direction, add_at, difference_in_means, select_direction
 from helpers.one_layer.in_context import accuracy_grid
 from helpers.one_layer.sae_files import load_sae
 from helpers.one_layer.tasks import course_tasks
-from helpers.one_neuron.ablation import attribute_neurons, remove_groups
+from helpers.one_neuron.ablation import ablate_groups, attribute_neurons
 from helpers.one_neuron.neurons import matched_controls
 from helpers.prediction import token_id, tokenize
 from helpers.prompts import load_prompts
 from helpers.reproduce.lab import LEAST, Absent, Lab, NotForThisModel, Outcome, experiment, floats, truths
-from helpers.running import chat_prompts, continue_all, metric_of, post_instruction, random_directions, starts_with
+from helpers.running import chat_prompts, generate, post_instruction, random_like, score_prompts, starts_with
 from helpers.speak.lens import answer_tokens, target_probs, with_context
 from helpers.speak.memories import agreement
 from helpers.speak.multihop import TwoHop, answered, course_chains, course_questions, rescue, said
@@ -67,7 +67,7 @@ def plural(lab: Lab) -> Iterator[Outcome]:
     stats = top_contexts(model, held_out_texts(model, lab.size(lab.number("plural", "texts"))), k=1).stats
     ranked = attribute_neurons(model, chosen.texts, chosen, baseline=stats.mean).top(20, sign=-1)
     others = [_similar(stats, neuron, seed) for seed, neuron in enumerate(ranked)]
-    done = remove_groups(model, judged.texts, judged, [ranked, others], baseline=stats.mean)
+    done = ablate_groups(model, judged.texts, judged, [ranked, others], baseline=stats.mean)
     change = done.after - done.before
     yield findings.mean("plural.ablation.20_neurons", floats(change[0]), control=floats(change[1]))
     flips = truths((done.after > 0) != (done.before > 0))
@@ -81,7 +81,7 @@ def _odds(lab: Lab, probes: Sequence) -> WordOdds:
 
 def _measured(lab: Lab, probes: Sequence) -> Float[Tensor, "prompt"]:
     odds = _odds(lab, probes)
-    return metric_of(lab.model, odds.texts, odds)
+    return score_prompts(lab.model, odds.texts, odds)
 
 
 def _similar(stats: NeuronStats, neuron: Neuron, seed: int) -> Neuron:
@@ -105,34 +105,34 @@ def refusal(lab: Lab) -> Iterator[Outcome]:
     begins = [token for word in lab.words("refusal", "begins") if (token := _one_token(lab, word)) is not None]
     if not begins:
         raise NotForThisModel("none of the words with which a refusal begins is one of its tokens")
-    refuse, tokens = any_of(begins), lab.number("refusal", "tokens")
+    refuse, tokens = token_set_log_odds(begins), lab.number("refusal", "tokens")
     prompts: dict[tuple[str, str], list[str]] = {}
     for kind, sign in (("harmful", 1), ("harmless", -1)):
         for group, full in (("direction", 96), ("validation", 12)):
             some = chat_prompts(model, [one.text for one in sets[kind].of(group)][: lab.size(full)], system)
-            scores = metric_of(model, some, refuse)
+            scores = score_prompts(model, some, refuse)
             prompts[kind, group] = [some[row] for row in lab.kept(sign * scores > 0, f"{kind} requests ({group})")]
     test = {
         kind: chat_prompts(model, [one.text for one in sets[kind].of("test")][: lab.size(60)], system) for kind in ("harmful", "harmless")
     }
 
     def refused(some: Sequence[str], *changes: Intervention) -> list[bool]:
-        return starts_with(continue_all(model, some, tokens, *changes), lab.words("refusal", "says"))
+        return starts_with(generate(model, some, tokens, *changes), lab.words("refusal", "says"))
 
     positions = min(lab.number("refusal", "positions"), post_instruction(model))
     found = difference_in_means(model, prompts["harmful", "direction"], prompts["harmless", "direction"], positions)
     tried = select_direction(model, found, prompts["harmful", "validation"], prompts["harmless", "validation"], refuse)
     best = _best(lab, tried)
     vector, place = found.vector(best.layer, best.pos), best.pos if lab.setting("refusal", "added") == "position" else None
-    others = random_directions(vector, 3)
+    others = random_like(vector, 3)
     harmful, harmless = test["harmful"], test["harmless"]
     harmful = [harmful[row] for row in lab.kept(refused(harmful), "harmful requests")]
     harmless = [harmless[row] for row in lab.kept((not hit for hit in refused(harmless)), "harmless requests")]
     pushed = [hit for other in others for hit in refused(harmless, add_at(best.layer, other, pos=place))]
     added = refused(harmless, add_at(best.layer, vector, pos=place))
     yield findings.share("refusal.harmless.added", added, control=pushed)
-    removed = [hit for other in others for hit in refused(harmful, *project_out_everywhere(model, other))]
-    projected = refused(harmful, *project_out_everywhere(model, vector))
+    removed = [hit for other in others for hit in refused(harmful, *ablate_direction(model, other))]
+    projected = refused(harmful, *ablate_direction(model, vector))
     yield findings.share("refusal.harmful.projected", projected, control=removed)
 
 
@@ -299,7 +299,7 @@ def eight_prompts(lab: Lab) -> Iterator[Outcome]:
         load_prompts(PROMPTS)["eight_prompts"], lambda one: [token_id(lab.model, f" {w}") for w in (one.answer, one.wrong)], "sentences"
     )
     io, s = (torch.tensor([token_id(lab.model, f" {getattr(one, side)}") for one in prompts]) for side in ("answer", "wrong"))
-    right = metric_of(lab.model, [one.prompt for one in prompts], log_odds(io, s))
+    right = score_prompts(lab.model, [one.prompt for one in prompts], log_odds(io, s))
     yield findings.mean("ioi.eight_prompts", floats(right), control=0.0)
 
 

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import torch
 
 from helpers.cluster.attribution import direct_effects
-from helpers.interventions import intervene, record, resample, resid_post, resid_pre
+from helpers.interventions import intervene, record, resample_ablate, resid_post, resid_pre
 from helpers.models import TransformerBridge
-from helpers.one_layer.directions import project_out_everywhere
+from helpers.one_layer.directions import ablate_direction
 from helpers.prediction import tokenize
 from helpers.texts import as_texts
 
@@ -68,7 +68,7 @@ def _projection(model: TransformerBridge) -> float:
     direction = torch.randn(model.cfg.d_model, generator=torch.Generator().manual_seed(0))
     unit, places = direction / direction.norm(), [resid_pre(layer) for layer in range(model.cfg.n_layers)]
     tokens = tokenize(model, PROMPTS[0])[None].to(model.cfg.device)
-    with intervene(model, *project_out_everywhere(model, direction)):
+    with intervene(model, *ablate_direction(model, direction)):
         seen = [state.float().cpu() for state in record(model, tokens, *places).values()]
     return max(((state @ unit).abs() / state.norm(dim=-1)).max().item() for state in seen)
 
@@ -78,7 +78,7 @@ def _patched(model: TransformerBridge) -> float:
     tokens = tokenize(model, PROMPTS[0])[None].to(model.cfg.device)
     places = [resid_post(layer) for layer in range(model.cfg.n_layers)]
     clean, seen = model(tokens).float(), record(model, tokens, *places)
-    with intervene(model, *(resample(place, seen[place]) for place in places)):
+    with intervene(model, *(resample_ablate(place, seen[place]) for place in places)):
         again = model(tokens).float()
     return ((again - clean).abs().max() / clean.std()).item()
 
