@@ -22,12 +22,12 @@ is ``m5``, a neuron is ``(layer, neuron)``.
 
 **Places** of a model are hook points with the names of TransformerLens, which functions of ``helpers.interventions`` write:
 
-    resid_pre, resid_post    blocks.5.hook_resid_pre, _post       [batch, pos, d_model]              the stream before, after a block
-    attn_out, mlp_out        blocks.5.hook_attn_out, _mlp_out     [batch, pos, d_model]              what a block adds to the stream
-    neurons                  blocks.5.mlp.hook_post               [batch, pos, d_mlp]                after the activation function
-    heads                    blocks.5.attn.hook_z                 [batch, pos, head, d_head]         heads, before they are mixed
-    queries, keys, values    blocks.5.attn.hook_q, _k, _v         [batch, pos, head, d_head]
-    pattern                  blocks.5.attn.hook_pattern           [batch, head, query pos, key pos]  where heads look
+    resid_pre, resid_post    blocks.5.hook_resid_pre, _post    [batch, pos, d_model]              the stream before, after a block
+    attn_out, mlp_out        blocks.5.hook_attn_out, _mlp_out  [batch, pos, d_model]              what a block adds to the stream
+    mlp_post                 blocks.5.mlp.hook_post            [batch, pos, d_mlp]                neurons, after the activation function
+    head_out                 blocks.5.attn.hook_z              [batch, pos, head, d_head]         heads, before they are mixed
+    head_q, head_k, head_v   blocks.5.attn.hook_q, _k, _v      [batch, pos, head, d_head]         queries, keys, values
+    pattern                  blocks.5.attn.hook_pattern        [batch, head, query pos, key pos]  where heads look
 
 **Axes** in the signatures, such as ``Float[Tensor, "layer prompt d_model"]`` (checked at every call while tests run):
 

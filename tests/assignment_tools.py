@@ -55,11 +55,11 @@ HARD_CODED: Bodies = {
 
 SUBTLY_WRONG: Bodies = {
     "active-share": "return (values[:, 1:] > 0).float().mean((0, 1))",  # the padding counts
-    "resampled": "place = neurons(layer)\n"  # at the last position only
-    "with intervene(model, resample(place, record(model, other, place)[place], units=unit, pos=-1)):\n"
+    "resampled": "place = mlp_post(layer)\n"  # at the last position only
+    "with intervene(model, resample_ablate(place, record(model, other, place)[place], units=unit, pos=-1)):\n"
     "    after = model(tokens)[:, -1].log_softmax(-1)\n"
     "return (after - model(tokens)[:, -1].log_softmax(-1)).gather(1, target[:, None])[:, 0]",
-    "find-neuron": "places = [neurons(layer) for layer in range(model.cfg.n_layers)]\n"  # the mean runs over positions, too
+    "find-neuron": "places = [mlp_post(layer) for layer in range(model.cfg.n_layers)]\n"  # the mean runs over positions, too
     "means = [torch.stack([record(model, x, *places)[p].mean((0, 1)) for p in places]) for x in (on, off)]\n"
     "return divmod((means[0] - means[1]).argmax().item(), model.cfg.d_mlp)",
     "separation": "direction = a.mean(1) - b.mean(1)\n"  # judged by the prompts that made it
@@ -73,8 +73,8 @@ SUBTLY_WRONG: Bodies = {
     "    found[end[:, yes] > end[:, no]] = dose\n"
     "return found",
     "restored": "return ((patched - corrupted) / (clean - corrupted)).mean(-1)",  # a mean of ratios
-    "patch-head": "place = heads(layer)\n"  # at every position
-    "with intervene(model, resample(place, record(model, clean, place)[place], head=head)):\n"
+    "patch-head": "place = head_out(layer)\n"  # at every position
+    "with intervene(model, resample_ablate(place, record(model, clean, place)[place], head=head)):\n"
     "    return model(corrupted)[:, -1]",
     "straight-line": "slopes = torch.stack([torch.func.jacrev(function)(x) for x in points])\n"  # the wrong axis
     "rests = torch.stack([function(x) - slope @ x for x, slope in zip(points, slopes)])\n"

@@ -1,6 +1,7 @@
 """The graded assignments: what their sources promise, and that made submissions get the points that they deserve (see test_grading.py)."""
 
 import ast
+import builtins
 import re
 from collections.abc import Iterator, Mapping
 
@@ -103,6 +104,14 @@ def test_a_function_gets_copies_and_no_right_answers():
 def failed(source: NotebookNode, passed: Mapping[str, bool]) -> set[str]:
     """The hidden tests that did not pass."""
     return {test for test in points(source) if not passed[test]}
+
+
+def test_what_is_subtly_wrong_calls_only_what_there_is():
+    """Else a name that is gone would be its mistake."""
+    for source in SOURCES.values():
+        known = {*dir(builtins), *re.findall(r"\w+", "\n".join(cell.source for cell in source.cells if cell.cell_type == "code"))}
+        called = {name for task in tasks(source) for name in re.findall(r"(?<![\w.])(\w+)\(", made.SUBTLY_WRONG.get(task, ""))}
+        assert called <= known, called - known
 
 
 @pytest.mark.parametrize("kind", MADE)
