@@ -6,7 +6,6 @@ import tomllib
 from functools import cache
 from importlib import import_module
 from pathlib import Path
-from types import ModuleType
 
 import nbformat
 import pytest
@@ -15,18 +14,13 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 import helpers
 
 ROOT = Path(__file__).parents[1]
-DOCS = ROOT / "docs"
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(DOCS.glob("*.md"))]
+sys.path.insert(0, str(ROOT / "tools"))
+import lecture_map_page  # noqa: E402
+
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 TEXTS = {path.name: path.read_text(encoding="utf-8") for path in PAGES} | {"helpers/__init__.py": helpers.__doc__}
 LINK = re.compile(r"(?:(?<!\\)\]\(|^\[\w+\]: )(?P<target>[^)\s]+)", re.MULTILINE)
 FENCE = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
-
-
-def tool(name: str) -> ModuleType:
-    """A program of tools/ as a module."""
-    if str(ROOT / "tools") not in sys.path:
-        sys.path.append(str(ROOT / "tools"))
-    return import_module(name)
 
 
 # ------------------------------------------------------------------------------------------------------------- the glossary
@@ -34,8 +28,6 @@ def tool(name: str) -> ModuleType:
 ROW = re.compile(
     r'^\| <a id="(?P<anchor>[^"]+)"></a>\*\*(?P<term>[^*]+)\*\* \| (?P<zh>[^|]+) \| (?P<says>[^|]+) \| \[(?P<lesson>\w+)\] \|$'
 )
-
-
 LINES = [line for line in TEXTS["glossary.md"].splitlines() if line.startswith("| <a")]
 TERMS = [match.groupdict() for line in LINES if (match := ROW.match(line))]
 
@@ -72,27 +64,21 @@ def test_each_term_is_explained_in_two_languages_and_stands_in_the_notebook_that
     assert missing_words(row["term"], words_of(row["lesson"])) == []
 
 
-def test_a_term_that_a_notebook_does_not_have_is_reported():
-    assert missing_words("logit microscope", words_of("00")) == ["microscope"]
-
-
 # --------------------------------------------------------------------------------------------------------- map of the lecture
 
 
 def test_the_map_of_the_lecture_is_up_to_date_and_names_the_section_of_each_figure():
-    tool_of_map = tool("lecture_map_page")
-    assert tool_of_map.PAGE.read_text(encoding="utf-8") == tool_of_map.page(tool_of_map.rows()), "make pages"
-    assert len(tool_of_map.rows()) == 57
+    assert TEXTS["lecture_map.md"] == lecture_map_page.page(lecture_map_page.rows()), "make pages"
 
 
 def test_a_figure_stands_in_the_last_section_above_its_cell(tmp_path: Path):
     cells = [new_markdown_cell("# 01\n\ntext\n\n## 2 · Two"), new_code_cell("1"), new_code_cell("2", metadata={"tags": ["fig-07"]})]
     nbformat.write(new_notebook(cells=cells), tmp_path / "01_one.ipynb")
     row = {"figure": "7", "claim": "a | b", "notebook": "01_one", "cell": "fig-07", "helper": "neurons.name"}
-    lines = tool("lecture_map_page").page([row], tmp_path).splitlines()
+    lines = lecture_map_page.page([row], tmp_path).splitlines()
     assert lines[-3:] == [r"| 7 | a \| b | [01], *2 · Two* | `helpers.neurons.name` |", "", "[01]: ../notebooks/01_one.ipynb"]
     with pytest.raises(ValueError, match="No cell is tagged fig-08"):
-        tool("lecture_map_page").page([row | {"cell": "fig-08"}], tmp_path)
+        lecture_map_page.page([row | {"cell": "fig-08"}], tmp_path)
 
 
 # ---------------------------------------------------------------------------------------------------- links, and citation
