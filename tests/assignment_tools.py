@@ -182,7 +182,7 @@ def lost(kind: str, source: NotebookNode) -> set[str]:
     """The hidden tests that a kind of submission loses."""
     names = list(tasks(source))
     nothing_solved = ("empty", "hard-coded", "edited-tests", "fake-grade", "snooping")
-    unsolved = {"crashing": names[:2], "never-ends": names[:1], "cut-task": names[:1], "subtly-wrong": list(SUBTLY_WRONG)}
+    unsolved = {"crashing": names[:2], "never-ends": names[:1], "cut": names[:1], "subtly-wrong": list(SUBTLY_WRONG)}
     unsolved |= {"is-deaf": names[-1:], "kills-the-kernel": names[-1:]} | dict.fromkeys(nothing_solved, names)
     found = {test for task in unsolved.get(kind, []) for test in of_task(task, source)}
     return found - SUBTLY_KEPT if kind == "subtly-wrong" else found
@@ -282,22 +282,10 @@ def copied_tests(notebook: NotebookNode, source: NotebookNode) -> None:
 
 
 @made(UNTIDY)
-def copied_often(notebook: NotebookNode, source: NotebookNode) -> None:
-    """Five copies of each cell with a mark, one below the other."""
-    notebook.cells = [deepcopy(cell) for cell in notebook.cells for _ in range(5 if about(cell) else 1)]
-
-
-@made(UNTIDY)
-def cut_tests(notebook: NotebookNode, source: NotebookNode) -> None:
-    """Examples, hidden tests and the second written answer are gone."""
-    notebook.cells = [cell for cell in notebook.cells if not about(cell).get("locked") and about(cell).get("grade_id") != "question-b"]
-
-
-@made(UNTIDY)
-def cut_task(notebook: NotebookNode, source: NotebookNode) -> None:
-    """The first task is gone with its answer and its tests."""
-    first = next(iter(tasks(source)))
-    notebook.cells = [cell for cell in notebook.cells if not re.match(rf"{first}($|-)", about(cell).get("grade_id", ""))]
+def cut(notebook: NotebookNode, source: NotebookNode) -> None:
+    """The first task is gone, and so are all examples and hidden tests, and the second written answer."""
+    gone = (next(iter(tasks(source))), "question-b")
+    notebook.cells = [cell for cell in notebook.cells if not about(cell).get("locked") and about(cell).get("grade_id") not in gone]
 
 
 @made(UNTIDY)

@@ -30,7 +30,7 @@ from teaching import grade, submission
 
 NAME = "1_one_neuron"
 REASON = 'nbgrader is not installed: pip install --constraint constraints.txt --editable ".[instructor]"'
-KINDS = made.MADE | made.ATTACKS | {kind: UNTIDY[kind] for kind in ("copied-often", "cut-tests", "badly-marked")}
+KINDS = made.MADE | made.ATTACKS | {kind: UNTIDY[kind] for kind in ("copied-answers", "copied-tests", "cut", "badly-marked")}
 KINDS.pop("subtly-wrong")  # which tests/test_assignments.py grades
 NOTEBOOK, NEWER = '{"cells": []}', '{"cells": [1]}'
 
@@ -195,7 +195,7 @@ def test_in_an_untidy_notebook_each_cell_is_there_once_and_tests_stand_behind_th
         before = notebook.cells[: notebook.cells.index(marked[made.of_task(task, source)[0]])]
         function = re.search(r"^def \w+\(", cell.source, flags=re.MULTILINE)
         defined = [other.source for other in before if other.cell_type == "code" and function and function[0] in other.source]
-        gone = kind == "cut-task" and task == next(iter(tasks(source)))
+        gone = kind == "cut" and task == next(iter(tasks(source)))
         assert not defined if gone else cell.source in defined[-1], task
 
 
@@ -203,7 +203,7 @@ def test_in_an_untidy_notebook_each_cell_is_there_once_and_tests_stand_behind_th
     ("kind", "name", "text"),
     [
         *((kind, "question-a", "**A model answer.**") for kind in ("copied-answers", "turned")),  # who wrote last counts
-        *((kind, "question-b", submission.NO_CELL) for kind in ("cut-tests", "unmarked")),  # it waits for a person
+        *((kind, "question-b", submission.NO_CELL) for kind in ("cut", "unmarked")),  # it waits for a person
     ],
 )
 def test_a_written_answer_is_there_once(kind: str, name: str, text: str, source: NotebookNode):
@@ -218,7 +218,8 @@ def test_what_was_not_in_order_is_told_by_the_names_of_cells(source: NotebookNod
     assert {kind for kind, found in told.items() if not found} == {"perfect", "badly-marked"}
     assert told["copied-answers"] == {submission.COPIED: [first, second, "question-a"]}
     assert told["copied-tests"] == {submission.COPIED: [f"{first}-visible", made.of_task(first, source)[0]]}
-    assert told["cut-task"] == {submission.MISSING: [first, f"{first}-visible", *made.of_task(first, source)]}
+    cut = [name for cell in source.cells if (name := about(cell).get("grade_id")) in (first, "question-b") or about(cell).get("locked")]
+    assert told["cut"] == {submission.MISSING: cut}
     assert told["merged"] == {
         submission.MISSING: [first, second, f"{third}-visible"],
         submission.CHANGED: [f"{first}-visible", made.of_task(second, source)[0]],
@@ -420,12 +421,12 @@ def test_notes_say_what_waits_and_what_was_not_in_order_and_nothing_else_comes_o
     assert lines[0] == f"{NAME}: running the tests of {len(KINDS)} notebooks ..."
     assert len(lines) == len(KINDS) + 3  # a row for each student, among them one without a notebook, and where the table is
     assert "TCP" not in (graded / "nbgrader.log").read_text(encoding="utf-8")
-    for told in (notes["copied-often"], page_of(graded, "copied-often")):
+    for told in (notes["copied-answers"], page_of(graded, "copied-answers")):
         assert f"{submission.COPIED}: active-share, " in told
 
 
 @needs_nbgrader
-@pytest.mark.parametrize("kind", ["empty", "hard-coded", "crashing", "snooping", "edited-tests", "copied-often"])
+@pytest.mark.parametrize("kind", ["empty", "hard-coded", "crashing", "snooping", "edited-tests", "copied-answers"])
 def test_feedback_has_points_and_sentences_and_nothing_of_the_hidden_tests(kind: str, graded: Path):
     assert [path.name for path in (graded / "feedback" / kind / NAME).iterdir()] == [f"{NAME}.html"]
     page = page_of(graded, kind)
