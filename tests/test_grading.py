@@ -287,9 +287,8 @@ def leaks(text: str, source: NotebookNode) -> set[str]:
     return {secret for secret in made.secrets(source) if secret in text}
 
 
-def as_snooped(source: NotebookNode) -> NotebookNode:
-    """An assignment after its tests were run, with everything that could tell a hidden test in the outputs of all cells."""
-    notebook = deepcopy(source)
+def test_nothing_of_the_hidden_tests_is_in_what_a_student_sees(source: NotebookNode):
+    """Even where everything that could tell a hidden test is in the outputs of all cells."""
     text = "\n".join(cell.source for cell in hidden_tests(source).values())
     lines = highlight(text, PythonLexer(), TerminalFormatter()).splitlines()
     outputs = [
@@ -301,17 +300,13 @@ def as_snooped(source: NotebookNode) -> NotebookNode:
         new_output("display_data", data={"text/html": highlight(text, PythonLexer(), HtmlFormatter()), "text/plain": "<HTML>"}),
         new_output("execute_result", data={"text/plain": repr(text), "application/json": {"text": text}}),
     ]
-    for cell in notebook.cells:
+    snooped = deepcopy(source)
+    for cell in snooped.cells:
         if cell.cell_type == "code":
             cell.outputs = deepcopy(outputs)
-    return notebook
-
-
-def test_nothing_of_the_hidden_tests_is_in_what_a_student_sees(source: NotebookNode):
-    snooped = as_snooped(source)
-    assert leaks(seen(snooped), source) == made.secrets(source) and len(made.secret_lines(source)) > 50
-    assert not leaks(seen(submission.for_student(snooped)), source)
-    assert "HIDDEN TESTS" not in seen(submission.for_student(snooped))
+    assert leaks(seen(snooped), source) == made.secrets(source) > made.secret_lines(source) and len(made.secret_lines(source)) > 50
+    given_back = seen(submission.for_student(snooped))
+    assert not leaks(given_back, source) and "HIDDEN TESTS" not in given_back
 
 
 @pytest.mark.parametrize("formatter", [None, TerminalFormatter(), HtmlFormatter()], ids=["plain", "coloured", "tagged"])
