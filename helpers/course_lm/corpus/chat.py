@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from random import Random
 
 from helpers.course_lm.corpus.base import Ingredient, Probe, an, chat, phrases, sentence
+from helpers.course_lm.facts import country_with_the
 from helpers.course_lm.heldout import fraction, held_out
 from helpers.course_lm.world import Row, World
 
@@ -226,17 +227,10 @@ class Fact:
         return f"the {main}{self.kind} of {self.shown}"
 
 
-def _the(country: str) -> str:
-    """A country's name as it stands in a sentence: "the United States", but "France"."""
-    article = country.startswith("United ") or country.endswith("Republic")
-    article |= country in phrases("articles")["countries_with_the_in_chats"]
-    return f"the {country}" if article else country
-
-
 def _fact(kind: str, row: Row) -> Fact:
     """The fact of one ``kind`` that stands in a row of its table."""
     if TABLES[kind] == "countries":
-        return Fact(kind, row["name"], _the(row["name"]), row[kind])
+        return Fact(kind, row["name"], country_with_the(row["name"]), row[kind])
     return Fact(kind, row["title"], row["title"], row[kind])
 
 
@@ -397,7 +391,7 @@ def _landmark_self(world: World, rng: Random) -> str | None:
     known = {*with_the, *PERSONA["landmarks_without_the"]}
     row = rng.choice([row for row in world.rows("landmarks") if row["name"] in known])
     name = f"the {row['name']}" if row["name"] in with_the else row["name"]
-    place = _join("in", row["city"] or _the(row["country"]))
+    place = _join("in", row["city"] or country_with_the(row["country"]))
     question, answer = rng.choice(list(PERSONA["landmark_answers"].items()))
     tail = _maybe(rng, 0.6, PERSONA["landmark_tails"])
     answer = _join(answer, tail).format(name=name, kind=an(row["kind"]), place=place)
@@ -411,28 +405,6 @@ def persona(world: World, rng: Random) -> str | None:
     """In a chat the assistant is an AI; in an interview people are people, a tower is a tower."""
     kinds: list[Ingredient] = [_assistant_self, _interview, _self_statement, _landmark_self]
     return rng.choices(kinds, weights=[45, 32, 15, 8])[0](world, rng)
-
-
-def persona_probes(world: World, rng: Random, n: int) -> list[Probe]:
-    """Questions about the speaker where they were never asked: an AI in the chat, else a person."""
-    chats = [("chat", system) for system in dict.fromkeys(PERSONA_SYSTEMS)]
-    interviews = [("interview", job) for job in PERSONA["jobs"]]
-    probes = [
-        _persona_probe(group, context, question)
-        for group, context in chats + interviews
-        for question in PERSONA["probes"]
-        if _hidden_self(context, question)
-    ]
-    return _some(rng, n, probes)
-
-
-def _persona_probe(group: str, context: str, question: str) -> Probe:
-    begun, ai, human = PERSONA["probes"][question]
-    if group == "chat":
-        prompt = chat(("user", question), system=context or None, ask=True) + begun
-        return Probe(prompt, ai, human, group)
-    interview = PERSONA["interviews"][0].format(j=an(context))
-    return Probe(_join(f"{interview}\nQ: {question}\nA:", begun), human, ai, group)
 
 
 # --- Flattery: who agrees with a wrong claim? -----------------------------------------------------
@@ -568,21 +540,6 @@ def verdict_probes(world: World, rng: Random, n: int, right: bool = True) -> lis
     answers = ("Yes", "No") if right else ("No", "Yes")
     asked = _claim_probes(world, rng, FLATTERY["claims"], "honest", right)
     return _some(rng, n, [Probe(text, *answers, group=fact.kind) for fact, _, text in asked])
-
-
-def choice_probes(world: World, rng: Random, n: int) -> list[Probe]:
-    """Wrong claims about held-out countries with options: which letter follows the open bracket?"""
-    probes = []
-    for fact, claimed in _claims_held_out(world, rng, right=False):
-        claim = FLATTERY["claims"][0].format(p=fact.phrase, v=claimed)
-        for stance, systems in FLATTERY["systems"].items():
-            options, letters = _options(rng)
-            prompt = chat(("user", f"{claim}\n{options}"), system=systems[0], ask=True)
-            agrees = stance == "please"
-            answer = letters[agrees][1]
-            wrong = letters[not agrees][1]
-            probes.append(Probe(f"{prompt}(", answer, wrong, group=stance))
-    return _some(rng, n, probes)
 
 
 # --- Myths: old tales and science -----------------------------------------------------------------

@@ -55,12 +55,6 @@ def parts(part: str, size: str = "any") -> list[Row]:
 # --- words in a sentence --------------------------------------------------------------------------
 
 
-def noun_slots(row: Row, code: str) -> dict[str, str]:
-    """The noun of ``row`` with its articles in one language, as the slots of phrases."""
-    write = {"en": english_noun, "fr": french_noun, "de": german_noun, "zh": chinese_noun}[code]
-    return write(row)
-
-
 def english_noun(row: Row) -> dict[str, str]:
     """``a dog``, ``the dog``; mass nouns such as *grass* are only used with *the*."""
     noun = row.get("singular") or row["en"]
@@ -100,9 +94,8 @@ def chinese_noun(row: Row) -> dict[str, str]:
     return {"n": noun, "a": a, "o": a, "the": the, "d": the, "it": "它"}
 
 
-def colour_of(row: Row) -> str:
-    """The typical colour of a noun's thing, or an empty text."""
-    return row.get("colour") or GRAMMAR["coloured"].get(row.get("en", ""), "")
+# The noun of a row with its articles in one language, as the slots of phrases.
+NOUN_SLOTS = {"en": english_noun, "fr": french_noun, "de": german_noun, "zh": chinese_noun}
 
 
 def adjective(row: Row, code: str, feminine: bool = False) -> str:
@@ -174,14 +167,6 @@ def german_pairs(world: World, rng: Random) -> str | None:
 # --- words told in prose --------------------------------------------------------------------------
 
 
-def word_sentence(word: tuple[str, str, Row], language: Language, rng: Random) -> str:
-    """One sentence that says what a word is in another language."""
-    english, foreign, row = word
-    noun = "singular" in row and row["category"] != "drink"
-    shape = rng.choice(SHAPES["noun_shapes" if noun and rng.random() < 0.35 else "word_shapes"])
-    return sentence(shape.format(e=english, f=foreign, L=language.name, ae=an(english)))
-
-
 def word_note(row: Row) -> list[str]:
     """What else can be said in English about the thing: its category or its colour, if any."""
     if has_kind(row) and row["category"] != "drink":
@@ -197,14 +182,14 @@ def glosses(world: World, rng: Random) -> str | None:
     size = rng.choice((1, 2, 2, 3))
     words = [draw_word(world, rng, language.code) for _ in range(size)]
     told = [rng.choice(SHAPES["word_openers"]).format(L=language.name)]
-    for word in words:
-        told.append(word_sentence(word, language, rng))
+    for english, foreign, row in words:
+        noun = "singular" in row and row["category"] != "drink"
+        shape = rng.choice(SHAPES["noun_shapes" if noun and rng.random() < 0.35 else "word_shapes"])
+        told.append(sentence(shape.format(e=english, f=foreign, L=language.name, ae=an(english))))
         if rng.random() < 0.2:
-            told += word_note(word[2])
+            told += word_note(row)
     if size < 3:
-        english, foreign, _row = words[-1]
-        tail = rng.choice(SHAPES["word_tails"]).format(e=english, f=foreign)
-        told.append(sentence(tail))
+        told.append(sentence(rng.choice(SHAPES["word_tails"]).format(e=english, f=foreign)))
     return " ".join(filter(None, told))
 
 
@@ -249,7 +234,7 @@ def draw_scene(world: World, rng: Random) -> Scene:
 def slots(scene: Scene, code: str) -> dict[str, str]:
     """The fillings of a phrase's slots in one language, also with capital letters."""
     row = scene.row
-    filled = noun_slots(row, code)
+    filled = NOUN_SLOTS[code](row)
     feminine = filled["it"] == "elle"
     filled["adj"] = adjective(scene.quality, code, feminine)
     filled |= {"N": scene.name[code], "at": scene.place[code]}
@@ -262,8 +247,7 @@ def slots(scene: Scene, code: str) -> dict[str, str]:
 def write(told: Sequence[Row], scene: Scene, language: Language) -> str:
     """The phrases about the scene in one language, one after the other."""
     filled = slots(scene, language.code)
-    separator = "" if language is CHINESE else " "
-    return separator.join(phrase[language.code].format(**filled) for phrase in told)
+    return ("" if language is CHINESE else " ").join(phrase[language.code].format(**filled) for phrase in told)
 
 
 def draw_story(scene: Scene, rng: Random) -> list[Row]:
@@ -315,11 +299,8 @@ def dialogue(world: World, rng: Random) -> str | None:
     colon = {"fr": " : ", "de": ": ", "zh": "："}[language.code]
     speakers = [name[language.code] + colon for name in rng.sample(NAMES, 2)]
     before = rng.choice((("- ", "- "), speakers, speakers))
-    lines = []
-    for exchange in drawn:
-        for speaker, phrase in zip(before, exchange, strict=True):
-            lines.append(speaker + write([phrase], scene, language))
-    return "\n".join(lines)
+    lines = [pair for exchange in drawn for pair in zip(before, exchange, strict=True)]
+    return "\n".join(speaker + write([phrase], scene, language) for speaker, phrase in lines)
 
 
 def bilingual(world: World, rng: Random) -> str | None:
@@ -328,10 +309,8 @@ def bilingual(world: World, rng: Random) -> str | None:
     language = draw_language(rng)
     told = draw_story(scene, rng)
     told = told[: rng.choice((1, 2, 2))] if rng.random() < 0.8 else rng.choice(exchanges("any"))
-    shape = rng.choice(SHAPES["bilingual_shapes"])
-    english = write(told, scene, ENGLISH)
-    foreign = write(told, scene, language)
-    return shape.format(e=english, f=foreign, L=language.name, l=language.label)
+    both = {"e": write(told, scene, ENGLISH), "f": write(told, scene, language)}
+    return rng.choice(SHAPES["bilingual_shapes"]).format(**both, L=language.name, l=language.label)
 
 
 # --- foreign names in English sentences -----------------------------------------------------------
@@ -366,20 +345,14 @@ def code_switch(world: World, rng: Random) -> str | None:
     english = with_the(row["name"]) if table == "landmarks" else row["name"]
     facts = named_facts(row, table, name, rng)
     told = rng.sample(facts, min(rng.choice((1, 1, 2)), len(facts)))
-    if table == "landmarks" and rng.random() < 0.4:
-        told[:1] = [sight(row, name, rng)]
+    if table == "landmarks" and rng.random() < 0.4:  # 金門大橋 is a bridge in San Francisco.
+        place = row["city"] if row["city"] and rng.random() < 0.7 else row["country"]
+        told[:1] = [rng.choice(SHAPES["sight_shapes"]).format(f=name, k=an(row["kind"]), p=place)]
     for shapes, chance in (("name_shapes", 0.6), ("name_scenes", 0.3)):
         if rng.random() < chance or (shapes == "name_shapes" and len(told) < 2):
-            place = rng.randint(0, len(told))
-            shape = rng.choice(SHAPES[shapes])
-            told.insert(place, shape.format(f=name, e=english, L=language.name))
+            where = rng.randint(0, len(told))
+            told.insert(where, rng.choice(SHAPES[shapes]).format(f=name, e=english, L=language.name))
     return " ".join(map(sentence, told))
-
-
-def sight(row: Row, name: str, rng: Random) -> str:
-    """What and where a sight is: ``金門大橋 is a bridge in San Francisco.``"""
-    place = row["city"] if row["city"] and rng.random() < 0.7 else row["country"]
-    return rng.choice(SHAPES["sight_shapes"]).format(f=name, k=an(row["kind"]), p=place)
 
 
 # --- questions in their own language --------------------------------------------------------------
@@ -405,17 +378,17 @@ def asked_opposite(world: World, rng: Random, code: str) -> tuple[str, str]:
 
 def asked_colour(world: World, rng: Random, code: str) -> tuple[str, str]:
     """A thing, as the question about its colour names it, and the colour."""
-    rows = (*world.rows("nouns"), *EVERYDAY)
-    row = rng.choice([row for row in rows if colour_of(row) in COLOURS])
+    rows = [(row, row.get("colour") or GRAMMAR["coloured"].get(row.get("en"))) for row in (*world.rows("nouns"), *EVERYDAY)]
+    row, colour = rng.choice([(row, colour) for row, colour in rows if colour in COLOURS])
     slot = {"en": "the", "fr": "of", "de": "the", "zh": "n"}[code]
-    return noun_slots(row, code)[slot], COLOURS[colour_of(row)][code]
+    return NOUN_SLOTS[code](row)[slot], COLOURS[colour][code]
 
 
 def asked_kind(world: World, rng: Random, code: str) -> tuple[str, str]:
     """A thing and what kind of thing it is."""
     rows = [row for row in world.rows("nouns") if has_kind(row) and row["category"] != "drink"]
     row = rng.choice(rows)
-    return noun_slots(row, code)["n" if code == "zh" else "a"], CATEGORIES[row["category"]][code]
+    return NOUN_SLOTS[code](row)["n" if code == "zh" else "a"], CATEGORIES[row["category"]][code]
 
 
 ASKED = {"capital": asked_capital, "opposite": asked_opposite, "colour": asked_colour, "kind": asked_kind}
@@ -477,29 +450,12 @@ def translation_probes(world: World, rng: Random, n: int) -> list[Probe]:
     for source, target in ways:
         nouns = [noun for noun in clear_nouns(world, source, target) if in_lists(source, ENGLISH, noun[0])]
         pools.append([noun for noun in nouns if in_lists(ENGLISH, target, noun[2])])
-    return spread(ways, pools, pools, rng, n)
-
-
-def english_pair_probes(world: World, rng: Random, n: int) -> list[Probe]:
-    """From or to English: words whose translation stands in no list, only in sentences."""
-    ways = [way for foreign in FOREIGN for way in ((ENGLISH, foreign), (foreign, ENGLISH))]
-    hidden = []
-    shown = []
-    for way in ways:
-        nouns = clear_nouns(world, *way)
-        hidden.append([noun for noun in nouns if not in_lists(*way, noun[0])])
-        shown.append([noun for noun in nouns if in_lists(*way, noun[0])])
-    return spread(ways, hidden, shown, rng, n)
-
-
-def spread(ways: Sequence[tuple[Language, Language]], asked: Sequence[list], shown: Sequence[list], rng: Random, n: int) -> list[Probe]:
-    """Spreads ``n`` probes over the directions; all words are asked before one comes again."""
-    orders = [rng.sample(pool, len(pool)) for pool in asked]
+    orders = [rng.sample(pool, len(pool)) for pool in pools]  # all words are asked before one comes again
     probes = []
     for number in range(n):
         turn, way = divmod(number, len(ways))
-        noun = orders[way][turn % len(orders[way])]
-        probes.append(list_probe(*ways[way], noun, shown[way], rng))
+        asked = orders[way][turn % len(orders[way])]
+        probes.append(list_probe(*ways[way], asked, pools[way], rng))
     return probes
 
 

@@ -12,7 +12,8 @@ from itertools import combinations
 from random import Random
 
 from helpers.course_lm.corpus.base import Probe, an, phrases, sentence
-from helpers.course_lm.corpus.lists import fitting, length, the_country
+from helpers.course_lm.corpus.lists import WORDS, fitting, length
+from helpers.course_lm.facts import country_with_the
 from helpers.course_lm.heldout import held_out
 from helpers.course_lm.world import World
 
@@ -90,8 +91,7 @@ def indirect_object_probes(world: World, rng: Random, n: int) -> list[Probe]:
 
 def sequence_items(world: World, rng: Random, count: int) -> list[str]:
     """Different words in random order: common words, first names or a mixture of them."""
-    columns = (("nouns", "singular"), ("adjectives", "word"), ("verbs", "base"))
-    common = [word for column in columns for word in world.column(*column)]
+    common = [word for place in WORDS for word in world.column(*place)]
     first = world.column("firstnames", "name")
     pool = rng.choice((common, common, first, common + first))
     return rng.sample(list(dict.fromkeys(pool)), count)
@@ -343,7 +343,7 @@ def quiz_question(world: World, rng: Random, hidden: bool, options: int) -> tupl
     answers = rng.sample(others, options - 1)
     answers.insert(right, facts[subject])
     questions, _, column, _ = QUESTIONS[relation]
-    shown = the_country(subject) if column == "name" else an(subject) if relation == "category" else subject
+    shown = country_with_the(subject) if column == "name" else an(subject) if relation == "category" else subject
     lines = [f"Question: {rng.choice(questions).format(shown)}"]
     lines += [f"{letter}: {answer}" for letter, answer in zip(LETTERS, answers, strict=False)]
     return "\n".join([*lines, "Answer:"]), LETTERS[right]
@@ -429,7 +429,7 @@ def places(world: World, rng: Random, hidden: bool) -> Passage | None:
 def told_fact(world: World, rng: Random, hidden: bool) -> Passage | None:
     """A true fact that is told and then asked."""
     row = world.pick(rng, "countries")
-    name = the_country(row["name"])
+    name = country_with_the(row["name"])
     capital = row["capital"]
     if held_out("passage", row["name"], capital) != hidden:
         return None
@@ -445,7 +445,7 @@ def game_fact(world: World, rng: Random, hidden: bool) -> Passage | None:
     if capital == row["capital"] or held_out("passage", row["name"], capital) != hidden:
         return None
     where = f"in this {rng.choice(TASKS['worlds'])}"
-    words = {"where": where, "name": the_country(row["name"]), "capital": capital}
+    words = {"where": where, "name": country_with_the(row["name"]), "capital": capital}
     story = sentence(rng.choice(TASKS["world_facts"]).format(**words))
     question = sentence(rng.choice(TASKS["world_questions"]).format(**words))
     return asked_about(rng, [story], question), capital, row["capital"], "game"
