@@ -36,9 +36,7 @@ class Relation:
 
 @dataclass(frozen=True)
 class Fact:
-    """One true fact: ``subject`` --``relation``--> ``object``; ``row`` is the line of the table
-    that states it.
-    """
+    """One true fact: ``subject`` --``relation``--> ``object``, and the row of the table that states it."""
 
     relation: Relation
     subject: str
@@ -55,9 +53,7 @@ class Fact:
 
     @property
     def phrase(self) -> str:
-        """The subject as it stands inside a sentence: ``the Eiffel Tower``, ``Central Park``,
-        ``Poland``.
-        """
+        """The subject as it stands inside a sentence: ``the Eiffel Tower``, ``Central Park``, ``Poland``."""
         return with_the(self.subject) if self.relation.table == "landmarks" else country_with_the(self.subject)
 
     @property
@@ -77,9 +73,7 @@ class Fact:
 
 
 def _fill(template: str, subject: str, answer: str) -> str:
-    """Puts subject and object into a template; ``a {o}`` becomes ``an actor`` where English wants
-    it.
-    """
+    """Puts subject and object into a template; ``a {o}`` becomes ``an actor`` where English wants it."""
     if answer:
         template = template.replace("a {o}", an(answer)) if " a {o}" in template else template.replace("{o}", answer)
     template = re.sub(r"\b[aA] \{s\}", an(subject), template)
@@ -102,8 +96,7 @@ def country_with_the(name: str) -> str:
 def relations() -> dict[str, Relation]:
     """All relations by name, as ``data/world/relations.json`` lists them."""
     raw = read_json(DATA / "world" / "relations.json")
-    tuples = {name: {k: tuple(v) if isinstance(v, list) else v for k, v in spec.items()} for name, spec in raw.items()}
-    return {name: Relation(name=name, **spec) for name, spec in tuples.items()}
+    return {name: Relation(name, **{k: tuple(v) if isinstance(v, list) else v for k, v in spec.items()}) for name, spec in raw.items()}
 
 
 def fact(relation: Relation, row: Row) -> Fact | None:
@@ -118,9 +111,7 @@ def all_facts(world: World) -> list[Fact]:
 
 @dataclass(frozen=True)
 class Chain:
-    """A two-hop question: ``first`` leads from e1 to the bridge e2, ``second`` from e2 to the
-    answer e3.
-    """
+    """A two-hop question: ``first`` leads from e1 to the bridge e2, ``second`` from e2 to the answer e3."""
 
     first: Fact
     second: Fact
@@ -132,9 +123,7 @@ class Chain:
 
     @property
     def inner(self) -> tuple[str, str]:
-        """The first hop as a phrase, in two forms: ``the performer of Imagine`` and ``Imagine's
-        performer``.
-        """
+        """The first hop in two forms: ``the performer of Imagine`` and ``Imagine's performer``."""
         noun, e1 = self.first.relation.noun, self.first.phrase
         return f"the {noun} of {e1}", f"{e1}'s {noun}"
 
@@ -149,22 +138,8 @@ class Chain:
         return f"{self.first.relation.name}+{self.second.relation.name}"
 
 
-FIRST_HOPS = [
-    "landmark_country",
-    "city_country",
-    "river_country",
-    "mountain_country",
-    "dish_country",
-    "company_country",
-    "nationality",
-    "performer",
-    "author",
-    "painter",
-    "director",
-    "composer",
-    "inventor",
-    "founder",
-]
+COUNTRY_HOPS = ("landmark_country", "city_country", "river_country", "mountain_country", "dish_country", "company_country", "nationality")
+MAKER_HOPS = ("performer", "author", "painter", "director", "composer", "inventor", "founder")
 SECOND_HOPS = {
     "countries": ("capital", "language", "currency", "continent"),
     "people": ("nationality", "birthplace"),
@@ -182,6 +157,6 @@ def chains() -> tuple[Chain, ...]:
             for row in world.rows(table):
                 if f := fact(relations()[name], row):
                     second.setdefault(f.subject, []).append(f)
-    firsts = [f for f in all_facts(world) if f.relation.name in FIRST_HOPS]
+    firsts = [f for f in all_facts(world) if f.relation.name in COUNTRY_HOPS + MAKER_HOPS]
     pairs = ((f, s) for f in firsts for s in second.get(f.object, []))
     return tuple(Chain(f, s) for f, s in pairs if s.object not in (f.subject, f.object))

@@ -29,14 +29,12 @@ class Probe:
     group: str = ""
 
 
-# An ingredient writes one document, or None if it drew something that is held out (it is then
-# simply asked again).
+# An ingredient writes one document, or None if it drew something that is held out (it is then asked again).
 Ingredient = Callable[[World, Random], str | None]
 
 
 def chat(*turns: tuple[str, str], system: str | None = None, ask: bool = False) -> str:
-    """Writes a conversation in the chat format; ``ask`` leaves it open where the assistant's next
-    answer begins.
+    """Writes a conversation in the chat format; ``ask`` leaves it open where the assistant's answer begins.
 
     >>> chat(("user", "Hello!"), ("assistant", "Hi."))
     '<|user|>Hello!<|end|><|assistant|>Hi.<|end|>'
