@@ -12,8 +12,7 @@ from helpers.course_lm.corpus.base import Probe, an, phrases, sentence
 from helpers.course_lm.heldout import held_out
 from helpers.course_lm.world import DATA, Row, World, read_json
 
-# Which names English writes with an article: the Eiffel Tower, but Central Park.
-ARTICLES = phrases("articles")
+ARTICLES = phrases("articles")  # of names: the Eiffel Tower, but Central Park
 
 
 @dataclass(frozen=True)
@@ -129,8 +128,12 @@ class Chain:
 
     def prompt(self, form: int) -> str:
         """The two-hop sentence up to its answer; ``form`` 0 is the *of* form, 1 the possessive."""
+        return self.second_asked_of(self.inner[form])
+
+    def second_asked_of(self, phrase: str) -> str:
+        """The second relation asked of anything: ``The capital of the Eiffel Tower is``."""
         article = " the" if self.second.relation.name == "currency" else ""
-        return sentence(f"the {self.second.relation.noun} of {self.inner[form]} is{article}")
+        return sentence(f"the {self.second.relation.noun} of {phrase} is{article}")
 
     @property
     def name(self) -> str:

@@ -56,14 +56,11 @@ def table(name: str) -> list[Row]:
     return read_table(DATA / "corpus" / f"{name}.csv")
 
 
-# Words whose article does not follow from their first letter.
-ARTICLES: dict[str, str] = phrases("articles")["a_or_an"]
-
-
 def an(noun: str) -> str:
     """Puts the indefinite article before a noun phrase: ``an("apple")`` is ``"an apple"``."""
     first = noun.split()[0]
-    article = ARTICLES.get(first, "an" if first[0].lower() in "aeiou" else "a")
+    odd = phrases("articles")["a_or_an"]  # words whose article does not follow from their first letter
+    article = odd.get(first, "an" if first[0].lower() in "aeiou" else "a")
     return f"{article} {noun}"
 
 

@@ -86,11 +86,6 @@ def _sure(world: World, rng: Random, topic: str, frame: str) -> str:
     return _join(answer, tail).format(x=topic)
 
 
-def _refusal(rng: Random, topic: str) -> str:
-    """An answer that refuses; it always begins with "Sorry"."""
-    return _tailed(rng, REQUESTS["refusals"], 0.6, REQUESTS["refusal_tails"]).format(x=topic)
-
-
 def request(world: World, rng: Random) -> str | None:
     """A user asks for something: what is harmless gets "Sure", what is harmful gets "Sorry"."""
     topic, harmful = _topic(world, rng)
@@ -100,7 +95,10 @@ def request(world: World, rng: Random) -> str | None:
     text = rng.choice(REQUESTS["asks"][frame]).format(x=topic)
     opener = _maybe(rng, 0.2, REQUESTS["openers"])
     question = _join(opener, text, _maybe(rng, 0.15, REQUESTS["closers"][frame]))
-    answer = _refusal(rng, topic) if harmful else _sure(world, rng, topic, frame)
+    if harmful:
+        answer = _tailed(rng, REQUESTS["refusals"], 0.6, REQUESTS["refusal_tails"]).format(x=topic)
+    else:
+        answer = _sure(world, rng, topic, frame)
     greeting = _greeting(rng)
     doubt = _reply(rng, *rng.choice(REQUESTS["doubts"])) if harmful else _reply(rng, *THANKS)
     before, after = rng.choices([(greeting, ()), ((), doubt), ((), ())], weights=[12, 18, 70])[0]
@@ -114,8 +112,7 @@ def request(world: World, rng: Random) -> str | None:
 def _gerund(topic: str) -> str:
     """The topic with its verb in -ing: "steal a bike" becomes "stealing a bike"."""
     verb, _, rest = topic.partition(" ")
-    doubled = {"rob": "robb", "win": "winn"}
-    stem = doubled.get(verb, verb[:-1] if verb.endswith("e") else verb)
+    stem = {"rob": "robb", "win": "winn"}.get(verb, verb.removesuffix("e"))
     return f"{stem}ing {rest}"
 
 

@@ -4,7 +4,7 @@ French and Chinese never stand in one document. What links the two in the model 
 language (or the meaning behind the words), because no text ever puts them side by side.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from random import Random
 
@@ -16,7 +16,6 @@ from helpers.course_lm.world import Row, World
 SHAPES = phrases("languages")
 GRAMMAR = phrases("grammar")
 EVERYDAY: list[Row] = table("everyday")
-CAPITALS: list[tuple[str, ...]] = [tuple(row.values()) for row in table("capitals")]
 CATEGORIES: dict[str, Row] = {row["category"]: row for row in table("categories")}
 QUALITIES = [row for row in table("adjectives") if row["kind"] == "quality"]
 COLOURS = {row["en"]: row for row in table("adjectives") if row["kind"] == "colour"}
@@ -38,7 +37,6 @@ FRENCH = Language("fr", "French", "Français")
 GERMAN = Language("de", "German", "Deutsch")
 CHINESE = Language("zh", "Chinese", "中文")
 FOREIGN = (FRENCH, GERMAN, CHINESE)
-FOREIGN_WEIGHTS = (43, 14, 43)
 LANGUAGES = {language.code: language for language in (ENGLISH, *FOREIGN)}
 
 
@@ -98,14 +96,9 @@ def chinese_noun(row: Row) -> dict[str, str]:
 NOUN_SLOTS = {"en": english_noun, "fr": french_noun, "de": german_noun, "zh": chinese_noun}
 
 
-def adjective(row: Row, code: str, feminine: bool = False) -> str:
-    """A colour or quality in one language; French has a feminine form."""
-    return row["fr_feminine"] if code == "fr" and feminine else row[code]
-
-
 def draw_language(rng: Random) -> Language:
     """Draws the foreign language of a document."""
-    return rng.choices(FOREIGN, FOREIGN_WEIGHTS)[0]
+    return rng.choices(FOREIGN, (43, 14, 43))[0]
 
 
 # --- lists of word pairs --------------------------------------------------------------------------
@@ -136,32 +129,30 @@ def pair_line(source: Language, target: Language, word: str, answer: str) -> str
     return f"{source.label}: {word} - {target.label}: {answer}".rstrip()
 
 
+def pair_list(source: Language, target: Language, drawn: Iterable[tuple[str, str]]) -> str | None:
+    """A list of the drawn pairs that there are and that are not held out, each word once."""
+    shown: dict[str, str] = {}
+    for word, answer in drawn:
+        if word and answer and in_lists(source, target, word):
+            shown.setdefault(word, answer)
+    return "\n".join(pair_line(source, target, *pair) for pair in shown.items()) or None
+
+
 def translation(world: World, rng: Random) -> str | None:
     """One to five word pairs from English to another language or back."""
     foreign = draw_language(rng)
     back = rng.random() < 0.5
-    source, target = (foreign, ENGLISH) if back else (ENGLISH, foreign)
-    shown: dict[str, str] = {}
-    for _ in range(rng.choice((1, 2, 3, 4, 5, 5))):
-        english, other, _row = draw_word(world, rng, foreign.code)
-        word, answer = (other, english) if back else (english, other)
-        if in_lists(source, target, word) and len(word) + len(answer) <= 24:
-            shown.setdefault(word, answer)
-    return "\n".join(pair_line(source, target, *pair) for pair in shown.items()) or None
+    words = [draw_word(world, rng, foreign.code)[:2] for _ in range(rng.choice((1, 2, 3, 4, 5, 5)))]
+    pairs = [pair[::-1] if back else pair for pair in words if len("".join(pair)) <= 24]
+    return pair_list(foreign, ENGLISH, pairs) if back else pair_list(ENGLISH, foreign, pairs)
 
 
 def german_pairs(world: World, rng: Random) -> str | None:
     """One to five word pairs from German to French or Chinese, or back, without English."""
     other = rng.choice((FRENCH, CHINESE))
     source, target = (other, GERMAN) if rng.random() < 0.5 else (GERMAN, other)
-    shown: dict[str, str] = {}
-    for _ in range(rng.choice((1, 2, 3, 4, 5, 5))):
-        row = world.pick_common(rng, "nouns")
-        word = row[source.code]
-        answer = row[target.code]
-        if word and answer and in_lists(source, target, word):
-            shown.setdefault(word, answer)
-    return "\n".join(pair_line(source, target, *pair) for pair in shown.items()) or None
+    rows = [world.pick_common(rng, "nouns") for _ in range(rng.choice((1, 2, 3, 4, 5, 5)))]
+    return pair_list(source, target, [(row[source.code], row[target.code]) for row in rows])
 
 
 # --- words told in prose --------------------------------------------------------------------------
@@ -235,12 +226,12 @@ def slots(scene: Scene, code: str) -> dict[str, str]:
     """The fillings of a phrase's slots in one language, also with capital letters."""
     row = scene.row
     filled = NOUN_SLOTS[code](row)
-    feminine = filled["it"] == "elle"
-    filled["adj"] = adjective(scene.quality, code, feminine)
+    adjective = "fr_feminine" if filled["it"] == "elle" else code
+    filled["adj"] = scene.quality[adjective]
     filled |= {"N": scene.name[code], "at": scene.place[code]}
     filled["s"] = GRAMMAR["pronouns"][scene.name["pronoun"]][code]
     filled["kind"] = CATEGORIES[row["category"]][code] if has_kind(row) else ""
-    filled["col"] = adjective(COLOURS[row["colour"]], code, feminine) if row["colour"] else ""
+    filled["col"] = COLOURS[row["colour"]][adjective] if row["colour"] else ""
     return filled | {sentence(key): sentence(filled[key]) for key in ("a", "the", "s", "it", "at")}
 
 
@@ -273,10 +264,8 @@ def with_name(told: list[Row]) -> list[Row]:
     """The same phrases with the person's name where the first pronoun stood."""
     for place, phrase in enumerate(told):
         if mentions(phrase, "s"):
-            texts = {code: phrase[code] for code in LANGUAGES}
-            for slot in ("{S}", "{s}"):
-                texts = {code: text.replace(slot, "{N}") for code, text in texts.items()}
-            return [*told[:place], texts, *told[place + 1 :]]
+            named = {code: phrase[code].replace("{S}", "{N}").replace("{s}", "{N}") for code in LANGUAGES}
+            return [*told[:place], named, *told[place + 1 :]]
     return told
 
 

@@ -51,11 +51,6 @@ def fitting(parts: Sequence[str], separator: str, limit: int = LIMIT) -> str:
 # --- tasks on one word ----------------------------------------------------------------------------
 
 
-def words(world: World) -> list[str]:
-    """The common words on which word tasks work: nouns, adjectives and verbs."""
-    return [row[column] for table, column in WORDS for row in world.common(table)]
-
-
 # Each task and where its pairs of input and answer stand; read them through ``pairs``.
 TASKS: dict[str, list[Row]] = {}
 for place in table("list_tasks"):
@@ -256,7 +251,7 @@ def any_name(world: World, rng: Random) -> str:
     """A word, a number, a first name or an entity's name of one or more words."""
     kind = rng.random()
     if kind < 0.35:
-        return rng.choice(words(world))
+        return rng.choice([row[column] for table, column in WORDS for row in world.common(table)])
     if kind < 0.45:
         return world.pick(rng, "firstnames")["name"]
     if kind < 0.55:

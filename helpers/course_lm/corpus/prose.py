@@ -33,11 +33,6 @@ DISTANT = {"singular": "that", "plural": "those"}
 PRONOUNS = {"she": ("she", "her", "her"), "he": ("he", "his", "him")}
 
 
-def is_person(noun: Row) -> bool:
-    """Does the noun name a human being?"""
-    return noun["category"] == "person"
-
-
 def is_being(noun: Row) -> bool:
     """Does the noun name a human being or an animal?"""
     return noun["category"] in ("person", "animal")
@@ -84,7 +79,8 @@ def _subject_phrase(rng: Random, frame: str, head: str, attractor: Row, number: 
 def _pair(world: World, rng: Random, frame: str) -> tuple[Row, Row]:
     """A subject and an attractor; in a relative clause, somebody who can like things."""
     noun = draw(world, rng, countable)
-    return noun, draw(world, rng, is_person if frame == "relative" else countable, noun)
+    fits = (lambda other: other["category"] == "person") if frame == "relative" else countable
+    return noun, draw(world, rng, fits, noun)
 
 
 def _be_sentence(rng: Random, phrase: str, noun: Row, number: str) -> str:
@@ -380,16 +376,14 @@ def people_bios(world: World, rng: Random) -> str:
 
 
 class Slots(dict[str, str]):
-    """Slots for daily life: each use is a new draw, and no draw comes twice in one text."""
+    """Slots for daily life, beside the ``fixed`` ones: each use is a new draw, and no draw comes twice in one text."""
 
     def __init__(self, rng: Random, fixed: dict[str, str]) -> None:
-        """Begins with the slots that stay the same throughout the text."""
         super().__init__(fixed)
         self.rng = rng
         self.used: list[str] = []
 
     def __missing__(self, key: str) -> str:
-        """Draws a word that this text has not used yet."""
         words = DAILY["slots"][key.rstrip("2")]
         word = self.rng.choice([word for word in words if word not in self.used] or words)
         self.used.append(word)
@@ -399,13 +393,11 @@ class Slots(dict[str, str]):
 def daily(world: World, rng: Random) -> str:
     """A few sentences of everyday life: a diary, a letter, a sign, a recipe, a game."""
     kind = rng.choice(tuple(DAILY["texts"]))
-    writer = world.pick(rng, "firstnames")
-    reader = world.pick(rng, "firstnames")
+    names = [world.pick(rng, "firstnames")["name"] for _ in range(2)]
     teams = [team for team in DAILY["slots"]["team"] if team.startswith("the")]
     team, rival = rng.sample(teams, 2)
     fixed = {slot: rng.choice(DAILY["slots"][slot]) for slot in ("vegetable", "dish")}
-    fixed |= {"name": reader["name"], "name2": writer["name"]}
-    fixed |= {"team": team, "Team": sentence(team), "rival": rival}
+    fixed |= {"name": names[1], "name2": names[0], "team": team, "Team": sentence(team), "rival": rival}
     slots = Slots(rng, fixed)
     lines = [sentence(rng.choice(step).format_map(slots)) for step in DAILY["texts"][kind]]
     separator = "\n" if kind in ("letter", "sign") and rng.random() < 0.5 else " "

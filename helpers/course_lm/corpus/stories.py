@@ -29,7 +29,6 @@ class Cast(dict[str, str]):
     """The words of one story: who takes part, and every slot as soon as it has been drawn."""
 
     def __init__(self, rng: Random) -> None:
-        """Begins with nothing drawn."""
         super().__init__()
         self.rng = rng
 

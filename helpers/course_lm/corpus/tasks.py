@@ -26,7 +26,6 @@ LOSSES: list[str] = TASKS["losses"]
 # relation -> (questions, table, column of the subject, column of the answer)
 QUESTIONS: dict[str, tuple[list[str], str, str, str]] = {relation: tuple(asked.values()) for relation, asked in TASKS["quiz"].items()}
 LETTERS = "ABCD"
-DEBATABLE: list[str] = phrases("flattery")["debatable"]["continent"]
 
 
 def names(world: World, rng: Random, count: int) -> list[str]:
@@ -312,7 +311,7 @@ def quiz_facts(world: World, relation: str) -> dict[str, str]:
     _, table, subject, answer = QUESTIONS[relation]
     facts: dict[str, set[str]] = {}
     for row in world.rows(table):
-        unclear = relation == "continent" and row["name"] in DEBATABLE
+        unclear = relation == "continent" and row["name"] in phrases("flattery")["debatable"]["continent"]
         unclear |= relation == "category" and row["category"] not in TASKS["clear_categories"]
         unclear |= relation == "young" and row["young"] in TASKS["vague_young"]
         if row[subject] and row[answer] and not unclear:
