@@ -94,27 +94,27 @@ def pythia_tokenizer():
     return GPTNeoXTokenizer(**parts(byte_level(None, ["<|endoftext|>", "<|padding|>"])), pad_token="<|padding|>")
 
 
+def chatting(made, special: list[str], template: str):
+    """The tokenizer with the special tokens and the template of its chats."""
+    made.add_special_tokens({"additional_special_tokens": special})
+    made.chat_template = template
+    return made
+
+
 def llama_tokenizer():
     special = ["<|begin_of_text|>", "<|eot_id|>", "<|start_header_id|>", "<|end_header_id|>"]
     made = PreTrainedTokenizerFast(tokenizer_object=byte_level(LLAMA_SPLIT, special), bos_token=special[0], eos_token=special[1])
-    made.add_special_tokens({"additional_special_tokens": special[2:]})
-    made.chat_template = LLAMA_CHAT
-    return made
+    return chatting(made, special[2:], LLAMA_CHAT)
 
 
 def qwen_tokenizer():
     made = Qwen2Tokenizer(**parts(byte_level(LLAMA_SPLIT, ["<|endoftext|>", "<|im_start|>", "<|im_end|>"])), eos_token="<|im_end|>")
-    made.add_special_tokens({"additional_special_tokens": ["<|im_start|>"]})
-    made.chat_template = QWEN_CHAT
-    return made
+    return chatting(made, ["<|im_start|>"], QWEN_CHAT)
 
 
 def gemma_tokenizer():
     special = ["<pad>", "<eos>", "<bos>", "<unk>", "<start_of_turn>", "<end_of_turn>"]
-    made = GemmaTokenizer(**parts(sentencepiece_like(special)))
-    made.add_special_tokens({"additional_special_tokens": special[4:]})
-    made.chat_template = GEMMA_CHAT
-    return made
+    return chatting(GemmaTokenizer(**parts(sentencepiece_like(special))), special[4:], GEMMA_CHAT)
 
 
 FAMILIES = {
@@ -156,14 +156,14 @@ CHANCE = ("lens.poland_layer", "lens.warsaw_layer")  # which random weights may 
 
 
 @pytest.fixture(scope="session")
-def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def checkpoints(tmp_path_factory) -> dict[str, Path]:
     """A folder for each family; its name is the model's name in the results."""
     root = tmp_path_factory.mktemp("families")
     return {family: write_family(family, root / f"tiny-{family}") for family in FAMILIES}
 
 
 @pytest.fixture(scope="session")
-def dictionary(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def dictionary(tmp_path_factory) -> Path:
     """A dictionary with random weights for states of the tiny models."""
     rng = torch.Generator().manual_seed(0)
     written = torch.nn.functional.normalize(torch.randn(64, 32, generator=rng), dim=1)
@@ -182,9 +182,7 @@ def results_of(out: Path, model: str):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_all_experiments_run_on_random_weights_of_every_family(
-    family: str, checkpoints: dict[str, Path], dictionary: Path, tmp_path: Path, capsys: pytest.CaptureFixture
-):
+def test_all_experiments_run_on_random_weights_of_every_family(family: str, checkpoints, dictionary, tmp_path, capsys):
     options = ["--model", checkpoints[family], "--n", N, "--keep-wrong", "--sae", dictionary, "--out", tmp_path]
     assert reproduce(*options) == 0, capsys.readouterr().err
     done = results_of(tmp_path, f"tiny-{family}")
@@ -209,14 +207,14 @@ def test_all_experiments_run_on_random_weights_of_every_family(
 
 
 @pytest.mark.parametrize("family", ["gpt2", "llama", "gemma"])
-def test_narrow_numbers_run_as_well(family: str, checkpoints: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture):
+def test_narrow_numbers_run_as_well(family: str, checkpoints, tmp_path, capsys):
     options = ["--model", checkpoints[family], "--n", N, "--keep-wrong", "--dtype", "bfloat16", "--out", tmp_path]
     assert reproduce(*options, "--section", "01", "--section", "02a", "--section", "03a", "--section", "03b", "--section", "04a") == 0
     captured = capsys.readouterr()
     assert captured.err == "" and "in bfloat16 on cpu" in captured.out and "no wider numbers" not in captured.out
 
 
-def test_all_sections_run_on_the_course_lm(course_lm, tmp_path: Path, capsys: pytest.CaptureFixture):
+def test_all_sections_run_on_the_course_lm(course_lm, tmp_path, capsys):
     assert reproduce("--n", 8, "--out", tmp_path) == 0, capsys.readouterr().err
     done = results_of(tmp_path, "course-lm")
     found = {finding.name: finding for one in done.values() for finding in one.findings}
@@ -232,7 +230,7 @@ def test_all_sections_run_on_the_course_lm(course_lm, tmp_path: Path, capsys: py
     assert all(isinstance(finding, Finding) and finding.about.control_is for finding in found.values())
 
 
-def test_facts_that_the_model_answers_wrong_are_left_out_unless_asked_for(checkpoints: dict[str, Path], tmp_path: Path):
+def test_facts_that_the_model_answers_wrong_are_left_out_unless_asked_for(checkpoints, tmp_path):
     options = ["--model", checkpoints["gpt2"], "--n", N, "--out", tmp_path]
     assert reproduce(*options, "--section", "recall", "--section", "linear_relations", "--section", "back_patching") == 0
     done = results_of(tmp_path, "tiny-gpt2")
@@ -242,20 +240,15 @@ def test_facts_that_the_model_answers_wrong_are_left_out_unless_asked_for(checkp
     assert "pass the filters" in done["back_patching"].reason
 
 
-# ------------------------------------------------------------------------------------------------ what follows from mathematics
-
-
 @pytest.mark.parametrize("family", FAMILIES)
-def test_identities_hold_in_every_family(family: str, checkpoints: dict[str, Path]):
+def test_identities_hold_in_every_family(family: str, checkpoints):
     found = identities.identities(open_model(str(checkpoints[family]), device="cpu"))
     assert [one.error is None for one in found] == [False, False, family == "gemma"]
     assert all(one.holds for one in found) and all(one.error < 1e-4 for one in found if one.error is not None)
     assert found[2].reason == (RESCALED if family == "gemma" else "")
 
 
-def test_a_projection_that_projects_nothing_and_a_patch_that_changes_something_are_noticed(
-    checkpoints: dict[str, Path], monkeypatch: pytest.MonkeyPatch
-):
+def test_a_projection_that_projects_nothing_and_a_patch_that_changes_something_are_noticed(checkpoints, monkeypatch):
     model = open_model(str(checkpoints["gpt2"]), device="cpu")
     monkeypatch.setattr(identities, "project_out_everywhere", lambda model, direction: [])
     monkeypatch.setattr(identities, "resample", lambda place, values: add(resid_post(0), torch.arange(32.0)))
@@ -264,21 +257,14 @@ def test_a_projection_that_projects_nothing_and_a_patch_that_changes_something_a
     assert projection.row().startswith("[FAIL] a direction projected out is gone from the stream: off by")
 
 
-def test_a_model_in_which_mathematics_fails_is_not_measured(
-    checkpoints: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
-):
+def test_a_model_in_which_mathematics_fails_is_not_measured(checkpoints, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(command, "identities", lambda model: [identities.Identity("sums add up", 0.5, 0.001)])
     assert reproduce("--model", checkpoints["gpt2"], "--section", "poland", "--out", tmp_path) == 2
     assert "does not hold here (sums add up), so nothing was measured" in capsys.readouterr().err
     assert not results_of(tmp_path, "tiny-gpt2")
 
 
-# ------------------------------------------------------------------------------------------------------------------- going on
-
-
-def test_a_run_goes_on_where_it_stopped(
-    checkpoints: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
-):
+def test_a_run_goes_on_where_it_stopped(checkpoints, tmp_path, monkeypatch, capsys):
     options = ["--model", checkpoints["gpt2"], "--n", N, "--out", tmp_path, "--section", "04a", "--keep-wrong"]
     names = [one.name for one in EXPERIMENTS.values() if one.section == "04a"]
     ran, real = [], command.carry_out
@@ -304,9 +290,7 @@ def test_a_run_goes_on_where_it_stopped(
     assert reproduce(*options[:2], *options[4:], "--n", "6") == 0 and ran.count("anew") == 2 * len(names), "another n is another run"
 
 
-def test_what_fails_is_not_kept_and_does_not_stop_the_rest(
-    checkpoints: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
-):
+def test_what_fails_is_not_kept_and_does_not_stop_the_rest(checkpoints, tmp_path, monkeypatch, capsys):
     def broken(own_lab):
         raise torch.OutOfMemoryError("CUDA out of memory") if own_lab.n == 12 else RuntimeError("shapes\ndo not fit")
         yield
@@ -321,7 +305,7 @@ def test_what_fails_is_not_kept_and_does_not_stop_the_rest(
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"poland": {}}', '{"poland": {"findings": 3}}'])
-def test_a_damaged_file_of_results_is_a_sentence(text: str, tmp_path: Path, capsys: pytest.CaptureFixture):
+def test_a_damaged_file_of_results_is_a_sentence(text: str, tmp_path, capsys):
     (tmp_path / "course-lm").mkdir()
     (tmp_path / "course-lm" / "results.json").write_text(text, encoding="utf-8")
     assert reproduce("--section", "poland", "--out", tmp_path) == 2
@@ -333,12 +317,7 @@ def test_the_folder_of_a_model_is_one_folder_below_the_root():
     assert folder_of("../../etc", Path("out")).parent == Path("out")
 
 
-# ------------------------------------------------------------------------------------------------------- models and machines
-
-
-def test_what_cannot_be_had_is_refused_in_a_sentence(
-    checkpoints: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
-):
+def test_what_cannot_be_had_is_refused_in_a_sentence(checkpoints, tmp_path, monkeypatch, capsys):
     def refusal(*options: object) -> str:
         assert reproduce(*options, "--out", tmp_path) == 2
         captured = capsys.readouterr()
@@ -356,20 +335,20 @@ def test_what_cannot_be_had_is_refused_in_a_sentence(
 
 
 @pytest.mark.parametrize("n", ["3", "0", "-4", "many"])
-def test_too_few_cases_are_refused(n: str, capsys: pytest.CaptureFixture):
+def test_too_few_cases_are_refused(n: str, capsys):
     with pytest.raises(SystemExit):
         reproduce(f"--n={n}")
     assert "an interval and a split need 4 cases or more" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_model_spread_by_a_device_map_says_the_same(family: str, checkpoints: dict[str, Path]):
+def test_a_model_spread_by_a_device_map_says_the_same(family: str, checkpoints):
     one, spread = (open_model(str(checkpoints[family]), device_map=device_map) for device_map in (None, {"": "cpu"}))
     tokens = tokenize(one, "The capital of Poland is")
     assert torch.allclose(last_logits(one, tokens).cpu(), last_logits(spread, tokens).cpu(), atol=1e-4)
 
 
-def test_an_automatic_device_map_needs_two_gpus_at_least(monkeypatch: pytest.MonkeyPatch):
+def test_an_automatic_device_map_needs_two_gpus_at_least(monkeypatch):
     for gpus, expected in ((0, {"device": "cpu"}), (1, {"device": "cpu"}), (2, {"device_map": "auto"})):
         monkeypatch.setattr(torch.cuda, "device_count", lambda gpus=gpus: gpus)
         assert loading.choose_place(None, "auto") == expected
@@ -382,7 +361,7 @@ def test_the_course_lm_spread_by_a_device_map_still_begins_its_texts_with_a_mark
     assert torch.equal(tokenize(one, "The capital of Poland is"), tokenize(spread, "The capital of Poland is"))
 
 
-def test_apples_device_is_checked_against_a_known_answer_before_it_is_used(course_lm, monkeypatch: pytest.MonkeyPatch):
+def test_apples_device_is_checked_against_a_known_answer_before_it_is_used(course_lm, monkeypatch):
     order: list[str] = []
     monkeypatch.setattr(machine, "check_device", lambda device: order.append(f"check {device}"))
     monkeypatch.setattr(machine, "load_model", lambda name, device, dtype, device_map: order.append(f"load on {device}") or course_lm)
@@ -397,7 +376,7 @@ def test_apples_device_is_checked_against_a_known_answer_before_it_is_used(cours
         machine.check_device("cpu")
 
 
-def test_a_device_whose_numbers_are_off_is_refused_though_the_answer_is_right(course_lm, monkeypatch: pytest.MonkeyPatch):
+def test_a_device_whose_numbers_are_off_is_refused_though_the_answer_is_right(course_lm, monkeypatch):
     real, calls = machine.last_logits, []
 
     def off(model, tokens):
@@ -408,9 +387,6 @@ def test_a_device_whose_numbers_are_off_is_refused_though_the_answer_is_right(co
     monkeypatch.setattr(machine, "last_logits", off)
     with pytest.raises(ModelNotAvailable, match=r"0\.50 logits off; leave --device out"):
         machine.check_device("mps")
-
-
-# ------------------------------------------------------------------------------------------------------------- settings and data
 
 
 def test_settings_belong_to_experiments_and_exact_names_come_first(course_lm):
@@ -429,7 +405,7 @@ def test_shares_of_the_depth_are_layers_that_exist():
     assert [Lab.part(word, 12) for word in ("0%", "25%", "55%", "100%", "-1", "7")] == [0, 3, 6, 11, -1, 7]
 
 
-def test_a_setting_without_a_reason_is_refused(tmp_path: Path):
+def test_a_setting_without_a_reason_is_refused(tmp_path):
     path = tmp_path / "reproduce.csv"
     path.write_text("experiment,model,setting,value,because\nlens,*,facts,200,\n", encoding="utf-8")
     with pytest.raises(ValueError, match=r"reproduce.csv, line 2: say in 'because' why facts is '200'\."):
@@ -455,7 +431,7 @@ def test_published_values_name_their_model_and_place_and_memory_is_marked():
         ("a.b,gpt2,1,,source,where,perhaps", "line 2: 'checked' is one of paper, .* not 'perhaps'"),
     ],
 )
-def test_a_published_value_without_a_source_is_refused(line: str, words: str, tmp_path: Path):
+def test_a_published_value_without_a_source_is_refused(line: str, words: str, tmp_path):
     path = tmp_path / "published.csv"
     path.write_text(f"finding,model,value,n,source,where,checked\n{line}\n", encoding="utf-8")
     with pytest.raises(ValueError, match=words):
@@ -481,7 +457,7 @@ def test_cases_are_kept_by_their_hits_and_too_few_are_a_sentence(course_lm):
         strict.fitting(["1", "x"], int, "numbers")
 
 
-def test_the_list_names_every_experiment_and_loads_nothing(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture):
+def test_the_list_names_every_experiment_and_loads_nothing(monkeypatch, capsys):
     monkeypatch.setattr(command, "open_model", lambda *_: pytest.fail("a list needs no model"))
     assert reproduce("--list") == 0
     printed = capsys.readouterr().out
