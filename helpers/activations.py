@@ -10,8 +10,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from helpers.interventions import neurons as place_of
-from helpers.interventions import record
+from helpers.interventions import mlp_post, record
 from helpers.models import TransformerBridge
 from helpers.prediction import pieces, visible
 from helpers.progress import progress
@@ -58,8 +57,8 @@ def scan(model: TransformerBridge, texts: Texts, layers: Sequence[int] | None = 
     with progress(total=len(texts), desc="texts") as bar:
         for rows in batches:
             width = int(texts.lengths[rows].max())
-            seen = record(model, texts.tokens[rows, :width].to(device), *map(place_of, chosen))
-            yield Batch(rows, mask[rows, :width].to(device), {layer: seen[place_of(layer)] for layer in chosen})
+            seen = record(model, texts.tokens[rows, :width].to(device), *map(mlp_post, chosen))
+            yield Batch(rows, mask[rows, :width].to(device), {layer: seen[mlp_post(layer)] for layer in chosen})
             bar.update(len(rows))
 
 

@@ -28,7 +28,7 @@ Pick = Callable[[Tensor], Tensor]  # the same selection, made in another tensor 
 # ------------------------------------------------------------------------------------------------------- names of places
 
 
-def neurons(layer: int) -> str:
+def mlp_post(layer: int) -> str:
     """The neurons of a block, after their activation function: ``[batch, pos, d_mlp]``."""
     return f"blocks.{layer}.mlp.hook_post"
 
@@ -53,7 +53,7 @@ def mlp_out(layer: int) -> str:
     return f"blocks.{layer}.hook_mlp_out"
 
 
-def heads(layer: int) -> str:
+def head_out(layer: int) -> str:
     """The outputs of the heads of a block, before they are mixed: ``[batch, pos, head, d_head]``."""
     return f"blocks.{layer}.attn.hook_z"
 
@@ -63,29 +63,30 @@ def pattern(layer: int) -> str:
     return f"blocks.{layer}.attn.hook_pattern"
 
 
-def queries(layer: int) -> str:
+def head_q(layer: int) -> str:
     """What the heads of a block ask for: ``[batch, pos, head, d_head]``."""
     return f"blocks.{layer}.attn.hook_q"
 
 
-def keys(layer: int) -> str:
+def head_k(layer: int) -> str:
     """By what the tokens are found: ``[batch, pos, head, d_head]``, in some models one for several heads."""
     return f"blocks.{layer}.attn.hook_k"
 
 
-def values(layer: int) -> str:
+def head_v(layer: int) -> str:
     """What is carried from a token that is looked at: ``[batch, pos, head, d_head]``, in some models one for several heads."""
     return f"blocks.{layer}.attn.hook_v"
 
 
-def check_place(model: TransformerBridge, hook: str) -> None:
+def check_hook(model: TransformerBridge, hook: str) -> None:
     """Raises ValueError, with one sentence, where the model has no such hook point."""
     if hook in model.hook_dict:
         return
     layer = hook.split(".")[1] if hook.startswith("blocks.") else ""
     if not layer.isdigit() or int(layer) >= model.cfg.n_layers:
         last = model.cfg.n_layers - 1
-        raise ValueError(f"There is no place {hook!r}: this model's layers are 0 to {last}, and its places are named like {neurons(0)!r}.")
+        example = "blocks.0.mlp.hook_post"
+        raise ValueError(f"There is no place {hook!r}: this model's layers are 0 to {last}, and its places are named like {example!r}.")
     near = [name.split(".", 2)[2] for name in model.hook_dict if name.startswith(f"blocks.{layer}.hook_")]
     raise ValueError(f"Layer {layer} of this model has no place {hook.split('.', 2)[2]!r}; it has {', '.join(near)} and others.")
 
@@ -109,9 +110,9 @@ class Intervention:
     units: Index = None
     head: Index = None
 
-    def __call__(self, activation: Float[Tensor, "batch pos *rest"], hook: Any = None) -> Float[Tensor, "batch pos *rest"]:
-        """The activation with this change made in a copy of it."""
-        if self.pos is None and self.units is None and self.head is None:  # everything, without the cost of choosing
+    def __call__(self, activation: Float[Tensor, "batch pos *rest"], hook: Any = None) -> Float[Tensor, "batch n *rest"]:
+        """The activation with this change made in a copy of it; a change of everything gives whatever ``change`` returns."""
+        if self.pos is None and self.units is None and self.head is None:
             return self.change(activation, lambda other: other.to(activation).expand_as(activation))
         where = self.where(activation.shape, activation.device)
         new = activation.clone()
@@ -125,7 +126,7 @@ class Intervention:
         per_row |= {2: torch.is_tensor(self.head) and self.head.ndim == 2} if n_axes == 4 else {}
         wanted = {1: self.pos, n_axes - 1: self.units} | ({2: self.head} if n_axes == 4 else {})
         if self.head is not None and n_axes != 4:
-            raise ValueError(f"{self.hook} has no heads to choose from; leave head out, or name a place such as {heads(0)!r}.")
+            raise ValueError(f"{self.hook} has no heads to choose from; leave head out, or name a place such as 'blocks.0.attn.hook_z'.")
         indices = []
         for axis, size in enumerate(shape):
             chosen = numbers(wanted.get(axis), size, self.hook, AXES[axis if axis < 2 else axis - n_axes + 4])
@@ -149,7 +150,7 @@ def numbers(index: Index, size: int, hook: str, what: str) -> Int[Tensor, "..."]
     return chosen % size
 
 
-def zero(hook: str, **where: Index) -> Intervention:
+def zero_ablate(hook: str, **where: Index) -> Intervention:
     """Zero ablation: the selected values become 0, which is itself a message if 0 is not their usual value."""
     return Intervention(hook, lambda values, pick: torch.zeros_like(values), **where)
 
@@ -159,17 +160,17 @@ def clamp(hook: str, value: float, **where: Index) -> Intervention:
     return Intervention(hook, lambda values, pick: torch.full_like(values, value), **where)
 
 
-def mean(hook: str, average: Float[Tensor, "*width"], **where: Index) -> Intervention:
-    """Mean ablation: the selected values become those of ``average``, e.g. ``[d_mlp]`` from ``average_over``."""
+def mean_ablate(hook: str, average: Float[Tensor, "*width"], **where: Index) -> Intervention:
+    """Mean ablation: the selected values become those of ``average``, e.g. ``[d_mlp]``."""
     return Intervention(hook, lambda values, pick: pick(average), **where)
 
 
-def resample(hook: str, other: Float[Tensor, "batch pos *rest"], **where: Index) -> Intervention:
+def resample_ablate(hook: str, other: Float[Tensor, "batch pos *rest"], **where: Index) -> Intervention:
     """Resample ablation: the selected values become those that the same place had in another run."""
     return Intervention(hook, lambda values, pick: pick(other), **where)
 
 
-def replace(hook: str, values: Float[Tensor, "..."], **where: Index) -> Intervention:
+def set_to(hook: str, values: Float[Tensor, "..."], **where: Index) -> Intervention:
     """The selected values become ``values``, which must fit the selection ``[batch, pos, (head,) unit]``."""
     return Intervention(hook, lambda old, pick: values.to(old).expand_as(old), **where)
 
@@ -187,40 +188,30 @@ def project_out(hook: str, direction: Float[Tensor, "width"], **where: Index) ->
     return Intervention(hook, lambda values, pick: values - (values @ unit.to(values))[..., None] * unit.to(values), **where)
 
 
-class _ReadAt(Intervention):
-    """Lets some positions pass, and so changes the shape, which an intervention otherwise keeps."""
+def unembed_only_at(places: Int[Tensor, "batch n"]) -> Intervention:
+    """Only these positions of each row are unembedded, and the logits are ``[batch, n, d_vocab]``."""
 
-    def __call__(self, activation: Float[Tensor, "batch pos d_model"], hook: Any = None) -> Float[Tensor, "batch n d_model"]:
-        return self.change(activation, None)
-
-
-def read_at(places: Int[Tensor, "batch n"]) -> Intervention:
-    """Only these positions of each row are unembedded, and the logits are ``[batch, n, d_vocab]``: a quarter of the work is saved."""
-
-    def pass_on(values: Tensor, pick: object) -> Tensor:
+    def pick_places(values: Tensor, pick: Pick) -> Tensor:
         return values[torch.arange(len(values), device=values.device)[:, None], places.to(values.device)]
 
-    return _ReadAt("unembed.hook_in", pass_on)
-
-
-class _Watch(Intervention):
-    """Changes nothing, and hands on what passes, without a copy."""
-
-    def __call__(self, activation: Float[Tensor, "batch pos *rest"], hook: Any = None) -> Float[Tensor, "batch pos *rest"]:
-        self.change(activation, None)
-        return activation
+    return Intervention("unembed.hook_in", pick_places)
 
 
 def watch(hook: str, keep: Callable[[Tensor], None]) -> Intervention:
     """Changes nothing: ``keep`` is called with what passes, gradients and all, as earlier interventions have left it."""
-    return _Watch(hook, lambda values, pick: keep(values))
+
+    def hand_on(values: Tensor, pick: Pick) -> Tensor:
+        keep(values)
+        return values
+
+    return Intervention(hook, hand_on)
 
 
 @contextmanager
 def intervene(model: TransformerBridge, *interventions: Intervention) -> Iterator[TransformerBridge]:
     """Inside the block the model runs with these interventions, made in this order; afterwards it is as before."""
     for intervention in interventions:
-        check_place(model, intervention.hook)
+        check_hook(model, intervention.hook)
     with model.hooks(fwd_hooks=[(intervention.hook, intervention) for intervention in interventions]):
         yield model
 
@@ -230,30 +221,18 @@ def intervene(model: TransformerBridge, *interventions: Intervention) -> Iterato
 
 def record(model: TransformerBridge, tokens: Int[Tensor, "batch pos"], *hooks: str) -> dict[str, Float[Tensor, "batch *rest"]]:
     """What passes the named places, and nothing else; the model runs no further than the last of them."""
-    kept: dict[str, Tensor] = {}
     for hook in hooks:
-        check_place(model, hook)
+        check_hook(model, hook)
+    kept: dict[str, Tensor] = {}
+
+    class Complete(Exception):
+        """All places have been seen."""
 
     def keep(name: str, activation: Tensor, hook: Any) -> None:
         kept[name] = activation
         if len(kept) == len(set(hooks)):
-            raise _Complete
+            raise Complete
 
-    with suppress(_Complete), model.hooks(fwd_hooks=[(hook, partial(keep, hook)) for hook in hooks]):
+    with suppress(Complete), model.hooks(fwd_hooks=[(hook, partial(keep, hook)) for hook in hooks]):
         model(tokens)
     return kept
-
-
-class _Complete(Exception):
-    """Ends a run of the model when all that was wanted of it has passed."""
-
-
-def average_over(model: TransformerBridge, batches: Sequence[Int[Tensor, "batch pos"]], *hooks: str) -> dict[str, Float[Tensor, "*width"]]:
-    """The mean of each place over all rows and positions of some batches without padding, for mean ablation; position 0 is left out."""
-    sums: dict[str, Tensor] = {}
-    count = 0
-    for tokens in batches:
-        for hook, values in record(model, tokens, *hooks).items():
-            sums[hook] = sums.get(hook, 0) + values[:, 1:].sum(dim=(0, 1))
-        count += tokens[:, 1:].numel()
-    return {hook: total / count for hook, total in sums.items()}

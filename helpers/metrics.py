@@ -1,6 +1,6 @@
 """What is measured of a model's answer: a *metric* is a function of the logits with one number for each prompt.
 
-A logit difference, the log-odds of a set of tokens, the probability of whole words of several tokens, and the loss of a text are all metrics.
+A logit difference, the log-odds of a set of tokens, and the probability of whole words of several tokens are metrics.
 """
 
 from collections.abc import Callable, Sequence
@@ -10,8 +10,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from helpers.interventions import Index, Intervention, add, intervene, numbers, watch
-from helpers.interventions import neurons as place_of
+from helpers.interventions import Index, Intervention, add, intervene, mlp_post, numbers, unembed_only_at, watch
 from helpers.models import TransformerBridge
 from helpers.prediction import pad, tokenize
 from helpers.texts import Texts, as_texts
@@ -130,8 +129,9 @@ def whole_words(model: TransformerBridge, prompts: Sequence[str], words: Sequenc
 def word_probs(model: TransformerBridge, prompts: Sequence[str], words: Sequence[str]) -> Float[Tensor, "prompt word"]:
     """The probability of each of some whole words after each prompt, under whatever interventions are at work."""
     rows = whole_words(model, prompts, [words] * len(prompts))
-    with torch.no_grad():
-        logits = _ends_aligned(model(rows.texts.tokens.to(model.cfg.device)), rows.texts.lengths)
+    ends = rows.texts.last_positions(max(map(len, rows.ids)))
+    with torch.no_grad(), intervene(model, unembed_only_at(ends)):
+        logits = model(rows.texts.tokens.to(model.cfg.device))
     return rows.log_probs(logits).exp().reshape(len(prompts), len(words)).float().cpu()
 
 
@@ -145,6 +145,11 @@ def measure(metric: Metric, logits: Float[Tensor, "row pos d_vocab"], texts: Tex
         given = f"a tensor of shape {list(values.shape)}" if torch.is_tensor(values) else f"a {type(values).__name__}"
         raise ValueError(f"The metric must give one number for each of the {wanted} prompts, a tensor [{wanted}]; it gave {given}.")
     return values.float()
+
+
+def tokens_read(metric: Metric) -> int:
+    """How many positions at the end of each text a metric reads: as many as its longest word has tokens."""
+    return max(map(len, metric.ids)) if isinstance(metric, WordOdds) else 1
 
 
 def _ends_aligned(logits: Float[Tensor, "row pos d_vocab"], lengths: Int[Tensor, "row"]) -> Float[Tensor, "row pos d_vocab"]:
@@ -163,7 +168,7 @@ def selected(pos: Index, texts: Texts) -> Bool[Tensor, "prompt pos"]:
         chosen = place == pos[:, None]
     else:
         chosen = torch.zeros(len(place), dtype=torch.bool)
-        chosen[numbers(pos, len(place), place_of(0), "position")] = True
+        chosen[numbers(pos, len(place), mlp_post(0), "position")] = True
     return chosen & (place < texts.lengths[:, None])
 
 
@@ -176,14 +181,16 @@ def run_with_gradients(
     """
     seen: list[Tensor] = []
     start = add("hook_embed", torch.zeros(model.cfg.d_model, device=model.cfg.device, requires_grad=True))
-    with intervene(model, start, *changes, *(watch(place, seen.append) for place in places)):
-        values = measure(metric, model(texts.tokens.to(model.cfg.device)), texts)
+    n = tokens_read(metric)
+    ends = unembed_only_at(texts.last_positions(n))
+    with intervene(model, start, *changes, *(watch(place, seen.append) for place in places), ends):
+        values = measure(metric, model(texts.tokens.to(model.cfg.device)), texts.last(n))
     if not values.requires_grad:
         raise ValueError("The metric has no gradient: it must be computed from the logits by differentiable steps, so without argmax.")
     return values, seen
 
 
-def any_of(ids: Sequence[int]) -> Metric:
+def token_set_log_odds(ids: Sequence[int]) -> Metric:
     """The log-odds that one of some tokens comes next: ``log P - log(1 - P)`` with ``P`` their probability together.
 
     With the first tokens of refusals this is the refusal score of Arditi et al. (section 2.3).

@@ -1,22 +1,36 @@
-"""Running a model: activations and logits at the positions that are read, generation, and losses.
+"""The engine: what every lesson needs to run a model.
 
-Everything runs in batches of texts of similar length, with interventions or without, and logits are made only where they are read.
+Texts run in batches of similar length, with interventions or without. Logits are made only for the positions that are read, and reading
+activations makes none at all: with a vocabulary of 262,144 words the logits of a single text of 100 tokens would take 100 MB.
+
+    logits_at_end(model, prompts, *interventions)        what follows each prompt
+    activations_at(model, prompts, hooks, positions)     what passes some hooks, at some positions of each prompt
+    generate(model, prompts, tokens, *interventions)     greedy continuations
+    read_suffix(model, tokens, start, layers).logits(...)   many patched copies of one text: what stands before the patch is run once
+    losses(model, texts, *interventions)                 nats a token
+
 *Layer* ``l`` is the stream after block ``l``; layer -1, "in", is the one that enters block 0.
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from helpers.interventions import Intervention, heads, intervene, read_at, record, resid_post, resid_pre
-from helpers.metrics import Metric, WordOdds, measure
-from helpers.models import TransformerBridge, empty_cache, run_from
-from helpers.prediction import fit, pad, tokenize
+from helpers.interventions import Intervention, head_out, intervene, record, resid_post, resid_pre, unembed_only_at
+from helpers.metrics import Metric, measure, tokens_read
+from helpers.models import Prefix, TransformerBridge, empty_cache, read_prefix, run_from
+from helpers.prediction import pad, tokenize, truncate
 from helpers.progress import progress
-from helpers.texts import Texts, TextsLike, as_texts
+from helpers.texts import BATCH_TOKENS, Texts, TextsLike, as_texts
+
+Changes = Callable[[Int[Tensor, "batch"]], list[Intervention]]  # interventions of their own for the rows of a batch
+ENTRY = -1  # the layer before block 0
+LOGITS = 2**27  # at most so many in a batch: 512 MB in float32
+LENS_NUMBERS = 2**21  # logits in memory at a time: 8 MB, which a processor keeps close by
 
 
 def chat_prompts(model: TransformerBridge, requests: Sequence[str], system: str | None = None) -> list[str]:
@@ -54,82 +68,81 @@ def last_states(model: TransformerBridge, prompts: TextsLike, positions: int = 1
 
     Layer ``l`` is the stream before block ``l``; layer ``n_layers`` is what is unembedded. Raises ValueError where a prompt is too short.
     """
-    return last_values(model, prompts, [*map(resid_pre, range(model.cfg.n_layers)), resid_post(model.cfg.n_layers - 1)], positions)
+    return activations_at(model, prompts, [*map(resid_pre, range(model.cfg.n_layers)), resid_post(model.cfg.n_layers - 1)], positions)
 
 
 def last_heads(model: TransformerBridge, prompts: TextsLike) -> Float[Tensor, "layer prompt head d_head"]:
     """What every head puts out at the last token of each prompt, before the heads are mixed; on the CPU."""
-    return last_values(model, prompts, [*map(heads, range(model.cfg.n_layers))])[:, :, 0]
+    return activations_at(model, prompts, [*map(head_out, range(model.cfg.n_layers))])[:, :, 0]
 
 
 @torch.no_grad()
-def last_values(
-    model: TransformerBridge, prompts: TextsLike, places: Sequence[str], positions: int = 1
-) -> Float[Tensor, "place prompt pos *rest"]:
-    """What passes some places, all of one shape, at the last ``positions`` tokens of each prompt; on the CPU."""
+def activations_at(
+    model: TransformerBridge, prompts: TextsLike, hooks: Sequence[str], positions: int | Int[Tensor, "prompt pos"] = 1
+) -> Float[Tensor, "hook prompt pos *rest"]:
+    """What passes some hooks, all of one shape, at some positions of each prompt; on the CPU. No logits are made.
+
+    ``positions`` are those of each prompt, or a number of tokens at the end of each. Raises ValueError if a prompt is too short.
+    """
     texts = as_texts(model, prompts)
-    if not 1 <= positions <= int(texts.lengths.min()):
-        raise ValueError(
-            f"positions says how many tokens to look at from the end: 1 to {int(texts.lengths.min())} for these prompts, not {positions}."
-        )
-    kept: list[Tensor] = [torch.empty(0)] * len(texts)
-    back = torch.arange(-positions, 0)
+    shortest = int(texts.lengths.min())
+    if isinstance(positions, int) and not 1 <= positions <= shortest:
+        raise ValueError(f"positions says how many tokens to look at from the end: 1 to {shortest} for these prompts, not {positions}.")
+    at = texts.last_positions(positions) if isinstance(positions, int) else positions
+    kept: Tensor | None = None
     for rows in texts.batches():
         part = texts.take(rows)
-        seen = record(model, part.tokens.to(model.cfg.device), *places)
-        at = part.lengths[:, None] + back  # [batch, pos]
-        found = torch.stack([seen[place][torch.arange(len(rows))[:, None], at].float().cpu() for place in places], 1)
-        for row, values in zip(rows.tolist(), found, strict=True):
-            kept[row] = values
-    return torch.stack(kept, 1)
+        seen = record(model, part.tokens.to(model.cfg.device), *dict.fromkeys(hooks))
+        each = torch.arange(len(rows))[:, None]
+        found = torch.stack([seen[hook][each, at[rows]].float().cpu() for hook in hooks])
+        kept = found.new_empty(len(hooks), len(texts), *found.shape[2:]) if kept is None else kept
+        kept[:, rows] = found
+    return kept
 
 
 @torch.no_grad()
-def metric_of(model: TransformerBridge, prompts: TextsLike, metric: Metric, *interventions: Intervention) -> Float[Tensor, "prompt"]:
+def score_prompts(model: TransformerBridge, prompts: TextsLike, metric: Metric, *interventions: Intervention) -> Float[Tensor, "prompt"]:
     """The metric after each prompt, with some interventions or none."""
     texts = as_texts(model, prompts)
-    if isinstance(metric, WordOdds):  # which has to see all its rows at once
-        every = torch.arange(len(texts))
-        return _read_off(model, texts, metric, *(of_rows(intervention, every, texts.lengths) for intervention in interventions))
-    ends = _end_logits(model, texts, *interventions)[:, None]  # together, since a metric may have one token for each prompt
-    return measure(metric, ends, replace(texts, tokens=texts.tokens[:, :1], lengths=torch.ones_like(texts.lengths))).cpu()
+    n = tokens_read(metric)
+    ends = _last_logits(model, texts, n, *interventions)  # of all prompts, since a metric may have one token for each of them
+    return measure(metric, ends, texts.last(n)).cpu()
 
 
-def _read_off(
-    model: TransformerBridge, texts: Texts, metric: Metric, *interventions: Intervention, row: Int[Tensor, "row"] | None = None
-) -> Float[Tensor, "prompt"]:
-    """The metric in one pass, in which only the ends are unembedded: as many tokens as the longest word of the metric has.
-
-    ``row``: which of the texts each row of the metric is, where texts that are alike are run once.
-    """
-    n = max(map(len, metric.ids)) if isinstance(metric, WordOdds) else 1
-    places = (texts.lengths[:, None] - n + torch.arange(n)).clamp(min=0)
-    with intervene(model, *interventions, read_at(places)):
-        logits = model(texts.tokens.to(model.cfg.device))
-    ends = texts if row is None else texts.take(row)
-    ends = replace(ends, tokens=ends.tokens[:, :n], lengths=torch.full_like(ends.lengths, n))
-    return measure(metric, logits if row is None else logits[row.to(logits.device)], ends).cpu()
+@torch.no_grad()
+def logits_at_end(
+    model: TransformerBridge, prompts: TextsLike, *interventions: Intervention, each: Changes | None = None
+) -> Float[Tensor, "prompt d_vocab"]:
+    """The logits of what follows each prompt, on the model's device; ``each`` makes further interventions for the rows of a batch."""
+    return _last_logits(model, as_texts(model, prompts), 1, *interventions, each=each)[:, 0]
 
 
-def _distinct(texts: Texts) -> tuple[Texts, Int[Tensor, "row"]]:
-    """The texts without repetitions (the right and the wrong word of a prompt often stand after the same tokens), and which is which."""
-    first: dict[tuple[int, ...], int] = {}
-    same = [
-        first.setdefault(tuple(ids[:n]), at) for at, (ids, n) in enumerate(zip(texts.tokens.tolist(), texts.lengths.tolist(), strict=True))
-    ]
-    kept = sorted(set(same))
-    return texts.take(kept), torch.tensor([kept.index(at) for at in same])
+def _last_logits(
+    model: TransformerBridge, texts: Texts, n: int, *interventions: Intervention, each: Changes | None = None
+) -> Float[Tensor, "text n d_vocab"]:
+    """The logits at the last ``n`` positions of each text."""
+    kept = torch.empty(len(texts), n, model.cfg.d_vocab, device=model.cfg.device)
+    for rows, _, logits in batched_logits(model, texts, *interventions, ends=n, each=each):
+        kept[rows] = logits.float()
+    return kept
 
 
-def _runs(
-    model: TransformerBridge, texts: Texts, *interventions: Intervention, ends: bool = False
+def batched_logits(
+    model: TransformerBridge, texts: Texts, *interventions: Intervention, ends: int = 0, each: Changes | None = None
 ) -> Iterator[tuple[Int[Tensor, "batch"], Texts, Float[Tensor, "batch pos d_vocab"]]]:
-    """The logits of the texts, or of their ends only, batch by batch, with the numbers of their rows and these texts."""
-    for batch in texts.batches():
+    """The logits of the texts, or of their last ``ends`` positions only, batch by batch, with the numbers of their rows and these texts.
+
+    ``each`` makes further interventions for the rows of a batch. No batch has more than ``LOGITS`` logits, unless a single text has.
+    """
+    unembedded = LOGITS // model.cfg.d_vocab  # positions in a batch
+    fitting = unembedded // ends * int(texts.lengths.min()) if ends else unembedded
+    for batch in texts.batches(min(BATCH_TOKENS, fitting)):
         rows = batch.sort().values
         part = texts.take(rows)
-        cut = [read_at(part.lengths[:, None] - 1)] if ends else []
-        with intervene(model, *(of_rows(intervention, rows, part.lengths) for intervention in interventions), *cut):
+        changes = [of_rows(intervention, rows, part.lengths) for intervention in interventions]
+        changes += each(rows) if each else []
+        changes += [unembed_only_at(part.last_positions(ends))] if ends else []
+        with intervene(model, *changes):
             logits = model(part.tokens.to(model.cfg.device))
         yield rows, part, logits
 
@@ -152,89 +165,139 @@ def of_rows(intervention: Intervention, rows: Int[Tensor, "batch"], lengths: Int
     return replace(intervention, pos=pos, units=units)
 
 
-def _end_logits(model: TransformerBridge, texts: Texts, *interventions: Intervention) -> Float[Tensor, "prompt d_vocab"]:
-    """The logits of what follows each text."""
-    kept = torch.empty(len(texts), model.cfg.d_vocab, device=model.cfg.device)
-    for rows, _, logits in _runs(model, texts, *interventions, ends=True):
-        kept[rows] = logits[:, 0].float()
-    return kept
+@torch.no_grad()
+def next_tokens(
+    model: TransformerBridge, prompts: TextsLike, *interventions: Intervention, each: Changes | None = None
+) -> Int[Tensor, "prompt"]:
+    """The most likely next token after each prompt, on the CPU; the logits of one batch are held at a time (see ``logits_at_end``)."""
+    texts = as_texts(model, prompts)
+    found = torch.empty(len(texts), dtype=torch.long)
+    for rows, _, logits in batched_logits(model, texts, *interventions, ends=1, each=each):
+        found[rows] = logits[:, 0].argmax(-1).cpu()
+    return found
+
+
+@dataclass(frozen=True)
+class Suffix:
+    """Texts from position ``start`` on: the KV cache of the tokens before it, and the stream that enters some blocks from there on.
+
+    Any number of copies of the texts, each changed in its own way behind ``start``, run on it without reading the beginning again.
+    """
+
+    prefix: Prefix | None
+    start: int
+    entering: dict[int, Float[Tensor, "row pos d_model"]]
+
+    def logits(
+        self,
+        model: TransformerBridge,
+        layer: int,
+        rows: Int[Tensor, "copy"],
+        ends: Int[Tensor, "copy"],
+        *interventions: Intervention,
+        stream: Float[Tensor, "copy pos d_model"] | None = None,
+    ) -> Float[Tensor, "copy d_vocab"]:
+        """The logits at position ``ends`` of each copy, counted in the whole text; blocks before ``layer`` are not run.
+
+        ``rows`` says which text each copy is of; ``stream`` enters the block in place of the text's own. Positions of interventions
+        count from ``start``.
+        """
+        stream = self.entering[layer][rows.to(model.cfg.device)] if stream is None else stream
+        with intervene(model, *interventions, unembed_only_at(ends[:, None] - self.start)):
+            return run_from(model, stream, layer, self.prefix, rows)[:, 0]
 
 
 @torch.no_grad()
-def continue_all(model: TransformerBridge, prompts: Sequence[str], tokens: int = 8, *interventions: Intervention) -> list[str]:
+def read_suffix(model: TransformerBridge, tokens: Int[Tensor, "row pos"], start: int, layers: Sequence[int]) -> Suffix:
+    """Runs texts once and keeps what copies need that differ from position ``start`` on; ``layers`` are the blocks to begin at."""
+    hooks = {layer: layer_hook(layer - 1) for layer in layers}
+    seen = record(model, tokens.to(model.cfg.device), *dict.fromkeys(hooks.values()))
+    prefix = read_prefix(model, tokens[:, :start]) if start else None
+    return Suffix(prefix, start, {layer: seen[hook][:, start:] for layer, hook in hooks.items()})
+
+
+@torch.no_grad()
+def generate(model: TransformerBridge, prompts: Sequence[str], tokens: int = 8, *interventions: Intervention) -> list[str]:
     """The most likely continuation of each prompt, all of them at once; interventions act on every token, the new ones too.
 
-    A text stops where the model ends the document or an answer. Raises ValueError where there is no prompt.
+    A text stops where the model ends the document or an answer. Raises ValueError if there is no prompt.
     """
-    as_texts(model, prompts)
-    rows = [fit(model, tokenize(model, prompt)) for prompt in prompts]
+    as_texts(model, prompts)  # raises ValueError
+    rows = [truncate(model, tokenize(model, prompt)) for prompt in prompts]
     fits = max(map(len, rows)) + tokens <= model.cfg.n_ctx
-    write = _with_memory if tokens > 1 and fits and all(_stays(intervention) for intervention in interventions) else _afresh
-    stops = _ends(model)
-    written = write(model, rows, tokens, interventions, stops)
-    cut = [ids[: next((at for at, token in enumerate(ids) if token in stops), len(ids))] for ids in written]
-    return [model.tokenizer.decode(ids, clean_up_tokenization_spaces=False).strip() for ids in cut]
+    write = _write_cached if tokens > 1 and fits and all(map(_stays, interventions)) else _write
+    stops = _stop_tokens(model)
+    answers = []
+    for ids in write(model, rows, tokens, interventions, stops):
+        end = next((at for at, token in enumerate(ids) if token in stops), len(ids))
+        answers.append(model.tokenizer.decode(ids[:end], clean_up_tokenization_spaces=False).strip())
+    return answers
+
+
+def _stop_tokens(model: TransformerBridge) -> set[int]:
+    """Tokens after which nothing more is said: the end of a document, and whatever the chat template writes after an answer."""
+    stops = {model.tokenizer.eos_token_id}
+    if model.tokenizer.chat_template:
+        turns = [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "Hello"}]
+        text = model.tokenizer.apply_chat_template(turns, tokenize=False)
+        after = model.tokenizer(text.rsplit("Hello", 1)[1], add_special_tokens=False)["input_ids"]
+        stops |= {after[0]} if after and after[0] in model.tokenizer.all_special_ids else set()
+    return stops - {None}
 
 
 def _stays(intervention: Intervention) -> bool:
-    """Does an intervention do the same to the old tokens each time a new one is written? One that counts from the end does not."""
+    """Whether an intervention does the same to the old tokens each time a new one is written; one that counts from the end does not."""
     pos = intervention.pos
     if isinstance(pos, slice):
         return (pos.start or 0) >= 0 and pos.stop is None and pos.step in (None, 1)
     return pos is None or bool((torch.as_tensor(pos) >= 0).all())
 
 
-def _afresh(
+def _write(
     model: TransformerBridge, rows: Sequence[Int[Tensor, "_"]], tokens: int, interventions: Sequence[Intervention], stops: set[int]
 ) -> list[list[int]]:
-    """New tokens, each from a run over the whole text."""
-    rows, starts, going = list(rows), [len(row) for row in rows], list(range(len(rows)))
+    """New tokens for each row, every one from a run over the whole text."""
+    texts = list(rows)
+    going = list(range(len(rows)))
     for _ in range(tokens):
-        batch, lengths = pad(model, [fit(model, rows[i]) for i in going])
-        changes = [of_rows(intervention, torch.tensor(going), lengths) for intervention in interventions]
-        with intervene(model, *changes, read_at(lengths[:, None] - 1)):
-            best = model(batch.to(model.cfg.device))[:, 0].argmax(-1).cpu()
-        for i, token in zip(going, best, strict=True):
-            rows[i] = torch.cat([rows[i], token[None]])
-        going = [i for i in going if int(rows[i][-1]) not in stops]
+        batch, lengths = pad(model, [truncate(model, texts[row]) for row in going])
+        best = _best(model, batch, lengths, [of_rows(one, torch.tensor(going), lengths) for one in interventions])
+        for row, token in zip(going, best, strict=True):
+            texts[row] = torch.cat([texts[row], token[None]])
+        going = [row for row in going if int(texts[row][-1]) not in stops]
         if not going:
             break
-    return [row[start:].tolist() for row, start in zip(rows, starts, strict=True)]
+    return [text[len(row) :].tolist() for text, row in zip(texts, rows, strict=True)]
 
 
-def _with_memory(
+def _write_cached(
     model: TransformerBridge, rows: Sequence[Int[Tensor, "_"]], tokens: int, interventions: Sequence[Intervention], stops: set[int]
 ) -> list[list[int]]:
-    """The same tokens, each from a run over the last one only: keys and values of the text are remembered."""
+    """The same tokens, each from a run over the last one only: keys and values of the earlier ones are cached."""
     batch, lengths = pad(model, rows)
-    every, cache = torch.arange(len(rows)), empty_cache()
+    cache = empty_cache()
     mask = (torch.arange(batch.shape[1]) < lengths[:, None]).long()
-    changes = [of_rows(intervention, every, lengths) for intervention in interventions]
-    ends, written = lengths[:, None] - 1, []
-    for _ in range(tokens):
-        with intervene(model, *changes, read_at(ends)):
-            options = dict(attention_mask=mask.to(model.cfg.device), past_key_values=cache, use_cache=True)
-            batch = model(batch.to(model.cfg.device), **options)[:, 0].argmax(-1).cpu()[:, None]
-        written.append(batch[:, 0])
-        if all(bool(set(column) & stops) for column in torch.stack(written, 1).tolist()):
+    changes = [of_rows(one, torch.arange(len(rows)), lengths) for one in interventions]
+    later = [replace(one, pos=None) for one in changes if one.pos is None or isinstance(one.pos, slice)]
+    written = torch.empty(len(rows), 0, dtype=torch.long)
+    while written.shape[1] < tokens:
+        options = dict(attention_mask=mask.to(model.cfg.device), past_key_values=cache, use_cache=True)
+        batch = _best(model, batch, lengths, changes, **options)[:, None]
+        written = torch.cat([written, batch], 1)
+        if all(set(row) & stops for row in written.tolist()):
             break
         mask = torch.cat([mask, torch.ones_like(batch)], 1)
-        ends = torch.zeros_like(ends)
-        changes = [
-            replace(of_rows(one, every, lengths), pos=None) for one in interventions if one.pos is None or isinstance(one.pos, slice)
-        ]
-    return torch.stack(written, 1).tolist() if written else [[] for _ in rows]
+        lengths = torch.ones_like(lengths)
+        changes = later
+    return written.tolist()
 
 
-def _ends(model: TransformerBridge) -> set[int]:
-    """Tokens after which nothing more is said: the end of a document, and whatever the chat template writes after an answer."""
-    ends = {model.tokenizer.eos_token_id}
-    if model.tokenizer.chat_template:
-        turns = [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "Hello"}]
-        text = model.tokenizer.apply_chat_template(turns, tokenize=False)
-        after = model.tokenizer(text.rsplit("Hello", 1)[1], add_special_tokens=False)["input_ids"]
-        ends |= {after[0]} if after and after[0] in model.tokenizer.all_special_ids else set()
-    return ends - {None}
+def _best(
+    model: TransformerBridge, batch: Int[Tensor, "row pos"], lengths: Int[Tensor, "row"], changes: Sequence[Intervention], **options: Any
+) -> Int[Tensor, "row"]:
+    """The most likely next token after each row, on the CPU."""
+    with intervene(model, *changes, unembed_only_at(lengths[:, None] - 1)):
+        return model(batch.to(model.cfg.device), **options)[:, 0].argmax(-1).cpu()
 
 
 def starts_with(texts: Sequence[str], beginnings: Sequence[str]) -> list[bool]:
@@ -252,10 +315,11 @@ def losses(model: TransformerBridge, texts: TextsLike, *interventions: Intervent
     if int(texts.lengths.min()) < 2:
         raise ValueError(f"Text {int(texts.lengths.argmin())} has a single token, which nothing comes before: give it two or more.")
     values = torch.empty(len(texts))
-    for rows, part, logits in _runs(model, texts, *interventions):
+    for rows, part, logits in batched_logits(model, texts, *interventions):
         before = logits[:, :-1]
         right = before.gather(-1, part.tokens[:, 1:, None].to(logits.device))[..., 0]
-        nats = (before.logsumexp(-1) - right).cpu() * part.mask[:, 1:]
+        total = torch.stack([row.logsumexp(-1) for row in before])  # row by row, since each needs a copy of its logits
+        nats = (total - right).cpu() * part.mask[:, 1:]
         values[rows] = nats.sum(1) / part.mask.sum(1)
     return values
 
@@ -267,16 +331,26 @@ def perplexity(model: TransformerBridge, texts: TextsLike, *interventions: Inter
     return ((losses(model, texts, *interventions) * weights).sum() / weights.sum()).exp().item()
 
 
-def random_directions(like: Float[Tensor, "d_model"], n: int, seed: int = 0) -> Float[Tensor, "n d_model"]:
-    """``n`` directions drawn at random, each as long as ``like``: the control of every direction."""
-    drawn = torch.randn(n, len(like), generator=torch.Generator().manual_seed(seed))
-    return drawn / drawn.norm(dim=-1, keepdim=True) * like.norm().cpu()
+def random_like(like: Float[Tensor, "*rest d"], n: int, seed: int = 0) -> Float[Tensor, "n *rest d"]:
+    """``n`` random vectors for each vector of ``like``, as long as it is: the control of every direction; on the CPU."""
+    drawn = torch.randn(n, *like.shape, generator=torch.Generator().manual_seed(seed))
+    return drawn / drawn.norm(dim=-1, keepdim=True) * like.norm(dim=-1, keepdim=True).cpu()
 
 
-ENTRY = -1  # the number of the layer before block 0
+def path_gradients(run: Callable[[float], tuple[Float[Tensor, "prompt"], list[Tensor]]], steps: int) -> list[Tensor]:
+    """The mean gradient along a path: ``run`` gives the metric, and what to take its gradient by, at a fraction of the path.
 
-
-LENS_NUMBERS = 2**21  # logits in memory at a time: 8 MB, which a processor keeps close by
+    The fractions are the middles of ``steps`` equal parts (integrated gradients, Sundararajan et al. 2017, arXiv 1703.01365); with 0
+    steps it is the gradient at the beginning.
+    """
+    fractions = [(step + 0.5) / steps for step in range(steps)] or [0.0]
+    total: list[Tensor] = []
+    for fraction in fractions:
+        with torch.enable_grad():
+            values, seen = run(fraction)
+            found = torch.autograd.grad(values.sum(), seen)
+        total = [gradient / len(fractions) + (total[at] if total else 0) for at, gradient in enumerate(found)]
+    return total
 
 
 def layer_name(layer: int) -> str:
@@ -284,22 +358,30 @@ def layer_name(layer: int) -> str:
     return "in" if layer == ENTRY else str(layer)
 
 
-def place_of(layer: int) -> str:
+def layer_hook(layer: int) -> str:
     """The hook point of a layer: what block ``layer`` leaves in the stream, or what enters the first one."""
     return resid_pre(0) if layer == ENTRY else resid_post(layer)
 
 
-def check_layers(model: TransformerBridge, layers: Sequence[int] | None) -> tuple[int, ...]:
-    """The layers, or all of them. Raises ValueError where there is none, or one that the model does not have."""
-    every = range(ENTRY, model.cfg.n_layers)
+def check_layers(model: TransformerBridge, layers: Sequence[int] | None, first: int = ENTRY) -> tuple[int, ...]:
+    """The layers, or all of them for None. Raises ValueError if there is none, or one that the model does not have.
+
+    ``first`` is -1 where the state that enters block 0 counts as a layer, else 0.
+    """
+    every = range(first, model.cfg.n_layers)
     chosen = tuple(every if layers is None else layers)
     if not chosen:
         raise ValueError("There is no layer to look at: give at least one, or leave layers out for all.")
     if odd := [layer for layer in chosen if layer not in every]:
-        raise ValueError(
-            f"There is no layer {odd[0]}: they are -1 (what enters block 0) and 0 to {model.cfg.n_layers - 1} (after each block)."
-        )
+        start = "-1 (what enters block 0) and 0" if first == ENTRY else "0"
+        raise ValueError(f"There is no layer {odd[0]}: this model's layers are {start} to {model.cfg.n_layers - 1}.")
     return chosen
+
+
+def check_plain_writes(model: TransformerBridge, what: str) -> None:
+    """Raises ValueError for a model that normalises once more what its blocks write into the stream, as Gemma 2 does."""
+    if hasattr(model.blocks[0], "ln1_post"):
+        raise ValueError(f"This model normalises what its blocks write into the stream (as Gemma 2 does), so {what}.")
 
 
 def lens_logits(model: TransformerBridge, states: Float[Tensor, "*state d_model"]) -> Float[Tensor, "*state d_vocab"]:
@@ -308,6 +390,17 @@ def lens_logits(model: TransformerBridge, states: Float[Tensor, "*state d_model"
     if not len(flat):
         return flat.new_empty(*states.shape[:-1], model.cfg.d_vocab)
     return run_from(model, flat, model.cfg.n_layers).reshape(*states.shape[:-1], -1)
+
+
+def read_lens(
+    model: TransformerBridge,
+    states: Float[Tensor, "*any state d_model"],
+    read: Callable[[Float[Tensor, "*any some d_vocab"], Int[Tensor, "some"]], Tensor],
+) -> Tensor:
+    """What ``read`` takes from the lens' logits of all states, ``LENS_NUMBERS`` logits at a time; it is told which states they are of."""
+    at_once = max(1, LENS_NUMBERS // (model.cfg.d_vocab * (states[..., 0].numel() // max(1, states.shape[-2]))))
+    parts = torch.arange(states.shape[-2]).split(at_once)
+    return torch.cat([read(lens_logits(model, states[..., some.to(states.device), :]).float(), some) for some in parts], states.ndim - 2)
 
 
 def top_k(logits: Float[Tensor, "*state d_vocab"], k: int, block: int = 128) -> tuple[Float[Tensor, "*state k"], Int[Tensor, "*state k"]]:
@@ -325,5 +418,5 @@ def _streams(
     for rows in progress(list(texts.batches()), desc="texts"):
         part = texts.take(rows)
         with torch.no_grad():
-            seen = record(model, part.tokens.to(model.cfg.device), *{place_of(layer) for layer in layers})
-        yield rows, part, torch.stack([seen[place_of(layer)][part.mask.to(model.cfg.device)] for layer in layers])
+            seen = record(model, part.tokens.to(model.cfg.device), *{layer_hook(layer) for layer in layers})
+        yield rows, part, torch.stack([seen[layer_hook(layer)][part.mask.to(model.cfg.device)] for layer in layers])

@@ -18,7 +18,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from helpers.models import TransformerBridge
-from helpers.prediction import TopTokens, adjust, fit, last_logits, pieces, sample, tokenize, visible
+from helpers.prediction import TopTokens, adjust, last_logits, pieces, sample, tokenize, truncate, visible
 from helpers.running import ENTRY
 
 PIECE = "display:inline-block;border:1px solid #8c8c8c;border-radius:3px;padding:0 3px;margin:1px;font-family:monospace"
@@ -250,7 +250,7 @@ def _drawn_html(top: TopTokens, drawn: Sequence[float], how: str) -> str:
 
 def _tokens_html(model: TransformerBridge, tokens: Int[Tensor, "pos"]) -> str:
     """The tokens that the model reads, each in a frame, and a sentence where the text is too long for it."""
-    kept = fit(model, tokens)
+    kept = truncate(model, tokens)
     cut = len(tokens) - len(kept)
     note = f" The model reads {model.cfg.n_ctx} tokens at most, so the first {cut:,} of the text are cut off." if cut else ""
     frames = "".join(f'<span style="{PIECE}">{escape(visible(piece))}</span> ' for piece in pieces(model, kept))

@@ -20,7 +20,7 @@ def test_the_model_is_asked_why_after_its_own_answer(chatty, monkeypatch: pytest
         seen.append(list(prompts))
         return [f"answer {len(seen)}" for _ in prompts]
 
-    monkeypatch.setattr("helpers.speak.accounts.continue_all", answer)
+    monkeypatch.setattr("helpers.speak.accounts.generate", answer)
     found = accounts(chatty, ["One?", "Two?"], why="Why?")
     assert (found.answers, found.reasons) == (("answer 1", "answer 1"), ("answer 2", "answer 2"))
     assert seen[0] == ["user: One?\n", "user: Two?\n"]

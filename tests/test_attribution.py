@@ -97,10 +97,10 @@ def test_each_component_is_what_its_writer_wrote(h, load, prompts, architecture)
     model, rows, ends = load(architecture), torch.arange(3), prompts.lengths - 1
     parts = dict(zip(h.component_names(2, 4), h.components(model, prompts), strict=True))
     before = h.record(model, prompts.tokens, h.attn_out(1))[h.attn_out(1)][rows, ends]
-    with h.intervene(model, h.zero(h.heads(1), head=2)):
+    with h.intervene(model, h.zero_ablate(h.head_out(1), head=2)):
         without = h.record(model, prompts.tokens, h.attn_out(1))[h.attn_out(1)][rows, ends]
     torch.testing.assert_close(parts["a1.2"], before - without, atol=1e-5, rtol=0)
-    with h.intervene(model, h.zero(h.heads(1))):
+    with h.intervene(model, h.zero_ablate(h.head_out(1))):
         bias = h.record(model, prompts.tokens, h.attn_out(1))[h.attn_out(1)][rows, ends]
     torch.testing.assert_close(parts["bias 1"], bias, atol=1e-5, rtol=0)
     written = h.record(model, prompts.tokens, h.mlp_out(0))[h.mlp_out(0)][rows, ends]
@@ -120,7 +120,7 @@ def test_several_wrong_answers_count_with_their_mean(h, load, prompts):
 @pytest.mark.parametrize("architecture", ["gpt2", "neox-parallel", "llama"])
 def test_effects_under_an_intervention_are_those_of_the_changed_run(h, load, prompts, architecture):
     model, plain = load(architecture), h.direct_effects(load(architecture), prompts, RIGHT, WRONG)
-    change = h.zero(h.heads(0), head=1)
+    change = h.zero_ablate(h.head_out(0), head=1)
     with h.intervene(model, change):
         expected = logit_difference(model, prompts)
     effects = h.direct_effects(model, prompts, RIGHT, WRONG, change)
@@ -187,9 +187,9 @@ def test_a_planted_head_has_the_right_share(h, planted, prompts):
 
 def test_only_what_a_head_puts_out_at_the_last_position_counts(h, planted, prompts):
     model, _ = planted
-    right, wrong, place = torch.full((3,), 5), torch.full((3,), 6), h.heads(1)
+    right, wrong, place = torch.full((3,), 5), torch.full((3,), 6), h.head_out(1)
     ends = prompts.lengths - 1
-    taken = [h.direct_effects(model, prompts, right, wrong, h.zero(place, head=2, pos=at)) for at in (ends, ends - 1)]
+    taken = [h.direct_effects(model, prompts, right, wrong, h.zero_ablate(place, head=2, pos=at)) for at in (ends, ends - 1)]
     assert taken[0].of("a1.2").abs().max() == 0
     torch.testing.assert_close(taken[1].effect, h.direct_effects(model, prompts, right, wrong).effect, atol=1e-6, rtol=0)
 
@@ -232,19 +232,19 @@ def test_an_unknown_component(by_hand, name):
 
 def test_heads_put_out_what_they_did_in_another_run(h, load, prompts):
     model, chosen = load("gpt2"), [(1, 0), (0, 1), (1, 3)]
-    places, other = [h.heads(0), h.heads(1)], (prompts.tokens + 1) % 250
+    places, other = [h.head_out(0), h.head_out(1)], (prompts.tokens + 1) % 250
     values, before = (h.record(model, tokens, *places) for tokens in (other, prompts.tokens))
     changes = h.other_outputs(chosen, values)
     assert [change.hook for change in changes] == places  # one for each layer
     for change, place in zip(changes, places, strict=True):
         after = change(before[place])
-        heads = [head for layer, head in chosen if h.heads(layer) == place]
+        heads = [head for layer, head in chosen if h.head_out(layer) == place]
         rest = [head for head in range(4) if head not in heads]
         assert torch.equal(after[:, :, heads], values[place][:, :, heads]) and torch.equal(after[:, :, rest], before[place][:, :, rest])
 
 
 def test_heads_put_out_something_else_at_one_position(h, load, prompts):
-    model, place = load("gpt2"), h.heads(1)
+    model, place = load("gpt2"), h.head_out(1)
     values, before = (h.record(model, tokens, place) for tokens in ((prompts.tokens + 1) % 250, prompts.tokens))
     change = h.other_outputs([(1, 2)], values, pos=prompts.lengths - 1)[0]
     expected, rows = before[place].clone(), torch.arange(3)
@@ -265,5 +265,5 @@ def test_the_model_is_bit_equal_before_and_after(h, load, prompts):
     for family in ("gpt2", "llama-grouped"):
         model = load(family)
         before = model(prompts.tokens)
-        h.direct_effects(model, prompts, RIGHT, WRONG, h.zero(h.neurons(0)))
+        h.direct_effects(model, prompts, RIGHT, WRONG, h.zero_ablate(h.mlp_post(0)))
         assert torch.equal(model(prompts.tokens), before)

@@ -8,8 +8,7 @@ from test_neurons import PROMPTS, random_texts, tiny
 from torch import Tensor
 
 from helpers.course_lm.corpus.mixture import Document
-from helpers.interventions import intervene, record, resid_post, zero
-from helpers.interventions import neurons as neurons_of
+from helpers.interventions import intervene, mlp_post, record, resid_post, zero_ablate
 from helpers.one_layer import autoencoders
 from helpers.one_layer.autoencoders import (
     CORPUS_SEED,
@@ -209,9 +208,9 @@ def test_activations_are_those_of_plain_runs_in_the_order_of_the_mask(tiny):
         row, pos = found.places[number].tolist()
         plain = record(tiny, texts.tokens[row : row + 1, : texts.lengths[row]], HOOK)[HOOK][0, pos]
         assert torch.allclose(found.values[number], plain, atol=1e-5)
-    both = activations_of(tiny, texts, [resid_post(0), neurons_of(0)], dtype=torch.float16).values
+    both = activations_of(tiny, texts, [resid_post(0), mlp_post(0)], dtype=torch.float16).values
     assert both.dtype == torch.float16 and both.shape[1] == WIDTH + tiny.cfg.d_mlp
-    assert torch.allclose(both[:, WIDTH:].float(), activations_of(tiny, texts, neurons_of(0)).values, atol=1e-2)
+    assert torch.allclose(both[:, WIDTH:].float(), activations_of(tiny, texts, mlp_post(0)).values, atol=1e-2)
 
 
 def test_the_corpus_gives_as_many_activations_as_asked_for(tiny, monkeypatch):
@@ -286,7 +285,11 @@ def test_quality_is_what_plain_runs_and_counting_give(tiny):
     variance = (x - x.mean(0)).square().sum()
     assert found.variance_explained == pytest.approx(1 - ((x - sae(x)).square().sum() / variance).item(), rel=1e-4)
     assert 0 < found.dead_share < 1 and found.dead_share == pytest.approx((features == 0).all(0).float().mean().item(), abs=1e-6)
-    wanted = [plain_loss(tiny, texts), plain_loss(tiny, texts, splice(sae, HOOK)), plain_loss(tiny, texts, zero(HOOK, pos=slice(1, None)))]
+    wanted = [
+        plain_loss(tiny, texts),
+        plain_loss(tiny, texts, splice(sae, HOOK)),
+        plain_loss(tiny, texts, zero_ablate(HOOK, pos=slice(1, None))),
+    ]
     assert [found.loss, found.loss_spliced, found.loss_zeroed] == pytest.approx(wanted, rel=1e-4)
 
 

@@ -65,7 +65,7 @@ def pairs(h, model, lengths=(7, 5, 7, 6)):
     for column in (torch.full((len(lengths),), 2), torch.tensor(lengths) - 1):
         corrupted[torch.arange(len(lengths)), column] += 1
     sides = [Texts(tokens, torch.tensor(lengths), ("text",) * len(lengths)) for tokens in (clean, corrupted)]
-    return h.runs(model, *sides, log_odds(torch.tensor([5, 9, 5, 7][: len(lengths)]), 6))
+    return h.prompt_pairs(model, *sides, log_odds(torch.tensor([5, 9, 5, 7][: len(lengths)]), 6))
 
 
 @pytest.fixture(scope="module")
@@ -128,7 +128,7 @@ def planted(h, tmp_path_factory):
     corrupted = torch.stack([torch.stack([s, c, b, a, d, a]) for s, a, b, c, d in rows])
     b, d = clean[:, 2], clean[:, 4]
     assert (model(clean)[:, -1].argmax(-1) == b).all() and (model(corrupted)[:, -1].argmax(-1) == d).all()
-    return model, h.runs(model, clean, corrupted, log_odds(b, d))
+    return model, h.prompt_pairs(model, clean, corrupted, log_odds(b, d))
 
 
 def test_a_planted_circuit_is_found_by_estimates(h, planted):
@@ -275,7 +275,7 @@ def test_estimates_are_exact_for_small_differences(h, tmp_path):
     model = load_model(folder)
     clean = torch.randint(10, 250, (3, 6), generator=torch.Generator().manual_seed(1))
     clean[:, [3, 5]] = 8
-    both = h.runs(model, clean, torch.where(clean == 8, 9, clean), log_odds(torch.tensor([20, 21, 22]), 30))
+    both = h.prompt_pairs(model, clean, torch.where(clean == 8, 9, clean), log_odds(torch.tensor([20, 21, 22]), 30))
     graph = h.EdgeGraph.of(model)
     estimates, measured = h.attribute_edges(model, both).values, h.cut_each(model, both, graph.edges).mean(1)
     assert torch.corrcoef(torch.stack([estimates, measured]))[0, 1] > 0.99
@@ -509,9 +509,12 @@ def test_no_box_of_a_drawing_lies_on_another(h):
         (lambda h, m, b, g: h.values_of(m, b, []), "There is no circuit to run"),
         (lambda h, m, b, g: h.acdc(m, b, 0.0), "must be above 0, not 0.0"),
         (lambda h, m, b, g: h.acdc(m, b, 0.1, by="loss"), "by 'kl' or by 'metric', not 'loss'"),
-        (lambda h, m, b, g: h.attribute_edges(m, h.Runs(b.clean, b.corrupted, h.in_top(torch.zeros(4, dtype=torch.long)))), "no gradient"),
         (
-            lambda h, m, b, g: h.judge(m, h.Runs(b.clean, b.corrupted, lambda x: x[:, -1, 0] * 0), [g.full]),
+            lambda h, m, b, g: h.attribute_edges(m, h.PromptPairs(b.clean, b.corrupted, h.in_top(torch.zeros(4, dtype=torch.long)))),
+            "no gradient",
+        ),
+        (
+            lambda h, m, b, g: h.judge(m, h.PromptPairs(b.clean, b.corrupted, lambda x: x[:, -1, 0] * 0), [g.full]),
             "nothing that a circuit could keep",
         ),
         (lambda h, m, b, g: h.circuit_graph(g.empty), "no edge to draw"),

@@ -13,33 +13,33 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from helpers import running
-from helpers.interventions import add, clamp, heads, intervene, record, resid_post, resid_pre
-from helpers.metrics import any_of, log_odds, log_prob, word_odds
+from helpers.interventions import add, clamp, head_out, intervene, record, resid_post, resid_pre
+from helpers.metrics import log_odds, log_prob, token_set_log_odds, word_odds
 from helpers.one_layer import directions
 from helpers.one_layer.directions import (
     Candidate,
     Directions,
     Selection,
     Steering,
+    ablate_direction,
     add_at,
     difference_in_means,
     orthogonalised,
     principal_plane,
-    project_out_everywhere,
     select_direction,
     steer,
 )
 from helpers.prediction import tokenize
 from helpers.running import (
     chat_prompts,
-    continue_all,
+    generate,
     last_heads,
     last_states,
     losses,
-    metric_of,
     perplexity,
     post_instruction,
-    random_directions,
+    random_like,
+    score_prompts,
     starts_with,
 )
 from helpers.stats import mean_interval
@@ -109,7 +109,7 @@ def small_batches(monkeypatch):
     """Texts come in batches of some 20 tokens, so that several of them are needed; says how often they were asked for."""
     whole, asked = Texts.batches, []
 
-    def batches(self):
+    def batches(self, tokens=20):
         cut = list(whole(self, 20))
         asked.append(len(cut))
         return iter(cut)
@@ -159,7 +159,7 @@ def test_the_last_outputs_of_all_heads(relu, small_batches):
     for row, prompt in enumerate(PROMPTS):
         for layer in range(relu.cfg.n_layers):
             assert torch.allclose(
-                given[layer, row], record(relu, tokenize(relu, prompt)[None], heads(layer))[heads(layer)][0, -1], atol=1e-5
+                given[layer, row], record(relu, tokenize(relu, prompt)[None], head_out(layer))[head_out(layer)][0, -1], atol=1e-5
             )
 
 
@@ -214,9 +214,9 @@ def test_cosines_are_those_of_each_two_layers():
 
 def test_random_directions_are_as_long_and_fixed_by_the_seed():
     like = torch.tensor([3.0, 4.0, 0.0, 0.0])
-    drawn = random_directions(like, 50, seed=1)
+    drawn = random_like(like, 50, seed=1)
     assert torch.allclose(drawn.norm(dim=-1), torch.full((50,), 5.0), atol=1e-5)
-    assert torch.equal(drawn, random_directions(like, 50, seed=1)) and not torch.equal(drawn, random_directions(like, 50, seed=2))
+    assert torch.equal(drawn, random_like(like, 50, seed=1)) and not torch.equal(drawn, random_like(like, 50, seed=2))
     assert drawn.mean(0).norm() < 2 and len({tuple(row.tolist()) for row in drawn}) == 50  # they point everywhere
 
 
@@ -253,15 +253,15 @@ def test_a_projected_direction_is_nowhere_in_the_stream(load, architecture):
     model = load(architecture)[0]
     direction = drawn(model)
     before = components(model, direction)
-    after = components(model, direction, *project_out_everywhere(model, direction))
+    after = components(model, direction, *ablate_direction(model, direction))
     assert min(before.values()) > 0.05 and max(after.values()) < 1e-5 and len(after) == model.cfg.n_layers
 
 
 def test_projecting_out_twice_is_projecting_out_once(model):
     direction = drawn(model)
-    removed = project_out_everywhere(model, direction)
+    removed = ablate_direction(model, direction)
     once, twice, longer = (
-        alone(model, PROMPTS[0], *changes) for changes in (removed, removed * 2, project_out_everywhere(model, -7 * direction))
+        alone(model, PROMPTS[0], *changes) for changes in (removed, removed * 2, ablate_direction(model, -7 * direction))
     )
     assert torch.allclose(once, twice, atol=1e-4) and torch.allclose(once, longer, atol=1e-4)
     assert not torch.allclose(once, alone(model, PROMPTS[0]), atol=1e-2)
@@ -269,7 +269,7 @@ def test_projecting_out_twice_is_projecting_out_once(model):
 
 def test_projecting_out_at_some_positions_leaves_the_others(relu):
     direction = drawn(relu)
-    removed = project_out_everywhere(relu, direction, pos=[4])
+    removed = ablate_direction(relu, direction, pos=[4])
     changed = (alone(relu, PROMPTS[0], *removed) - alone(relu, PROMPTS[0])).abs().amax(-1) > 1e-6
     assert not changed[:4].any() and changed[4:].all()
 
@@ -278,7 +278,7 @@ def test_projecting_out_at_some_positions_leaves_the_others(relu):
 def test_weights_without_the_direction_do_the_same(load, architecture):
     model = load(architecture)[0]
     direction = drawn(model)
-    expected = alone(model, PROMPTS[0], *project_out_everywhere(model, direction)).log_softmax(-1)
+    expected = alone(model, PROMPTS[0], *ablate_direction(model, direction)).log_softmax(-1)
     with orthogonalised(model, direction):
         assert max(components(model, direction).values()) < 1e-5
         given = alone(model, PROMPTS[0]).log_softmax(-1)
@@ -304,7 +304,7 @@ def test_one_matrix_for_both_embeddings_is_refused(load):
 
 def test_a_model_that_rescales_what_it_writes_is_refused(load):
     model = load("gemma2")[0]
-    with pytest.raises(ValueError, match="use project_out_everywhere"), orthogonalised(model, drawn(model)):
+    with pytest.raises(ValueError, match="use ablate_direction"), orthogonalised(model, drawn(model)):
         pass
 
 
@@ -313,7 +313,7 @@ def test_a_direction_of_length_zero_is_refused(relu):
     with pytest.raises(ValueError, match="points nowhere"), orthogonalised(relu, nothing):
         pass
     with pytest.raises(ValueError, match="points nowhere"):
-        project_out_everywhere(relu, nothing)
+        ablate_direction(relu, nothing)
 
 
 # ---------------------------------------------------------------------------------------------------------------- metrics
@@ -323,26 +323,26 @@ def test_any_of_is_the_log_odds_of_the_tokens_together():
     logits = torch.randn(4, 3, 9, generator=torch.Generator().manual_seed(0))
     probs = np.exp(logits[:, -1].double().numpy())
     together = probs[:, [2, 5]].sum(1) / probs.sum(1)
-    assert np.allclose(any_of([2, 5])(logits), np.log(together) - np.log(1 - together), atol=1e-6)
+    assert np.allclose(token_set_log_odds([2, 5])(logits), np.log(together) - np.log(1 - together), atol=1e-6)
 
 
 def test_any_of_counts_a_token_once():
     logits = torch.randn(4, 3, 9)
-    assert torch.equal(any_of([2, 2, 5])(logits), any_of([5, 2])(logits))
+    assert torch.equal(token_set_log_odds([2, 2, 5])(logits), token_set_log_odds([5, 2])(logits))
 
 
 def test_any_of_is_right_where_the_probability_is_almost_one():
     logits = torch.tensor([[[60.0, 59.0, 1.0, 2.0]], [[-60.0, -59.0, 1.0, 2.0]]])
     for row, sign in enumerate((1, -1)):
         inside, outside = (math.fsum(map(math.exp, ends)) for ends in ([60 * sign, 59 * sign], [1, 2]))
-        assert any_of([0, 1])(logits)[row].item() == pytest.approx(math.log(inside) - math.log(outside), rel=1e-6)
+        assert token_set_log_odds([0, 1])(logits)[row].item() == pytest.approx(math.log(inside) - math.log(outside), rel=1e-6)
 
 
 def test_a_metric_in_batches_is_that_of_each_prompt_alone(model, small_batches):
-    refusal, change = any_of([5, 80, 81]), add_at(1, drawn(model))
+    refusal, change = token_set_log_odds([5, 80, 81]), add_at(1, drawn(model))
     for changes in ((), (change,)):
         expected = [refusal(alone(model, prompt, *changes)[None]).item() for prompt in PROMPTS]
-        assert metric_of(model, PROMPTS, refusal, *changes).tolist() == pytest.approx(expected, abs=1e-4)
+        assert score_prompts(model, PROMPTS, refusal, *changes).tolist() == pytest.approx(expected, abs=1e-4)
     assert min(small_batches) > 1
 
 
@@ -353,9 +353,9 @@ def test_a_metric_with_a_token_for_each_prompt_keeps_their_order(relu, request, 
     right, wrong = torch.arange(10, 15), torch.arange(20, 25)
     ends = [alone(relu, prompt)[-1] for prompt in PROMPTS]
     odds = [(end[right[row]] - end[wrong[row]]).item() for row, end in enumerate(ends)]
-    assert metric_of(relu, PROMPTS, log_odds(right, wrong)).tolist() == pytest.approx(odds, abs=1e-4)
+    assert score_prompts(relu, PROMPTS, log_odds(right, wrong)).tolist() == pytest.approx(odds, abs=1e-4)
     probs = [end.log_softmax(-1)[right[row]].item() for row, end in enumerate(ends)]
-    assert metric_of(relu, PROMPTS, log_prob(right)).tolist() == pytest.approx(probs, abs=1e-4)
+    assert score_prompts(relu, PROMPTS, log_prob(right)).tolist() == pytest.approx(probs, abs=1e-4)
 
 
 def test_the_odds_of_whole_words_are_read_off_all_their_tokens(relu):
@@ -372,7 +372,7 @@ def test_the_odds_of_whole_words_are_read_off_all_their_tokens(relu):
         math.log(prob(prompt, yes) / sum(prob(prompt, no) for no in noes))
         for prompt, yes, noes in zip(PROMPTS[:2], right, wrong, strict=True)
     ]
-    assert metric_of(relu, odds.texts, odds, change).tolist() == pytest.approx(expected, abs=1e-3)
+    assert score_prompts(relu, odds.texts, odds, change).tolist() == pytest.approx(expected, abs=1e-3)
 
 
 @pytest.mark.parametrize("batched", [True, False])
@@ -380,34 +380,34 @@ def test_the_odds_of_whole_words_are_read_off_all_their_tokens(relu):
 def test_positions_belong_to_their_own_prompts(relu, request, batched, pos):
     if batched:
         request.getfixturevalue("small_batches")
-    refusal, vector = any_of([5, 80]), drawn(relu)
+    refusal, vector = token_set_log_odds([5, 80]), drawn(relu)
     own = pos.tolist() if torch.is_tensor(pos) else [pos] * 5
     at = [place % len(tokenize(relu, prompt)) for place, prompt in zip(own, PROMPTS, strict=True)]
     changes = [add_at(1, vector, pos=[place]) for place in at]
     expected = [refusal(alone(relu, prompt, change)[None]).item() for prompt, change in zip(PROMPTS, changes, strict=True)]
-    assert metric_of(relu, PROMPTS, refusal, add_at(1, vector, pos=pos)).tolist() == pytest.approx(expected, abs=1e-4)
+    assert score_prompts(relu, PROMPTS, refusal, add_at(1, vector, pos=pos)).tolist() == pytest.approx(expected, abs=1e-4)
 
 
 def test_units_belong_to_their_own_prompts(relu, small_batches):
     units = torch.arange(10).reshape(5, 2)
     changes = [clamp(resid_pre(1), 9.0, units=own.tolist()) for own in units]
     expected = [alone(relu, prompt, change)[-1, 7].item() for prompt, change in zip(PROMPTS, changes, strict=True)]
-    given = metric_of(relu, PROMPTS, lambda logits: logits[:, -1, 7], clamp(resid_pre(1), 9.0, units=units))
+    given = score_prompts(relu, PROMPTS, lambda logits: logits[:, -1, 7], clamp(resid_pre(1), 9.0, units=units))
     assert given.tolist() == pytest.approx(expected, abs=1e-4)
 
 
 def test_vectors_belong_to_their_own_prompts(relu):
     vectors = torch.stack([drawn(relu, seed) for seed in range(5)])
     expected = [alone(relu, prompt, add_at(1, vector))[-1, 7].item() for prompt, vector in zip(PROMPTS, vectors, strict=True)]
-    given = metric_of(relu, PROMPTS, lambda logits: logits[:, -1, 7], add(resid_pre(1), vectors[:, None]))
+    given = score_prompts(relu, PROMPTS, lambda logits: logits[:, -1, 7], add(resid_pre(1), vectors[:, None]))
     assert given.tolist() == pytest.approx(expected, abs=1e-4)
 
 
 def test_what_is_no_metric_or_no_position_is_said(relu):
     with pytest.raises(ValueError, match="must give one number for each of the 5 prompts"):
-        metric_of(relu, PROMPTS, lambda logits: logits[:, -1, :2])
+        score_prompts(relu, PROMPTS, lambda logits: logits[:, -1, :2])
     with pytest.raises(ValueError, match="There is no position -9 in every prompt: the shortest has"):
-        metric_of(relu, PROMPTS, any_of([5]), add_at(1, drawn(relu), pos=-9))
+        score_prompts(relu, PROMPTS, token_set_log_odds([5]), add_at(1, drawn(relu), pos=-9))
 
 
 # ------------------------------------------------------------------------------------------------------------ continuing
@@ -444,7 +444,7 @@ def early_for_some(continuations: list[list[int]]) -> int:
 def test_continuations_are_those_of_hugging_face(load, architecture):
     model, raw = load(architecture)
     expected = [decoded(model, generated(raw.twin, tokenize(model, prompt), 9, model.tokenizer.eos_token_id)) for prompt in PROMPTS]
-    assert continue_all(model, PROMPTS, 9) == expected and (architecture == "gpt2" or len(set(expected)) > 3)
+    assert generate(model, PROMPTS, 9) == expected and (architecture == "gpt2" or len(set(expected)) > 3)
 
 
 @pytest.mark.parametrize("architecture", SOME[1:])
@@ -457,7 +457,7 @@ def test_a_continuation_stops_at_the_end_token_and_the_others_go_on(load, archit
     lengths = [len(ids) for ids in new]
     expected = [decoded(model, ids[:-1] if ids[-1] == end else ids) for ids in new]
     assert 1 < min(lengths) < max(lengths) == 8
-    assert continue_all(model, PROMPTS, 8) == expected
+    assert generate(model, PROMPTS, 8) == expected
 
 
 @pytest.mark.parametrize("architecture", SOME[1:])
@@ -468,23 +468,23 @@ def test_continuations_go_on_beyond_the_context(load, architecture):
     sizes = [len(tokenize(model, prompt)) for prompt in long]
     assert sizes[0] > CONTEXT and sizes[1] == 60
     expected = [decoded(model, by_hand(model, prompt, 12, run=lambda ids: raw.twin(ids).logits)) for prompt in long]
-    assert continue_all(model, long, 12) == expected
+    assert generate(model, long, 12) == expected
 
 
 def test_interventions_act_on_new_tokens_too(relu):
     change = add(resid_pre(1), drawn(relu, seed=3), 2.0)
     expected = [decoded(relu, by_hand(relu, prompt, 6, lambda length: (change,))) for prompt in PROMPTS]
-    assert continue_all(relu, PROMPTS, 6, change) == expected != continue_all(relu, PROMPTS, 6)
+    assert generate(relu, PROMPTS, 6, change) == expected != generate(relu, PROMPTS, 6)
     start = len(tokenize(relu, PROMPTS[0]))
     at_first = add(resid_pre(1), drawn(relu, seed=3), 2.0, pos=slice(0, start))
-    assert continue_all(relu, PROMPTS[:1], 6, at_first) != expected[:1]
+    assert generate(relu, PROMPTS[:1], 6, at_first) != expected[:1]
 
 
 def test_a_position_from_the_end_is_the_newest_token(relu):
     vector = drawn(relu, seed=3)
     expected = [by_hand(relu, prompt, 6, lambda length: (add_at(1, vector, 2.0, pos=[length - 1]),)) for prompt in PROMPTS]
-    given = continue_all(relu, PROMPTS, 6, add_at(1, vector, 2.0, pos=-1))
-    assert given == [decoded(relu, ids) for ids in expected] != continue_all(relu, PROMPTS, 6)
+    given = generate(relu, PROMPTS, 6, add_at(1, vector, 2.0, pos=-1))
+    assert given == [decoded(relu, ids) for ids in expected] != generate(relu, PROMPTS, 6)
 
 
 def test_positions_of_their_own_stay_with_the_prompts_that_go_on(relu, end_at):
@@ -494,23 +494,23 @@ def test_positions_of_their_own_stay_with_the_prompts_that_go_on(relu, end_at):
     end = early_for_some(plain)
     end_at(relu, end)
     expected = [decoded(relu, ids[: ids.index(end)] if end in ids else ids) for ids in plain]
-    assert continue_all(relu, PROMPTS, 6, add_at(1, vector, 2.0, pos=torch.tensor(places))) == expected
+    assert generate(relu, PROMPTS, 6, add_at(1, vector, 2.0, pos=torch.tensor(places))) == expected
 
 
 def test_nothing_to_continue_is_said(relu):
     with pytest.raises(ValueError, match="There are no prompts"):
-        continue_all(relu, [])
+        generate(relu, [])
     with pytest.raises(ValueError, match="Prompt 1 has no word in it"):
-        continue_all(relu, ["The", ""])
+        generate(relu, ["The", ""])
     with pytest.raises(ValueError, match="as a list of texts"):
-        continue_all(relu, "The")
-    assert continue_all(relu, ["The"], 0) == [""]
+        generate(relu, "The")
+    assert generate(relu, ["The"], 0) == [""]
 
 
 def test_answers_end_where_the_chat_template_ends_a_turn():
     tokenizer = tiny_tokenizer()
     tokenizer.add_special_tokens({"additional_special_tokens": ["<|turn_end|>"]})
-    ends = lambda: unwrap(running._ends)(SimpleNamespace(tokenizer=tokenizer))  # noqa: E731
+    ends = lambda: unwrap(running._stop_tokens)(SimpleNamespace(tokenizer=tokenizer))  # noqa: E731
     assert ends() == {0}  # a line break after an answer is no end: it may stand in one
     tokenizer.chat_template = "{% for m in messages %}{{ m['role'] + ': ' + m['content'] + '<|turn_end|>\n' }}{% endfor %}"
     assert ends() == {0, tokenizer.convert_tokens_to_ids("<|turn_end|>")}
@@ -565,12 +565,12 @@ def test_a_single_token_has_no_loss(load):
 def test_a_direction_is_chosen_as_by_hand(relu, monkeypatch):
     found = difference_in_means(relu, PROMPTS[:3], OTHER_PROMPTS, positions=3)
     found.positive[0, 1] = found.negative[0, 1]  # a place where both sets are alike has no direction
-    refusal = any_of(range(5, 120))
+    refusal = token_set_log_odds(range(5, 120))
     places = [(layer, pos) for layer in range(relu.cfg.n_layers) for pos in (-3, -2, -1) if (layer, pos) != (0, -2)]
     rows = []
     for layer, pos in places:
         vector = found.vector(layer, pos)
-        removed = project_out_everywhere(relu, vector)
+        removed = ablate_direction(relu, vector)
         projected = np.mean([refusal(alone(relu, prompt, *removed)[None]).item() for prompt in PROMPTS])
         added = np.mean([refusal(alone(relu, prompt, add_at(layer, vector))[None]).item() for prompt in OTHER_PROMPTS])
         before, after = (torch.stack([alone(relu, p, *c)[-1].double().softmax(-1) for p in OTHER_PROMPTS]) for c in ((), removed))
@@ -595,10 +595,10 @@ def constructed(monkeypatch, relu, table: dict[int, tuple[float, float, float]])
     vectors = torch.zeros(n_layers + 1, 1, relu.cfg.d_model)
     vectors[:, 0, 0] = torch.arange(1.0, n_layers + 2)  # the length says which layer it is
     layer_of = lambda vector: round(vector.norm().item()) - 1  # noqa: E731
-    monkeypatch.setattr(directions, "project_out_everywhere", lambda model, vector: [("removed", layer_of(vector))])
+    monkeypatch.setattr(directions, "ablate_direction", lambda model, vector: [("removed", layer_of(vector))])
     monkeypatch.setattr(directions, "add_at", lambda layer, vector: ("added", layer_of(vector)))
     monkeypatch.setattr(
-        directions, "metric_of", lambda model, texts, metric, change: torch.full((2,), table[change[1]][change[0] == "added"])
+        directions, "score_prompts", lambda model, texts, metric, change: torch.full((2,), table[change[1]][change[0] == "added"])
     )
 
     def log_probs(model, texts, *changes):  # two tokens, at first equally likely
@@ -608,7 +608,7 @@ def constructed(monkeypatch, relu, table: dict[int, tuple[float, float, float]])
 
     monkeypatch.setattr(directions, "_log_probs", log_probs)
     found = Directions(vectors, torch.zeros_like(vectors), n=(2, 2))
-    return select_direction(relu, found, PROMPTS[:2], PROMPTS[:2], any_of([1]))
+    return select_direction(relu, found, PROMPTS[:2], PROMPTS[:2], token_set_log_odds([1]))
 
 
 def test_the_rule_of_choice(relu, monkeypatch):
@@ -651,7 +651,7 @@ def test_the_table_of_candidates_begins_with_the_chosen_one():
 
 
 def test_steering_reads_the_metric_with_each_multiple(model):
-    vector, refusal = drawn(model), any_of([5, 80])
+    vector, refusal = drawn(model), token_set_log_odds([5, 80])
     given = steer(model, PROMPTS, refusal, 1, vector, scales=[-1, 0, 0.5])
     assert given.scales == (-1.0, 0.0, 0.5) and given.layer == 1 and given.values.shape == (3, 5)
     for scale, row in zip(given.scales, given.values, strict=True):
@@ -660,9 +660,9 @@ def test_steering_reads_the_metric_with_each_multiple(model):
 
 
 def test_zero_times_a_vector_changes_nothing(model):
-    refusal = any_of([5, 80])
+    refusal = token_set_log_odds([5, 80])
     given = steer(model, PROMPTS, refusal, 1, drawn(model), scales=(0.0, 1.0)).values
-    clean = metric_of(model, PROMPTS, refusal)
+    clean = score_prompts(model, PROMPTS, refusal)
     assert torch.allclose(given[0], clean, atol=1e-5) and not torch.allclose(given[1], clean, atol=1e-2)
 
 
@@ -712,9 +712,9 @@ def test_the_table_of_a_steering_has_means_and_intervals():
 
 def test_steering_that_cannot_be_is_said(relu):
     with pytest.raises(ValueError, match="There is no multiple of the vector"):
-        steer(relu, PROMPTS, any_of([5]), 1, drawn(relu), scales=[])
+        steer(relu, PROMPTS, token_set_log_odds([5]), 1, drawn(relu), scales=[])
     with pytest.raises(ValueError, match="layers are 0 to 1"):
-        steer(relu, PROMPTS, any_of([5]), 7, drawn(relu))
+        steer(relu, PROMPTS, token_set_log_odds([5]), 7, drawn(relu))
     with pytest.raises(ValueError, match="two different multiples"):
         print(Steering(0, (1.0, 1.0), torch.ones(2, 3)).slopes)
 
@@ -754,8 +754,8 @@ def test_steering_runs_texts_that_are_alike_once(model):
     odds = word_odds(model, prompts, right, wrong)
     vector = torch.randn(model.cfg.d_model, generator=torch.Generator().manual_seed(0))
     found = steer(model, odds.texts, odds, 1, vector, (0.0, 3.0)).values
-    each = torch.stack([metric_of(model, odds.texts, odds, add_at(1, vector, scale)) for scale in (0.0, 3.0)])
-    distinct, row = running._distinct(odds.texts)
+    each = torch.stack([score_prompts(model, odds.texts, odds, add_at(1, vector, scale)) for scale in (0.0, 3.0)])
+    distinct, row = directions._distinct(odds.texts)
     assert torch.allclose(found, each, atol=1e-4) and not torch.allclose(found[0], found[1])
     assert len(distinct) < len(odds.texts)
     assert all(

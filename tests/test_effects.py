@@ -8,23 +8,22 @@ import torch
 from test_neurons import LAYERS, PROMPTS, WIDTH, as_before, random_texts, tiny
 from torch import Tensor
 
-from helpers.interventions import Intervention, clamp, intervene, record
-from helpers.interventions import neurons as place_of
+from helpers.interventions import Intervention, clamp, intervene, mlp_post, record
 from helpers.metrics import log_odds, log_prob, measure, whole_words, word_odds, word_probs
 from helpers.one_neuron import ablation
 from helpers.one_neuron.ablation import (
+    AblationEffects,
     Attribution,
     DoseResponse,
-    Removal,
+    ablate_each,
+    ablate_groups,
+    ablate_neurons,
     attribute_neurons,
     baselines,
     by_kind,
     dose_response,
     held_at,
-    remove_each,
-    remove_groups,
     resampled,
-    taken_away,
 )
 from helpers.prediction import tokenize
 from helpers.texts import Texts, as_texts
@@ -113,7 +112,7 @@ def test_before_the_first_place_of_a_short_prompt_stands_its_first_again(tiny):
 )
 def test_a_metric_gives_one_number_a_prompt_or_a_sentence_says_so(tiny, metric, given):
     with pytest.raises(ValueError, match=r"The metric must give one number for each of the 5 prompts, a tensor \[5\]; " + given):
-        remove_each(tiny, PROMPTS, metric, SOME)
+        ablate_each(tiny, PROMPTS, metric, SOME)
 
 
 # ------------------------------------------------------------------------------------------------------------ whole words
@@ -156,7 +155,7 @@ def test_the_probability_of_a_word_is_the_product_over_its_tokens(tiny):
 
 def test_the_probabilities_of_words_feel_interventions(tiny):
     before = word_probs(tiny, ["The Golden"], ["Gate"])
-    change = clamp(place_of(1), 3.0, units=slice(0, 64))
+    change = clamp(mlp_post(1), 3.0, units=slice(0, 64))
     with intervene(tiny, change):
         after, expected = word_probs(tiny, ["The Golden"], ["Gate"]).item(), word_prob(tiny, "The Golden", " Gate")
     assert after == pytest.approx(expected, rel=1e-3) and after != pytest.approx(before.item(), rel=1e-2)
@@ -217,8 +216,8 @@ def test_resampled_values_are_those_of_another_text_all_neurons_together(tiny):
     texts, others = as_texts(tiny, PROMPTS), random_texts(6, seed=4)
     values = resampled(tiny, texts, others)
     assert values.shape == (LAYERS, *texts.tokens.shape, WIDTH) and (values[:, :, 0] == 0).all()
-    own = [record(tiny, one.tokens, *map(place_of, range(LAYERS))) for one in (others.take([row]) for row in range(6))]
-    own = [torch.stack([seen[place_of(layer)][0, 1:] for layer in range(LAYERS)], 1) for seen in own]  # [pos, layer, neuron]
+    own = [record(tiny, one.tokens, *map(mlp_post, range(LAYERS))) for one in (others.take([row]) for row in range(6))]
+    own = [torch.stack([seen[mlp_post(layer)][0, 1:] for layer in range(LAYERS)], 1) for seen in own]  # [pos, layer, neuron]
     found = [_sources(values[:, row, 1:].transpose(0, 1), own) for row in range(len(texts))]
     assert all(len(sources) == 1 for sources in found)  # one text for each prompt
     assert len({sources[0] for sources in found}) > 1  # and not the same one for all
@@ -233,7 +232,7 @@ def _sources(values: Tensor, own: list[Tensor]) -> list[int]:
 def test_every_token_of_another_text_may_be_drawn_but_the_first(tiny):
     others = Texts(torch.tensor([[0, 5, 6, 7], [0, 0, 0, 0]]), torch.tensor([4, 1]), ("", "empty"))
     drawn = resampled(tiny, torch.randint(1, 300, (6, 12)), others)[:, :, 1:].flatten(1, 2)
-    own = record(tiny, others.tokens[:1], place_of(0))[place_of(0)][0, 1:]
+    own = record(tiny, others.tokens[:1], mlp_post(0))[mlp_post(0)][0, 1:]
     nearest = torch.cdist(drawn[0], own).min(1)
     assert nearest.values.max() < 1e-2 and set(nearest.indices.tolist()) == {0, 1, 2}
 
@@ -302,7 +301,7 @@ def test_the_estimate_is_the_slope_on_the_way_to_the_baseline(double, kind):
                     own[:, 0] = 0
                     return value + sign * step * own * (to - value)
 
-                with double.hooks(fwd_hooks=[(place_of(layer), change)]):
+                with double.hooks(fwd_hooks=[(mlp_post(layer), change)]):
                     return ODDS(double(copies))
 
             slopes[layer] += (move(1) - move(-1)) / (2 * step) / 3
@@ -317,15 +316,15 @@ def test_where_the_metric_is_linear_the_estimate_is_the_effect(tiny, kind):
     baseline = some_baseline(kind, texts)
     with tiny.hooks(fwd_hooks=[("ln_final.hook_scale", lambda scale, hook: torch.full_like(scale, 2.0))]):
         estimate = attribute_neurons(tiny, texts, ODDS, baseline)
-        measured = remove_each(tiny, texts, ODDS, last, baseline)
+        measured = ablate_each(tiny, texts, ODDS, last, baseline)
     assert torch.allclose(estimate.of(last), measured.effect, atol=1e-4) and measured.effect.abs().max() > 1e-2
 
 
 def test_for_small_changes_the_estimate_is_near_the_effect(tiny):
     texts = as_texts(tiny, PROMPTS)
-    seen = record(tiny, texts.tokens, *map(place_of, range(LAYERS)))
-    near = torch.stack([seen[place_of(layer)] for layer in range(LAYERS)]) + 0.02
-    estimate, measured = attribute_neurons(tiny, texts, ODDS, near).of(everyone()), remove_each(tiny, texts, ODDS, everyone(), near).effect
+    seen = record(tiny, texts.tokens, *map(mlp_post, range(LAYERS)))
+    near = torch.stack([seen[mlp_post(layer)] for layer in range(LAYERS)]) + 0.02
+    estimate, measured = attribute_neurons(tiny, texts, ODDS, near).of(everyone()), ablate_each(tiny, texts, ODDS, everyone(), near).effect
     assert measured.abs().max() > 2e-3 and torch.allclose(estimate, measured, atol=1e-4)
 
 
@@ -334,7 +333,7 @@ def test_estimate_and_effect_look_at_the_same_positions(tiny, pos):
     texts, last = as_texts(tiny, ["The Golden Gate", "Taipei"]), [(1, neuron) for neuron in range(0, WIDTH, 5)]
     with tiny.hooks(fwd_hooks=[("ln_final.hook_scale", lambda scale, hook: torch.full_like(scale, 2.0))]):
         estimate = attribute_neurons(tiny, texts, ODDS, 0.7, pos)
-        measured = remove_each(tiny, texts, ODDS, last, 0.7, pos)
+        measured = ablate_each(tiny, texts, ODDS, last, 0.7, pos)
     assert torch.allclose(estimate.of(last), measured.effect, atol=1e-4)
 
 
@@ -351,9 +350,9 @@ def test_what_comes_behind_the_end_or_before_the_mark_has_no_part_in_the_estimat
 def test_several_words_for_each_prompt_are_averaged_over_the_prompts(double):
     """With rows of several words the metric has fewer numbers than there are rows; the mean is over the prompts, as in a removal."""
     odds = word_odds(double, ["The Golden", "Taipei 101 is"], [["Gate", "Paris"], "in"], ["is", ["Paris", "San Francisco"]])
-    seen = record(double, odds.texts.tokens, *map(place_of, range(LAYERS)))
-    near = torch.stack([seen[place_of(layer)] for layer in range(LAYERS)]) + 1e-3
-    estimate, measured = attribute_neurons(double, odds.texts, odds, near), remove_each(double, odds.texts, odds, everyone(), near)
+    seen = record(double, odds.texts.tokens, *map(mlp_post, range(LAYERS)))
+    near = torch.stack([seen[mlp_post(layer)] for layer in range(LAYERS)]) + 1e-3
+    estimate, measured = attribute_neurons(double, odds.texts, odds, near), ablate_each(double, odds.texts, odds, everyone(), near)
     assert estimate.before.shape == (2,) and torch.allclose(estimate.before, measured.before, atol=1e-4)
     assert measured.effect.abs().max() > 1e-4 and torch.allclose(estimate.of(everyone()), measured.effect, atol=2e-5)
 
@@ -399,7 +398,7 @@ def by_hand(model, texts: Texts, metric, group, baseline) -> Tensor:
                 value[:, 1:, neuron] = target[layer].expand_as(value)[:, 1:, neuron] if torch.is_tensor(target) else target
                 return value
 
-            return place_of(layer), change
+            return mlp_post(layer), change
 
         with model.hooks(fwd_hooks=[setter(*one) for one in group]):
             values.append(metric(model(texts.tokens[row : row + 1, :length])))
@@ -412,7 +411,7 @@ def test_removing_each_in_one_batch_is_removing_one_by_one(tiny, monkeypatch, ki
     monkeypatch.setattr(ablation, "COPIED_TOKENS", copied)
     texts = as_texts(tiny, PROMPTS)
     baseline, chosen = some_baseline(kind, texts), [*SOME, (1, 6), SOME[0]]
-    found = remove_each(tiny, texts, ODDS, chosen, baseline)
+    found = ablate_each(tiny, texts, ODDS, chosen, baseline)
     assert found.groups == tuple((one,) for one in chosen)
     assert torch.allclose(found.before, each_by_itself(tiny, texts, ODDS), atol=1e-4)
     expected = torch.stack([by_hand(tiny, texts, ODDS, [one], baseline) for one in chosen])
@@ -423,16 +422,16 @@ def test_no_pass_holds_more_copies_than_allowed(tiny, monkeypatch):
     monkeypatch.setattr(ablation, "COPIED_TOKENS", 100)
     texts, sizes = random_texts(4, longest=6, shortest=6), []
     with tiny.hooks(fwd_hooks=[("hook_embed", lambda value, hook: sizes.append(value[..., 0].numel()))]):
-        remove_each(tiny, texts, ODDS, everyone()[:10])
+        ablate_each(tiny, texts, ODDS, everyone()[:10])
         dose_response(tiny, ["The", "is", "in"], 0, 1, [float(dose) for dose in range(60)], ["is"])
     assert max(sizes) <= 100 and sizes[:3] == [96, 96, 48] and len(sizes) < 20
 
 
 def test_zero_ablation_is_clamping_at_zero(tiny):
     texts = as_texts(tiny, PROMPTS)
-    found = remove_each(tiny, texts, ODDS, SOME)
+    found = ablate_each(tiny, texts, ODDS, SOME)
     for at, (layer, neuron) in enumerate(SOME):
-        change = clamp(place_of(layer), 0.0, units=neuron, pos=slice(1, None))
+        change = clamp(mlp_post(layer), 0.0, units=neuron, pos=slice(1, None))
         assert torch.allclose(found.after[at], each_by_itself(tiny, texts, ODDS, change), atol=1e-4)
 
 
@@ -440,32 +439,32 @@ def test_zero_ablation_is_clamping_at_zero(tiny):
 def test_groups_are_removed_together(tiny, kind):
     texts = as_texts(tiny, PROMPTS)
     baseline, groups = some_baseline(kind, texts), [SOME, [(1, 7)], [(0, 3), (1, 3)]]
-    found = remove_groups(tiny, texts, ODDS, groups, baseline)
+    found = ablate_groups(tiny, texts, ODDS, groups, baseline)
     assert found.groups == tuple(map(tuple, groups))
     expected = torch.stack([by_hand(tiny, texts, ODDS, group, baseline) for group in groups])
     assert torch.allclose(found.after, expected, atol=1e-4) and torch.allclose(found.before, each_by_itself(tiny, texts, ODDS), atol=1e-4)
 
 
 def test_groups_of_one_are_single_removals(tiny):
-    singly, grouped = remove_each(tiny, PROMPTS, ODDS, SOME), remove_groups(tiny, PROMPTS, ODDS, [[one] for one in SOME])
+    singly, grouped = ablate_each(tiny, PROMPTS, ODDS, SOME), ablate_groups(tiny, PROMPTS, ODDS, [[one] for one in SOME])
     assert singly.groups == grouped.groups and torch.allclose(singly.after, grouped.after, atol=1e-4)
 
 
 @pytest.mark.parametrize("pos", [-1, -2, 1])
 def test_one_position_counts_from_the_end_of_each_prompt(tiny, pos):
     texts = as_texts(tiny, ["The Golden Gate", "Taipei"])
-    found, group = remove_each(tiny, texts, ODDS, SOME[:1], 5.0, pos=pos), remove_groups(tiny, texts, ODDS, [SOME[:1]], 5.0, pos=pos)
+    found, group = ablate_each(tiny, texts, ODDS, SOME[:1], 5.0, pos=pos), ablate_groups(tiny, texts, ODDS, [SOME[:1]], 5.0, pos=pos)
     for row in range(2):
-        with intervene(tiny, clamp(place_of(1), 5.0, units=5, pos=pos)):
+        with intervene(tiny, clamp(mlp_post(1), 5.0, units=5, pos=pos)):
             expected = ODDS(tiny(texts.take([row]).tokens)).item()
         assert found.after[0, row].item() == pytest.approx(expected, abs=1e-4) == group.after[0, row].item()
 
 
 def test_taken_away_sets_the_group_and_nothing_else(tiny):
     texts, mean = random_texts(3, longest=6, shortest=6), torch.rand(LAYERS, WIDTH)
-    places = [place_of(layer) for layer in range(LAYERS)]
+    places = [mlp_post(layer) for layer in range(LAYERS)]
     before = record(tiny, texts.tokens, *places)
-    changes = taken_away([(1, 9), (0, 4), (1, 2)], mean)
+    changes = ablate_neurons([(1, 9), (0, 4), (1, 2)], mean)
     assert [change.hook for change in changes] == places
     with intervene(tiny, *changes):
         after = record(tiny, texts.tokens, *places)
@@ -474,14 +473,14 @@ def test_taken_away_sets_the_group_and_nothing_else(tiny):
     others = [unit for unit in range(WIDTH) if unit != 4]
     assert torch.equal(after[places[0]][..., others], before[places[0]][..., others])
     assert torch.equal(after[places[1]][:, 0], before[places[1]][:, 0])
-    assert taken_away([]) == []
+    assert ablate_neurons([]) == []
 
 
 def test_word_odds_can_be_removed_from_and_stay_one_number_a_prompt(tiny):
     odds = word_odds(tiny, ["The Golden", "Taipei 101 is"], ["Gate", "in"], [["is", "Paris"], "San Francisco"])
-    found = remove_each(tiny, odds.texts, odds, SOME, baseline=1.0)
+    found = ablate_each(tiny, odds.texts, odds, SOME, baseline=1.0)
     assert found.after.shape == (4, 2)
-    with intervene(tiny, clamp(place_of(0), 1.0, units=77, pos=slice(1, None))):
+    with intervene(tiny, clamp(mlp_post(0), 1.0, units=77, pos=slice(1, None))):
         expected = measure(odds, tiny(odds.texts.tokens), odds.texts)
     assert torch.allclose(found.after[1], expected, atol=1e-4)
 
@@ -489,25 +488,25 @@ def test_word_odds_can_be_removed_from_and_stay_one_number_a_prompt(tiny):
 @pytest.mark.parametrize(
     "wrong, sentence",
     [
-        (lambda m: remove_each(m, PROMPTS, ODDS, [(1, 5), (7, 0)]), "There is no layer 7: this model's layers are 0 to 1"),
-        (lambda m: remove_each(m, PROMPTS, ODDS, [(1, 500)]), "There is no neuron 500 in layer 1"),
-        (lambda m: remove_each(m, PROMPTS, ODDS, []), r"There is no neuron to take away: name at least one, such as \(5, 185\)"),
-        (lambda m: remove_groups(m, PROMPTS, ODDS, []), "There is no neuron to take away"),
-        (lambda m: remove_groups(m, PROMPTS, ODDS, [[(1, 5)], []]), "There is no neuron to take away"),
-        (lambda m: remove_groups(m, PROMPTS, ODDS, [[(1, 5)], [(0, -1)]]), "There is no neuron -1 in layer 0"),
-        (lambda m: remove_each(m, ["a", ""], ODDS, SOME), "Prompt 1 has no word in it"),
-        (lambda m: remove_each(m, [], ODDS, SOME), "There are no prompts"),
-        (lambda m: remove_each(m, "hello", ODDS, SOME), "Prompts come as a list of texts"),
+        (lambda m: ablate_each(m, PROMPTS, ODDS, [(1, 5), (7, 0)]), "There is no layer 7: this model's layers are 0 to 1"),
+        (lambda m: ablate_each(m, PROMPTS, ODDS, [(1, 500)]), "There is no neuron 500 in layer 1"),
+        (lambda m: ablate_each(m, PROMPTS, ODDS, []), r"There is no neuron to take away: name at least one, such as \(5, 185\)"),
+        (lambda m: ablate_groups(m, PROMPTS, ODDS, []), "There is no neuron to take away"),
+        (lambda m: ablate_groups(m, PROMPTS, ODDS, [[(1, 5)], []]), "There is no neuron to take away"),
+        (lambda m: ablate_groups(m, PROMPTS, ODDS, [[(1, 5)], [(0, -1)]]), "There is no neuron -1 in layer 0"),
+        (lambda m: ablate_each(m, ["a", ""], ODDS, SOME), "Prompt 1 has no word in it"),
+        (lambda m: ablate_each(m, [], ODDS, SOME), "There are no prompts"),
+        (lambda m: ablate_each(m, "hello", ODDS, SOME), "Prompts come as a list of texts"),
         (lambda m: attribute_neurons(m, ["a", ""], ODDS), "Prompt 1 has no word in it"),
         (
-            lambda m: remove_groups(m, PROMPTS, ODDS, [SOME], torch.zeros(3, WIDTH)),
+            lambda m: ablate_groups(m, PROMPTS, ODDS, [SOME], torch.zeros(3, WIDTH)),
             r"\[2, 128\] or for .*; it has \[3, 128\]\.$",
         ),
         (lambda m: attribute_neurons(m, ["The"], ODDS, torch.zeros(2, 1, 9, 128)), r"\[2, 1, \d, 128\]; it has \[2, 1, 9, 128\]\.$"),
-        (lambda m: remove_each(m, ["The Golden Gate", "is"], ODDS, SOME, pos=-3), "There is no position -3 in every prompt: the"),
+        (lambda m: ablate_each(m, ["The Golden Gate", "is"], ODDS, SOME, pos=-3), "There is no position -3 in every prompt: the"),
         (lambda m: attribute_neurons(m, ["The", "in"], ODDS, pos=7), "There is no position 7 in every prompt: the shortest has 2 tokens"),
         (lambda m: attribute_neurons(m, ["The"], ODDS, pos=[1, 40]), r"There is no position 40 at blocks\.0\.mlp\.hook_post: it has"),
-        (lambda m: remove_each(m, ["The Golden Gate", "is"], ODDS, SOME, pos=torch.tensor([1, 3])), "no position 3 in every prompt"),
+        (lambda m: ablate_each(m, ["The Golden Gate", "is"], ODDS, SOME, pos=torch.tensor([1, 3])), "no position 3 in every prompt"),
     ],
 )
 def test_what_cannot_be_taken_away_is_refused_with_a_sentence(tiny, wrong, sentence):
@@ -516,7 +515,7 @@ def test_what_cannot_be_taken_away_is_refused_with_a_sentence(tiny, wrong, sente
     assert "\n" not in str(caught.value)
 
 
-REMOVAL = Removal(
+REMOVAL = AblationEffects(
     (((5, 185),), ((0, 1), (2, 3))),
     before=torch.tensor([1.0, -1.0, 2.0, 0.0]),
     after=torch.tensor([[0.5, -2.0, -1.0, 0.0], [1.0, 1.0, -2.0, 1.0]]),
@@ -563,7 +562,7 @@ def test_doses_in_one_batch_are_clamps_one_by_one(tiny, monkeypatch, copied):
     found = dose_response(tiny, prompts, 1, 5, DOSES, targets)
     assert found.neuron == (1, 5) and found.doses == tuple(DOSES) and found.targets == tuple(targets) and found.probs.shape == (4, 2, 3)
     for at, dose in enumerate(DOSES):
-        with intervene(tiny, clamp(place_of(1), dose, units=5, pos=slice(1, None))):
+        with intervene(tiny, clamp(mlp_post(1), dose, units=5, pos=slice(1, None))):
             expected = [[word_prob(tiny, prompt, f" {target}") for target in targets] for prompt in prompts]
         assert torch.allclose(found.probs[at].log(), torch.tensor(expected).log(), atol=1e-3)
     assert torch.allclose(found.mean, found.probs.mean(1)) and found.probs[0].ne(found.probs[3]).all()
@@ -572,7 +571,7 @@ def test_doses_in_one_batch_are_clamps_one_by_one(tiny, monkeypatch, copied):
 def test_the_usual_range_is_that_of_the_peaks_on_the_prompts_alone(tiny):
     prompts = ["The Golden", "Taipei 101 is in", "Paris is in the"]
     for neuron in (5, 40, 90):
-        peaks = [record(tiny, tokenize(tiny, prompt)[None], place_of(1))[place_of(1)][0, 1:, neuron].max().item() for prompt in prompts]
+        peaks = [record(tiny, tokenize(tiny, prompt)[None], mlp_post(1))[mlp_post(1)][0, 1:, neuron].max().item() for prompt in prompts]
         found = dose_response(tiny, prompts, 1, neuron, [0.0], ["San Francisco", "in"])
         assert found.usual == pytest.approx((min(peaks), max(peaks)), abs=1e-5)
 
@@ -581,7 +580,7 @@ def test_a_dose_at_one_position_is_given_at_the_end_of_the_prompt(tiny):
     """Also where a word of several tokens follows: it is read off with the neuron free again."""
     (prompt, target), end = ("The Golden", "San Francisco"), len(tokenize(tiny, "The Golden")) - 1
     found = dose_response(tiny, [prompt], 1, 5, [30.0], [target], pos=-1)
-    with intervene(tiny, clamp(place_of(1), 30.0, units=5, pos=end)):
+    with intervene(tiny, clamp(mlp_post(1), 30.0, units=5, pos=end)):
         expected = word_prob(tiny, prompt, f" {target}")
     assert found.probs.log().item() == pytest.approx(torch.tensor(expected).log().item(), abs=1e-3)
 
@@ -591,7 +590,7 @@ def test_held_at_gives_the_whole_distribution_at_the_end_of_each_prompt(tiny):
     found = held_at(tiny, texts, (0, 9), DOSES)
     assert found.shape == (4, len(PROMPTS), 300) and torch.allclose(found.sum(-1), torch.ones(4, len(PROMPTS)), atol=1e-5)
     for at, dose in enumerate(DOSES):
-        change = clamp(place_of(0), dose, units=9, pos=slice(1, None))
+        change = clamp(mlp_post(0), dose, units=9, pos=slice(1, None))
         expected = each_by_itself(tiny, texts, lambda logits: logits[:, -1].softmax(-1), change)
         assert torch.allclose(found[at], expected, atol=1e-5)
 
@@ -600,7 +599,7 @@ def test_held_at_the_last_position_leaves_the_others_free(tiny):
     texts = as_texts(tiny, PROMPTS)
     found = held_at(tiny, texts, (0, 9), [8.0], pos=-1)
     for row in range(len(texts)):
-        with intervene(tiny, clamp(place_of(0), 8.0, units=9, pos=-1)):
+        with intervene(tiny, clamp(mlp_post(0), 8.0, units=9, pos=-1)):
             assert torch.allclose(found[0, row], tiny(texts.take([row]).tokens)[0, -1].softmax(-1), atol=1e-5)
 
 
@@ -634,6 +633,6 @@ def test_doses_that_cannot_be_given_are_refused_with_a_sentence(tiny, wrong, sen
 
 def test_gradient_mode_is_left_as_it_was(tiny):
     with torch.enable_grad():
-        remove_each(tiny, PROMPTS, ODDS, SOME[:1])
+        ablate_each(tiny, PROMPTS, ODDS, SOME[:1])
         assert torch.is_grad_enabled()
         assert not word_probs(tiny, ["The"], ["is"]).requires_grad and not held_at(tiny, ["The"], (0, 1), [1.0]).requires_grad

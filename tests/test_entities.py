@@ -10,7 +10,7 @@ from test_prediction import small
 
 from helpers.course_lm.facts import all_facts
 from helpers.course_lm.world import World
-from helpers.interventions import neurons, record
+from helpers.interventions import mlp_post, record
 from helpers.one_neuron.entities import (
     DESCRIPTION,
     LANGUAGES,
@@ -141,7 +141,7 @@ def test_peaks_are_the_highest_activations_of_each_prompt_without_its_first_posi
     for row, prompt in enumerate(SHORT):
         for layer in range(small.cfg.n_layers):
             with torch.no_grad():
-                alone = record(small, tokenize(small, prompt.text)[None], neurons(layer))[neurons(layer)][0]
+                alone = record(small, tokenize(small, prompt.text)[None], mlp_post(layer))[mlp_post(layer)][0]
             assert torch.allclose(found.peaks[row, layer], alone[1:].amax(0), atol=1e-5)
     assert (found.peaks < 0).any()  # what only rises to a negative number is not lifted to the filling's 0
 

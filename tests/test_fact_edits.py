@@ -9,8 +9,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoModelForCausalLM, GPT2Config, PreTrainedTokenizerFast
 
 from helpers.course_lm.facts import Fact, Relation
-from helpers.interventions import clamp, intervene, mlp_out, neurons, record
-from helpers.interventions import replace as put
+from helpers.interventions import clamp, intervene, mlp_out, mlp_post, record, set_to
 from helpers.running import perplexity
 from helpers.speak import fact_edits
 from helpers.speak.fact_edits import (
@@ -230,24 +229,24 @@ def test_scores_of_a_layer_add_up_to_what_its_neurons_do(tiny):
         with torch.no_grad():
             whole = tiny(tokens)[0, -1].softmax(-1)[asked.answers[row]]
             for layer in layers:
-                with intervene(tiny, clamp(neurons(layer), 0.0, pos=-1)):
+                with intervene(tiny, clamp(mlp_post(layer), 0.0, pos=-1)):
                     without = tiny(tokens)[0, -1].softmax(-1)[asked.answers[row]]
                 assert scores[row, layer].sum() == pytest.approx(
                     (whole - without).item(), abs=0.02 * scores[row, layer].abs().sum().item() + 1e-6
                 )
-                assert torch.allclose(active[row, layer], record(tiny, tokens, neurons(layer))[neurons(layer)][0, -1], atol=1e-4)
+                assert torch.allclose(active[row, layer], record(tiny, tokens, mlp_post(layer))[mlp_post(layer)][0, -1], atol=1e-4)
         assert scores[row].abs().sum() > 1e-4
 
 
 def test_scores_are_gradients_along_the_path_by_hand(words):
     asked = ask(words, [["The home of John is"]], ["London"])
     scores, _ = integrated_gradients(words, asked, [1], steps=3)
-    tokens, place = asked.texts.tokens, neurons(1)
+    tokens, place = asked.texts.tokens, mlp_post(1)
     here = record(words, tokens, place)[place][:, -1].detach()
     slopes = []
     for share in (1 / 3, 2 / 3, 1):
         point = (share * here).requires_grad_()
-        with torch.enable_grad(), intervene(words, put(place, point[:, None], pos=-1)):
+        with torch.enable_grad(), intervene(words, set_to(place, point[:, None], pos=-1)):
             probability = words(tokens)[0, -1].softmax(-1)[asked.answers[0]]
             slopes.append(torch.autograd.grad(probability, point)[0])
     assert torch.allclose(scores[0, 1], (here * sum(slopes) / 3)[0], atol=1e-7) and scores[0, 1].abs().max() > 1e-5
@@ -305,10 +304,10 @@ def test_scaling_is_the_same_as_by_hand(planted):
     row = 0
     for fact, one in zip(FACTS, found, strict=True):
         for prompt in told(fact):
-            tokens, place, units = as_texts(planted, [prompt]).tokens, neurons(LAYER), [unit for _, unit in one.top(3)]
+            tokens, place, units = as_texts(planted, [prompt]).tokens, mlp_post(LAYER), [unit for _, unit in one.top(3)]
             usual = record(planted, tokens, place)[place][:, -1:, units]
             for at, factor in enumerate((0.0, 2.0)):
-                with torch.no_grad(), intervene(planted, put(place, factor * usual, units=units, pos=-1)):
+                with torch.no_grad(), intervene(planted, set_to(place, factor * usual, units=units, pos=-1)):
                     by_hand = planted(tokens)[0, -1].softmax(-1)[token(planted, fact.object)]
                 assert scaled.after[at, row] == pytest.approx(by_hand.item(), abs=1e-5)
             with torch.no_grad():
@@ -353,10 +352,10 @@ def test_weights_come_back_to_the_last_bit_even_after_an_error(tiny):
 def test_an_update_adds_activation_times_change(tiny):
     tokens, change = torch.tensor([[0, 5, 6, 7]]), torch.randn(2, tiny.cfg.d_model)
     with torch.no_grad():
-        before = record(tiny, tokens, neurons(1), mlp_out(1))
+        before = record(tiny, tokens, mlp_post(1), mlp_out(1))
         with edited(tiny, [Update(1, torch.tensor([4, 9]), change)]):
             after = record(tiny, tokens, mlp_out(1))[mlp_out(1)]
-        assert torch.allclose(after - before[mlp_out(1)], before[neurons(1)][..., [4, 9]] @ change, atol=1e-5)
+        assert torch.allclose(after - before[mlp_out(1)], before[mlp_post(1)][..., [4, 9]] @ change, atol=1e-5)
 
 
 def test_a_model_that_rescales_its_outputs_is_refused(tmp_path):
@@ -506,7 +505,7 @@ def test_rank_one_maps_the_key_and_leaves_keys_that_are_orthogonal_under_c():
 def test_the_second_moment_by_hand(words):
     texts = fact_edits.held_out_texts(words, 6)
     keys = torch.cat(
-        [record(words, texts.tokens[row, :n][None], neurons(1))[neurons(1)][0, 1:] for row, n in enumerate(texts.lengths.tolist())]
+        [record(words, texts.tokens[row, :n][None], mlp_post(1))[mlp_post(1)][0, 1:] for row, n in enumerate(texts.lengths.tolist())]
     )
     by_hand = keys.T @ keys / len(keys)
     by_hand += 0.5 * by_hand.diagonal().mean() * torch.eye(len(by_hand))
@@ -542,7 +541,7 @@ def test_rome_takes_its_key_at_the_last_token_of_the_subject(words):
     change = rome(words, probes, layer=1, steps=3, moment=moment)[0].change
     texts = as_texts(words, paraphrases(JOHN)[0])
     with torch.no_grad():
-        key = record(words, texts.tokens, neurons(1))[neurons(1)][texts.tokens == token(words, "John")].mean(0)
+        key = record(words, texts.tokens, mlp_post(1))[mlp_post(1)][texts.tokens == token(words, "John")].mean(0)
     row = change[:, change.abs().sum(0).argmax()]
     assert torch.nn.functional.cosine_similarity(row, key, dim=0).abs() == pytest.approx(1, abs=1e-4)  # with C = 1 along the key
 

@@ -32,10 +32,10 @@ from helpers.cluster.feature_circuits import (
     shift,
     text_means,
 )
-from helpers.cluster.patching import Runs, metric_at_ends, runs
+from helpers.cluster.patching import PromptPairs, metric_at_ends, prompt_pairs
 from helpers.course_lm.corpus.prose import PROFESSIONS
 from helpers.course_lm.world import World
-from helpers.interventions import intervene, neurons, record, replace
+from helpers.interventions import intervene, mlp_post, record, set_to
 from helpers.metrics import log_odds
 from helpers.one_layer.probes import Probes
 from helpers.prediction import token_id
@@ -53,12 +53,12 @@ def no_gradients():
 
 
 @pytest.fixture
-def pair(tiny) -> Runs:
+def pair(tiny) -> PromptPairs:
     """Three pairs of six random tokens behind the mark; they differ from position 2 on."""
     rng = torch.Generator().manual_seed(3)
     clean = torch.randint(1, 300, (3, 7), generator=rng)
     corrupted = torch.cat([clean[:, :2], torch.randint(1, 300, (3, 5), generator=rng)], 1)
-    return runs(tiny, clean, corrupted, log_odds(torch.tensor([5, 6, 7]), torch.tensor([8, 9, 10])))
+    return prompt_pairs(tiny, clean, corrupted, log_odds(torch.tensor([5, 6, 7]), torch.tensor([8, 9, 10])))
 
 
 @pytest.fixture
@@ -92,7 +92,7 @@ def test_the_plain_estimate_is_the_slope_of_a_patch(tiny, sae, pair):
         move = errors[1] - errors[0] if node == 50 else (features[1] - features[0])[..., node, None] * sae.W_dec[node]
         moved = clean.clone()
         moved[:, pos] += 1e-3 * move[:, pos]
-        slope = (metric_at_ends(tiny, pair, replace(HOOK, moved)) - before) * 1e3
+        slope = (metric_at_ends(tiny, pair, set_to(HOOK, moved)) - before) * 1e3
         right += torch.isclose(effects[:, pos, node], slope, rtol=0.1, atol=0.03).tolist()
         assert effects[:, pos, node].abs().max() > 0.03
     assert sum(right) >= len(right) - 1  # a ReLU may turn at this very point
@@ -111,7 +111,7 @@ def test_patches_put_one_corrupted_value_into_the_clean_run(tiny, sae, pair, mon
             error[:, pos] = (corrupted - sae.decode(b))[:, pos]
         else:
             features[:, pos, node] = b[:, pos, node]
-        by_hand = metric_at_ends(tiny, pair, replace(HOOK, sae.decode(features) + error)) - before
+        by_hand = metric_at_ends(tiny, pair, set_to(HOOK, sae.decode(features) + error)) - before
         assert torch.allclose(change, by_hand, atol=1e-4)
     assert found[:3].abs().amax(1).min() > 1e-3 and found[3].abs().max() < 1e-5
 
@@ -133,7 +133,7 @@ def test_wrong_nodes_and_lengths_are_one_sentence(tiny, sae, pair):
         patch_nodes(tiny, sae, pair, [(0, 51)])
     with pytest.raises(ValueError, match="no node to patch"):
         patch_nodes(tiny, sae, pair, [])
-    uneven = Runs(as_texts(tiny, ["in", "Taipei 101"]), as_texts(tiny, ["is", "Taipei in"]), log_odds(1, 2))
+    uneven = PromptPairs(as_texts(tiny, ["in", "Taipei 101"]), as_texts(tiny, ["is", "Taipei in"]), log_odds(1, 2))
     for use in (attribute_nodes, node_means):
         with pytest.raises(ValueError, match="one length; these have"):
             use(tiny, sae, uneven)
@@ -182,7 +182,7 @@ def test_all_nodes_are_the_full_model_and_none_the_empty_one(tiny, sae, pair):
     assert torch.allclose(found.faithfulness[:2], torch.tensor([1.0, 0.0]), atol=1e-3) and found.faithfulness[2].abs() > 1e-3
     assert torch.allclose(found.full, metric_at_ends(tiny, pair))
     same = NodeMeans(sae.encode(states(tiny, pair.clean))[0], states(tiny, pair.clean)[0] - sae(states(tiny, pair.clean))[0])
-    alone = Runs(pair.clean.take([0]), pair.corrupted.take([0]), log_odds(5, 8))
+    alone = PromptPairs(pair.clean.take([0]), pair.corrupted.take([0]), log_odds(5, 8))
     with pytest.raises(ValueError, match="not on its way"):
         measure_circuits(tiny, sae, alone, same, circuits)
 
@@ -272,10 +272,10 @@ def test_means_over_texts_leave_position_0_and_the_filling_out(tiny, sae):
 @pytest.mark.parametrize("kind", [features_of, neurons_before])
 def test_units_are_set_to_0_and_nothing_else_changes(tiny, sae, kind):
     units, texts = kind(sae), as_texts(tiny, PROMPTS)
-    before = record(tiny, texts.tokens, HOOK, neurons(0))
+    before = record(tiny, texts.tokens, HOOK, mlp_post(0))
     chosen = units.read([before[place] for place in units.places])[:, 1:].sum((0, 1)).topk(2).indices.tolist()
     with intervene(tiny, *units.without(chosen, tiny.cfg.d_mlp)):
-        after = record(tiny, texts.tokens, HOOK, neurons(0))
+        after = record(tiny, texts.tokens, HOOK, mlp_post(0))
     values = units.read([before[place] for place in units.places])[..., chosen]
     moved = values @ (sae.W_dec[chosen] if units.sae else tiny.blocks[0].mlp.W_out[chosen])
     moved[:, 0] = 0

@@ -24,7 +24,7 @@ from helpers.one_layer.features import (
     mean_over_texts,
     promoted_by,
 )
-from helpers.running import metric_of
+from helpers.running import score_prompts
 from helpers.texts import as_texts
 
 __all__ = ["tiny"]  # the fixture
@@ -85,14 +85,14 @@ def test_attribution_estimates_what_taking_a_feature_away_does(tiny):
     estimated = attribute_features(tiny, small, PROMPTS, metric)
     active = {(row, k) for row, k in estimated.abs().gt(1e-6).nonzero().tolist()}
     assert estimated.shape == (len(PROMPTS), sae.d_sae) and active
-    before = metric_of(tiny, texts, metric)
+    before = score_prompts(tiny, texts, metric)
     pairs = []
     for row, k in sorted(active)[:20]:
         # a thousandth of the feature is taken away, so that the estimate of first order is exact
         def nearly(values, pick, k=k):
             return values - 0.001 * small.encode(values)[..., k, None] * small.W_dec[k]
 
-        after = metric_of(tiny, texts, metric, Intervention(HOOK, nearly, pos=AFTER_FIRST))
+        after = score_prompts(tiny, texts, metric, Intervention(HOOK, nearly, pos=AFTER_FIRST))
         pairs.append((1000 * (after - before)[row].item(), estimated[row, k].item()))
     right = [estimate == pytest.approx(change, rel=0.1, abs=0.02) for change, estimate in pairs]
     assert sum(right) >= len(right) - 2  # where a ReLU turns on or off at this very point, the slope is another on each side

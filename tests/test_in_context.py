@@ -8,7 +8,7 @@ from test_prediction import small
 from tiny_models import write_tiny_model
 from torch import Tensor
 
-from helpers.interventions import add, attn_out, clamp, heads, intervene, record, replace, resid_post
+from helpers.interventions import add, attn_out, clamp, head_out, intervene, record, resid_post, set_to
 from helpers.one_layer import in_context
 from helpers.one_layer.in_context import (
     Asked,
@@ -248,7 +248,7 @@ def test_an_intervention_at_the_end_is_one_at_the_last_token_of_the_prompt(model
     force = clamp(resid_post(last), 0.0, pos=-1), add(resid_post(last), toward(model, "q"), pos=-1)
     hits = accuracy(model, prompts, force)
     assert hits[[0, 3]].all() and not hits[[2, 5]].any()  # q comes first, and z never
-    by_hand = [alone(model, one, lambda pos: replace(resid_post(last), toward(model, "q"), pos=pos)) for one in prompts]
+    by_hand = [alone(model, one, lambda pos: set_to(resid_post(last), toward(model, "q"), pos=pos)) for one in prompts]
     assert hits.tolist() == [hit for hit, _ in by_hand]
     assert accuracy(model, prompts, force, first=True).tolist() == [True, True, False] * 2
 
@@ -287,7 +287,7 @@ def test_a_prompts_own_state_changes_nothing(model):
     own = mean_states(model, [prompt])
     before = probability(model, [prompt])
     for layer in range(model.cfg.n_layers):
-        assert torch.allclose(probability(model, [prompt], [replace(resid_post(layer), own[layer], pos=-1)]), before, rtol=1e-3)
+        assert torch.allclose(probability(model, [prompt], [set_to(resid_post(layer), own[layer], pos=-1)]), before, rtol=1e-3)
     sweep = patch_sweep(model, own, [prompt])
     assert torch.equal(sweep.hits, sweep.before.expand_as(sweep.hits))
     assert torch.equal(patch_sweep(model, 0 * own, [prompt], how="add").hits, sweep.hits)
@@ -299,7 +299,7 @@ def test_a_sweep_equals_one_prompt_and_layer_at_a_time(model, small_batches, how
     prompts = [Prompt(left, answer, shown, "=") for left, shown in (("hot", ()), ("big", (("up", "down"),))) for answer in ("q", "z", "zq")]
     by_hand = [
         [
-            alone(model, one, lambda pos, at=at: (replace if how == "replace" else _twice)(resid_post(at), states[at], pos=pos))[0]
+            alone(model, one, lambda pos, at=at: (set_to if how == "replace" else _twice)(resid_post(at), states[at], pos=pos))[0]
             for one in prompts
         ]
         for at in range(2)
@@ -366,7 +366,7 @@ def test_the_best_layer_is_the_one_of_the_choosing_prompts():
 
 
 def test_mean_heads_are_those_of_each_prompt_alone(model):
-    places = [heads(layer) for layer in range(model.cfg.n_layers)]
+    places = [head_out(layer) for layer in range(model.cfg.n_layers)]
     seen = [record(model, tokenize(model, prompt.text)[None], *places) for prompt in PROMPTS]
     by_hand = torch.stack([torch.stack([one[place][0, -1] for one in seen]).mean(0) for place in places])
     assert torch.allclose(mean_heads(model, PROMPTS), by_hand, atol=1e-5)
@@ -402,7 +402,7 @@ def test_indirect_effects_equal_those_of_one_head_and_prompt_at_a_time(model, sm
     before = torch.tensor([alone(model, prompt)[1] for prompt in prompts])
     for layer in range(model.cfg.n_layers):
         for head in range(model.cfg.n_heads):
-            change = lambda pos, at=layer, one=head: replace(heads(at), means[at, one], pos=pos, head=one)  # noqa: E731
+            change = lambda pos, at=layer, one=head: set_to(head_out(at), means[at, one], pos=pos, head=one)  # noqa: E731
             after = torch.tensor([alone(model, prompt, change)[1] for prompt in prompts])
             assert torch.allclose(found.effect[layer, head] / before, (after - before) / before, atol=1e-3)
     assert torch.allclose(found.before, before, rtol=1e-4) and (found.effect.abs() / before > 1e-2).any()

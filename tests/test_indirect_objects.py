@@ -234,7 +234,7 @@ def test_a_head_that_looks_as_its_role_says_is_found(h, model, data, role):
     width, rows = data.tokens.tokens.shape[1], torch.arange(N)
     planted = torch.eye(width).repeat(N, 1, 1)
     planted[rows, query] = torch.nn.functional.one_hot(key, width).float()
-    with h.intervene(model, h.replace(h.pattern(1), planted[:, None], pos=2)):  # of a pattern the first axis after the batch are its heads
+    with h.intervene(model, h.set_to(h.pattern(1), planted[:, None], pos=2)):  # of a pattern the first axis after the batch are its heads
         scores = h.looks(model, data)
         lines = h.looks_table(scores).splitlines()
     assert set(scores) == {*WAYS, "previous token"} and all(score.shape == (2, 4) for score in scores.values())
@@ -251,7 +251,7 @@ def test_repeated_tokens_show_what_heads_do_by_rule(h, model):
     for number, step in enumerate(steps.values()):
         for query in range(width):
             planted[number][:, :, query, max(0, query - step)] = 1
-    with h.intervene(model, *(h.replace(h.pattern(1), one, pos=head) for head, one in enumerate(planted))):
+    with h.intervene(model, *(h.set_to(h.pattern(1), one, pos=head) for head, one in enumerate(planted))):
         scores = h.repeated_scores(model, n, length)
     assert set(scores) == set(steps)
     for head, role in enumerate(steps):
@@ -313,8 +313,8 @@ def test_copying_is_what_the_head_writes_if_it_looks_at_the_name_only(h, tokeniz
     data = h.indirect_objects(model, 24)
     rows, name, end = torch.arange(24), data.positions["IO"], data.positions["END"]
     looking = torch.nn.functional.one_hot(name, data.tokens.tokens.shape[1]).float()[:, None, None]
-    with h.intervene(model, h.replace(h.pattern(1), looking)):
-        put_out = h.record(model, data.tokens.tokens, h.heads(1))[h.heads(1)][rows, end]  # [prompt, head, d_head]
+    with h.intervene(model, h.set_to(h.pattern(1), looking)):
+        put_out = h.record(model, data.tokens.tokens, h.head_out(1))[h.head_out(1)][rows, end]  # [prompt, head, d_head]
     written = torch.einsum("phd,hdm->hpm", put_out, model.blocks[1].attn.W_O)
     best = model.unembed(model.ln_final(written)).topk(60).indices
     expected = (best == data.io[:, None]).any(-1)
@@ -335,10 +335,10 @@ def by_hooks(h, model, data, chosen, ends_only: bool) -> torch.Tensor:
     def exchange(value, hook, layer, head):
         value = value.clone()
         where = (rows, ends, head) if ends_only else (slice(None), slice(None), head)
-        value[where] = cache[h.heads(layer)][where]
+        value[where] = cache[h.head_out(layer)][where]
         return value
 
-    hooks = [(h.heads(layer), partial(exchange, layer=layer, head=head)) for layer, head in chosen]
+    hooks = [(h.head_out(layer), partial(exchange, layer=layer, head=head)) for layer, head in chosen]
     logits = model.run_with_hooks(data.tokens.tokens, fwd_hooks=hooks)[rows, ends]
     return logits[rows, data.io] - logits[rows, data.s]
 
@@ -368,7 +368,7 @@ def test_what_heads_add_makes_up_the_whole_change(h, model, data):
     result = h.self_repair(model, data, (0, 0))  # of what comes before it only the embedding is left, which the scale alone changes
     plain = h.direct_effects(model, data.tokens, data.io, data.s)
     both = data.runs(model, "unrelated")
-    values = h.record(model, both.corrupted.tokens, h.heads(0))
+    values = h.record(model, both.corrupted.tokens, h.head_out(0))
     changed = h.direct_effects(model, data.tokens, data.io, data.s, *h.other_outputs([(0, 0)], values, pos=data.positions["END"]))
     torch.testing.assert_close(result.direct, (plain.of("a0.0") - changed.of("a0.0")), atol=1e-5, rtol=0)
     embed = (changed.of("embed") - plain.of("embed")).mean().item()

@@ -24,15 +24,15 @@ def no_gradients():
 
 
 def test_each_kind_does_what_it_says(small, tools):
-    place = tools.neurons(1)
+    place = tools.mlp_post(1)
     before = tools.record(small, TOKENS, place)[place]
     average, other, vector = torch.full(before.shape[-1:], 0.25), torch.randn_like(before), torch.randn(before.shape[-1])
     cases = {
-        "zero": (tools.zero(place), torch.zeros_like(before)),
+        "zero": (tools.zero_ablate(place), torch.zeros_like(before)),
         "clamp": (tools.clamp(place, 3.0), torch.full_like(before, 3)),
-        "mean": (tools.mean(place, average), torch.full_like(before, 0.25)),
-        "resample": (tools.resample(place, other), other),
-        "replace": (tools.replace(place, vector), vector.expand_as(before)),
+        "mean": (tools.mean_ablate(place, average), torch.full_like(before, 0.25)),
+        "resample": (tools.resample_ablate(place, other), other),
+        "replace": (tools.set_to(place, vector), vector.expand_as(before)),
         "add": (tools.add(place, vector, scale=-2.0), before - 2 * vector),
         "project out": (tools.project_out(place, vector), before - (before @ vector)[..., None] * vector / vector.dot(vector)),
     }
@@ -54,7 +54,7 @@ def test_each_kind_does_what_it_says(small, tools):
     ids=str,
 )
 def test_only_what_is_selected_changes(small, tools, where):
-    place = tools.neurons(0)
+    place = tools.mlp_post(0)
     before = tools.record(small, TOKENS, place)[place]
     with tools.intervene(small, tools.clamp(place, 77.0, **where)):
         after = tools.record(small, TOKENS, place)[place]
@@ -67,13 +67,13 @@ def test_only_what_is_selected_changes(small, tools, where):
     assert torch.equal(after, expected)
 
 
-@pytest.mark.parametrize("kind", ["zero", "clamp", "mean", "replace", "add", "project_out"])
+@pytest.mark.parametrize("kind", ["zero_ablate", "clamp", "mean_ablate", "set_to", "add", "project_out"])
 @pytest.mark.parametrize("axes", [3, 4])
 def test_everything_is_the_same_as_all_positions(small, tools, axes, kind):
-    place = tools.neurons(0) if axes == 3 else tools.heads(0)
+    place = tools.mlp_post(0) if axes == 3 else tools.head_out(0)
     before = tools.record(small, TOKENS, place)[place]
-    vector = torch.randn(before.shape[2:] if kind in ("mean", "replace", "add") else before.shape[-1:])
-    given = {"zero": (), "clamp": (3.0,)}.get(kind, (vector,))
+    vector = torch.randn(before.shape[2:] if kind in ("mean_ablate", "set_to", "add") else before.shape[-1:])
+    given = {"zero_ablate": (), "clamp": (3.0,)}.get(kind, (vector,))
     kept, activation = vector.clone(), before.clone()
     whole, chosen = getattr(tools, kind)(place, *given), getattr(tools, kind)(place, *given, pos=slice(None))
     assert whole.pos is whole.units is whole.head is None and before.ndim == axes
@@ -87,19 +87,19 @@ def test_everything_is_the_same_as_all_positions(small, tools, axes, kind):
 
 
 def test_mean_and_resample_pick_the_same_units(small, tools):
-    place = tools.neurons(0)
+    place = tools.mlp_post(0)
     before = tools.record(small, TOKENS, place)[place]
     other = torch.arange(before.numel(), dtype=before.dtype).reshape(before.shape)
-    with tools.intervene(small, tools.resample(place, other, units=[2, 4], pos=-1), tools.mean(place, other[0, 0], units=0)):
+    with tools.intervene(small, tools.resample_ablate(place, other, units=[2, 4], pos=-1), tools.mean_ablate(place, other[0, 0], units=0)):
         after = tools.record(small, TOKENS, place)[place]
     assert torch.equal(after[:, -1, [2, 4]], other[:, -1, [2, 4]]) and (after[..., 0] == 0).all()
     assert torch.equal(after[:, :-1, 1:], before[:, :-1, 1:])
 
 
 def test_a_single_head_can_be_chosen(small, tools):
-    place = tools.heads(1)
+    place = tools.head_out(1)
     before = tools.record(small, TOKENS, place)[place]
-    with tools.intervene(small, tools.zero(place, head=1)):
+    with tools.intervene(small, tools.zero_ablate(place, head=1)):
         after = tools.record(small, TOKENS, place)[place]
     assert (after[:, :, 1] == 0).all() and torch.equal(after[:, :, 0], before[:, :, 0])
 
@@ -115,10 +115,10 @@ def test_interventions_work_in_order_and_contexts_nest(small, tools):
 
 def test_the_model_is_bit_equal_before_and_after_even_after_an_error(small, tools):
     before = small(TOKENS)
-    with tools.intervene(small, tools.zero(tools.neurons(0)), tools.add(tools.resid_post(1), torch.ones(small.cfg.d_model))):
+    with tools.intervene(small, tools.zero_ablate(tools.mlp_post(0)), tools.add(tools.resid_post(1), torch.ones(small.cfg.d_model))):
         changed = small(TOKENS)
     assert not torch.equal(before, changed) and torch.equal(before, small(TOKENS))
-    with pytest.raises(KeyError), tools.intervene(small, tools.zero(tools.neurons(0))):
+    with pytest.raises(KeyError), tools.intervene(small, tools.zero_ablate(tools.mlp_post(0))):
         raise KeyError
     assert torch.equal(before, small(TOKENS))
 
@@ -139,15 +139,8 @@ def test_gradients_flow_through_an_intervention(small, tools):
     assert dose.grad.abs().sum() > 0
 
 
-def test_averages_leave_out_the_first_position(small, tools):
-    place = tools.neurons(0)
-    values = tools.record(small, TOKENS, place)[place]
-    average = tools.average_over(small, [TOKENS[:1], TOKENS[1:]], place)[place]
-    assert torch.allclose(average, values[:, 1:].mean((0, 1)), atol=1e-6)
-
-
 def test_heads_of_its_own_for_each_row(small, tools):
-    place = tools.heads(1)
+    place = tools.head_out(1)
     before = tools.record(small, TOKENS, place)[place]
     with tools.intervene(small, tools.clamp(place, 7.0, head=torch.tensor([[1], [0]]), pos=torch.tensor([2, 4]))):
         after = tools.record(small, TOKENS, place)[place]
@@ -158,10 +151,10 @@ def test_heads_of_its_own_for_each_row(small, tools):
 
 @pytest.mark.parametrize("where", [{}, {"pos": -1}, {"units": [0, 3]}, {"units": torch.tensor([[0, 3], [1, 2]])}], ids=str)
 def test_several_heads_for_each_row_take_their_own_values(small, tools, where):
-    place = tools.heads(0)
+    place = tools.head_out(0)
     before = tools.record(small, TOKENS, place)[place]
     other, chosen = torch.arange(before.numel(), dtype=before.dtype).reshape(before.shape), torch.tensor([[0, 1], [1, 1]])
-    after = tools.resample(place, other, head=chosen, **where)(before)
+    after = tools.resample_ablate(place, other, head=chosen, **where)(before)
     expected = before.clone()
     for row in range(2):
         pos, units = [4] if "pos" in where else range(5), torch.as_tensor(where.get("units", range(before.shape[-1])))
@@ -173,11 +166,11 @@ def test_several_heads_for_each_row_take_their_own_values(small, tools, where):
 
 
 def test_heads_are_chosen_in_a_list_as_in_rows_that_are_all_the_same(small, tools):
-    place = tools.heads(0)
+    place = tools.head_out(0)
     before = tools.record(small, TOKENS, place)[place]
     for heads in ([1], [0, 1]):
         rows = torch.tensor([heads, heads])
-        assert torch.equal(tools.zero(place, head=heads)(before), tools.zero(place, head=rows)(before))
+        assert torch.equal(tools.zero_ablate(place, head=heads)(before), tools.zero_ablate(place, head=rows)(before))
 
 
 @pytest.fixture(scope="module", params=["gpt2", "neox-parallel", "llama-grouped", "gemma2"])
@@ -188,19 +181,19 @@ def family(request, tmp_path_factory):
 
 
 def test_values_and_pattern_make_the_output_of_each_head(family, tools):
-    seen = tools.record(family, TOKENS, tools.values(1), tools.pattern(1), tools.heads(1))
-    values, pattern, out = seen[tools.values(1)], seen[tools.pattern(1)], seen[tools.heads(1)]
+    seen = tools.record(family, TOKENS, tools.head_v(1), tools.pattern(1), tools.head_out(1))
+    values, pattern, out = seen[tools.head_v(1)], seen[tools.pattern(1)], seen[tools.head_out(1)]
     assert values.shape[:2] == out.shape[:2] and values.shape[2] in (2, 4) and out.shape[2] == 4
     shared = values.repeat_interleave(4 // values.shape[2], dim=2)  # a grouped-query model has one for two heads
     assert torch.allclose(torch.einsum("bhqk,bkhd->bqhd", pattern, shared), out, atol=1e-5)
 
 
 def test_queries_ask_and_keys_are_found(family, tools):
-    queries, keys = tools.queries(1), tools.keys(1)
+    queries, keys = tools.head_q(1), tools.head_k(1)
     seen = tools.record(family, TOKENS, queries, keys)
     assert seen[queries].shape == (2, 5, 4, 8) and seen[keys].shape[:2] == (2, 5) and seen[keys].shape[2] in (2, 4)
     even = 1 / torch.arange(1, 6.0)[:, None].expand(5, 5).tril()  # without a question all earlier tokens count the same
-    for change in (tools.zero(queries), tools.zero(keys)):
+    for change in (tools.zero_ablate(queries), tools.zero_ablate(keys)):
         with tools.intervene(family, change):
             looks = tools.record(family, TOKENS, tools.pattern(1))[tools.pattern(1)]
         assert torch.allclose(looks, torch.where(even.isfinite(), even, 0).expand_as(looks), atol=1e-6)
@@ -208,7 +201,7 @@ def test_queries_ask_and_keys_are_found(family, tools):
 
 def test_a_query_of_one_head_moves_no_other_head(family, tools):
     before = tools.record(family, TOKENS, tools.pattern(0))[tools.pattern(0)]
-    with tools.intervene(family, tools.clamp(tools.queries(0), 2.0, head=torch.tensor([[1], [3]]), pos=4)):
+    with tools.intervene(family, tools.clamp(tools.head_q(0), 2.0, head=torch.tensor([[1], [3]]), pos=4)):
         after = tools.record(family, TOKENS, tools.pattern(0))[tools.pattern(0)]
     moved = (after - before).abs().amax(-1) > 1e-4  # [row, head, query]
     assert moved.nonzero().tolist() == [[0, 1, 4], [1, 3, 4]]
@@ -236,15 +229,15 @@ def test_what_is_watched_has_its_gradient(small, tools):
 @pytest.mark.parametrize(
     "wrong, sentence",
     [
-        (lambda t: t.zero(t.neurons(99)), "this model's layers are 0 to 1"),
-        (lambda t: t.zero("blocks.0.hook_nothing"), "has no place 'hook_nothing'; it has hook_"),
-        (lambda t: t.zero("nonsense"), "There is no place 'nonsense'"),
-        (lambda t: t.zero(t.neurons(0), units=10_000), "There is no unit 10000 at blocks.0.mlp.hook_post: it has"),
-        (lambda t: t.zero(t.neurons(0), pos=9), "There is no position 9"),
-        (lambda t: t.zero(t.heads(0), head=64), "There is no head 64"),
-        (lambda t: t.zero(t.heads(0), head=torch.tensor([[0], [2]])), "There is no head 2 at blocks.0.attn.hook_z: it has 2"),
-        (lambda t: t.zero(t.neurons(0), head=0), "has no heads to choose from"),
-        (lambda t: t.zero(t.neurons(0), head=torch.tensor([[0], [1]])), "has no heads to choose from"),
+        (lambda t: t.zero_ablate(t.mlp_post(99)), "this model's layers are 0 to 1"),
+        (lambda t: t.zero_ablate("blocks.0.hook_nothing"), "has no place 'hook_nothing'; it has hook_"),
+        (lambda t: t.zero_ablate("nonsense"), "There is no place 'nonsense'"),
+        (lambda t: t.zero_ablate(t.mlp_post(0), units=10_000), "There is no unit 10000 at blocks.0.mlp.hook_post: it has"),
+        (lambda t: t.zero_ablate(t.mlp_post(0), pos=9), "There is no position 9"),
+        (lambda t: t.zero_ablate(t.head_out(0), head=64), "There is no head 64"),
+        (lambda t: t.zero_ablate(t.head_out(0), head=torch.tensor([[0], [2]])), "There is no head 2 at blocks.0.attn.hook_z: it has 2"),
+        (lambda t: t.zero_ablate(t.mlp_post(0), head=0), "has no heads to choose from"),
+        (lambda t: t.zero_ablate(t.mlp_post(0), head=torch.tensor([[0], [1]])), "has no heads to choose from"),
         (lambda t: t.watch("blocks.0.hook_nothing", print), "has no place 'hook_nothing'"),
         (lambda t: t.project_out(t.resid_post(0), torch.zeros(4)), "points nowhere"),
     ],
@@ -259,7 +252,7 @@ def test_only_some_places_are_read(small, tools):
     tokens = torch.randint(5, 60, (3, 7), generator=torch.Generator().manual_seed(2))
     places = torch.tensor([[6, 0], [3, 3], [1, 2]])
     whole = small(tokens)
-    with tools.intervene(small, tools.read_at(places)):
+    with tools.intervene(small, tools.unembed_only_at(places)):
         some = small(tokens)
     assert torch.allclose(some, whole[torch.arange(3)[:, None], places], atol=1e-6)
     assert torch.equal(small(tokens), whole)

@@ -12,7 +12,7 @@ from helpers.course_lm.report import EVALUATION_SEED
 from helpers.interventions import record, resid_post, resid_pre
 from helpers.models import ModelNotAvailable, load_model
 from helpers.prediction import pieces, tokenize
-from helpers.running import check_layers, lens_logits, place_of, top_k
+from helpers.running import check_layers, layer_hook, lens_logits, top_k
 from helpers.speak import languages, lens, train_lens, tuned_lens
 from helpers.speak.languages import LEAST_TOGETHER, EnglishShare, english_share, language_probs, translations
 from helpers.speak.lens import (
@@ -64,7 +64,7 @@ def planted(monkeypatch, gpt2):
 
     def plant(logits):
         for module in (lens, languages):
-            monkeypatch.setattr(module, "last_values", lambda model, texts, places, positions=1: logits[:, :, None])
+            monkeypatch.setattr(module, "activations_at", lambda model, texts, places, positions=1: logits[:, :, None])
         monkeypatch.setattr(lens, "lens_logits", lambda model, states: states)
 
     return plant
@@ -197,7 +197,7 @@ def test_what_the_lens_cannot_read_is_said_in_a_sentence(gpt2):
         logit_lens(gpt2, "a", k=0)
     with pytest.raises(ValueError, match="There is no token to read"):
         logit_lens(gpt2, torch.tensor([], dtype=torch.long))
-    with pytest.raises(ValueError, match="There is no layer 2: they are -1"):
+    with pytest.raises(ValueError, match="There is no layer 2: this model's layers are -1"):
         check_layers(gpt2, [0, 2])
     with pytest.raises(ValueError, match="no layer to look at"):
         check_layers(gpt2, [])
@@ -431,7 +431,7 @@ def test_the_command_trains_saves_and_judges(gpt2, monkeypatch, tmp_path, capsys
 
 def by_hand(model, text, layer):
     """The model's and one layer's logits at all positions of a text but the first."""
-    tokens, place = tokenize(model, text), place_of(layer)
+    tokens, place = tokenize(model, text), layer_hook(layer)
     with torch.no_grad():
         return tokens[1:], model(tokens[None])[0, 1:], lens_logits(model, record(model, tokens[None], place)[place])[0, 1:]
 

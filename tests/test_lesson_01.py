@@ -32,12 +32,12 @@ def lesson(course_lm):
 
 
 def test_a_neuron_by_hand(lesson):
-    from helpers.interventions import neurons, record
+    from helpers.interventions import mlp_post, record
     from helpers.prediction import tokenize
 
     text, (layer, neuron) = "Seven children sang in the park.", (9, 33)
     middle = f"blocks.{layer}.hook_resid_mid"
-    seen = record(lesson.model, tokenize(lesson.model, text)[None], middle, neurons(layer))
+    seen = record(lesson.model, tokenize(lesson.model, text)[None], middle, mlp_post(layer))
     mlp, x = lesson.model.blocks[layer].mlp, seen[middle][0]
     normed = (x - x.mean(-1, keepdim=True)) / x.std(-1, correction=0, keepdim=True)
     pre = normed @ mlp.W_in[:, neuron] + mlp.b_in[neuron]
@@ -45,7 +45,7 @@ def test_a_neuron_by_hand(lesson):
         (pre - pre.abs().max(), "ReLU"),
         ((x @ mlp.W_in[:, neuron] + mlp.b_in[neuron]).relu(), "without the norm"),
         ((normed @ mlp.W_in[:, neuron]).relu() + 1, "is wrong in"),
-        (seen[neurons(layer)][0], "an axis too many"),
+        (seen[mlp_post(layer)][0], "an axis too many"),
     ]
     given = {"model": lesson.model, "text": text, "neuron": (layer, neuron)}
     assert_exercise(lesson.exercises, "1.1", pre.relu(), wrong, **given)

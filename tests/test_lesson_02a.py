@@ -69,11 +69,11 @@ def refusal(lesson) -> dict:
 
 
 def test_a_direction_of_your_own(lesson):
-    from helpers.metrics import any_of
-    from helpers.running import metric_of
+    from helpers.metrics import token_set_log_odds
+    from helpers.running import score_prompts
 
     given, refuse = refusal(lesson), lesson.basis[REFUSE]
-    assert not (metric_of(lesson.model, given["prompts"], any_of([REFUSAL])) > 0).any()
+    assert not (score_prompts(lesson.model, given["prompts"], token_set_log_odds([REFUSAL])) > 0).any()
     wrong = [
         ((0, -SIZE * refuse), "The other way round it does"),
         ((0, 0.01 * refuse), "makes the model refuse 0% of these harmless requests; 95% are wanted. Try other layers"),
@@ -90,10 +90,10 @@ def test_a_direction_of_your_own(lesson):
 
 def test_a_vector_whose_length_alone_breaks_the_model_is_no_direction(lesson):
     """Here a random vector of the same length makes the model say something that counts as a refusal, too."""
-    from helpers.running import random_directions
+    from helpers.running import random_like
 
     given, vector, other = refusal(lesson), SIZE * lesson.basis[REFUSE], 90
-    drawn = random_directions(vector, 1)[0]
+    drawn = random_like(vector, 1)[0]
     kept = lesson.model.W_U[:, other].clone()
     lesson.model.W_U[:, other] = 4 * (drawn - drawn.mean()) / drawn.norm()
     try:

@@ -26,10 +26,10 @@ def gifts(n: int = 2):
 
 def both_runs():
     """Clean and corrupted prompts, which do not matter here."""
-    from helpers.cluster.patching import Runs
+    from helpers.cluster.patching import PromptPairs
 
     texts = gifts().tokens
-    return Runs(texts, texts, lambda logits: logits[:, -1, 0])
+    return PromptPairs(texts, texts, lambda logits: logits[:, -1, 0])
 
 
 @pytest.fixture(scope="module")
@@ -42,13 +42,13 @@ def lesson(tmp_path_factory: pytest.TempPathFactory):
 
 
 def patching(how: str):
-    from helpers.interventions import intervene, record, resample, resid_pre
+    from helpers.interventions import intervene, record, resample_ablate, resid_pre
 
     def function(model, clean, corrupted, layer, pos):
         if how == "turned round":
             clean, corrupted = corrupted, clean
         stream = record(model, clean, resid_pre(layer))[resid_pre(layer)]
-        with intervene(model, resample(resid_pre(layer), stream, pos=None if how == "everywhere" else pos)):
+        with intervene(model, resample_ablate(resid_pre(layer), stream, pos=None if how == "everywhere" else pos)):
             patched = model(corrupted)
         logits = model(corrupted) if how == "outside" else patched
         return logits if how == "all positions" else logits[:, -1]
@@ -144,13 +144,13 @@ def test_one_head_two_jobs(lesson, monkeypatch: pytest.MonkeyPatch):
 
     costs = {"gifts": [6, 5, 4, 3, 2, 1, 0, 0], "capitals": [0, 0, 0, 7, 6, 5, 8, 0]}  # by head, of two layers with four each
 
-    def metric_of(model, texts, metric, *changes):
+    def score_prompts(model, texts, metric, *changes):
         if not changes:
             return torch.tensor([10.0])
         number = int(changes[0].hook.split(".")[1]) * 4 + int(changes[0].head)
         return torch.tensor([10.0 - costs["capitals" if isinstance(texts, list) else "gifts"][number]])
 
-    monkeypatch.setattr(exercises_03b, "metric_of", metric_of)
+    monkeypatch.setattr(exercises_03b, "score_prompts", score_prompts)
     given = {"model": lesson.model, "data": gifts(), "prompts": ["The Tower"], "right": torch.tensor([5])}
     wrong = [
         ((0, 0), "Without 0.0 the capitals lose 0.00 nats: it is number"),

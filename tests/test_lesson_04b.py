@@ -27,12 +27,12 @@ def lesson(tmp_path_factory: pytest.TempPathFactory):
 
 
 def scope(how: str):
-    from helpers.interventions import add, intervene, record, replace, resid_post
+    from helpers.interventions import add, intervene, record, resid_post, set_to
 
     def function(model, source, at, layer, target, into, target_layer):
         hook = resid_post(target_layer if how == "target's layer" else layer)
         state = record(model, source, hook)[hook][0, into if how == "target's position" else at]
-        change = add if how == "add" else replace
+        change = add if how == "add" else set_to
         with intervene(model, change(resid_post(target_layer), state, pos=into)):
             logits = model(target)
         if how == "outside":

@@ -6,8 +6,7 @@ from tiny_models import write_tiny_model
 
 from helpers.activations import NeuronStats, TopContexts, output_logits, top_contexts
 from helpers.course_lm.world import World
-from helpers.interventions import mlp_out, record
-from helpers.interventions import neurons as place_of
+from helpers.interventions import mlp_out, mlp_post, record
 from helpers.prediction import pieces
 from helpers.speak import memories
 from helpers.speak.memories import (
@@ -96,9 +95,9 @@ def test_the_memories_and_the_bias_add_up_to_what_the_layer_writes(architecture,
     found = memory_sum(model, TEXT, layer=1, pos=3, k=2)
     tokens = as_texts(model, [TEXT]).tokens
     with torch.no_grad():
-        seen = record(model, tokens, place_of(1), mlp_out(1))
+        seen = record(model, tokens, mlp_post(1), mlp_out(1))
     assert torch.allclose(found.output, seen[mlp_out(1)][0, 3], atol=1e-6)
-    assert torch.allclose(found.coefficients, seen[place_of(1)][0, 3][found.neurons], atol=1e-6)
+    assert torch.allclose(found.coefficients, seen[mlp_post(1)][0, 3][found.neurons], atol=1e-6)
     assert torch.equal(found.values, values_of(model, 1)[found.neurons])
     total = sum(m * v for m, v in zip(found.coefficients, found.values, strict=True)) + found.bias
     assert torch.allclose(total, found.output, atol=1e-4) and found.error < 1e-4

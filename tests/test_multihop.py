@@ -397,7 +397,7 @@ def by_hand(model, one, at, pair, state):
     """What the model says when a state stands at the target layer's place: one full run."""
     tokens = tokenize(model, one.text)[None]
     pos = len(tokenize(model, one.phrase)) - 1 if at == "t1" else tokens.shape[1] - 1
-    with intervene(model, interventions.replace(resid_post(pair[1]), state[None, None], pos=pos)):
+    with intervene(model, interventions.set_to(resid_post(pair[1]), state[None, None], pos=pos)):
         return model(tokens)[0, -1].argmax().item()
 
 

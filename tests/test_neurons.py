@@ -24,7 +24,7 @@ from helpers.activations import (
     scan,
     top_contexts,
 )
-from helpers.interventions import neurons as place_of
+from helpers.interventions import mlp_post
 from helpers.one_neuron.neurons import (
     Selectivity,
     class_selectivities,
@@ -82,7 +82,7 @@ def random_texts(n: int, longest: int = 12, seed: int = 0, shortest: int = 2) ->
 def plain(model, texts: Texts) -> Tensor:
     """The activations of all neurons, ``[layer, neuron, row, pos]``: every text by itself, 0 where nothing counts."""
     kept, seen = torch.zeros(LAYERS, WIDTH, *texts.tokens.shape), {}
-    hooks = [(place_of(layer), lambda value, hook, layer=layer: seen.update({layer: value[0].T})) for layer in range(LAYERS)]
+    hooks = [(mlp_post(layer), lambda value, hook, layer=layer: seen.update({layer: value[0].T})) for layer in range(LAYERS)]
     for row, length in enumerate(texts.lengths.tolist()):
         with model.hooks(fwd_hooks=hooks):
             model(texts.tokens[row : row + 1, :length])
@@ -109,7 +109,7 @@ def test_a_scan_finds_what_each_text_by_itself_gives(tiny):
 
 def test_a_scan_runs_no_layer_behind_the_last_one_asked_for(tiny):
     ran = []
-    with tiny.hooks(fwd_hooks=[(place_of(1), lambda value, hook: ran.append(1))]):
+    with tiny.hooks(fwd_hooks=[(mlp_post(1), lambda value, hook: ran.append(1))]):
         assert [set(batch.activations) for batch in scan(tiny, random_texts(3), [0])] == [{0}]
     assert not ran
 
@@ -297,7 +297,7 @@ def test_output_logits_are_what_one_more_unit_of_activation_adds(tiny):
     with tiny.hooks(fwd_hooks=[("ln_final.hook_scale", lambda scale, hook: torch.ones_like(scale))]):
         tokens = torch.tensor([[0, 5, 6]])
         before = tiny(tokens)
-        with intervene(tiny, add(place_of(1), torch.ones(1), units=40)):
+        with intervene(tiny, add(mlp_post(1), torch.ones(1), units=40)):
             change = tiny(tokens) - before
     assert torch.allclose(change, output_logits(tiny, 1, 40).expand_as(change), atol=1e-4)
 

@@ -16,10 +16,10 @@ SWEEPS = {  # by the name of the place: ours, and the end of the library's name
     "resid_pre": ("patch_positions", "resid_pre"),
     "mlp_out": ("patch_positions", "mlp_out"),
     "attn_out": ("patch_positions", "attn_out"),
-    "heads": ("patch_heads", "attn_head_out_all_pos"),
-    "queries": ("patch_heads", "attn_head_q_all_pos"),
-    "keys": ("patch_heads", "attn_head_k_all_pos"),
-    "values": ("patch_heads", "attn_head_v_all_pos"),
+    "head_out": ("patch_heads", "attn_head_out_all_pos"),
+    "head_q": ("patch_heads", "attn_head_q_all_pos"),
+    "head_k": ("patch_heads", "attn_head_k_all_pos"),
+    "head_v": ("patch_heads", "attn_head_v_all_pos"),
     "pattern": ("patch_heads", "attn_head_pattern_all_pos"),
 }
 
@@ -70,7 +70,7 @@ def random_pairs(lengths=(7, 7, 7), first=3, seed=1) -> tuple[torch.Tensor, torc
 
 def pairs(h, model, lengths=(7, 7, 7), first=3, seed=1, metric=None):
     sides = [h.Texts(tokens, torch.tensor(lengths), ("text",) * len(lengths)) for tokens in random_pairs(lengths, first, seed)]
-    return h.runs(model, *sides, metric or h.log_odds(RIGHT[: len(lengths)], WRONG[: len(lengths)]))
+    return h.prompt_pairs(model, *sides, metric or h.log_odds(RIGHT[: len(lengths)], WRONG[: len(lengths)]))
 
 
 @pytest.fixture(scope="module")
@@ -108,13 +108,13 @@ def assert_as_library(h, model, both, place: str) -> None:
     assert result.after.shape == (*expected.shape, len(both)) and len(result.columns) == expected.shape[1]
 
 
-@pytest.mark.parametrize("place", [place for place in SWEEPS if place not in ("queries", "keys")])  # these further below
+@pytest.mark.parametrize("place", [place for place in SWEEPS if place not in ("head_q", "head_k")])  # these further below
 @pytest.mark.parametrize("architecture", TINY)
 def test_patches_equal_those_of_the_library(h, load, architecture, place):
     assert_as_library(h, load(architecture), pairs(h, load(architecture), (5, 5), first=2), place)
 
 
-@pytest.mark.parametrize("place", ["resid_pre", "heads", "pattern"])
+@pytest.mark.parametrize("place", ["resid_pre", "head_out", "pattern"])
 @pytest.mark.parametrize("architecture", ["gpt2", "gemma2"])
 def test_patches_of_raw_models_equal_those_of_the_library(h, load, architecture, place):
     model = load(architecture, raw=True)
@@ -129,7 +129,7 @@ def test_prompts_that_differ_from_the_first_token_on(h, load, architecture, plac
     assert_as_library(h, load(architecture), both, place)
 
 
-@pytest.mark.parametrize("place", ["attn_out", "keys", "pattern"])
+@pytest.mark.parametrize("place", ["attn_out", "head_k", "pattern"])
 @pytest.mark.parametrize("first", [2, 17])
 def test_prompts_longer_than_a_sliding_window(h, load, place, first):
     both = pairs(h, load("gemma2"), (20, 20), first=first)  # the window is 16; the shared beginning may be longer than that
@@ -140,16 +140,16 @@ def test_prompts_that_differ_in_their_last_token_only(h, model):
     clean, _ = random_pairs()
     corrupted = clean.clone()
     corrupted[:, -1] += 1
-    both = h.runs(model, clean, corrupted, h.log_odds(RIGHT, WRONG))
+    both = h.prompt_pairs(model, clean, corrupted, h.log_odds(RIGHT, WRONG))
     assert_as_library(h, model, both, "resid_pre")
     assert torch.allclose(h.patch_positions(model, both).effect[:, -1], torch.ones(2), atol=1e-4)
 
 
-@pytest.mark.parametrize("place", ["heads", "queries"])
+@pytest.mark.parametrize("place", ["head_out", "head_q"])
 def test_heads_at_one_position_of_each_prompt(h, load, place):
     model = load("gpt2")
     both, at = pairs(h, model, (4, 4, 4), first=1), torch.tensor([2, 3, 1])
-    kind = {"heads": "out", "queries": "q"}[place]
+    kind = {"head_out": "out", "head_q": "q"}[place]
     rows = [pairs_of_row(h, both, row) for row in range(3)]
     expected = [by_library(model, one, f"attn_head_{kind}_by_pos")[:, at[row]] for row, one in enumerate(rows)]
     result = h.patch_heads(model, both, getattr(h, place), pos=at)
@@ -158,13 +158,13 @@ def test_heads_at_one_position_of_each_prompt(h, load, place):
 
 def pairs_of_row(h, both, row: int):
     """One pair alone, without filling."""
-    return h.Runs(both.clean.take([row]), both.corrupted.take([row]), h.log_odds(RIGHT[row : row + 1], WRONG[row : row + 1]))
+    return h.PromptPairs(both.clean.take([row]), both.corrupted.take([row]), h.log_odds(RIGHT[row : row + 1], WRONG[row : row + 1]))
 
 
 def test_many_small_passes_give_the_numbers_of_one(h, model, both, monkeypatch):
     from helpers.cluster import patching
 
-    sweeps = (h.patch_positions, h.resid_pre), (h.patch_heads, h.heads), (h.patch_heads, h.pattern)
+    sweeps = (h.patch_positions, h.resid_pre), (h.patch_heads, h.head_out), (h.patch_heads, h.pattern)
     before = [sweep(model, both, place).after for sweep, place in sweeps]
     monkeypatch.setattr(patching, "PATCHED_TOKENS", 8)  # two patches in a pass
     for expected, (sweep, place) in zip(before, sweeps, strict=True):
@@ -180,13 +180,13 @@ def test_prompts_of_unequal_length_give_the_numbers_of_each_alone(h, load, archi
     both, at = pairs(h, model, lengths), [torch.full((3,), 3), torch.tensor(lengths) - 2, torch.tensor(lengths) - 1]
     named = h.patch_positions(model, both, positions=at, names=["changed", "before", "end"])
     estimated = h.attribute_positions(model, both, positions=at)
-    every = [h.patch_heads(model, both, place).after for place in (h.heads, h.keys, h.pattern)]
+    every = [h.patch_heads(model, both, place).after for place in (h.head_out, h.head_k, h.pattern)]
     assert named.columns == ("changed", "before", "end") and estimated.columns[0] == "position 0"
     for row in range(3):
         alone, chosen = pairs_of_row(h, both, row), [int(pos[row]) for pos in at]
         torch.testing.assert_close(named.after[..., row], h.patch_positions(model, alone).after[:, chosen, 0], atol=1e-4, rtol=0)
         torch.testing.assert_close(estimated.after[..., row], h.attribute_positions(model, alone).after[:, chosen, 0], atol=1e-4, rtol=0)
-        for found, place in zip(every, (h.heads, h.keys, h.pattern), strict=True):
+        for found, place in zip(every, (h.head_out, h.head_k, h.pattern), strict=True):
             torch.testing.assert_close(found[..., row], h.patch_heads(model, alone, place).after[..., 0], atol=1e-4, rtol=0)
 
 
@@ -197,7 +197,7 @@ def test_what_stands_in_the_filling_plays_no_part(h, model):
         tokens = side.tokens.clone()
         tokens[torch.arange(8) >= side.lengths[:, None]] = 11 + number
         other.append(h.Texts(tokens, side.lengths, side.kinds))
-    again = h.runs(model, *other, both.metric)
+    again = h.prompt_pairs(model, *other, both.metric)
     for sweep in (h.patch_heads, h.attribute_heads):
         torch.testing.assert_close(sweep(model, again).after, sweep(model, both).after, atol=1e-5, rtol=0)
 
@@ -205,7 +205,7 @@ def test_what_stands_in_the_filling_plays_no_part(h, model):
 def test_first_differences_and_ends_are_those_of_each_prompt(h, model):
     clean = torch.tensor([[5, 6, 7, 8, 9], [5, 6, 7, 8, 9], [5, 6, 7, 8, 9]])
     corrupted = torch.tensor([[5, 6, 7, 8, 1], [1, 6, 7, 8, 1], [5, 1, 7, 1, 9]])
-    both = h.runs(model, clean, corrupted, h.log_odds(1, 2))
+    both = h.prompt_pairs(model, clean, corrupted, h.log_odds(1, 2))
     assert both.first_difference.tolist() == [4, 0, 1] == both.swapped.first_difference.tolist()
     assert both.ends.tolist() == [4, 4, 4] and len(both) == 3
     assert torch.equal(both.swapped.clean.tokens, corrupted) and torch.equal(both.swapped.corrupted.tokens, clean)
@@ -227,7 +227,7 @@ def test_before_the_first_difference_a_patch_changes_nothing(h, load, architectu
 def test_pairs_whose_first_differences_lie_apart(h, model):
     clean, corrupted = random_pairs((7, 7, 7), 5)
     corrupted[2, 0], corrupted[1, 3] = 3, 4  # so at position 3 the first prompt alone has nothing to patch
-    assert_as_library(h, model, h.runs(model, clean, corrupted, h.log_odds(RIGHT, WRONG)), "resid_pre")
+    assert_as_library(h, model, h.prompt_pairs(model, clean, corrupted, h.log_odds(RIGHT, WRONG)), "resid_pre")
 
 
 # --------------------------------------------------------------------------------------------------- what must come out
@@ -244,8 +244,8 @@ def test_clean_and_corrupted_are_the_metric_of_the_whole_runs(h, load, architect
 
 
 def test_a_metric_under_an_intervention(h, model, both):
-    expected = both.metric(model.run_with_hooks(both.clean.tokens, fwd_hooks=[(h.neurons(0), lambda value, hook: value * 0)]))
-    torch.testing.assert_close(h.metric_at_ends(model, both, h.zero(h.neurons(0))), expected, atol=1e-4, rtol=0)
+    expected = both.metric(model.run_with_hooks(both.clean.tokens, fwd_hooks=[(h.mlp_post(0), lambda value, hook: value * 0)]))
+    torch.testing.assert_close(h.metric_at_ends(model, both, h.zero_ablate(h.mlp_post(0))), expected, atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize("architecture", TINY)
@@ -253,12 +253,12 @@ def test_the_whole_clean_stream_gives_the_clean_run(h, load, architecture):
     model = load(architecture)
     clean, corrupted = random_pairs()
     corrupted[:, 4:] = clean[:, 4:]  # now they differ at one position only
-    both = h.runs(model, clean, corrupted, h.log_odds(RIGHT, WRONG))
+    both = h.prompt_pairs(model, clean, corrupted, h.log_odds(RIGHT, WRONG))
     result = h.patch_positions(model, both)
     torch.testing.assert_close(result.after[0, 3], result.clean, atol=1e-4, rtol=0)
     assert abs(result.effect[0, 3] - 1) < 1e-2
     seen = h.record(model, both.clean.tokens, h.resid_pre(0))[h.resid_pre(0)]
-    restored = h.metric_at_ends(model, pairs(h, model), h.resample(h.resid_pre(0), seen), texts=pairs(h, model).corrupted)
+    restored = h.metric_at_ends(model, pairs(h, model), h.resample_ablate(h.resid_pre(0), seen), texts=pairs(h, model).corrupted)
     torch.testing.assert_close(restored, result.clean, atol=1e-4, rtol=0)
 
 
@@ -271,7 +271,7 @@ def test_of_the_last_layer_nothing_but_the_last_position_counts(h, model, both):
 def test_swapped_runs_carry_the_corrupted_value_into_the_clean_run(h, model, both):
     result, place = h.patch_positions(model, both.swapped, h.mlp_out), h.mlp_out(1)
     seen = h.record(model, both.corrupted.tokens, place)[place]
-    with h.intervene(model, h.resample(place, seen, pos=5)):
+    with h.intervene(model, h.resample_ablate(place, seen, pos=5)):
         expected = both.metric(model(both.clean.tokens))
     torch.testing.assert_close(result.after[1, 5], expected, atol=1e-4, rtol=0)
     forward = h.patch_positions(model, both, h.mlp_out)
@@ -282,9 +282,9 @@ def test_swapped_runs_carry_the_corrupted_value_into_the_clean_run(h, model, bot
 def test_a_metric_with_a_token_for_each_prompt_keeps_prompts_apart(h, model):
     token = torch.tensor([5, 90, 200])
     both = pairs(h, model, metric=h.log_prob(token))
-    place = h.heads(1)
+    place = h.head_out(1)
     seen = h.record(model, both.clean.tokens, place)[place]
-    with h.intervene(model, h.resample(place, seen, head=2)):
+    with h.intervene(model, h.resample_ablate(place, seen, head=2)):
         expected = model(both.corrupted.tokens)[:, -1].log_softmax(-1)[torch.arange(3), token]
     torch.testing.assert_close(h.patch_heads(model, both).after[1, 2], expected, atol=1e-4, rtol=0)
 
@@ -348,18 +348,18 @@ def test_the_interval_of_an_effect_is_that_of_the_prompts(by_hand):
 
 def test_columns_are_named_by_tokens_or_heads(h, model, both):
     assert h.patch_heads(model, both).columns == ("head 0", "head 1", "head 2", "head 3")
-    columns = h.patch_positions(model, h.runs(model, ["Paris is"], ["Paris in"], h.log_odds(5, 6))).columns
+    columns = h.patch_positions(model, h.prompt_pairs(model, ["Paris is"], ["Paris in"], h.log_odds(5, 6))).columns
     assert columns[0] == "0 <|endoftext|>" and columns[-1].split(" ", 1)[1].startswith(("·", "s"))
-    assert h.patch_heads(model, both, h.values).place == "attn.hook_v" and h.patch_positions(model, both).place == "hook_resid_pre"
+    assert h.patch_heads(model, both, h.head_v).place == "attn.hook_v" and h.patch_positions(model, both).place == "hook_resid_pre"
 
 
 def test_grouped_queries_have_fewer_keys_and_values_than_heads(h, load):
     model = load("llama-grouped")
     both = pairs(h, model)
     widths = {
-        place.__name__: h.patch_heads(model, both, place).effect.shape[1] for place in (h.heads, h.queries, h.keys, h.values, h.pattern)
+        place.__name__: h.patch_heads(model, both, place).effect.shape[1] for place in (h.head_out, h.head_q, h.head_k, h.head_v, h.pattern)
     }
-    assert widths == {"heads": 4, "queries": 4, "keys": 2, "values": 2, "pattern": 4}
+    assert widths == {"head_out": 4, "head_q": 4, "head_k": 2, "head_v": 2, "pattern": 4}
 
 
 # -------------------------------------------------------------------------------------------------- attribution patching
@@ -368,12 +368,12 @@ def test_grouped_queries_have_fewer_keys_and_values_than_heads(h, load):
 def step_towards(h, model, both, place: str, share: float, **where) -> torch.Tensor:
     """By how much the metric of each corrupted prompt rises for a small step of one place towards the clean value, per whole step."""
     seen = [h.record(model, side.tokens, place)[place] for side in (both.clean, both.corrupted)]
-    sides = [h.resample(place, seen[1] + sign * share * (seen[0] - seen[1]), **where) for sign in (1, -1)]
+    sides = [h.resample_ablate(place, seen[1] + sign * share * (seen[0] - seen[1]), **where) for sign in (1, -1)]
     after, before = (h.metric_at_ends(model, both, side, texts=both.corrupted) for side in sides)
     return (after - before) / (2 * share)
 
 
-@pytest.mark.parametrize("place", ["resid_pre", "mlp_out", "attn_out", "heads"])
+@pytest.mark.parametrize("place", ["resid_pre", "mlp_out", "attn_out", "head_out"])
 @pytest.mark.parametrize("architecture", ["neox-parallel", "llama-grouped", "gemma2"])
 def test_estimates_are_the_slope_of_a_small_step(h, load, architecture, place):
     model, where = load(architecture), getattr(h, place)
@@ -384,7 +384,7 @@ def test_estimates_are_the_slope_of_a_small_step(h, load, architecture, place):
         torch.testing.assert_close(estimated.after[1, column] - estimated.corrupted, slope, atol=2e-3, rtol=2e-2)
 
 
-@pytest.mark.parametrize("place", ["heads", "queries", "keys", "values", "pattern"])
+@pytest.mark.parametrize("place", ["head_out", "head_q", "head_k", "head_v", "pattern"])
 @pytest.mark.parametrize("architecture", ["gpt2", "llama-grouped"])
 def test_estimates_of_heads_are_the_slope_of_a_small_step(h, load, architecture, place):
     model, where = load(architecture), getattr(h, place)
@@ -398,8 +398,8 @@ def test_estimates_of_heads_are_the_slope_of_a_small_step(h, load, architecture,
 
 def test_estimates_of_heads_at_one_position(h, model, both):
     at = torch.tensor([3, 6, 5])
-    estimated = h.attribute_heads(model, both, h.queries, pos=at)
-    slope = step_towards(h, model, both, h.queries(1), 0.02, pos=at, head=2)
+    estimated = h.attribute_heads(model, both, h.head_q, pos=at)
+    slope = step_towards(h, model, both, h.head_q(1), 0.02, pos=at, head=2)
     torch.testing.assert_close(estimated.after[1, 2] - estimated.corrupted, slope, atol=2e-3, rtol=2e-2)
 
 
@@ -424,11 +424,11 @@ def linear(tmp_path_factory):
 def test_estimates_are_exact_where_the_metric_is_linear(h, linear):
     clean, corrupted = random_pairs()
     corrupted[:, -1] = clean[:, -1]
-    both = h.runs(linear, clean, corrupted, h.log_odds(RIGHT, WRONG))
+    both = h.prompt_pairs(linear, clean, corrupted, h.log_odds(RIGHT, WRONG))
     for place, estimate, patch in (
         (h.attn_out, h.attribute_positions, h.patch_positions),
-        (h.heads, h.attribute_heads, h.patch_heads),
-        (h.values, h.attribute_heads, h.patch_heads),
+        (h.head_out, h.attribute_heads, h.patch_heads),
+        (h.head_v, h.attribute_heads, h.patch_heads),
         (h.pattern, h.attribute_heads, h.patch_heads),
     ):
         found, expected = (work(linear, both, place).change[-1] for work in (estimate, patch))
@@ -458,7 +458,7 @@ def test_a_single_step_stands_halfway(h, model, both):
     embedded = [h.record(model, side.tokens, "hook_embed")["hook_embed"] for side in (both.clean, both.corrupted)]
     with torch.enable_grad():
         middle = ((embedded[0] + embedded[1]) / 2).requires_grad_()
-        with h.intervene(model, h.resample("hook_embed", middle)):
+        with h.intervene(model, h.resample_ablate("hook_embed", middle)):
             slope = torch.autograd.grad(both.metric(model(both.corrupted.tokens)).sum(), middle)[0]
     expected = ((embedded[0] - embedded[1]) * slope).sum(-1).T  # [pos, prompt]
     torch.testing.assert_close(halfway.after[0] - halfway.corrupted, expected, atol=1e-4, rtol=0)
@@ -483,10 +483,16 @@ def odds_of_words(h, model):
 @pytest.mark.parametrize(
     "wrong, sentence",
     [
-        (lambda h, m, b: h.runs(m, ["Paris is"], ["Paris is"], b.metric), "The two prompts of pair 0 are the same: there is nothing"),
-        (lambda h, m, b: h.runs(m, ["Paris is"], ["The tower is in"], b.metric), "both prompts need equally many"),
-        (lambda h, m, b: h.runs(m, ["Paris is"], ["Paris is", "Paris in"], b.metric), "There are 1 clean prompts and 2 corrupted ones"),
-        (lambda h, m, b: h.runs(m, ["Paris is"], ["Paris in"], odds_of_words(h, m)), "reads the last position only"),
+        (
+            lambda h, m, b: h.prompt_pairs(m, ["Paris is"], ["Paris is"], b.metric),
+            "The two prompts of pair 0 are the same: there is nothing",
+        ),
+        (lambda h, m, b: h.prompt_pairs(m, ["Paris is"], ["The tower is in"], b.metric), "both prompts need equally many"),
+        (
+            lambda h, m, b: h.prompt_pairs(m, ["Paris is"], ["Paris is", "Paris in"], b.metric),
+            "There are 1 clean prompts and 2 corrupted ones",
+        ),
+        (lambda h, m, b: h.prompt_pairs(m, ["Paris is"], ["Paris in"], odds_of_words(h, m)), "reads the last position only"),
         (lambda h, m, b: h.patch_positions(m, pairs(h, m, (8, 6, 7))), "not equally long, so their positions do not correspond"),
         (lambda h, m, b: h.patch_positions(m, b, positions=[torch.tensor([1, 2, 7])]), "Positions count from 0 to a prompt's last token"),
         (lambda h, m, b: h.patch_positions(m, b, positions=[torch.tensor([1, -1, 3])]), "Positions count from 0"),
@@ -520,8 +526,11 @@ def constant(h):
 def test_sides_may_be_filled_differently(h, model):
     clean, corrupted = random_pairs()
     wide = h.Texts(torch.cat([corrupted, corrupted[:, :2]], 1), torch.full((3,), 7), ("text",) * 3)
-    both, expected = h.runs(model, clean, wide, h.log_odds(RIGHT, WRONG)), h.runs(model, clean, corrupted, h.log_odds(RIGHT, WRONG))
+    both, expected = (
+        h.prompt_pairs(model, clean, wide, h.log_odds(RIGHT, WRONG)),
+        h.prompt_pairs(model, clean, corrupted, h.log_odds(RIGHT, WRONG)),
+    )
     assert torch.equal(h.patch_heads(model, both).after, h.patch_heads(model, expected).after)
     filled = [h.Texts(torch.tensor([[5, 6, 7, fill], [5, 6, 7, 8 + fill]]), torch.tensor([3, 4]), ("text",) * 2) for fill in (1, 2)]
     with pytest.raises(ValueError, match="The two prompts of pair 0 are the same"):
-        h.runs(model, *filled, h.log_odds(5, 6))
+        h.prompt_pairs(model, *filled, h.log_odds(5, 6))

@@ -5,10 +5,10 @@ import torch
 from tiny_models import ARCHITECTURES, write_tiny_model
 
 from helpers.cluster.relations import RelationData
-from helpers.interventions import intervene, record, replace
+from helpers.interventions import intervene, record, set_to
 from helpers.models import load_model
 from helpers.prediction import pieces, tokenize
-from helpers.running import lens_logits, place_of
+from helpers.running import layer_hook, lens_logits
 from helpers.speak import patchscopes
 from helpers.speak.patchscopes import (
     DESCRIPTION,
@@ -64,13 +64,13 @@ def as_numbers(model, ids):
 
 def state_of(model, ids, at, layer):
     with torch.no_grad():
-        return record(model, ids[None], place_of(layer))[place_of(layer)][0, at]
+        return record(model, ids[None], layer_hook(layer))[layer_hook(layer)][0, at]
 
 
 @torch.no_grad()
 def by_hand(model, ids, at, state, layer, tokens=3):
     """The plain way: the whole text again for each new token, with the state put in its place each time."""
-    change, start = [] if state is None else [replace(place_of(layer), state, pos=at)], len(ids)
+    change, start = [] if state is None else [set_to(layer_hook(layer), state, pos=at)], len(ids)
     for _ in range(tokens):
         with intervene(model, *change):
             ids = torch.cat([ids, model(ids[None])[0, -1:].argmax(-1)])
@@ -192,7 +192,7 @@ def test_a_patch_is_the_plain_run_with_a_state_replaced(tiny, into):
         run = patchscopes._Run(tiny, patchscopes._of_target(tiny, LIST, 1), states[:, None], [into, None, into])
         logits = run.logits()
         for row in range(3):
-            with intervene(tiny, *([] if row == 1 else [replace(place_of(into), states[row], pos=at)])):
+            with intervene(tiny, *([] if row == 1 else [set_to(layer_hook(into), states[row], pos=at)])):
                 assert torch.allclose(logits[row], tiny(ids[None])[0, -1], atol=1e-4)
     assert min((logits[0] - logits[row]).abs().max() for row in (1, 2)) > 0.01
 
@@ -425,7 +425,7 @@ def test_precision_by_hand(tiny, target, position):
         own = tiny(tokens[None])[0, where].argmax()
         for number, layer in enumerate(found.layers):
             state = state_of(tiny, tokens, where, layer)
-            with torch.no_grad(), intervene(tiny, replace(place_of(layer), state, pos=at)):
+            with torch.no_grad(), intervene(tiny, set_to(layer_hook(layer), state, pos=at)):
                 said = tiny(ids[None])[0, -1].argmax()
             assert found.of("Patchscope")[number, column] == (said == own)
             assert found.of("logit lens")[number, column] == (lens_logits(tiny, state).argmax() == own)

@@ -37,7 +37,7 @@ from helpers.cluster.recall import (
 )
 from helpers.course_lm.corpus.tasks import SUMS
 from helpers.course_lm.world import World
-from helpers.interventions import Intervention, add, attn_out, heads, intervene, mlp_out, pattern, record, resid_post, watch, zero
+from helpers.interventions import Intervention, add, attn_out, head_out, intervene, mlp_out, pattern, record, resid_post, watch, zero_ablate
 from helpers.models import load_model
 from helpers.prediction import pieces, tokenize
 from helpers.running import lens_logits
@@ -355,7 +355,7 @@ def test_what_is_taken_away_can_be_a_mean_or_the_attention(gpt2, monkeypatch):
     usual = record(gpt2, tokens, "blocks.1.hook_resid_mid")["blocks.1.hook_resid_mid"][0, at]
     assert torch.allclose(seen[1][0], usual + means[1], atol=1e-5)
     enrichment(gpt2, FACTS[:1], without=[0], place=attn_out)
-    with intervene(gpt2, zero(attn_out(0), pos=at)):
+    with intervene(gpt2, zero_ablate(attn_out(0), pos=at)):
         assert torch.allclose(seen[2][0], record(gpt2, tokens, resid_post(0))[resid_post(0)][0, at], atol=1e-5)
 
 
@@ -380,11 +380,11 @@ def test_the_interval_of_a_rate():
 def test_the_heads_together_write_what_the_attention_writes(tiny):
     tokens, ends = torch.randint(5, 250, (3, 7), generator=torch.Generator().manual_seed(2)), torch.tensor([6, 3, 5])
     for layer in range(2):
-        places = [heads(layer), attn_out(layer), f"blocks.{layer}.attn.hook_out"]
+        places = [head_out(layer), attn_out(layer), f"blocks.{layer}.attn.hook_out"]
         seen = record(tiny, tokens, *places)
         written = recall._written(tiny, layer, seen, ends)
         whole = seen[attn_out(layer)][torch.arange(3), ends]
-        with intervene(tiny, zero(heads(layer))):
+        with intervene(tiny, zero_ablate(head_out(layer))):
             bias = record(tiny, tokens, attn_out(layer))[attn_out(layer)][0, 0]
         assert torch.allclose(written.sum(1), whole - bias, atol=1e-5) and written.shape == (3, tiny.cfg.n_heads, tiny.cfg.d_model)
 
@@ -404,7 +404,7 @@ def test_extraction_equals_one_fact_at_a_time(tiny, monkeypatch):
     for number, fact in enumerate(facts):
         tokens, span = tokenize(tiny, fact.text)[None], subject_tokens(tiny, fact)
         for layer in range(2):
-            looked, places = [], (attn_out(layer), mlp_out(layer), heads(layer), f"blocks.{layer}.attn.hook_out")
+            looked, places = [], (attn_out(layer), mlp_out(layer), head_out(layer), f"blocks.{layer}.attn.hook_out")
             with intervene(tiny, watch(pattern(layer), looked.append)):
                 seen = record(tiny, tokens, *places)
             for kind, place in enumerate((attn_out, mlp_out)):

@@ -42,7 +42,7 @@ from helpers.cluster.relations import (
 )
 from helpers.course_lm.facts import Fact, all_facts
 from helpers.course_lm.world import World
-from helpers.interventions import Intervention, attn_out, intervene, mlp_out, record, replace, resid_post, resid_pre, zero
+from helpers.interventions import Intervention, attn_out, intervene, mlp_out, record, resid_post, resid_pre, set_to, zero_ablate
 from helpers.prediction import pieces, tokenize
 from helpers.stats import wilson
 from helpers.texts import as_texts
@@ -89,7 +89,7 @@ def linear(small):
             return stream
         return torch.cat([stream[:, :-1], (stream[:, -2] @ m.T + c)[:, None]], 1)
 
-    blocks = [zero(place(layer)) for layer in range(2) for place in (attn_out, mlp_out)]
+    blocks = [zero_ablate(place(layer)) for layer in range(2) for place in (attn_out, mlp_out)]
     with intervene(small, *blocks, Intervention(resid_post(1), send)):
         yield small, m, c
 
@@ -140,7 +140,7 @@ def test_known_keeps_what_the_model_answers_right(small):
     assert len(set(first)) == 1  # "known" would keep those whose answer is this token
     direction = small.W_U[:, first[0]].detach()
     data = RelationData("l", "x{s}y", LETTERS.subjects, objects[:5] + ("q",) * 7)
-    with intervene(small, replace(resid_post(1), 50 * direction)):
+    with intervene(small, set_to(resid_post(1), 50 * direction)):
         assert int(small(tokenize(small, "xay")[None])[0, -1].argmax()) == first[0]
         kept = known(small, data)
         assert kept.subjects == LETTERS.subjects[:5] and kept.dropped == 7
@@ -190,7 +190,7 @@ def test_many_states_are_decoded_in_parts(gpt2, monkeypatch):
 def end_state(model, tokens: Tensor, place: str, pos: int, states: Tensor) -> Tensor:
     """What the whole model computes at the end of a prompt from each of some states: the definition, run from the first token on."""
     last = resid_post(model.cfg.n_layers - 1)
-    where = replace(place, states[:, None], pos=torch.full((len(states),), pos))
+    where = set_to(place, states[:, None], pos=torch.full((len(states),), pos))
     with torch.no_grad(), intervene(model, where):
         return record(model, tokens.repeat(len(states), 1), last)[last][:, -1]
 

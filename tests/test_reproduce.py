@@ -250,8 +250,8 @@ def test_identities_hold_in_every_family(family: str, checkpoints):
 
 def test_a_projection_that_projects_nothing_and_a_patch_that_changes_something_are_noticed(checkpoints, monkeypatch):
     model = open_model(str(checkpoints["gpt2"]), device="cpu")
-    monkeypatch.setattr(identities, "project_out_everywhere", lambda model, direction: [])
-    monkeypatch.setattr(identities, "resample", lambda place, values: add(resid_post(0), torch.arange(32.0)))
+    monkeypatch.setattr(identities, "ablate_direction", lambda model, direction: [])
+    monkeypatch.setattr(identities, "resample_ablate", lambda place, values: add(resid_post(0), torch.arange(32.0)))
     projection, patched, total = identities.identities(model)
     assert not projection.holds and not patched.holds and total.holds
     assert projection.row().startswith("[FAIL] a direction projected out is gone from the stream: off by")

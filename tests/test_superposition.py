@@ -7,15 +7,7 @@ import pytest
 import torch
 
 from helpers.one_neuron import superposition
-from helpers.one_neuron.superposition import (
-    ToyModels,
-    draw_features,
-    nearly_orthogonal,
-    random_directions,
-    read_out,
-    reconstruct,
-    train_toys,
-)
+from helpers.one_neuron.superposition import ToyModels, draw_features, nearly_orthogonal, read_out, reconstruct, train_toys, unit_directions
 
 
 @cache
@@ -159,16 +151,16 @@ def test_what_cannot_be_trained_is_refused_in_a_sentence(settings: dict, sentenc
 
 
 def test_random_directions_have_length_1_and_point_anywhere():
-    drawn = random_directions(4000, 6)
+    drawn = unit_directions(4000, 6)
     assert torch.allclose(drawn.norm(dim=1), torch.ones(4000), atol=1e-5) and drawn.shape == (4000, 6)
     assert drawn.mean(0).abs().max() < 0.05  # no side is preferred
-    assert torch.equal(drawn, random_directions(4000, 6)) and not torch.equal(drawn, random_directions(4000, 6, seed=1))
+    assert torch.equal(drawn, unit_directions(4000, 6)) and not torch.equal(drawn, unit_directions(4000, 6, seed=1))
 
 
 def kept_by_hand(dims: int, limit: float, tries: int) -> list[torch.Tensor]:
     """Directions kept one after the other, each compared with all those before."""
     kept: list[torch.Tensor] = []
-    for direction in random_directions(tries, dims):
+    for direction in unit_directions(tries, dims):
         if all(abs(float(direction @ other)) <= limit for other in kept):
             kept.append(direction)
     return kept
@@ -198,7 +190,7 @@ def test_a_limit_that_is_no_cosine_between_0_and_1_is_refused(limit: float):
 
 
 def test_there_is_no_space_without_a_dimension():
-    for call in (lambda: random_directions(0, 3), lambda: random_directions(3, 0), lambda: nearly_orthogonal(0, 0.5)):
+    for call in (lambda: unit_directions(0, 3), lambda: unit_directions(3, 0), lambda: nearly_orthogonal(0, 0.5)):
         with pytest.raises(ValueError, match="Give one direction and one dimension at least"):
             call()
 
@@ -214,7 +206,7 @@ def test_reading_out_gets_worse_the_more_features_are_active_and_better_with_roo
 
 
 def test_reading_out_by_hand():
-    basis = random_directions(12, 3, seed=5)
+    basis = unit_directions(12, 3, seed=5)
     rng = torch.Generator().manual_seed(6)
     shares = []
     for on in torch.rand(7, 12, generator=rng).argsort(1)[:, :4].tolist():

@@ -250,7 +250,7 @@ def test_the_clamp_shows_what_follows_with_the_feature_held(tiny, sae, clamp, pe
 
 @pytest.mark.parametrize("said, shown", [("", "nothing: the text ends at once"), ("<b>&amp;", "&lt;b&gt;&amp;amp;")])
 def test_an_answer_that_ends_at_once_is_put_in_words_and_none_is_markup(clamp, monkeypatch: pytest.MonkeyPatch, said: str, shown: str):
-    monkeypatch.setattr(benches, "continue_all", lambda *arguments: [said])
+    monkeypatch.setattr(benches, "generate", lambda *arguments: [said])
     monkeypatch.setattr(benches, "plain_answer", lambda *arguments: said)
     assert answers(clamp(PROMPT, 0, 1.0)) == [shown] * 2
 

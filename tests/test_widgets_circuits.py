@@ -22,7 +22,7 @@ from helpers.cluster import widgets_circuits as lab
 from helpers.cluster.circuits import EdgeScores, judge, random_circuit
 from helpers.cluster.edges import ABLATIONS, EdgeGraph
 from helpers.cluster.indirect_objects import IndirectObjects
-from helpers.cluster.patching import PatchMap, Runs, metric_at_ends, patch_heads, patch_positions
+from helpers.cluster.patching import PatchMap, PromptPairs, metric_at_ends, patch_heads, patch_positions
 from helpers.cluster.widgets_circuits import (
     MOST_DRAWN,
     MOST_JUDGED,
@@ -37,9 +37,9 @@ from helpers.cluster.widgets_circuits import (
     patching_html,
     pruner_html,
 )
-from helpers.interventions import attn_out, heads, keys, mlp_out, pattern, queries, record
+from helpers.interventions import attn_out, head_k, head_out, head_q, mlp_out, pattern, record
 from helpers.metrics import log_odds
-from helpers.prediction import fit, pieces, token_id, tokenize, top_tokens, visible
+from helpers.prediction import pieces, token_id, tokenize, top_tokens, truncate, visible
 from helpers.texts import as_texts
 from helpers.widgets import bars_html, readable
 
@@ -74,7 +74,7 @@ def data(tiny) -> IndirectObjects:
 
 
 @pytest.fixture(scope="module")
-def both(tiny, data) -> Runs:
+def both(tiny, data) -> PromptPairs:
     return data.runs(tiny)
 
 
@@ -84,7 +84,7 @@ def maps(tiny, data, both) -> dict[str, PatchMap]:
     at = dict(positions=list(data.positions.values()), names=list(data.positions))
     found = {"stream before the block": patch_positions(tiny, both, **at), "<attention>": patch_positions(tiny, both, attn_out, **at)}
     found["MLP"] = patch_positions(tiny, both, mlp_out, **at)
-    by_head = {"heads": heads, "queries": queries, "looks": pattern}
+    by_head = {"heads": head_out, "queries": head_q, "looks": pattern}
     return found | {name: patch_heads(tiny, both, place) for name, place in by_head.items()}
 
 
@@ -262,7 +262,7 @@ def test_a_circuit_that_cannot_be_is_answered_in_a_sentence(tiny, scores, both, 
     assert readable(pruned(5, "magic")) == "There is no ablation 'magic'; choose one of: resample, mean, zero."
     for size in (0, -1, len(scores.graph) + 1):
         assert readable(pruned(size, "zero")) == f"A circuit has 1 to {len(scores.graph)} edges, not {size}."
-    one = Runs(both.clean.take([0]), both.corrupted.take([0]), log_odds(5, 6))
+    one = PromptPairs(both.clean.take([0]), both.corrupted.take([0]), log_odds(5, 6))
     assert readable(pruner_html(tiny, scores, one, 5, "zero")) == "A single prompt has no interval: measure at least two."
     same = replace(both, metric=lambda logits: logits[:, -1, 0] * 0)
     assert readable(pruner_html(tiny, scores, same, 5, "zero")).startswith("The metric is the same with all edges and with none")
@@ -271,7 +271,7 @@ def test_a_circuit_that_cannot_be_is_answered_in_a_sentence(tiny, scores, both, 
 def test_the_pruner_judges_the_first_pairs_only(tiny, scores, both):
     order = [0, 1, 1, 0, 1, 0, 0, 1, 1, 1, 0]
     right, wrong = torch.arange(11) + 40, torch.arange(11) + 80
-    many = Runs(both.clean.take(order), both.corrupted.take(order), log_odds(right, wrong))
+    many = PromptPairs(both.clean.take(order), both.corrupted.take(order), log_odds(right, wrong))
     few = first_pairs(many)
     assert len(few) == MOST_JUDGED == 8 and first_pairs(both) is both
     assert torch.allclose(metric_at_ends(tiny, few), metric_at_ends(tiny, many)[:8], atol=1e-5)
@@ -346,7 +346,7 @@ def test_of_long_texts_the_end_is_shown_and_it_is_said(tiny, viewed):
     assert [share for _, share in shares(html)[-24:]] == pytest.approx(looks.tolist(), abs=0.00501)
     html, n = viewed(text * 9, 0, 0), len(tokenize(tiny, text * 9))
     assert f"The model reads 64 tokens at most, so the first {n - 64} of the text are cut off. Of 64 tokens" in readable(html)
-    kept = fit(tiny, tokenize(tiny, text * 9))
+    kept = truncate(tiny, tokenize(tiny, text * 9))
     looks = record(tiny, kept[None], pattern(0))[pattern(0)][0, 0, -1, -24:]
     assert [share for _, share in shares(html)[-24:]] == pytest.approx(looks.tolist(), abs=0.00501)
 
@@ -382,7 +382,7 @@ def test_heads_that_share_their_keys_have_maps_too(data, tmp_path):
 
     model = load_model(write_tiny_model("llama-grouped", tmp_path))
     both = data.runs(model)
-    found = patch_heads(model, both, keys)
+    found = patch_heads(model, both, head_k)
     html = patching_html(model, data, {"keys": found}, "keys", CHANGE, 1, "head 1")
     assert found.columns == ("head 0", "head 1")
     assert bold(html, "with the patch:") == pytest.approx([found.after[1, 1, 0].item()], abs=0.00501)

@@ -205,13 +205,13 @@ def test_long_texts_keep_their_end_leave_room_for_an_answer_and_say_so(tiny, dia
 
 
 def test_an_answer_that_ends_at_once_is_put_in_words(dial, steered, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(dials, "continue_all", lambda *arguments: [""])
+    monkeypatch.setattr(dials, "generate", lambda *arguments: [""])
     for html in (dial(REQUEST, 0, 1.0, ADD), steered(PROMPT, "past", 1.0, "past", 0.0)):
         assert answers(html) == ["nothing: the answer ends at once"] * 2
 
 
 def test_an_answer_is_no_markup(dial, steered, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(dials, "continue_all", lambda *arguments: ["<b>&amp;"])
+    monkeypatch.setattr(dials, "generate", lambda *arguments: ["<b>&amp;"])
     for html in (dial(REQUEST, 0, 1.0, ADD), steered(PROMPT, "past", 1.0, "past", 0.0)):
         assert answers(html) == ["&lt;b&gt;&amp;amp;"] * 2
 

@@ -14,7 +14,7 @@ from test_widgets_neurons import ENOUGH, WORDS, answered, controls_of
 from tiny_models import write_tiny_model
 
 from helpers.interventions import record, resid_post, resid_pre
-from helpers.prediction import TopTokens, fit, next_token_probs, pieces, tokenize
+from helpers.prediction import TopTokens, next_token_probs, pieces, tokenize, truncate
 from helpers.running import lens_logits
 from helpers.speak import widgets_lens as lab
 from helpers.speak.lens import LensTable, logit_lens
@@ -159,7 +159,7 @@ def test_of_long_texts_the_end_is_shown_and_one_sentence_says_so(tiny, viewed):
     whole = len(tokenize(tiny, long))
     html = viewed(long, 0, 63)
     assert f"Of {whole:,} tokens the model reads 64, the most it can, and the last 16 are shown." in readable(html)
-    best = logit_lens(tiny, fit(tiny, tokenize(tiny, long))).cell(1, 63)[0][0]
+    best = logit_lens(tiny, truncate(tiny, tokenize(tiny, long))).cell(1, 63)[0][0]
     assert squares(html)[-1][2] == word(best) and "tokens" not in readable(viewed("x", 0, 0))
 
 
@@ -170,7 +170,9 @@ def test_what_is_not_there_is_answered_in_a_sentence(tiny, tuned, viewed):
     for pos in (-1, n):
         assert readable(viewed(TEXT, 0, pos)) == f"There is no token {pos} to choose: the tokens shown are {max(0, n - 16)} to {n - 1}."
     for layer in (2, -2):
-        assert readable(viewed(TEXT, layer, 0)).startswith(f"There is no layer {layer}: they are -1 (what enters block 0) and 0 to 1")
+        assert readable(viewed(TEXT, layer, 0)).startswith(
+            f"There is no layer {layer}: this model's layers are -1 (what enters block 0) and 0 to 1"
+        )
     assert readable(viewed(TEXT, 0, 0, "glass")) == "There is no lens 'glass'; choose one of: logit lens, tuned lens."
     assert readable(lens_html(tiny, None, TEXT, 0, 0, TUNED)).startswith("No tuned lens was given: load one")
     assert readable(viewed("word " * 500, 0, 7)) == "There is no token 7 to choose: the tokens shown are 48 to 63."
@@ -204,7 +206,7 @@ def test_a_new_text_offers_its_tokens_and_chooses_the_last(tiny, widget):
     text = "The Gate is in San. " * 9
     widget.text.value = text
     assert [at for _, at in widget.pos.options] == list(range(48, 64)) and widget.pos.value == 63
-    kept = fit(tiny, tokenize(tiny, text))
+    kept = truncate(tiny, tokenize(tiny, text))
     assert widget.pos.options[-1] == (f"63 {word(pieces(tiny, kept[-1:])[0])}", 63)
     widget.text.value = "x"
     assert widget.pos.value == len(tokenize(tiny, "x")) - 1 and HEADING in readable(widget.panel.value)

@@ -16,8 +16,7 @@ from test_prediction import small
 from test_widgets import ODD
 
 from helpers.activations import TopContexts, promoted, top_contexts
-from helpers.interventions import neurons as place_of
-from helpers.interventions import record
+from helpers.interventions import mlp_post, record
 from helpers.one_neuron import widgets as lab
 from helpers.one_neuron.ablation import resampled
 from helpers.one_neuron.superposition import SPARSITIES, train_toys
@@ -83,7 +82,7 @@ def dose(small):
 def test_the_microscope_shows_the_neuron_on_the_text_and_where_it_rises_highest(small, top, microscope):
     html = microscope("hello you", 1, 7)
     with torch.no_grad():
-        values = record(small, tokenize(small, "hello you")[None], place_of(1))[place_of(1)][0, 1:, 7].tolist()
+        values = record(small, tokenize(small, "hello you")[None], mlp_post(1))[mlp_post(1)][0, 1:, 7].tolist()
     titles = re.findall(r'title="([^"]*)"', html.split("The texts in which")[0])
     assert titles == [f"{visible(piece)} {value:.2f}" for piece, value in zip("hello you", values, strict=True)]
     words = readable(html)
@@ -106,7 +105,7 @@ def test_the_readers_text_is_coloured_by_the_neurons_own_peak(small, top, micros
     layer, neuron = next((at, n) for at, n in top.stats.peak.gt(1).nonzero().tolist() if top.rows[at, n, 0] == 4)
     for text in ("hello there", "a cat"):  # the text in which it rises highest, and another one
         with torch.no_grad():
-            highest = record(small, tokenize(small, text)[None], place_of(layer))[place_of(layer)][0, 1:, neuron].max().item()
+            highest = record(small, tokenize(small, text)[None], mlp_post(layer))[mlp_post(layer)][0, 1:, neuron].max().item()
         own = microscope(text, layer, neuron).split("The texts in which")[0]
         depths = [float(depth) for depth in re.findall(r"rgba\(213,94,0,([\d.]+)\)", own)]
         expected = 0.6 * min(highest / top.stats.peak[layer, neuron].item(), 1)
@@ -117,15 +116,15 @@ def test_the_readers_text_is_coloured_by_the_neurons_own_peak(small, top, micros
 def at_the_end(model, top, text: str) -> torch.Tensor:
     """The activations of all scanned layers at the last token of a text."""
     with torch.no_grad():
-        seen = record(model, tokenize(model, text)[None], *map(place_of, top.stats.layers))
-    return torch.stack([seen[place_of(layer)][0, -1] for layer in top.stats.layers])
+        seen = record(model, tokenize(model, text)[None], *map(mlp_post, top.stats.layers))
+    return torch.stack([seen[mlp_post(layer)][0, -1] for layer in top.stats.layers])
 
 
 def test_the_most_active_neuron_is_the_one_nearest_to_its_own_peak_at_the_last_token(small, top, microscope):
     typical, best = top.stats.peak.median(), (-1.0, 0, 0)
     for layer in range(small.cfg.n_layers):
         with torch.no_grad():
-            last = record(small, tokenize(small, "some cat")[None], place_of(layer))[place_of(layer)][0, -1]
+            last = record(small, tokenize(small, "some cat")[None], mlp_post(layer))[mlp_post(layer)][0, -1]
         for neuron in range(small.cfg.d_mlp):
             if top.stats.peak[layer, neuron] > typical:
                 best = max(best, ((last[neuron] / top.stats.peak[layer, neuron]).item(), layer, neuron))
@@ -152,7 +151,7 @@ def set_to(model, layer: int, neuron: int, value: Any, look: Callable[[], Any]) 
         changed[:, 1:, neuron] = value
         return changed
 
-    with model.hooks(fwd_hooks=[(place_of(layer), hook)]):
+    with model.hooks(fwd_hooks=[(mlp_post(layer), hook)]):
         return look()
 
 
@@ -185,7 +184,7 @@ def test_a_dose_holds_the_neuron_at_it_and_shows_what_follows(small, dose):
 
 def test_the_dose_that_the_neuron_has_anyway_changes_nothing(small, dose):
     with torch.no_grad():
-        own = record(small, tokenize(small, "x")[None], place_of(1))[place_of(1)][0, 1, 9].item()
+        own = record(small, tokenize(small, "x")[None], mlp_post(1))[mlp_post(1)][0, 1, 9].item()
     assert dose("x", 1, 9, own).count(bars_html(top_tokens(small, "x", 5))) == 2
 
 

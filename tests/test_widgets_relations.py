@@ -34,7 +34,7 @@ from helpers.cluster.widgets_relations import (
 )
 from helpers.html import WARM
 from helpers.prediction import pieces, tokenize, top_tokens, visible
-from helpers.running import random_directions
+from helpers.running import random_like
 from helpers.widgets import named_layer, readable
 
 SUBJECTS = ("Taipei", "The Golden Gate Bridge", "Paris", "San Francisco")
@@ -228,7 +228,7 @@ def test_the_edit_is_added_at_the_subjects_last_token_and_a_random_vector_beside
 
     html = edited(relation, subject, other, rank, strength)
     plain, pushed, by_chance = columns(html)
-    expected = [adding(vector) for vector in (0 * delta, strength * delta, strength * random_directions(delta, 1, 0)[0])]
+    expected = [adding(vector) for vector in (0 * delta, strength * delta, strength * random_like(delta, 1, 0)[0])]
     assert [same(*pair, tiny) for pair in zip((plain, pushed, by_chance), expected, strict=True)] == [True] * 3
     assert len({str(column) for column in columns(html)}) == 3 and f"<b>{strength:g} × the edit</b>" in html
     lengths = numbers(html, f"The edit is # long and # were added, to a state at {named_layer(MAPS[relation][1].layer)} that is # long.")

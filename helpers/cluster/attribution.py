@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from helpers.interventions import Intervention, attn_out, heads, intervene, mlp_out, resample, resid_pre, watch
+from helpers.interventions import Intervention, attn_out, head_out, intervene, mlp_out, resample_ablate, resid_pre, watch
 from helpers.models import TransformerBridge
 from helpers.stats import Interval, mean_interval
 from helpers.texts import TextsLike, as_texts
@@ -86,7 +86,7 @@ def components(model: TransformerBridge, prompts: TextsLike, *interventions: Int
     if hasattr(model.blocks[0], "ln1_post"):
         raise ValueError("This model rescales what its heads write together, so no head has an output of its own to attribute to.")
     layers, texts = range(model.cfg.n_layers), as_texts(model, prompts)
-    places = [resid_pre(0), *(place(layer) for layer in layers for place in (heads, attn_out, mlp_out))]
+    places = [resid_pre(0), *(place(layer) for layer in layers for place in (head_out, attn_out, mlp_out))]
     seen: dict[str, Tensor] = {}
     rows, ends = torch.arange(len(texts)), texts.lengths - 1
     keep = [watch(name, lambda value, name=name: seen.__setitem__(name, value[rows, ends].float().cpu())) for name in places]
@@ -94,7 +94,7 @@ def components(model: TransformerBridge, prompts: TextsLike, *interventions: Int
         model(texts.tokens.to(model.cfg.device))
     parts = [seen[resid_pre(0)][None]]
     for layer in layers:
-        written = torch.einsum("phd,hdm->hpm", seen[heads(layer)], model.blocks[layer].attn.W_O.float().cpu())
+        written = torch.einsum("phd,hdm->hpm", seen[head_out(layer)], model.blocks[layer].attn.W_O.float().cpu())
         parts += [written, (seen[attn_out(layer)] - written.sum(0))[None], seen[mlp_out(layer)][None]]
     return torch.cat(parts)
 
@@ -146,4 +146,6 @@ def _linear_norm(
 def other_outputs(chosen: Sequence[Head], values: dict[str, Float[Tensor, "batch pos head d_head"]], **where: object) -> list[Intervention]:
     """Some heads put out what they did in another run (``values``, from ``record`` at ``heads``): resample ablation of heads."""
     layers = sorted({layer for layer, _ in chosen})
-    return [resample(heads(layer), values[heads(layer)], head=[h for at, h in chosen if at == layer], **where) for layer in layers]
+    return [
+        resample_ablate(head_out(layer), values[head_out(layer)], head=[h for at, h in chosen if at == layer], **where) for layer in layers
+    ]

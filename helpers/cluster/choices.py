@@ -23,7 +23,7 @@ from helpers.cluster.attribution import DirectEffects, Head, direct_effects
 from helpers.course_lm.corpus.base import sentence
 from helpers.course_lm.corpus.tasks import LETTERS, QUESTIONS, quiz_question
 from helpers.course_lm.world import World
-from helpers.interventions import intervene, pattern, read_at, watch
+from helpers.interventions import intervene, pattern, unembed_only_at, watch
 from helpers.metrics import Words, whole_words
 from helpers.models import TransformerBridge
 from helpers.one_layer.tasks import icl_prompts, item_task
@@ -175,7 +175,7 @@ def answer(model: TransformerBridge, asked: Choices) -> Answers:
     letters, texts = torch.empty(len(asked), asked.n_options), as_texts(model, asked.texts)
     for rows in texts.batches():
         part = texts.take(rows)
-        with intervene(model, read_at(part.lengths[:, None] - 1)):
+        with intervene(model, unembed_only_at(part.lengths[:, None] - 1)):
             logits = model(part.tokens.to(model.cfg.device))[:, 0]
         letters[rows] = logits.float().log_softmax(-1).cpu()[:, asked.letter_ids(model)]
     words = whole_words(model, asked.sentences, asked.options)
@@ -185,7 +185,7 @@ def answer(model: TransformerBridge, asked: Choices) -> Answers:
 def _log_probs(model: TransformerBridge, words: Words) -> Float[Tensor, "row"]:
     """The log-probability of each row's word; only the places where words stand are unembedded."""
     n, lengths = max(map(len, words.ids)), words.texts.lengths
-    with intervene(model, read_at((lengths[:, None] - n + torch.arange(n)).clamp(min=0))):
+    with intervene(model, unembed_only_at((lengths[:, None] - n + torch.arange(n)).clamp(min=0))):
         return words.log_probs(model(words.texts.tokens.to(model.cfg.device))).float().cpu()
 
 
@@ -281,7 +281,9 @@ def _looks(model: TransformerBridge, prompts: Sequence[str], parts: Sequence[Seq
     for rows in texts.batches():
         part = texts.take(rows)
         seen: dict[str, Tensor] = {}
-        with intervene(model, *(watch(place, partial(seen.__setitem__, place)) for place in places), read_at(part.lengths[:, None] - 1)):
+        with intervene(
+            model, *(watch(place, partial(seen.__setitem__, place)) for place in places), unembed_only_at(part.lengths[:, None] - 1)
+        ):
             model(part.tokens.to(model.cfg.device))
         for at, row in enumerate(rows.tolist()):
             ends = torch.stack([seen[place][at, :, int(part.lengths[at]) - 1].float().cpu() for place in places])  # [layer, head, key]

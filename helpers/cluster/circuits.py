@@ -37,8 +37,8 @@ from helpers.cluster.edges import (
     senders_first,
     values_of,
 )
-from helpers.cluster.patching import Runs
-from helpers.interventions import Intervention, add, intervene, read_at, record, resid_pre
+from helpers.cluster.patching import PromptPairs
+from helpers.interventions import Intervention, add, intervene, record, resid_pre, unembed_only_at
 from helpers.metrics import Metric
 from helpers.models import TransformerBridge
 from helpers.progress import progress
@@ -98,7 +98,7 @@ def _check_size(graph: EdgeGraph, n: int) -> None:
         raise ValueError(f"This graph has {len(graph):,} edges: a circuit cannot have {n:,} of them.")
 
 
-def attribute_edges(model: TransformerBridge, both: Runs, steps: int = 0) -> EdgeScores:
+def attribute_edges(model: TransformerBridge, both: PromptPairs, steps: int = 0) -> EdgeScores:
     """What cutting each edge would do to the metric: (corrupted - clean output of the sender) times the gradient at the receiver.
 
     Summed over positions, averaged over prompts; one pass forward and one backward for all edges of a batch of prompts, after one that
@@ -122,7 +122,7 @@ def attribute_edges(model: TransformerBridge, both: Runs, steps: int = 0) -> Edg
 
 
 def _slopes(
-    model: TransformerBridge, both: Runs, rows: Int[Tensor, "row"], shift: Float[Tensor, "row pos d_model"]
+    model: TransformerBridge, both: PromptPairs, rows: Int[Tensor, "row"], shift: Float[Tensor, "row pos d_model"]
 ) -> tuple[Float[Tensor, "sender row pos d_model"], Float[Tensor, "receiver row pos d_model"]]:
     """What the senders write on some clean prompts, their embeddings shifted, and the metric's gradient at what each receiver reads."""
     seen: dict[str, Tensor] = {}
@@ -132,7 +132,7 @@ def _slopes(
         Intervention(name, lambda values, pick, name=name: seen.setdefault(name, values.view_as(values))) for name in (*sent, *received)
     ]
     with torch.enable_grad(), open_edges(model):
-        with intervene(model, add(resid_pre(0), shift.requires_grad_()), *watches, read_at(texts.lengths[:, None] - 1)):
+        with intervene(model, add(resid_pre(0), shift.requires_grad_()), *watches, unembed_only_at(texts.lengths[:, None] - 1)):
             logits = model(texts.tokens.to(model.cfg.device))[:, 0]
         every = logits.new_zeros(len(both), logits.shape[-1]).index_copy(0, rows.to(logits.device), logits)  # a metric wants all prompts
         values = measured(both.metric, every, both.clean)
@@ -167,7 +167,7 @@ class Pruning:
 
 
 def acdc(
-    model: TransformerBridge, both: Runs, tau: float, ablation: Ablation = "resample", by: str = "kl", tokens: int | None = None
+    model: TransformerBridge, both: PromptPairs, tau: float, ablation: Ablation = "resample", by: str = "kl", tokens: int | None = None
 ) -> Pruning:
     """Removes every edge whose removal makes the circuit's distance from the model rise by less than ``tau`` (Conmy et al., algorithm 1).
 
@@ -194,7 +194,7 @@ class _Search:
     """The state of ACDC: which edges are still there, and how far the circuit is from the model."""
 
     @torch.no_grad()
-    def __init__(self, model: TransformerBridge, both: Runs, tau: float, ablation: Ablation, by: str, tokens: int) -> None:
+    def __init__(self, model: TransformerBridge, both: PromptPairs, tau: float, ablation: Ablation, by: str, tokens: int) -> None:
         self.model, self.both, self.tau, self.by = model, both, tau, by
         self.graph, everyone = EdgeGraph.of(model), torch.arange(len(both))
         self.texts = texts = both.clean.take(everyone)
@@ -317,7 +317,7 @@ def ratio_interval(over: Float[Tensor, "prompt"], under: Float[Tensor, "prompt"]
     return min(float(low), value), max(float(high), value)
 
 
-def judge(model: TransformerBridge, both: Runs, circuits: Sequence[Circuit], ablation: Ablation = "resample") -> Curve:
+def judge(model: TransformerBridge, both: PromptPairs, circuits: Sequence[Circuit], ablation: Ablation = "resample") -> Curve:
     """The faithfulness of several circuits, measured beside the empty one and the model under the same ablation."""
     graph = EdgeGraph.of(model)
     values = values_of(model, both, [graph.empty, graph.full, *circuits], ablation)
@@ -326,18 +326,18 @@ def judge(model: TransformerBridge, both: Runs, circuits: Sequence[Circuit], abl
     return Curve(tuple(map(len, circuits)), alive, len(graph), values[2:], values[0], values[1], kind)
 
 
-def faithfulness(model: TransformerBridge, both: Runs, circuit: Circuit, ablation: Ablation = "resample") -> Curve:
+def faithfulness(model: TransformerBridge, both: PromptPairs, circuit: Circuit, ablation: Ablation = "resample") -> Curve:
     """How much of the metric a circuit keeps: 0 like the empty circuit, 1 like the model; below and above both are possible."""
     return judge(model, both, [circuit], ablation)
 
 
-def completeness(model: TransformerBridge, both: Runs, circuit: Circuit, ablation: Ablation = "resample") -> Curve:
+def completeness(model: TransformerBridge, both: PromptPairs, circuit: Circuit, ablation: Ablation = "resample") -> Curve:
     """The faithfulness of all the other edges: near 0 where the circuit has everything that matters (Marks et al., section 3.2)."""
     return judge(model, both, [circuit.complement], ablation)
 
 
 def curve(
-    model: TransformerBridge, both: Runs, pick: Callable[[int], Circuit], sizes: Sequence[int], ablation: Ablation = "resample"
+    model: TransformerBridge, both: PromptPairs, pick: Callable[[int], Circuit], sizes: Sequence[int], ablation: Ablation = "resample"
 ) -> Curve:
     """Faithfulness against size; ``pick`` gives a circuit of a size, such as ``scores.top`` or ``partial(random_circuit, graph)``."""
     return judge(model, both, [pick(size) for size in sizes], ablation)

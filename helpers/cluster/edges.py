@@ -24,8 +24,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from helpers.cluster.patching import Runs
-from helpers.interventions import Intervention, intervene, mlp_out, read_at, record, resid_post, resid_pre
+from helpers.cluster.patching import PromptPairs
+from helpers.interventions import Intervention, intervene, mlp_out, record, resid_post, resid_pre, unembed_only_at
 from helpers.metrics import Metric, measure
 from helpers.models import TransformerBridge, run_from
 from helpers.progress import progress
@@ -297,7 +297,9 @@ def most_tokens(model: TransformerBridge) -> int:
     return min(RUN_TOKENS, max(1, RUN_BYTES // each))
 
 
-def ablations(model: TransformerBridge, both: Runs, ablation: Ablation) -> Callable[[Tensor], Float[Tensor, "sender row pos d_model"]]:
+def ablations(
+    model: TransformerBridge, both: PromptPairs, ablation: Ablation
+) -> Callable[[Tensor], Float[Tensor, "sender row pos d_model"]]:
     """What cut edges carry, as a function of some rows of the prompts. Raises ValueError for an unknown kind, or means too short."""
     n_senders, width = len(EdgeGraph.of(model).senders), model.cfg.d_model
     if ablation == "resample":
@@ -417,7 +419,7 @@ class Wires:
 
 @torch.no_grad()
 def logits_of(
-    model: TransformerBridge, both: Runs, circuits: Sequence[Circuit], ablation: Ablation = "resample"
+    model: TransformerBridge, both: PromptPairs, circuits: Sequence[Circuit], ablation: Ablation = "resample"
 ) -> Iterator[Float[Tensor, "prompt d_vocab"]]:
     """The logits after each clean prompt, circuit by circuit, on the CPU; many circuits share a forward pass."""
     graph = EdgeGraph.of(model)
@@ -438,7 +440,7 @@ def run_wires(
 ) -> Float[Tensor, "copy row d_vocab"]:
     """The logits after each text in each copy; from the tokens on, or from a stream that enters a block."""
     copies = len(wires.kept)
-    with open_edges(model), intervene(model, *wires.interventions(), read_at((texts.lengths[:, None] - 1).repeat(copies, 1))):
+    with open_edges(model), intervene(model, *wires.interventions(), unembed_only_at((texts.lengths[:, None] - 1).repeat(copies, 1))):
         if stream is None:
             logits = model(texts.tokens.repeat(copies, 1).to(model.cfg.device))
         else:
@@ -454,7 +456,9 @@ def _check(graph: EdgeGraph, circuits: Sequence[Circuit]) -> None:
         raise ValueError("This circuit belongs to a model of another shape: build it from EdgeGraph.of(model).")
 
 
-def run_circuit(model: TransformerBridge, both: Runs, circuit: Circuit, ablation: Ablation = "resample") -> Float[Tensor, "prompt d_vocab"]:
+def run_circuit(
+    model: TransformerBridge, both: PromptPairs, circuit: Circuit, ablation: Ablation = "resample"
+) -> Float[Tensor, "prompt d_vocab"]:
     """The logits after each clean prompt when all edges outside the circuit are cut.
 
     With all edges this is the model itself; without any, under resample ablation, it is the corrupted run.
@@ -463,7 +467,7 @@ def run_circuit(model: TransformerBridge, both: Runs, circuit: Circuit, ablation
 
 
 def values_of(
-    model: TransformerBridge, both: Runs, circuits: Sequence[Circuit], ablation: Ablation = "resample", metric: Metric | None = None
+    model: TransformerBridge, both: PromptPairs, circuits: Sequence[Circuit], ablation: Ablation = "resample", metric: Metric | None = None
 ) -> Float[Tensor, "circuit prompt"]:
     """The metric of each circuit on each clean prompt; that of the runs, or another one."""
     return torch.stack([measured(metric or both.metric, logits, both.clean) for logits in logits_of(model, both, circuits, ablation)])
@@ -474,7 +478,7 @@ def measured(metric: Metric, logits: Float[Tensor, "prompt d_vocab"], texts: Tex
     return measure(metric, logits[:, None], replace(texts, tokens=texts.tokens[:, :1], lengths=torch.ones_like(texts.lengths)))
 
 
-def path_patch(model: TransformerBridge, both: Runs, edges: Sequence[str]) -> Float[Tensor, "prompt d_vocab"]:
+def path_patch(model: TransformerBridge, both: PromptPairs, edges: Sequence[str]) -> Float[Tensor, "prompt d_vocab"]:
     """Path patching (Wang et al. 2022): these edges carry what their senders write on the corrupted prompts, all others what they carry.
 
     What the receivers make of it goes on through the model; other ways from sender to receiver stay clean.
@@ -482,7 +486,9 @@ def path_patch(model: TransformerBridge, both: Runs, edges: Sequence[str]) -> Fl
     return run_circuit(model, both, EdgeGraph.of(model).circuit(edges).complement)
 
 
-def cut_each(model: TransformerBridge, both: Runs, edges: Sequence[str], ablation: Ablation = "resample") -> Float[Tensor, "edge prompt"]:
+def cut_each(
+    model: TransformerBridge, both: PromptPairs, edges: Sequence[str], ablation: Ablation = "resample"
+) -> Float[Tensor, "edge prompt"]:
     """By how much the metric changes when each edge by itself is cut: exact, and one run for each, many of them in a pass."""
     graph = EdgeGraph.of(model)
     values = values_of(model, both, [graph.full, *(graph.circuit([edge]).complement for edge in edges)], ablation)

@@ -13,7 +13,7 @@ from helpers.exercises import Exercises
 from helpers.interventions import add, intervene, record, resid_post
 from helpers.models import TransformerBridge
 from helpers.prediction import next_token_probs, pieces, token_id, tokenize
-from helpers.running import random_directions
+from helpers.running import random_like
 
 exercises = Exercises("03a_cluster_model_of_a_model")
 exercise, check, score_table = exercises.exercise, exercises.check, exercises.score_table
@@ -116,7 +116,7 @@ def move_a_capital(answer: Any, model: TransformerBridge) -> str:
         delta.norm().item() <= size * 1.001,
         f"Your delta is {delta.norm():.1f} long and the state {size:.1f}: so long a push breaks more than it edits. Use a lower rank.",
     )
-    said, random = (_said(model, layer, push, at) for push in (delta, random_directions(delta, 1, seed=3)[0]))
+    said, random = (_said(model, layer, push, at) for push in (delta, random_like(delta, 1, seed=3)[0]))
     expect(
         said == token_id(model, WISHED),
         f"With your delta the model says {pieces(model, torch.tensor([said]))[0].strip()!r}. "

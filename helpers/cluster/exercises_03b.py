@@ -12,12 +12,12 @@ from helpers.cluster.attribution import direct_effects
 from helpers.cluster.circuits import EdgeScores, judge
 from helpers.cluster.edges import Circuit
 from helpers.cluster.indirect_objects import IndirectObjects, indirect_objects, knocked_out
-from helpers.cluster.patching import PatchMap, Runs, metric_at_ends
+from helpers.cluster.patching import PatchMap, PromptPairs, metric_at_ends
 from helpers.exercises import Exercises
-from helpers.interventions import heads, intervene, record, resample, resid_pre, zero
+from helpers.interventions import head_out, intervene, record, resample_ablate, resid_pre, zero_ablate
 from helpers.metrics import log_prob
 from helpers.models import TransformerBridge
-from helpers.running import metric_of
+from helpers.running import score_prompts
 
 exercises = Exercises("03b_cluster_circuits")
 exercise, check, score_table = exercises.exercise, exercises.check, exercises.score_table
@@ -54,7 +54,7 @@ def _patched(
     model: TransformerBridge, clean: Int[Tensor, "batch pos"], corrupted: Int[Tensor, "batch pos"], layer: int, pos: int | None
 ) -> Tensor:
     stream = record(model, clean, resid_pre(layer))[resid_pre(layer)]
-    with intervene(model, resample(resid_pre(layer), stream, pos=pos)):
+    with intervene(model, resample_ablate(resid_pre(layer), stream, pos=pos)):
         return model(corrupted)[:, -1].cpu()
 
 
@@ -90,7 +90,7 @@ def where_it_bends(answer: Any, estimated: PatchMap, measured: PatchMap) -> str:
 
 
 @exercises.add("3.10", "A circuit of your own", minutes=12)
-def own_circuit(answer: Any, model: TransformerBridge, runs: Runs) -> str:
+def own_circuit(answer: Any, model: TransformerBridge, runs: PromptPairs) -> str:
     """A circuit with less than 2 % of the edges and a faithfulness of 0.8 under resample ablation, on other sentences."""
     expect(isinstance(answer, Circuit), "A circuit is needed here: found.top(n), found.greedy(n), or acdc(...).circuit.")
     expect(
@@ -109,7 +109,7 @@ def own_circuit(answer: Any, model: TransformerBridge, runs: Runs) -> str:
 
 
 @exercises.add("3.11", "Break the number", minutes=8)
-def break_the_number(answer: Any, model: TransformerBridge, runs: Runs, scores: EdgeScores) -> str:
+def break_the_number(answer: Any, model: TransformerBridge, runs: PromptPairs, scores: EdgeScores) -> str:
     """A number of edges and two kinds of ablation under which the same circuit is faithful and is not."""
     expect(
         isinstance(answer, tuple | list) and len(answer) == 3 and all(kind in KINDS for kind in answer[1:]),
@@ -133,8 +133,13 @@ def two_jobs(answer: Any, model: TransformerBridge, data: IndirectObjects, promp
     every = [(at, number) for at in range(model.cfg.n_layers) for number in range(model.cfg.n_heads)]
     costs = []
     for texts, metric in ((data.tokens, data.metric), (list(prompts), log_prob(right))):
-        plain = metric_of(model, texts, metric).mean().item()
-        costs.append({(at, n): plain - metric_of(model, texts, metric, zero(heads(at), pos=-1, head=n)).mean().item() for at, n in every})
+        plain = score_prompts(model, texts, metric).mean().item()
+        costs.append(
+            {
+                (at, n): plain - score_prompts(model, texts, metric, zero_ablate(head_out(at), pos=-1, head=n)).mean().item()
+                for at, n in every
+            }
+        )
     gifts, capitals = costs
     ranks = [1 + sorted(every, key=lambda one, cost=cost: -cost[one]).index((layer, head)) for cost in costs]
     expect(ranks[0] <= 5, f"Without {layer}.{head} the gifts lose {gifts[layer, head]:.2f} logits: it is number {ranks[0]} of all heads.")

@@ -21,17 +21,17 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from helpers.cluster.patching import Runs, metric_at_ends, runs
+from helpers.cluster.patching import PromptPairs, metric_at_ends, prompt_pairs
 from helpers.course_lm.corpus.base import sentence
 from helpers.course_lm.corpus.prose import HOBBIES, NOW, PROFESSIONS, PRONOUNS, THEN, agreement_probes
 from helpers.course_lm.corpus.stories import story
 from helpers.course_lm.world import World
-from helpers.interventions import Intervention, add, intervene, neurons, project_out, read_at, record, replace
+from helpers.interventions import Intervention, add, intervene, mlp_post, project_out, record, set_to, unembed_only_at
 from helpers.metrics import AFTER_FIRST, COPIED_TOKENS, log_odds, measure, run_with_gradients
 from helpers.models import TransformerBridge
 from helpers.one_layer.autoencoders import SparseAutoencoder, layer_of
 from helpers.one_layer.probes import Probes, fit_probes
-from helpers.one_neuron.ablation import taken_away
+from helpers.one_neuron.ablation import ablate_neurons
 from helpers.prediction import token_id, tokenize
 from helpers.progress import progress
 from helpers.stats import Interval, auc, mean_interval
@@ -43,7 +43,7 @@ Node = tuple[int, int]  # position, and feature; the error is feature d_sae
 # ------------------------------------------------------------------------------------------------------- minimal pairs
 
 
-def agreement_runs(model: TransformerBridge, n: int, group: str = "present relative", seed: int = 0) -> Runs:
+def agreement_runs(model: TransformerBridge, n: int, group: str = "present relative", seed: int = 0) -> PromptPairs:
     """``n`` prompts that ask for a verb across an attractor, and the same with the number of the subject changed.
 
     ``Now the bridge that the farmers like`` (is) beside ``Now the bridges that the farmers like`` (are). The nouns stand in no such
@@ -62,7 +62,7 @@ def agreement_runs(model: TransformerBridge, n: int, group: str = "present relat
             if len(same) == n:
                 clean, corrupted, right, wrong = map(list, zip(*same, strict=True))
                 ids = [torch.tensor([token_id(model, word) for word in words]) for words in (right, wrong)]
-                return runs(model, clean, corrupted, log_odds(*ids))
+                return prompt_pairs(model, clean, corrupted, log_odds(*ids))
     raise ValueError(f"There are not {n} prompts of one length in the group {group!r}: ask for fewer, or for 'present near'.")
 
 
@@ -122,7 +122,7 @@ class NodeEffects:
 
 
 @torch.no_grad()
-def attribute_nodes(model: TransformerBridge, sae: SparseAutoencoder, both: Runs, steps: int = 0) -> NodeEffects:
+def attribute_nodes(model: TransformerBridge, sae: SparseAutoencoder, both: PromptPairs, steps: int = 0) -> NodeEffects:
     """Estimates for all nodes what patching them does: gradient of the metric times (corrupted - clean), on the clean prompts.
 
     The gradient is that of the clean run (attribution patching, equation 2 of the paper), or with ``steps`` above 0 the mean over as
@@ -133,7 +133,7 @@ def attribute_nodes(model: TransformerBridge, sae: SparseAutoencoder, both: Runs
     shares = [(step + 0.5) / steps for step in range(steps)] or [0.0]
     slopes = torch.zeros_like(clean)
     for share in progress(shares, desc="steps"):
-        slopes += _slopes(model, both, replace(sae.hook, torch.lerp(clean, corrupted, share))) / len(shares)
+        slopes += _slopes(model, both, set_to(sae.hook, torch.lerp(clean, corrupted, share))) / len(shares)
     features, error = (after - before for before, after in zip(_split(sae, clean), _split(sae, corrupted), strict=True))
     effects = [(slopes @ sae.W_dec.T) * features, (slopes * error).sum(-1, keepdim=True)]
     return NodeEffects(torch.cat(effects, -1).cpu(), steps)
@@ -158,7 +158,7 @@ def _split(
     return features, x - sae.decode(features)
 
 
-def _slopes(model: TransformerBridge, both: Runs, states: Intervention) -> Float[Tensor, "prompt pos d_model"]:
+def _slopes(model: TransformerBridge, both: PromptPairs, states: Intervention) -> Float[Tensor, "prompt pos d_model"]:
     """The gradient of the metric where the states at a place are these."""
     leaf = add(states.hook, torch.zeros(model.cfg.d_model, device=model.cfg.device, requires_grad=True))
     with torch.enable_grad():
@@ -167,7 +167,7 @@ def _slopes(model: TransformerBridge, both: Runs, states: Intervention) -> Float
 
 
 @torch.no_grad()
-def patch_nodes(model: TransformerBridge, sae: SparseAutoencoder, both: Runs, nodes: Sequence[Node]) -> Float[Tensor, "node prompt"]:
+def patch_nodes(model: TransformerBridge, sae: SparseAutoencoder, both: PromptPairs, nodes: Sequence[Node]) -> Float[Tensor, "node prompt"]:
     """How the metric really changes when one node of the clean prompts gets its corrupted value and all others stay.
 
     ``x + (corrupted a_k - clean a_k) W_dec[k]`` at the node's position. Many nodes share a forward pass. Raises ValueError for an
@@ -183,7 +183,7 @@ def patch_nodes(model: TransformerBridge, sae: SparseAutoencoder, both: Runs, no
         part = nodes[start : start + at_once]
         moves = [error[:, pos] if k == sae.d_sae else features[:, pos, k, None] * sae.W_dec[k] for pos, k in part]
         where = torch.tensor([pos for pos, _ in part]).repeat_interleave(n)
-        with intervene(model, add(sae.hook, torch.cat(moves)[:, None], pos=where), read_at(both.ends.repeat(len(part))[:, None])):
+        with intervene(model, add(sae.hook, torch.cat(moves)[:, None], pos=where), unembed_only_at(both.ends.repeat(len(part))[:, None])):
             logits = model(both.clean.tokens.repeat(len(part), 1).to(model.cfg.device))
         ends = both.clean.up_to(torch.stack([torch.arange(n), torch.zeros(n, dtype=torch.long)], 1))
         changes += [measure(both.metric, own, ends).cpu() - before for own in logits.chunk(len(part))]
@@ -226,7 +226,7 @@ class FeatureCircuit:
 
 
 @torch.no_grad()
-def node_means(model: TransformerBridge, sae: SparseAutoencoder, both: Runs) -> NodeMeans:
+def node_means(model: TransformerBridge, sae: SparseAutoencoder, both: PromptPairs) -> NodeMeans:
     """The means for mean ablation, over the clean and the corrupted prompts, all of one length."""
     _one_length(both.clean)
     states = torch.cat([_states(model, texts, sae.hook) for texts in (both.clean, both.corrupted)])
@@ -285,7 +285,7 @@ class Faithfulness:
 
 @torch.no_grad()
 def measure_circuits(
-    model: TransformerBridge, sae: SparseAutoencoder, both: Runs, means: NodeMeans, circuits: Sequence[FeatureCircuit]
+    model: TransformerBridge, sae: SparseAutoencoder, both: PromptPairs, means: NodeMeans, circuits: Sequence[FeatureCircuit]
 ) -> Faithfulness:
     """How much of the metric on the clean prompts each circuit keeps; raises ValueError where even the full model has nothing to keep."""
     nothing = FeatureCircuit("nothing", torch.zeros(sae.d_sae, dtype=torch.bool))
@@ -432,7 +432,7 @@ class Units:
     def without(self, chosen: Sequence[int], d_mlp: int) -> list[Intervention]:
         """The interventions that set some units to 0; of features the error and all others stay."""
         if self.sae is None:
-            return taken_away([divmod(unit, d_mlp) for unit in chosen]) if chosen else []
+            return ablate_neurons([divmod(unit, d_mlp) for unit in chosen]) if chosen else []
         sae, rows = self.sae, list(chosen)
 
         def change(values: Tensor, pick: object) -> Tensor:
@@ -448,7 +448,7 @@ def features_of(sae: SparseAutoencoder) -> Units:
 
 def neurons_before(sae: SparseAutoencoder) -> Units:
     """The neurons of every layer up to that of the autoencoder, whose states they have written."""
-    return Units("neurons", tuple(map(neurons, range(layer_of(sae.hook) + 1))))
+    return Units("neurons", tuple(map(mlp_post, range(layer_of(sae.hook) + 1))))
 
 
 @torch.no_grad()

@@ -18,10 +18,10 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from helpers.cluster.attribution import Head, direct_effects, other_outputs
-from helpers.cluster.patching import Runs, metric_at_ends, runs
+from helpers.cluster.patching import PromptPairs, metric_at_ends, prompt_pairs
 from helpers.course_lm.corpus import tasks
 from helpers.course_lm.world import World
-from helpers.interventions import heads, pattern, record, resid_post
+from helpers.interventions import head_out, pattern, record, resid_post
 from helpers.metrics import Metric, log_odds
 from helpers.models import TransformerBridge
 from helpers.prediction import token_id
@@ -64,12 +64,12 @@ class IndirectObjects:
             _renamed(text, io, s, names) for text, io, s, names in zip(self.texts, self.receivers, self.givers, self.others, strict=True)
         ]
 
-    def runs(self, model: TransformerBridge, corrupted: str = "swapped") -> Runs:
+    def runs(self, model: TransformerBridge, corrupted: str = "swapped") -> PromptPairs:
         """The sentences beside corrupted ones: ``swapped`` or ``unrelated``. Raises ValueError for another kind."""
         kinds = {"swapped": self.swapped, "unrelated": self.unrelated}
         if corrupted not in kinds:
             raise ValueError(f"There is no corruption {corrupted!r}: choose one of {', '.join(kinds)}.")
-        return runs(model, list(self.texts), kinds[corrupted](), self.metric)
+        return prompt_pairs(model, list(self.texts), kinds[corrupted](), self.metric)
 
 
 def _last_replaced(text: str, old: str, new: str) -> str:
@@ -262,7 +262,7 @@ def self_repair(model: TransformerBridge, data: IndirectObjects, head: Head) -> 
     up for most of it; McGrath et al. 2023 (arXiv 2307.15771) call it self-repair.
     """
     both = data.runs(model, "unrelated")
-    values = record(model, both.corrupted.tokens.to(model.cfg.device), heads(head[0]))
+    values = record(model, both.corrupted.tokens.to(model.cfg.device), head_out(head[0]))
     change = other_outputs([head], values, pos=data.positions["END"])
     before, after = metric_at_ends(model, both), metric_at_ends(model, both, *change)
     plain = direct_effects(model, data.tokens, data.io, data.s)
@@ -278,5 +278,5 @@ def knocked_out(
 ) -> Float[Tensor, "prompt"]:
     """The logit difference of each sentence with some heads' outputs taken from the sentence with unrelated names."""
     both = data.runs(model, "unrelated")
-    values = record(model, both.corrupted.tokens.to(model.cfg.device), *{heads(layer): None for layer, _ in chosen})
+    values = record(model, both.corrupted.tokens.to(model.cfg.device), *{head_out(layer): None for layer, _ in chosen})
     return metric_at_ends(model, both, *other_outputs(chosen, values, pos=pos))

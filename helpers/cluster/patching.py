@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from helpers.interventions import Intervention, add, heads, intervene, read_at, record, resample, resid_pre, watch
+from helpers.interventions import Intervention, add, head_out, intervene, record, resample_ablate, resid_pre, unembed_only_at, watch
 from helpers.metrics import Metric, WordOdds, measure, run_with_gradients
 from helpers.models import Prefix, TransformerBridge, read_prefix, run_from
 from helpers.prediction import pieces, visible
@@ -34,7 +34,7 @@ Positions = Sequence[Int[Tensor, "prompt"]]
 
 
 @dataclass(frozen=True)
-class Runs:
+class PromptPairs:
     """Clean prompts beside corrupted ones, token by token, and a metric that is high for the clean answer and low for the other."""
 
     clean: Texts
@@ -61,7 +61,7 @@ class Runs:
         return (self.clean.tokens != self.corrupted.tokens).float().argmax(1)
 
 
-def runs(model: TransformerBridge, clean: TextsLike, corrupted: TextsLike, metric: Metric) -> Runs:
+def prompt_pairs(model: TransformerBridge, clean: TextsLike, corrupted: TextsLike, metric: Metric) -> PromptPairs:
     """Clean and corrupted prompts with their metric. Raises ValueError unless each pair has equally many tokens, and differs."""
     if isinstance(metric, WordOdds):
         raise ValueError("Patching reads the last position only: use a metric of single tokens, such as log_odds(right, wrong).")
@@ -76,16 +76,16 @@ def runs(model: TransformerBridge, clean: TextsLike, corrupted: TextsLike, metri
     filling = torch.arange(sides[0].tokens.shape[1]) >= sides[0].lengths[:, None]
     if bool((same := ((sides[0].tokens == sides[1].tokens) | filling).all(1)).any()):
         raise ValueError(f"The two prompts of pair {int(same.nonzero()[0])} are the same: there is nothing to patch.")
-    return Runs(*sides, metric)
+    return PromptPairs(*sides, metric)
 
 
 @torch.no_grad()
 def metric_at_ends(
-    model: TransformerBridge, both: Runs, *interventions: Intervention, texts: Texts | None = None
+    model: TransformerBridge, both: PromptPairs, *interventions: Intervention, texts: Texts | None = None
 ) -> Float[Tensor, "prompt"]:
     """The metric on the clean prompts (or on other ``texts``) with some interventions: one pass that unembeds the last position only."""
     texts = both.clean if texts is None else texts
-    with intervene(model, *interventions, read_at(texts.lengths[:, None] - 1)):
+    with intervene(model, *interventions, unembed_only_at(texts.lengths[:, None] - 1)):
         return _measured(both.metric, model(texts.tokens.to(model.cfg.device)), texts)
 
 
@@ -149,7 +149,7 @@ class PatchMap:
 
 
 def patch_positions(
-    model: TransformerBridge, both: Runs, place: Place = resid_pre, positions: Positions | None = None, names: Sequence[str] = ()
+    model: TransformerBridge, both: PromptPairs, place: Place = resid_pre, positions: Positions | None = None, names: Sequence[str] = ()
 ) -> PatchMap:
     """Patches a place, such as the stream or what an MLP writes, at one position after the other and in every layer.
 
@@ -162,7 +162,7 @@ def patch_positions(
     return _sweep(model, both, place, candidates, alive, names)
 
 
-def patch_heads(model: TransformerBridge, both: Runs, place: Place = heads, pos: Int[Tensor, "prompt"] | None = None) -> PatchMap:
+def patch_heads(model: TransformerBridge, both: PromptPairs, place: Place = head_out, pos: Int[Tensor, "prompt"] | None = None) -> PatchMap:
     """Patches one head after the other, at all positions or at one position of each prompt.
 
     ``place``: what the head puts out (``heads``), what it asks (``queries``), by what it finds (``keys``), what it carries (``values``),
@@ -179,7 +179,7 @@ def patch_heads(model: TransformerBridge, both: Runs, place: Place = heads, pos:
 
 
 def _heads_at(
-    model: TransformerBridge, both: Runs, place: Place, pos: Int[Tensor, "prompt"] | None
+    model: TransformerBridge, both: PromptPairs, place: Place, pos: Int[Tensor, "prompt"] | None
 ) -> tuple[int, Int[Tensor, "prompt"] | None]:
     """How many heads a place has, and the positions, after a look at both."""
     if _looks(place) and pos is not None:
@@ -191,7 +191,7 @@ def _heads_at(
 
 
 def _positions(
-    model: TransformerBridge, both: Runs, positions: Positions | None, names: Sequence[str], place: Place = resid_pre
+    model: TransformerBridge, both: PromptPairs, positions: Positions | None, names: Sequence[str], place: Place = resid_pre
 ) -> tuple[list[Int[Tensor, "prompt"]], list[str]]:
     """The positions and their names; left out, every one, named by the tokens of the first clean prompt."""
     if _looks(place):
@@ -218,7 +218,7 @@ def _check_names(names: Sequence[str], n: int) -> None:
 @torch.no_grad()
 def _sweep(
     model: TransformerBridge,
-    both: Runs,
+    both: PromptPairs,
     place: Place,
     candidates: Sequence[Callable[[Tensor, Tensor], dict]],
     alive: Bool[Tensor, "column prompt"],
@@ -253,11 +253,11 @@ def _kind(place: Place) -> str:
     return place(0).split(".", 2)[-1]
 
 
-def _both_runs(model: TransformerBridge, both: Runs, places: Sequence[str]) -> tuple[dict[str, Tensor], tuple[Tensor, Tensor]]:
+def _both_runs(model: TransformerBridge, both: PromptPairs, places: Sequence[str]) -> tuple[dict[str, Tensor], tuple[Tensor, Tensor]]:
     """Clean and corrupted prompts in one pass, clean ones first: what passes the places ``[2 x prompt, ...]``, and the two metrics."""
     tokens, ends = torch.cat([both.clean.tokens, both.corrupted.tokens]), both.ends.repeat(2)[:, None]
     seen: dict[str, Tensor] = {}
-    with intervene(model, *(watch(name, partial(seen.__setitem__, name)) for name in dict.fromkeys(places)), read_at(ends)):
+    with intervene(model, *(watch(name, partial(seen.__setitem__, name)) for name in dict.fromkeys(places)), unembed_only_at(ends)):
         logits = model(tokens.to(model.cfg.device))
     clean, corrupted = (_measured(both.metric, half, both.clean) for half in logits.chunk(2))
     return seen, (clean, corrupted)
@@ -265,7 +265,7 @@ def _both_runs(model: TransformerBridge, both: Runs, places: Sequence[str]) -> t
 
 def _patched(
     model: TransformerBridge,
-    both: Runs,
+    both: PromptPairs,
     hook: str,
     layer: int,
     stream: Float[Tensor, "prompt pos d_model"],
@@ -283,12 +283,12 @@ def _patched(
     skip = prefix.length if prefix else 0
     if "pos" in where and not hook.endswith("hook_pattern"):  # of a pattern the first axis after the batch are its heads
         where["pos"] = [index - skip for index in where["pos"]]
-    patch = resample(hook, clean[prompts], **{name: torch.cat(parts) for name, parts in where.items()})
-    with intervene(model, patch, read_at(both.ends[prompts][:, None] - skip)):
+    patch = resample_ablate(hook, clean[prompts], **{name: torch.cat(parts) for name, parts in where.items()})
+    with intervene(model, patch, unembed_only_at(both.ends[prompts][:, None] - skip)):
         return run_from(model, stream[prompts], layer, prefix, prompts)[:, 0]
 
 
-def _regrouped(both: Runs, logits: Float[Tensor, "patch d_vocab"], which: Int[Tensor, "patch 2"]) -> Float[Tensor, "patch"]:
+def _regrouped(both: PromptPairs, logits: Float[Tensor, "patch d_vocab"], which: Int[Tensor, "patch 2"]) -> Float[Tensor, "patch"]:
     """The metric of each patch; a metric wants all prompts side by side, so the patches of one column are laid on them."""
     values = torch.empty(len(which))
     for column in which[:, 0].unique_consecutive().tolist():
@@ -304,7 +304,7 @@ def _regrouped(both: Runs, logits: Float[Tensor, "patch d_vocab"], which: Int[Te
 
 def attribute_positions(
     model: TransformerBridge,
-    both: Runs,
+    both: PromptPairs,
     place: Place = resid_pre,
     positions: Positions | None = None,
     names: Sequence[str] = (),
@@ -323,7 +323,7 @@ def attribute_positions(
 
 
 def attribute_heads(
-    model: TransformerBridge, both: Runs, place: Place = heads, pos: Int[Tensor, "prompt"] | None = None, steps: int = 0
+    model: TransformerBridge, both: PromptPairs, place: Place = head_out, pos: Int[Tensor, "prompt"] | None = None, steps: int = 0
 ) -> PatchMap:
     """What ``patch_heads`` would find, estimated at once (see ``attribute_positions``)."""
     _, pos = _heads_at(model, both, place, pos)
@@ -340,7 +340,7 @@ def attribute_heads(
 
 
 def _estimates(
-    model: TransformerBridge, both: Runs, place: Place, steps: int
+    model: TransformerBridge, both: PromptPairs, place: Place, steps: int
 ) -> tuple[list[Float[Tensor, "prompt *rest"]], tuple[Tensor, Tensor]]:
     """Gradient times difference for every number of the place, layer by layer, and the metrics of the two runs."""
     n, places = len(both), [place(layer) for layer in range(model.cfg.n_layers)]

@@ -21,31 +21,31 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from helpers.cluster.patching import PatchMap, Place, patch_positions, runs
+from helpers.cluster.patching import PatchMap, Place, patch_positions, prompt_pairs
 from helpers.course_lm.corpus.tasks import SUMS, total
 from helpers.course_lm.facts import Fact, Relation, all_facts, relations
 from helpers.course_lm.world import World
 from helpers.interventions import (
     Intervention,
     attn_out,
-    heads,
+    head_out,
     intervene,
-    mean,
+    mean_ablate,
     mlp_out,
     pattern,
-    read_at,
     record,
     resid_post,
     resid_pre,
+    unembed_only_at,
     watch,
-    zero,
+    zero_ablate,
 )
 from helpers.metrics import Metric, log_prob, whole_words
 from helpers.models import TransformerBridge, run_from
 from helpers.one_layer.in_context import Head, top_heads
 from helpers.prediction import LOST, pieces, tokenize
 from helpers.progress import progress
-from helpers.running import lens_logits, metric_of
+from helpers.running import lens_logits, score_prompts
 from helpers.stats import Interval, mean_interval
 from helpers.texts import BATCH_TOKENS, Texts, as_texts
 
@@ -169,7 +169,7 @@ def known(model: TransformerBridge, facts: Sequence[FactPrompt]) -> list[FactPro
 
 
 def _right(model: TransformerBridge, texts: Texts, answers: Int[Tensor, "prompt"]) -> Bool[Tensor, "prompt"]:
-    return metric_of(model, texts, lambda logits: logits[:, -1].argmax(-1) == answers.to(logits.device)) > 0
+    return score_prompts(model, texts, lambda logits: logits[:, -1].argmax(-1) == answers.to(logits.device)) > 0
 
 
 # --------------------------------------------------------------------------------------------------------- where tokens are
@@ -363,7 +363,7 @@ def _cut(
         cut = masks[:, rows, : part.texts.tokens.shape[1]]
         tokens = part.texts.tokens.to(model.cfg.device)
         streams = record(model, tokens, *map(resid_pre, range(n_layers)))
-        with intervene(model, read_at(part.ends[:, None])):
+        with intervene(model, unembed_only_at(part.ends[:, None])):
             before[rows], best = model(tokens)[:, 0].float().softmax(-1).cpu().max(-1)
         for at, window in enumerate(windows):
             after = _without(model, streams, part.ends, cut, window)[:, torch.arange(len(rows)), best]
@@ -382,7 +382,7 @@ def _without(
     copies, first = len(cut), min(window, default=model.cfg.n_layers - 1)
     queries = ends.repeat(copies)
     cuts = [cut_attention(layer, queries, cut.flatten(0, 1)) for layer in window]
-    with intervene(model, *cuts, read_at(queries[:, None])):
+    with intervene(model, *cuts, unembed_only_at(queries[:, None])):
         logits = run_from(model, streams[resid_pre(first)].repeat(copies, 1, 1), first)[:, 0]
     return logits.float().softmax(-1).unflatten(0, (copies, -1)).cpu()
 
@@ -448,7 +448,9 @@ def enrichment(
     found = torch.empty(3, n_layers, len(facts))
     for rows, part in asked.batches(BATCH_TOKENS):
         at = part.stop - 1
-        gone = [zero(place(layer), pos=at) if means is None else mean(place(layer), means[layer], pos=at) for layer in without]
+        gone = [
+            zero_ablate(place(layer), pos=at) if means is None else mean_ablate(place(layer), means[layer], pos=at) for layer in without
+        ]
         with intervene(model, *gone):
             seen = record(model, part.texts.tokens.to(model.cfg.device), *map(resid_post, range(n_layers)))
         for layer in range(n_layers):
@@ -550,10 +552,10 @@ def extraction(model: TransformerBridge, facts: Sequence[FactPrompt], seed: int 
     wrong = _wrong_answers(facts, asked.answers, seed)
     attention, mlp, control = (torch.zeros(n_layers, n, dtype=torch.bool) for _ in range(3))
     by_head, looks = torch.zeros(n_layers, n_heads, n, dtype=torch.bool), torch.zeros(n_layers, n_heads, n)
-    places = [place(layer) for layer in range(n_layers) for place in (attn_out, mlp_out, heads, pattern, _mixed)]
+    places = [place(layer) for layer in range(n_layers) for place in (attn_out, mlp_out, head_out, pattern, _mixed)]
     for rows, part in asked.batches(BATCH_TOKENS):
         every, seen = torch.arange(len(rows)), {}
-        with intervene(model, *(watch(place, partial(seen.__setitem__, place)) for place in places), read_at(part.ends[:, None])):
+        with intervene(model, *(watch(place, partial(seen.__setitem__, place)) for place in places), unembed_only_at(part.ends[:, None])):
             model(part.texts.tokens.to(model.cfg.device))
         for layer in range(n_layers):
             outs = [seen[place(layer)][every, part.ends] for place in (attn_out, mlp_out)]
@@ -577,7 +579,7 @@ def _written(
 ) -> Float[Tensor, "fact head d_model"]:
     """What each head writes at the last token; a norm that follows (Gemma 2) keeps the scale that all heads together gave it."""
     every = torch.arange(len(ends))
-    written = torch.einsum("nhd,hdm->nhm", seen[heads(layer)][every, ends], model.blocks[layer].attn.W_O)
+    written = torch.einsum("nhd,hdm->nhm", seen[head_out(layer)][every, ends], model.blocks[layer].attn.W_O)
     if not hasattr(model.blocks[layer], "ln1_post"):
         return written
     mixed, out = (seen[place(layer)][every, ends] for place in (_mixed, attn_out))
@@ -761,7 +763,7 @@ def mediation(model: TransformerBridge, pairs: Sequence[SumPair]) -> Mediation:
 
 def _patch(model: TransformerBridge, texts: Sequence[Texts], metric: Metric, place: Place) -> PatchMap:
     """The metric after each patch from the second texts into the first; the mark of a new document, alike in both, is left out."""
-    both = runs(model, clean=texts[1], corrupted=texts[0], metric=metric)
+    both = prompt_pairs(model, clean=texts[1], corrupted=texts[0], metric=metric)
     if both.clean.lengths.unique().numel() > 1:
         raise ValueError("The sums are not equally long in this model's tokens, so their positions do not correspond: take others.")
     first, length = int(model.cfg.default_prepend_bos), int(both.clean.lengths[0])

@@ -27,7 +27,7 @@ from helpers import interventions as change
 from helpers.course_lm import facts
 from helpers.course_lm.corpus.base import sentence
 from helpers.course_lm.world import World
-from helpers.interventions import Intervention, intervene, read_at, record, resid_post, resid_pre
+from helpers.interventions import Intervention, intervene, record, resid_post, resid_pre, unembed_only_at
 from helpers.metrics import whole_words
 from helpers.models import TransformerBridge
 from helpers.prediction import pieces, tokenize
@@ -243,7 +243,7 @@ def decode(model: TransformerBridge, o: Float[Tensor, "state d_model"]) -> Float
     """The logits that the model itself would give if its stream ended in ``o``: its own normalisation and unembedding; on the CPU."""
     last, found = resid_post(model.cfg.n_layers - 1), []
     for some in o.split(DECODED):
-        with intervene(model, change.replace(last, some[:, None].to(model.cfg.device))):
+        with intervene(model, change.set_to(last, some[:, None].to(model.cfg.device))):
             found.append(model(torch.zeros(len(some), 1, dtype=torch.long, device=model.cfg.device))[:, 0].to(o).cpu())
     return torch.cat(found)
 
@@ -257,7 +257,7 @@ def next_tokens(model: TransformerBridge, texts: Texts, changes: Changes = lambd
     found = torch.empty(len(texts), dtype=torch.long)
     for rows in texts.batches():
         part = texts.take(rows)
-        with intervene(model, *changes(rows), read_at(part.lengths[:, None] - 1)):
+        with intervene(model, *changes(rows), unembed_only_at(part.lengths[:, None] - 1)):
             found[rows] = model(part.tokens.to(model.cfg.device))[:, 0].argmax(-1).cpu()
     return found
 

@@ -16,11 +16,11 @@ from helpers.cluster.circuits import Curve, EdgeScores, prune_dead, random_circu
 from helpers.cluster.edges import ABLATIONS, Ablated, Circuit, EdgeGraph, Wires, ablations, attention_biases, measured, run_wires
 from helpers.cluster.graph_plots import circuit_graph
 from helpers.cluster.indirect_objects import IndirectObjects
-from helpers.cluster.patching import PatchMap, Runs
+from helpers.cluster.patching import PatchMap, PromptPairs
 from helpers.html import COLD, DEEPEST, WARM
-from helpers.interventions import intervene, pattern, record, resample
+from helpers.interventions import intervene, pattern, record, resample_ablate
 from helpers.models import TransformerBridge
-from helpers.prediction import TopTokens, fit, last_logits, pieces, tokenize, visible
+from helpers.prediction import TopTokens, last_logits, pieces, tokenize, truncate, visible
 from helpers.widgets import RIM, Demo, bars_html, choice_slider, dropdown, said, slider, text_field
 
 SHOWN_AS = ("share restored", "change in logits")
@@ -80,7 +80,7 @@ def patching_html(
 def _one_patch(model: TransformerBridge, data: IndirectObjects, hook: str, column: str, at: int) -> str:
     """The first pair of sentences, and what follows the corrupted one before and after a patch."""
     clean, corrupted, names = data.texts[0], data.swapped()[0], (int(data.io[0]), int(data.s[0]))
-    patch = resample(hook, _clean_values(model, clean, hook), **_where(data, hook, column, at))
+    patch = resample_ablate(hook, _clean_values(model, clean, hook), **_where(data, hook, column, at))
     with intervene(model, patch):
         top, patched = answer(model, corrupted, *names)
     (_, high), (before, low) = plain_answer(model, clean, *names), plain_answer(model, corrupted, *names)
@@ -155,7 +155,7 @@ def turning_point(found: PatchMap) -> int:
 # --------------------------------------------------------------------------------------------------- the circuit pruner
 
 
-def first_pairs(both: Runs, n: int = MOST_JUDGED) -> Runs:
+def first_pairs(both: PromptPairs, n: int = MOST_JUDGED) -> PromptPairs:
     """The first pairs of prompts. A metric wants all of its prompts side by side, so the others are filled up with the first one."""
     if (missing := len(both) - n) <= 0:
         return both
@@ -163,11 +163,11 @@ def first_pairs(both: Runs, n: int = MOST_JUDGED) -> Runs:
     def metric(logits: Float[Tensor, "prompt pos d_vocab"]) -> Float[Tensor, "prompt"]:
         return both.metric(torch.cat([logits, logits[:1].expand(missing, -1, -1)]))[:n]
 
-    return Runs(both.clean.take(range(n)), both.corrupted.take(range(n)), metric)
+    return PromptPairs(both.clean.take(range(n)), both.corrupted.take(range(n)), metric)
 
 
 @said
-def pruner_html(model: TransformerBridge, scores: EdgeScores, both: Runs, size: int, ablation: str) -> str:
+def pruner_html(model: TransformerBridge, scores: EdgeScores, both: PromptPairs, size: int, ablation: str) -> str:
     """A circuit of a size: how faithful it is, beside a random one, and its drawing, as HTML."""
     if ablation not in ABLATIONS:
         raise ValueError(f"There is no ablation {ablation!r}; choose one of: {', '.join(ABLATIONS)}.")
@@ -185,14 +185,14 @@ def pruner_html(model: TransformerBridge, scores: EdgeScores, both: Runs, size: 
     return "".join(words) + _drawn(scores, size)
 
 
-def _judged(model: TransformerBridge, both: Runs, circuits: Sequence[Circuit], ablation: str) -> Curve:
+def _judged(model: TransformerBridge, both: PromptPairs, circuits: Sequence[Circuit], ablation: str) -> Curve:
     """What ``judge`` says, without making anew for every size what is the same for all: a reader does not like to wait."""
     ablated, (empty, whole) = _held(model, both, ablation), _ends(model, both, ablation)
     alive = tuple(len(prune_dead(circuit)) for circuit in circuits)
     return Curve(tuple(map(len, circuits)), alive, len(circuits[0].graph), _metrics(model, both, circuits, ablated), empty, whole, ablation)
 
 
-def _metrics(model: TransformerBridge, both: Runs, circuits: Sequence[Circuit], ablated: Ablated) -> Float[Tensor, "circuit prompt"]:
+def _metrics(model: TransformerBridge, both: PromptPairs, circuits: Sequence[Circuit], ablated: Ablated) -> Float[Tensor, "circuit prompt"]:
     """The metric of some circuits, in one pass."""
     graph, kept = circuits[0].graph, torch.stack([circuit.kept for circuit in circuits])
     logits = run_wires(model, both.clean, Wires(graph, graph.matrix(kept), ablated))
@@ -200,13 +200,13 @@ def _metrics(model: TransformerBridge, both: Runs, circuits: Sequence[Circuit], 
 
 
 @lru_cache(maxsize=8)
-def _held(model: TransformerBridge, both: Runs, ablation: str) -> Ablated:
+def _held(model: TransformerBridge, both: PromptPairs, ablation: str) -> Ablated:
     """What cut edges carry."""
     return Ablated(ablations(model, both, ablation)(torch.arange(len(both))), attention_biases(model))
 
 
 @lru_cache(maxsize=8)
-def _ends(model: TransformerBridge, both: Runs, ablation: str) -> Float[Tensor, "two prompt"]:
+def _ends(model: TransformerBridge, both: PromptPairs, ablation: str) -> Float[Tensor, "two prompt"]:
     """The metric without any edge, and with all of them."""
     graph = EdgeGraph.of(model)
     return _metrics(model, both, [graph.empty, graph.full], _held(model, both, ablation))
@@ -233,7 +233,7 @@ class CircuitPruner(Demo):
     It is judged on the first ``MOST_JUDGED`` pairs; best take others than those that the scores come from.
     """
 
-    def __init__(self, model: TransformerBridge, scores: EdgeScores, both: Runs, size: int = 30) -> None:
+    def __init__(self, model: TransformerBridge, scores: EdgeScores, both: PromptPairs, size: int = 30) -> None:
         sizes, few = [some for some in SIZES if some <= len(scores.graph)], first_pairs(both)
         nearest = min(sizes, key=lambda some: abs(some - size))
         remembered = lru_cache(maxsize=64)(lambda size, ablation: pruner_html(model, scores, few, size, ablation))
@@ -254,7 +254,7 @@ def head_html(model: TransformerBridge, text: str, layer: int, head: int) -> str
         raise ValueError(f"There is no head {layer}.{head}: layers are 0 to {n_layers - 1}, and heads 0 to {n_heads - 1}.")
     if not text.strip():
         raise ValueError("There is nothing to look at: write some words.")
-    tokens = fit(model, whole := tokenize(model, text))
+    tokens = truncate(model, whole := tokenize(model, text))
     looks = record(model, tokens[None].to(model.cfg.device), pattern(layer))[pattern(layer)][0, head].float().cpu()
     named = [visible(piece) for piece in pieces(model, tokens)]
     best = looks[-1].topk(min(3, len(tokens)))

@@ -13,12 +13,12 @@ from torch import Tensor
 from helpers.cluster.recall import FactPrompt, cut_attention, source_masks
 from helpers.cluster.relations import RelationData, States, Surrogate, decode, edit_delta, place_of, read
 from helpers.html import DEEPEST, WARM
-from helpers.interventions import add, intervene, read_at
+from helpers.interventions import add, intervene, unembed_only_at
 from helpers.metrics import whole_words
 from helpers.models import TransformerBridge
 from helpers.one_layer.widgets_directions import LARGEST
 from helpers.prediction import TopTokens, next_token_probs, pieces, tokenize, visible
-from helpers.running import random_directions
+from helpers.running import random_like
 from helpers.widgets import PIECE, Demo, bars_html, choice_slider, dropdown, named_layer, said, slider, text_field
 
 SHOWN = 5  # next tokens in a column
@@ -174,7 +174,7 @@ def edit_html(
         raise ValueError(f"The strength must be a number from {-LARGEST:g} to {LARGEST:g}, not {strength}.")
     asked, wished = about(data, subject), about(data, other)
     delta = delta_of(model, surrogate, asked, wished, rank)
-    vectors = strength * torch.stack([torch.zeros_like(delta), delta, random_directions(delta, 1, SEED)[0].to(delta)])
+    vectors = strength * torch.stack([torch.zeros_like(delta), delta, random_like(delta, 1, SEED)[0].to(delta)])
     before, after, by_chance = _pushed(model, surrogate, asked, vectors)
     bars = _columns(model, {"as it is": before, f"{strength:g} × the edit": after, "a random vector, as long": by_chance})
     state = states_of(model, asked, surrogate.layer).s[0, 0]
@@ -188,7 +188,7 @@ def _pushed(
     """What the model expects with each vector added to its own state at the last token of the subject, in one pass."""
     located, n = states_of(model, asked, surrogate.layer).located, len(vectors)
     push = add(place_of(model, surrogate.layer), vectors[:, None], pos=located.subject.repeat(n))
-    with intervene(model, push, read_at(located.texts.lengths.repeat(n)[:, None] - 1)):
+    with intervene(model, push, unembed_only_at(located.texts.lengths.repeat(n)[:, None] - 1)):
         return model(located.texts.tokens.repeat(n, 1).to(model.cfg.device))[:, 0].float().softmax(-1).cpu()
 
 

@@ -29,10 +29,10 @@ from torch.nn import Module, Parameter
 from torch.nn.functional import embedding_bag
 
 from helpers.course_lm.corpus.mixture import documents
-from helpers.interventions import Index, Intervention, intervene, record, zero
+from helpers.interventions import Index, Intervention, intervene, record, zero_ablate
 from helpers.metrics import AFTER_FIRST
 from helpers.models import TransformerBridge
-from helpers.one_neuron.superposition import draw_features, random_directions
+from helpers.one_neuron.superposition import draw_features, unit_directions
 from helpers.progress import progress
 from helpers.texts import Texts, as_texts
 
@@ -476,7 +476,7 @@ def toy_data(n_features: int, d: int, sparsity: float, n: int, seed: int = 0) ->
     if n_features < 1 or d < 1 or n < 1 or not 0 <= sparsity < 1:
         raise ValueError("Toy data need one feature, dimension and sample at least, and a sparsity (share of absences) from 0 to below 1.")
     features = draw_features(torch.tensor([sparsity]), n_features, n, torch.Generator().manual_seed(seed))[0]
-    directions = random_directions(n_features, d, seed + 1)
+    directions = unit_directions(n_features, d, seed + 1)
     return ToyData(features @ directions, features, directions)
 
 
@@ -588,7 +588,7 @@ def quality(model: TransformerBridge, sae: SparseAutoencoder, hook: str, texts: 
     if texts.lengths.max() < 3:
         raise ValueError("These texts are too short to measure a loss: give some with two tokens or more after position 0.")
     measured = _Measured(sae)
-    changes = {"clean": None, "spliced": Intervention(hook, measured.splice, pos=AFTER_FIRST), "zeroed": zero(hook, pos=AFTER_FIRST)}
+    changes = {"clean": None, "spliced": Intervention(hook, measured.splice, pos=AFTER_FIRST), "zeroed": zero_ablate(hook, pos=AFTER_FIRST)}
     losses = dict.fromkeys(changes, 0.0)
     with progress(total=len(texts), desc="texts") as bar:
         for rows in texts.batches():

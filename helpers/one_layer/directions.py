@@ -5,8 +5,8 @@ The stream is looked at *before* each block, as in the first paper: layer ``l`` 
 end of the prompt: -1 is its last token.
 
     found = difference_in_means(model, harmful, harmless, positions=2)
-    with intervene(model, *project_out_everywhere(model, found.vector(layer=5))):
-        print(continue_all(model, harmful[:3]))
+    with intervene(model, *ablate_direction(model, found.vector(layer=5))):
+        print(generate(model, harmful[:3]))
 """
 
 from collections.abc import Iterator, Sequence
@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from helpers.interventions import (
@@ -22,14 +22,16 @@ from helpers.interventions import (
     Intervention,
     add,
     attn_out,
+    intervene,
     mlp_out,
     project_out,
     resid_pre,
+    unembed_only_at,
 )
-from helpers.metrics import Metric
+from helpers.metrics import Metric, measure, tokens_read
 from helpers.models import TransformerBridge
 from helpers.progress import progress
-from helpers.running import _distinct, _end_logits, _read_off, last_states, metric_of
+from helpers.running import last_states, logits_at_end, score_prompts
 from helpers.stats import Interval, mean_interval
 from helpers.texts import Texts, TextsLike, as_texts
 
@@ -99,7 +101,7 @@ def add_at(layer: int, vector: Float[Tensor, "d_model"], scale: float = 1.0, pos
     return add(resid_pre(layer), vector, scale, pos=pos)
 
 
-def project_out_everywhere(model: TransformerBridge, direction: Float[Tensor, "d_model"], pos: Index = None) -> list[Intervention]:
+def ablate_direction(model: TransformerBridge, direction: Float[Tensor, "d_model"], pos: Index = None) -> list[Intervention]:
     """Necessity: no block reads the direction and none writes it (Arditi et al., equation 4): ``x - (x . d) d`` in every layer."""
     places = [place(layer) for layer in range(model.cfg.n_layers) for place in (resid_pre, attn_out, mlp_out)]
     return [project_out(place, direction, pos=pos) for place in places]
@@ -109,7 +111,7 @@ def project_out_everywhere(model: TransformerBridge, direction: Float[Tensor, "d
 def orthogonalised(model: TransformerBridge, direction: Float[Tensor, "d_model"]) -> Iterator[TransformerBridge]:
     """Inside the block no weight writes the direction: ``W - (W d) d`` for embeddings, attention and MLP outputs, and their biases.
 
-    The same as ``project_out_everywhere``, but in the weights (Arditi et al., section 4.1); afterwards the weights are as before.
+    The same as ``ablate_direction``, but in the weights (Arditi et al., section 4.1); afterwards the weights are as before.
     Raises ValueError where embedding and unembedding are one matrix (load the model with ``raw=False``), and for models that
     normalise once more what their blocks write (Gemma 2).
     """
@@ -133,9 +135,7 @@ def _writers(model: TransformerBridge) -> Iterator[tuple[Tensor, int]]:
     if model.W_U.data_ptr() == model.W_E.data_ptr() or torch.equal(model.W_U.T, model.W_E):
         raise ValueError("Embedding and unembedding are one matrix in this model: load it with raw=False, which makes them two.")
     if hasattr(model.blocks[0], "ln1_post"):
-        raise ValueError(
-            "This model rescales what its blocks write, so its weights cannot hold a direction back: use project_out_everywhere."
-        )
+        raise ValueError("This model rescales what its blocks write, so its weights cannot hold a direction back: use ablate_direction.")
     modules = [model.embed, *([model.pos_embed] if hasattr(model, "pos_embed") else [])]
     for block in model.blocks:
         modules += [block.attn.o, block.mlp.out]
@@ -204,9 +204,9 @@ def select_direction(
         vector = found.vector(layer, pos)
         if not vector.norm() > 0:  # at a place that the two sets share, such as the first token
             continue
-        removed = project_out_everywhere(model, vector)
-        projected = metric_of(model, positive, metric, *removed).mean().item()
-        added = metric_of(model, negative, metric, add_at(layer, vector)).mean().item()
+        removed = ablate_direction(model, vector)
+        projected = score_prompts(model, positive, metric, *removed).mean().item()
+        added = score_prompts(model, negative, metric, add_at(layer, vector)).mean().item()
         kl = (clean.exp() * (clean - _log_probs(model, negative, *removed))).sum(-1).mean().item()
         allowed = added > 0 and kl < KL_LIMIT and layer < depth * n_layers
         candidates.append(Candidate(layer, pos, projected, added, kl, allowed))
@@ -215,7 +215,7 @@ def select_direction(
 
 def _log_probs(model: TransformerBridge, texts: Texts, *interventions: Intervention) -> Float[Tensor, "prompt d_vocab"]:
     """The log-probabilities of what follows each text."""
-    return _end_logits(model, texts, *interventions).log_softmax(-1)
+    return logits_at_end(model, texts, *interventions).log_softmax(-1)
 
 
 # ------------------------------------------------------------------------------------------------------------- steering
@@ -280,7 +280,18 @@ def steer(
         raise ValueError("There is no multiple of the vector to add: give at least one, such as 1.0.")
     texts, row = _distinct(texts)
     pos = texts.lengths - 1 if last_only else None
+    n = tokens_read(metric)
+    ends = unembed_only_at(texts.last_positions(n))
     values = []
     for scale in progress(scales, desc="multiples"):
-        values.append(_read_off(model, texts, metric, add_at(layer, vector, scale, pos=pos), row=row))
+        with intervene(model, add_at(layer, vector, scale, pos=pos), ends):
+            logits = model(texts.tokens.to(model.cfg.device))
+        values.append(measure(metric, logits[row.to(logits.device)], texts.last(n).take(row)).cpu())
     return Steering(layer, tuple(map(float, scales)), torch.stack(values))
+
+
+def _distinct(texts: Texts) -> tuple[Texts, Int[Tensor, "row"]]:
+    """The texts without repetitions (the right and the wrong word of a prompt often stand after the same tokens), and which is which."""
+    keys = [tuple(ids[:n]) for ids, n in zip(texts.tokens.tolist(), texts.lengths.tolist(), strict=True)]
+    distinct = list(dict.fromkeys(keys))
+    return texts.take([keys.index(key) for key in distinct]), torch.tensor([distinct.index(key) for key in keys])

@@ -9,12 +9,12 @@ from torch import Tensor
 
 from helpers.answers import expect, expect_callable, expect_close, expect_nonzero, expect_number, expect_tensor
 from helpers.exercises import Exercises
-from helpers.metrics import any_of
+from helpers.metrics import token_set_log_odds
 from helpers.models import TransformerBridge
 from helpers.one_layer.directions import Steering, add_at
 from helpers.one_layer.in_context import patch_sweep
 from helpers.one_layer.tasks import Prompt
-from helpers.running import metric_of, random_directions
+from helpers.running import random_like, score_prompts
 
 exercises = Exercises("02a_one_layer_directions")
 exercise, check, score_table = exercises.exercise, exercises.check, exercises.score_table
@@ -55,16 +55,16 @@ def own_direction(answer: Any, model: TransformerBridge, prompts: Sequence[str],
     layer = int(expect_number(answer[0], 0, model.cfg.n_layers - 1, "your layer"))
     vector = expect_tensor(answer[1], model.cfg.d_model, what="your vector")
     expect_nonzero(vector)
-    refused = (metric_of(model, prompts, any_of(refusals), add_at(layer, vector)) > 0).float().mean().item()
-    opposite = (metric_of(model, prompts, any_of(refusals), add_at(layer, -vector)) > 0).float().mean().item()
+    refused = (score_prompts(model, prompts, token_set_log_odds(refusals), add_at(layer, vector)) > 0).float().mean().item()
+    opposite = (score_prompts(model, prompts, token_set_log_odds(refusals), add_at(layer, -vector)) > 0).float().mean().item()
     turned = "The other way round it does: you subtracted the harmful mean from the harmless one. " if opposite >= REFUSED else ""
     expect(
         refused >= REFUSED,
         f"Added at layer {layer}, your vector makes the model refuse {refused:.0%} of these harmless requests; {REFUSED:.0%} are wanted. "
         f"{turned}Try other layers, and look at many requests, not at a few.",
     )
-    drawn = random_directions(vector, 1)[0]
-    control = (metric_of(model, prompts, any_of(refusals), add_at(layer, drawn)) > 0).float().mean().item()
+    drawn = random_like(vector, 1)[0]
+    control = (score_prompts(model, prompts, token_set_log_odds(refusals), add_at(layer, drawn)) > 0).float().mean().item()
     expect(
         control < 0.5,
         f"A random vector of this length does the same ({control:.0%}): yours is so long that anything breaks the model.",

@@ -20,13 +20,13 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from helpers.interventions import Index, Intervention, check_place, heads, intervene, read_at, resid_post
+from helpers.interventions import Index, Intervention, check_hook, head_out, intervene, resid_post, unembed_only_at
 from helpers.metrics import COPIED_TOKENS
 from helpers.models import TransformerBridge
 from helpers.one_layer.tasks import Pair, Prompt, Task, icl_prompts, shuffled_prompts, zero_shot_prompts
 from helpers.prediction import pad, tokenize
 from helpers.progress import progress
-from helpers.running import last_heads, last_values, of_rows
+from helpers.running import activations_at, last_heads, of_rows
 from helpers.texts import Texts, as_texts
 
 Head = tuple[int, int]  # layer and number
@@ -136,7 +136,7 @@ def _answers(model: TransformerBridge, asked: Asked, changes: Changes) -> tuple[
     hits, probs = torch.zeros(len(asked), dtype=torch.bool), torch.zeros(len(asked))
     for rows in progress(list(asked.texts.batches(COPIED_TOKENS)), desc="batches"):
         part = asked.take(rows)
-        with intervene(model, *changes(rows, part.ends), read_at(part.places)):
+        with intervene(model, *changes(rows, part.ends), unembed_only_at(part.places)):
             hits[rows], probs[rows] = part.read(model(part.texts.tokens.to(model.cfg.device)))
     return hits, probs
 
@@ -153,7 +153,7 @@ def _in_copies(
         return [_only(place, torch.tensor([one == place for one in here]), fill, ends) for place in sorted(set(here))]
 
     for place in places:
-        check_place(model, place)
+        check_hook(model, place)
     many = asked.take(torch.arange(len(asked)).repeat(len(places)))
     hits, probs = _answers(model, many, changes)
     return hits.reshape(len(places), -1), probs.reshape(len(places), -1)
@@ -173,7 +173,7 @@ def _only(place: str, mine: Bool[Tensor, "batch"], fill: Callable[[Tensor], Tens
 
 def mean_states(model: TransformerBridge, prompts: Sequence[Prompt]) -> Float[Tensor, "layer d_model"]:
     """The mean of the stream after every block at the last token of the prompts (means in float64); on the CPU."""
-    return last_values(model, _read_texts(model, prompts), _stream(model))[:, :, 0].double().mean(1).float()
+    return activations_at(model, _read_texts(model, prompts), _stream(model))[:, :, 0].double().mean(1).float()
 
 
 def _read_texts(model: TransformerBridge, prompts: Sequence[Prompt]) -> list[str]:
@@ -500,7 +500,7 @@ def indirect_effects(
         return changed
 
     before = _answers(model, asked, _given(()))[1]
-    after = _in_copies(model, asked, [heads(layer) for layer, _ in every], new)[1]
+    after = _in_copies(model, asked, [head_out(layer) for layer, _ in every], new)[1]
     return IndirectEffects((after - before).reshape(model.cfg.n_layers, model.cfg.n_heads, -1), before)
 
 
@@ -737,7 +737,7 @@ def in_context_vector(model: TransformerBridge, pairs: Sequence[Pair]) -> InCont
     """
     if not pairs:
         raise ValueError("There are no pairs of texts: give at least one.")
-    sides = [last_values(model, as_texts(model, list(texts)), _stream(model))[:, :, 0] for texts in zip(*pairs, strict=True)]
+    sides = [activations_at(model, as_texts(model, list(texts)), _stream(model))[:, :, 0] for texts in zip(*pairs, strict=True)]
     difference = (sides[1] - sides[0]).transpose(0, 1).flatten(1).double()  # [pair, layer x d_model]
     if not difference.norm() > 0:
         raise ValueError("The two texts of every pair leave the same states at their last tokens: give texts that differ.")

@@ -12,7 +12,7 @@ from helpers.one_layer.concepts import ends_of
 from helpers.one_layer.features import FeatureActivations, feature_contexts, max_activations, promoted_by
 from helpers.one_layer.widgets_directions import ANSWER, LARGEST, cut, oddness, plain_answer
 from helpers.prediction import visible
-from helpers.running import continue_all
+from helpers.running import generate
 from helpers.texts import Texts, as_texts
 from helpers.widgets import BAR, Demo, choice_slider, number_field, said, slider, text_field, tick_box
 
@@ -105,7 +105,7 @@ def clamp_html(model: TransformerBridge, sae: SparseAutoencoder, peaks: torch.Te
         ("As it is", []),
         (f"Feature {feature} held at {value:.1f}", [clamp_feature(sae, sae.hook, int(feature), value)]),
     ):
-        answer = continue_all(model, [text], ANSWER, *changes)[0] if changes else plain_answer(model, text, ANSWER)
+        answer = generate(model, [text], ANSWER, *changes)[0] if changes else plain_answer(model, text, ANSWER)
         written = escape(answer) or "nothing: the text ends at once"
         parts.append(f"<p><b>{escape(label)}</b> (perplexity to the plain model {oddness(model, f'{text} {answer}'):.1f})<br>{written}</p>")
     return note + "".join(parts)

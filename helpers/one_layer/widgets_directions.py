@@ -8,11 +8,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from helpers.interventions import Intervention, add, intervene, resid_post
-from helpers.metrics import any_of
+from helpers.metrics import token_set_log_odds
 from helpers.models import TransformerBridge
-from helpers.one_layer.directions import Directions, add_at, project_out_everywhere
-from helpers.prediction import fit, tokenize, top_tokens
-from helpers.running import chat_prompts, continue_all, losses, metric_of
+from helpers.one_layer.directions import Directions, ablate_direction, add_at
+from helpers.prediction import tokenize, top_tokens, truncate
+from helpers.running import chat_prompts, generate, losses, score_prompts
 from helpers.widgets import Demo, bars_html, dropdown, said, slider, text_field
 
 MODES = ("add at this layer", "project out everywhere")
@@ -45,13 +45,13 @@ def cut(model: TransformerBridge, text: str) -> tuple[str, str]:
 @lru_cache(maxsize=64)
 def plain_answer(model: TransformerBridge, prompt: str, tokens: int) -> str:
     """What the untouched model says; remembered, since a slider moves often and the prompt seldom."""
-    return continue_all(model, [prompt], tokens)[0]
+    return generate(model, [prompt], tokens)[0]
 
 
 @lru_cache(maxsize=64)
 def plain_metric(model: TransformerBridge, prompt: str, refusals: tuple[int, ...]) -> float:
     """How likely the untouched model begins with one of these tokens; remembered as well."""
-    return metric_of(model, [prompt], any_of(refusals)).sigmoid().item()
+    return score_prompts(model, [prompt], token_set_log_odds(refusals)).sigmoid().item()
 
 
 @lru_cache(maxsize=64)
@@ -76,11 +76,14 @@ def dial_html(
     if mode not in MODES:
         raise ValueError(f"There is no kind of change called {mode!r}; choose one of: {', '.join(MODES)}.")
     vector = found.vector(layer)
-    changes = [add_at(layer, vector, _multiple(multiple))] if mode == MODES[0] else project_out_everywhere(model, vector)
+    changes = [add_at(layer, vector, _multiple(multiple))] if mode == MODES[0] else ablate_direction(model, vector)
     text, note = cut(model, request)
     [prompt] = chat_prompts(model, [text])
-    before, after = plain_metric(model, prompt, tuple(refusals)), metric_of(model, [prompt], any_of(refusals), *changes).sigmoid().item()
-    answer = continue_all(model, [prompt], ANSWER, *changes)[0]
+    before, after = (
+        plain_metric(model, prompt, tuple(refusals)),
+        score_prompts(model, [prompt], token_set_log_odds(refusals), *changes).sigmoid().item(),
+    )
+    answer = generate(model, [prompt], ANSWER, *changes)[0]
     adding = mode == MODES[0]
     how = f"{multiple:g} × the direction, added there" if adding else "its direction projected out everywhere"
     parts = (("As it is", plain_answer(model, prompt, ANSWER), before), (f"Layer {layer}: {how}", answer, after))
@@ -126,7 +129,7 @@ def steering_html(
 
 
 def _steered(model: TransformerBridge, text: str, label: str, changes: Sequence[Intervention]) -> str:
-    answer = continue_all(model, [text], ANSWER, *changes)[0] if changes else plain_answer(model, text, ANSWER)
+    answer = generate(model, [text], ANSWER, *changes)[0] if changes else plain_answer(model, text, ANSWER)
     return _answer_html(label, answer, f" (perplexity to the plain model {oddness(model, f'{text} {answer}'):.1f})")
 
 
@@ -159,7 +162,7 @@ def task_vector_html(
     if not word.strip():
         raise ValueError("There is no word: write one, such as hot.")
     prompt = f"{word.strip()}:"
-    last = len(fit(model, tokenize(model, prompt))) - 1
+    last = len(truncate(model, tokenize(model, prompt))) - 1
     before = top_tokens(model, prompt, 5)
     with intervene(model, add(resid_post(layer), vectors[task][layer], pos=last)):
         after = top_tokens(model, prompt, 5)

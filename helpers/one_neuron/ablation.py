@@ -15,8 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from helpers.activations import Neuron, check_neuron, name, scan
-from helpers.interventions import Index, Intervention, intervene, record, replace
-from helpers.interventions import neurons as place_of
+from helpers.interventions import Index, Intervention, intervene, mlp_post, record, set_to
 from helpers.metrics import (
     AFTER_FIRST,
     COPIED_TOKENS,
@@ -90,7 +89,7 @@ def baselines(
 
 
 def _all_places(model: TransformerBridge) -> list[str]:
-    return [place_of(layer) for layer in range(model.cfg.n_layers)]
+    return [mlp_post(layer) for layer in range(model.cfg.n_layers)]
 
 
 # ------------------------------------------------------------------------------------------- an estimate for all neurons
@@ -144,7 +143,7 @@ def attribute_neurons(
 
 
 @dataclass(frozen=True)
-class Removal:
+class AblationEffects:
     """The metric of every prompt before, and after each group of neurons was taken away; a group may be a single neuron."""
 
     groups: tuple[tuple[Neuron, ...], ...]
@@ -175,14 +174,14 @@ class Removal:
 
 
 @torch.no_grad()
-def remove_each(
+def ablate_each(
     model: TransformerBridge,
     prompts: TextsLike,
     metric: Metric,
     neurons: Sequence[Neuron],
     baseline: Baseline = 0.0,
     pos: Index = AFTER_FIRST,
-) -> Removal:
+) -> AblationEffects:
     """Takes each of the neurons away by itself and measures the metric again: many copies of the prompts in one forward pass.
 
     ``baseline`` is what the neurons are set to (see ``baselines``). The groups of the result are single neurons in the order given.
@@ -198,28 +197,28 @@ def remove_each(
                 logits = model(texts.tokens.repeat(len(part), 1).to(model.cfg.device))
             after |= {one: measure(metric, own, texts).cpu() for one, own in zip(part, logits.chunk(len(part)), strict=True)}
             bar.update(len(part))
-    return Removal(tuple((one,) for one in neurons), _untouched(model, texts, metric), torch.stack([after[one] for one in neurons]))
+    return AblationEffects(tuple((one,) for one in neurons), _untouched(model, texts, metric), torch.stack([after[one] for one in neurons]))
 
 
 @torch.no_grad()
-def remove_groups(
+def ablate_groups(
     model: TransformerBridge,
     prompts: TextsLike,
     metric: Metric,
     groups: Sequence[Sequence[Neuron]],
     baseline: Baseline = 0.0,
     pos: Index = AFTER_FIRST,
-) -> Removal:
+) -> AblationEffects:
     """Takes away all neurons of a group together, one group after the other, and measures the metric again."""
     texts = _ready(model, prompts, groups, baseline)
     pos, after = _position(pos, texts), []
     for group in progress(groups, desc="groups"):
-        with intervene(model, *taken_away(group, baseline, pos)):
+        with intervene(model, *ablate_neurons(group, baseline, pos)):
             after.append(measure(metric, model(texts.tokens.to(model.cfg.device)), texts).cpu())
-    return Removal(tuple(map(tuple, groups)), _untouched(model, texts, metric), torch.stack(after))
+    return AblationEffects(tuple(map(tuple, groups)), _untouched(model, texts, metric), torch.stack(after))
 
 
-def taken_away(group: Sequence[Neuron], baseline: Baseline = 0.0, pos: Index = AFTER_FIRST) -> list[Intervention]:
+def ablate_neurons(group: Sequence[Neuron], baseline: Baseline = 0.0, pos: Index = AFTER_FIRST) -> list[Intervention]:
     """The interventions that take all neurons of a group away together: each is set to its baseline."""
     layers = sorted({layer for layer, _ in group})
     units = {layer: sorted({neuron for at, neuron in group if at == layer}) for layer in layers}
@@ -251,7 +250,7 @@ def _by_layer(neurons: Sequence[Neuron], most: int) -> list[list[Neuron]]:
 
 def _set(layer: int, units: Index, value: Float[Tensor, "*any"], pos: Index) -> Intervention:
     """Sets some neurons of a layer to a number, to their values in ``[d_mlp]``, or to those in ``[row, pos, d_mlp]``."""
-    return Intervention(place_of(layer), lambda old, pick: pick(value), pos=pos, units=units)
+    return Intervention(mlp_post(layer), lambda old, pick: pick(value), pos=pos, units=units)
 
 
 def _set_each(part: Sequence[Neuron], value: Float[Tensor, "*any"], pos: Index, n_prompts: int) -> Intervention:
@@ -311,7 +310,7 @@ def dose_response(
     texts = _ready(model, words.texts, [[(layer, neuron)]], 0.0)
     own = Texts(texts.tokens, texts.lengths - torch.tensor([len(ids) - 1 for ids in words.ids]), texts.kinds)  # no part of a word
     pos, most = _position(pos, own), max(1, COPIED_TOKENS // texts.tokens.numel())
-    values = record(model, texts.tokens.to(model.cfg.device), place_of(layer))[place_of(layer)][..., neuron].cpu()
+    values = record(model, texts.tokens.to(model.cfg.device), mlp_post(layer))[mlp_post(layer)][..., neuron].cpu()
     peaks = values.masked_fill(~selected(pos, own), -torch.inf).amax(1)
     parts = [_dosed(model, words, (layer, neuron), doses[at : at + most], pos) for at in range(0, len(doses), most)]
     probs = torch.cat(parts).reshape(len(doses), len(prompts), len(targets))
@@ -344,12 +343,12 @@ def _held(
     copies = len(doses)
     held = torch.tensor([float(dose) for dose in doses]).repeat_interleave(len(texts))[:, None, None]
     pos = pos.repeat(copies) if torch.is_tensor(pos) else pos
-    with intervene(model, replace(place_of(neuron[0]), held, units=neuron[1], pos=pos)):
+    with intervene(model, set_to(mlp_post(neuron[0]), held, units=neuron[1], pos=pos)):
         logits = model(texts.tokens.repeat(copies, 1).to(model.cfg.device))
     return logits.chunk(copies)
 
 
-def by_kind(removals: Mapping[str, Removal]) -> str:
+def by_kind(removals: Mapping[str, AblationEffects]) -> str:
     """Removals of the same single group under several kinds of ablation, one line each: kind, change, 95 % interval, decisions."""
     lines = [
         f"{kind:<10} {removal.effect[0]:+7.3f}   [{removal.intervals[0][0]:+.3f}, {removal.intervals[0][1]:+.3f}] {removal.flips[0]:8.1%}"

@@ -10,11 +10,10 @@ from torch import Tensor
 from helpers.activations import Context, Neuron, NeuronStats, name
 from helpers.answers import NotYet, expect, expect_callable, expect_close, expect_indices, expect_tensor, expect_text
 from helpers.exercises import Exercises
-from helpers.interventions import neurons as place_of
-from helpers.interventions import record
+from helpers.interventions import mlp_post, record
 from helpers.metrics import WordOdds
 from helpers.models import TransformerBridge
-from helpers.one_neuron.ablation import Attribution, attribute_neurons, remove_each, remove_groups
+from helpers.one_neuron.ablation import Attribution, ablate_each, ablate_groups, attribute_neurons
 from helpers.one_neuron.explanations import explain_simply, score
 from helpers.prediction import tokenize
 
@@ -31,8 +30,8 @@ def by_hand(answer: Any, model: TransformerBridge, text: str, neuron: Neuron) ->
     """The activation of another neuron on every token of a text, ``[pos]``."""
     layer, unit = neuron
     tokens, middle = tokenize(model, text)[None].to(model.cfg.device), f"blocks.{layer}.hook_resid_mid"
-    seen = record(model, tokens, middle, place_of(layer))
-    right = seen[place_of(layer)][0, :, unit].cpu()
+    seen = record(model, tokens, middle, mlp_post(layer))
+    right = seen[mlp_post(layer)][0, :, unit].cpu()
     values = expect_tensor(answer, len(right), what="your activation")
     expect(bool((values >= 0).all()), "Some of your values are negative, and ReLU lets none of these through: is the last step missing?")
     mlp, x = model.blocks[layer].mlp, seen[middle][0]
@@ -84,7 +83,7 @@ def _effects(
     model: TransformerBridge, odds: WordOdds, neurons: Sequence[Neuron], means: Float[Tensor, "layer d_mlp"]
 ) -> dict[Neuron, float]:
     """The measured effect of each neuron's mean ablation."""
-    removal = remove_each(model, odds.texts, odds, neurons, baseline=means)
+    removal = ablate_each(model, odds.texts, odds, neurons, baseline=means)
     return {one: effect for (one,), effect in zip(removal.groups, removal.effect.tolist(), strict=True)}
 
 
@@ -118,7 +117,7 @@ def halving_group(answer: Any, model: TransformerBridge, odds: WordOdds, means: 
     expect(hasattr(answer, "__len__") and len(answer) > 0, "A list of neurons is needed here, such as [(5, 185), (7, 20)].")
     group = list(dict.fromkeys(expect_indices(one, "one of them", layer=model.cfg.n_layers, neuron=model.cfg.d_mlp) for one in answer))
     expect(len(group) <= MOST, f"That takes away {len(group)} neurons; with so many gone anything may break. Try {MOST} or fewer.")
-    removal = remove_groups(model, odds.texts, odds, [group], baseline=means)
+    removal = ablate_groups(model, odds.texts, odds, [group], baseline=means)
     before, after = removal.before.mean().item(), removal.after[0].mean().item()
     attribution: Attribution = attribute_neurons(model, odds.texts, odds, baseline=means)
     towards = sum(attribution.effect[one].item() for one in group)

@@ -165,7 +165,7 @@ def _dedicated(absent: Float[Tensor, "model"], importance: Float[Tensor, "featur
 # ---------------------------------------------------------------------------------------------------- room for directions
 
 
-def random_directions(n: int, dims: int, seed: int = 0) -> Float[Tensor, "direction dims"]:
+def unit_directions(n: int, dims: int, seed: int = 0) -> Float[Tensor, "direction dims"]:
     """``n`` random directions of length 1."""
     if n < 1 or dims < 1:
         raise ValueError(f"Give one direction and one dimension at least, not {n} and {dims}.")
@@ -181,7 +181,7 @@ def nearly_orthogonal(dims: int, limit: float, tries: int = 4000, seed: int = 0)
     """
     if not 0 < limit < 1:
         raise ValueError(f"The limit is the largest cosine allowed between two directions, between 0 and 1; not {limit}.")
-    drawn = random_directions(tries, dims, seed)
+    drawn = unit_directions(tries, dims, seed)
     close = (drawn @ drawn.T).abs() > limit
     kept = torch.zeros(tries, dtype=torch.bool)
     for at in range(tries):
@@ -197,7 +197,7 @@ def read_out(dims: int, directions: int, active: Sequence[int], trials: int = 50
     """
     if wrong := [k for k in active if not 1 <= k <= directions]:
         raise ValueError(f"From 1 to all {directions} features can be active at once, not {wrong[0]}.")
-    basis, rng = random_directions(directions, dims, seed), torch.Generator().manual_seed(seed + 1)
+    basis, rng = unit_directions(directions, dims, seed), torch.Generator().manual_seed(seed + 1)
     shares = []
     for k in active:
         on = torch.rand(trials, directions, generator=rng).argsort(1)[:, :k]  # [trial, k]

@@ -11,8 +11,7 @@ from torch import Tensor
 
 from helpers.activations import Context, Neuron, TopContexts, check_neuron, contexts, name, promoted
 from helpers.html import activation_html
-from helpers.interventions import Intervention, clamp, intervene, mean, record, replace, zero
-from helpers.interventions import neurons as place_of
+from helpers.interventions import Intervention, clamp, intervene, mean_ablate, mlp_post, record, set_to, zero_ablate
 from helpers.models import TransformerBridge
 from helpers.one_neuron.ablation import resampled
 from helpers.one_neuron.superposition import SPARSITIES, ToyModels, train_toys
@@ -39,10 +38,10 @@ def microscope_html(model: TransformerBridge, top: TopContexts, text: str, layer
     if not most_active:
         check_neuron(model, layer, neuron)
     layers = top.stats.layers if most_active else [layer]
-    seen = record(model, texts.tokens.to(model.cfg.device), *map(place_of, layers))
+    seen = record(model, texts.tokens.to(model.cfg.device), *map(mlp_post, layers))
     if most_active:
-        layer, neuron = loudest(top, torch.stack([seen[place_of(at)][0, -1].cpu() for at in layers]))
-    values = seen[place_of(layer)][0, :, neuron].tolist()
+        layer, neuron = loudest(top, torch.stack([seen[mlp_post(at)][0, -1].cpu() for at in layers]))
+    values = seen[mlp_post(layer)][0, :, neuron].tolist()
     stats, at = top.stats, top.stats.row(layer)
     peak = stats.peak[at, neuron].item()
     facts = f"active on {stats.active[at, neuron]:.1%} of the tokens of the corpus, highest {peak:.1f}"
@@ -115,14 +114,14 @@ def _removal(
     model: TransformerBridge, texts: Texts, means: Float[Tensor, "layer d_mlp"], prompt: str, layer: int, neuron: int, kind: str
 ) -> Intervention:
     """The intervention that takes the neuron away on this prompt."""
-    place, where = place_of(layer), {"units": neuron, "pos": AFTER_FIRST}
+    place, where = mlp_post(layer), {"units": neuron, "pos": AFTER_FIRST}
     if kind == "zero":
-        return zero(place, **where)
+        return zero_ablate(place, **where)
     if kind == "mean":
-        return mean(place, means[layer], **where)
+        return mean_ablate(place, means[layer], **where)
     if kind == "resample":
         drawn = resampled(model, [prompt], texts)[layer]
-        return replace(place, drawn[:, 1:, neuron, None], **where)
+        return set_to(place, drawn[:, 1:, neuron, None], **where)
     raise ValueError(f"There is no kind of ablation called {kind!r}; choose {', '.join(KINDS)}.")
 
 
@@ -156,7 +155,7 @@ def dose_html(model: TransformerBridge, prompt: str, layer: int, neuron: int, do
     if not abs(dose) <= LARGEST_DOSE:
         raise ValueError(f"The dose must be a number from {-LARGEST_DOSE:g} to {LARGEST_DOSE:g}, not {dose}.")
     before = top_tokens(model, prompt, 5)
-    with intervene(model, clamp(place_of(layer), float(dose), units=neuron, pos=AFTER_FIRST)):
+    with intervene(model, clamp(mlp_post(layer), float(dose), units=neuron, pos=AFTER_FIRST)):
         after, text = top_tokens(model, prompt, 5), sample(model, prompt, length, temperature=0)
     written = f"<span style='white-space:pre-wrap'>{escape(text) or 'nothing; the text ends here'}</span>"
     bars = _side_by_side(("as it is", before), (f"{name((layer, neuron))} held at {dose:.1f}", after))

@@ -26,18 +26,18 @@ from helpers.course_lm.corpus.prose import determiner_probes
 from helpers.course_lm.world import World
 from helpers.findings import Finding
 from helpers.interventions import Intervention, mlp_out, record
-from helpers.metrics import WordOdds, Words, any_of, log_odds, whole_words, word_odds
+from helpers.metrics import WordOdds, Words, log_odds, token_set_log_odds, whole_words, word_odds
 from helpers.one_layer.autoencoders import SparseAutoencoder, quality
-from helpers.one_layer.directions import add_at, difference_in_means, project_out_everywhere, select_direction
+from helpers.one_layer.directions import ablate_direction, add_at, difference_in_means, select_direction
 from helpers.one_layer.in_context import accuracy_grid
 from helpers.one_layer.sae_files import load_sae
 from helpers.one_layer.tasks import course_tasks
-from helpers.one_neuron.ablation import attribute_neurons, remove_groups
+from helpers.one_neuron.ablation import ablate_groups, attribute_neurons
 from helpers.one_neuron.neurons import matched_controls
 from helpers.prediction import token_id, tokenize
 from helpers.prompts import MinimalPair, load_prompts
 from helpers.reproduce.lab import LEAST, Lab, NotForThisModel, attempt, experiment
-from helpers.running import chat_prompts, continue_all, metric_of, post_instruction, random_directions, starts_with
+from helpers.running import chat_prompts, generate, post_instruction, random_like, score_prompts, starts_with
 from helpers.speak.lens import answer_tokens, target_probs, with_context
 from helpers.speak.memories import agreement
 from helpers.speak.multihop import TwoHop, answered, course_chains, course_questions, rescue, said
@@ -58,14 +58,14 @@ def plural(lab: Lab) -> Iterator[Finding]:
         determiner_probes(World.load(), Random(1), lab.size(30) + lab.size(60)), lambda one: _odds(lab, [one]), "sentences"
     )
     every = _odds(lab, probes)
-    rows = lab.kept(metric_of(model, every.texts, every) > 0, "determiners")
+    rows = lab.kept(score_prompts(model, every.texts, every) > 0, "determiners")
     third = len(rows) // 3
     chosen = _odds(lab, [probes[row] for row in rows[:third]])
     judged = _odds(lab, [probes[row] for row in rows[third:]])
     stats = top_contexts(model, held_out_texts(model, lab.size(lab.number("plural", "texts"))), k=1).stats
     ranked = attribute_neurons(model, chosen.texts, chosen, baseline=stats.mean).top(20, sign=-1)
     others = [_similar(stats, neuron, seed) for seed, neuron in enumerate(ranked)]
-    done = remove_groups(model, judged.texts, judged, [ranked, others], baseline=stats.mean)
+    done = ablate_groups(model, judged.texts, judged, [ranked, others], baseline=stats.mean)
     own, other = done.after - done.before
     yield findings.mean("plural.ablation.20_neurons", own, control=other)
     own, other = (done.after > 0) != (done.before > 0)
@@ -93,18 +93,18 @@ def refusal(lab: Lab) -> Iterator[Finding]:
     begins = [token for word in lab.words("refusal", "begins") if (token := attempt(token_id, model, word)) is not None]
     if not begins:
         raise NotForThisModel("none of the words with which a refusal begins is one of its tokens")
-    refuse = any_of(begins)
+    refuse = token_set_log_odds(begins)
 
     def requests(kind: str, group: str, full: int) -> list[str]:
         return chat_prompts(model, [one.text for one in sets[kind].of(group)][: lab.size(full)], system)
 
     def right(kind: str, group: str, full: int) -> list[str]:
         some = requests(kind, group, full)
-        scores = metric_of(model, some, refuse)
+        scores = score_prompts(model, some, refuse)
         return [some[row] for row in lab.kept(scores > 0 if kind == "harmful" else scores < 0, f"{kind} requests ({group})")]
 
     def refused(some: Sequence[str], *changes: Intervention) -> list[bool]:
-        return starts_with(continue_all(model, some, lab.number("refusal", "tokens"), *changes), lab.words("refusal", "says"))
+        return starts_with(generate(model, some, lab.number("refusal", "tokens"), *changes), lab.words("refusal", "says"))
 
     positions = min(lab.number("refusal", "positions"), post_instruction(model))
     found = difference_in_means(model, right("harmful", "direction", 96), right("harmless", "direction", 96), positions)
@@ -113,15 +113,15 @@ def refusal(lab: Lab) -> Iterator[Finding]:
     best = min(tried.candidates, key=lambda one: one.projected) if kept_anyway else tried.best
     vector = found.vector(best.layer, best.pos)
     place = best.pos if lab.setting("refusal", "added") == "position" else None
-    others = random_directions(vector, 3)
+    others = random_like(vector, 3)
     harmful = requests("harmful", "test", 60)
     harmful = [harmful[row] for row in lab.kept(refused(harmful), "harmful requests")]
     harmless = requests("harmless", "test", 60)
     harmless = [harmless[row] for row in lab.kept((not hit for hit in refused(harmless)), "harmless requests")]
     pushed = [hit for other in others for hit in refused(harmless, add_at(best.layer, other, pos=place))]
     yield findings.share("refusal.harmless.added", refused(harmless, add_at(best.layer, vector, pos=place)), control=pushed)
-    removed = [hit for other in others for hit in refused(harmful, *project_out_everywhere(model, other))]
-    yield findings.share("refusal.harmful.projected", refused(harmful, *project_out_everywhere(model, vector)), control=removed)
+    removed = [hit for other in others for hit in refused(harmful, *ablate_direction(model, other))]
+    yield findings.share("refusal.harmful.projected", refused(harmful, *ablate_direction(model, vector)), control=removed)
 
 
 @experiment("02a", "icl.zero_shot", "icl.task_vector", "icl.few_shot")
@@ -245,7 +245,7 @@ def eight_prompts(lab: Lab) -> Iterator[Finding]:
 
     prompts = lab.fitting(load_prompts(PROMPTS)["eight_prompts"], names, "sentences")
     io, s = torch.tensor([names(one) for one in prompts]).T
-    yield findings.mean("ioi.eight_prompts", metric_of(lab.model, [one.prompt for one in prompts], log_odds(io, s)), control=0.0)
+    yield findings.mean("ioi.eight_prompts", score_prompts(lab.model, [one.prompt for one in prompts], log_odds(io, s)), control=0.0)
 
 
 @experiment("03b", "ioi.logit_diff", "ioi.name_mover.copies", "ioi.self_repair")

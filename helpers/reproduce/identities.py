@@ -9,9 +9,9 @@ import torch
 from torch.nn.functional import cosine_similarity
 
 from helpers.cluster.attribution import direct_effects
-from helpers.interventions import intervene, record, resample, resid_post, resid_pre
+from helpers.interventions import intervene, record, resample_ablate, resid_post, resid_pre
 from helpers.models import TransformerBridge
-from helpers.one_layer.directions import project_out_everywhere
+from helpers.one_layer.directions import ablate_direction
 from helpers.prediction import tokenize
 from helpers.texts import as_texts
 
@@ -71,7 +71,7 @@ def _projection(model: TransformerBridge) -> float:
     """The largest part along a random direction that any block reads, as a share of the stream's length there."""
     direction = torch.randn(model.cfg.d_model, generator=torch.Generator().manual_seed(0))
     tokens = tokenize(model, PROMPTS[0])[None].to(model.cfg.device)
-    with intervene(model, *project_out_everywhere(model, direction)):
+    with intervene(model, *ablate_direction(model, direction)):
         seen = record(model, tokens, *map(resid_pre, range(model.cfg.n_layers))).values()
     return max(cosine_similarity(state.float().cpu(), direction, dim=-1).abs().max().item() for state in seen)
 
@@ -81,7 +81,7 @@ def _patched(model: TransformerBridge) -> float:
     tokens = tokenize(model, PROMPTS[0])[None].to(model.cfg.device)
     clean = model(tokens).float()
     seen = record(model, tokens, *map(resid_post, range(model.cfg.n_layers)))
-    with intervene(model, *(resample(place, state) for place, state in seen.items())):
+    with intervene(model, *(resample_ablate(place, state) for place, state in seen.items())):
         again = model(tokens).float()
     return ((again - clean).abs().max() / clean.std()).item()
 

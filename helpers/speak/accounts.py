@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from helpers.course_lm.corpus.tasks import HIDDEN_SUMS, SEEN_SUMS
 from helpers.models import TransformerBridge
-from helpers.running import continue_all, conversations
+from helpers.running import conversations, generate
 
 WHY = "How did you find that?"
 
@@ -55,9 +55,9 @@ def accounts(
         raise ValueError("There is no question: ask at least one.")
     if answers is not None and len(answers) != len(questions):
         raise ValueError(f"Each question needs its answer: there are {len(questions)} questions and {len(answers)} answers.")
-    said = list(answers or continue_all(model, conversations(model, [[question] for question in questions]), tokens))
+    said = list(answers or generate(model, conversations(model, [[question] for question in questions]), tokens))
     turns = [[question, answer, why] for question, answer in zip(questions, said, strict=True)]
-    return Accounts(tuple(questions), tuple(said), tuple(continue_all(model, conversations(model, turns), tokens)))
+    return Accounts(tuple(questions), tuple(said), tuple(generate(model, conversations(model, turns), tokens)))
 
 
 def additions(written: bool = True) -> list[tuple[int, int]]:

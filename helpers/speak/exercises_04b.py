@@ -7,7 +7,7 @@ import torch
 
 from helpers.answers import expect, expect_callable, expect_close, expect_indices, expect_number, expect_tensor, expect_text
 from helpers.exercises import Exercises
-from helpers.interventions import intervene, record, replace, resid_post
+from helpers.interventions import intervene, record, resid_post, set_to
 from helpers.models import TransformerBridge
 from helpers.speak.multihop import TwoHop, answered, has_shortcut
 from helpers.speak.patchscopes import Source, Target, patchscope
@@ -46,7 +46,7 @@ def by_hand(answer: Any, model: TransformerBridge) -> str:
 
 
 def _put(model: TransformerBridge, tokens: torch.Tensor, state: torch.Tensor, layer: int, pos: int) -> torch.Tensor:
-    with intervene(model, replace(resid_post(layer), state, pos=pos)):
+    with intervene(model, set_to(resid_post(layer), state, pos=pos)):
         return model(tokens)[0, -1].cpu()
 
 

@@ -28,9 +28,7 @@ from helpers.activations import Neuron, check_layers, check_neuron, name, scan
 from helpers.cluster.recall import fact_prompt, subject_tokens
 from helpers.course_lm.facts import Fact, all_facts
 from helpers.course_lm.world import World
-from helpers.interventions import Intervention, intervene, mlp_out, read_at, record, resid_pre, watch
-from helpers.interventions import neurons as place_of
-from helpers.interventions import replace as put
+from helpers.interventions import Intervention, intervene, mlp_out, mlp_post, record, resid_pre, set_to, unembed_only_at, watch
 from helpers.metrics import whole_words
 from helpers.models import Prefix, TransformerBridge, empty_cache, run_from
 from helpers.prediction import pieces
@@ -198,7 +196,7 @@ def says(model: TransformerBridge, texts: Texts) -> Int[Tensor, "prompt"]:
     found = torch.empty(len(texts), dtype=torch.long)
     for rows in texts.batches():
         part = texts.take(rows)
-        with intervene(model, read_at(part.lengths[:, None] - 1)):
+        with intervene(model, unembed_only_at(part.lengths[:, None] - 1)):
             found[rows] = model(part.tokens.to(model.cfg.device))[:, 0].argmax(-1).cpu()
     return found
 
@@ -310,14 +308,14 @@ def integrated_gradients(
 def _along_paths(model: TransformerBridge, asked: Asked, layers: Sequence[int], steps: int) -> tuple[Scores, Scores]:
     """Scores and activations for prompts that have equally many tokens."""
     n, width = len(asked.texts), model.cfg.d_mlp
-    prefix, seen = _last_token(model, asked.texts, [*map(resid_pre, layers), *map(place_of, layers)])
+    prefix, seen = _last_token(model, asked.texts, [*map(resid_pre, layers), *map(mlp_post, layers)])
     several = torch.arange(n).repeat(steps)
     share = torch.arange(1, steps + 1, device=model.cfg.device).repeat_interleave(n)[:, None] / steps
     scores, active = torch.zeros(n, model.cfg.n_layers, width), torch.zeros(n, model.cfg.n_layers, width)
     for layer in layers:
-        here = seen[place_of(layer)][:, 0]
+        here = seen[mlp_post(layer)][:, 0]
         path = (share * here[several]).requires_grad_()
-        with torch.enable_grad(), intervene(model, put(place_of(layer), path[:, None])):
+        with torch.enable_grad(), intervene(model, set_to(mlp_post(layer), path[:, None])):
             logits = run_from(model, seen[resid_pre(layer)][several], layer, prefix, several)[:, -1]
             right = logits.softmax(-1)[torch.arange(len(several)), asked.answers[several].to(logits.device)]
             slope = torch.autograd.grad(right.sum(), path)[0]
@@ -332,7 +330,7 @@ def _last_token(model: TransformerBridge, texts: Texts, places: Sequence[str]) -
     seen: dict[str, Tensor] = {}
     keep = [watch(place, lambda value, place=place: seen.__setitem__(place, value[:, -1:])) for place in places]
     cache, ends = empty_cache(), texts.lengths[:, None] - 1
-    with intervene(model, *keep, read_at(ends)):
+    with intervene(model, *keep, unembed_only_at(ends)):
         model(texts.tokens.to(model.cfg.device), past_key_values=cache, use_cache=True)
     layers = tuple((layer.keys[:, :, :-1], layer.values[:, :, :-1]) for layer in cache.layers)
     return Prefix(layers, texts.tokens.shape[1] - 1), seen
@@ -420,7 +418,7 @@ def _scaled_probs(
         prefix, seen = _last_token(model, asked.texts.take(rows), [resid_pre(layers[0])])
         for condition, table in enumerate(factors):
             own = table[asked.fact[rows].to(table.device)]  # [row, layer, d_mlp]
-            changes = [Intervention(place_of(at), lambda old, pick, by=own[:, at, None]: old * by.to(old)) for at in layers]
+            changes = [Intervention(mlp_post(at), lambda old, pick, by=own[:, at, None]: old * by.to(old)) for at in layers]
             with intervene(model, *changes):
                 logits = run_from(model, seen[resid_pre(layers[0])], layers[0], prefix)[:, -1]
             kept[condition, rows] = logits.softmax(-1).float().cpu()[torch.arange(len(rows)), asked.answers[rows]]
@@ -581,7 +579,7 @@ def _read(model: TransformerBridge, texts: Texts, start: int) -> tuple[Int[Tenso
     before, streams = torch.empty(len(texts), dtype=torch.long), torch.zeros(*texts.tokens.shape, model.cfg.d_model)
     for rows in progress(list(texts.batches()), desc="prompts"):
         part, seen = texts.take(rows), []
-        with intervene(model, watch(resid_pre(start), seen.append), read_at(part.lengths[:, None] - 1)):
+        with intervene(model, watch(resid_pre(start), seen.append), unembed_only_at(part.lengths[:, None] - 1)):
             before[rows] = model(part.tokens.to(model.cfg.device))[:, 0].argmax(-1).cpu()
         streams[rows, : part.tokens.shape[1]] = seen[0].float().cpu()
     return before, streams
@@ -694,7 +692,7 @@ def apply_edit(model: TransformerBridge, probes: Probes, updates: Sequence[Updat
         raise ValueError(f"The probes start at layer {probes.shared.start} and the edit is in layer {lowest}: probe_facts(start={lowest}).")
     ends = (probes.asked.texts.lengths - 1)[:, None]
     with edited(model, updates):
-        with intervene(model, read_at(ends)):
+        with intervene(model, unembed_only_at(ends)):
             after = run_from(model, probes.streams.to(model.cfg.device), probes.shared.start)[:, 0].argmax(-1).cpu()
         harmed = _perplexity(model, probes.shared)
     changed = torch.tensor([group in CHANGED for group in probes.groups])
@@ -821,8 +819,8 @@ def rome(
     moment = second_moment(model, layer) if moment is None else moment
     asked, places = _subjects(model, probes)
     tokens, rows = asked.texts.tokens.to(model.cfg.device), torch.arange(len(asked.texts))
-    seen = record(model, tokens, resid_pre(layer), place_of(layer))
-    found = seen[place_of(layer)][rows, places]
+    seen = record(model, tokens, resid_pre(layer), mlp_post(layer))
+    found = seen[mlp_post(layer)][rows, places]
     keys = torch.stack([found[asked.fact == at].mean(0) for at in range(len(probes))])
     values = value_vectors(model, layer)
     missing = _new_values(model, asked, places, seen[resid_pre(layer)], layer, steps)
@@ -881,7 +879,7 @@ def _slope(
 ) -> tuple[Float[Tensor, "prompt"], Float[Tensor, "fact d_model"]]:
     """The probability of each answer with these additions at the subject, and the slope of the loss along them."""
     here, ends = more.detach().clone().requires_grad_(), asked.texts.lengths[:, None] - 1
-    with torch.enable_grad(), intervene(model, _at_subject(layer, here, asked.fact, places), read_at(ends)):
+    with torch.enable_grad(), intervene(model, _at_subject(layer, here, asked.fact, places), unembed_only_at(ends)):
         logp = run_from(model, streams[:, : asked.texts.tokens.shape[1]], layer)[:, 0].log_softmax(-1)
         said = logp[torch.arange(len(asked.texts)), asked.answers.to(logp.device)]
         slope = torch.autograd.grad(-said.sum(), here)[0]

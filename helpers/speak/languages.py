@@ -13,7 +13,7 @@ from torch import Tensor
 from helpers.course_lm.corpus import languages as corpus
 from helpers.course_lm.world import World
 from helpers.models import TransformerBridge
-from helpers.running import check_layers, last_values, layer_name, place_of
+from helpers.running import activations_at, check_layers, layer_hook, layer_name
 from helpers.speak.lens import Read, _padded, _read, _summed, answer_tokens, first_of, to_the_end
 from helpers.speak.tuned_lens import TunedLens
 from helpers.stats import DRAWS, Interval, bootstrap_interval
@@ -103,7 +103,7 @@ def language_probs(
         raise ValueError("Every word begins with the same token in two of its languages, so no language can be told from another.")
     texts, chosen = as_texts(model, [prompts[at] for at in kept]), [sets[at] for at in kept]
     layers = check_layers(model, None)
-    states = last_values(model, texts, [place_of(layer) for layer in layers], before + 1)[:, :, 0]
+    states = activations_at(model, texts, [layer_hook(layer) for layer in layers], before + 1)[:, :, 0]
     found = _read(model, states, _of_languages(model, chosen, codes), layers, tuned).float()
     probs = {code: found[:, :, at] for at, code in enumerate(codes)}
     dropped = tuple(said for said, alone in zip(words, apart, strict=True) if not alone)

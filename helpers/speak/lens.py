@@ -21,8 +21,8 @@ from torch.nn.utils.rnn import pad_sequence
 from helpers.cluster.attribution import DirectEffects, direct_effects
 from helpers.interventions import attn_out, mlp_out, record
 from helpers.models import TransformerBridge
-from helpers.prediction import fit, pieces, tokenize, visible
-from helpers.running import ENTRY, LENS_NUMBERS, _streams, check_layers, last_values, layer_name, lens_logits, place_of, top_k
+from helpers.prediction import pieces, tokenize, truncate, visible
+from helpers.running import ENTRY, LENS_NUMBERS, _streams, activations_at, check_layers, layer_hook, layer_name, lens_logits, top_k
 from helpers.speak.tuned_lens import TunedLens
 from helpers.stats import Interval, bootstrap_interval
 from helpers.texts import Texts, TextsLike, as_texts
@@ -61,8 +61,8 @@ class StreamParts:
 def stream_parts(model: TransformerBridge, prompts: TextsLike) -> StreamParts:
     """Takes the last state of each prompt apart: ``x_L = x_0 + sum of attention(l) + sum of MLP(l)`` (1512.03385, equation 1, unrolled)."""
     blocks = range(model.cfg.n_layers)
-    places = [place_of(ENTRY), *(place(layer) for layer in blocks for place in (attn_out, mlp_out)), place_of(blocks[-1])]
-    seen = last_values(model, prompts, places)[:, :, 0]
+    places = [layer_hook(ENTRY), *(place(layer) for layer in blocks for place in (attn_out, mlp_out)), layer_hook(blocks[-1])]
+    seen = activations_at(model, prompts, places)[:, :, 0]
     names = ("embedding", *(f"{what} {layer}" for layer in blocks for what in ("attention", "MLP")))
     return StreamParts(names, seen[:-1], seen[-1])
 
@@ -177,17 +177,17 @@ def logit_lens(
     """
     if k < 1:
         raise ValueError(f"k says how many tokens to list; it must be 1 or more, not {k}.")
-    tokens, layers = fit(model, tokenize(model, text) if isinstance(text, str) else text.cpu()), check_layers(model, layers)
+    tokens, layers = truncate(model, tokenize(model, text) if isinstance(text, str) else text.cpu()), check_layers(model, layers)
     if not len(tokens):
         raise ValueError("There is no token to read: give the lens some text.")
-    seen, k = record(model, tokens[None].to(model.cfg.device), *{place_of(layer) for layer in layers}), min(k, model.cfg.d_vocab)
+    seen, k = record(model, tokens[None].to(model.cfg.device), *{layer_hook(layer) for layer in layers}), min(k, model.cfg.d_vocab)
 
     def best(logits: Float[Tensor, "layer some d_vocab"], _: Int[Tensor, "some"]) -> Float[Tensor, "layer some 2 k"]:
         values, ids = top_k(logits, k)
         total = logits.sub_(values[..., :1]).exp_().sum(-1, keepdim=True)
         return torch.stack([ids.double(), ((values - values[..., :1]).exp() / total).double()], 2).cpu()
 
-    found = _read(model, torch.stack([seen[place_of(layer)][0] for layer in layers]), best, layers, tuned)
+    found = _read(model, torch.stack([seen[layer_hook(layer)][0] for layer in layers]), best, layers, tuned)
     top = found[:, :, 0].long()
     ids = torch.cat([top.flatten(), tokens]).unique()
     return LensTable(tokens, layers, top, found[:, :, 1].float(), dict(zip(ids.tolist(), pieces(model, ids), strict=True)))
@@ -260,7 +260,7 @@ def target_probs(
     """
     texts, layers = as_texts(model, prompts), check_layers(model, layers)
     ids = _padded(model, targets, len(texts))
-    states = last_values(model, texts, [place_of(layer) for layer in layers])[:, :, 0]
+    states = activations_at(model, texts, [layer_hook(layer) for layer in layers])[:, :, 0]
 
     def score(logits: Float[Tensor, "layer some d_vocab"], some: Int[Tensor, "some"]) -> Float[Tensor, "layer some 2"]:
         logits, own = logits.cpu().double(), ids[some].expand(len(logits), -1, -1)

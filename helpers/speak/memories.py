@@ -16,8 +16,7 @@ from torch import Tensor
 from helpers.activations import Context, Neuron, Promoted, TopContexts, check_layers, check_neuron, name, promoted
 from helpers.course_lm.corpus.languages import EVERYDAY
 from helpers.course_lm.world import World
-from helpers.interventions import mlp_out, record
-from helpers.interventions import neurons as place_of
+from helpers.interventions import mlp_out, mlp_post, record
 from helpers.models import TransformerBridge
 from helpers.one_layer.concepts import FUNCTION_WORDS
 from helpers.prediction import pieces, visible
@@ -99,7 +98,7 @@ def memory_sum(model: TransformerBridge, text: str, layer: int, pos: int = -1, s
     check_layers(model, [layer])
     if not 1 <= shown <= model.cfg.d_mlp:
         raise ValueError(f"shown says of how many parts the tokens are read off; it must be from 1 to {model.cfg.d_mlp}, not {shown}.")
-    tokens, place = as_texts(model, [text]).tokens, [place_of(layer), mlp_out(layer)]
+    tokens, place = as_texts(model, [text]).tokens, [mlp_post(layer), mlp_out(layer)]
     if not -tokens.shape[1] <= pos < tokens.shape[1]:
         raise ValueError(f"There is no position {pos} in this text: it has {tokens.shape[1]} tokens, counted from 0.")
     seen = record(model, tokens.to(model.cfg.device), *place)

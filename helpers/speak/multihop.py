@@ -26,7 +26,7 @@ from torch import Tensor
 
 from helpers.course_lm import facts
 from helpers.course_lm.corpus.base import sentence
-from helpers.interventions import intervene, read_at, record, resid_post
+from helpers.interventions import intervene, record, resid_post, unembed_only_at
 from helpers.metrics import whole_words
 from helpers.models import TransformerBridge, read_prefix, run_from
 from helpers.prediction import tokenize
@@ -144,7 +144,7 @@ def predictions(model: TransformerBridge, prompts: Sequence[str]) -> Float[Tenso
     texts, found = as_texts(model, prompts), torch.empty(len(prompts), model.cfg.d_vocab)
     for rows in texts.batches():
         part = texts.take(rows)
-        with intervene(model, read_at(part.lengths[:, None] - 1)):
+        with intervene(model, unembed_only_at(part.lengths[:, None] - 1)):
             found[rows] = model(part.tokens.to(model.cfg.device))[:, 0].softmax(-1).float().cpu()
     return found
 
@@ -611,7 +611,7 @@ def _patched(
             (number, layer), rows = mine[part[:, 0]].T, part[:, 1]
             entering = stream[rows].clone()
             entering[:, 0] = given[layer, rows].to(stream)
-            with intervene(model, read_at(ends[rows, None])):
+            with intervene(model, unembed_only_at(ends[rows, None])):
                 found[number, rows] = run_from(model, entering, target + 1, prefix, rows)[:, 0].argmax(-1).cpu()
             done(len(part))
     return found

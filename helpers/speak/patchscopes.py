@@ -25,12 +25,12 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from helpers.cluster.relations import RelationData
-from helpers.interventions import Intervention, intervene, read_at, record, watch
+from helpers.interventions import Intervention, intervene, record, unembed_only_at, watch
 from helpers.metrics import whole_words
 from helpers.models import TransformerBridge, empty_cache, read_prefix, run_from
 from helpers.prediction import pad, tokenize
 from helpers.progress import progress
-from helpers.running import check_layers, layer_name, lens_logits, place_of
+from helpers.running import check_layers, layer_hook, layer_name, lens_logits
 from helpers.speak.tuned_lens import TunedLens, sample_states
 from helpers.stats import Interval, paired_interval, wilson
 from helpers.texts import Texts, TextsLike, as_texts
@@ -255,9 +255,9 @@ def _states(model: TransformerBridge, places: Sequence[_Place], layers: Sequence
     texts, found = Texts(tokens, lengths, ("source",) * len(places)), [torch.empty(0)] * len(places)
     for rows in texts.batches():
         part = texts.take(rows)
-        seen = record(model, part.tokens.to(model.cfg.device), *{place_of(layer) for layer in layers})
+        seen = record(model, part.tokens.to(model.cfg.device), *{layer_hook(layer) for layer in layers})
         for number, row in enumerate(rows.tolist()):
-            found[row] = torch.stack([seen[place_of(layer)][number, list(places[row].at)] for layer in layers])
+            found[row] = torch.stack([seen[layer_hook(layer)][number, list(places[row].at)] for layer in layers])
     return found
 
 
@@ -269,7 +269,7 @@ def _put(layer: int, rows: Int[Tensor, "some"], at: Sequence[int], states: Float
         new[rows[:, None].to(new.device), torch.tensor(at, device=new.device)] = states.to(new)
         return new
 
-    return Intervention(place_of(layer), change)
+    return Intervention(layer_hook(layer), change)
 
 
 class _Run:
@@ -291,7 +291,7 @@ class _Run:
     def logits(self) -> Float[Tensor, "row d_vocab"]:
         """The logits of what follows the target."""
         last = torch.full((len(self.rest), 1), self.rest.shape[1] - 1)
-        with intervene(self.model, *self.changes, read_at(last)):
+        with intervene(self.model, *self.changes, unembed_only_at(last)):
             return self._read(self.rest)
 
     def write(self, tokens: int, stops: set[int]) -> Int[Tensor, "row tokens"]:
@@ -526,10 +526,10 @@ def own_place(model: TransformerBridge, target: Target, layers: Sequence[int] | 
     """The check of the machinery: the largest change of any logit when the placeholder's own state is put back. It must be 0.0."""
     layers, place = check_layers(model, layers), _of_target(model, target, 1)
     seen: dict[str, Tensor] = {}
-    watched = [watch(place_of(layer), partial(seen.__setitem__, place_of(layer))) for layer in layers]
+    watched = [watch(layer_hook(layer), partial(seen.__setitem__, layer_hook(layer))) for layer in layers]
     with intervene(model, *watched):
         before = _Run(model, place, torch.zeros(1, 1, model.cfg.d_model), [None]).logits()
-    own = [seen[place_of(layer)][:, :1] for layer in layers]
+    own = [seen[layer_hook(layer)][:, :1] for layer in layers]
     changes = [_Run(model, place, state, [layer]).logits() - before for layer, state in zip(layers, own, strict=True)]
     return torch.stack([change.abs().max().cpu() for change in changes])
 
@@ -634,13 +634,13 @@ def _said(
     """The most likely token after the target with each state in it; only the blocks behind the patch are run."""
     first, n = place.at[0], states.shape[1]
     prefix = read_prefix(model, place.tokens[None, :first]) if first else None
-    bare = record(model, place.tokens[None].to(model.cfg.device), *{place_of(layer) for layer in into})
+    bare = record(model, place.tokens[None].to(model.cfg.device), *{layer_hook(layer) for layer in into})
     found = torch.empty(len(into), n, dtype=torch.long)
     for number, layer in enumerate(progress(into, desc="Patchscopes")):
         for some in torch.arange(n).split(PATCHED_ROWS):
-            entering = bare[place_of(layer)][:, first:].repeat(len(some), 1, 1)
+            entering = bare[layer_hook(layer)][:, first:].repeat(len(some), 1, 1)
             entering[:, 0] = states[number, some.to(states.device)].to(entering)
-            with intervene(model, read_at(torch.full((len(some), 1), entering.shape[1] - 1))):
+            with intervene(model, unembed_only_at(torch.full((len(some), 1), entering.shape[1] - 1))):
                 logits = run_from(model, entering, layer + 1, prefix, torch.zeros_like(some))
             found[number, some] = logits[:, 0].argmax(-1).cpu()
     return found

@@ -7,7 +7,7 @@ from typing import Any
 
 from helpers.html import DEEPEST, WARM
 from helpers.models import TransformerBridge
-from helpers.prediction import TopTokens, fit, pieces, tokenize
+from helpers.prediction import TopTokens, pieces, tokenize, truncate
 from helpers.running import check_layers, layer_name
 from helpers.speak.lens import LensTable, first_of, logit_lens, to_the_end
 from helpers.speak.tuned_lens import TunedLens
@@ -161,7 +161,7 @@ class LensViewer(Demo):
         """Offers the positions of a new text, of which the last is chosen; an empty text has none, and leaves those that there are."""
         if before.get("text") == self.text.value:
             return
-        written = pieces(self._model, fit(self._model, tokenize(self._model, self.text.value)))
+        written = pieces(self._model, truncate(self._model, tokenize(self._model, self.text.value)))
         shown = shown_positions(len(written)) if self.text.value.strip() else ()
         options = [(f"{at} {word(written[at])}", at) for at in shown]
         self.pos.options = options or self.pos.options

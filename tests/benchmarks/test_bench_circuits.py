@@ -12,7 +12,7 @@ from test_bench_neurons import beside, counted_passes, model, record_ratio
 from helpers.cluster.circuits import acdc, attribute_edges
 from helpers.cluster.edges import EdgeGraph, cut_each
 from helpers.cluster.indirect_objects import indirect_objects
-from helpers.cluster.patching import Runs, runs
+from helpers.cluster.patching import PromptPairs, prompt_pairs
 from helpers.metrics import log_odds
 from helpers.models import COURSE_LM_FOLDER, TransformerBridge
 
@@ -25,18 +25,18 @@ TAU = 0.003  # nats; a higher one keeps less and is faster
 
 
 @pytest.fixture(scope="module")
-def both(model: TransformerBridge, folder: Path) -> Runs:
+def both(model: TransformerBridge, folder: Path) -> PromptPairs:
     """Sentences that end where the indirect object comes, beside such with other names; random tokens for a model that was not trained."""
     if folder == COURSE_LM_FOLDER:
         return indirect_objects(model, PROMPTS, frames=["when went"]).runs(model)
     clean = torch.randint(300, 5000, (PROMPTS, 16), generator=torch.Generator().manual_seed(0))
     corrupted = clean.index_copy(1, torch.tensor([5, 9]), clean[:, [9, 5]])
-    return runs(model, clean, corrupted, log_odds(clean[:, 6], clean[:, 10]))
+    return prompt_pairs(model, clean, corrupted, log_odds(clean[:, 6], clean[:, 10]))
 
 
 @pytest.mark.parametrize("steps", [0, 5])
 def test_all_edges_are_attributed_in_one_pass_there_and_back(
-    benchmark: BenchmarkFixture, model: TransformerBridge, both: Runs, steps: int
+    benchmark: BenchmarkFixture, model: TransformerBridge, both: PromptPairs, steps: int
 ) -> None:
     with counted_passes(model) as counts:
         scores = attribute_edges(model, both, steps)
@@ -47,7 +47,7 @@ def test_all_edges_are_attributed_in_one_pass_there_and_back(
     benchmark.pedantic(lambda: attribute_edges(model, both, steps), rounds=3)
 
 
-def test_acdc_of_all_edges(benchmark: BenchmarkFixture, model: TransformerBridge, both: Runs) -> None:
+def test_acdc_of_all_edges(benchmark: BenchmarkFixture, model: TransformerBridge, both: PromptPairs) -> None:
     with counted_passes(model) as counts:
         taken = seconds(lambda: benchmark.pedantic(lambda: acdc(model, both, TAU), rounds=1))
     passes = counts["forward", model.cfg.n_layers - 1]
@@ -55,8 +55,8 @@ def test_acdc_of_all_edges(benchmark: BenchmarkFixture, model: TransformerBridge
     assert taken <= ACDC_SECONDS
 
 
-def test_circuits_side_by_side(benchmark: BenchmarkFixture, model: TransformerBridge, both: Runs) -> None:
-    few = Runs(both.clean.take(range(4)), both.corrupted.take(range(4)), log_odds(5, 6))
+def test_circuits_side_by_side(benchmark: BenchmarkFixture, model: TransformerBridge, both: PromptPairs) -> None:
+    few = PromptPairs(both.clean.take(range(4)), both.corrupted.take(range(4)), log_odds(5, 6))
     edges = EdgeGraph.of(model).edges[-48:]
     ratio = beside(benchmark, lambda: cut_each(model, few, edges), lambda: [cut_each(model, few, [edge]) for edge in edges], rounds=2)
     record_ratio(benchmark, ratio_to_one_by_one=ratio)

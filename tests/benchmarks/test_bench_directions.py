@@ -9,7 +9,7 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from test_bench_models import folder, seconds
 from test_bench_neurons import beside, counted_passes, model, record_ratio
 
-from helpers.interventions import add, heads, replace, resid_post
+from helpers.interventions import add, head_out, resid_post, set_to
 from helpers.models import TransformerBridge
 from helpers.one_layer.directions import difference_in_means
 from helpers.one_layer.in_context import head_means, indirect_effects, patch_sweep, probability, task_differences
@@ -61,7 +61,10 @@ def test_indirect_effects_of_all_heads(benchmark: BenchmarkFixture, model: Trans
     def one_by_one(some: list[Prompt]) -> torch.Tensor:
         base = probability(model, some)
         patched = [
-            [probability(model, some, [replace(heads(layer), means[layer, head], pos=-1, head=head)]) for head in range(model.cfg.n_heads)]
+            [
+                probability(model, some, [set_to(head_out(layer), means[layer, head], pos=-1, head=head)])
+                for head in range(model.cfg.n_heads)
+            ]
             for layer in range(model.cfg.n_layers)
         ]
         return torch.stack([torch.stack(row) for row in patched]) - base  # [layer, head, prompt]

@@ -18,7 +18,7 @@ from test_bench_neurons import beside, corpus, model, record_ratio
 
 from helpers.interventions import record
 from helpers.models import TransformerBridge
-from helpers.running import check_layers, place_of
+from helpers.running import check_layers, layer_hook
 from helpers.speak.lens import logit_lens, target_probs
 from helpers.speak.tuned_lens import sample_states, train_tuned_lens
 from helpers.texts import Texts
@@ -33,7 +33,7 @@ TRAINING_LIMIT, BATCH = 4.0, 64  # at most: a short training, as a multiple of c
 
 def bare_lens(model: TransformerBridge, tokens: Int[torch.Tensor, "batch pos"]) -> None:
     """Nothing but the pass, and each layer's norm and unembedding."""
-    seen = record(model, tokens, *map(place_of, check_layers(model, None)))
+    seen = record(model, tokens, *map(layer_hook, check_layers(model, None)))
     for state in seen.values():
         model.unembed(model.ln_final(state))
 

@@ -7,7 +7,7 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from test_bench_models import folder
 from test_bench_neurons import beside, model, record_ratio
 
-from helpers.interventions import intervene, record, replace, resid_post
+from helpers.interventions import intervene, record, resid_post, set_to
 from helpers.models import TransformerBridge
 from helpers.prediction import tokenize
 from helpers.speak.multihop import Pair, TwoHop, back_patch, course_questions
@@ -23,7 +23,7 @@ def naive(model: TransformerBridge, question: TwoHop, pairs: list[Pair]) -> Int[
     tokens, pos = tokenize(model, question.text)[None], len(tokenize(model, question.phrase)) - 1
     seen, found = record(model, tokens, *map(resid_post, range(model.cfg.n_layers))), []
     for source, target in pairs:
-        with intervene(model, replace(resid_post(target), seen[resid_post(source)][:, pos : pos + 1], pos=pos)):
+        with intervene(model, set_to(resid_post(target), seen[resid_post(source)][:, pos : pos + 1], pos=pos)):
             found.append(model(tokens)[0, -1].argmax())
     return torch.stack(found)
 
