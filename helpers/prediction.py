@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
+from helpers.interventions import intervene, unembed_only_at
 from helpers.models import TransformerBridge
 
 LOST = "�"  # what a tokenizer writes for bytes that are no letter
@@ -123,7 +124,8 @@ def last_logits(model: TransformerBridge, tokens: Int[Tensor, "pos"]) -> Float[T
     if len(tokens) == 0:
         raise ValueError("There is nothing to continue: this model needs at least one token, so give it some text.")
     kept = truncate(model, tokens).to(model.cfg.device)
-    return model(kept[None], return_type="logits")[0, -1].float().cpu()
+    with intervene(model, unembed_only_at(torch.tensor([[len(kept) - 1]]))):
+        return model(kept[None])[0, 0].float().cpu()
 
 
 def next_token_probs(model: TransformerBridge, text: str) -> Float[Tensor, "d_vocab"]:
