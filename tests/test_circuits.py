@@ -336,8 +336,6 @@ def test_a_higher_tau_keeps_less(letters):
     pairs = make_pairs(letters)
     found = [acdc(letters, pairs, tau) for tau in (0.01, 100.0)]
     assert len(found[0].circuit) > len(found[1].circuit) == 0
-    lines = found[0].table(3).splitlines()
-    assert f"{len(found[0].circuit)} of 46 edges" in lines[0] and "(tau 0.01)" in lines[1] and len(lines) == 6
 
 
 # ----------------------------------------------------------------------------------------------------------------- judging
@@ -366,10 +364,8 @@ def test_random_circuits_have_the_size_that_was_asked_for():
 def test_circuits_know_their_parts():
     graph = EdgeGraph(2, 2, 1, False)
     circuit = graph.circuit(["embed -> a0.0.k", "m0 -> logits"])
-    assert circuit.nodes == ("embed", "a0.0", "a0.1", "m0") and len(circuit) == 2 and circuit.share == 2 / len(graph)
+    assert len(circuit) == 2 and circuit.share == 2 / len(graph)
     assert set(circuit.complement.names) == set(graph.edges) - set(circuit.names)
-    assert circuit.table().splitlines()[1:] == [f"{name:<20}" for name in circuit.names]
-    assert circuit.table(torch.arange(float(len(graph))), n=1).splitlines()[1].startswith("m0 -> logits")
 
 
 def test_faithfulness_runs_from_the_empty_circuit_to_the_model(tiny, pairs):

@@ -139,12 +139,6 @@ class Pruning:
     distance: float
     tau: float
 
-    def table(self, n: int = 10) -> str:
-        """The size of the circuit, its distance from the model, and the ``n`` removals that cost most."""
-        costly = self.rises.argsort(descending=True, stable=True)[:n].tolist()
-        lines = table({"removed edge": "<20", "rise": "+9.4f"}, [(self.removed[at], self.rises[at].item()) for at in costly])
-        return f"{self.circuit.table(n=0)}\ndistance from the model: {self.distance:.4f} (tau {self.tau:g})\n{lines}"
-
 
 def acdc(
     model: TransformerBridge, pairs: PromptPairs, tau: float, ablation: Ablation = "resample", by: str = "kl", tokens: int | None = None

@@ -216,27 +216,9 @@ class Circuit:
         return tuple(self.graph.edges[number] for number in self.kept.nonzero().flatten().tolist())
 
     @property
-    def nodes(self) -> tuple[str, ...]:
-        """The senders on the circuit, in order: what a kept edge leaves from or arrives at; the logits are not counted."""
-        matrix = self.graph.matrix(self.kept)
-        used = matrix.any(0)
-        for number, receiver in enumerate(self.graph.receivers):
-            used[self.graph.owners(receiver)] |= matrix[number].any()
-        return tuple(name for name, on in zip(self.graph.senders, used.tolist(), strict=True) if on)
-
-    @property
     def complement(self) -> "Circuit":
         """The circuit of all the other edges."""
         return Circuit(self.graph, ~self.kept)
-
-    def table(self, scores: Float[Tensor, "edge"] | None = None, n: int = 10) -> str:
-        """One line for each of ``n`` kept edges: those with the largest scores, or the first ones."""
-        numbers = self.kept.nonzero().flatten()
-        if scores is not None:
-            numbers = numbers[scores[numbers].abs().argsort(descending=True, stable=True)]
-        lines = [f"{self.graph.edges[at]:<20}" + ("" if scores is None else f" {scores[at]:+8.3f}") for at in numbers[:n].tolist()]
-        head = f"{len(self):,} of {len(self.graph):,} edges ({self.share:.1%}), {len(self.nodes)} of {len(self.graph.senders)} senders"
-        return "\n".join([head, *lines])
 
 
 # ------------------------------------------------------------------------------------------------------ what senders write

@@ -135,12 +135,6 @@ class Extraction:
         """The ``n`` heads that say the most answers by themselves, the best first."""
         return top_heads(self.head_shares, n)
 
-    def table(self) -> str:
-        """One line for each layer: the share of facts whose answer attention, or the MLP, says by itself."""
-        shares = [hits.float().mean(1).tolist() for hits in (self.attention, self.mlp, self.control)]
-        columns = {"layer": "6", "attention": "10.1%", "MLP": "8.1%", "control": "8.1%"}
-        return table(columns, zip(range(len(self.mlp)), *shares, strict=True))
-
     def head_table(self, n: int = 5) -> str:
         """One line for each of the top heads: which share of the answers it says, and how much it attends to the subject."""
         rows = [(*at, self.head_shares[at].item(), self.to_subject[at].mean().item()) for at in self.top(n)]

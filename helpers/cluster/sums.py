@@ -1,6 +1,6 @@
 """How a sum is done: which MLPs and attention outputs carry its result (Stolfo et al. 2023, arXiv 2305.15054).
 
-print(mediation(model, sum_pairs(model, 30)).table())
+mediation(model, sum_pairs(model, 30)).shares(range(7, 12))
 """
 
 from collections.abc import Sequence
@@ -20,7 +20,6 @@ from helpers.metrics import log_odds, log_prob, whole_words
 from helpers.models import TransformerBridge
 from helpers.prediction import tokenize
 from helpers.running import next_tokens
-from helpers.tables import table
 
 
 @dataclass(frozen=True)
@@ -100,14 +99,6 @@ class Mediation:
         """
         size = self.changes(kind).abs()
         return size[list(layers), position].sum(0) / size.sum((0, 1))
-
-    def table(self) -> str:
-        """One line for each layer: the mean change in nats at each position, of the MLP and of the attention."""
-        kinds = ("mlp", "attention")
-        changes = torch.cat([self.changes(kind).mean(-1) for kind in kinds], 1).tolist()
-        columns = [f"{kind} {name}" for kind in kinds for name in self.mlp.columns]
-        width = max(8, *map(len, columns)) + 2
-        return table({"layer": "6"} | dict.fromkeys(columns, f"+{width}.3f"), [(at, *row) for at, row in enumerate(changes)], gap="")
 
 
 SUM_TOKENS = ("first", "sign", "second", "=")
