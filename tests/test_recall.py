@@ -44,7 +44,7 @@ def gpt2(load):
 def test_a_subject_is_found_whatever_its_capitals_and_its_marks():
     assert fact_prompt("Sushi comes from", "Japan", "sushi").start == 0
     found = fact_prompt("The firm Yahoo! is from", "America", "Yahoo!", relation="home")
-    assert (found.before, found.through, found.relation) == ("The firm", "The firm Yahoo!", "home")
+    assert (found.start, found.relation) == (len("The firm "), "home")
     assert fact_prompt("Parisians love Paris for", "art", "Paris").start == len("Parisians love ")
     for text in ("Parisians are from", "Paris is not Paris but"):
         with pytest.raises(ValueError, match="must stand in"):
@@ -55,7 +55,7 @@ def test_subject_tokens_at_the_start_and_in_the_middle(tiny):
     for fact, words in zip(FACTS, (" Eiffel Tower", "Taipei 101", " Golden Gate Bridge", " Tower"), strict=True):
         span, tokens = subject_span(tiny, fact), tokenize(tiny, fact.text)
         assert len(span) > 1 and "".join(pieces(tiny, tokens[span.start : span.stop])).strip() == words.strip(), fact
-        assert "".join(pieces(tiny, tokens[: span.start])).removeprefix(END) == fact.before
+        assert "".join(pieces(tiny, tokens[: span.start])).removeprefix(END) == fact.text[: fact.start].rstrip()
 
 
 def test_a_subject_that_is_not_a_stretch_of_tokens_is_refused(gpt2):
@@ -82,13 +82,15 @@ def test_facts_of_the_world():
     facts = course_facts(n=90, seed=3)
     assert facts == course_facts(n=90, seed=3) != course_facts(n=90, seed=4)
     assert len({(fact.relation, fact.subject) for fact in facts}) == 90 and len({fact.relation for fact in facts}) > 30
-    at_start = [fact.before in ("", "The", "the", "A") for fact in facts]
+    at_start = [fact.text[: fact.start].strip() in ("", "The", "the", "A") for fact in facts]
     assert 20 < sum(at_start) < 70
     for fact in facts:
-        assert fact.through.lower().endswith(fact.subject.lower()) and fact.text != fact.through
+        assert fact.text[fact.start :].lower().startswith(fact.subject.lower()) and len(fact.text) > fact.start + len(fact.subject)
         assert fact.answer in fact.attributes and fact.subject not in fact.attributes and not {*fact.attributes} & {*fact.others}
     capitals = course_facts(["capital"], n=20)
-    assert {fact.relation for fact in capitals} == {"capital"} and sum(fact.before in ("", "The") for fact in capitals) == 10
+    assert {fact.relation for fact in capitals} == {"capital"} and sum(
+        fact.text[: fact.start].strip() in ("", "The") for fact in capitals
+    ) == 10
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from helpers.cluster.fact_prompts import FactPrompt, answer_tokens, subject_span
+from helpers.cluster.fact_prompts import FactPrompt, first_answer_tokens, subject_span
 from helpers.interventions import attn_out, head_out, mlp_out, pattern, record, resid_post
 from helpers.models import TransformerBridge
 from helpers.one_layer.in_context import Head, top_heads
@@ -145,7 +145,7 @@ class Extraction:
 def extraction(model: TransformerBridge, facts: Sequence[FactPrompt], seed: int = 0) -> Extraction:
     """Who says the answer; best asked about facts that the model knows. A bias that all heads share counts for none of them."""
     n_layers, n_heads, n = model.cfg.n_layers, model.cfg.n_heads, len(facts)
-    texts, answers = as_texts(model, [fact.text for fact in facts]), answer_tokens(model, facts)
+    texts, answers = as_texts(model, [fact.text for fact in facts]), first_answer_tokens(model, facts)
     spans = [subject_span(model, fact) for fact in facts]
     wrong = _wrong_answers(facts, answers, seed)
     attention, mlp, control = (torch.zeros(n_layers, n, dtype=torch.bool) for _ in range(3))

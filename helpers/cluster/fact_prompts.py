@@ -36,16 +36,6 @@ class FactPrompt:
     attributes: tuple[str, ...] = ()
     others: tuple[str, ...] = ()
 
-    @property
-    def before(self) -> str:
-        """What stands before the subject, without the space between."""
-        return self.text[: self.start].rstrip()
-
-    @property
-    def through(self) -> str:
-        """The text up to the end of the subject."""
-        return self.text[: self.start + len(self.subject)]
-
 
 def fact_prompt(text: str, answer: str, subject: str, **about: str | tuple[str, ...]) -> FactPrompt:
     """A prompt for any model: ``fact_prompt("The capital of Poland is", "Warsaw", "Poland")``. Capital and small letters are the same.
@@ -113,13 +103,13 @@ def _said(world: World) -> dict[str, tuple[str, ...]]:
 
 def known_facts(model: TransformerBridge, facts: Sequence[FactPrompt]) -> list[FactPrompt]:
     """The facts that the model answers right: the answer's first token is its most likely one. Raises ValueError where it knows none."""
-    right = next_tokens(model, [fact.text for fact in facts]) == answer_tokens(model, facts)
+    right = next_tokens(model, [fact.text for fact in facts]) == first_answer_tokens(model, facts)
     if not right.any():
         raise ValueError("The model answers none of these prompts right: ask for other facts, or write the prompts as it has read them.")
     return [fact for fact, hit in zip(facts, right.tolist(), strict=True) if hit]
 
 
-def answer_tokens(model: TransformerBridge, facts: Sequence[FactPrompt]) -> Int[Tensor, "fact"]:
+def first_answer_tokens(model: TransformerBridge, facts: Sequence[FactPrompt]) -> Int[Tensor, "fact"]:
     """The first token of each answer."""
     words = whole_words(model, [fact.text for fact in facts], [[fact.answer] for fact in facts])
     return torch.tensor([ids[0] for ids in words.ids])
