@@ -147,7 +147,9 @@ def write_family(family: str, folder: Path) -> Path:
 
 N = "12"  # cases: enough to fit, choose and judge a linear relation
 CHAT = "This model has no chat template: it was never trained to chat, so choose an instruction-tuned one"
-RESCALED = "This model rescales what its heads write together, so no head has an output of its own to attribute to"
+RESCALED = (
+    "This model normalises what its blocks write into the stream (as Gemma 2 does), so no head has an output of its own to attribute to"
+)
 UNCUT = "Edges cannot be cut in this model: its blocks norm what they write, or have no norm of their own for the MLP"
 NO_CHAT = dict.fromkeys(("refusal.harmless.added", "refusal.harmful.projected"), CHAT)
 NORMED = {"ioi.self_repair": RESCALED, "circuit.faithfulness": UNCUT, "circuit.edges_share": UNCUT}

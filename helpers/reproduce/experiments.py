@@ -27,6 +27,7 @@ from helpers.cluster.relation_reports import (
     RelationReport,
     compare_to_baselines,
     edit_report,
+    relation_report,
     sweep_lre,
 )
 from helpers.cluster.relations import N_TRAIN, RelationData, course_relations, relation_data, split
