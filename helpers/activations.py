@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from helpers import running
 from helpers.interventions import mlp_post, record
 from helpers.models import TransformerBridge
 from helpers.prediction import pieces, visible
@@ -27,13 +28,8 @@ def check_neuron(model: TransformerBridge, layer: int, neuron: int) -> None:
 
 
 def check_layers(model: TransformerBridge, layers: Sequence[int] | None) -> list[int]:
-    """The layers asked for, all of them for ``None``. Raises ValueError for one that the model does not have."""
-    chosen = list(range(model.cfg.n_layers)) if layers is None else sorted(set(layers))
-    wrong = [layer for layer in chosen if not 0 <= layer < model.cfg.n_layers]
-    if wrong or not chosen:
-        what = f"no layer {wrong[0]}" if wrong else "nothing to do without a layer"
-        raise ValueError(f"There is {what}: this model's layers are 0 to {model.cfg.n_layers - 1}.")
-    return chosen
+    """The blocks asked for in their order, each once, all of them for ``None``; ValueError as ``running.check_layers``."""
+    return sorted(set(running.check_layers(model, layers, first=0)))
 
 
 @dataclass(frozen=True)
