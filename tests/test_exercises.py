@@ -12,7 +12,6 @@ from exercise_tools import (
     assert_exercise,
     names_of,
     overwritten_by_solutions,
-    run_cell,
     said,
     solutions,
     solved_cell,
@@ -374,13 +373,6 @@ def test_a_solution_takes_the_stubs_place_above_the_check(notebook: Path):
     assert "..." in notebook.read_text(encoding="utf-8"), "the reader's notebook stays as it is, without a score of ours"
     with pytest.raises(AssertionError, match=r"ends in check\(number, answer\)"):
         solved_cell("x = ...", "x = 1")
-
-
-def test_a_cell_can_be_run_by_itself():
-    names: dict[str, Any] = {"start": 21}
-    exec(LESSON, names)
-    assert run_cell('twice = ...\ncheck("9.1", twice)', names).startswith("Not yet.")
-    assert run_cell(solved_cell('twice = ...\ncheck("9.1", twice)', "twice = 2 * start"), names) == "Solved. Twice 21 is 42.\n"
 
 
 def test_what_an_output_says_is_printed_or_stands_beside_html():
