@@ -175,12 +175,6 @@ def test_an_entity_without_prompts_is_named():
         made([1.0, 2.0, 5.0, 9.0]).by_kind("C", (0, 0))
 
 
-def test_prompts_are_ranked_by_a_neurons_peak():
-    peaks = made([1.0, 7.0, 5.0, 6.0])
-    assert peaks.ranked((0, 0), 2) == [(7.0, SHORT[1]), (6.0, SHORT[3])]
-    assert [value for value, _ in peaks.ranked((0, 0))] == [7.0, 6.0, 5.0, 1.0]
-
-
 # ------------------------------------------------------------------------------------------------------------- the count
 
 ENTITIES = ("Austria", "Belgium", "Chile", "Denmark")

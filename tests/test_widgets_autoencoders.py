@@ -19,8 +19,9 @@ from torch.nn.functional import cross_entropy
 
 from helpers.interventions import record
 from helpers.one_layer import widgets_autoencoders as benches
-from helpers.one_layer.autoencoders import SparseAutoencoder, Sweep, activations_of
+from helpers.one_layer.autoencoders import SparseAutoencoder, activations_of
 from helpers.one_layer.features import FeatureActivations, feature_activations, max_activations
+from helpers.one_layer.sae_training import PenaltySweep
 from helpers.one_layer.widgets_autoencoders import (
     ANSWER,
     ClampBench,
@@ -38,7 +39,7 @@ from helpers.widgets import readable
 
 __all__ = ["as_before", "tiny"]  # the fixtures
 
-FOUND = Sweep((0.1, 0.5, 2.0, 8.0), l0=(9.0, 4.5, 2.0, 0.0), unexplained=(0.01, 0.02, 0.25, 1.0), mmcs=(0.5, 0.625, 0.98, 0.125))
+FOUND = PenaltySweep((0.1, 0.5, 2.0, 8.0), l0=(9.0, 4.5, 2.0, 0.0), unexplained=(0.01, 0.02, 0.25, 1.0), mmcs=(0.5, 0.625, 0.98, 0.125))
 WORD, PROMPT = "Paris", "Taipei 101"
 
 
@@ -59,13 +60,13 @@ def texts(tiny) -> Texts:
 @pytest.fixture(scope="module")
 def sae(tiny, texts) -> SparseAutoencoder:
     """Random directions around the mean of these texts, so that different tokens have different features."""
-    mean, drawn = activations_of(tiny, texts, HOOK).values.mean(0), random_sae()
+    mean, drawn = activations_of(tiny, texts, HOOK).mean(0), random_sae()
     return SparseAutoencoder(drawn.W_enc, torch.zeros(50), drawn.W_dec, mean, "topk", k=2, hook=HOOK)
 
 
 @pytest.fixture(scope="module")
 def features(tiny, sae, texts) -> FeatureActivations:
-    return feature_activations(sae, activations_of(tiny, texts, HOOK).values)
+    return feature_activations(sae, activations_of(tiny, texts, HOOK))
 
 
 @pytest.fixture(scope="module")
@@ -287,7 +288,7 @@ def test_the_slider_shows_the_numbers_of_the_sweep_each_with_its_bar():
 
 
 def test_a_sweep_in_which_nothing_is_active_is_shown():
-    silent = Sweep((1.0,), l0=(0.0,), unexplained=(0.0,), mmcs=(0.0,))
+    silent = PenaltySweep((1.0,), l0=(0.0,), unexplained=(0.0,), mmcs=(0.0,))
     assert re.findall(r"width:(\d+)px", sparsity_html(silent, 1.0)) == ["0", "0", "0"]
 
 

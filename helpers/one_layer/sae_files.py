@@ -17,7 +17,8 @@ from torch import Tensor
 
 from helpers.interventions import resid_post
 from helpers.models import COURSE_LM, COURSE_LM_FOLDER, DATA, ModelNotAvailable, load_model, summary
-from helpers.one_layer.autoencoders import KINDS, Settings, SparseAutoencoder, corpus_activations, layer_of, quality, train_sae
+from helpers.one_layer.autoencoders import KINDS, SparseAutoencoder, corpus_activations, layer_of, quality
+from helpers.one_layer.sae_training import Settings, train_sae
 from helpers.progress import progress
 from helpers.texts import held_out_texts
 
