@@ -113,21 +113,19 @@ def feature_contexts(model: TransformerBridge, texts: Texts, features: FeatureAc
 def mean_over_texts(features: Features, texts: Texts) -> Float[Tensor, "text feature"]:
     """The mean activation of each feature over the tokens of each text: what the text as a whole is about.
 
-    ``features`` (or neurons) are those of all tokens of ``texts``; ValueError where they are not.
+    ``features`` (or neurons) are those of all tokens of ``texts``; ValueError if they are not.
     """
     n_features, n_tokens = _sizes(features)
     if n_tokens != texts.n_tokens:
         raise ValueError(f"The features are those of {n_tokens} tokens, the texts have {texts.n_tokens}: give the same texts.")
-    lengths = texts.mask.sum(1)
-    text_of = torch.arange(len(texts)).repeat_interleave(lengths)
+    text_of = texts.mask.nonzero()[:, 0]  # [token]
+    sums = torch.zeros(len(texts), n_features)
     if torch.is_tensor(features):
-        sums = torch.zeros(len(texts), n_features)
         for start in range(0, n_features, 256):  # of all at once a copy would be as large as the features
             sums[:, start : start + 256].index_add_(0, text_of, features[:, start : start + 256].float())
     else:
-        places = text_of[features.tokens] * n_features + features.features
-        sums = torch.zeros(len(texts) * n_features).index_add_(0, places, features.values).reshape(len(texts), n_features)
-    return sums / lengths.clamp(min=1)[:, None]
+        sums.flatten().index_add_(0, text_of[features.tokens] * n_features + features.features, features.values)
+    return sums / texts.mask.sum(1).clamp(min=1)[:, None]
 
 
 def promoted_by(model: TransformerBridge, sae: SparseAutoencoder, feature: int, k: int = 10) -> Promoted:
@@ -266,12 +264,12 @@ def _columns(features: Features, start: int, stop: int) -> Float[Tensor, "token 
 def _check_concepts(
     features: Features, labels: Tensor, features_test: Features, labels_test: Tensor, names: Sequence[str]
 ) -> tuple[str, ...]:
-    """The names of the concepts, their numbers if they have none; ValueError where something does not fit."""
-    sizes = [_sizes(features), _sizes(features_test)]
-    if sizes[0][0] != sizes[1][0] or [len(labels), len(labels_test)] != [size[1] for size in sizes]:
+    """The names of the concepts, their numbers if they have none; ValueError if something does not fit."""
+    (n_features, n_tokens), (n_test_features, n_test_tokens) = _sizes(features), _sizes(features_test)
+    if n_features != n_test_features or (len(labels), len(labels_test)) != (n_tokens, n_test_tokens):
         raise ValueError("Both halves need the same features, and one row of labels for each token.")
     names = tuple(names) or tuple(map(str, range(labels.shape[1])))
-    if not names or not len(names) == labels.shape[1] == labels_test.shape[1]:
+    if not len(names) == labels.shape[1] == labels_test.shape[1]:
         raise ValueError(f"There are {labels.shape[1]} concepts and {len(names)} names: give one name for each, or none at all.")
     missing = ~(labels.any(0) & labels_test.any(0))
     if missing.any():

@@ -28,11 +28,10 @@ PENALTY_WARM_UP = 0.1  # share of the steps over which the penalty rises to its 
 
 @dataclass(frozen=True)
 class Settings:
-    """How an autoencoder is trained.
+    """How an autoencoder is trained: ``"topk"`` with ``k`` active features, or ``"standard"`` with ``sparsity``, the lambda of its loss.
 
-    ``kind``: ``"topk"`` with ``k`` active features, or ``"standard"`` with ``sparsity``, the lambda of its loss (5 in Templeton
-    et al.). All sizes are those of activations whose mean squared norm is d_model. A feature counts as dead when none of the
-    last ``dead_after`` tokens made it active. ``warm_up`` and ``decay`` are shares of the steps, at the start and at the end.
+    All sizes are those of activations whose mean squared norm is d_model (Templeton et al. take a lambda of 5). A feature counts as dead
+    when none of the last ``dead_after`` tokens made it active. ``warm_up`` and ``decay`` are shares of the steps, at the start and the end.
     """
 
     kind: str = "topk"
