@@ -364,7 +364,7 @@ def test_pairs_have_to_be_equally_many(declare):
         ({"name": "Plural.x"}, "'Plural.x' is no name for a finding"),
         ({"claim": "up"}, "a.b: claim is 'above', 'below', 'equal' or empty, not 'up'"),
         ({"smallest": 0}, "must be above 0"),
-        ({"control_is": " "}, "say in control what the control is"),
+        ({"control_is": " "}, "say in control_is what the control is"),
         ({"unit": ""}, "it has no unit"),
         ({"published": "4 of 5"}, "name the paper of the published value in source"),
     ],

@@ -84,7 +84,7 @@ def gpt2(load):
 def small_batches(monkeypatch):
     """Prompts come in batches of at most 60 tokens, so that they need several forward passes."""
     whole = Texts.batches
-    monkeypatch.setattr(Texts, "batches", lambda self: whole(self, 60))
+    monkeypatch.setattr(Texts, "batches", lambda self, tokens=60: whole(self, 60))
 
 
 def alone(model, prompt: Prompt, *changes) -> tuple[bool, float]:

@@ -479,7 +479,8 @@ def test_varied_neurons_have_more_bits_than_those_with_one_job(jobs):
 
 
 def test_chance_draws_texts_by_their_tokens_and_follows_its_seed(jobs):
-    two = TopContexts(jobs.texts, jobs.stats, *(part[..., :2] for part in (jobs.values, jobs.rows, jobs.positions)))  # two texts of four, so that their kinds vary
+    parts = (part[..., :2] for part in (jobs.values, jobs.rows, jobs.positions))  # two texts of four, so that their kinds vary
+    two = TopContexts(jobs.texts, jobs.stats, *parts)
     found = polysemanticity(two, [(3, 0)], draws=60)
     assert set(found.chance_kinds) == {0.0, 1.0} and found == polysemanticity(two, [(3, 0)], draws=60)
     assert found.chance_kinds != polysemanticity(two, [(3, 0)], draws=60, seed=1).chance_kinds

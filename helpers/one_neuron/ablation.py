@@ -15,11 +15,11 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from helpers.activations import Neuron, check_neuron, name, scan
-from helpers.interventions import Index, Intervention, clamp, mean_ablate, mlp_post
-from helpers.metrics import AFTER_FIRST, Metric, _position, run_with_gradients, selected
+from helpers.interventions import Index, Intervention, clamp, intervene, mean_ablate, mlp_post, unembed_only_at
+from helpers.metrics import AFTER_FIRST, Metric, _position, measure, run_with_gradients, selected, tokens_read
 from helpers.models import TransformerBridge
 from helpers.progress import progress
-from helpers.running import _read_off, logits_at_end
+from helpers.running import logits_at_end
 from helpers.stats import Interval, mean_interval
 from helpers.tables import table
 from helpers.texts import Texts, TextsLike, as_texts
@@ -190,9 +190,14 @@ def ablate_groups(
     texts = as_texts(model, prompts)
     _check_baseline(model, texts, baseline)
     pos = _position(pos, texts)
-    before = _read_off(model, texts, metric)
-    after = [_read_off(model, texts, metric, *ablate_neurons(group, baseline, pos)) for group in progress(groups, desc="groups")]
-    return AblationEffects(tuple(map(tuple, groups)), before, torch.stack(after))
+    n = tokens_read(metric)
+    ends = unembed_only_at(texts.last_positions(n))
+    values = []
+    for group in progress([(), *groups], desc="groups"):
+        with intervene(model, *ablate_neurons(group, baseline, pos), ends):
+            logits = model(texts.tokens.to(model.cfg.device))
+        values.append(measure(metric, logits, texts.last(n)).cpu())
+    return AblationEffects(tuple(map(tuple, groups)), before=values[0], after=torch.stack(values[1:]))
 
 
 def ablate_neurons(group: Sequence[Neuron], baseline: Baseline = 0.0, pos: Index = AFTER_FIRST) -> list[Intervention]:
