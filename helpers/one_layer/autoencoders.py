@@ -28,13 +28,15 @@ from torch.nn import Module, Parameter
 from torch.nn.functional import cross_entropy
 
 from helpers.course_lm.corpus.mixture import documents
-from helpers.interventions import Index, Intervention, intervene, record, zero_ablate
+from helpers.interventions import Index, Intervention, record, zero_ablate
 from helpers.metrics import AFTER_FIRST
 from helpers.models import TransformerBridge
 from helpers.progress import progress
+from helpers.running import batched_logits
 from helpers.texts import Texts, as_texts
 
 KINDS = ("standard", "topk", "jumprelu")
+STATES_AT_ONCE = 1024  # states whose features, with their zeros, are held at a time
 CORPUS_SEED = 20_300  # documents to train on: neither those of the language model's training nor the held-out ones (20_261)
 
 
@@ -240,49 +242,30 @@ class Quality:
 def quality(model: TransformerBridge, sae: SparseAutoencoder, hook: str, texts: Texts) -> Quality:
     """Measures an autoencoder on texts that it was not trained on; position 0 is neither changed nor counted.
 
-    Raises ValueError where no text has two tokens after position 0, since then nothing is predicted.
+    Raises ValueError if no text has two tokens after position 0, since then nothing is predicted.
     """
     if texts.lengths.max() < 3:
         raise ValueError("These texts are too short to measure a loss: give some with two tokens or more after position 0.")
-    measured = _Measured(sae)
-    changes = {"clean": None, "spliced": Intervention(hook, measured.splice, pos=AFTER_FIRST), "zeroed": zero_ablate(hook, pos=AFTER_FIRST)}
-    losses = dict.fromkeys(changes, 0.0)
-    for rows in progress(list(texts.batches()), desc="texts"):
-        part = texts.take(rows)
-        tokens, mask = part.tokens.to(model.cfg.device), part.mask.to(model.cfg.device)
-        measured.mask = mask[:, 1:]
-        predicted = mask[:, :-1] & mask[:, 1:]
-        for name, change in changes.items():
-            with intervene(model, *[change] if change else []):
-                logits = model(tokens)[:, :-1][predicted].float()
-            losses[name] += cross_entropy(logits, tokens[:, 1:][predicted], reduction="sum").item()
-    n_predicted = int((texts.lengths - 2).clamp(min=0).sum())
-    clean, spliced, zeroed = (losses[name] / n_predicted for name in changes)
-    return Quality(*measured.numbers(), clean, spliced, zeroed, measured.n)
+    x = activations_of(model, texts, hook)
+    active = torch.zeros(sae.d_sae)  # on how many tokens
+    lost = 0.0
+    for part in x.split(STATES_AT_ONCE):
+        features = sae.encode(part.to(sae.W_enc))
+        active += (features > 0).sum(0).cpu()
+        lost += (part.double() - sae.decode(features).cpu()).square().sum().item()
+    variance = (x.double() - x.double().mean(0)).square().sum().item()
+    splice = Intervention(hook, lambda values, pick: sae(values.float()).to(values), pos=AFTER_FIRST)
+    clean, spliced, zeroed = (_loss(model, texts, *changes) for changes in ([], [splice], [zero_ablate(hook, pos=AFTER_FIRST)]))
+    dead = (active == 0).float().mean().item()
+    return Quality(active.sum().item() / len(x), 1 - lost / variance, dead, clean, spliced, zeroed, len(x))
 
 
-class _Measured:
-    """Splices an autoencoder in and adds up, meanwhile, what goes in and what is lost."""
-
-    def __init__(self, sae: SparseAutoencoder) -> None:
-        self.sae, self.mask, self.n, self.active, self.lost, self.square = sae, None, 0, 0, 0.0, 0.0
-        self.total, self.ever = torch.zeros(sae.d_model, dtype=torch.double), torch.zeros(sae.d_sae, dtype=torch.bool)
-
-    def splice(self, values: Float[Tensor, "batch pos d_model"], pick: Any) -> Float[Tensor, "batch pos d_model"]:
-        """The decoded activations; those of tokens that count are measured."""
-        x = values.float()
-        features = self.sae.encode(x)
-        written, on = self.sae.decode(features), features[self.mask] > 0
-        inside = x[self.mask].double()
-        self.n += len(inside)
-        self.active += int(on.sum())
-        self.ever |= on.any(0).cpu()
-        self.lost += (inside - written[self.mask]).square().sum().item()
-        self.square += inside.square().sum().item()
-        self.total += inside.sum(0).cpu()
-        return written.to(values)
-
-    def numbers(self) -> tuple[float, float, float]:
-        """Active features a token, share of variance explained, share of features that were never active."""
-        variance = self.square - self.total.square().sum().item() / self.n
-        return self.active / self.n, 1 - self.lost / variance, 1 - self.ever.float().mean().item()
+def _loss(model: TransformerBridge, texts: Texts, *changes: Intervention) -> float:
+    """The mean cross-entropy of the next token, as far as it is predicted from behind position 0."""
+    nats, count = 0.0, 0
+    for _, part, logits in batched_logits(model, texts, *changes):
+        predicted = (part.mask[:, :-1] & part.mask[:, 1:]).to(logits.device)
+        right = part.tokens[:, 1:].to(logits.device)[predicted]
+        nats += cross_entropy(logits[:, :-1][predicted].float(), right, reduction="sum").item()
+        count += len(right)
+    return nats / count

@@ -66,14 +66,14 @@ def difference_in_means(model: TransformerBridge, positive: TextsLike, negative:
 
 @dataclass(frozen=True)
 class Plane:
-    """Points of a space in the two directions in which they spread most (principal components)."""
+    """Points of a space in the two directions in which they spread most (principal components), and the share of variance of each."""
 
     points: Float[Tensor, "point 2"]
     explained: tuple[float, float]
 
 
 def principal_plane(states: Float[Tensor, "point d_model"]) -> Plane:
-    """The two principal components of some states, and which share of their variance each explains."""
+    """The two principal components of some states."""
     centred = states.float() - states.float().mean(0)
     _, sizes, axes = torch.linalg.svd(centred, full_matrices=False)
     share = sizes.square() / sizes.square().sum()
