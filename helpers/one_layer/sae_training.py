@@ -6,7 +6,7 @@
 The two autoencoders that belong to the course LM are trained by ``helpers.one_layer.sae_files``.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, islice
 from typing import Any
@@ -21,7 +21,6 @@ from helpers.one_neuron.superposition import draw_features, unit_directions
 from helpers.progress import progress
 from helpers.tables import table
 
-POOL_BATCHES = 32  # how many batches of a stream are mixed at a time
 STANDARD_LENGTH = 0.1  # of the directions of a standard autoencoder before training
 PENALTY_WARM_UP = 0.1  # share of the steps over which the penalty rises to its full size
 
@@ -78,16 +77,14 @@ class History:
         return table(columns, zip(*(column[shown].tolist() for column in numbers), strict=True))
 
 
-Stream = Float[Tensor, "token d_model"] | Iterable[Float[Tensor, "_ d_model"]]
-
-
 @torch.enable_grad()
-def train_sae(activations: Stream, settings: Settings = Settings(), seed: int = 0, hook: str = "") -> tuple[SparseAutoencoder, History]:
-    """Trains an autoencoder on activations ``[token, d_model]``, in float32 or float16, or on a stream of such tensors.
+def train_sae(
+    activations: Float[Tensor, "token d_model"], settings: Settings = Settings(), seed: int = 0, hook: str = ""
+) -> tuple[SparseAutoencoder, History]:
+    """Trains an autoencoder on activations, in float32 or float16.
 
-    A tensor is gone through in a new random order as often as ``settings.steps`` batches need; a stream is mixed in pools of 32
-    batches and must be long enough. Adam, with a linear warm-up and decay. The same seed gives the same autoencoder. Raises
-    ValueError where a stream is too short or there is nothing to learn.
+    They are gone through in a new random order as often as ``settings.steps`` batches need. Adam, with a linear warm-up and decay. The
+    same seed gives the same autoencoder. Raises ValueError if there is nothing to learn.
     """
     rng = torch.Generator().manual_seed(seed)
     batches = _batches(activations, settings.batch, rng)
@@ -102,32 +99,15 @@ def train_sae(activations: Stream, settings: Settings = Settings(), seed: int = 
                 log.append((step, *(float(number) for number in seen)))
                 bar.set_postfix_str("loss {:.2f}, L0 {:.1f}, lost {:.1%}, dead {:.1%}".format(*log[-1][1:]), refresh=False)
             bar.update()
-    if step < settings.steps - 1:
-        raise ValueError(f"The activations ran out after {step + 1} of {settings.steps} steps: give more of them, or take fewer steps.")
     columns = [torch.tensor(column) for column in zip(*log, strict=True)]
     return training.autoencoder(hook).folded(scale), History(columns[0], *(column.float() for column in columns[1:]))
 
 
-def _batches(activations: Stream, size: int, rng: torch.Generator) -> Iterator[Float[Tensor, "batch d_model"]]:
-    """Mixed batches in float32: without end from a tensor, until it runs out from a stream."""
-    if torch.is_tensor(activations):
-        while len(activations):
-            rows = torch.randperm(len(activations), generator=rng).split(size)
-            yield from (activations[part].float() for part in rows if len(part) == size or len(rows) == 1)
-    pool: list[Tensor] = []
-    for part in () if torch.is_tensor(activations) else activations:
-        pool.append(part)
-        if sum(map(len, pool)) >= POOL_BATCHES * size:
-            *full, rest = _mixed(pool, rng).split(size)
-            yield from full
-            pool = [rest]
-    if pool:
-        yield from (part for part in _mixed(pool, rng).split(size) if len(part) == size)
-
-
-def _mixed(pool: Sequence[Float[Tensor, "_ d_model"]], rng: torch.Generator) -> Float[Tensor, "token d_model"]:
-    everything = torch.cat([part.float() for part in pool])
-    return everything[torch.randperm(len(everything), generator=rng)]
+def _batches(activations: Float[Tensor, "token d_model"], size: int, rng: torch.Generator) -> Iterator[Float[Tensor, "batch d_model"]]:
+    """Batches in float32, mixed anew each time all activations were used; without end."""
+    while len(activations):
+        rows = torch.randperm(len(activations), generator=rng).split(size)
+        yield from (activations[part].float() for part in rows if len(part) == size or len(rows) == 1)
 
 
 def _statistics(head: Sequence[Float[Tensor, "_ d_model"]]) -> tuple[Float[Tensor, "d_model"], float]:
