@@ -39,7 +39,6 @@ from helpers.running import (
     losses,
     perplexity,
     post_instruction,
-    random_like,
     score_prompts,
     starts_with,
 )
@@ -190,9 +189,8 @@ def test_means_are_taken_in_double_precision(relu, monkeypatch):
     assert difference_in_means(relu, PROMPTS, PROMPTS).positive.item() == 0.5
 
 
-def test_vectors_by_layer_and_position():
-    vectors = torch.arange(12.0).reshape(3, 2, 2)
-    found = Directions(vectors + 1, torch.ones(3, 2, 2), n=(4, 4))
+def test_there_are_vectors_for_the_layers_and_positions_that_were_looked_at():
+    found = Directions(torch.arange(12.0).reshape(3, 2, 2) + 1, torch.ones(3, 2, 2), n=(4, 4))
     assert found.vector(0).tolist() == [2, 3] and found.vector(2, -2).tolist() == [8, 9]
     for layer, pos in [(3, -1), (-1, -1), (0, 0), (0, -3)]:
         with pytest.raises(ValueError, match=re.escape(f"layers 0 to 2 and positions -2 to -1, not ({layer}, {pos})")):
@@ -206,14 +204,6 @@ def test_cosines_are_those_of_each_two_layers():
     half = math.sqrt(0.5)
     assert torch.allclose(found.cosines(), torch.tensor([[1, half, 0], [half, 1, -half], [0, -half, 1]]), atol=1e-6)
     assert torch.allclose(found.cosines(-2), torch.ones(3, 3))
-
-
-def test_random_directions_are_as_long_and_fixed_by_the_seed():
-    like = torch.tensor([3.0, 4.0, 0.0, 0.0])
-    drawn = random_like(like, 50, seed=1)
-    assert torch.allclose(drawn.norm(dim=-1), torch.full((50,), 5.0), atol=1e-5)
-    assert torch.equal(drawn, random_like(like, 50, seed=1)) and not torch.equal(drawn, random_like(like, 50, seed=2))
-    assert drawn.mean(0).norm() < 2 and len({tuple(row.tolist()) for row in drawn}) == 50  # they point everywhere
 
 
 def test_the_plane_is_that_of_the_covariance():

@@ -13,7 +13,6 @@ from helpers.activations import Context, TopContexts, top_contexts
 from helpers.models import ModelNotAvailable
 from helpers.one_neuron import explanations
 from helpers.one_neuron.explanations import (
-    AFFIXES,
     CLASSES,
     NOTHING,
     PLACES,
@@ -95,10 +94,6 @@ def test_later_pieces_of_a_word_are_those_that_go_on_with_letters():
     pieces = ["un", "believ", "able", " and", "42", "nd", "."]
     assert [at for at, guess in enumerate(simulate("later pieces of a word", pieces)) if guess] == [1, 2]
     assert simulate('on "unbelievable"', pieces) == [0, 0, STRONG, 0, 0, 0, 0]  # the word ends with its last piece
-
-
-def test_capitals_inside_a_word_are_no_capitalised_words():
-    assert simulate("capitalised words", ["Mc", "Donald", " Old"]) == [STRONG, 0, STRONG]
 
 
 def test_conditions_of_one_sort_are_alternatives_and_sorts_must_hold_together():
@@ -217,11 +212,6 @@ def test_a_planted_rule_is_found_and_holds_on_other_texts(rule: str):
     assert score(sentence, contexts_for(rule, unseen)) > 0.6
 
 
-def test_simple_rules_are_found_word_for_word():
-    for rule in ("Active on numbers.", "Active on punctuation."):
-        assert explain_simply(contexts_for(rule)) == rule
-
-
 def test_a_silent_neuron_and_one_that_never_changes_are_active_on_nothing_in_particular():
     silent = [Context(tuple(cut(text)), (0.0,) * len(cut(text)), "made", 0) for text in TEXTS]
     assert explain_simply(silent) == NOTHING
@@ -334,11 +324,6 @@ def test_neurons_are_explained_from_one_set_of_texts_and_scored_on_another(small
     assert all(len(controls) == 3 for controls in every.controls)
 
 
-def test_the_built_in_explainer_and_simulator_work_together(small, tops):
-    found = explain(small, *tops, busy(tops[0], 2), n_controls=1)
-    assert all(read(sentence) or sentence == NOTHING for sentence in found.sentences) and all(-1 <= value <= 1 for value in found.scores)
-
-
 def test_the_table_lists_the_best_explained_neurons_first():
     found = Explanations(((0, 1), (1, 22)), ("on numbers.", "on Paris."), (0.25, 0.5), ((0.1, 0.3), ()))
     assert found.table().splitlines() == [
@@ -359,15 +344,6 @@ def test_a_chat_model_sees_the_texts_with_activations_from_1_to_10():
     assert all(phrase in question for phrase in (*CLASSES, *PLACES))
     assert all(phrase in question for phrase in (*(f'{way} "..."' for way in ("before", "in texts with")), "starting with", "ending in"))
     assert "- a b\n" in instruction([Context(("a", " b"), (0.0, 0.0), "made", 0)])
-
-
-def test_the_example_that_a_chat_model_is_given_is_in_the_toy_language():
-    example = instruction([]).split("for example: ")[1].split(". You may")[0]
-    assert example == 'Active on "is" or "are", after "capital"; weakly on numbers'
-    assert said(read(example)) == said(
-        [Clause((Condition("on", "is"), Condition("on", "are"), Condition("after", "capital"))), Clause((Condition("numbers"),), WEAK)]
-    )
-    assert set(AFFIXES) < set(SPOKEN)
 
 
 @pytest.fixture(scope="module")

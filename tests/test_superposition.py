@@ -96,11 +96,6 @@ def test_the_loss_is_that_of_the_weights_that_are_kept():
     assert toys.loss.tolist() == pytest.approx(errors.tolist(), rel=0.15)  # both are estimates
 
 
-def test_the_same_seed_gives_the_same_models():
-    one, two, other = (train_toys(4, 2, sparsities=(0.5,), steps=3, seed=seed) for seed in (1, 1, 2))
-    assert torch.equal(one.weights, two.weights) and torch.equal(one.loss, two.loss) and not torch.equal(one.weights, other.weights)
-
-
 def test_of_several_starts_the_best_is_kept_for_each_sparsity(monkeypatch: pytest.MonkeyPatch):
     good, bad = torch.eye(2), torch.zeros(2, 2)
     starts = torch.stack([bad, good, good, bad, bad, bad])  # three starts of two models
@@ -149,10 +144,6 @@ def kept_by_hand(dims: int, limit: float, tries: int) -> list[torch.Tensor]:
 @pytest.mark.parametrize(("dims", "limit"), [(2, 0.5), (8, 0.3), (30, 0.3)])
 def test_directions_are_kept_as_long_as_none_comes_too_near_to_another(dims: int, limit: float):
     assert nearly_orthogonal(dims, limit, tries=300) == len(kept_by_hand(dims, limit, 300))
-
-
-def test_in_a_plane_no_more_than_three_directions_are_60_degrees_apart():
-    assert 2 <= nearly_orthogonal(2, 0.5) <= 3
 
 
 def test_more_fits_with_a_wider_limit_and_more_dimensions_and_far_more_than_dimensions():

@@ -23,7 +23,7 @@ from helpers.progress import progress
 from helpers.tables import table
 from helpers.texts import Texts, TextsLike, as_texts
 
-ENCODED_NUMBERS = 4_000_000  # features (with their zeros) that are encoded at once: 16 MB
+ENCODED_NUMBERS = 500_000  # features (with their zeros) that are encoded at once: 2 MB
 SORTED_NUMBERS = 1_000_000  # that are sorted at once, some 50 MB of memory
 
 # ----------------------------------------------------------------------------------------------------- features in a corpus
