@@ -113,7 +113,13 @@ def class_selectivities(
     drawn = [_draw_halves(texts, labels, limit, seed) for labels in classes]
     sizes = [len(positions) for four in drawn for positions in four]
     values = _pick(model, texts, torch.cat([positions for four in drawn for positions in four]), chosen).split(sizes)
-    return [_selectivity(chosen, *values[at : at + 4]) for at in range(0, len(values), 4)]
+    found = []
+    for at in range(0, len(values), 4):
+        inside, outside, test_inside, test_outside = values[at : at + 4]
+        validation = auc(inside, outside).reshape(len(chosen), -1)
+        test = auc(test_inside, test_outside).reshape(len(chosen), -1)
+        found.append(Selectivity(chosen, validation, test, (len(inside), len(test_inside)), (len(outside), len(test_outside))))
+    return found
 
 
 def random_class(texts: Texts, labels: Bool[Tensor, "row pos"], seed: int = 0) -> Bool[Tensor, "row pos"]:
@@ -133,19 +139,6 @@ def _draw_halves(texts: Texts, labels: Bool[Tensor, "row pos"], limit: int, seed
     if not all(len(positions) for positions in drawn):
         raise ValueError("A half of the texts has no position inside the class, or none outside: label more positions, or scan more texts.")
     return drawn
-
-
-def _selectivity(
-    layers: tuple[int, ...],
-    inside: Float[Tensor, "_ unit"],
-    outside: Float[Tensor, "_ unit"],
-    test_inside: Float[Tensor, "_ unit"],
-    test_outside: Float[Tensor, "_ unit"],
-) -> Selectivity:
-    """The AUC of every neuron on both halves."""
-    validation = auc(inside, outside).reshape(len(layers), -1)
-    test = auc(test_inside, test_outside).reshape(len(layers), -1)
-    return Selectivity(layers, validation, test, (len(inside), len(test_inside)), (len(outside), len(test_outside)))
 
 
 def _draw(where: Bool[Tensor, "row pos"], limit: int, rng: torch.Generator) -> Int[Tensor, "item two"]:
