@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     import torch
     from jaxtyping import Float, Int
     from torch import Tensor
-    from transformer_lens import ActivationCache
     from transformer_lens.model_bridge import TransformerBridge
 
 COURSE_LM = "course-lm"

@@ -81,7 +81,7 @@ def test_named_neurons_have_their_activation_on_every_token(tiny):
         (lambda m: check_neuron(m, 1, 128), r"There is no neuron 128 in layer 1: it has 128, numbered 0 to 127\.$"),
         (lambda m: check_neuron(m, 0, -1), "There is no neuron -1 in layer 0"),
         (lambda m: check_layers(m, [0, -1]), "There is no layer -1"),
-        (lambda m: check_layers(m, []), r"There is nothing to do without a layer: this model's layers are 0 to 1\.$"),
+        (lambda m: check_layers(m, []), "There is no layer to look at: give at least one"),
         (lambda m: next(scan(m, random_texts(2), [7])), "There is no layer 7"),
         (lambda m: activations(m, random_texts(2), [(0, 3), (0, 500)]), "There is no neuron 500 in layer 0"),
         (lambda m: output_logits(m, 0, 500), "There is no neuron 500 in layer 0"),
