@@ -100,6 +100,11 @@ def test_what_the_model_does_not_have_is_said_in_one_sentence(tiny, wrong, sente
         wrong(tiny)
 
 
+def test_layers_come_in_order_and_once(tiny):
+    assert check_layers(tiny, None) == [0, 1] and check_layers(tiny, [1, 0, 1]) == [0, 1]
+    assert check_neuron(tiny, 1, 127) is None
+
+
 # ------------------------------------------------------------------------------------------- statistics and top contexts
 
 
