@@ -35,9 +35,10 @@ from helpers.cluster.widgets_relations import FactEditor, KnockoutBench, Relatio
 from helpers.course_lm.facts import Fact, Relation
 from helpers.interventions import attn_out, head_out, head_q, mlp_out, pattern, record, resid_post, resid_pre
 from helpers.models import TransformerBridge, load_model
-from helpers.one_layer.autoencoders import SparseAutoencoder, Sweep, activations_of
+from helpers.one_layer.autoencoders import SparseAutoencoder, activations_of
 from helpers.one_layer.directions import Directions
 from helpers.one_layer.features import FeatureActivations, feature_activations, max_activations
+from helpers.one_layer.sae_training import PenaltySweep
 from helpers.one_layer.widgets_autoencoders import ClampBench, FeatureBrowser, SparsitySlider, clamp_html, feature_html, sparsity_html
 from helpers.one_layer.widgets_directions import RefusalDial, SteeringLab, TaskVectorBench, dial_html, steering_html, task_vector_html
 from helpers.one_neuron import widgets as neurons
@@ -146,7 +147,7 @@ MODES_OF = Directions(2 * randn(3, 1, 32), torch.zeros(3, 1, 32), n=(1, 1))  # f
 REFUSALS = [70, 71, 72, 280]
 NAMED = {"polite": (0, 3 * randn(32, seed=1)), "<formal>": (1, 3 * randn(32, seed=2)), "past": (1, 3 * randn(32, seed=3))}
 TASKS = {"antonym": 4 * randn(2, 32, seed=4), "capital & co": 4 * randn(2, 32, seed=5)}
-SWEEP = Sweep((0.1, 0.5, 2.0, 8.0), l0=(9.0, 4.5, 2.0, 0.0), unexplained=(0.01, 0.02, 0.25, 1.0), mmcs=(0.5, 0.625, 0.98, 0.125))
+SWEEP = PenaltySweep((0.1, 0.5, 2.0, 8.0), l0=(9.0, 4.5, 2.0, 0.0), unexplained=(0.01, 0.02, 0.25, 1.0), mmcs=(0.5, 0.625, 0.98, 0.125))
 
 
 @cache
@@ -157,13 +158,13 @@ def texts() -> Texts:
 @cache
 def sae() -> SparseAutoencoder:
     """Random directions around the mean of the texts, so that different tokens have different features."""
-    mean = activations_of(tiny(), texts(), HOOK).values.mean(0)
+    mean = activations_of(tiny(), texts(), HOOK).mean(0)
     return SparseAutoencoder(randn(32, 50), torch.zeros(50), randn(50, 32, seed=1), mean, "topk", k=2, hook=HOOK)
 
 
 @cache
 def features() -> FeatureActivations:
-    return feature_activations(sae(), activations_of(tiny(), texts(), HOOK).values)
+    return feature_activations(sae(), activations_of(tiny(), texts(), HOOK))
 
 
 def alive() -> list[int]:

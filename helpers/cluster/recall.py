@@ -42,7 +42,7 @@ from helpers.interventions import (
 )
 from helpers.metrics import Metric, log_prob, whole_words
 from helpers.models import TransformerBridge, run_from
-from helpers.one_layer.in_context import Head, top_heads
+from helpers.one_layer.function_vectors import Head, top_heads
 from helpers.prediction import LOST, pieces, tokenize
 from helpers.progress import progress
 from helpers.running import lens_logits, score_prompts

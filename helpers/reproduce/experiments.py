@@ -29,7 +29,7 @@ from helpers.interventions import Intervention, mlp_out, record
 from helpers.metrics import WordOdds, Words, log_odds, token_set_log_odds, whole_words, word_odds
 from helpers.one_layer.autoencoders import SparseAutoencoder, quality
 from helpers.one_layer.directions import ablate_direction, add_at, difference_in_means, select_direction
-from helpers.one_layer.in_context import accuracy_grid
+from helpers.one_layer.in_context import accuracy_grid, task_differences
 from helpers.one_layer.sae_files import load_sae
 from helpers.one_layer.tasks import course_tasks
 from helpers.one_neuron.ablation import ablate_groups, attribute_neurons
@@ -128,7 +128,8 @@ def refusal(lab: Lab) -> Iterator[Finding]:
 def task_vectors(lab: Lab) -> Iterator[Finding]:
     """A task's vector in place of its demonstrations (Hendel et al. 2023), its layer chosen on half of the questions."""
     tasks = course_tasks(*lab.words("task_vectors", "tasks"))
-    grid = accuracy_grid(lab.model, list(tasks.values()), n=lab.size(11), how="add", n_states=lab.size(50))
+    vectors = [task_differences(lab.model, task, lab.size(50)) for task in tasks.values()]
+    grid = accuracy_grid(lab.model, list(tasks.values()), vectors, n=lab.size(11), how="add")
     base, own, shown, wrong = (hits.flatten() for hits in (grid.zero_shot, grid.patched, grid.icl, grid.shuffled))
     yield findings.share("icl.zero_shot", base, control=own)
     yield findings.share("icl.task_vector", own, control=base)

@@ -31,11 +31,12 @@ from helpers.cluster.widgets_circuits import SHOWN_AS, CircuitPruner, HeadViewer
 from helpers.cluster.widgets_relations import CUT, FactEditor, KnockoutBench, RelationExplorer
 from helpers.interventions import resid_post
 from helpers.models import TransformerBridge
-from helpers.one_layer.autoencoders import SparseAutoencoder, Sweep, activations_of
+from helpers.one_layer.autoencoders import SparseAutoencoder, activations_of
 from helpers.one_layer.directions import difference_in_means
 from helpers.one_layer.features import FeatureActivations, feature_activations
 from helpers.one_layer.in_context import task_differences
 from helpers.one_layer.tasks import course_tasks
+from helpers.one_layer.sae_training import PenaltySweep
 from helpers.one_layer.widgets_autoencoders import ClampBench, FeatureBrowser, SparsitySlider
 from helpers.one_layer.widgets_directions import RefusalDial, SteeringLab, TaskVectorBench
 from helpers.one_neuron.superposition import SPARSITIES
@@ -171,7 +172,7 @@ def dictionary(model: TransformerBridge) -> SparseAutoencoder:
 @pytest.fixture(scope="module")
 def active(model: TransformerBridge, dictionary: SparseAutoencoder, top: TopContexts) -> FeatureActivations:
     """Its features on the corpus."""
-    return feature_activations(dictionary, activations_of(model, top.texts, dictionary.hook).values)
+    return feature_activations(dictionary, activations_of(model, top.texts, dictionary.hook))
 
 
 def test_feature_browser(
@@ -191,7 +192,7 @@ def test_clamp_bench(
 
 def test_sparsity_slider(benchmark: BenchmarkFixture, model: TransformerBridge) -> None:
     penalties = tuple(float(at) for at in range(1, 21))
-    widget = SparsitySlider(Sweep(penalties, *(tuple(at / 20 for at in range(1, 21)) for _ in range(3))))
+    widget = SparsitySlider(PenaltySweep(penalties, *(tuple(at / 20 for at in range(1, 21)) for _ in range(3))))
     keeps(benchmark, ANSWER_LIMIT, widget, {"penalty": penalties}, "penalty", model)
 
 
