@@ -25,7 +25,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from helpers.activations import Neuron, check_layers, check_neuron, name, scan
-from helpers.cluster.recall import fact_prompt, subject_tokens
+from helpers.cluster.fact_prompts import fact_prompt, subject_span
 from helpers.course_lm.facts import Fact, all_facts
 from helpers.course_lm.world import World
 from helpers.interventions import Intervention, intervene, mlp_out, mlp_post, record, resid_pre, set_to, unembed_only_at, watch
@@ -833,7 +833,7 @@ def _subjects(model: TransformerBridge, probes: Sequence[Probes]) -> tuple[Asked
     """The used paraphrases of all facts with the new answers, and where the last token of the subject stands."""
     some = [paraphrases(probe.fact)[0] for probe in probes]
     told = [fact_prompt(text, probe.new, probe.fact.subject) for probe, texts in zip(probes, some, strict=True) for text in texts]
-    places = torch.tensor([subject_tokens(model, one)[1] - 1 for one in told])
+    places = torch.tensor([subject_span(model, one)[-1] for one in told])
     return ask(model, some, [probe.new for probe in probes]), places
 
 

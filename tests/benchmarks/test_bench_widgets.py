@@ -23,10 +23,11 @@ from test_bench_neurons import model
 from helpers.activations import TopContexts, top_contexts
 from helpers.cluster.circuits import attribute_edges
 from helpers.cluster.edges import ABLATIONS
-from helpers.cluster.indirect_objects import IndirectObjects, indirect_objects
+from helpers.cluster.fact_prompts import course_facts
+from helpers.cluster.ioi import IoiSentences, ioi_sentences
+from helpers.cluster.linear_relations import LinearRelation
 from helpers.cluster.patching import patch_heads, patch_positions
-from helpers.cluster.recall import course_facts
-from helpers.cluster.relations import RelationData, Surrogate, course_relations
+from helpers.cluster.relations import RelationData, course_relations
 from helpers.cluster.widgets_circuits import SHOWN_AS, CircuitPruner, HeadViewer, PatchingMap
 from helpers.cluster.widgets_relations import CUT, FactEditor, KnockoutBench, RelationExplorer
 from helpers.interventions import resid_post
@@ -200,23 +201,25 @@ def test_sparsity_slider(benchmark: BenchmarkFixture, model: TransformerBridge) 
 
 
 @pytest.fixture(scope="module")
-def maps(model: TransformerBridge) -> dict[str, tuple[RelationData, Surrogate]]:
+def maps(model: TransformerBridge) -> dict[str, tuple[RelationData, LinearRelation]]:
     """Random maps of the size of the fitted ones."""
     rng, width = torch.Generator().manual_seed(0), model.cfg.d_model
     drawn = {name: torch.randn(width + 1, width, generator=rng) / width**0.5 for name in ("capital", "language", "performer")}
     relations = course_relations(list(drawn))
-    return {name: (relations[name], Surrogate(name, "LRE", 3, values[1:], values[0], 2.0)) for name, values in drawn.items()}
+    return {name: (relations[name], LinearRelation(name, "LRE", 3, values[1:], values[0], 2.0)) for name, values in drawn.items()}
 
 
 SUBJECTS = ("France", "Japan", "Yesterday", "the red house", "Atlantis", "seven", "Imagine", "Kenya")
 
 
-def test_relation_explorer(benchmark: BenchmarkFixture, model: TransformerBridge, maps: dict[str, tuple[RelationData, Surrogate]]) -> None:
+def test_relation_explorer(
+    benchmark: BenchmarkFixture, model: TransformerBridge, maps: dict[str, tuple[RelationData, LinearRelation]]
+) -> None:
     choices = {"relation": list(maps), "subject": SUBJECTS}
     keeps(benchmark, ANSWER_LIMIT, RelationExplorer(model, maps), choices, "the model", model)
 
 
-def test_fact_editor(benchmark: BenchmarkFixture, model: TransformerBridge, maps: dict[str, tuple[RelationData, Surrogate]]) -> None:
+def test_fact_editor(benchmark: BenchmarkFixture, model: TransformerBridge, maps: dict[str, tuple[RelationData, LinearRelation]]) -> None:
     widget = FactEditor(model, {name: (*found, 32) for name, found in maps.items()})
     choices = {"relation": list(maps), "subject": SUBJECTS, "other": SUBJECTS, "rank": widget.rank.options}
     keeps(benchmark, WRITING_LIMIT, widget, choices | {"strength": [at / 4 for at in range(-4, 13)]}, "as it is", model)
@@ -229,21 +232,21 @@ def test_knockout_bench(benchmark: BenchmarkFixture, model: TransformerBridge) -
 
 
 @pytest.fixture(scope="module")
-def gifts(model: TransformerBridge) -> IndirectObjects:
+def gifts(model: TransformerBridge) -> IoiSentences:
     """Eight sentences of one frame."""
-    return indirect_objects(model, 8, frames=["when went"])
+    return ioi_sentences(model, 8, frames=["when went"])
 
 
-def test_patching_map(benchmark: BenchmarkFixture, model: TransformerBridge, gifts: IndirectObjects) -> None:
-    both, where = gifts.runs(model), dict(positions=list(gifts.positions.values()), names=list(gifts.positions))
+def test_patching_map(benchmark: BenchmarkFixture, model: TransformerBridge, gifts: IoiSentences) -> None:
+    both, where = gifts.pairs(model), dict(positions=list(gifts.positions.values()), names=list(gifts.positions))
     widget = PatchingMap(model, gifts, {"stream": patch_positions(model, both, **where), "heads": patch_heads(model, both)})
     widget.component.value = "heads"
     choices = {"shown": SHOWN_AS, "layer": range(model.cfg.n_layers), "column": widget.column.options}
     keeps(benchmark, ANSWER_LIMIT, widget, choices, "with the patch", model)
 
 
-def test_circuit_pruner(benchmark: BenchmarkFixture, model: TransformerBridge, gifts: IndirectObjects) -> None:
-    both = gifts.runs(model)
+def test_circuit_pruner(benchmark: BenchmarkFixture, model: TransformerBridge, gifts: IoiSentences) -> None:
+    both = gifts.pairs(model)
     widget = CircuitPruner(model, attribute_edges(model, both), both)
     keeps(benchmark, WRITING_LIMIT, widget, {"size": widget.size.options, "ablation": ABLATIONS}, "Faithfulness", model)
 
