@@ -415,15 +415,7 @@ def read_lens(
     return torch.cat([read(lens_logits(model, states[..., some.to(states.device), :]).float(), some) for some in parts], states.ndim - 2)
 
 
-def top_k(logits: Float[Tensor, "*state d_vocab"], k: int, block: int = 128) -> tuple[Float[Tensor, "*state k"], Int[Tensor, "*state k"]]:
-    """``logits.topk(k)``, several times as fast: the ``k`` best tokens stand in the ``k`` blocks with the highest tops, nowhere else."""
-    blocks = torch.nn.functional.pad(logits, (0, -logits.shape[-1] % block), value=-torch.inf).unflatten(-1, (-1, block))
-    chosen = blocks.amax(-1).topk(min(k, blocks.shape[-2])).indices
-    found = blocks.gather(-2, chosen[..., None].expand(*chosen.shape, block)).flatten(-2).topk(k)
-    return found.values, chosen.gather(-1, found.indices // block) * block + found.indices % block
-
-
-def _streams(
+def layer_states(
     model: TransformerBridge, texts: Texts, layers: Sequence[int]
 ) -> Iterator[tuple[Int[Tensor, "batch"], Texts, Float[Tensor, "layer state d_model"]]]:
     """The texts batch by batch, with their rows, and the states of the layers at all positions but 0, text by text."""

@@ -7,12 +7,13 @@ import torch
 from safetensors.torch import load_file, save_file
 from tiny_models import ARCHITECTURES, write_tiny_model
 
+from helpers import running
 from helpers.course_lm.corpus.languages import ENGLISH, FRENCH, in_lists
 from helpers.course_lm.report import EVALUATION_SEED
 from helpers.interventions import record, resid_post, resid_pre
 from helpers.models import ModelNotAvailable, load_model
 from helpers.prediction import pieces, tokenize
-from helpers.running import check_layers, layer_hook, lens_logits, top_k
+from helpers.running import check_layers, layer_hook, lens_logits
 from helpers.speak import languages, lens, train_lens, tuned_lens
 from helpers.speak.languages import LEAST_TOGETHER, EnglishShare, english_share, language_probs, translations
 from helpers.speak.lens import (
@@ -65,7 +66,7 @@ def planted(monkeypatch, gpt2):
     def plant(logits):
         for module in (lens, languages):
             monkeypatch.setattr(module, "activations_at", lambda model, texts, places, positions=1: logits[:, :, None])
-        monkeypatch.setattr(lens, "lens_logits", lambda model, states: states)
+        monkeypatch.setattr(running, "lens_logits", lambda model, states: states)
 
     return plant
 
@@ -158,21 +159,13 @@ def test_the_lens_in_the_middle_is_norm_and_unembedding(gpt2):
 def test_parts_of_any_size_give_the_same(gpt2, monkeypatch):
     whole = logit_lens(gpt2, PROMPTS[0]), target_probs(gpt2, PROMPTS, [[5, 6], [7], [8]]), lens_kl(gpt2, PROMPTS)
     sizes = []
-    monkeypatch.setattr(lens, "LENS_NUMBERS", 2 * gpt2.cfg.d_vocab)
-    monkeypatch.setattr(lens, "lens_logits", lambda model, states: sizes.append(states[..., 0].numel()) or lens_logits(model, states))
+    monkeypatch.setattr(running, "LENS_NUMBERS", 2 * gpt2.cfg.d_vocab)
+    monkeypatch.setattr(running, "lens_logits", lambda model, states: sizes.append(states[..., 0].numel()) or lens_logits(model, states))
     parts = logit_lens(gpt2, PROMPTS[0]), target_probs(gpt2, PROMPTS, [[5, 6], [7], [8]]), lens_kl(gpt2, PROMPTS)
     assert set(sizes) == {3}  # no more than one state at a time, of all three layers
     assert torch.equal(whole[0].top, parts[0].top) and torch.allclose(whole[0].probs, parts[0].probs, atol=1e-6)
     assert torch.equal(whole[1].rank, parts[1].rank) and torch.allclose(whole[1].log_prob, parts[1].log_prob, atol=1e-5)
     assert torch.allclose(whole[2].values["raw"], parts[2].values["raw"], atol=1e-5)
-
-
-@pytest.mark.parametrize(("n", "k", "block"), [(300, 5, 16), (320, 3, 16), (300, 40, 16), (7, 7, 128), (300, 1, 1)])
-def test_the_best_of_the_best_blocks_are_the_best(n, k, block):
-    logits = torch.randn(2, 50, n, generator=torch.Generator().manual_seed(n + k))
-    values, ids = top_k(logits, k, block)
-    expected = logits.topk(k)
-    assert torch.equal(values, expected.values) and torch.equal(ids, expected.indices)
 
 
 def test_other_number_types_are_read_too(gpt2, tmp_path):
