@@ -110,10 +110,10 @@ def test_overtaken(lesson, monkeypatch: pytest.MonkeyPatch):
 
 
 def test_a_drawer_with_a_label(lesson):
-    from helpers.speak.memories import Agreement, Readable
+    from helpers.speak.memories import Agreement, ReadableValues
 
     found = torch.tensor([[-1, 0], [1, 1]])
-    read = Readable((0, 1), ("animal", "city"), found, found, 10, 5)
+    read = ReadableValues((0, 1), ("animal", "city"), found, found, 10, 5)
     best, follows = torch.tensor([[5, 6], [7, 8]]), torch.tensor([[5, 9], [7, 9]])
     agree = Agreement((0, 1), best, follows, best, best)
     wrong = [

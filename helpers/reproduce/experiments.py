@@ -421,7 +421,7 @@ def memories(lab: Lab) -> Iterator[Outcome]:
     upper = range(model.cfg.n_layers // 2, model.cfg.n_layers)
     top = top_contexts(model, held_out_texts(model, lab.size(lab.number("memories", "texts"))), k=10, layers=list(upper))
     found = agreement(model, top)
-    hits = truths(found.hits[found.known])
+    hits = truths(found.hits[found.has_next])
     if len(hits) < LEAST:
         raise NotForThisModel("none of its neurons in the upper half is active in these texts")
     yield findings.share("ffn.value_says_next", hits, control=found.overall_chance)

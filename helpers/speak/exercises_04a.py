@@ -14,7 +14,7 @@ from helpers.running import lens_logits
 from helpers.speak.accounts import accounts
 from helpers.speak.fact_edits import CHANGED, GROUPS, KnowledgeNeurons, Probes, try_edit
 from helpers.speak.lens import answer_tokens, block_effects, logit_lens, target_probs
-from helpers.speak.memories import Agreement, Readable
+from helpers.speak.memories import Agreement, ReadableValues
 from helpers.speak.tuned_lens import TunedLens
 
 exercises = Exercises("04a_speak_lens_and_memories")
@@ -100,7 +100,7 @@ def overtaken(answer: Any, model: TransformerBridge, facts: Sequence[FactPrompt]
 
 
 @exercises.add("4.5", "A drawer with a label", minutes=8)
-def labelled_drawer(answer: Any, read: Readable, agree: Agreement) -> str:
+def labelled_drawer(answer: Any, read: ReadableValues, agree: Agreement) -> str:
     """A neuron whose value is readable and whose top word follows its top trigger."""
     layer, neuron = expect_indices(answer, "your neuron", layer=len(read.layers), neuron=read.found.shape[1])
     category = read.category(layer, neuron)

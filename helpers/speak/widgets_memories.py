@@ -24,7 +24,8 @@ from helpers.speak.fact_edits import (
     try_edit,
     value_edit,
 )
-from helpers.speak.memories import Categories, Memory, memory
+from helpers.speak.memories import Memory, memory
+from helpers.speak.word_categories import Categories
 from helpers.widgets import BAR, Demo, choice_slider, dropdown, keeping, number_field, said, slider, text_field, word
 
 TOKENS, TRIGGERS = 10, 5  # tokens that a value promotes, and texts, that are listed

@@ -43,7 +43,7 @@ from helpers.one_neuron.widgets import FEATURES, HIDDEN, KINDS, DoseLab, NeuronM
 from helpers.prediction import tokenize
 from helpers.running import chat_prompts
 from helpers.speak.fact_edits import known_facts, probe_facts
-from helpers.speak.memories import word_categories
+from helpers.speak.word_categories import word_categories
 from helpers.speak.multihop import TwoHop, answered, course_questions
 from helpers.speak.tuned_lens import load_tuned_lens
 from helpers.speak.widgets_lens import LENSES, LensViewer
