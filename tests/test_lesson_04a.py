@@ -25,14 +25,14 @@ def lesson(tmp_path_factory: pytest.TempPathFactory):
 
 def test_an_account_that_changes(lesson, monkeypatch: pytest.MonkeyPatch):
     from helpers.speak import exercises_04a
-    from helpers.speak.accounts import Accounts
+    from helpers.speak.self_explanations import SelfExplanations
 
-    def accounts(model, questions, answers=None):
+    def self_explanations(model, questions, answers=None):
         said = answers or ["It is Tokyo."]
         reason = "I saw it." if "sea" in said[0] else "I read it in a book."
-        return Accounts(tuple(questions), tuple(said), (reason,))
+        return SelfExplanations(tuple(questions), tuple(said), (reason,))
 
-    monkeypatch.setattr(exercises_04a, "accounts", accounts)
+    monkeypatch.setattr(exercises_04a, "self_explanations", self_explanations)
     question = "What is the capital of Japan?"
     wrong = [
         ((question, "It is Rome.", "It is Paris."), "does not have 'Tokyo' in it"),

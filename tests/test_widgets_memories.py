@@ -34,8 +34,8 @@ from helpers.speak.fact_edits import (
     try_edit,
     value_edit,
 )
-from helpers.speak.word_categories import Categories
 from helpers.speak.widgets_memories import BROKEN, MemoryBrowser, MemoryEditor, memory_edit_html, memory_html, prepared
+from helpers.speak.word_categories import Categories
 from helpers.widgets import readable, word
 
 __all__ = ["planted", "small_world", "town"]  # fixtures

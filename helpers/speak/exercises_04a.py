@@ -11,10 +11,10 @@ from helpers.exercises import Exercises
 from helpers.models import TransformerBridge
 from helpers.prediction import token_id
 from helpers.running import lens_logits
-from helpers.speak.accounts import accounts
 from helpers.speak.fact_edits import CHANGED, GROUPS, KnowledgeNeurons, Probes, try_edit
 from helpers.speak.lens import answer_tokens, block_effects, logit_lens, target_probs
 from helpers.speak.memories import Agreement, ReadableValues
+from helpers.speak.self_explanations import self_explanations
 from helpers.speak.tuned_lens import TunedLens
 
 exercises = Exercises("04a_speak_lens_and_memories")
@@ -30,11 +30,11 @@ def changing_account(answer: Any, model: TransformerBridge) -> str:
     expect(isinstance(answer, tuple | list) and len(answer) == 3, "Three texts are needed here: a question, a true answer, a false answer.")
     kinds = ("your question", "your true answer", "your false answer")
     question, true, false = (expect_text(text, what) for text, what in zip(answer, kinds, strict=True))
-    own = accounts(model, [question]).answers[0]
+    own = self_explanations(model, [question]).answers[0]
     said = _last_word(own)
     expect(said in true, f"The model's own answer is {own!r}, and your true answer does not have {said!r} in it.")
     expect(said not in false, f"Your false answer has {said!r} in it, which is what the model says itself: put something else there.")
-    reasons = [accounts(model, [question], [text]).reasons[0] for text in (true, false)]
+    reasons = [self_explanations(model, [question], [text]).reasons[0] for text in (true, false)]
     expect(reasons[0] != reasons[1], f"Here both accounts are {reasons[0]!r}. Try another question.")
     return f"{reasons[0]!r} after {true!r}, and {reasons[1]!r} after {false!r}: another story, for an answer that it never gave."
 

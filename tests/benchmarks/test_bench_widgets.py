@@ -43,13 +43,13 @@ from helpers.one_neuron.widgets import FEATURES, HIDDEN, KINDS, DoseLab, NeuronM
 from helpers.prediction import tokenize
 from helpers.running import chat_prompts
 from helpers.speak.fact_edits import known_facts, probe_facts
-from helpers.speak.word_categories import word_categories
 from helpers.speak.multihop import TwoHop, answered, course_questions
 from helpers.speak.tuned_lens import load_tuned_lens
 from helpers.speak.widgets_lens import LENSES, LensViewer
 from helpers.speak.widgets_memories import MemoryBrowser, MemoryEditor
 from helpers.speak.widgets_multihop import BackPatchMap, TwoHopTimeline
 from helpers.speak.widgets_patchscopes import PatchscopeBench
+from helpers.speak.word_categories import word_categories
 from helpers.texts import held_out_texts
 from helpers.widgets import PromptExplorer
 
