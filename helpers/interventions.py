@@ -85,7 +85,8 @@ def check_hook(model: TransformerBridge, hook: str) -> None:
     layer = hook.split(".")[1] if hook.startswith("blocks.") else ""
     if not layer.isdigit() or int(layer) >= model.cfg.n_layers:
         last = model.cfg.n_layers - 1
-        raise ValueError(f"There is no place {hook!r}: this model's layers are 0 to {last}, and its places are named like {mlp_post(0)!r}.")
+        example = "blocks.0.mlp.hook_post"
+        raise ValueError(f"There is no place {hook!r}: this model's layers are 0 to {last}, and its places are named like {example!r}.")
     near = [name.split(".", 2)[2] for name in model.hook_dict if name.startswith(f"blocks.{layer}.hook_")]
     raise ValueError(f"Layer {layer} of this model has no place {hook.split('.', 2)[2]!r}; it has {', '.join(near)} and others.")
 
@@ -109,9 +110,9 @@ class Intervention:
     units: Index = None
     head: Index = None
 
-    def __call__(self, activation: Float[Tensor, "batch pos *rest"], hook: Any = None) -> Float[Tensor, "batch pos *rest"]:
-        """The activation with this change made in a copy of it."""
-        if self.pos is None and self.units is None and self.head is None:  # everything, without the cost of choosing
+    def __call__(self, activation: Float[Tensor, "batch pos *rest"], hook: Any = None) -> Float[Tensor, "batch n *rest"]:
+        """The activation with this change made in a copy of it; a change of everything gives whatever ``change`` returns."""
+        if self.pos is None and self.units is None and self.head is None:
             return self.change(activation, lambda other: other.to(activation).expand_as(activation))
         where = self.where(activation.shape, activation.device)
         new = activation.clone()
@@ -125,7 +126,7 @@ class Intervention:
         per_row |= {2: torch.is_tensor(self.head) and self.head.ndim == 2} if n_axes == 4 else {}
         wanted = {1: self.pos, n_axes - 1: self.units} | ({2: self.head} if n_axes == 4 else {})
         if self.head is not None and n_axes != 4:
-            raise ValueError(f"{self.hook} has no heads to choose from; leave head out, or name a place such as {head_out(0)!r}.")
+            raise ValueError(f"{self.hook} has no heads to choose from; leave head out, or name a place such as 'blocks.0.attn.hook_z'.")
         indices = []
         for axis, size in enumerate(shape):
             chosen = numbers(wanted.get(axis), size, self.hook, AXES[axis if axis < 2 else axis - n_axes + 4])
@@ -160,7 +161,7 @@ def clamp(hook: str, value: float, **where: Index) -> Intervention:
 
 
 def mean_ablate(hook: str, average: Float[Tensor, "*width"], **where: Index) -> Intervention:
-    """Mean ablation: the selected values become those of ``average``, e.g. ``[d_mlp]`` from ``average_over``."""
+    """Mean ablation: the selected values become those of ``average``, e.g. ``[d_mlp]``."""
     return Intervention(hook, lambda values, pick: pick(average), **where)
 
 
@@ -187,33 +188,23 @@ def project_out(hook: str, direction: Float[Tensor, "width"], **where: Index) ->
     return Intervention(hook, lambda values, pick: values - (values @ unit.to(values))[..., None] * unit.to(values), **where)
 
 
-class _ReadAt(Intervention):
-    """Lets some positions pass, and so changes the shape, which an intervention otherwise keeps."""
-
-    def __call__(self, activation: Float[Tensor, "batch pos d_model"], hook: Any = None) -> Float[Tensor, "batch n d_model"]:
-        return self.change(activation, None)
-
-
 def unembed_only_at(places: Int[Tensor, "batch n"]) -> Intervention:
-    """Only these positions of each row are unembedded, and the logits are ``[batch, n, d_vocab]``: a quarter of the work is saved."""
+    """Only these positions of each row are unembedded, and the logits are ``[batch, n, d_vocab]``."""
 
-    def pass_on(values: Tensor, pick: object) -> Tensor:
+    def pick_places(values: Tensor, pick: Pick) -> Tensor:
         return values[torch.arange(len(values), device=values.device)[:, None], places.to(values.device)]
 
-    return _ReadAt("unembed.hook_in", pass_on)
-
-
-class _Watch(Intervention):
-    """Changes nothing, and hands on what passes, without a copy."""
-
-    def __call__(self, activation: Float[Tensor, "batch pos *rest"], hook: Any = None) -> Float[Tensor, "batch pos *rest"]:
-        self.change(activation, None)
-        return activation
+    return Intervention("unembed.hook_in", pick_places)
 
 
 def watch(hook: str, keep: Callable[[Tensor], None]) -> Intervention:
     """Changes nothing: ``keep`` is called with what passes, gradients and all, as earlier interventions have left it."""
-    return _Watch(hook, lambda values, pick: keep(values))
+
+    def hand_on(values: Tensor, pick: Pick) -> Tensor:
+        keep(values)
+        return values
+
+    return Intervention(hook, hand_on)
 
 
 @contextmanager
@@ -230,30 +221,18 @@ def intervene(model: TransformerBridge, *interventions: Intervention) -> Iterato
 
 def record(model: TransformerBridge, tokens: Int[Tensor, "batch pos"], *hooks: str) -> dict[str, Float[Tensor, "batch *rest"]]:
     """What passes the named places, and nothing else; the model runs no further than the last of them."""
-    kept: dict[str, Tensor] = {}
     for hook in hooks:
         check_hook(model, hook)
+    kept: dict[str, Tensor] = {}
+
+    class Complete(Exception):
+        """All places have been seen."""
 
     def keep(name: str, activation: Tensor, hook: Any) -> None:
         kept[name] = activation
         if len(kept) == len(set(hooks)):
-            raise _Complete
+            raise Complete
 
-    with suppress(_Complete), model.hooks(fwd_hooks=[(hook, partial(keep, hook)) for hook in hooks]):
+    with suppress(Complete), model.hooks(fwd_hooks=[(hook, partial(keep, hook)) for hook in hooks]):
         model(tokens)
     return kept
-
-
-class _Complete(Exception):
-    """Ends a run of the model when all that was wanted of it has passed."""
-
-
-def average_over(model: TransformerBridge, batches: Sequence[Int[Tensor, "batch pos"]], *hooks: str) -> dict[str, Float[Tensor, "*width"]]:
-    """The mean of each place over all rows and positions of some batches without padding, for mean ablation; position 0 is left out."""
-    sums: dict[str, Tensor] = {}
-    count = 0
-    for tokens in batches:
-        for hook, values in record(model, tokens, *hooks).items():
-            sums[hook] = sums.get(hook, 0) + values[:, 1:].sum(dim=(0, 1))
-        count += tokens[:, 1:].numel()
-    return {hook: total / count for hook, total in sums.items()}

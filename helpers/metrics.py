@@ -1,10 +1,10 @@
 """What is measured of a model's answer: a *metric* is a function of the logits with one number for each prompt.
 
-A logit difference, the log-odds of a set of tokens, the probability of whole words of several tokens, and the loss of a text are all metrics.
+A logit difference, the log-odds of a set of tokens, and the probability of whole words of several tokens are metrics.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -129,8 +129,9 @@ def whole_words(model: TransformerBridge, prompts: Sequence[str], words: Sequenc
 def word_probs(model: TransformerBridge, prompts: Sequence[str], words: Sequence[str]) -> Float[Tensor, "prompt word"]:
     """The probability of each of some whole words after each prompt, under whatever interventions are at work."""
     rows = whole_words(model, prompts, [words] * len(prompts))
-    with torch.no_grad():
-        logits = _ends_aligned(model(rows.texts.tokens.to(model.cfg.device)), rows.texts.lengths)
+    ends = rows.texts.last_positions(max(map(len, rows.ids)))
+    with torch.no_grad(), intervene(model, unembed_only_at(ends)):
+        logits = model(rows.texts.tokens.to(model.cfg.device))
     return rows.log_probs(logits).exp().reshape(len(prompts), len(words)).float().cpu()
 
 
@@ -146,11 +147,9 @@ def measure(metric: Metric, logits: Float[Tensor, "row pos d_vocab"], texts: Tex
     return values.float()
 
 
-def read_ends(texts: Texts, metric: Metric) -> tuple[Intervention, Texts]:
-    """Lets only those positions be unembedded that a metric reads, at the end of each text; and the texts as ``measure`` wants them then."""
-    n = max(map(len, metric.ids)) if isinstance(metric, WordOdds) else 1
-    positions = (texts.lengths[:, None] - n + torch.arange(n)).clamp(min=0)
-    return unembed_only_at(positions), replace(texts, tokens=texts.tokens[:, :n], lengths=torch.full_like(texts.lengths, n))
+def tokens_read(metric: Metric) -> int:
+    """How many positions at the end of each text a metric reads: as many as its longest word has tokens."""
+    return max(map(len, metric.ids)) if isinstance(metric, WordOdds) else 1
 
 
 def _ends_aligned(logits: Float[Tensor, "row pos d_vocab"], lengths: Int[Tensor, "row"]) -> Float[Tensor, "row pos d_vocab"]:
@@ -182,9 +181,10 @@ def run_with_gradients(
     """
     seen: list[Tensor] = []
     start = add("hook_embed", torch.zeros(model.cfg.d_model, device=model.cfg.device, requires_grad=True))
-    cut, ends = read_ends(texts, metric)
-    with intervene(model, start, *changes, *(watch(place, seen.append) for place in places), cut):
-        values = measure(metric, model(texts.tokens.to(model.cfg.device)), ends)
+    n = tokens_read(metric)
+    ends = unembed_only_at(texts.last_positions(n))
+    with intervene(model, start, *changes, *(watch(place, seen.append) for place in places), ends):
+        values = measure(metric, model(texts.tokens.to(model.cfg.device)), texts.last(n))
     if not values.requires_grad:
         raise ValueError("The metric has no gradient: it must be computed from the logits by differentiable steps, so without argmax.")
     return values, seen

@@ -14,23 +14,8 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
+from helpers.interventions import intervene, unembed_only_at
 from helpers.models import TransformerBridge
-
-__all__ = [
-    "TopTokens",
-    "adjust",
-    "draw",
-    "fit",
-    "next_token_probs",
-    "pad",
-    "pieces",
-    "sample",
-    "token_id",
-    "tokenize",
-    "tokenize_all",
-    "top_tokens",
-    "visible",
-]
 
 LOST = "�"  # what a tokenizer writes for bytes that are no letter
 
@@ -66,6 +51,21 @@ def pad(model: TransformerBridge, rows: Sequence[Int[Tensor, "_"]]) -> tuple[Int
 def tokenize_all(model: TransformerBridge, texts: Sequence[str]) -> tuple[Int[Tensor, "text pos"], Int[Tensor, "text"]]:
     """The tokens of several texts as one batch, and how many tokens each text has; of a text that is too long the end counts."""
     return pad(model, [truncate(model, tokenize(model, text)) for text in texts])
+
+
+def token_span(model: TransformerBridge, text: str, start: int, end: int) -> range:
+    """The positions of the tokens that spell ``text[start:end]``; a space in front of them belongs to the span.
+
+    Raises ValueError if these tokens also hold letters of what stands around, if there are none, and if the text is longer
+    than the model's context.
+    """
+    whole = tokenize(model, text).tolist()
+    if len(whole) > model.cfg.n_ctx:
+        raise ValueError(f"{text[:40]!r} has {len(whole)} tokens and this model reads {model.cfg.n_ctx}: shorten it.")
+    before, through = (tokenize(model, text[:cut].rstrip(" ")).tolist() for cut in (start, end))
+    if len(through) <= len(before) or any(whole[: len(part)] != part for part in (before, through)):
+        raise ValueError(f"In {text!r} the tokens of {text[start:end]!r} are not separate from the text around: put spaces around it.")
+    return range(len(before), len(through))
 
 
 def token_id(model: TransformerBridge, text: str) -> int:
@@ -124,7 +124,8 @@ def last_logits(model: TransformerBridge, tokens: Int[Tensor, "pos"]) -> Float[T
     if len(tokens) == 0:
         raise ValueError("There is nothing to continue: this model needs at least one token, so give it some text.")
     kept = truncate(model, tokens).to(model.cfg.device)
-    return model(kept[None], return_type="logits")[0, -1].float().cpu()
+    with intervene(model, unembed_only_at(torch.tensor([[len(kept) - 1]]))):
+        return model(kept[None])[0, 0].float().cpu()
 
 
 def next_token_probs(model: TransformerBridge, text: str) -> Float[Tensor, "d_vocab"]:

@@ -14,20 +14,22 @@ activations makes none at all: with a vocabulary of 262,144 words the logits of 
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from helpers.interventions import Intervention, head_out, intervene, record, resid_post, resid_pre, unembed_only_at
-from helpers.metrics import Metric, WordOdds, measure, read_ends
+from helpers.metrics import Metric, measure, tokens_read
 from helpers.models import Prefix, TransformerBridge, empty_cache, read_prefix, run_from
 from helpers.prediction import pad, tokenize, truncate
 from helpers.progress import progress
-from helpers.texts import Texts, TextsLike, as_texts
+from helpers.texts import BATCH_TOKENS, Texts, TextsLike, as_texts
 
 Changes = Callable[[Int[Tensor, "batch"]], list[Intervention]]  # interventions of their own for the rows of a batch
 ENTRY = -1  # the layer before block 0
+LOGITS = 2**27  # at most so many in a batch: 512 MB in float32
 LENS_NUMBERS = 2**21  # logits in memory at a time: 8 MB, which a processor keeps close by
 
 
@@ -83,7 +85,10 @@ def activations_at(
     ``positions`` are those of each prompt, or a number of tokens at the end of each. Raises ValueError if a prompt is too short.
     """
     texts = as_texts(model, prompts)
-    at = _from_end(texts, positions) if isinstance(positions, int) else positions
+    shortest = int(texts.lengths.min())
+    if isinstance(positions, int) and not 1 <= positions <= shortest:
+        raise ValueError(f"positions says how many tokens to look at from the end: 1 to {shortest} for these prompts, not {positions}.")
+    at = texts.last_positions(positions) if isinstance(positions, int) else positions
     kept: Tensor | None = None
     for rows in texts.batches():
         part = texts.take(rows)
@@ -95,61 +100,48 @@ def activations_at(
     return kept
 
 
-def _from_end(texts: Texts, n: int) -> Int[Tensor, "prompt pos"]:
-    """The last ``n`` positions of each text."""
-    shortest = int(texts.lengths.min())
-    if not 1 <= n <= shortest:
-        raise ValueError(f"positions says how many tokens to look at from the end: 1 to {shortest} for these prompts, not {n}.")
-    return texts.lengths[:, None] + torch.arange(-n, 0)
-
-
 @torch.no_grad()
 def score_prompts(model: TransformerBridge, prompts: TextsLike, metric: Metric, *interventions: Intervention) -> Float[Tensor, "prompt"]:
     """The metric after each prompt, with some interventions or none."""
     texts = as_texts(model, prompts)
-    if isinstance(metric, WordOdds):  # which has to see all its rows at once
-        every = torch.arange(len(texts))
-        return _read_off(model, texts, metric, *(of_rows(intervention, every, texts.lengths) for intervention in interventions))
-    ends = logits_at_end(model, texts, *interventions)[:, None]  # together, since a metric may have one token for each prompt
-    return measure(metric, ends, replace(texts, tokens=texts.tokens[:, :1], lengths=torch.ones_like(texts.lengths))).cpu()
+    n = tokens_read(metric)
+    ends = _last_logits(model, texts, n, *interventions)  # of all prompts, since a metric may have one token for each of them
+    return measure(metric, ends, texts.last(n)).cpu()
 
 
-def _read_off(
-    model: TransformerBridge, texts: Texts, metric: Metric, *interventions: Intervention, row: Int[Tensor, "row"] | None = None
-) -> Float[Tensor, "prompt"]:
-    """The metric in one pass, in which only the ends are unembedded: as many tokens as the longest word of the metric has.
-
-    ``row``: which of the texts each row of the metric is, where texts that are alike are run once.
-    """
-    cut, ends = read_ends(texts, metric)
-    with intervene(model, *interventions, cut):
-        logits = model(texts.tokens.to(model.cfg.device))
-    return measure(metric, logits if row is None else logits[row.to(logits.device)], ends if row is None else ends.take(row)).cpu()
+@torch.no_grad()
+def logits_at_end(
+    model: TransformerBridge, prompts: TextsLike, *interventions: Intervention, each: Changes | None = None
+) -> Float[Tensor, "prompt d_vocab"]:
+    """The logits of what follows each prompt, on the model's device; ``each`` makes further interventions for the rows of a batch."""
+    return _last_logits(model, as_texts(model, prompts), 1, *interventions, each=each)[:, 0]
 
 
-def _distinct(texts: Texts) -> tuple[Texts, Int[Tensor, "row"]]:
-    """The texts without repetitions (the right and the wrong word of a prompt often stand after the same tokens), and which is which."""
-    first: dict[tuple[int, ...], int] = {}
-    same = [
-        first.setdefault(tuple(ids[:n]), at) for at, (ids, n) in enumerate(zip(texts.tokens.tolist(), texts.lengths.tolist(), strict=True))
-    ]
-    kept = sorted(set(same))
-    return texts.take(kept), torch.tensor([kept.index(at) for at in same])
+def _last_logits(
+    model: TransformerBridge, texts: Texts, n: int, *interventions: Intervention, each: Changes | None = None
+) -> Float[Tensor, "text n d_vocab"]:
+    """The logits at the last ``n`` positions of each text."""
+    kept = torch.empty(len(texts), n, model.cfg.d_vocab, device=model.cfg.device)
+    for rows, _, logits in batched_logits(model, texts, *interventions, ends=n, each=each):
+        kept[rows] = logits.float()
+    return kept
 
 
 def batched_logits(
-    model: TransformerBridge, texts: Texts, *interventions: Intervention, ends: bool = False, each: Changes | None = None
+    model: TransformerBridge, texts: Texts, *interventions: Intervention, ends: int = 0, each: Changes | None = None
 ) -> Iterator[tuple[Int[Tensor, "batch"], Texts, Float[Tensor, "batch pos d_vocab"]]]:
-    """The logits of the texts, or of their ends only, batch by batch, with the numbers of their rows and these texts.
+    """The logits of the texts, or of their last ``ends`` positions only, batch by batch, with the numbers of their rows and these texts.
 
-    ``each`` makes further interventions for the rows of a batch.
+    ``each`` makes further interventions for the rows of a batch. No batch has more than ``LOGITS`` logits, unless a single text has.
     """
-    for batch in texts.batches():
+    unembedded = LOGITS // model.cfg.d_vocab  # positions in a batch
+    fitting = unembedded // ends * int(texts.lengths.min()) if ends else unembedded
+    for batch in texts.batches(min(BATCH_TOKENS, fitting)):
         rows = batch.sort().values
         part = texts.take(rows)
         changes = [of_rows(intervention, rows, part.lengths) for intervention in interventions]
         changes += each(rows) if each else []
-        changes += [unembed_only_at(part.lengths[:, None] - 1)] if ends else []
+        changes += [unembed_only_at(part.last_positions(ends))] if ends else []
         with intervene(model, *changes):
             logits = model(part.tokens.to(model.cfg.device))
         yield rows, part, logits
@@ -174,25 +166,13 @@ def of_rows(intervention: Intervention, rows: Int[Tensor, "batch"], lengths: Int
 
 
 @torch.no_grad()
-def logits_at_end(
-    model: TransformerBridge, prompts: TextsLike, *interventions: Intervention, each: Changes | None = None
-) -> Float[Tensor, "prompt d_vocab"]:
-    """The logits of what follows each prompt, on the model's device; ``each`` makes further interventions for the rows of a batch."""
-    texts = as_texts(model, prompts)
-    kept = torch.empty(len(texts), model.cfg.d_vocab, device=model.cfg.device)
-    for rows, _, logits in batched_logits(model, texts, *interventions, ends=True, each=each):
-        kept[rows] = logits[:, 0].float()
-    return kept
-
-
-@torch.no_grad()
 def next_tokens(
     model: TransformerBridge, prompts: TextsLike, *interventions: Intervention, each: Changes | None = None
 ) -> Int[Tensor, "prompt"]:
     """The most likely next token after each prompt, on the CPU; the logits of one batch are held at a time (see ``logits_at_end``)."""
     texts = as_texts(model, prompts)
     found = torch.empty(len(texts), dtype=torch.long)
-    for rows, _, logits in batched_logits(model, texts, *interventions, ends=True, each=each):
+    for rows, _, logits in batched_logits(model, texts, *interventions, ends=1, each=each):
         found[rows] = logits[:, 0].argmax(-1).cpu()
     return found
 
@@ -240,77 +220,84 @@ def read_suffix(model: TransformerBridge, tokens: Int[Tensor, "row pos"], start:
 def generate(model: TransformerBridge, prompts: Sequence[str], tokens: int = 8, *interventions: Intervention) -> list[str]:
     """The most likely continuation of each prompt, all of them at once; interventions act on every token, the new ones too.
 
-    A text stops where the model ends the document or an answer. Raises ValueError where there is no prompt.
+    A text stops where the model ends the document or an answer. Raises ValueError if there is no prompt.
     """
-    as_texts(model, prompts)
+    as_texts(model, prompts)  # raises ValueError
     rows = [truncate(model, tokenize(model, prompt)) for prompt in prompts]
     fits = max(map(len, rows)) + tokens <= model.cfg.n_ctx
-    write = _with_memory if tokens > 1 and fits and all(_stays(intervention) for intervention in interventions) else _afresh
-    stops = _ends(model)
-    written = write(model, rows, tokens, interventions, stops)
-    cut = [ids[: next((at for at, token in enumerate(ids) if token in stops), len(ids))] for ids in written]
-    return [model.tokenizer.decode(ids, clean_up_tokenization_spaces=False).strip() for ids in cut]
+    write = _write_cached if tokens > 1 and fits and all(map(_stays, interventions)) else _write
+    stops = _stop_tokens(model)
+    answers = []
+    for ids in write(model, rows, tokens, interventions, stops):
+        end = next((at for at, token in enumerate(ids) if token in stops), len(ids))
+        answers.append(model.tokenizer.decode(ids[:end], clean_up_tokenization_spaces=False).strip())
+    return answers
+
+
+def _stop_tokens(model: TransformerBridge) -> set[int]:
+    """Tokens after which nothing more is said: the end of a document, and whatever the chat template writes after an answer."""
+    stops = {model.tokenizer.eos_token_id}
+    if model.tokenizer.chat_template:
+        turns = [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "Hello"}]
+        text = model.tokenizer.apply_chat_template(turns, tokenize=False)
+        after = model.tokenizer(text.rsplit("Hello", 1)[1], add_special_tokens=False)["input_ids"]
+        stops |= {after[0]} if after and after[0] in model.tokenizer.all_special_ids else set()
+    return stops - {None}
 
 
 def _stays(intervention: Intervention) -> bool:
-    """Does an intervention do the same to the old tokens each time a new one is written? One that counts from the end does not."""
+    """Whether an intervention does the same to the old tokens each time a new one is written; one that counts from the end does not."""
     pos = intervention.pos
     if isinstance(pos, slice):
         return (pos.start or 0) >= 0 and pos.stop is None and pos.step in (None, 1)
     return pos is None or bool((torch.as_tensor(pos) >= 0).all())
 
 
-def _afresh(
+def _write(
     model: TransformerBridge, rows: Sequence[Int[Tensor, "_"]], tokens: int, interventions: Sequence[Intervention], stops: set[int]
 ) -> list[list[int]]:
-    """New tokens, each from a run over the whole text."""
-    rows, starts, going = list(rows), [len(row) for row in rows], list(range(len(rows)))
+    """New tokens for each row, every one from a run over the whole text."""
+    texts = list(rows)
+    going = list(range(len(rows)))
     for _ in range(tokens):
-        batch, lengths = pad(model, [truncate(model, rows[i]) for i in going])
-        changes = [of_rows(intervention, torch.tensor(going), lengths) for intervention in interventions]
-        with intervene(model, *changes, unembed_only_at(lengths[:, None] - 1)):
-            best = model(batch.to(model.cfg.device))[:, 0].argmax(-1).cpu()
-        for i, token in zip(going, best, strict=True):
-            rows[i] = torch.cat([rows[i], token[None]])
-        going = [i for i in going if int(rows[i][-1]) not in stops]
+        batch, lengths = pad(model, [truncate(model, texts[row]) for row in going])
+        best = _best(model, batch, lengths, [of_rows(one, torch.tensor(going), lengths) for one in interventions])
+        for row, token in zip(going, best, strict=True):
+            texts[row] = torch.cat([texts[row], token[None]])
+        going = [row for row in going if int(texts[row][-1]) not in stops]
         if not going:
             break
-    return [row[start:].tolist() for row, start in zip(rows, starts, strict=True)]
+    return [text[len(row) :].tolist() for text, row in zip(texts, rows, strict=True)]
 
 
-def _with_memory(
+def _write_cached(
     model: TransformerBridge, rows: Sequence[Int[Tensor, "_"]], tokens: int, interventions: Sequence[Intervention], stops: set[int]
 ) -> list[list[int]]:
-    """The same tokens, each from a run over the last one only: keys and values of the text are remembered."""
+    """The same tokens, each from a run over the last one only: keys and values of the earlier ones are cached."""
     batch, lengths = pad(model, rows)
-    every, cache = torch.arange(len(rows)), empty_cache()
+    cache = empty_cache()
     mask = (torch.arange(batch.shape[1]) < lengths[:, None]).long()
-    changes = [of_rows(intervention, every, lengths) for intervention in interventions]
-    ends, written = lengths[:, None] - 1, []
-    for _ in range(tokens):
-        with intervene(model, *changes, unembed_only_at(ends)):
-            options = dict(attention_mask=mask.to(model.cfg.device), past_key_values=cache, use_cache=True)
-            batch = model(batch.to(model.cfg.device), **options)[:, 0].argmax(-1).cpu()[:, None]
-        written.append(batch[:, 0])
-        if all(bool(set(column) & stops) for column in torch.stack(written, 1).tolist()):
+    changes = [of_rows(one, torch.arange(len(rows)), lengths) for one in interventions]
+    later = [replace(one, pos=None) for one in changes if one.pos is None or isinstance(one.pos, slice)]
+    written = torch.empty(len(rows), 0, dtype=torch.long)
+    while written.shape[1] < tokens:
+        options = dict(attention_mask=mask.to(model.cfg.device), past_key_values=cache, use_cache=True)
+        batch = _best(model, batch, lengths, changes, **options)[:, None]
+        written = torch.cat([written, batch], 1)
+        if all(set(row) & stops for row in written.tolist()):
             break
         mask = torch.cat([mask, torch.ones_like(batch)], 1)
-        ends = torch.zeros_like(ends)
-        changes = [
-            replace(of_rows(one, every, lengths), pos=None) for one in interventions if one.pos is None or isinstance(one.pos, slice)
-        ]
-    return torch.stack(written, 1).tolist() if written else [[] for _ in rows]
+        lengths = torch.ones_like(lengths)
+        changes = later
+    return written.tolist()
 
 
-def _ends(model: TransformerBridge) -> set[int]:
-    """Tokens after which nothing more is said: the end of a document, and whatever the chat template writes after an answer."""
-    ends = {model.tokenizer.eos_token_id}
-    if model.tokenizer.chat_template:
-        turns = [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "Hello"}]
-        text = model.tokenizer.apply_chat_template(turns, tokenize=False)
-        after = model.tokenizer(text.rsplit("Hello", 1)[1], add_special_tokens=False)["input_ids"]
-        ends |= {after[0]} if after and after[0] in model.tokenizer.all_special_ids else set()
-    return ends - {None}
+def _best(
+    model: TransformerBridge, batch: Int[Tensor, "row pos"], lengths: Int[Tensor, "row"], changes: Sequence[Intervention], **options: Any
+) -> Int[Tensor, "row"]:
+    """The most likely next token after each row, on the CPU."""
+    with intervene(model, *changes, unembed_only_at(lengths[:, None] - 1)):
+        return model(batch.to(model.cfg.device), **options)[:, 0].argmax(-1).cpu()
 
 
 def starts_with(texts: Sequence[str], beginnings: Sequence[str]) -> list[bool]:
@@ -331,7 +318,8 @@ def losses(model: TransformerBridge, texts: TextsLike, *interventions: Intervent
     for rows, part, logits in batched_logits(model, texts, *interventions):
         before = logits[:, :-1]
         right = before.gather(-1, part.tokens[:, 1:, None].to(logits.device))[..., 0]
-        nats = (before.logsumexp(-1) - right).cpu() * part.mask[:, 1:]
+        total = torch.stack([row.logsumexp(-1) for row in before])  # row by row, since each needs a copy of its logits
+        nats = (total - right).cpu() * part.mask[:, 1:]
         values[rows] = nats.sum(1) / part.mask.sum(1)
     return values
 

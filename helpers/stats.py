@@ -1,6 +1,7 @@
-"""Intervals: how far a measured share or mean may lie from the true one. All are 95 % intervals, as ``(low, high)``.
+"""Statistics that know no model and no file: 95 % intervals, the area under a curve, and ridge regression.
 
-None of them knows a model or a file, and the same numbers give the same interval on every run.
+An interval says how far a measured share or mean may lie from the true one, as ``(low, high)``; the same numbers give the
+same interval on every run.
 """
 
 from collections.abc import Callable, Sequence
@@ -146,3 +147,21 @@ def auc(inside: Float[Tensor, "n_inside unit"], outside: Float[Tensor, "n_outsid
     ordered, asked = outside.T.contiguous().sort().values, inside.T.contiguous()
     below = torch.searchsorted(ordered, asked) + torch.searchsorted(ordered, asked, right=True)
     return below.double().mean(1).div(2 * len(outside)).float()
+
+
+def ridge(
+    x: Float[Tensor, "item d_in"], y: Float[Tensor, "item d_out"], penalty: float
+) -> tuple[Float[Tensor, "d_out d_in"], Float[Tensor, "d_out"]]:
+    """Weight and bias that minimise ``|x weight^T + bias - y|^2 + penalty |weight|^2`` (Hoerl and Kennard 1970), in float64.
+
+    The bias costs nothing: inputs and outputs are centred first.
+    """
+    x_mean = x.double().mean(0)
+    y_mean = y.double().mean(0)
+    x = x.double() - x_mean
+    y = y.double() - y_mean
+    dual = len(x) < x.shape[1]  # weight = y^T (x x^T + penalty)^-1 x is the same map from a smaller system
+    gram = x @ x.T if dual else x.T @ x
+    gram.diagonal().add_(penalty)
+    weight = y.T @ torch.linalg.solve(gram, x) if dual else torch.linalg.solve(gram, x.T @ y).T
+    return weight, y_mean - weight @ x_mean

@@ -58,14 +58,18 @@ class Texts:
         lengths = places[:, 1] + 1
         return Texts(cut.tokens[:, : int(lengths.max())], lengths, cut.kinds)
 
+    def last_positions(self, n: int) -> Int[Tensor, "row n"]:
+        """The last ``n`` positions of each text, position 0 again and again where a text is shorter."""
+        return (self.lengths[:, None] + torch.arange(-n, 0)).clamp(min=0)
+
+    def last(self, n: int) -> "Texts":
+        """The texts as they are when only the last ``n`` positions of each are unembedded: of ``n`` tokens each."""
+        return replace(self, tokens=self.tokens.gather(1, self.last_positions(n)), lengths=torch.full_like(self.lengths, n))
+
     def halves(self, seed: int = 0) -> tuple["Texts", "Texts"]:
         """Two halves that share no text, drawn at random: choose with the one, report with the other."""
         order = torch.randperm(len(self), generator=torch.Generator().manual_seed(seed))
         return self.take(order[: len(self) // 2]), self.take(order[len(self) // 2 :])
-
-    def families(self) -> "Texts":
-        """The same texts with coarser kinds: what stands before the dot, so that ``lists.few_shot`` becomes ``lists``."""
-        return replace(self, kinds=tuple(kind.split(".")[0] for kind in self.kinds))
 
     def batches(self, tokens: int = BATCH_TOKENS) -> Iterator[Int[Tensor, "batch"]]:
         """Row numbers, batch by batch: rows of similar length together, so that little filling is computed."""
@@ -87,30 +91,22 @@ def as_texts(model: TransformerBridge, prompts: TextsLike, kinds: Sequence[str] 
 
     Of a string longer than the model's context the end counts. Raises ValueError where there is no prompt, or an empty one.
     """
-    if isinstance(prompts, Texts):
-        return _checked(model, prompts)
     if isinstance(prompts, str):
         raise ValueError(f"Prompts come as a list of texts; write [{prompts[:20]!r}] for a single one.")
-    if torch.is_tensor(prompts):
-        tokens, lengths = prompts.cpu(), torch.full((len(prompts),), prompts.shape[1])
-    elif len(prompts) == 0:
+    if len(prompts) == 0:
         raise ValueError("There are no prompts: give at least one text.")
+    if kinds and len(kinds) != len(prompts):
+        raise ValueError(f"There are {len(prompts)} texts and {len(kinds)} kinds: give one kind for each text, or none at all.")
+    kinds = tuple(kinds) or ("text",) * len(prompts)
+    if isinstance(prompts, Texts):
+        texts = prompts
+    elif torch.is_tensor(prompts):
+        texts = Texts(prompts.cpu(), torch.full((len(prompts),), prompts.shape[1]), kinds)
     else:
-        tokens, lengths = tokenize_all(model, prompts)
-    if kinds and len(kinds) != len(tokens):
-        raise ValueError(f"There are {len(tokens)} texts and {len(kinds)} kinds: give one kind for each text, or none at all.")
-    return _checked(model, Texts(tokens, lengths, tuple(kinds) or ("text",) * len(tokens)))
-
-
-def _checked(model: TransformerBridge, texts: Texts) -> Texts:
-    """The texts, if there are any and none is empty but for the mark of a new document."""
-    if len(texts) == 0:
-        raise ValueError("There are no prompts: give at least one text.")
-    least = 2 if model.cfg.default_prepend_bos else 1
-    if int(texts.lengths.min()) < least:
+        texts = Texts(*tokenize_all(model, prompts), kinds)
+    if int(texts.lengths.min()) < (2 if model.cfg.default_prepend_bos else 1):
         raise ValueError(f"Prompt {int(texts.lengths.argmin())} has no word in it (prompts are counted from 0): write something there.")
-    if int(texts.lengths.max()) > model.cfg.n_ctx:
-        longest, most = int(texts.lengths.max()), model.cfg.n_ctx
+    if (longest := int(texts.lengths.max())) > (most := model.cfg.n_ctx):
         raise ValueError(f"A prompt has {longest} tokens and this model reads {most}: cut it, or give it as text, of which the end counts.")
     return texts
 

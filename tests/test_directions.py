@@ -109,7 +109,7 @@ def small_batches(monkeypatch):
     """Texts come in batches of some 20 tokens, so that several of them are needed; says how often they were asked for."""
     whole, asked = Texts.batches, []
 
-    def batches(self):
+    def batches(self, tokens=20):
         cut = list(whole(self, 20))
         asked.append(len(cut))
         return iter(cut)
@@ -510,7 +510,7 @@ def test_nothing_to_continue_is_said(relu):
 def test_answers_end_where_the_chat_template_ends_a_turn():
     tokenizer = tiny_tokenizer()
     tokenizer.add_special_tokens({"additional_special_tokens": ["<|turn_end|>"]})
-    ends = lambda: unwrap(running._ends)(SimpleNamespace(tokenizer=tokenizer))  # noqa: E731
+    ends = lambda: unwrap(running._stop_tokens)(SimpleNamespace(tokenizer=tokenizer))  # noqa: E731
     assert ends() == {0}  # a line break after an answer is no end: it may stand in one
     tokenizer.chat_template = "{% for m in messages %}{{ m['role'] + ': ' + m['content'] + '<|turn_end|>\n' }}{% endfor %}"
     assert ends() == {0, tokenizer.convert_tokens_to_ids("<|turn_end|>")}
@@ -755,7 +755,7 @@ def test_steering_runs_texts_that_are_alike_once(model):
     vector = torch.randn(model.cfg.d_model, generator=torch.Generator().manual_seed(0))
     found = steer(model, odds.texts, odds, 1, vector, (0.0, 3.0)).values
     each = torch.stack([score_prompts(model, odds.texts, odds, add_at(1, vector, scale)) for scale in (0.0, 3.0)])
-    distinct, row = running._distinct(odds.texts)
+    distinct, row = directions._distinct(odds.texts)
     assert torch.allclose(found, each, atol=1e-4) and not torch.allclose(found[0], found[1])
     assert len(distinct) < len(odds.texts)
     assert all(

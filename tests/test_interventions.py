@@ -139,13 +139,6 @@ def test_gradients_flow_through_an_intervention(small, tools):
     assert dose.grad.abs().sum() > 0
 
 
-def test_averages_leave_out_the_first_position(small, tools):
-    place = tools.mlp_post(0)
-    values = tools.record(small, TOKENS, place)[place]
-    average = tools.average_over(small, [TOKENS[:1], TOKENS[1:]], place)[place]
-    assert torch.allclose(average, values[:, 1:].mean((0, 1)), atol=1e-6)
-
-
 def test_heads_of_its_own_for_each_row(small, tools):
     place = tools.head_out(1)
     before = tools.record(small, TOKENS, place)[place]

@@ -166,3 +166,38 @@ def test_letters_stay_letters_beside_bytes(stored: str, text: str, shown: str):
     from helpers.prediction import lost_bytes
 
     assert lost_bytes(stored, text) == shown
+
+
+@pytest.fixture(scope="module")
+def merging(tmp_path_factory: pytest.TempPathFactory):
+    """A random GPT-2 whose tokenizer joins letters to words, each with the space in front of it."""
+    from tiny_models import write_tiny_model
+
+    from helpers.models import load_model
+
+    return load_model(write_tiny_model("gpt2", tmp_path_factory.mktemp("merging")))
+
+
+@given(st.data())
+def test_the_span_of_a_stretch_is_that_of_the_tokenizers_own_offsets(merging, data: st.DataObject):
+    from helpers.prediction import token_span
+
+    words = data.draw(st.lists(st.sampled_from(["The", "Golden", "Gate", "Paris", "Paris,", "é🙂", "in", "Tower"]), min_size=1, max_size=6))
+    text = data.draw(st.sampled_from([" ", "  "])).join(words)
+    start, end = sorted(data.draw(st.lists(st.integers(0, len(text)), min_size=2, max_size=2)))
+    offsets = merging.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
+    begin, stop = len(text[:start].rstrip(" ")), len(text[:end].rstrip(" "))
+    inside = [at for at, (first, last) in enumerate(offsets, 1) if begin <= first and last <= stop]  # position 0 is the BOS token
+    cut = [at for at, (first, last) in enumerate(offsets, 1) if first < begin < last or first < stop < last]
+    if cut or not inside:
+        with pytest.raises(ValueError, match="not separate"):
+            token_span(merging, text, start, end)
+    else:
+        assert list(token_span(merging, text, start, end)) == inside
+
+
+def test_no_span_in_a_text_beyond_the_context(merging):
+    from helpers.prediction import token_span
+
+    with pytest.raises(ValueError, match=r"this model reads 64: shorten it\.$"):
+        token_span(merging, "The Tower " * 64, 0, 3)

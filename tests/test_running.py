@@ -6,9 +6,9 @@ from tiny_models import ARCHITECTURES, write_tiny_model
 
 from helpers import running
 from helpers.interventions import add, intervene, resid_post, set_to
-from helpers.metrics import log_odds
+from helpers.metrics import log_odds, run_with_gradients, tokens_read, word_odds, word_probs
 from helpers.models import load_model
-from helpers.prediction import tokenize
+from helpers.prediction import next_token_probs, tokenize
 from helpers.running import (
     activations_at,
     check_layers,
@@ -25,6 +25,7 @@ from helpers.texts import as_texts
 
 NAMES = [name for name in ARCHITECTURES if name != "course-like"]
 PROMPTS = ["The Eiffel Tower is in Paris.", "Taipei 101 is", "The Golden Gate Bridge", "A"]
+WORDS = 200_000
 TWO = ["The Golden Gate Bridge is", "The Golden Tower is in it"]
 
 
@@ -98,6 +99,42 @@ def test_copies_behind_a_cached_beginning_are_whole_runs(model, start, layer):
         at = [1, 0, 2][copy] + start
         whole = alone(model, TWO[row][:24], add(layer_hook(layer), pushes[copy], pos=at))
         assert torch.allclose(found[copy], whole[int(ends[copy])], atol=1e-4)
+
+
+@pytest.fixture(scope="module")
+def wide(tmp_path_factory):
+    """A model with a vocabulary of 200,000 words."""
+    return load_model(write_tiny_model("gpt2", tmp_path_factory.mktemp("wide"), vocab_size=WORDS))
+
+
+@pytest.mark.parametrize("most", [1, 3, 8])
+def test_a_large_vocabulary_is_unembedded_in_small_parts(wide, monkeypatch, most):
+    """No tensor of logits has more than LOGITS numbers, or those of one position (of one text for ``losses``)."""
+    monkeypatch.setattr(running, "LOGITS", most * WORDS)
+    monkeypatch.setattr(running, "LENS_NUMBERS", most * WORDS)
+    texts = as_texts(wide, PROMPTS)
+    odds = word_odds(wide, PROMPTS[:2], ["no"] * 2, ["is"] * 2)
+    states = torch.randn(9, wide.cfg.d_model)
+    longest = int(texts.lengths.max())
+    one_by_one = {
+        "logits_at_end": (lambda: logits_at_end(wide, texts), most),
+        "next_tokens": (lambda: next_tokens(wide, texts), most),
+        "score_prompts": (lambda: running.score_prompts(wide, texts, log_odds(3, 4)), most),
+        "whole words": (lambda: running.score_prompts(wide, odds.texts, odds), max(most, tokens_read(odds))),
+        "read_lens": (lambda: read_lens(wide, states, lambda logits, some: logits.argmax(-1)), most),
+        "next_token_probs": (lambda: next_token_probs(wide, PROMPTS[0]), 1),
+        "losses": (lambda: running.losses(wide, texts), max(most, longest)),
+    }
+    together = {
+        "generate": (lambda: running.generate(wide, PROMPTS, 3), len(PROMPTS)),
+        "gradients": (lambda: run_with_gradients(wide, texts, log_odds(3, 4), [resid_post(0)]), len(PROMPTS)),
+        "word_probs": (lambda: word_probs(wide, PROMPTS, ["no"]), len(PROMPTS) * tokens_read(word_odds(wide, ["A"], ["no"], ["no"]))),
+    }
+    for name, (call, positions) in (one_by_one | together).items():
+        sizes = []
+        with wide.hooks(fwd_hooks=[("unembed.hook_out", lambda value, hook, sizes=sizes: sizes.append(value.numel()))]):
+            call()
+        assert sizes and max(sizes) <= positions * WORDS, name
 
 
 def test_the_lens_reads_the_same_in_pieces_of_any_size(model, monkeypatch):

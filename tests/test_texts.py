@@ -35,10 +35,11 @@ def test_the_first_position_and_what_fills_a_row_up_do_not_count(four):
     assert four.n_tokens == len(kept) and len(four) == 4
 
 
-def test_families_are_what_stands_before_the_dot(four):
-    coarse = four.families()
-    assert coarse.kinds == ("lists", "chat", "lists", "prose")
-    assert coarse.tokens is four.tokens and coarse.lengths is four.lengths and four.kinds == KINDS
+def test_the_last_positions_are_counted_from_the_end_of_each_text(four):
+    assert four.last_positions(1)[:, 0].tolist() == [int(n) - 1 for n in four.lengths]
+    last = four.last(2)
+    assert [row[-1] for row in last.tokens.tolist()] == [int(row[n - 1]) for row, n in zip(four.tokens, four.lengths, strict=True)]
+    assert last.tokens.shape == (4, 2) and set(last.lengths.tolist()) == {2} and last.kinds == four.kinds
 
 
 # --------------------------------------------------------------------------------------------------------------- choosing

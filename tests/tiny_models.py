@@ -4,6 +4,7 @@ All weights are drawn, those of the normalisation layers and the biases too, so 
 """
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -40,12 +41,12 @@ ARCHITECTURES: dict[str, tuple[type[PretrainedConfig], dict]] = {
 }
 
 
-def write_tiny_model(architecture: str, folder: Path, seed: int = 0) -> Path:
-    """Writes a checkpoint of ``architecture`` (a key of ``ARCHITECTURES``) with its tokenizer to ``folder`` and returns the folder."""
+def write_tiny_model(architecture: str, folder: Path, seed: int = 0, **changed: Any) -> Path:
+    """Writes a checkpoint of ``architecture`` (a key of ``ARCHITECTURES``, some settings changed) with its tokenizer to ``folder``."""
     tokenizer = tiny_tokenizer()
     config_class, settings = ARCHITECTURES[architecture]
     end = tokenizer.eos_token_id
-    settings = dict(vocab_size=len(tokenizer), bos_token_id=end, eos_token_id=end, pad_token_id=end) | settings
+    settings = dict(vocab_size=len(tokenizer), bos_token_id=end, eos_token_id=end, pad_token_id=end) | settings | changed
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = AutoModelForCausalLM.from_config(config_class(**settings))

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from helpers.interventions import (
@@ -22,14 +22,16 @@ from helpers.interventions import (
     Intervention,
     add,
     attn_out,
+    intervene,
     mlp_out,
     project_out,
     resid_pre,
+    unembed_only_at,
 )
-from helpers.metrics import Metric
+from helpers.metrics import Metric, measure, tokens_read
 from helpers.models import TransformerBridge
 from helpers.progress import progress
-from helpers.running import _distinct, _read_off, last_states, logits_at_end, score_prompts
+from helpers.running import last_states, logits_at_end, score_prompts
 from helpers.stats import Interval, mean_interval
 from helpers.texts import Texts, TextsLike, as_texts
 
@@ -278,7 +280,18 @@ def steer(
         raise ValueError("There is no multiple of the vector to add: give at least one, such as 1.0.")
     texts, row = _distinct(texts)
     pos = texts.lengths - 1 if last_only else None
+    n = tokens_read(metric)
+    ends = unembed_only_at(texts.last_positions(n))
     values = []
     for scale in progress(scales, desc="multiples"):
-        values.append(_read_off(model, texts, metric, add_at(layer, vector, scale, pos=pos), row=row))
+        with intervene(model, add_at(layer, vector, scale, pos=pos), ends):
+            logits = model(texts.tokens.to(model.cfg.device))
+        values.append(measure(metric, logits[row.to(logits.device)], texts.last(n).take(row)).cpu())
     return Steering(layer, tuple(map(float, scales)), torch.stack(values))
+
+
+def _distinct(texts: Texts) -> tuple[Texts, Int[Tensor, "row"]]:
+    """The texts without repetitions (the right and the wrong word of a prompt often stand after the same tokens), and which is which."""
+    keys = [tuple(ids[:n]) for ids, n in zip(texts.tokens.tolist(), texts.lengths.tolist(), strict=True)]
+    distinct = list(dict.fromkeys(keys))
+    return texts.take([keys.index(key) for key in distinct]), torch.tensor([distinct.index(key) for key in keys])
