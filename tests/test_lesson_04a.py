@@ -127,18 +127,19 @@ def test_a_drawer_with_a_label(lesson):
 
 def test_edit_with_a_light_hand(lesson, monkeypatch: pytest.MonkeyPatch):
     from helpers.speak import exercises_04a
-    from helpers.speak.fact_edits import KnowledgeNeurons, Probes
+    from helpers.speak.fact_edits import EditPrompts
+    from helpers.speak.knowledge_neurons import KnowledgeNeurons
 
-    probe = Probes.__new__(Probes)  # its insides do not matter here
-    object.__setattr__(probe, "new", "Rome")
+    prompts = EditPrompts.__new__(EditPrompts)  # its insides do not matter here
+    object.__setattr__(prompts, "new", "Rome")
 
-    def try_edit(model, probe, one, new, n, plus):
-        shares = {"edited": min(1.0, n * plus / 10), "paraphrases": 0.8, "neighbours": None, "random": 1.0 if plus < 3 else 0.5}
+    def try_edit(model, asked, one, new, n, plus):
+        shares = {"edited": min(1.0, n * plus / 10), "paraphrases": 0.8, "same subject": None, "random": 1.0 if plus < 3 else 0.5}
         return SimpleNamespace(share=shares.get)
 
     monkeypatch.setattr(exercises_04a, "try_edit", try_edit)
-    given = {"probes": [probe] * 2, "found": [KnowledgeNeurons.__new__(KnowledgeNeurons)] * 2}
-    given |= {"others": given["probes"], "found_others": given["found"]}
+    given = {"asked": [prompts] * 2, "found": [KnowledgeNeurons.__new__(KnowledgeNeurons)] * 2}
+    given |= {"others": given["asked"], "found_others": given["found"]}
     wrong = [
         ((2, 1.0), "Only 20% of the edited prompts say the new answer"),
         ((8, 4.0), "about 'random' only 50% keep their answer"),

@@ -19,23 +19,14 @@ from test_widgets_neurons import ENOUGH, WORDS, answered, controls_of
 from helpers.activations import Context, TopContexts, output_logits, top_contexts
 from helpers.interventions import record, resid_pre
 from helpers.prediction import pieces, visible
+from helpers.running import next_tokens
 from helpers.speak import widgets_memories as lab
-from helpers.speak.fact_edits import (
-    CHANGED,
-    Edit,
-    KnowledgeNeurons,
-    Probes,
-    apply_edit,
-    ask,
-    knowledge_neurons_of,
-    paraphrases,
-    probe_facts,
-    says,
-    try_edit,
-    value_edit,
-)
+from helpers.speak.fact_edits import CHANGED, Edit, EditPrompts, apply_edit, edit_prompts, try_edit, value_edit
+from helpers.speak.knowledge_neurons import KnowledgeNeurons, knowledge_neurons_of
 from helpers.speak.widgets_memories import BROKEN, MemoryBrowser, MemoryEditor, memory_edit_html, memory_html, prepared
 from helpers.speak.word_categories import Categories
+from helpers.speak.world_facts import paraphrases
+from helpers.texts import as_texts
 from helpers.widgets import readable, word
 
 __all__ = ["planted", "small_world", "town"]  # fixtures
@@ -176,17 +167,19 @@ def test_any_neuron_gives_an_answer(browsed, layer: int, neuron: int):
 
 
 @pytest.fixture
-def probes(town) -> list[Probes]:
+def probes(town) -> list[EditPrompts]:
     """Two facts; after an edit of the first one prompts of all groups are asked, whatever the model says to them."""
-    first, second = probe_facts(town, [JOHN, FACTS[1]], start=2)
+    first, second = edit_prompts(town, [JOHN, FACTS[1]], start=2)
     used, held = paraphrases(JOHN)
     plan = [("edited", used), ("paraphrases", held)]
-    plan += [(group, paraphrases(fact)[0]) for group, fact in (("neighbours", FACTS[4]), ("same relation", FACTS[2]), ("random", FACTS[7]))]
+    plan += [
+        (group, paraphrases(fact)[0]) for group, fact in (("same subject", FACTS[4]), ("neighborhood", FACTS[2]), ("random", FACTS[7]))
+    ]
     lines = [(group, prompt) for group, prompts in plan for prompt in prompts]
     groups, prompts = zip(*lines, strict=True)
-    asked = ask(town, [[prompt] for prompt in prompts], [JOHN.object] * len(prompts))
-    streams = record(town, asked.texts.tokens, resid_pre(2))[resid_pre(2)]
-    full = dict(prompts=prompts, groups=groups, asked=asked, before=says(town, asked.texts), streams=streams)
+    texts = as_texts(town, prompts)
+    streams = record(town, texts.tokens, resid_pre(2))[resid_pre(2)]
+    full = dict(prompts=prompts, groups=groups, texts=texts, before=next_tokens(town, texts), streams=streams)
     return [replace(first, **full), second]
 
 

@@ -11,7 +11,8 @@ from helpers.exercises import Exercises
 from helpers.models import TransformerBridge
 from helpers.prediction import token_id
 from helpers.running import lens_logits
-from helpers.speak.fact_edits import CHANGED, GROUPS, KnowledgeNeurons, Probes, try_edit
+from helpers.speak.fact_edits import CHANGED, GROUPS, EditPrompts, try_edit
+from helpers.speak.knowledge_neurons import KnowledgeNeurons
 from helpers.speak.lens import answer_tokens, block_effects, logit_lens, target_probs
 from helpers.speak.memories import Agreement, ReadableValues
 from helpers.speak.self_explanations import self_explanations
@@ -116,15 +117,15 @@ def labelled_drawer(answer: Any, read: ReadableValues, agree: Agreement) -> str:
 def light_hand(
     answer: Any,
     model: TransformerBridge,
-    probes: Sequence[Probes],
+    asked: Sequence[EditPrompts],
     found: Sequence[KnowledgeNeurons],
-    others: Sequence[Probes],
+    others: Sequence[EditPrompts],
     found_others: Sequence[KnowledgeNeurons],
 ) -> str:
     """A number of neurons and a strength with which the edits succeed and little else breaks, on average over some facts."""
     expect(isinstance(answer, tuple | list) and len(answer) == 2, "A pair is needed here: a number of neurons and a strength.")
     n, plus = int(expect_number(answer[0], 1, FEWER - 1, "your number of neurons")), expect_number(answer[1], 0.01, 50, "your strength")
-    means = _shares(model, probes, found, n, plus)
+    means = _shares(model, asked, found, n, plus)
     told, changed = _told(means), means[CHANGED[0]]
     expect(
         changed >= CHANGED_SHARE, f"Only {changed:.0%} of the edited prompts say the new answer; {CHANGED_SHARE:.0%} are wanted ({told})."
@@ -140,9 +141,11 @@ def light_hand(
     )
 
 
-def _shares(model: TransformerBridge, probes: Sequence[Probes], found: Sequence[KnowledgeNeurons], n: int, plus: float) -> dict[str, float]:
+def _shares(
+    model: TransformerBridge, asked: Sequence[EditPrompts], found: Sequence[KnowledgeNeurons], n: int, plus: float
+) -> dict[str, float]:
     """The mean share of each group's prompts that are as they should be."""
-    edits = [try_edit(model, probe, one, probe.new, n, plus) for probe, one in zip(probes, found, strict=True)]
+    edits = [try_edit(model, prompts, one, prompts.new, n, plus) for prompts, one in zip(asked, found, strict=True)]
     shares = {group: [share for edit in edits if (share := edit.share(group)) is not None] for group in GROUPS}
     return {group: sum(values) / len(values) for group, values in shares.items() if values}
 

@@ -42,7 +42,7 @@ from helpers.one_neuron.superposition import SPARSITIES
 from helpers.one_neuron.widgets import FEATURES, HIDDEN, KINDS, DoseLab, NeuronMicroscope, RemoveIt, SuperpositionLab
 from helpers.prediction import tokenize
 from helpers.running import chat_prompts
-from helpers.speak.fact_edits import known_facts, probe_facts
+from helpers.speak.fact_edits import edit_prompts
 from helpers.speak.multihop import TwoHop, answered, course_questions
 from helpers.speak.tuned_lens import load_tuned_lens
 from helpers.speak.widgets_lens import LENSES, LensViewer
@@ -50,6 +50,7 @@ from helpers.speak.widgets_memories import MemoryBrowser, MemoryEditor
 from helpers.speak.widgets_multihop import BackPatchMap, TwoHopTimeline
 from helpers.speak.widgets_patchscopes import PatchscopeBench
 from helpers.speak.word_categories import word_categories
+from helpers.speak.world_facts import known_facts
 from helpers.texts import held_out_texts
 from helpers.widgets import PromptExplorer
 
@@ -263,7 +264,7 @@ def test_memory_browser(benchmark: BenchmarkFixture, model: TransformerBridge, t
 
 
 def test_memory_editor(benchmark: BenchmarkFixture, model: TransformerBridge) -> None:
-    widget = MemoryEditor(model, probe_facts(model, known_facts(model, 4)))
+    widget = MemoryEditor(model, edit_prompts(model, known_facts(model, 4)))
     choices = {"fact": widget.fact.options, "n": (1, 4, 16, 40), "plus": (0.5, 1.0, 4.0)}
     keeps(benchmark, WRITING_LIMIT, widget, choices, "it says now", model)
 
