@@ -13,15 +13,17 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_multihop import QUESTIONS, by_hand, deep, states_of, token
+from speak_tools import token
+from test_multihop import QUESTIONS, by_hand, deep, states_of
 from test_widgets_circuits import balanced
 from test_widgets_neurons import ENOUGH, answered, controls_of
 
 from helpers.prediction import next_token_probs, pieces, tokenize
 from helpers.running import lens_logits
 from helpers.speak import widgets_multihop as lab
-from helpers.speak.multihop import PLACES, TwoHop, back_patch
-from helpers.speak.multihop import readable as readable_layers
+from helpers.speak.back_patching import back_patch
+from helpers.speak.bridges import entity_ranks
+from helpers.speak.two_hops import PLACES, TwoHop
 from helpers.speak.widgets_multihop import (
     CONTROLS,
     BackPatchMap,
@@ -141,7 +143,7 @@ def test_every_square_has_the_best_token_and_bridge_and_answer_are_coloured(deep
 
 def test_it_is_said_from_which_layer_on_they_can_be_read_as_the_helper_finds_it(deep, asked, timed):
     every = list(asked.values())
-    found = readable_layers(deep, every)
+    found = entity_ranks(deep, every)
     for row, one in enumerate(every):
         words, other = readable(timed(one.text)), stranger(deep, one, every)
         names = {"e2 at t1": f"bridge, {one.e2}, at t1", "e2 at t2": f"bridge, {one.e2}, at t2", "e3 at t2": f"answer, {one.e3}, at t2"}

@@ -38,12 +38,13 @@ from helpers.one_neuron.neurons import matched_controls
 from helpers.prediction import token_id, tokenize
 from helpers.prompts import load_prompts
 from helpers.reproduce.lab import LEAST, Absent, Lab, NotForThisModel, Outcome, experiment, floats, truths
-from helpers.running import chat_prompts, generate, post_instruction, random_like, score_prompts, starts_with
+from helpers.running import chat_prompts, generate, next_tokens, post_instruction, random_like, score_prompts, starts_with
+from helpers.speak.back_patching import back_patch_with_controls
 from helpers.speak.lens import answer_tokens, target_probs, with_context
 from helpers.speak.memories import agreement
-from helpers.speak.multihop import TwoHop, answered, course_chains, course_questions, rescue, said
-from helpers.speak.patchscopes import precision_by_layer
+from helpers.speak.patchscope_evaluation import precision_by_layer
 from helpers.speak.tuned_lens import load_tuned_lens
+from helpers.speak.two_hops import TwoHop, answered, course_chains, course_questions
 from helpers.stats import correlation_interval
 from helpers.texts import Texts, held_out_texts
 
@@ -218,7 +219,7 @@ def _facts(lab: Lab, full: int) -> list[FactPrompt]:
         whole_words(lab.model, [fact.text], [[fact.answer]])
 
     facts = lab.fitting(course_facts(n=min(full, 6 * lab.size(full))), apart, "facts")
-    own = said(lab.model, [fact.text for fact in facts])
+    own = next_tokens(lab.model, [fact.text for fact in facts])
     if lab.keep_wrong:
         facts = [replace(fact, answer=lab.model.tokenizer.decode([token]).strip()) for fact, token in zip(facts, own.tolist(), strict=True)]
     hits = [_begins(lab, fact) == token for fact, token in zip(facts, own.tolist(), strict=True)]
@@ -376,7 +377,7 @@ def lens(lab: Lab) -> Iterator[Outcome]:
     """The logit lens on facts that the model knows, without a context, after the fact itself, and after another fact."""
     model, facts = lab.model, _facts(lab, lab.number("lens", "facts"))
     prompts = [fact.text for fact in facts]
-    answers = [[token] for token in said(model, prompts).tolist()] if lab.keep_wrong else [answer_tokens(model, f.answer) for f in facts]
+    answers = [[token] for token in next_tokens(model, prompts).tolist()] if lab.keep_wrong else [answer_tokens(model, f.answer) for f in facts]
     plain = target_probs(model, prompts, answers).leads
     fine = ~plain.isnan()
     if int(fine.sum()) < LEAST:
@@ -463,6 +464,6 @@ def back_patching(lab: Lab) -> Iterator[Outcome]:
     failed = list({one.e1: one for one in failed}.values())[: lab.size(most)]
     if len(failed) < LEAST:
         raise NotForThisModel("it fails fewer than two of the questions of which it knows both hops")
-    tried = rescue(model, failed, "t1", ("own", "other prompt"))
+    tried = back_patch_with_controls(model, failed, "t1", ("own", "other prompt"))
     own, other = (truths(tried.oracle(source)) for source in ("own", "other prompt"))
     yield findings.share("backpatch.oracle", own, control=other)

@@ -9,10 +9,12 @@ from random import Random
 import torch
 
 from helpers.html import COLD, DEEPEST, GREEN, WARM
+from helpers.metrics import first_tokens
 from helpers.models import TransformerBridge
 from helpers.prediction import last_logits, pieces, tokenize
 from helpers.speak.lens import LensTable, first_of, logit_lens
-from helpers.speak.multihop import BackPatch, TwoHop, answered, back_patch, first_tokens
+from helpers.speak.back_patching import BackPatch, back_patch
+from helpers.speak.two_hops import TwoHop, answered
 from helpers.speak.widgets_lens import hover, lens_grid
 from helpers.widgets import NUMBER, RIM, SQUARE, Demo, dropdown, said, slider, word
 

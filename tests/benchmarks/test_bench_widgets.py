@@ -43,8 +43,8 @@ from helpers.one_neuron.widgets import FEATURES, HIDDEN, KINDS, DoseLab, NeuronM
 from helpers.prediction import tokenize
 from helpers.running import chat_prompts
 from helpers.speak.fact_edits import edit_prompts
-from helpers.speak.multihop import TwoHop, answered, course_questions
 from helpers.speak.tuned_lens import load_tuned_lens
+from helpers.speak.two_hops import TwoHop, answered, course_questions
 from helpers.speak.widgets_lens import LENSES, LensViewer
 from helpers.speak.widgets_memories import MemoryBrowser, MemoryEditor
 from helpers.speak.widgets_multihop import BackPatchMap, TwoHopTimeline
