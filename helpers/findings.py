@@ -16,7 +16,7 @@ import csv
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import KW_ONLY, asdict, dataclass, field, fields
+from dataclasses import KW_ONLY, asdict, dataclass, field
 from functools import cache
 from math import floor, isfinite, log10
 from pathlib import Path
@@ -40,7 +40,6 @@ ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "data" / "findings"
 DECLARED = ROOT / "data" / "findings.csv"
 NAME = re.compile(r"[a-z0-9_]+(\.[a-z0-9_]+)+")
-CLAIMS = ("above", "below", "equal", "")
 SHOWN, ABSENT, UNDECIDED = "shown", "absent", "undecided"
 OPTIONAL = ("control_low", "control_high")
 NUMBERS = ("value", "low", "high", "control", *OPTIONAL, "difference", "difference_low", "difference_high")
@@ -71,23 +70,24 @@ class Declared:
     source: str = ""
 
     def __post_init__(self) -> None:
-        if problem := _undeclared(self):
-            raise ValueError(problem)
+        if not NAME.fullmatch(self.name):
+            example = "plural.ablation.logprob_shift"
+            raise ValueError(f"{self.name!r} is no name for a finding: write small words with dots between them, such as {example}.")
+        wrong = [
+            (self.claim not in ("above", "below", "equal", ""), f"claim is 'above', 'below', 'equal' or empty, not {self.claim!r}"),
+            (not self.smallest > 0, "smallest, the smallest difference that would matter, must be above 0"),
+            (not self.control_is.strip(), "say in control_is what the control is"),
+            (not self.unit.strip(), "it has no unit"),
+            (bool(self.published) and not self.source, "name the paper of the published value in source"),
+        ]
+        _refuse(self.name, wrong)
 
 
-def _undeclared(row: Declared) -> str | None:
-    """What is wrong with a declaration, in a sentence that begins with its name."""
-    r = row
-    if not NAME.fullmatch(r.name):
-        return f"{r.name!r} is no name for a finding: write small words with dots between them, such as plural.ablation.logprob_shift."
-    checks = [
-        (r.claim not in CLAIMS, f"claim is 'above', 'below', 'equal' or empty, not {r.claim!r}"),
-        (not r.smallest > 0, "smallest, the smallest difference that would matter, must be above 0"),
-        (not r.control_is.strip(), "say in control what the control is"),
-        (not r.unit.strip(), "it has no unit"),
-        (bool(r.published) and not r.source, "name the paper of the published value in source"),
-    ]
-    return next((f"{r.name}: {sentence}." for wrong, sentence in checks if wrong), None)
+def _refuse(name: str, problems: Sequence[tuple[bool, str]]) -> None:
+    """Raises ValueError with the first sentence whose condition holds."""
+    for found, sentence in problems:
+        if found:
+            raise ValueError(f"{name}: {sentence}.")
 
 
 @cache
@@ -96,18 +96,12 @@ def declarations(path: Path = DECLARED) -> Mapping[str, Declared]:
     with path.open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     try:
-        found = {row["name"]: _declared(row) for row in rows}
+        found = {row["name"]: Declared(**row | {"smallest": float(row.get("smallest", 0.1))}) for row in rows}
     except (TypeError, ValueError) as problem:
         raise ValueError(f"{path.name}: {problem}") from None
     if len(found) < len(rows):
         raise ValueError(f"{path.name} has two rows with one name: give one of them another name.")
     return found
-
-
-def _declared(row: dict[str, str]) -> Declared:
-    """One row of the file, in which the control is called ``control`` and numbers are text."""
-    texts = {("control_is" if key == "control" else key): text for key, text in row.items() if key != "smallest"}
-    return Declared(**texts, smallest=float(row.get("smallest", 0.1)))
 
 
 def declared(name: str) -> Declared:
@@ -145,11 +139,21 @@ class Finding:
         if self.about is None:
             object.__setattr__(self, "about", declared(self.name))
         for one in NUMBERS:
-            number = getattr(self, one)
-            if number is not None or one not in OPTIONAL:
-                object.__setattr__(self, one, _rounded(number, f"{self.name}: {one}"))
-        if problem := _problem(self):
-            raise ValueError(problem)
+            if getattr(self, one) is not None or one not in OPTIONAL:
+                object.__setattr__(self, one, _rounded(getattr(self, one), f"{self.name}: {one}"))
+        low = self.control if self.control_low is None else self.control_low
+        high = self.control if self.control_high is None else self.control_high
+        numbers = [number for number in (getattr(self, one) for one in NUMBERS) if number is not None]
+        wrong = [
+            (not all(map(isfinite, numbers)), "a number is infinite or not a number (NaN)"),
+            (self.n < 1, f"n is {self.n}, and it must be 1 or more"),
+            (self.low > self.high, f"its interval runs from {self.low} to {self.high}; the lower end comes first"),
+            (not self.low <= self.value <= self.high, f"its value {self.value} lies outside its interval [{self.low}, {self.high}]"),
+            ((self.control_low is None) != (self.control_high is None), "a control's interval needs both ends"),
+            (not low <= self.control <= high, f"its control {self.control} lies outside the control's interval [{low}, {high}]"),
+            (self.about.unit == "share" and not 0 <= self.value <= 1, f"a share lies between 0 and 1, and {self.value} does not"),
+        ]
+        _refuse(self.name, wrong)
 
     @property
     def outcome(self) -> str:
@@ -159,16 +163,16 @@ class Finding:
         wholly within that effect on either side. Absent: it excludes that effect (or equality). Undecided: anything else.
         """
         low, high, least = self.difference_low, self.difference_high, self.about.smallest
-        if self.about.claim == "equal":
-            if -least < low and high < least:
-                return SHOWN
-            return ABSENT if low > 0 or high < 0 else UNDECIDED
-        if self.about.claim == "below":
-            low, high = -high, -low
-        one_sided = self.about.claim != ""
-        if high < least and (one_sided or low > -least):
-            return ABSENT
-        return SHOWN if low > 0 or (not one_sided and high < 0) else UNDECIDED
+        small = -least < low and high < least
+        beside_zero = low > 0 or high < 0
+        shown, absent = {
+            "equal": (small, beside_zero),
+            "above": (low > 0, high < least),
+            "below": (high < 0, low > -least),
+            "": (beside_zero, small),
+        }[self.about.claim]
+        first = SHOWN if self.about.claim == "equal" else ABSENT  # where both hold: different, and too little to matter
+        return first if shown and absent else SHOWN if shown else ABSENT if absent else UNDECIDED
 
     @property
     def verdict(self) -> str:
@@ -180,34 +184,31 @@ class Finding:
             return f"{ABSENT}, it goes the other way"
         return f"{ABSENT}, too small to matter"
 
-    @property
-    def decimals(self) -> int:
-        """How many decimals mean something: the last one is smaller than a third of the interval (percent for shares)."""
-        width = (self.high - self.low) * self.scale
-        return min(4, max(0, -floor(log10(width / 3)))) if width > 0 else 2
-
-    @property
-    def scale(self) -> int:
-        """By how much numbers are multiplied when shown: 100 for shares, which are shown in percent."""
-        return 100 if self.about.unit == "share" else 1
-
     def number(self, x: float) -> str:
-        """A number as it is shown."""
-        text = f"{x * self.scale:.{self.decimals}f}"
-        return (text.removeprefix("-") if float(text) == 0 else text) + (" %" if self.about.unit == "share" else "")
+        """A number as it is shown: its last decimal is smaller than a third of the interval, and a share is in percent."""
+        share = self.about.unit == "share"
+        scale = 100 if share else 1
+        width = (self.high - self.low) * scale
+        decimals = min(4, max(0, -floor(log10(width / 3)))) if width > 0 else 2
+        text = f"{x * scale:.{decimals}f}"
+        return (text.removeprefix("-") if float(text) == 0 else text) + (" %" if share else "")
+
+    def between(self, low: float, high: float) -> str:
+        """An interval as it is shown."""
+        return f"[{self.number(low)}, {self.number(high)}]"
 
     def shown(self) -> dict[str, str]:
         """All parts of the row, as text."""
-        unit = "" if self.about.unit == "share" else f" {self.about.unit}"
-        own = "" if self.control_low is None else f" [{self.number(self.control_low)}, {self.number(self.control_high)}]"
         about = self.about
-        measure = "" if about.same != "no" else "another measure: "
+        unit = "" if about.unit == "share" else f" {about.unit}"
+        own = "" if self.control_low is None else f" {self.between(self.control_low, self.control_high)}"
+        measure = "another measure: " if about.same == "no" else ""
         return {
             "name": self.name,
-            "value": f"{self.number(self.value)}{unit} [{self.number(self.low)}, {self.number(self.high)}]",
+            "value": f"{self.number(self.value)}{unit} {self.between(self.low, self.high)}",
             "control": f"{self.number(self.control)}{own} ({about.control_is})",
             "n": f"{self.n:,}",
-            "difference": f"{self.number(self.difference)} [{self.number(self.difference_low)}, {self.number(self.difference_high)}]",
+            "difference": f"{self.number(self.difference)} {self.between(self.difference_low, self.difference_high)}",
             "verdict": self.verdict,
             "published": f"{measure}{about.published}" if about.published else "no number",
             "source": about.source,
@@ -257,27 +258,6 @@ def _rounded(number: Any, what: str) -> float:
         return float(f"{float(number):.4g}")
     except (TypeError, ValueError, RuntimeError):
         raise ValueError(f"{what} must be one number, not {number!r}.") from None
-
-
-def _first(number: float | None, otherwise: float) -> float:
-    return otherwise if number is None else number
-
-
-def _problem(finding: Finding) -> str | None:
-    """What is wrong with a finding, in a sentence that begins with its name."""
-    f = finding
-    low, high = _first(f.control_low, f.control), _first(f.control_high, f.control)
-    numbers = [number for number in map(f.__getattribute__, NUMBERS) if number is not None]
-    checks = [
-        (not all(map(isfinite, numbers)), "a number is infinite or not a number (NaN)"),
-        (f.n < 1, f"n is {f.n}, and it must be 1 or more"),
-        (f.low > f.high, f"its interval runs from {f.low} to {f.high}; the lower end comes first"),
-        (not f.low <= f.value <= f.high, f"its value {f.value} lies outside its interval [{f.low}, {f.high}]"),
-        ((f.control_low is None) != (f.control_high is None), "a control's interval needs both ends"),
-        (not low <= f.control <= high, f"its control {f.control} lies outside the control's interval [{low}, {high}]"),
-        (f.about.unit == "share" and not 0 <= f.value <= 1, f"a share lies between 0 and 1, and {f.value} does not"),
-    ]
-    return next((f"{f.name}: {sentence}." for wrong, sentence in checks if wrong), None)
 
 
 # ------------------------------------------------------------------------------------------------------------- measured how
@@ -378,19 +358,19 @@ class Findings:
         self.found: dict[str, Finding] = {}
 
     def share(self, name: str, hits: Numbers, **options: Any) -> None:
-        """See ``share``."""
+        """See the function of this name."""
         self.add(share(name, hits, **options))
 
     def mean(self, name: str, values: Numbers, **options: Any) -> None:
-        """See ``mean``."""
+        """See the function of this name."""
         self.add(mean(name, values, **options))
 
     def difference(self, name: str, values: Numbers, **options: Any) -> None:
-        """See ``difference``."""
+        """See the function of this name."""
         self.add(difference(name, values, **options))
 
     def value(self, name: str, *numbers: Any, **options: Any) -> None:
-        """See ``value``."""
+        """See the function of this name."""
         self.add(value(name, *numbers, **options))
 
     def add(self, finding: Finding) -> None:
@@ -431,21 +411,18 @@ def load_findings(path: Path) -> list[Finding]:
         raise ValueError(f"{path.name}, line {problem.lineno}: this is no valid JSON ({problem.msg}).") from None
     if not isinstance(entries, list):
         raise ValueError(f"{path.name} must hold a list of findings.")
-    found = [_finding(entry, f"{path.name}, finding {number}") for number, entry in enumerate(entries, 1)]
-    names = [finding.name for finding in found]
-    if double := next((name for name in names if names.count(name) > 1), None):
-        raise ValueError(f"{path.name} has two findings with the name {double}: give one of them another name.")
-    return found
-
-
-def _finding(entry: Any, where: str) -> Finding:
-    known = [one.name for one in fields(Finding) if one.name != "about"]
-    try:
-        return Finding(**{key: number for key, number in entry.items() if key in known})
-    except (AttributeError, TypeError):
-        raise ValueError(f"{where} is not written as a finding: run its notebook again.") from None
-    except ValueError as problem:
-        raise ValueError(f"{where}: {problem}") from None
+    found: dict[str, Finding] = {}
+    for number, entry in enumerate(entries, 1):
+        try:
+            finding = Finding(**entry)
+        except TypeError:
+            raise ValueError(f"{path.name}, finding {number} is not written as a finding: run its notebook again.") from None
+        except ValueError as problem:
+            raise ValueError(f"{path.name}, finding {number}: {problem}") from None
+        if finding.name in found:
+            raise ValueError(f"{path.name} has two findings with the name {finding.name}: give one of them another name.")
+        found[finding.name] = finding
+    return list(found.values())
 
 
 def load_all(folder: Path = FOLDER) -> dict[str, list[Finding]]:

@@ -16,6 +16,17 @@ WARM, COLD = "213,94,0", "0,114,178"  # orange above zero, blue below (Okabe and
 GREEN, AMBER, GREY = "0,158,115", "230,159,0", "128,128,128"  # from the same palette: well, not yet, and neither
 DEEPEST = 0.6  # opacity of the strongest colour: black and white letters both stay readable on it
 
+# Styles that several widgets share. JupyterLab takes opacity and outlines away from pages that were not run here: hence PALE and RIM.
+PIECE = "display:inline-block;border:1px solid #8c8c8c;border-radius:3px;padding:0 3px;margin:1px;font-family:monospace"
+BAR = "display:inline-block;height:0.8em;background:#0072B2;vertical-align:middle;margin-right:6px"
+PALE = BAR.replace("#0072B2", "rgba(0,114,178,0.45)")
+LEFT = "text-align:left;white-space:nowrap"
+RIM = ";border:2px solid"  # in the colour of the letters
+SQUARE = "padding:1px 6px;text-align:left;white-space:nowrap;font-family:monospace;font-size:85%;line-height:1.35;vertical-align:top"
+NUMBER = "padding:1px 8px 1px 2px;text-align:right;font-weight:normal;font-size:85%;line-height:1.35;white-space:nowrap;vertical-align:top"
+TABLE = "border-collapse:collapse"
+SIDES = "display:flex;flex-wrap:wrap;gap:0 40px"  # side by side, or below each other on a narrow page
+
 
 def activation_html(pieces: Sequence[str], values: Sequence[float], scale: float | None = None, n_words: int = 3) -> str:
     """A text whose tokens are coloured by one value each: orange above zero, blue below, the deeper the larger.

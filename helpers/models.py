@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from difflib import get_close_matches
-from functools import partial
+from importlib import import_module
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,20 +24,7 @@ if TYPE_CHECKING:
     import torch
     from jaxtyping import Float, Int
     from torch import Tensor
-    from transformer_lens import ActivationCache
     from transformer_lens.model_bridge import TransformerBridge
-
-__all__ = [
-    "CATALOGUE",
-    "ActivationCache",
-    "ModelCard",
-    "ModelNotAvailable",
-    "TransformerBridge",
-    "catalogue",
-    "load_model",
-    "read_prefix",
-    "run_from",
-]
 
 COURSE_LM = "course-lm"
 DATA = Path(__file__).parents[1] / "data"
@@ -52,14 +39,8 @@ RAW_PEAK, FOLDED_PEAK = 1.3, 4.7
 
 def __getattr__(name: str) -> Any:
     """Lets other modules write ``from helpers.models import TransformerBridge``; the library is imported only then."""
-    if name == "TransformerBridge":
-        from transformer_lens.model_bridge import TransformerBridge
-
-        return TransformerBridge
-    if name == "ActivationCache":
-        from transformer_lens import ActivationCache
-
-        return ActivationCache
+    if name in ("TransformerBridge", "ActivationCache"):
+        return getattr(import_module("transformer_lens.model_bridge" if name == "TransformerBridge" else "transformer_lens"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
@@ -103,18 +84,12 @@ def catalogue() -> "pandas.DataFrame":
     """The public models of the course as a table, one row each: size, memory to load in float32, licence, use."""
     import pandas
 
+    columns = ["model", "parameters", "memory", "gated", "licence", "used for"]
     rows = [
-        {
-            "model": card.name,
-            "parameters": f"{card.params / 1e6:,.0f} M",
-            "memory": f"{card.memory_gb:.1f} GB",
-            "gated": "yes" if card.gated else "no",
-            "licence": card.licence,
-            "used for": card.used_for,
-        }
-        for card in CATALOGUE.values()
+        (c.name, f"{c.params / 1e6:,.0f} M", f"{c.memory_gb:.1f} GB", "yes" if c.gated else "no", c.licence, c.used_for)
+        for c in CATALOGUE.values()
     ]
-    return pandas.DataFrame(rows).set_index("model")
+    return pandas.DataFrame(rows, columns=columns).set_index("model")
 
 
 # -------------------------------------------------------------------------------------------------- loading
@@ -134,34 +109,23 @@ def load_model(
     one GPU or none means that one, or the CPU. ``raw=True`` leaves the weights as stored, so that logits equal Hugging
     Face's. Raises ``ModelNotAvailable`` with one sentence that says what to do.
     """
-    place, number_type = choose_place(device, device_map), choose_dtype(dtype)
-    check = partial(check_memory, devices=_devices(place), bytes_each=number_type.itemsize, raw=raw)
+    place = choose_place(device, device_map)
+    number_type = choose_dtype(dtype)
     folder = find_folder(name)
+    if folder:
+        check_folder(folder)
     with quiet():
-        boot = partial(_boot, place=place, dtype=number_type, raw=raw)
-        bridge = _load_folder(folder, boot, check) if folder else _load_from_hub(str(name), boot, check)
+        stored = folder or cached_folder(str(name))
+        params = stored_params(stored) if stored else ask_hub(str(name))
+        check_memory(folder.name if folder else str(name), params, _devices(place), number_type.itemsize, raw)
+        with offline() if stored else nullcontext():
+            bridge = _boot(str(folder or name), place, number_type, raw)
     if name in COURSE_LMS:
         bridge.cfg.default_prepend_bos = True  # it was trained with <|endoftext|> before every document
     from helpers.threads import share_cores  # PyTorch is imported no earlier than it is needed
 
     share_cores(bridge)
     return bridge
-
-
-def _load_folder(folder: Path, boot: partial, check: partial) -> "TransformerBridge":
-    """Loads a checkpoint folder with the network closed."""
-    check_folder(folder)
-    check(folder.name, stored_params(folder))
-    with offline():
-        return boot(str(folder))
-
-
-def _load_from_hub(name: str, boot: partial, check: partial) -> "TransformerBridge":
-    """Loads a Hugging Face model from the cache of earlier downloads, else from the network."""
-    cached = cached_folder(name)
-    check(name, ask_hub(name) if cached is None else stored_params(cached))
-    with offline() if cached else nullcontext():
-        return boot(name)
 
 
 def _boot(source: str, place: dict[str, Any], dtype: "torch.dtype", raw: bool) -> "TransformerBridge":

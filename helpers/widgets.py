@@ -6,38 +6,39 @@ All work alike on ipywidgets 7 and 8.
 import re
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from functools import lru_cache, wraps
+from functools import wraps
 from html import escape, unescape
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import ipywidgets
 import torch
 from IPython import get_ipython
 from IPython.display import display
-from jaxtyping import Int
+from jaxtyping import Float
 from torch import Tensor
 
+from helpers.activations import Promoted
+from helpers.html import BAR, LEFT, PALE, PIECE
 from helpers.models import TransformerBridge
 from helpers.prediction import TopTokens, adjust, last_logits, pieces, sample, tokenize, truncate, visible
 from helpers.running import ENTRY
 
-PIECE = "display:inline-block;border:1px solid #8c8c8c;border-radius:3px;padding:0 3px;margin:1px;font-family:monospace"
-BAR = "display:inline-block;height:0.8em;background:#0072B2;vertical-align:middle;margin-right:6px"
-PALE = BAR.replace("#0072B2", "rgba(0,114,178,0.45)")  # JupyterLab takes opacity away from pages that were not run here
-LEFT = "text-align:left;white-space:nowrap"
 JOINER = "\u200d"  # joins several emoji to one; Python would spell it out in a message that quotes a text
+LARGEST = 100.0  # multiples of a direction or an edit beyond it would only make the model stammer
+KEPT = 64  # answers that a function remembers for each model
 SEVENTH = ipywidgets.__version__.startswith("7.")  # Colab's ipywidgets
 
 
-def readable(html: str) -> str:
+def html_to_text(html: str) -> str:
     """The words of an HTML text, one line for each of its blocks, for printing and for tests."""
     lines = re.sub(r"<(?:/p|/tr|br)[^>]*>", "\n", html)
     words = re.sub(r"<[^>]+>", " ", lines)
     return "\n".join(" ".join(unescape(line).split()) for line in words.split("\n") if line.strip())
 
 
-def said(write: Callable[..., str]) -> Callable[..., str]:
-    """Makes of a function that writes HTML one that says in a sentence, instead of raising, what cannot be done."""
+def as_text(write: Callable[..., str]) -> Callable[..., str]:
+    """Makes of a function that writes HTML one that, where it would raise a ValueError, returns its message as a paragraph."""
 
     @wraps(write)
     def answered(*arguments: Any, **options: Any) -> str:
@@ -48,6 +49,59 @@ def said(write: Callable[..., str]) -> Callable[..., str]:
             return f"<p>{escape(str(problem).replace(JOINER.encode('unicode_escape').decode(), JOINER))}</p>"
 
     return answered
+
+
+def remembered(compute: Callable[..., Any]) -> Callable[..., Any]:
+    """Makes a slow function of a model remember its last results; it keeps no model alive."""
+    results: WeakKeyDictionary[TransformerBridge, dict[tuple, Any]] = WeakKeyDictionary()
+
+    @wraps(compute)
+    def found(model: TransformerBridge, *arguments: Any) -> Any:
+        kept = results.setdefault(model, {})
+        if arguments not in kept:
+            if len(kept) == KEPT:
+                del kept[next(iter(kept))]  # the oldest
+            kept[arguments] = compute(model, *arguments)
+        return kept[arguments]
+
+    return found
+
+
+def keeping(write: Callable[..., str]) -> Callable[..., str]:
+    """Where nothing but a sentence can be written, the last table that could be stays below it."""
+    last = ""
+
+    def written(**values: object) -> str:
+        nonlocal last
+        html = write(**values)
+        if "<table" in html:
+            last = html
+            return html
+        return f"{html}<p><small>Below is still the last answer.</small></p><div style='opacity:0.6'>{last}</div>" if last else html
+
+    return written
+
+
+# --------------------------------------------------------------------------------------- what a reader may type or choose
+
+
+def chosen(options: Mapping[Any, Any], name: Any, what: str) -> Any:
+    """The option with this name. Raises ValueError where there is none."""
+    if name not in options:
+        raise ValueError(f"There is no {what} {name!r}; choose one of: {', '.join(map(str, options))}.")
+    return options[name]
+
+
+def within(value: float, largest: float, what: str) -> float:
+    """The number. Raises ValueError for one that is not a number or too large."""
+    if not abs(value) <= largest:
+        raise ValueError(f"The {what} must be a number from {-largest:g} to {largest:g}, not {value}.")
+    return float(value)
+
+
+def clean(text: str) -> str:
+    """A text that can be sent to a browser, without the blanks around it: half of a surrogate pair is replaced."""
+    return text.encode("utf-8", errors="replace").decode("utf-8").strip()
 
 
 # ------------------------------------------------------------------------------------------------------------- controls
@@ -219,7 +273,53 @@ def _in_words(control: ipywidgets.Widget) -> str:
 # ---------------------------------------------------------------------------- a prompt, and what may come next
 
 
-@said
+def word(piece: str, letters: int = 10) -> str:
+    """A piece with its spaces made visible, cut to so many letters; what cannot be printed is a question mark in a diamond."""
+    shown = "".join(letter if letter.isprintable() else "�" for letter in visible(piece))
+    return shown if len(shown) <= letters else f"{shown[: letters - 1]}…"
+
+
+def named_layer(layer: int) -> str:
+    """A layer in a sentence."""
+    return "the entry" if layer == ENTRY else f"layer {layer}"
+
+
+def top_of(model: TransformerBridge, probs: Float[Tensor, "d_vocab"], k: int) -> TopTokens:
+    """The ``k`` most likely tokens of a distribution."""
+    best, ids = probs.topk(min(k, len(probs)))
+    return TopTokens("", tuple(pieces(model, ids)), tuple(best.tolist()))
+
+
+def framed(piece: str, colour: str = "") -> str:
+    """A token in a frame, perhaps on a colour."""
+    return f'<span style="{PIECE}{colour}">{escape(visible(piece))}</span> '
+
+
+def _bar(prob: float, style: str = BAR) -> str:
+    return f"<td style='{LEFT}'><span style='{style};width:{200 * prob:.0f}px'></span>{prob:.1%}</td>"
+
+
+def bars_html(top: TopTokens) -> str:
+    """The next tokens as rows of a table, each with a bar as long as its probability."""
+    pairs = zip(top.tokens, top.probs, strict=True)
+    rows = [f"<tr><td style='font-family:monospace'>{escape(visible(token))}</td>{_bar(prob)}</tr>" for token, prob in pairs]
+    return f"<table>{''.join(rows)}</table>"
+
+
+def columns_html(columns: Mapping[str, TopTokens]) -> str:
+    """Bars of next tokens side by side, each under its heading."""
+    cell = "<td style='vertical-align:top;padding-right:24px'><b>{}</b>{}</td>"
+    cells = "".join(cell.format(escape(head), bars_html(top)) for head, top in columns.items())
+    return f"<table><tr>{cells}</tr></table>"
+
+
+def promoted_html(found: Promoted) -> str:
+    """The tokens that a vector pushes up, and those that it pushes down, a line each."""
+    up, down = (" ".join(f"<code>{escape(visible(piece))}</code>" for piece, _ in side) for side in (found.up, found.down))
+    return f"<p><b>It promotes</b> {up}<br><b>and suppresses</b> {down}</p>"
+
+
+@as_text
 def prompt_html(model: TransformerBridge, text: str, temperature: float = 1.0, top_k: int = 0, seed: int = 0, length: int = 12) -> str:
     """What the model makes of ``text``, as HTML: its tokens, the ten most likely next ones, and a sampled continuation.
 
@@ -228,50 +328,24 @@ def prompt_html(model: TransformerBridge, text: str, temperature: float = 1.0, t
     tokens = tokenize(model, text)
     logits = last_logits(model, tokens)
     continuation = sample(model, text, length, temperature, top_k or None, seed)
-    best = logits.softmax(-1).topk(min(10, len(logits)))
-    top = TopTokens(text, tuple(pieces(model, best.indices)), tuple(best.values.tolist()))
-    drawn = adjust(logits, temperature, top_k or None)[best.indices].tolist()
+    probs, ids = logits.softmax(-1).topk(min(10, len(logits)))
+    drawn = adjust(logits, temperature, top_k or None)[ids]
+    rows = [
+        f"<tr><td style='font-family:monospace'>{escape(visible(token))}</td>{_bar(prob)}{_bar(share, PALE)}</tr>"
+        for token, prob, share in zip(pieces(model, ids), probs.tolist(), drawn.tolist(), strict=True)
+    ]
     among = f"the {top_k} best tokens" if 0 < top_k < len(logits) else "all tokens"
     how = f"how it is drawn (temperature {temperature:g}, from {among})"
-    return _tokens_html(model, tokens) + _drawn_html(top, drawn, how) + _continuation_html(continuation, seed)
-
-
-def _drawn_html(top: TopTokens, drawn: Sequence[float], how: str) -> str:
-    """The next tokens with two bars each: what the model says, and with what probability the settings let it be drawn."""
-    rows = [
-        f"<tr><td style='font-family:monospace'>{escape(visible(token))}</td><td style='{LEFT}'>"
-        f"<span style='{BAR};width:{200 * prob:.0f}px'></span>{prob:.1%}</td><td style='{LEFT}'>"
-        f"<span style='{PALE};width:{200 * share:.0f}px'></span>{share:.1%}</td></tr>"
-        for token, prob, share in zip(top.tokens, top.probs, drawn, strict=True)
-    ]
     head = f"<tr><th></th><th style='{LEFT}'>what the model says</th><th style='{LEFT}'>{how}</th></tr>"
-    return f"<p><b>The ten most likely next tokens</b></p><table>{head}{''.join(rows)}</table>"
-
-
-def _tokens_html(model: TransformerBridge, tokens: Int[Tensor, "pos"]) -> str:
-    """The tokens that the model reads, each in a frame, and a sentence where the text is too long for it."""
+    bars = f"<p><b>The ten most likely next tokens</b></p><table>{head}{''.join(rows)}</table>"
     kept = truncate(model, tokens)
     cut = len(tokens) - len(kept)
     note = f" The model reads {model.cfg.n_ctx} tokens at most, so the first {cut:,} of the text are cut off." if cut else ""
-    frames = "".join(f'<span style="{PIECE}">{escape(visible(piece))}</span> ' for piece in pieces(model, kept))
-    return f"<p><b>{len(kept)} {'token' if len(kept) == 1 else 'tokens'}.</b>{note}</p><p>{frames}</p>"
-
-
-def bars_html(top: TopTokens) -> str:
-    """The next tokens as rows of a table, each with a bar as long as its probability."""
-    rows = [
-        f"<tr><td style='font-family:monospace'>{escape(visible(token))}</td>"
-        f"<td style='{LEFT}'><span style='{BAR};width:{200 * prob:.0f}px'></span>{prob:.1%}</td></tr>"
-        for token, prob in zip(top.tokens, top.probs, strict=True)
-    ]
-    return f"<table>{''.join(rows)}</table>"
-
-
-def _continuation_html(continuation: str, seed: int) -> str:
-    """The sampled text with its line breaks, or a sentence where the model ends at once."""
-    if not continuation:
-        return f"<p><b>A sampled continuation</b> (seed {seed}): none; the model ends the document here.</p>"
-    return f"<p><b>A sampled continuation</b> (seed {seed}): <span style='white-space:pre-wrap'>{escape(continuation)}</span></p>"
+    read = f"<p><b>{len(kept)} {'token' if len(kept) == 1 else 'tokens'}.</b>{note}</p><p>{''.join(map(framed, pieces(model, kept)))}</p>"
+    written = "none; the model ends the document here."
+    if continuation:
+        written = f"<span style='white-space:pre-wrap'>{escape(continuation)}</span>"
+    return f"{read}{bars}<p><b>A sampled continuation</b> (seed {seed}): {written}</p>"
 
 
 class PromptExplorer(Demo):
@@ -288,42 +362,3 @@ class PromptExplorer(Demo):
                 "seed": slider(0, 0, 20, "Seed"),
             },
         )
-
-
-NUMBER = "padding:1px 8px 1px 2px;text-align:right;font-weight:normal;font-size:85%;line-height:1.35;white-space:nowrap;vertical-align:top"
-
-
-RIM = ";border:2px solid"  # in the colour of the letters; JupyterLab takes outlines away from pages that were not run here
-
-
-SQUARE = "padding:1px 6px;text-align:left;white-space:nowrap;font-family:monospace;font-size:85%;line-height:1.35;vertical-align:top"
-
-
-LETTERS = 10  # of a token in a square
-
-
-@lru_cache(maxsize=4096)
-def word(piece: str, letters: int = LETTERS) -> str:
-    """A piece with its spaces made visible, cut to so many letters; what cannot be printed is a question mark in a diamond."""
-    shown = "".join(letter if letter.isprintable() else "�" for letter in visible(piece))
-    return shown if len(shown) <= letters else f"{shown[: letters - 1]}…"
-
-
-def named_layer(layer: int) -> str:
-    """A layer in a sentence."""
-    return "the entry" if layer == ENTRY else f"layer {layer}"
-
-
-def keeping(write: Callable[..., str]) -> Callable[..., str]:
-    """Where nothing but a sentence can be written, the last table that could be stays below it."""
-    last = ""
-
-    def written(**values: object) -> str:
-        nonlocal last
-        html = write(**values)
-        if "<table" in html:
-            last = html
-            return html
-        return f"{html}<p><small>Below is still the last answer.</small></p><div style='opacity:0.6'>{last}</div>" if last else html
-
-    return written

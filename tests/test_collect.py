@@ -2,12 +2,16 @@
 
 import csv
 import json
-import subprocess
 import sys
+from collections.abc import Callable
 from io import StringIO
 from pathlib import Path
+from runpy import run_module
 
 import pytest
+
+from helpers.exercises import Exercise, Score
+from teaching.collect import collect
 
 ROOT = Path(__file__).parents[1]
 
@@ -34,8 +38,6 @@ def classroom(tmp_path: Path) -> Path:
 
 
 def table(folder: Path) -> list[list[str]]:
-    from teaching.collect import collect
-
     return list(csv.reader(StringIO(collect(folder).csv())))
 
 
@@ -50,31 +52,18 @@ def test_the_table_counts_what_is_solved_and_what_could_be(classroom: Path):
 
 
 def test_it_reads_what_a_score_writes(tmp_path: Path):
-    from helpers.exercises import Exercise, Score
-
     exercises = (Exercise("1.1", "one", 5, True, str), Exercise("1.2", "two", 5, False, str))
     (tmp_path / "ann").mkdir()
     Score("01", exercises, frozenset({"1.2"})).write(tmp_path / "ann" / "results.json")
     assert table(tmp_path)[1:] == [["ann", "0", "1", "0", "1"], ["(of)", "1", "1", "1", "1"]]
 
 
-@pytest.mark.parametrize(
-    "content",
-    [
-        "",
-        "no json",
-        "[]",
-        "3",
-        '{"01": 3}',
-        '{"01": {"exercises": [{"number": "1"}]}}',
-        '{"01": {"exercises": {"a": 1}}}',
-        '{"01": {"exercises": [{"number": "a", "core": true, "solved": "yes"}]}}',
-        "[" * 100_000,
-    ],
-)
-def test_a_file_that_no_notebook_wrote_is_named_and_holds_nobody_up(content: str, classroom: Path):
-    from teaching.collect import collect
+NO_RESULTS = ["", "no json", "[]", "3", "[" * 100_000, '{"01": 3}', '{"01": {"exercises": {"a": 1}}}']
+NO_RESULTS += ['{"01": {"exercises": [{"number": "1"}]}}', '{"01": {"exercises": [{"number": "a", "core": true, "solved": "yes"}]}}']
 
+
+@pytest.mark.parametrize("content", NO_RESULTS, ids=range(len(NO_RESULTS)))
+def test_a_file_that_no_notebook_wrote_is_named_and_holds_nobody_up(content: str, classroom: Path):
     hand_in(classroom / "zoe" / "results.json", content)
     found = collect(classroom)
     assert [problem.split(":")[0] for problem in found.problems] == [str(Path("zoe") / "results.json")]
@@ -89,26 +78,33 @@ def test_a_name_is_never_a_formula(tmp_path: Path):
 
 @pytest.mark.parametrize(("folder", "sentence"), [("nowhere", "There is no folder"), ("empty", "There are no results in")])
 def test_where_there_is_nothing_to_collect_a_sentence_says_so(folder: str, sentence: str, tmp_path: Path):
-    from teaching.collect import collect
-
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match=sentence):
         collect(tmp_path / folder)
 
 
-def command(*arguments: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "teaching.collect", *map(str, arguments)], cwd=ROOT, capture_output=True, text=True)
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """``python -m teaching.collect`` with arguments: the status, and what it writes to stdout and stderr."""
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr("sys.argv", ["teaching.collect", *map(str, arguments)])
+        sys.modules.pop("teaching.collect", None)
+        with pytest.raises(SystemExit) as ended:
+            run_module("teaching.collect", run_name="__main__")
+        return ended.value.code, *capsys.readouterr()
+
+    return run
 
 
-def test_the_command_prints_the_table_and_says_what_it_could_not_read(classroom: Path):
+def test_the_command_prints_the_table_and_says_what_it_could_not_read(classroom: Path, command: Callable[..., tuple[int, str, str]]):
     hand_in(classroom / "zoe" / "results.json", "no json")
-    done = command(classroom)
-    assert done.returncode == 1
-    assert done.stdout.startswith("student,01 core") and "\nzoe,0,0,0,0,0,0\n" in done.stdout
-    assert done.stderr.startswith("zoe") and len(done.stderr.splitlines()) == 1
+    status, out, problems = command(classroom)
+    assert status == 1
+    assert out.startswith("student,01 core") and "\nzoe,0,0,0,0,0,0\n" in out
+    assert problems.startswith("zoe") and len(problems.splitlines()) == 1
 
 
-def test_the_command_explains_itself_in_one_line():
-    for arguments in ((), ("one", "two")):
-        done = command(*arguments)
-        assert (done.returncode, done.stderr) == (2, "Write: python -m teaching.collect FOLDER\n")
+@pytest.mark.parametrize("arguments", [(), ("one", "two")])
+def test_the_command_explains_itself_in_one_line(arguments: tuple[str, ...], command: Callable[..., tuple[int, str, str]]):
+    assert command(*arguments) == (2, "", "Write: python -m teaching.collect FOLDER\n")

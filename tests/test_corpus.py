@@ -8,7 +8,8 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
+from hashlib import sha256
 from itertools import combinations, islice, product
 from random import Random
 
@@ -24,9 +25,6 @@ from helpers.course_lm.world import World
 
 SIZE, SKILLED, REVIEWED = 40_000, 10_000, 5_000
 WORLD = World.load()
-
-
-# ------------------------------------------------------------------------------------------------------- the corpus
 
 
 @dataclass(frozen=True)
@@ -61,21 +59,35 @@ def corpus() -> Texts:
     return Texts.of([d for stage, n in parts for d in islice(documents(stage.seed, mixture=stage.mixture), n)])
 
 
-def test_a_document_is_fixed_by_seed_and_number(corpus: Texts) -> None:
+# The digest of the first 5,000 documents of each stage: the weights that ship have read this text.
+DIGESTS = {
+    "broad": "ad19de14a80ede547fb1938e8e4e74c5c48ce128f5bc32aad8755a4d4a5e0284",
+    "skills": "d39b716db6346182124baae3045d3f1e117ac26db27bf1272e18b8690213aa46",
+    "review": "2701304abb32ff76d32d0726094bc49bb3cee9c4f1d2c171fafd3782417feaf3",
+}
+
+
+def test_the_corpus_changes_only_on_purpose(corpus: Texts):
+    for mixture, start in zip(DIGESTS, (0, SIZE - SKILLED - REVIEWED, SIZE - REVIEWED), strict=True):
+        first = [f"{d.kind}\n{d.text}\n" for d in corpus.documents[start : start + 5000]]
+        assert sha256("".join(first).encode()).hexdigest() == DIGESTS[mixture], mixture
+
+
+def test_a_document_is_fixed_by_seed_and_number(corpus: Texts):
     numbers = [7, 3, 1234, 3, SIZE - SKILLED - REVIEWED - 1]
     assert [document(0, n) for n in numbers] == [corpus.documents[n] for n in numbers]  # in any order, asked twice
     assert list(islice(documents(0, start=500), 20)) == corpus.documents[500:520]
     assert list(islice(documents(1), 20)) != corpus.documents[:20]
 
 
-def test_every_mixture_has_every_kind_of_document() -> None:
+def test_every_mixture_has_every_kind_of_document():
     for mixture in MIXTURES:
         assert set(shares(mixture)) == set(MIXTURES[mixture]) == set(ingredients())
         assert sum(shares(mixture).values()) == pytest.approx(1)
     assert shares("skills")["prose.forms"] > shares("broad")["prose.forms"]
 
 
-def test_nobody_judges_a_statement_about_a_country_whose_claims_are_held_out(corpus: Texts) -> None:
+def test_nobody_judges_a_statement_about_a_country_whose_claims_are_held_out(corpus: Texts):
     judged = [d.text for d in corpus.documents if d.kind == "knowledge.true_or_false"]
     told = [t for name in ("capital", "continent", "language", "currency") for t in relations()[name].statements]
     found = {True: 0, False: 0}
@@ -86,8 +98,10 @@ def test_nobody_judges_a_statement_about_a_country_whose_claims_are_held_out(cor
     assert found[True] == 0 and found[False] > 100
 
 
-def test_half_of_the_judged_statements_are_true_and_the_verdicts_are_right() -> None:
-    rng, capitals, verdicts = Random(3), {row["name"]: row["capital"] for row in WORLD.rows("countries")}, []
+def test_half_of_the_judged_statements_are_true_and_the_verdicts_are_right():
+    capitals = {row["name"]: row["capital"] for row in WORLD.rows("countries")}
+    verdicts: list[bool] = []
+    rng = Random(3)
     for text in (knowledge.true_or_false(WORLD, rng) or "" for _ in range(3000)):
         for country, capital, verdict in re.findall(r"[Tt]he capital of ([\w ]+) is ([A-Z][\w ]+)\. (True|False)\.", text):
             verdicts.append(verdict == "True")
@@ -95,7 +109,7 @@ def test_half_of_the_judged_statements_are_true_and_the_verdicts_are_right() -> 
     assert len(verdicts) > 30 and 0.3 < sum(verdicts) / len(verdicts) < 0.7
 
 
-def test_the_rule_depends_on_the_words_alone() -> None:
+def test_the_rule_depends_on_the_words_alone():
     assert held_out("sum", "7", "+", "5") == (fraction("sum", "7", "+", "5") < SHARES["sum"])
     for split, share in SHARES.items():
         kept = sum(held_out(split, str(n)) for n in range(5000)) / 5000
@@ -109,7 +123,7 @@ def test_the_rule_depends_on_the_words_alone() -> None:
 NAMES = frozenset(WORLD.column("firstnames", "name"))
 SINGULAR = {row["plural"]: row["singular"] for row in WORLD.rows("nouns")} | {n: n for n in WORLD.column("nouns", "singular")}
 COUNTRIES = WORLD.column("countries", "name")
-BY_SPOKEN_NAME = {variant: name for name in COUNTRIES for variant in (name, country_with_the(name), lists.the_country(name))}
+BY_SPOKEN_NAME = {variant: name for name in COUNTRIES for variant in (name, country_with_the(name))}
 NUMBER = {word: str(n) for n, word in enumerate(tasks.NUMBERS)}
 Found = list[tuple[str, ...]]
 
@@ -203,7 +217,7 @@ def quiz_subjects() -> dict[str, list[tuple[str, str]]]:
     wordings: dict[str, list[tuple[str, str]]] = defaultdict(list)
     for relation, (shapes, table, subject, _) in tasks.QUESTIONS.items():
         for name, shape in product(dict.fromkeys(WORLD.column(table, subject)), shapes):
-            for shown in {name, an(name), lists.the_country(name)}:
+            for shown in {name, an(name), country_with_the(name)}:
                 wordings[shape.format(shown)].append((relation, name))
     return wordings
 
@@ -330,6 +344,12 @@ def planted_item(rng: Random) -> list[str]:
     return ["\n".join(f"{a}, {b}: {capital}" for (a, _), (b, capital) in (drawn[:2], drawn[2:])) for drawn in rows]
 
 
+def planted_items(rng: Random) -> list[str]:
+    """Lists that ask for a held-out item."""
+    draw = partial(lists.item_example, WORLD, rng, "first opposite", "antonym")
+    return ["\n".join(": ".join(draw(hidden=hidden)) for hidden in (False, True)) for _ in range(50)]
+
+
 # -------------------------------------------------------------------------- nothing that is held out is ever written
 
 
@@ -349,34 +369,34 @@ class Check:
         return [key for key in self.find(text) if held_out(self.split, *key)]
 
 
-REQUEST_PROBES = (probed(chat.refusal_probes), probed(chat.harmless_probes))
-CLAIM_PROBES = tuple(map(probed, (chat.agree_probes, chat.correct_probes, chat.verdict_probes, chat.choice_probes)))
+REQUEST_PROBES = tuple(map(probed, (chat.refusal_probes, chat.harmless_probes)))
+CLAIM_PROBES = tuple(map(probed, (chat.agree_probes, chat.correct_probes, chat.verdict_probes)))
 CHECKS = {
     "name_pair": Check(r"tasks\.indirect_object", "name_pair", pairs_of_names, (probed(tasks.indirect_object_probes),)),
     "agreement": Check(r"prose\.agreement", "agreement", agreement, (probed(prose.agreement_probes),)),
     "determiners": Check(r"prose\.determiners", "agreement", amounts, (probed(prose.determiner_probes),)),
     "lists": Check(r"lists\.lists", "list_pair", list_pairs, (probed(lists.list_probes),)),
-    "item lists": Check(r"lists\.item_lists", "list_pair", item_tasks, (probed(lists.item_probes), planted_item)),
+    "item lists": Check(r"lists\.item_lists", "list_pair", item_tasks, (planted_item, planted_items)),
     "identity": Check(r"lists\.identity", "list_pair", identities, (planted_identities,)),
-    "translation": Check(r".*", "list_pair", translated, (probed(languages.english_pair_probes), planted_translations)),
+    "translation": Check(r".*", "list_pair", translated, (planted_translations,)),
     "topic": Check(r".*", "topic", topics, REQUEST_PROBES),
     "claim": Check(r"chat\.sycophancy", "claim", claimed_countries, CLAIM_PROBES),
     "myth": Check(r".*", "myth", myths_in_context, (probed(chat.myth_probes),)),
     "sum": Check(r".*", "sum", sums, (probed(tasks.sum_probes, "held out"), planted_sums)),
     "few_shot": Check(r"lists\.few_shot", "few_shot", described, (probed(lists.few_shot_probes),)),
-    "story": Check(r"stories\..*", "story", story_openings, (probed(stories.story_probes), probed(stories.mishap_probes))),
+    "story": Check(r"stories\..*", "story", story_openings, (probed(stories.story_probes),)),
     "quiz": Check(r".*", "quiz", quiz_questions, (probed(tasks.quiz_probes),)),
     "passage": Check(r"tasks\.passage", "passage", passages, (probed(tasks.passage_probes),)),
     "two_hop": Check(r".*", "two_hop", two_hops, (probed(held_out_chain_probes),)),
 }
 
 
-def test_every_split_is_checked() -> None:
+def test_every_split_is_checked():
     assert {check.split for check in CHECKS.values()} | {"paraphrase"} == set(SHARES)
 
 
 @pytest.mark.parametrize("name", CHECKS)
-def test_held_out_material_is_never_written(corpus: Texts, name: str) -> None:
+def test_held_out_material_is_never_written(corpus: Texts, name: str):
     check = CHECKS[name]
     looked_at = [d for d in corpus.documents if re.fullmatch(check.kinds, d.kind)]
     assert [(d, hidden) for d in looked_at if (hidden := check.hidden(d.text))] == []
@@ -384,7 +404,7 @@ def test_held_out_material_is_never_written(corpus: Texts, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", CHECKS)
-def test_the_finder_finds_what_is_planted_and_probes_are_held_out(name: str) -> None:
+def test_the_finder_finds_what_is_planted_and_probes_are_held_out(name: str):
     check = CHECKS[name]
     for plant in check.planted:
         texts = plant(Random(1))
@@ -413,28 +433,17 @@ def paraphrases(texts: Texts) -> list[tuple[str, Document]]:
     return [(told, d) for told in held_out_sentences() for d in texts.containing(told, SENTENCE_BEGINS)]
 
 
-def test_facts_are_never_told_in_a_held_out_way(corpus: Texts) -> None:
-    assert len(held_out_sentences()) > 5000
-    assert [found for found in paraphrases(corpus) if found[1].kind.startswith(("knowledge.", "languages."))] == []
-
-
-def test_what_the_fact_probes_ask_is_told_nowhere(corpus: Texts) -> None:
+def test_facts_are_never_told_in_a_held_out_way_and_those_that_probes_ask_nowhere(corpus: Texts):
     asked = {f"{p.prompt} {p.answer}" for p in knowledge.fact_probes(WORLD, Random(3), 10_000)}
-    assert len(asked) > 3000
-    assert [found for found in paraphrases(corpus) if found[0].rstrip(".") in asked] == []
+    assert len(held_out_sentences()) > 5000 and len(asked) > 3000 and asked <= set(held_out_sentences())
+    written = paraphrases(corpus)
+    assert [found for found in written if found[1].kind.startswith(("knowledge.", "languages.")) or found[0].rstrip(".") in asked] == []
 
 
-def test_a_planted_paraphrase_is_found() -> None:
+def test_a_planted_paraphrase_is_found():
     some = held_out_sentences()[::50]
     planted = Texts.of([Document(f"As everybody knows, {told[0].lower()}{told[1:]}. So it is.", "planted") for told in some])
     assert {told for told, _ in paraphrases(planted)} >= set(some)
-
-
-def test_fact_probes_are_held_out() -> None:
-    told = set(held_out_sentences())
-    probes = knowledge.fact_probes(WORLD, Random(2), 2000)
-    assert len(probes) == 2000
-    assert [p for p in probes if f"{p.prompt} {p.answer}" not in told] == []
 
 
 # ----------------------------------------------------------------------------------------------------- all the probes
@@ -452,13 +461,11 @@ def probes_of(name: str) -> list[Probe]:
 
 
 # The answer is copied from the prompt, or is one of two letters or short words that stand in it anyway.
-COPIED = ("agree", "choice", "indirect_object", "induction", "sum", "console", "quiz", "passage", "persona", "item")
-# Nothing is held out but combinations that are drawn freshly; or the prompt is meant to be a known one.
-NOT_HELD_OUT = ("plain", "induction", "console")
+COPIED = ("agree", "indirect_object", "sum", "quiz", "passage")
 
 
 @pytest.mark.parametrize("name", PROBES)
-def test_probes_are_well_formed(name: str) -> None:
+def test_probes_are_well_formed(name: str):
     probes = probes_of(name)
     assert len(probes) >= 50
     for p in probes:
@@ -469,8 +476,8 @@ def test_probes_are_well_formed(name: str) -> None:
         assert len(easy) <= 0.07 * len(probes), easy
 
 
-@pytest.mark.parametrize("name", [n for n in PROBES if n.removesuffix("_probes") not in NOT_HELD_OUT])
-def test_probes_are_not_in_the_training_text(corpus: Texts, name: str) -> None:
+@pytest.mark.parametrize("name", [n for n in PROBES if n != "plain_probes"])  # outside a chat these prompts are known ones
+def test_probes_are_not_in_the_training_text(corpus: Texts, name: str):
     for p in probes_of(name):
         if p.group != "seen":
             whole = [d for d in corpus.containing(p.prompt, "^") if d.text.startswith(f"{p.prompt} {p.answer}".strip())]
@@ -482,9 +489,8 @@ def test_probes_are_not_in_the_training_text(corpus: Texts, name: str) -> None:
 
 def own_words(code: str, english: set[str]) -> set[str]:
     """Words of one language that the others of the course do not have."""
-    words = {
-        c: {w for t in ("nouns", "adjectives") for x in WORLD.column(t, c) for w in re.findall(r"\w+", x.lower())} for c in ("fr", "de")
-    }
+    texts = {c: " ".join(WORLD.column("nouns", c) + WORLD.column("adjectives", c)).lower() for c in ("fr", "de")}
+    words = {c: set(re.findall(r"\w+", text)) for c, text in texts.items()}
     return words[code] - words["de" if code == "fr" else "fr"] - english
 
 
@@ -501,7 +507,7 @@ def foreign_languages(text: str, signs: dict[str, re.Pattern[str]]) -> set[str]:
     return {code for code, sign in signs.items() if sign.search(text)}
 
 
-def test_french_and_chinese_never_meet_and_german_meets_them_in_pairs(corpus: Texts, signs: dict[str, re.Pattern[str]]) -> None:
+def test_french_and_chinese_never_meet_and_german_meets_them_in_pairs(corpus: Texts, signs: dict[str, re.Pattern[str]]):
     speaking: Counter[str] = Counter()
     for d in corpus.documents:
         if not d.text.isascii() or d.kind.startswith("languages"):
@@ -531,7 +537,7 @@ def faults(text: str, kind: str) -> list[str]:
     return found
 
 
-def test_the_english_has_no_plain_faults(corpus: Texts) -> None:
+def test_the_english_has_no_plain_faults(corpus: Texts):
     marked = [(f, d) for d in corpus.documents if (f := faults(d.text, d.kind))]
     assert marked == []
 
@@ -543,7 +549,7 @@ PLANTED_FAULTS = (
 
 
 @pytest.mark.parametrize("text", PLANTED_FAULTS)
-def test_a_planted_fault_is_marked(text: str) -> None:
+def test_a_planted_fault_is_marked(text: str):
     assert faults(text, "planted")
 
 
@@ -554,7 +560,7 @@ def shape(line: str) -> str:
     return re.sub(r"X(?: X)+", "X", " ".join("X" if w[0].isupper() or w.isdigit() else "N" if w in nouns else w for w in words))
 
 
-def test_the_corpus_is_rich(corpus: Texts) -> None:
+def test_the_corpus_is_rich(corpus: Texts):
     prosaic = [d for d in corpus.documents if d.kind.split(".")[0] in ("knowledge", "prose", "stories", "chat", "tasks")]
     shapes = {shape(line) for d in prosaic for line in re.split(r"(?<=[.!?])\s|<\|\w+\|>", d.text) if line}
     words = {w for d in corpus.documents for w in re.findall(r"[a-z]+", d.text.lower())}
@@ -564,15 +570,12 @@ def test_the_corpus_is_rich(corpus: Texts) -> None:
     assert shape("Then Anna bought 3 apples.") == shape("Then Boris Becker bought 12 dogs.") != shape("Then Anna sold 3 apples.")
 
 
-def test_documents_fit_the_context(corpus: Texts) -> None:
+def test_documents_fit_the_context(corpus: Texts):
     lengths = sorted(lists.length(d.text) for d in corpus.documents)
-    assert lengths[0] >= 3
+    assert lengths[0] >= 3 and lengths[len(lengths) // 2] in range(15, 60)
     assert sum(size > 95 for size in lengths) < 0.01 * len(lengths)  # too long ones are cut in training
-    assert lengths[len(lengths) // 2] in range(15, 60)
 
 
-def test_relations_have_held_out_and_allowed_ways() -> None:
-    ways: dict[str, set[bool]] = defaultdict(set)
-    for f in all_facts(WORLD):
-        ways[f.relation.name] |= {f.held_out(t) for t in f.relation.statements}
-    assert ways == {name: {True, False} for name in relations()}
+def test_relations_have_held_out_and_allowed_ways():
+    ways = {(f.relation.name, f.held_out(t)) for f in all_facts(WORLD) for t in f.relation.statements}
+    assert ways == set(product(relations(), (True, False)))

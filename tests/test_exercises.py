@@ -39,7 +39,7 @@ from helpers.answers import (
 )
 from helpers.exercises import Exercises, Score
 from helpers.html import AMBER, GREEN
-from helpers.widgets import readable
+from helpers.widgets import html_to_text
 
 DATA = torch.tensor([[1.0, 2.0, 3.0], [3.0, 2.0, 4.0]])
 
@@ -261,7 +261,7 @@ def test_a_card_knows_that_its_exercise_was_solved_in_this_session():
     exercises.check("9.1", DATA.mean(0))
     exercises.check("9.1", 3)  # once solved, it stays solved
     card = exercises.exercise("9.1")
-    assert readable(card._repr_html_()) == "Exercise 9.1: Average the rows\ncore, about 5 minutes · ✓ solved"
+    assert html_to_text(card._repr_html_()) == "Exercise 9.1: Average the rows\ncore, about 5 minutes · ✓ solved"
     assert repr(card) == "Exercise 9.1: Average the rows (core, about 5 minutes, solved)"
     assert f"rgb({GREEN})" in card._repr_html_() and f"rgb({GREEN})" not in exercises.exercise("9.2")._repr_html_()
 
@@ -279,8 +279,8 @@ def test_a_notebook_shows_which_exercise_is_solved_and_which_is_not_yet_by_sign_
     for number, answer in (("9.1", DATA.mean(0)), ("9.1", ...), ("9.3", "<b>")):
         exercises.check(number, answer)
     (solved, _), (untouched_, text), (short, _) = shown
-    assert readable(solved) == "✓ Solved · Exercise 9.1: Average the rows\nThat is the average of the rows."
-    assert readable(untouched_).splitlines()[0] == "… Not yet · Exercise 9.1: Average the rows"
+    assert html_to_text(solved) == "✓ Solved · Exercise 9.1: Average the rows\nThat is the average of the rows."
+    assert html_to_text(untouched_).splitlines()[0] == "… Not yet · Exercise 9.1: Average the rows"
     assert text == "Not yet. There is still a `...` to fill in: put your own answer there, then run the cell again."
     assert "<code>...</code>" in untouched_ and "'&lt;b&gt;' is short" in short
     assert [f"rgb({GREEN})" in html for html in (solved, untouched_, short)] == [True, False, False]
@@ -292,7 +292,7 @@ def test_a_notebook_shows_the_score_as_a_table_that_says_what_the_text_says(show
     exercises.check("9.1", DATA.mean(0))
     exercises.score_table(tmp_path)
     html, text = shown[-1]
-    words = [line.replace("✓ ", "").replace("… ", "") for line in readable(html).splitlines()]
+    words = [line.replace("✓ ", "").replace("… ", "") for line in html_to_text(html).splitlines()]
     assert words == [" ".join(line.split()) for line in text.splitlines()]
     assert [row.count("✓") for row in html.split("<tr")[1:]] == [1, 0, 0] and "&lt;ReLU&gt;" in html
 

@@ -16,7 +16,7 @@ from exercise_tools import said
 from helpers import findings, stats
 from helpers.findings import ABSENT, SHOWN, UNDECIDED, Declared, Finding, Findings, load_all, load_findings
 from helpers.html import AMBER, GREEN, WARM
-from helpers.widgets import readable
+from helpers.widgets import html_to_text
 
 ROOT = Path(__file__).parents[1]
 RNG = np.random.RandomState(5)
@@ -168,7 +168,7 @@ def test_an_effect_that_is_there_and_counts_as_absent_is_told_so(claim: str, int
     declare(claim=claim)
     found = made(difference_low=interval[0], difference_high=interval[1])
     assert found.verdict == verdict and f"| {verdict}: difference" in found.row()
-    assert f"{verdict}: difference" in readable(found._repr_html_())
+    assert f"{verdict}: difference" in html_to_text(found._repr_html_())
 
 
 def outcomes(
@@ -296,10 +296,10 @@ def test_a_notebook_shows_question_mark_and_name_above_three_cells(interval: tup
     html, row = found._repr_html_(), found.shown()
     assert found.mark == mark and f"rgb({colour})" in html
     assert (
-        " ".join(readable(html.partition("<table")[0]).split())
+        " ".join(html_to_text(html.partition("<table")[0]).split())
         == f"Does it refuse? {mark} a.b · {found.outcome}: difference {row['difference']}"
     )
-    assert [readable(cell) for cell in re.findall(r"<td[^>]*>(.*?)</td>", html)] == [
+    assert [html_to_text(cell) for cell in re.findall(r"<td[^>]*>(.*?)</td>", html)] == [
         f"value and 95 % interval\n{row['value']}\nn = 30",
         f"control\n{row['control'].removesuffix(' (chance)')}\nchance",
         "published\n4 of 5\nAda 2024",
@@ -364,7 +364,7 @@ def test_pairs_have_to_be_equally_many(declare):
         ({"name": "Plural.x"}, "'Plural.x' is no name for a finding"),
         ({"claim": "up"}, "a.b: claim is 'above', 'below', 'equal' or empty, not 'up'"),
         ({"smallest": 0}, "must be above 0"),
-        ({"control_is": " "}, "say in control what the control is"),
+        ({"control_is": " "}, "say in control_is what the control is"),
         ({"unit": ""}, "it has no unit"),
         ({"published": "4 of 5"}, "name the paper of the published value in source"),
     ],

@@ -13,7 +13,7 @@ from nbclient import NotebookClient
 from nbformat.v4 import new_code_cell, new_notebook
 
 from helpers.html import AMBER, COLD, DEEPEST, GREEN, GREY, WARM, activation_html, boxed, prose, show, side_by_side, strongest
-from helpers.widgets import readable
+from helpers.widgets import html_to_text
 
 ROOT = Path(__file__).parents[1]
 SPAN = re.compile(r'<span title="([^"]*)" style="([^"]*)">(.*?)</span>', re.DOTALL)
@@ -40,13 +40,13 @@ def test_texts_can_share_a_scale_and_what_lies_beyond_it_gets_the_deepest_colour
 
 def test_a_silent_text_has_no_colour_and_says_so():
     html = activation_html(["so", " quiet"], [0.0, 0.0])
-    assert depths(html) == [("", 0.0), ("", 0.0)] and readable(html).splitlines()[-1] == "silent on every token"
-    assert readable(activation_html([], [])) == "silent on every token"
+    assert depths(html) == [("", 0.0), ("", 0.0)] and html_to_text(html).splitlines()[-1] == "silent on every token"
+    assert html_to_text(activation_html([], [])) == "silent on every token"
 
 
 def test_values_that_are_no_numbers_get_no_colour_and_are_not_named():
     html = activation_html(["a", "b", "c"], [float("nan"), float("inf"), 2.0])
-    assert depths(html) == [("", 0.0), ("", 0.0), (WARM, DEEPEST)] and readable(html).endswith("most on c (2.0)")
+    assert depths(html) == [("", 0.0), ("", 0.0), (WARM, DEEPEST)] and html_to_text(html).endswith("most on c (2.0)")
 
 
 def test_every_token_has_its_value_in_words_under_the_mouse():
@@ -62,7 +62,7 @@ def test_line_breaks_are_shown_and_made_and_spaces_kept():
 def test_the_line_below_names_the_strongest_tokens_by_size():
     pieces, values = ["a", " b", "c", "d"], [1.0, -5.0, 3.0, 0.0]
     assert strongest(pieces, values) == "most on ·b (-5.0), c (3.0), a (1.0)"
-    assert readable(activation_html(pieces, values, n_words=1)).endswith("most on ·b (-5.0)")
+    assert html_to_text(activation_html(pieces, values, n_words=1)).endswith("most on ·b (-5.0)")
     assert strongest(pieces, values, 10).count("(") == 3
 
 
@@ -82,7 +82,7 @@ def test_no_text_can_break_out_of_its_token(tokens: list[tuple[str, float]]):
 
 def test_markup_is_shown_and_not_obeyed():
     html = activation_html(['<script>"&', "</p>"], [1.0, 2.0])
-    assert "<script>" not in html and '&lt;script&gt;"&' not in html and readable(html).startswith('<script>"& </p>')
+    assert "<script>" not in html and '&lt;script&gt;"&' not in html and html_to_text(html).startswith('<script>"& </p>')
 
 
 # ---------------------------------------------------------------------------------------------------- a rich thing beside a plain one

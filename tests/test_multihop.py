@@ -36,8 +36,8 @@ from helpers.speak.two_hops import (
     course_questions,
     has_shortcut,
     hops_known,
+    located,
     partners,
-    positions,
 )
 from helpers.stats import cluster_interval
 
@@ -382,8 +382,8 @@ def test_every_source_is_a_run_by_hand(deep, at, monkeypatch):
 
 def drawn(model, source, at="t1"):
     """The states that are put in."""
-    texts, places = positions(model, QUESTIONS)
-    return back_patching._given(model, QUESTIONS, texts, places[at], source, None, 0)
+    asked = located(model, QUESTIONS)
+    return back_patching._given(model, asked, asked.place(at), source, asked.e3, 0)
 
 
 def test_a_random_state_has_the_norm_of_the_own_one(deep):

@@ -3,17 +3,14 @@
 import re
 import sys
 from collections.abc import Callable, Sequence
-from copy import deepcopy
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import nbformat
 import pytest
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-if TYPE_CHECKING:
-    from helpers.findings import Finding
+from helpers.findings import Declared, Finding, load_findings
 
 ROOT = Path(__file__).parents[1]
 PATHS = [path for path in sorted((ROOT / "notebooks").glob("*.ipynb")) if ".ipynb_checkpoints" not in path.parts]
@@ -26,6 +23,7 @@ NOT_COMPARED = re.compile(r"^\s*#\s*(NBVAL_(IGNORE_OUTPUT|SKIP)|PYTEST_VALIDATE_
 MACHINE_PATH = re.compile(
     r"(/(home|root|Users|tmp|work|private|var|mnt|opt|srv|content)/\w|/usr/(local/)?lib/|site-packages|[A-Z]:\\+Users)"
 )
+MACHINE_PATH_IN_SOURCE = re.compile(r"/(home|root|Users|tmp|work)/\w")  # the setup cell names Colab's /content
 WARNING = re.compile(r"\b(\w*Warning|WARNING)\b *:")
 PICTURE = re.compile(r"!\[(?P<alt>[^\]]*)\]\((?P<target>[^)\s]+)[^)]*\)")
 TAG = re.compile(r"<[^>]*>")  # its styles have digits and say nothing
@@ -114,15 +112,15 @@ def problems_of_output(output: NotebookNode) -> list[str]:
 
 
 def problems_of_cells(notebook: NotebookNode) -> list[str]:
-    found = [f"code cell {n} has more than 30 lines" for n, c in enumerate(code_cells(notebook), 1) if len(c.source.splitlines()) > 30]
-    if "widgets" in notebook.metadata:
-        found.append("saved widget state keeps GitHub from showing it")
-    if notebook.metadata.get("kernelspec", {}).get("name") != "python3":
-        found.append("its kernel is not python3")
-    setups = [number for number, cell in enumerate(code_cells(notebook), 1) if "setup" in tags(cell)]
-    if setups != [1]:
-        found.append("its first code cell, and no other, must be the one tagged setup")
-    return found
+    cells = code_cells(notebook)
+    checks = {
+        "saved widget state keeps GitHub from showing it": "widgets" in notebook.metadata,
+        "its kernel is not python3": notebook.metadata.get("kernelspec", {}).get("name") != "python3",
+        "its first code cell, and no other, must be the one tagged setup": [c for c in cells if "setup" in tags(c)] != cells[:1],
+        "a cell names a path of one machine": any(MACHINE_PATH_IN_SOURCE.search(cell.source) for cell in notebook.cells),
+    }
+    found = [f"code cell {n} has more than 30 lines" for n, cell in enumerate(cells, 1) if len(cell.source.splitlines()) > 30]
+    return found + [problem for problem, wrong in checks.items() if wrong]
 
 
 def problems_of_pictures(notebook: NotebookNode, folder: Path) -> list[str]:
@@ -138,7 +136,7 @@ def problems_of_pictures(notebook: NotebookNode, folder: Path) -> list[str]:
     return found
 
 
-def problems_of_findings(notebook: NotebookNode, findings: Sequence["Finding"]) -> list[str]:
+def problems_of_findings(notebook: NotebookNode, findings: Sequence[Finding]) -> list[str]:
     """Which committed findings does no output of the notebook show, by their names and with their values?"""
     shown = "\n".join(text for cell in code_cells(notebook) for output in cell.outputs for text in texts(output))
     return [
@@ -148,40 +146,25 @@ def problems_of_findings(notebook: NotebookNode, findings: Sequence["Finding"]) 
     ]
 
 
-def problems_of_setups(notebooks: dict[str, NotebookNode]) -> list[str]:
-    """Is the setup cell the same in all notebooks (by their paths), and is its address that of the badge?"""
-    found = []
-    sources = {code_cells(notebook)[0].source for notebook in notebooks.values()}
-    if len(sources) > 1:
-        found.append("the setup cells differ")
-    for path, notebook in notebooks.items():
-        repository = re.search(r'REPOSITORY = "https://github.com/([^"]+)"', code_cells(notebook)[0].source)
-        address = repository and f"https://colab.research.google.com/github/{repository[1]}/blob/main/{path}"
-        if not address or address not in notebook.cells[0].source:
-            found.append(f"the badge of {path} does not open it from the address in its setup cell")
-    return found
-
-
 @pytest.mark.parametrize("path", PATHS, ids=lambda path: path.name)
-def test_a_notebook_has_no_problems(path: Path, capsys: pytest.CaptureFixture[str]):
+def test_a_notebook_has_no_problems(path: Path):
     notebook = nbformat.read(path, as_version=4)
     nbformat.validate(notebook)
-    with capsys.disabled():
-        print(f"\n{path.name}: nbval compares outputs of {share_compared(notebook):.0%} of {len(code_cells(notebook))} code cells")
     assert problems(notebook, path.parent) == []
 
 
 @pytest.mark.parametrize("path", FINDINGS, ids=lambda path: path.name)
 def test_every_finding_is_shown_by_its_notebook(path: Path):
-    from helpers.findings import load_findings
-
     notebook = ROOT / "notebooks" / f"{path.stem}.ipynb"
     assert notebook.is_file(), f"no notebook has the findings of {path.name}"
     assert problems_of_findings(nbformat.read(notebook, as_version=4), load_findings(path)) == []
 
 
-def test_the_setup_cell_is_the_same_everywhere_and_its_address_is_the_badges():
-    assert problems_of_setups({path.relative_to(ROOT).as_posix(): nbformat.read(path, as_version=4) for path in PATHS}) == []
+def test_the_setup_cell_is_the_same_everywhere_and_each_badge_opens_its_own_notebook():
+    """That their address is the course's, tests/test_address.py sees to."""
+    notebooks = {path.relative_to(ROOT).as_posix(): nbformat.read(path, as_version=4) for path in PATHS}
+    assert len({code_cells(notebook)[0].source for notebook in notebooks.values()}) == 1
+    assert [path for path, notebook in notebooks.items() if f"/blob/main/{path})" not in notebook.cells[0].source] == []
 
 
 # ------------------------------------------------------------------------------------- the checks find what is wrong
@@ -208,9 +191,9 @@ def says(text: str, name: str = "stdout") -> NotebookNode:
     return new_output("stream", name=name, text=text)
 
 
-def html(text: str) -> NotebookNode:
+def html(text: str, plain: str = "3") -> NotebookNode:
     """An output that is HTML."""
-    return new_output("display_data", data={"text/html": text, "text/plain": "3"})
+    return new_output("display_data", data={"text/html": text, "text/plain": plain})
 
 
 def ends_on(*outputs: NotebookNode, **changes: object) -> Callable[[NotebookNode], None]:
@@ -221,6 +204,7 @@ def ends_on(*outputs: NotebookNode, **changes: object) -> Callable[[NotebookNode
 BROKEN = {
     "not run from top": lambda notebook: notebook.cells[2].update(execution_count=5),
     "not run from top to": lambda notebook: notebook.cells[2].update(execution_count=None),
+    "a cell names a path of one machine": lambda notebook: notebook.cells[2].update(source="open('/home/ada/x')"),
     "cell 2 ends in an error": ends_on(says("3"), new_output("error", ename="E", evalue="", traceback=[])),
     "cell 2 writes to stderr: '50%'": ends_on(says("3"), says("50%", name="stderr")),
     "cell 2 shows a warning": ends_on(says("UserWarning: it is 3")),
@@ -231,9 +215,7 @@ BROKEN = {
     "only 50% of": ends_on(says("3"), metadata={"tags": ["nbval-ignore-output"]}),
     "only 50% of the": ends_on(says("3"), source="# NBVAL_IGNORE_OUTPUT\nprint(3)"),
     "cell 2 shows a picture and prints no number": ends_on(says("a fine picture:"), showing("image/png")),
-    "cell 2 shows a picture and prints": ends_on(
-        new_output("display_data", data={"text/html": "<p style='margin:3px'>fine</p>", "text/plain": "fine"}), showing("image/png")
-    ),
+    "cell 2 shows a picture and prints": ends_on(html("<p style='margin:3px'>fine</p>", "fine"), showing("image/png")),
     "has a widget's view": ends_on(says("3"), showing(WIDGET, "a slider from 1 to 3")),
     "has a widget's picture without a number": ends_on(says("3"), html(f"<div {FRAME}><p style='margin:3px'>A slider</p></div>")),
     "or with a failure": ends_on(says("3"), html(f"<div {FRAME}>This cannot be shown (3)</div>")),
@@ -255,7 +237,7 @@ BROKEN = {
 @pytest.mark.parametrize("sentence", BROKEN)
 def test_a_notebook_that_is_broken_on_purpose_is_reported(sentence: str, tmp_path: Path):
     assert problems(good_notebook(), tmp_path) == []
-    broken = deepcopy(good_notebook())
+    broken = good_notebook()
     BROKEN[sentence](broken)
     assert any(sentence in problem for problem in problems(broken, tmp_path))
 
@@ -290,8 +272,6 @@ def test_of_a_widget_its_picture_is_saved_and_of_the_metadata_what_every_machine
 
 
 def test_a_finding_that_no_output_shows_is_reported():
-    from helpers.findings import Declared, Finding
-
     numbers = {"value": 0.9, "low": 0.8, "high": 0.95, "control": 0.5, "n": 10}
     difference = {"difference": 0.4, "difference_low": 0.3, "difference_high": 0.45}
     finding = Finding("demo.share", **numbers, **difference, about=Declared("demo.share"))
@@ -302,19 +282,3 @@ def test_a_finding_that_no_output_shows_is_reported():
     assert problems_of_findings(notebook, [finding]) == ["no output shows the finding demo.share with 90 % [80 %, 95 %]"]
     notebook.cells[2].outputs = [says(finding.row().replace("demo", "other"))]
     assert len(problems_of_findings(notebook, [finding])) == 1
-
-
-def with_setup(path: str, repository: str = "ada/course") -> NotebookNode:
-    """A notebook whose badge opens ``path`` and whose setup cell names a repository."""
-    notebook = good_notebook()
-    notebook.cells[0].source = f"[![Open](badge.svg)](https://colab.research.google.com/github/ada/course/blob/main/{path})"
-    notebook.cells[1].source = f'REPOSITORY = "https://github.com/{repository}"'
-    return notebook
-
-
-def test_setup_cells_and_badges_that_differ_are_reported():
-    assert problems_of_setups({name: with_setup(name) for name in ("a.ipynb", "b.ipynb")}) == []
-    other_path = "the badge of b.ipynb does not open it from the address in its setup cell"
-    assert problems_of_setups({"a.ipynb": with_setup("a.ipynb"), "b.ipynb": with_setup("a.ipynb")}) == [other_path]
-    other_setup = problems_of_setups({"a.ipynb": with_setup("a.ipynb"), "b.ipynb": with_setup("b.ipynb", "eve/course")})
-    assert other_setup == ["the setup cells differ", other_path]

@@ -1,5 +1,6 @@
-"""The project holds together: one list of dependencies, tested versions within it, and nothing that harms Colab."""
+"""The project holds together: one list of dependencies, tested versions within it, nothing that harms Colab, no import upwards."""
 
+import ast
 import os
 import re
 import subprocess
@@ -11,7 +12,6 @@ from pathlib import Path
 from urllib.error import URLError
 from urllib.request import urlopen
 
-import nbformat
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
@@ -20,7 +20,6 @@ ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 CORE = [Requirement(line) for line in PROJECT["dependencies"]]
 DEV = [Requirement(line) for line in PROJECT["optional-dependencies"]["dev"]]
-NOTEBOOKS = [path for path in sorted((ROOT / "notebooks").glob("*.ipynb")) if ".ipynb_checkpoints" not in path.parts]
 
 
 def pins(path: Path) -> dict[str, str]:
@@ -99,13 +98,78 @@ def test_every_folder_of_helpers_is_a_package_and_its_data_is_found():
     assert DATA == ROOT / "data" and list((DATA / "world").glob("*.csv"))
 
 
-def test_the_door_to_models_is_the_only_importer_of_transformer_lens():
-    importers = {
-        path.relative_to(ROOT).as_posix()
-        for path in (ROOT / "helpers").rglob("*.py")
-        if re.search(r"^\s*(from|import) transformer_lens", path.read_text(encoding="utf-8"), flags=re.MULTILINE)
-    }
-    assert importers <= {"helpers/models.py"}
+# --------------------------------------------------------------------------------------------------- who imports whom
+
+ROOMS = ("course_lm", "core", "one_neuron", "one_layer", "cluster", "speak", "reproduce")  # each imports itself and those before it,
+DATA_FOR_CORE = ("helpers.course_lm.corpus", "helpers.course_lm.world")  # but of the factory the core takes these only
+
+
+def room(module: str) -> str:
+    """The folder of helpers in which a module lies, or "core"."""
+    folder = module.split(".")[1]
+    return folder if folder in ROOMS else "core"
+
+
+def imported(source: str) -> set[str]:
+    """What a source imports, also within functions; of ``from a import b`` it is a.b."""
+    nodes = list(ast.walk(ast.parse(source)))
+    whole = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    parts = [node for node in nodes if isinstance(node, ast.ImportFrom)]
+    return whole | {f"{'.' * node.level}{node.module}.{alias.name}" for node in parts for alias in node.names}
+
+
+def may_import(importer: str, module: str) -> bool:
+    """May a module of helpers import this one?"""
+    if not module.startswith("helpers."):
+        return not module.startswith((".", "teaching")) and (not module.startswith("transformer_lens") or importer == "helpers.models")
+    here, there = room(importer), room(module)
+    if here == "course_lm" and there == "core":
+        return module.split(".")[1] == "stats"
+    if here == "core" and there == "course_lm":
+        return module.startswith(DATA_FOR_CORE)
+    of_another = here != there and module.startswith(f"helpers.{there}.widgets")
+    return ROOMS.index(there) <= ROOMS.index(here) and not of_another
+
+
+def forbidden_imports(root: Path) -> list[str]:
+    """Every import in ``root/helpers`` that breaks the rule."""
+    found = []
+    for path in sorted((root / "helpers").rglob("*.py")):
+        importer = ".".join(path.relative_to(root).with_suffix("").parts)
+        modules = sorted(imported(path.read_text(encoding="utf-8")))
+        found += [f"{importer} imports {module}" for module in modules if not may_import(importer, module)]
+    return found
+
+
+def test_nothing_imports_upwards():
+    assert forbidden_imports(ROOT) == []
+
+
+@pytest.mark.parametrize(
+    ("importer", "allowed", "planted"),
+    [
+        ("course_lm/report", "from helpers.stats import mean_interval", "from helpers.prediction import pad"),
+        ("models", "import transformer_lens", "from helpers.speak.lens import logit_lens"),
+        ("texts", "from helpers.course_lm.corpus.mixture import documents", "from helpers.course_lm import train"),
+        ("metrics", "import torch", "import transformer_lens.hook_points"),
+        ("one_layer/probes", "from helpers.one_neuron import neurons", "def late():\n    from helpers.cluster.recall import enrich"),
+        ("speak/multihop", "from helpers import course_lm", "from helpers.reproduce import lab"),
+        ("cluster/circuits", "from helpers.widgets import Demo", "from helpers.one_layer.widgets_directions import dial"),
+        ("reproduce/lab", "import helpers.speak.lens", "import helpers.speak.widgets_lens"),
+        ("speak/lens", "from helpers.speak.widgets_lens import page", "from teaching.graded import same"),
+        ("speak/accounts", "from helpers.running import generate", "from .lens import logit_lens"),
+    ],
+)
+def test_an_import_that_was_planted_is_found(importer: str, allowed: str, planted: str, tmp_path: Path):
+    path = tmp_path / "helpers" / f"{importer}.py"
+    path.parent.mkdir(parents=True)
+    path.write_text(allowed)
+    assert forbidden_imports(tmp_path) == []
+    path.write_text(f"{allowed}\n{planted}")
+    assert len(forbidden_imports(tmp_path)) == 1
+
+
+# ------------------------------------------------------------------------------------------------- commands and scripts
 
 
 @pytest.mark.skipif(os.name == "nt", reason="make and sh belong to Linux and macOS")
@@ -120,12 +184,3 @@ def test_make_alone_lists_the_commands_and_every_command_is_explained():
 def test_scripts_are_executable_and_their_syntax_is_right(script: str):
     assert os.access(ROOT / script, os.X_OK)
     subprocess.run(["bash", "-n", ROOT / script], check=True)
-
-
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.name)
-def test_notebooks_are_run_in_order_and_carry_nothing_of_one_machine(path: Path):
-    notebook = nbformat.read(path, as_version=4)
-    counts = [cell.execution_count for cell in notebook.cells if cell.cell_type == "code" and cell.source.strip()]
-    assert counts == list(range(1, len(counts) + 1)), "run it from top to bottom: make notebooks"
-    assert "widgets" not in notebook.metadata, "saved widget state keeps GitHub from showing the file"
-    assert not re.search(r"/(home|root|Users|tmp|work)/\w", path.read_text(encoding="utf-8")), "a path of one machine"

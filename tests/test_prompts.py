@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from helpers.course_lm.corpus.base import Probe
-from helpers.course_lm.corpus.languages import CAPITALS, EVERYDAY
+from helpers.course_lm.corpus.base import Probe, table
+from helpers.course_lm.corpus.languages import EVERYDAY
 from helpers.course_lm.heldout import held_out
 from helpers.course_lm.world import World
 from helpers.prompts import FOLDER, LabelledPrompt, MinimalPair, PromptFileError, TextPrompt, load_prompts
@@ -163,7 +163,7 @@ def names_of(entity: str) -> set[str]:
     world = World.load()
     rows = [row for table in ("landmarks", "countries") for row in world.rows(table) if row["name"] == entity]
     rows += [row for row in EVERYDAY if row["en"] == entity]
-    capitals = {name for row in CAPITALS if row[1] == entity for name in (row[3], row[5], row[7])}
+    capitals = {row[f"capital_{code}"] for row in table("capitals") if row["capital_en"] == entity for code in ("fr", "de", "zh")}
     return {entity, *capitals, *(row[code] for row in rows for code in ("fr", "de", "zh") if row[code])}
 
 

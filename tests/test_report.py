@@ -50,13 +50,13 @@ def card() -> dict:
     return json.loads((SHIPPED / "report.json").read_text(encoding="utf-8"))
 
 
-def test_wilson_interval_has_the_textbook_values() -> None:
+def test_wilson_interval_has_the_textbook_values():
     low, high = wilson(8, 10)
     assert (round(low, 3), round(high, 3)) == (0.490, 0.943)
     assert wilson(10, 10)[0] < 1 == wilson(10, 10)[1]
 
 
-def test_a_loop_is_a_run_that_comes_twice() -> None:
+def test_a_loop_is_a_run_that_comes_twice():
     assert loops([*range(8), 99, *range(8)])
     assert not loops([*range(7), 99, *range(7)])
 
@@ -65,17 +65,17 @@ def test_a_loop_is_a_run_that_comes_twice() -> None:
     ("prompt", "whole"),
     [("The sky is", "The sky is x"), ('中文: "', '中文: "x'), (chat(("user", "Hi"), ask=True), "<|user|>Hi<|end|><|assistant|>x")],
 )
-def test_an_answer_follows_a_space_only_where_there_is_one(prompt: str, whole: str) -> None:
+def test_an_answer_follows_a_space_only_where_there_is_one(prompt: str, whole: str):
     assert full_text(Probe(prompt, "x")) == whole
 
 
-def test_a_missed_bar_is_said() -> None:
+def test_a_missed_bar_is_said():
     row = share_row("x", [True, False], at_least=0.9)
     assert not row.met and Row("y", 0.5, 0.4, 0.6, 9, at_least=0.3, at_most=0.9).met
     assert "MISSED" in as_table([{**vars(row), "met": row.met}])
 
 
-def test_all_required_rows_stand_in_the_card_with_their_bars(card: dict) -> None:
+def test_all_required_rows_stand_in_the_card_with_their_bars(card: dict):
     rows = {row["name"]: row for row in card["rows"]}
     assert {name: (rows[name]["at_least"], rows[name]["at_most"]) for name in REQUIRED} == REQUIRED
     assert rows["facts, unseen paraphrase"]["n"] >= 1000
@@ -83,7 +83,7 @@ def test_all_required_rows_stand_in_the_card_with_their_bars(card: dict) -> None
     assert all(row["low"] <= row["value"] <= row["high"] and row["n"] > 0 for row in card["rows"])
 
 
-def test_the_card_keeps_earlier_checkpoints_in_the_order_of_training(card: dict) -> None:
+def test_the_card_keeps_earlier_checkpoints_in_the_order_of_training(card: dict):
     tokens = [point["tokens"] for point in card["checkpoints"]]
     assert len(tokens) >= 3 and tokens == sorted(tokens)
     assert set(REQUIRED) <= set(card["checkpoints"][-1]["values"])
@@ -91,7 +91,7 @@ def test_the_card_keeps_earlier_checkpoints_in_the_order_of_training(card: dict)
     assert all(names <= {"in-context lists, 5 shots, unseen pairs (mean over tasks)"} for names in missing)  # its tasks changed once
 
 
-def test_greedy_answers_are_what_generate_writes(reader: Reader) -> None:
+def test_greedy_answers_are_what_generate_writes(reader: Reader):
     probes = knowledge.fact_probes(World.load(), Random(5), 12)
     for probe, exact in zip(probes, reader.exact(probes), strict=True):
         ids, whole = reader.ids(probe.prompt), reader.ids(full_text(probe))
@@ -99,7 +99,7 @@ def test_greedy_answers_are_what_generate_writes(reader: Reader) -> None:
         assert (written == whole) == exact
 
 
-def test_the_card_describes_the_shipped_weights(reader: Reader, card: dict) -> None:
+def test_the_card_describes_the_shipped_weights(reader: Reader, card: dict):
     rows = {row["name"]: row for row in card["rows"]}
     probes = knowledge.fact_probes(World.load(), Random(7), 200)
     assert abs(sum(reader.exact(probes)) / 200 - rows["facts, unseen paraphrase"]["value"]) < 0.05
@@ -109,7 +109,7 @@ def test_the_card_describes_the_shipped_weights(reader: Reader, card: dict) -> N
     assert abs(norms[-1] / norms[0] - rows["residual stream, norm after the last block / at the embedding"]["value"]) < 1
 
 
-def test_the_checkpoint_opens_without_this_package(tmp_path) -> None:
+def test_the_checkpoint_opens_without_this_package(tmp_path):
     code = (
         "import sys; from transformers import AutoModelForCausalLM, AutoTokenizer\n"
         f"m = AutoModelForCausalLM.from_pretrained({str(SHIPPED)!r}); t = AutoTokenizer.from_pretrained({str(SHIPPED)!r})\n"
@@ -121,5 +121,5 @@ def test_the_checkpoint_opens_without_this_package(tmp_path) -> None:
     assert run.stdout.split() == ["torch.float32", "Warsaw", "<|user|>Hi<|end|><|assistant|>", "False"], run.stderr[-500:]
 
 
-def test_the_checkpoint_is_small() -> None:
+def test_the_checkpoint_is_small():
     assert sum(path.stat().st_size for path in SHIPPED.iterdir()) < 25_000_000

@@ -1,6 +1,7 @@
 """Training is a function of its settings: run twice, or broken off and taken up again, it ends in the same weights."""
 
 import json
+import shutil
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -21,7 +22,7 @@ TINY = Settings(tokens=8 * 96 * 16, layers=1, width=48, vocab_size=1536, batch=8
 
 
 @pytest.fixture(scope="module", autouse=True)
-def small_corpus() -> None:
+def small_corpus():
     """A tokenizer and rows from a few documents only."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(training, "train_tokenizer", partial(train_tokenizer, n_documents=600))
@@ -37,6 +38,13 @@ def finished(tmp_path_factory: pytest.TempPathFactory, small_corpus: None) -> Pa
     return folder
 
 
+@pytest.fixture
+def prepared(finished: Path, tmp_path) -> Path:
+    """The folder of a run that has its tokenizer and its rows, and no step of training."""
+    parts = shutil.ignore_patterns("checkpoint*", "milestone*", "log.json")
+    return Path(shutil.copytree(finished, tmp_path / "stage-1", ignore=parts))
+
+
 def weights(folder: Path) -> dict[str, torch.Tensor]:
     """Weights and optimiser state at the end of the run in ``folder``."""
     return load_file(folder / f"checkpoint-{TINY.steps}.safetensors")
@@ -47,21 +55,19 @@ def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
     return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
-def test_training_twice_gives_the_same_weights(finished: Path, tmp_path: Path) -> None:
-    train(TINY, tmp_path, device="cpu")
+def test_training_twice_gives_the_same_weights_and_watching_changes_nothing(finished: Path, tmp_path):
+    seen: list[int] = []
+    train(TINY, tmp_path, device="cpu", watch=lambda model, tokenizer: {"probe": float(len(seen)), "n": seen.append(len(seen)) or 0.0})
     assert same(weights(finished), weights(tmp_path))
     assert torch.equal(load_file(finished / "rows.safetensors")["rows"], load_file(tmp_path / "rows.safetensors")["rows"])
     log = json.loads((finished / "log.json").read_text())
     assert log["step"] == TINY.steps and log["history"][-1]["loss"] < log["history"][0]["loss"]
-
-
-def test_another_seed_gives_other_weights(finished: Path, tmp_path: Path) -> None:
-    train(replace(TINY, seed=1), tmp_path, device="cpu")
-    assert not same(weights(finished), weights(tmp_path))
+    history = json.loads((tmp_path / "log.json").read_text())["history"]
+    assert [entry["probes"]["probe"] for entry in history] == list(map(float, range(len(seen)))) and len(seen) >= 6
 
 
 @pytest.mark.parametrize("after", [9, 12])
-def test_an_interrupted_run_ends_in_the_same_weights(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: int) -> None:
+def test_an_interrupted_run_ends_in_the_same_weights(finished: Path, prepared: Path, monkeypatch, after: int):
     steps, step = iter(range(after)), training.train_step
 
     def interrupted(*arguments: object) -> float:
@@ -71,47 +77,41 @@ def test_an_interrupted_run_ends_in_the_same_weights(finished: Path, tmp_path: P
 
     monkeypatch.setattr(training, "train_step", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        train(TINY, tmp_path, device="cpu")
-    saved = json.loads((tmp_path / "log.json").read_text())["step"]
+        train(TINY, prepared, device="cpu")
+    saved = json.loads((prepared / "log.json").read_text())["step"]
     assert 0 < saved <= after < TINY.steps
     taken: list[float] = []
     monkeypatch.setattr(training, "train_step", lambda *arguments: taken.append(loss := step(*arguments)) or loss)
-    train(TINY, tmp_path, device="cpu")
+    train(TINY, prepared, device="cpu")
     assert len(taken) == TINY.steps - saved  # it went on from the checkpoint
-    assert same(weights(finished), weights(tmp_path))
+    assert same(weights(finished), weights(prepared))
 
 
-def test_a_finished_run_is_not_trained_again(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_finished_run_is_not_trained_again(finished: Path, monkeypatch):
     before = weights(finished)
     monkeypatch.setattr(training, "train_step", lambda *arguments: pytest.fail("a step too many"))
     model = train(TINY, finished, device="cpu")
     assert all(torch.equal(p, before[f"model.{name}"]) for name, p in model.named_parameters())
 
 
-def test_other_settings_need_another_folder(finished: Path) -> None:
+def test_other_settings_need_another_folder(finished: Path):
     with pytest.raises(ValueError, match=r"holds a run with other settings; delete it or choose another folder with --out"):
         train(replace(TINY, seed=1), finished, device="cpu")
 
 
-def test_watching_the_run_changes_nothing(finished: Path, tmp_path: Path) -> None:
-    seen: list[int] = []
-    train(TINY, tmp_path, device="cpu", watch=lambda model, tokenizer: {"probe": float(len(seen)), "n": seen.append(len(seen)) or 0.0})
-    assert same(weights(finished), weights(tmp_path))
-    history = json.loads((tmp_path / "log.json").read_text())["history"]
-    assert [entry["probes"]["probe"] for entry in history] == list(map(float, range(len(seen)))) and len(seen) >= 6
-
-
-def test_a_second_stage_starts_from_the_weights_of_the_first(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_second_stage_with_its_own_seed_starts_from_the_weights_of_the_first(finished: Path, prepared: Path, tmp_path, monkeypatch):
     second = replace(TINY, seed=1, batch=4, tokens=4 * 96 * 8, read_before=TINY.tokens)
     began: list[torch.Tensor] = []
     step = training.train_step
     monkeypatch.setattr(training, "train_step", lambda model, *rest: began.append(model.lm_head.weight.clone()) or step(model, *rest))
     model, last = train_stages([TINY, second], tmp_path)
     assert last == tmp_path / "stage-2" and same(weights(finished), weights(tmp_path / "stage-1"))
-    assert torch.equal(
-        began[TINY.steps], load_file(tmp_path / f"stage-1/milestone-{TINY.steps}.safetensors")["transformer.wte.weight"].float()
+    ended = load_file(prepared / f"milestone-{TINY.steps}.safetensors")["transformer.wte.weight"].float()
+    assert torch.equal(began[TINY.steps], ended)
+    assert not torch.equal(
+        load_file(last / "rows.safetensors")["rows"], load_file(prepared / "rows.safetensors")["rows"][: second.steps * 4]
     )
-    assert (last / "tokenizer.json").read_text() == (tmp_path / "stage-1" / "tokenizer.json").read_text()
+    assert (last / "tokenizer.json").read_text() == (prepared / "tokenizer.json").read_text()
     tokens = [entry["tokens"] for entry in training_log(tmp_path)]
     assert tokens == sorted(tokens) and tokens[-1] == TINY.tokens + second.tokens
     again = build_model(len(load_tokenizer(last)), 0, 1, second.layers, second.width, second.context)
@@ -119,7 +119,7 @@ def test_a_second_stage_starts_from_the_weights_of_the_first(finished: Path, tmp
     assert torch.equal(again.lm_head.weight, model.lm_head.weight.half().float())
 
 
-def test_muon_takes_the_same_steps_as_pytorchs() -> None:
+def test_muon_takes_the_same_steps_as_pytorchs():
     torch.manual_seed(0)
     shapes = [(24, 96), (24, 96), (96, 24), (24, 24)]
     ours = [torch.nn.Parameter(torch.randn(shape)) for shape in shapes]
@@ -136,18 +136,18 @@ def test_muon_takes_the_same_steps_as_pytorchs() -> None:
         assert (one - other).norm() < 0.03 * (one - before).norm()  # PyTorch computes in bfloat16
 
 
-def test_orthogonalised_matrices_have_singular_values_near_one() -> None:
+def test_orthogonalised_matrices_have_singular_values_near_one():
     torch.manual_seed(0)
     values = torch.linalg.svdvals(orthogonalise(torch.randn(3, 24, 96)))
     assert values.min() > 0.6 and values.max() < 1.3
 
 
-def test_the_precision_is_one_of_two_and_a_gpu_takes_the_short_one() -> None:
+def test_the_precision_is_one_of_two_and_a_gpu_takes_the_short_one():
     assert precision(torch.device("cpu")) in (torch.float32, torch.bfloat16)
     assert precision(torch.device("cuda")) == torch.bfloat16
 
 
-def test_checkpoints_are_safetensors_only(finished: Path) -> None:
+def test_checkpoints_are_safetensors_only(finished: Path):
     names = {path.name for path in finished.iterdir()}
     assert {path.suffix for path in finished.iterdir()} <= {".safetensors", ".json", ".jinja"}
     assert [name for name in names if name.startswith("checkpoint-")] == [f"checkpoint-{TINY.steps}.safetensors"]
@@ -172,7 +172,7 @@ def documents_of(rows: list[list[int]], bos: int, pad: int) -> list[tuple[int, .
     return found
 
 
-def test_packing_keeps_every_document_whole() -> None:
+def test_packing_keeps_every_document_whole():
     rng, bos, pad, context = Random(0), 0, 1, 96
     texts = [[rng.randint(2, 500) for _ in range(rng.randint(1, 95))] for _ in range(2000)]
     rows = pack(texts, context, bos, pad)
@@ -184,19 +184,19 @@ def test_packing_keeps_every_document_whole() -> None:
     assert tokens / (len(rows) * context) > 0.9  # little is wasted
 
 
-def test_packing_cuts_what_is_too_long_and_closes_a_row() -> None:
+def test_packing_cuts_what_is_too_long_and_closes_a_row():
     assert pack([list(range(2, 12))], 6, 0, 1) == [[0, 2, 3, 4, 5, 6]]
     assert pack([[2, 3]], 6, 0, 1) == [[0, 2, 3, 0, 1, 1]]  # BOS after the last document, then padding
     assert pack([], 6, 0, 1) == []
 
 
-def test_rows_hold_the_corpus(finished: Path) -> None:
+def test_rows_hold_the_corpus(finished: Path):
     rows = load_file(finished / "rows.safetensors")["rows"]
     assert rows.shape == (TINY.steps * TINY.batch, TINY.context)
     assert rows.dtype == torch.int16 and rows.min() >= 0 and rows.max() < TINY.vocab_size
 
 
-def test_the_learning_rate_rises_and_falls() -> None:
+def test_the_learning_rate_rises_and_falls():
     run = Settings()
     shares = [schedule(step, run) for step in range(run.steps)]
     assert shares[: run.warmup] == sorted(shares[: run.warmup]) and max(shares) == pytest.approx(1.0)

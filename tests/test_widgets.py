@@ -1,106 +1,122 @@
-"""Widgets and what they are built on, driven as a reader drives them: whatever is typed gets an answer or a sentence, never a traceback."""
+"""Widgets and what they are built on, driven as a reader drives them: whatever is set gets an answer or a sentence, never a traceback.
 
+What holds for every widget is tested here for all of them; what the pictures show is compared in ``test_widgets_*.py``.
+"""
+
+import gc
 import re
+import weakref
 from pathlib import Path
+from random import Random
 
 import pytest
-from hypothesis import example, given, settings
-from hypothesis import strategies as st
 from nbclient import NotebookClient
 from nbformat.v4 import new_code_cell, new_notebook
-from test_prediction import CONTEXT, small
+from tiny_models import write_tiny_model
+from widget_tools import CASES, ODD, answered, as_before, balanced, case, logits_after, move, odd_values, small_world, tiny
 
-__all__ = ["small"]  # the fixture
+from helpers.models import load_model
+from helpers.prediction import adjust, last_logits, tokenize
+from helpers.widgets import (
+    KEPT,
+    Demo,
+    _in_words,
+    choice_slider,
+    dropdown,
+    html_to_text,
+    prompt_html,
+    remembered,
+    slider,
+    text_field,
+    tick_box,
+)
+
+__all__ = ["as_before", "small_world"]  # fixtures
 
 ROOT = Path(__file__).parents[1]
-ODD = {
-    "nothing": "",
-    "blanks": " \n\t ",
-    "10,000 letters": "abcde fghi" * 1000,
-    "emoji": "👩‍👩‍👧‍👦🙂",
-    "another alphabet": "Что делает модель? 語言模型 مرحبا",
-    "not a number": "NaN",
-    "a special token": "<|endoftext|><|user|>",
-    "markup": "<script>alert(1)</script> & <b>bold",
-    "half a letter": "\ud83d",
-    "a null byte": "a\x00b",
-}
+MOVES = 25  # of the controls of one widget
+
+# ----------------------------------------------------------------------------------------------------------- every widget
+
+every_widget = pytest.mark.parametrize("kind", CASES, ids=lambda kind: kind.__name__)
 
 
-@pytest.fixture(scope="module")
-def explorer(small):
-    from helpers.widgets import PromptExplorer
-
-    return PromptExplorer(small, "hello")
-
-
-@pytest.mark.parametrize("text", ODD.values(), ids=ODD)
-def test_odd_texts_get_an_answer(explorer, text: str):
-    from helpers.widgets import readable
-
-    explorer.text.value = text
-    words = readable(explorer.panel.value)
-    assert "most likely next tokens" in words and "continuation (seed" in words
-    assert "<script>" not in explorer.panel.value
+@every_widget
+def test_the_first_picture_is_there_at_once_and_has_words(kind: type[Demo]):
+    demo = case(kind).make()
+    html = demo.panel.value
+    assert case(kind).heading in html_to_text(html) and balanced(html) and "<script" not in html and "<svg" not in html
+    assert html.count("<img") == html.count("<img alt=")
+    assert all("%" in row for row in re.findall(r"<tr><td style='font-family:monospace'>.*?</tr>", html))  # bars carry their number
+    controls = [control for row in demo.children[:-2] for control in row.children]
+    assert controls == list(demo.controls.values()) and demo.children[-1] is demo.panel
+    assert all(control.description.strip() and not getattr(control, "continuous_update", False) for control in controls)
 
 
-@settings(max_examples=40)
-@given(text=st.text(max_size=60), temperature=st.sampled_from([0, 0.1, 1, 2]), top_k=st.integers(0, 300), seed=st.integers(0, 20))
-@example(text="x", temperature=float("nan"), top_k=0, seed=0)
-@example(text="x", temperature=-1, top_k=-1, seed=-1)
-def test_any_text_and_setting_gives_html_with_words(small, text: str, temperature: float, top_k: int, seed: int):
-    from helpers.widgets import prompt_html, readable
-
-    html = prompt_html(small, text, temperature, top_k, seed, length=3)
-    assert readable(html) and html == prompt_html(small, text, temperature, top_k, seed, length=3)
-
-
-def test_a_text_that_is_too_long_is_cut_with_a_sentence(explorer):
-    from helpers.widgets import readable
-
-    explorer.text.value = "y" * 100
-    assert readable(explorer.panel.value).startswith(
-        f"{CONTEXT} tokens. The model reads {CONTEXT} tokens at most, so the first {101 - CONTEXT} of the text are cut off."
-    )
-    explorer.text.value = "y"
-    assert "cut off" not in explorer.panel.value
+@every_widget
+def test_a_page_without_a_kernel_shows_the_picture_with_its_settings_or_a_sentence(kind: type[Demo]):
+    demo = case(kind).make()
+    frame = demo.frame()
+    assert frame.startswith('<div class="course-frame">') and frame.endswith(f"{demo.panel.value}</div>") and balanced(frame)
+    caption = html_to_text(frame).splitlines()[0]
+    assert all(f"{control.description} {_in_words(control)}".strip() in caption for control in demo.settings().values())
+    assert re.fullmatch(r"\[[A-Z][^\[\]]+, once the notebook runs\.\]", repr(demo))
 
 
-def test_every_control_moves_the_panel(explorer, small):
-    from helpers.widgets import prompt_html
-
-    explorer.text.value, explorer.temperature.value, explorer.top_k.value, explorer.seed.value = "hello", 1.0, 0, 0
-    seen = {explorer.panel.value}
-    for control, value in ((explorer.seed, 5), (explorer.temperature, 0.3), (explorer.text, "other"), (explorer.top_k, 1)):
-        control.value = value
-        assert explorer.panel.value not in seen
-        seen.add(explorer.panel.value)
-    assert explorer.panel.value == prompt_html(small, "other", 0.3, 1, 5)
+@every_widget
+def test_every_control_changes_the_panel(kind: type[Demo]):
+    for name in case(kind).make().controls:
+        demo, rng = case(kind).make(), Random(1)
+        if name not in demo.settings():  # it plays no part while a word is searched for
+            demo.search.value = False
+        first = demo.panel.value
+        assert any((move(demo.controls[name], rng), demo.panel.value != first)[1] for _ in range(30)), name
 
 
-def test_temperature_and_top_k_change_how_tokens_are_drawn_and_not_what_the_model_says(small):
-    from helpers.prediction import adjust, last_logits, tokenize
-    from helpers.widgets import prompt_html
+@every_widget
+def test_whatever_is_set_in_whatever_order_the_panel_has_the_answer_to_it(kind: type[Demo]):
+    """Nothing is stale: after each move the panel is what the function writes for the controls as they stand."""
+    demo, rng = case(kind).make(), Random(2)
+    for _ in range(MOVES):
+        move(rng.choice(list(demo.controls.values())), rng)
+        html = demo.panel.value
+        assert answered(html, case(kind).heading)
+        assert html.split("<p><small>Below is still")[0] == case(kind).write(**demo.values())
+        assert "working" not in demo.status.value
 
+
+@every_widget
+def test_whatever_a_control_could_never_be_set_to_is_answered_too(kind: type[Demo]):
+    values = case(kind).make().values()
+    for name, value in values.items():
+        for odd in odd_values(value):
+            assert answered(case(kind).write(**values | {name: odd}), case(kind).heading), (name, odd)
+
+
+# ------------------------------------------------------------------------------------------------------ the prompt explorer
+
+
+def test_a_text_that_is_too_long_is_cut_with_a_sentence():
+    says = "64 tokens. The model reads 64 tokens at most, so the first 37 of the text are cut off."
+    assert html_to_text(prompt_html(tiny(), "y" * 100)).startswith(says) and "cut off" not in prompt_html(tiny(), "y")
+    assert all("most likely next tokens" in prompt_html(tiny(), text) for text in ODD.values())
+
+
+def test_temperature_and_top_k_change_how_tokens_are_drawn_and_not_what_the_model_says():
     def bars(*settings: float) -> list[tuple[str, str]]:
-        rows = re.findall(r"<tr><td style='font-family.*?</tr>", prompt_html(small, "hello", *settings), re.S)
+        rows = re.findall(r"<tr><td style='font-family.*?</tr>", prompt_html(tiny(), "hello", *settings), re.S)
         return [tuple(re.findall(r"([\d.]+)%", row)[-2:]) for row in rows]
 
     plain, drawn = zip(*bars(0.5, 3), strict=True)
     assert plain == tuple(first for first, _ in bars(2.0, 0)) == tuple(both for _, both in bars(1.0, 0))
-    probs = adjust(last_logits(small, tokenize(small, "hello")), 0.5, 3).sort(descending=True).values[:10]
+    assert plain == tuple(f"{100 * prob:.1f}" for prob in logits_after(tiny(), "hello").softmax(-1).topk(10).values.tolist())
+    probs = adjust(last_logits(tiny(), tokenize(tiny(), "hello")), 0.5, 3).sort(descending=True).values[:10]
     assert drawn == tuple(f"{100 * prob:.1f}" for prob in probs.tolist()) and drawn[3:] == ("0.0",) * 7
 
 
-def test_an_empty_prompt_to_a_model_that_needs_one_gets_a_sentence(small, monkeypatch: pytest.MonkeyPatch):
-    from helpers.widgets import prompt_html
-
-    monkeypatch.setattr(small.cfg, "default_prepend_bos", False)
-    assert prompt_html(small, "") == "<p>There is nothing to continue: this model needs at least one token, so give it some text.</p>"
-
-
-def test_a_page_without_a_kernel_shows_a_sentence(explorer):
-    assert repr(explorer) == "[Type a prompt here, once the notebook runs.]"
+def test_an_empty_prompt_to_a_model_that_needs_one_gets_a_sentence(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(tiny().cfg, "default_prepend_bos", False)
+    assert prompt_html(tiny(), "") == "<p>There is nothing to continue: this model needs at least one token, so give it some text.</p>"
 
 
 # ------------------------------------------------------------------------------------------------------- the base of all widgets
@@ -109,7 +125,6 @@ def test_a_page_without_a_kernel_shows_a_sentence(explorer):
 @pytest.fixture
 def demo():
     """A small widget that counts its answers and fails where it is told to; its second control follows the first."""
-    from helpers.widgets import Demo, dropdown, slider, text_field
 
     class Followed(Demo):
         def __init__(self) -> None:
@@ -160,35 +175,23 @@ def test_an_answer_that_is_stopped_says_so_and_the_next_one_is_right(demo, monke
 
 
 def test_a_widget_says_how_a_text_is_sent_and_that_it_works(demo):
-    from helpers.widgets import readable
-
     said = []
-    demo.status.observe(lambda change: said.append(readable(change["new"]).splitlines()[-1]), names="value")
+    demo.status.observe(lambda change: said.append(html_to_text(change["new"]).splitlines()[-1]), names="value")
     demo.number.value = 2
     assert [line.split()[-2] for line in said] == ["working", "its"]
-    assert readable(demo.status.value) == "A text is read when you press Enter or leave its field."
+    assert html_to_text(demo.status.value) == "A text is read when you press Enter or leave its field."
 
 
 @pytest.mark.parametrize(("text", "several", "kind"), [("a", False, "Text"), ("two\nlines", False, "Textarea"), ("a", True, "Textarea")])
 def test_a_field_has_one_line_unless_its_text_has_more(text: str, several: bool, kind: str):
-    from helpers.widgets import text_field
-
     assert type(text_field(text, "Prompt", several)).__name__ == kind
 
 
-def test_rows_of_controls_wrap_and_a_slider_keeps_its_width(demo):
-    rows = demo.children[:2]
-    assert all(row.layout.flex_flow == "row wrap" for row in rows)
-    assert demo.number.layout.flex == "1 1 340px" and demo.children[-1] is demo.panel
-
-
 def test_a_page_without_a_kernel_shows_a_picture_with_the_settings(demo):
-    from helpers.widgets import readable
-
     demo.kind.value = "<y>"
     bundle = demo._repr_mimebundle_()
     assert bundle["text/plain"] == "[A <demo>, once the notebook runs.]"
-    assert readable(bundle["text/html"]).splitlines() == [
+    assert html_to_text(bundle["text/html"]).splitlines() == [
         "A <demo>. This is a picture; run the notebook to change its settings: Word a , Number 1 , Kind <y> .",
         "a 1",
     ]
@@ -197,8 +200,6 @@ def test_a_page_without_a_kernel_shows_a_picture_with_the_settings(demo):
 
 
 def test_settings_are_put_in_words():
-    from helpers.widgets import _in_words, choice_slider, dropdown, slider, text_field, tick_box
-
     controls = [choice_slider([0.0, 0.5], 0.0, "S"), choice_slider([("entry", -1), ("0", 0)], -1, "L"), dropdown(["a"], "D")]
     controls += [tick_box(True, "T"), tick_box(False, "T"), slider(1.5, 0, 2, "F", step=0.5), text_field("x" * 99, "X")]
     assert [_in_words(control) for control in controls] == ["0.0", "entry", "a", "yes", "no", "1.5", "x" * 59 + "…"]
@@ -242,37 +243,28 @@ def test_changes_that_come_from_another_thread_are_answered_after_the_cell_once_
     assert notebook.cells[2].outputs[0].text == "{'MainThread'} 0 ['<p>20</p>'] True False\n"
 
 
-def test_readable_takes_the_words_out_of_html():
-    from helpers.widgets import readable
-
-    assert readable("<p><b>a &lt; b</b></p><table><tr><td>c</td><td>1</td></tr></table>") == "a < b\nc 1"
+def test_html_to_text_takes_the_words_out_of_html():
+    assert html_to_text("<p><b>a &lt; b</b></p><table><tr><td>c</td><td>1</td></tr></table>") == "a < b\nc 1"
 
 
+def test_a_function_remembers_its_last_results_and_keeps_no_model_alive(tmp_path: Path):
+    asked, model = [], load_model(write_tiny_model("gpt2", tmp_path))
+    double, kept = remembered(lambda model, number: asked.append(number) or 2 * number), weakref.ref(model)
+    assert [double(model, number) for number in (1, 2, 1)] == [2, 4, 2] and asked == [1, 2]
+    assert double(tiny(), 1) == 2 and asked == [1, 2, 1]
+    assert [double(model, number) for number in range(3, KEPT + 2)][-1] == 2 * (KEPT + 1)
+    assert double(model, 2) == 4 and asked.count(2) == 1 and double(model, 1) == 2 and asked.count(1) == 3  # the oldest was forgotten
+    del model
+    gc.collect()
+    assert kept() is None
+
+
+SHARE = {"n": 10, "at_least": 0.9, "at_most": None, "unit": "share", "groups": {}}
 REPORT = {
     "rows": [
-        {
-            "name": "good",
-            "value": 0.98,
-            "low": 0.97,
-            "high": 0.99,
-            "n": 10,
-            "at_least": 0.9,
-            "at_most": None,
-            "unit": "share",
-            "groups": {},
-        },
-        {
-            "name": "costs $1 or $2",
-            "value": 0.5,
-            "low": 0.4,
-            "high": 0.6,
-            "n": 10,
-            "at_least": 0.9,
-            "at_most": None,
-            "unit": "share",
-            "groups": {},
-        },
-        {"name": "free", "value": 3.0, "low": 2.0, "high": 4.0, "n": 10, "at_least": None, "at_most": None, "unit": "logits", "groups": {}},
+        SHARE | {"name": "good", "value": 0.98, "low": 0.97, "high": 0.99},
+        SHARE | {"name": "costs $1 or $2", "value": 0.5, "low": 0.4, "high": 0.6},
+        SHARE | {"name": "free", "value": 3.0, "low": 2.0, "high": 4.0, "at_least": None, "unit": "logits"},
     ],
     "checkpoints": [{"tokens": 2_000_000, "values": {"good": 0.9}}, {"tokens": 1_000_000, "values": {"good": 0.2, "free": 1.0}}],
 }
@@ -295,11 +287,3 @@ def test_learning_curves_are_drawn_in_the_order_of_training():
     fig.draw_without_rendering()
     lines = [ax.lines[0] for ax in fig.axes if ax.get_visible()]
     assert len(lines) == 1 and list(lines[0].get_xdata()) == [1, 2] and list(lines[0].get_ydata()) == pytest.approx([20, 90])
-
-
-def test_other_figures_can_be_drawn_with_any_token():
-    from helpers.plots import layer_line, next_token_bars
-    from helpers.prediction import TopTokens
-
-    for fig in (next_token_bars(TopTokens("x", (" $a$", "\n", "_^{", "\ufffd"), (0.5, 0.3, 0.1, 0.1))), layer_line([1, 2, 3], "length")):
-        fig.draw_without_rendering()

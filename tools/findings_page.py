@@ -1,4 +1,4 @@
-"""Writes docs/findings.md from data/findings.csv and data/findings: all findings, by lesson and by outcome; `make findings`."""
+"""Writes docs/findings.md from data/findings.csv and data/findings: all findings by lesson, and which were not shown; `make findings`."""
 
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -51,8 +51,8 @@ def page(found: Mapping[str, Sequence[Finding]]) -> str:
         head = ["outcome", "question", "value and 95 % interval", "control", "difference", "n", "published"]
         table = [line(head), "|" + "---|" * len(head), *map(row, findings)]
         parts.append(f"## [{notebook}](../notebooks/{notebook}.ipynb)\n\n" + "\n".join(table))
-    parts.append("## By outcome")
-    for outcome in counts:
+    parts.append("## What was not shown")
+    for outcome in (ABSENT, UNDECIDED):
         names = ", ".join(f"`{finding.name}`" for finding in every if finding.outcome == outcome)
         parts.append(f"**{outcome.capitalize()}** ({counts[outcome]}): {names or 'none'}")
     return "\n\n".join(part.strip() for part in parts) + "\n"
@@ -71,7 +71,7 @@ def headlines(found: Mapping[str, Sequence[Finding]]) -> str:
 
 
 def with_headlines(readme: str, table: str) -> str:
-    """The README with new rows between its two marks. Raises ValueError where a mark is missing."""
+    """The README with new rows between its two marks. Raises ValueError if a mark is missing."""
     before, start, rest = readme.partition(START)
     _, end, after = rest.partition(END)
     if not start or not end:

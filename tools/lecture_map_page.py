@@ -19,7 +19,7 @@ section named here. Written by `make pages` from `data/lecture_map.csv`.
 
 
 def section(notebook: nbformat.NotebookNode, tag: str) -> str:
-    """The heading above the cell with a tag. Raises ValueError where no cell has it."""
+    """The heading above the cell with a tag. Raises ValueError if no cell has it."""
     heading = ""
     for cell in notebook.cells:
         if cell.cell_type == "markdown":
@@ -30,16 +30,23 @@ def section(notebook: nbformat.NotebookNode, tag: str) -> str:
     raise ValueError(f"No cell is tagged {tag}: tag the one that shows this figure.")
 
 
+def number(name: str) -> str:
+    """The number of a lesson, such as 02a, from the name of its notebook."""
+    return name.split("_")[0]
+
+
 def line(row: Mapping[str, str], notebook: nbformat.NotebookNode) -> str:
     """One figure."""
-    where = f"[{row['notebook'].split('_')[0]}](../notebooks/{row['notebook']}.ipynb), *{section(notebook, row['cell'])}*"
-    return f"| {row['figure']} | {row['claim'].replace('|', chr(92) + '|')} | {where} | `helpers.{row['helper']}` |"
+    claim = row["claim"].replace("|", r"\|")
+    return f"| {row['figure']} | {claim} | [{number(row['notebook'])}], *{section(notebook, row['cell'])}* | `helpers.{row['helper']}` |"
 
 
 def page(rows: Sequence[Mapping[str, str]], folder: Path = ROOT / "notebooks") -> str:
     """The whole page."""
-    notebooks = {name: nbformat.read(folder / f"{name}.ipynb", as_version=4) for name in {row["notebook"] for row in rows}}
-    return HEAD + "\n".join(line(row, notebooks[row["notebook"]]) for row in rows) + "\n"
+    notebooks = {name: nbformat.read(folder / f"{name}.ipynb", as_version=4) for name in sorted({row["notebook"] for row in rows})}
+    figures = [line(row, notebooks[row["notebook"]]) for row in rows]
+    links = [f"[{number(name)}]: ../notebooks/{name}.ipynb" for name in notebooks]
+    return HEAD + "\n".join([*figures, "", *links]) + "\n"
 
 
 def rows() -> list[dict[str, str]]:

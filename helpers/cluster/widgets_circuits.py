@@ -1,7 +1,7 @@
 """The widgets of lesson 3b, "Circuits": a map of patches, a circuit that is cut down, and the attention of any head."""
 
 import base64
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import lru_cache
 from html import escape
 from io import BytesIO
@@ -12,18 +12,18 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from helpers.cluster.circuits import Curve, EdgeScores, prune_dead, random_circuit
-from helpers.cluster.edges import ABLATIONS, Ablated, Circuit, EdgeGraph, Wires, ablations, attention_biases, measured, run_wires
+from helpers.cluster.circuits import EdgeScores, judge, random_circuit
+from helpers.cluster.edges import ABLATIONS
 from helpers.cluster.graph_plots import circuit_graph
 from helpers.cluster.indirect_objects import IndirectObjects
 from helpers.cluster.patching import PatchMap, PromptPairs
-from helpers.html import COLD, DEEPEST, WARM
+from helpers.html import COLD, DEEPEST, RIM, TABLE, WARM
 from helpers.interventions import intervene, pattern, record, resample_ablate
 from helpers.models import TransformerBridge
 from helpers.prediction import TopTokens, last_logits, pieces, tokenize, truncate, visible
-from helpers.widgets import RIM, Demo, bars_html, choice_slider, dropdown, said, slider, text_field
+from helpers.widgets import Demo, as_text, choice_slider, chosen, columns_html, dropdown, slider, text_field, top_of
 
-SHOWN_AS = ("share restored", "change in logits")
+SHARE, CHANGE = SHOWN_AS = ("share restored", "change in logits")
 SIZES = (5, 10, 20, 30, 50, 75, 100, 150, 200, 300, 400, 800, 1500, 3000)  # edges
 MOST_DRAWN = 40  # edges
 MOST_JUDGED = 8  # sentences: more would keep the reader waiting
@@ -58,38 +58,31 @@ def map_html(values: Float[Tensor, "layer column"], columns: tuple[str, ...], la
     return f"<table><tr><th style='{CELL}'>layer</th>{head}</tr>{''.join(rows)}</table>"
 
 
-@said
+@as_text
 def patching_html(
     model: TransformerBridge, data: IndirectObjects, maps: Mapping[str, PatchMap], component: str, shown: str, layer: int, column: str
 ) -> str:
     """A map of patches, and what the first pair of sentences says with the chosen patch, as HTML."""
-    if component not in maps:
-        raise ValueError(f"There is no map of {component!r}; choose one of: {', '.join(maps)}.")
-    if shown not in SHOWN_AS:
-        raise ValueError(f"A map shows the {' or the '.join(SHOWN_AS)}, not {shown!r}.")
-    found = maps[component]
-    if column not in found.columns or not 0 <= layer < len(found.after):
-        last, named = len(found.after) - 1, ", ".join(found.columns)
-        raise ValueError(f"This map has no layer {layer} with {column!r}: its layers are 0 to {last}, its columns {named}.")
-    at = found.columns.index(column)
-    values = found.effect if shown == SHOWN_AS[0] else found.change
-    chosen = f"<p>{escape(component)}, layer {layer}, {escape(column)}: <b>{values[layer, at]:z.2f}</b> ({shown}).</p>"
-    return map_html(values, found.columns, layer, at) + chosen + _one_patch(model, data, f"blocks.{layer}.{found.place}", column, at)
+    found = chosen(maps, component, "map of")
+    values = chosen({SHARE: found.effect, CHANGE: found.change}, shown, "map that shows the")
+    chosen(dict(enumerate(values)), layer, "layer")
+    at = chosen({name: number for number, name in enumerate(found.columns)}, column, "column")
+    value = f"<p>{escape(component)}, layer {layer}, {escape(column)}: <b>{values[layer, at]:z.2f}</b> ({shown}).</p>"
+    return map_html(values, found.columns, layer, at) + value + _one_patch(model, data, f"blocks.{layer}.{found.place}", column, at)
 
 
 def _one_patch(model: TransformerBridge, data: IndirectObjects, hook: str, column: str, at: int) -> str:
     """The first pair of sentences, and what follows the corrupted one before and after a patch."""
     clean, corrupted, names = data.texts[0], data.swapped()[0], (int(data.io[0]), int(data.s[0]))
-    patch = resample_ablate(hook, _clean_values(model, clean, hook), **_where(data, hook, column, at))
-    with intervene(model, patch):
-        top, patched = answer(model, corrupted, *names)
-    (_, high), (before, low) = plain_answer(model, clean, *names), plain_answer(model, corrupted, *names)
+    values = record(model, tokenize(model, clean)[None].to(model.cfg.device), hook)[hook]
+    with intervene(model, resample_ablate(hook, values, **_where(data, hook, column, at))):
+        after, patched = answer(model, corrupted, *names)
+    before, low = answer(model, corrupted, *names)
+    _, high = answer(model, clean, *names)
     told = f"by so many logits {escape(data.receivers[0])} is ahead of {escape(data.givers[0])}"
     texts = f"<p>clean: {escape(clean)} … <b>{high:z.2f}</b><br>corrupted: {escape(corrupted)} … <b>{low:z.2f}</b><br>"
     metric = f"with the patch: <b>{patched:z.2f}</b> ({told})</p>"
-    parts = zip(("the corrupted sentence", "with the patch"), (before, top), strict=True)
-    cells = "".join(f"<td style='vertical-align:top;padding-right:24px'><b>{head}</b>{bars_html(bars)}</td>" for head, bars in parts)
-    return f"{texts}{metric}<table><tr>{cells}</tr></table>"
+    return texts + metric + columns_html({"the corrupted sentence": before, "with the patch": after})
 
 
 def _where(data: IndirectObjects, hook: str, column: str, at: int) -> dict[str, int]:
@@ -104,16 +97,7 @@ def _where(data: IndirectObjects, hook: str, column: str, at: int) -> dict[str, 
 def answer(model: TransformerBridge, text: str, right: int, wrong: int) -> tuple[TopTokens, float]:
     """The three likeliest next tokens, and by how many logits one token is ahead of another."""
     logits = last_logits(model, tokenize(model, text))
-    probs, ids = logits.softmax(-1).topk(3)
-    return TopTokens(text, tuple(pieces(model, ids)), tuple(probs.tolist())), (logits[right] - logits[wrong]).item()
-
-
-plain_answer = lru_cache(maxsize=64)(answer)  # of the untouched model; remembered, since only the patch changes
-
-
-@lru_cache(maxsize=256)
-def _clean_values(model: TransformerBridge, text: str, hook: str) -> Float[Tensor, "1 pos *rest"]:
-    return record(model, tokenize(model, text)[None].to(model.cfg.device), hook)[hook]
+    return top_of(model, logits.softmax(-1), 3), (logits[right] - logits[wrong]).item()
 
 
 class PatchingMap(Demo):
@@ -126,15 +110,15 @@ class PatchingMap(Demo):
     def __init__(self, model: TransformerBridge, data: IndirectObjects, maps: Mapping[str, PatchMap]) -> None:
         if not maps:
             raise ValueError("There is no map to show: give at least one, such as patch_heads(model, data.runs(model)), with a name.")
-        self._maps, first = maps, next(iter(maps.values()))
-        columns = first.columns
+        self._maps = maps
+        first = next(iter(maps.values()))
         super().__init__(
             "A map of patches",
             lambda **values: patching_html(model, data, maps, **values),
             {"component": dropdown(list(maps), "Component"), "shown": dropdown(SHOWN_AS, "Shown")},
             {
                 "layer": slider(turning_point(first), 0, model.cfg.n_layers - 1, "Layer"),
-                "column": dropdown(columns, "Where", columns[-1]),
+                "column": dropdown(first.columns, "Where", first.columns[-1]),
             },
         )
 
@@ -166,15 +150,14 @@ def first_pairs(both: PromptPairs, n: int = MOST_JUDGED) -> PromptPairs:
     return PromptPairs(both.clean.take(range(n)), both.corrupted.take(range(n)), metric)
 
 
-@said
+@as_text
 def pruner_html(model: TransformerBridge, scores: EdgeScores, both: PromptPairs, size: int, ablation: str) -> str:
     """A circuit of a size: how faithful it is, beside a random one, and its drawing, as HTML."""
-    if ablation not in ABLATIONS:
-        raise ValueError(f"There is no ablation {ablation!r}; choose one of: {', '.join(ABLATIONS)}.")
+    chosen(dict.fromkeys(ABLATIONS), ablation, "ablation")
     if not 1 <= size <= len(scores.graph):
         raise ValueError(f"A circuit has 1 to {len(scores.graph):,} edges, not {size:,}.")
     circuit = scores.top(size)
-    found = _judged(model, both, (circuit, random_circuit(scores.graph, size)), ablation)
+    found = judge(model, both, [circuit, random_circuit(scores.graph, size)], ablation)
     value, chance = found.faithfulness.tolist()  # first: it says in words where there is nothing to keep
     low, high = found.intervals[0]
     words = [
@@ -182,43 +165,10 @@ def pruner_html(model: TransformerBridge, scores: EdgeScores, both: PromptPairs,
         f"Faithfulness ({ablation}): <b>{value:z.2f}</b> [{low:z.2f}, {high:z.2f}]; as many random edges: {chance:z.2f}. ",
         f"{len(both)} sentences.</p>",
     ]
-    return "".join(words) + _drawn(scores, size)
-
-
-def _judged(model: TransformerBridge, both: PromptPairs, circuits: Sequence[Circuit], ablation: str) -> Curve:
-    """What ``judge`` says, without making anew for every size what is the same for all: a reader does not like to wait."""
-    ablated, (empty, whole) = _held(model, both, ablation), _ends(model, both, ablation)
-    alive = tuple(len(prune_dead(circuit)) for circuit in circuits)
-    return Curve(tuple(map(len, circuits)), alive, len(circuits[0].graph), _metrics(model, both, circuits, ablated), empty, whole, ablation)
-
-
-def _metrics(model: TransformerBridge, both: PromptPairs, circuits: Sequence[Circuit], ablated: Ablated) -> Float[Tensor, "circuit prompt"]:
-    """The metric of some circuits, in one pass."""
-    graph, kept = circuits[0].graph, torch.stack([circuit.kept for circuit in circuits])
-    logits = run_wires(model, both.clean, Wires(graph, graph.matrix(kept), ablated))
-    return torch.stack([measured(both.metric, copy, both.clean) for copy in logits])
-
-
-@lru_cache(maxsize=8)
-def _held(model: TransformerBridge, both: PromptPairs, ablation: str) -> Ablated:
-    """What cut edges carry."""
-    return Ablated(ablations(model, both, ablation)(torch.arange(len(both))), attention_biases(model))
-
-
-@lru_cache(maxsize=8)
-def _ends(model: TransformerBridge, both: PromptPairs, ablation: str) -> Float[Tensor, "two prompt"]:
-    """The metric without any edge, and with all of them."""
-    graph = EdgeGraph.of(model)
-    return _metrics(model, both, [graph.empty, graph.full], _held(model, both, ablation))
-
-
-def _drawn(scores: EdgeScores, size: int) -> str:
-    """The circuit of a size as a picture, and a sentence where not all of it is drawn."""
     note = f"<p><small>Drawn are the {MOST_DRAWN} with the largest scores.</small></p>" if size > MOST_DRAWN else ""
-    return note + _picture(scores, min(size, MOST_DRAWN))
+    return "".join(words) + note + _picture(scores, min(size, MOST_DRAWN))
 
 
-@lru_cache(maxsize=16)
 def _picture(scores: EdgeScores, size: int) -> str:
     """A small circuit as a picture with its words."""
     image = BytesIO()
@@ -234,22 +184,22 @@ class CircuitPruner(Demo):
     """
 
     def __init__(self, model: TransformerBridge, scores: EdgeScores, both: PromptPairs, size: int = 30) -> None:
-        sizes, few = [some for some in SIZES if some <= len(scores.graph)], first_pairs(both)
+        few = first_pairs(both)
+        sizes = [some for some in SIZES if some <= len(scores.graph)]
         nearest = min(sizes, key=lambda some: abs(some - size))
-        remembered = lru_cache(maxsize=64)(lambda size, ablation: pruner_html(model, scores, few, size, ablation))
-        for ablation in ABLATIONS:  # what all sizes share is made now, so that no move takes longer than the others
-            remembered(size=nearest, ablation=ablation)
         controls = {"size": choice_slider(sizes, nearest, "Edges kept"), "ablation": dropdown(ABLATIONS, "Ablation")}
-        super().__init__("A circuit to be cut down", remembered, controls)
+        write = lru_cache(maxsize=64)(lambda size, ablation: pruner_html(model, scores, few, size, ablation))
+        super().__init__("A circuit to be cut down", write, controls)
 
 
 # ------------------------------------------------------------------------------------------------------ the head viewer
 
 
-@said
+@as_text
 def head_html(model: TransformerBridge, text: str, layer: int, head: int) -> str:
     """Where a head looks in a text, token by token, as HTML: a row for each token that looks, a column for each that is looked at."""
-    n_layers, n_heads = model.cfg.n_layers, model.cfg.n_heads
+    n_layers = model.cfg.n_layers
+    n_heads = model.cfg.n_heads
     if not (0 <= layer < n_layers and 0 <= head < n_heads):
         raise ValueError(f"There is no head {layer}.{head}: layers are 0 to {n_layers - 1}, and heads 0 to {n_heads - 1}.")
     if not text.strip():
@@ -258,11 +208,9 @@ def head_html(model: TransformerBridge, text: str, layer: int, head: int) -> str
     looks = record(model, tokens[None].to(model.cfg.device), pattern(layer))[pattern(layer)][0, head].float().cpu()
     named = [visible(piece) for piece in pieces(model, tokens)]
     best = looks[-1].topk(min(3, len(tokens)))
-    words = ", ".join(
-        f"{escape(named[at])} (token {at}, {share:.0%})" for share, at in zip(best.values.tolist(), best.indices.tolist(), strict=True)
-    )
-    said_of_it = f"<p>From the last token, {escape(named[-1])}, head {layer}.{head} looks at {words}.{_cut(len(whole), len(tokens))}</p>"
-    return said_of_it + _pattern(looks, named)
+    words = ", ".join(f"{escape(named[at])} (token {at}, {looks[-1, at]:.0%})" for at in best.indices.tolist())
+    story = f"<p>From the last token, {escape(named[-1])}, head {layer}.{head} looks at {words}.{_cut(len(whole), len(tokens))}</p>"
+    return story + _pattern(looks, named)
 
 
 def _cut(whole: int, read: int) -> str:
@@ -284,7 +232,7 @@ def _pattern(looks: Float[Tensor, "query key"], named: list[str]) -> str:
             for key, share in zip(named[shown.start : query + 1], looks[query, shown.start : query + 1].tolist(), strict=True)
         )
         rows.append(f"{start}{''.join(cells)}</tr>")
-    return f"<table style='border-collapse:collapse'><tr><th></th>{head}</tr>{''.join(rows)}</table>"
+    return f"<table style='{TABLE}'><tr><th></th>{head}</tr>{''.join(rows)}</table>"
 
 
 class HeadViewer(Demo):

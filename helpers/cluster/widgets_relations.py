@@ -2,83 +2,62 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
-from functools import lru_cache
 from html import escape
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from helpers.cluster.recall import FactPrompt, cut_attention, source_masks
-from helpers.cluster.relations import RelationData, States, Surrogate, decode, edit_delta, place_of, read
+from helpers.cluster.relations import Located, RelationData, States, Surrogate, decode, edit_delta, place_of, read
 from helpers.html import DEEPEST, WARM
 from helpers.interventions import add, intervene, unembed_only_at
 from helpers.metrics import whole_words
 from helpers.models import TransformerBridge
-from helpers.one_layer.widgets_directions import LARGEST
-from helpers.prediction import TopTokens, next_token_probs, pieces, tokenize, visible
+from helpers.prediction import next_token_probs, pieces, tokenize, visible
 from helpers.running import random_like
-from helpers.widgets import PIECE, Demo, bars_html, choice_slider, dropdown, named_layer, said, slider, text_field
+from helpers.widgets import (
+    LARGEST,
+    Demo,
+    as_text,
+    choice_slider,
+    chosen,
+    clean,
+    columns_html,
+    dropdown,
+    framed,
+    named_layer,
+    slider,
+    text_field,
+    top_of,
+    within,
+)
 
 SHOWN = 5  # next tokens in a column
 NAMED = 6  # subjects that are named below a picture
-CUT = {
-    "subject": "the subject",
-    "relation": "the relation",
-    "last": "itself",
-    "random": "random tokens",
-}  # sources, and how they are called
+CUT = {"subject": "the subject", "relation": "the relation", "last": "itself", "random": "random tokens"}  # sources, and their names
 SEED = 0  # of random vectors and random tokens
 Editor = tuple[RelationData, Surrogate, int]  # a relation, its map, and the rank that its edits have
 
 # ------------------------------------------------------------------------------------------- what the three have in common
 
 
-@lru_cache(maxsize=64)
-def plain_probs(model: TransformerBridge, prompt: str) -> Float[Tensor, "d_vocab"]:
-    """What the untouched model expects after a prompt; remembered, since a slider moves often and the prompt seldom."""
-    return next_token_probs(model, prompt)
-
-
-@lru_cache(maxsize=64)
-def states_of(model: TransformerBridge, asked: RelationData, layer: int) -> States:
-    """What the untouched model computes for some subjects; remembered as well."""
-    return read(model, asked, [layer])
-
-
 def about(data: RelationData, subject: str) -> RelationData:
     """The relation with one subject, whatever a person wrote. Raises ValueError where nothing is written."""
-    letters = subject.encode("utf-8", errors="replace").decode("utf-8").strip()  # half of a surrogate pair is no letter
-    if not letters:
+    if not (letters := clean(subject)):
         raise ValueError(f"There is no subject: write one, such as {data.subjects[0]}.")
     return replace(data, subjects=(letters,), objects=("unknown",))
 
 
-def _named(options: Mapping[str, Any], name: str, what: str) -> Any:
-    """What has this name. Raises ValueError for a name that there is not."""
-    if name not in options:
-        raise ValueError(f"There is no {what} {name!r}; choose one of: {', '.join(options)}.")
-    return options[name]
-
-
-def _likeliest(model: TransformerBridge, probs: Float[Tensor, "d_vocab"]) -> TopTokens:
-    best, ids = probs.topk(min(SHOWN, len(probs)))
-    return TopTokens("", tuple(pieces(model, ids)), tuple(best.tolist()))
-
-
 def _columns(model: TransformerBridge, columns: Mapping[str, Float[Tensor, "d_vocab"]]) -> str:
     """Bars of the likeliest next tokens side by side, each under its heading."""
-    cells = "".join(
-        f"<td style='vertical-align:top;padding-right:24px'><b>{escape(head)}</b>{bars_html(_likeliest(model, probs))}</td>"
-        for head, probs in columns.items()
-    )
-    return f"<table><tr>{cells}</tr></table>"
+    return columns_html({head: top_of(model, probs, SHOWN) for head, probs in columns.items()})
 
 
-def _first(model: TransformerBridge, probs: Float[Tensor, "d_vocab"]) -> str:
-    """The likeliest token, to be read."""
-    return visible(pieces(model, probs.argmax()[None])[0])
+def _token(model: TransformerBridge, token: Int[Tensor, ""]) -> str:
+    """A token, to be read."""
+    return visible(pieces(model, token[None])[0])
 
 
 def _prompt_html(asked: RelationData) -> str:
@@ -93,7 +72,7 @@ def _subjects_html(data: RelationData) -> str:
 # ------------------------------------------------------------------------------------------------------ the map and the model
 
 
-@said
+@as_text
 def relation_html(
     model: TransformerBridge,
     surrogates: Mapping[str, tuple[RelationData, Surrogate]],
@@ -105,11 +84,11 @@ def relation_html(
 
     ``fitted`` names the subjects from which a map was fitted, where that is known. Whatever cannot be done is said in a sentence.
     """
-    data, surrogate = _named(surrogates, relation, "relation")
+    data, surrogate = chosen(surrogates, relation, "relation")
     asked = about(data, subject)
-    states = states_of(model, asked, surrogate.layer)
+    states = read(model, asked, [surrogate.layer])
     ours, own = decode(model, torch.cat([surrogate(states.s[0]), states.o])).softmax(-1)
-    mapped, true = _first(model, ours), _first(model, own)
+    mapped, true = (_token(model, probs.argmax()) for probs in (ours, own))
     agree = int(ours.argmax()) == int(own.argmax())
     verdict = f"Both say {true}." if agree else f"They differ: the map says {mapped}, the model {true}."
     head = f"the map ({surrogate.kind}, {named_layer(surrogate.layer)}, beta {surrogate.beta:g})"
@@ -152,16 +131,7 @@ class RelationExplorer(Demo):
 # --------------------------------------------------------------------------------------------------------------- an edit
 
 
-@lru_cache(maxsize=64)
-def delta_of(
-    model: TransformerBridge, surrogate: Surrogate, asked: RelationData, wished: RelationData, rank: int
-) -> Float[Tensor, "d_model"]:
-    """What to add to the state of one subject so that the model says what it says of another; remembered while the strength moves."""
-    now, wanted = (states_of(model, one, surrogate.layer).o[0] for one in (asked, wished))
-    return edit_delta(surrogate, now, wanted, rank)
-
-
-@said
+@as_text
 def edit_html(
     model: TransformerBridge, editors: Mapping[str, Editor], relation: str, subject: str, other: str, rank: int, strength: float
 ) -> str:
@@ -169,25 +139,23 @@ def edit_html(
 
     ``strength`` is the multiple of the edit that is added; the random vector is as long. Whatever cannot be done is said in a sentence.
     """
-    data, surrogate, _ = _named(editors, relation, "relation")
-    if not abs(strength) <= LARGEST:
-        raise ValueError(f"The strength must be a number from {-LARGEST:g} to {LARGEST:g}, not {strength}.")
-    asked, wished = about(data, subject), about(data, other)
-    delta = delta_of(model, surrogate, asked, wished, rank)
+    data, surrogate, _ = chosen(editors, relation, "relation")
+    within(strength, LARGEST, "strength")
+    asked, wished = (read(model, about(data, name), [surrogate.layer]) for name in (subject, other))
+    delta = edit_delta(surrogate, asked.o[0], wished.o[0], rank)
     vectors = strength * torch.stack([torch.zeros_like(delta), delta, random_like(delta, 1, SEED)[0].to(delta)])
-    before, after, by_chance = _pushed(model, surrogate, asked, vectors)
+    before, after, by_chance = _pushed(model, surrogate.layer, asked.located, vectors)
     bars = _columns(model, {"as it is": before, f"{strength:g} × the edit": after, "a random vector, as long": by_chance})
-    state = states_of(model, asked, surrogate.layer).s[0, 0]
-    verdict = _verdict(model, states_of(model, wished, surrogate.layer), before, after, by_chance)
-    return f"{_prompt_html(asked)}{bars}{verdict}{_lengths(delta, state, strength, surrogate.layer)}{_subjects_html(data)}"
+    verdict = _verdict(model, wished, before, after, by_chance) + _lengths(delta, asked.s[0, 0], strength, surrogate.layer)
+    return f"{_prompt_html(asked.data)}{bars}{verdict}{_subjects_html(data)}"
 
 
 def _pushed(
-    model: TransformerBridge, surrogate: Surrogate, asked: RelationData, vectors: Float[Tensor, "vector d_model"]
+    model: TransformerBridge, layer: int, located: Located, vectors: Float[Tensor, "vector d_model"]
 ) -> Float[Tensor, "vector d_vocab"]:
     """What the model expects with each vector added to its own state at the last token of the subject, in one pass."""
-    located, n = states_of(model, asked, surrogate.layer).located, len(vectors)
-    push = add(place_of(model, surrogate.layer), vectors[:, None], pos=located.subject.repeat(n))
+    n = len(vectors)
+    push = add(place_of(model, layer), vectors[:, None], pos=located.subject.repeat(n))
     with intervene(model, push, unembed_only_at(located.texts.lengths.repeat(n)[:, None] - 1)):
         return model(located.texts.tokens.repeat(n, 1).to(model.cfg.device))[:, 0].float().softmax(-1).cpu()
 
@@ -197,14 +165,13 @@ def _verdict(model: TransformerBridge, wished: States, *probs: Float[Tensor, "d_
     token, [subject] = int(wished.token), wished.data.subjects
     done = "The edit gives it" if int(probs[1].argmax()) == token else "The edit does not give it"
     before, after, by_chance = (f"{one[token]:.1%}" for one in probs)
-    words = f"Wished for: {visible(pieces(model, wished.token)[0])}, as after {subject}. {done}:"
+    words = f"Wished for: {_token(model, wished.token[0])}, as after {subject}. {done}:"
     return f"<p><b>{escape(words)}</b> its probability is {after}; it was {before}, and is {by_chance} with the random vector.</p>"
 
 
 def _lengths(delta: Float[Tensor, "d_model"], state: Float[Tensor, "d_model"], strength: float, layer: int) -> str:
-    push, size = abs(strength) * delta.norm().item(), state.norm().item()
-    where = named_layer(layer)
-    return f"<p>The edit is {delta.norm():.1f} long and {push:.1f} were added, to a state at {where} that is {size:.1f} long.</p>"
+    added = f"The edit is {delta.norm():.1f} long and {abs(strength) * delta.norm().item():.1f} were added"
+    return f"<p>{added}, to a state at {named_layer(layer)} that is {state.norm():.1f} long.</p>"
 
 
 class FactEditor(Demo):
@@ -251,18 +218,6 @@ def _two_subjects(data: RelationData) -> tuple[str, str]:
 # ---------------------------------------------------------------------------------------------------------- the knockout
 
 
-@lru_cache(maxsize=64)
-def masks_of(model: TransformerBridge, fact: FactPrompt) -> Mapping[str, Bool[Tensor, "pos"]]:
-    """The positions of each source of a prompt."""
-    return {name: mask[0] for name, mask in source_masks(model, [fact], SEED).items()}
-
-
-@lru_cache(maxsize=64)
-def answer_token(model: TransformerBridge, fact: FactPrompt) -> int:
-    """The first token of a fact's answer."""
-    return whole_words(model, [fact.text], [[fact.answer]]).ids[0][0]
-
-
 def window_of(model: TransformerBridge, first: int, width: int) -> range:
     """Layers from ``first`` on, fewer where the model ends. Raises ValueError where there are no such layers."""
     n_layers = model.cfg.n_layers
@@ -273,15 +228,18 @@ def window_of(model: TransformerBridge, first: int, width: int) -> range:
     return range(first, min(first + width, n_layers))
 
 
-@said
+@as_text
 def knockout_html(model: TransformerBridge, facts: Mapping[str, FactPrompt], fact: str, source: str, first: int, width: int) -> str:
     """The next tokens after a fact's prompt, as it is and while the last token cannot look at a source in some layers, as HTML.
 
     ``facts`` are named by their texts. Whatever cannot be done is said in a sentence.
     """
-    asked, window = _named(facts, fact, "fact"), window_of(model, first, width)
-    mask = _named({name: masks_of(model, asked)[name] for name in CUT}, source, "source")
-    before, last = plain_probs(model, asked.text), torch.tensor([len(mask) - 1])
+    asked = chosen(facts, fact, "fact")
+    window = window_of(model, first, width)
+    masks = source_masks(model, [asked], SEED)
+    mask = chosen({name: masks[name][0] for name in CUT}, source, "source")
+    last = torch.tensor([len(mask) - 1])
+    before = next_token_probs(model, asked.text)
     with intervene(model, *(cut_attention(layer, last, mask[None]) for layer in window)):
         after = next_token_probs(model, asked.text)
     bars = _columns(model, {"as it is": before, f"without looking at {CUT[source]}": after})
@@ -292,7 +250,7 @@ def _cut_html(model: TransformerBridge, fact: FactPrompt, mask: Bool[Tensor, "po
     """The tokens of a prompt, coloured where they are cut off, and the same in words."""
     tokens = [visible(piece) for piece in pieces(model, tokenize(model, fact.text))]
     colours = [f";background:rgba({WARM},{DEEPEST})" if cut else "" for cut in mask.tolist()]
-    frames = "".join(f'<span style="{PIECE}{colour}">{escape(token)}</span> ' for token, colour in zip(tokens, colours, strict=True))
+    frames = "".join(map(framed, tokens, colours))
     layers = f"layer {window[0]}" if len(window) == 1 else f"layers {window[0]} to {window[-1]}"
     gone = ", ".join(CUT["last"] if at == len(tokens) - 1 else tokens[at] for at in mask.nonzero().flatten().tolist())
     words = f"In {layers} the last token, {tokens[-1]}, cannot look at {gone}." if gone else "Nothing is cut: there are no such tokens."
@@ -301,8 +259,9 @@ def _cut_html(model: TransformerBridge, fact: FactPrompt, mask: Bool[Tensor, "po
 
 def _change_html(model: TransformerBridge, fact: FactPrompt, before: Float[Tensor, "d_vocab"], after: Float[Tensor, "d_vocab"]) -> str:
     """By how many percent the probability of the answer's first token has changed."""
-    token = answer_token(model, fact)
-    name, was, now = visible(pieces(model, torch.tensor([token]))[0]), before[token].item(), after[token].item()
+    token = whole_words(model, [fact.text], [[fact.answer]]).ids[0][0]
+    name = _token(model, torch.tensor(token))
+    was, now = before[token].item(), after[token].item()
     change = f"{(now - was) / was:+.1%}" if was else "not defined, since it was 0"
     return f"<p>The probability of the answer, {escape(name)}, was {was:.1%} and is {now:.1%}: a change of <b>{change}.</b></p>"
 

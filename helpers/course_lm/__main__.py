@@ -1,12 +1,9 @@
-"""``python -m helpers.course_lm train | report``: trains the course LM, or measures the one that is
-shipped.
-"""
+"""``python -m helpers.course_lm train | report``: trains the course LM, or measures the one that is shipped."""
 
 import os
 import sys
 
-# Large buffers stay with the process instead of going back to the system after each step; glibc
-# reads this at its start.
+# Large buffers stay with the process instead of going back to the system after each step; glibc reads this at its start.
 ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": "1000000000", "MALLOC_TRIM_THRESHOLD_": "1000000000", "MALLOC_TOP_PAD_": "500000000"}
 
 

@@ -12,8 +12,7 @@ from helpers.course_lm.corpus.base import Probe, an, phrases, sentence
 from helpers.course_lm.heldout import held_out
 from helpers.course_lm.world import DATA, Row, World, read_json
 
-# Which names English writes with an article: the Eiffel Tower, but Central Park.
-ARTICLES = phrases("articles")
+ARTICLES = phrases("articles")  # of names: the Eiffel Tower, but Central Park
 
 
 @dataclass(frozen=True)
@@ -36,9 +35,7 @@ class Relation:
 
 @dataclass(frozen=True)
 class Fact:
-    """One true fact: ``subject`` --``relation``--> ``object``; ``row`` is the line of the table
-    that states it.
-    """
+    """One true fact: ``subject`` --``relation``--> ``object``, and the row of the table that states it."""
 
     relation: Relation
     subject: str
@@ -55,9 +52,7 @@ class Fact:
 
     @property
     def phrase(self) -> str:
-        """The subject as it stands inside a sentence: ``the Eiffel Tower``, ``Central Park``,
-        ``Poland``.
-        """
+        """The subject as it stands inside a sentence: ``the Eiffel Tower``, ``Central Park``, ``Poland``."""
         return with_the(self.subject) if self.relation.table == "landmarks" else country_with_the(self.subject)
 
     @property
@@ -77,9 +72,7 @@ class Fact:
 
 
 def _fill(template: str, subject: str, answer: str) -> str:
-    """Puts subject and object into a template; ``a {o}`` becomes ``an actor`` where English wants
-    it.
-    """
+    """Puts subject and object into a template; ``a {o}`` becomes ``an actor`` where English wants it."""
     if answer:
         template = template.replace("a {o}", an(answer)) if " a {o}" in template else template.replace("{o}", answer)
     template = re.sub(r"\b[aA] \{s\}", an(subject), template)
@@ -102,8 +95,7 @@ def country_with_the(name: str) -> str:
 def relations() -> dict[str, Relation]:
     """All relations by name, as ``data/world/relations.json`` lists them."""
     raw = read_json(DATA / "world" / "relations.json")
-    tuples = {name: {k: tuple(v) if isinstance(v, list) else v for k, v in spec.items()} for name, spec in raw.items()}
-    return {name: Relation(name=name, **spec) for name, spec in tuples.items()}
+    return {name: Relation(name, **{k: tuple(v) if isinstance(v, list) else v for k, v in spec.items()}) for name, spec in raw.items()}
 
 
 def fact(relation: Relation, row: Row) -> Fact | None:
@@ -118,9 +110,7 @@ def all_facts(world: World) -> list[Fact]:
 
 @dataclass(frozen=True)
 class Chain:
-    """A two-hop question: ``first`` leads from e1 to the bridge e2, ``second`` from e2 to the
-    answer e3.
-    """
+    """A two-hop question: ``first`` leads from e1 to the bridge e2, ``second`` from e2 to the answer e3."""
 
     first: Fact
     second: Fact
@@ -132,16 +122,18 @@ class Chain:
 
     @property
     def inner(self) -> tuple[str, str]:
-        """The first hop as a phrase, in two forms: ``the performer of Imagine`` and ``Imagine's
-        performer``.
-        """
+        """The first hop in two forms: ``the performer of Imagine`` and ``Imagine's performer``."""
         noun, e1 = self.first.relation.noun, self.first.phrase
         return f"the {noun} of {e1}", f"{e1}'s {noun}"
 
     def prompt(self, form: int) -> str:
         """The two-hop sentence up to its answer; ``form`` 0 is the *of* form, 1 the possessive."""
+        return self.second_asked_of(self.inner[form])
+
+    def second_asked_of(self, phrase: str) -> str:
+        """The second relation asked of anything: ``The capital of the Eiffel Tower is``."""
         article = " the" if self.second.relation.name == "currency" else ""
-        return sentence(f"the {self.second.relation.noun} of {self.inner[form]} is{article}")
+        return sentence(f"the {self.second.relation.noun} of {phrase} is{article}")
 
     @property
     def name(self) -> str:
@@ -149,22 +141,8 @@ class Chain:
         return f"{self.first.relation.name}+{self.second.relation.name}"
 
 
-FIRST_HOPS = [
-    "landmark_country",
-    "city_country",
-    "river_country",
-    "mountain_country",
-    "dish_country",
-    "company_country",
-    "nationality",
-    "performer",
-    "author",
-    "painter",
-    "director",
-    "composer",
-    "inventor",
-    "founder",
-]
+COUNTRY_HOPS = ("landmark_country", "city_country", "river_country", "mountain_country", "dish_country", "company_country", "nationality")
+MAKER_HOPS = ("performer", "author", "painter", "director", "composer", "inventor", "founder")
 SECOND_HOPS = {
     "countries": ("capital", "language", "currency", "continent"),
     "people": ("nationality", "birthplace"),
@@ -182,6 +160,6 @@ def chains() -> tuple[Chain, ...]:
             for row in world.rows(table):
                 if f := fact(relations()[name], row):
                     second.setdefault(f.subject, []).append(f)
-    firsts = [f for f in all_facts(world) if f.relation.name in FIRST_HOPS]
+    firsts = [f for f in all_facts(world) if f.relation.name in COUNTRY_HOPS + MAKER_HOPS]
     pairs = ((f, s) for f in firsts for s in second.get(f.object, []))
     return tuple(Chain(f, s) for f, s in pairs if s.object not in (f.subject, f.object))

@@ -1,5 +1,4 @@
-"""What the course LM never reads: one rule decides, for every kind of material, what is held out of
-the corpus.
+"""What the course LM never reads: one rule decides, for all material, what is held out of the corpus.
 
 The rule is a hash of the words themselves, so it depends on no seed and no order: whoever writes a
 document and whoever measures the model ask the same function and get the same answer.
@@ -26,8 +25,7 @@ SHARES: dict[str, float] = {
 
 def fraction(*key: str) -> float:
     """A number in [0, 1) that is fixed by the words of ``key`` alone."""
-    digest = blake2b("\x1f".join(key).encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "big") / 2**64
+    return int.from_bytes(blake2b("\x1f".join(key).encode(), digest_size=8).digest(), "big") / 2**64
 
 
 def held_out(split: str, *key: str) -> bool:

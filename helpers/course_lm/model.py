@@ -14,9 +14,7 @@ POSITION_STD = 0.02
 
 
 def build_model(vocab_size: int, bos: int, pad: int, layers: int = 12, width: int = 192, context: int = 96) -> GPT2LMHeadModel:
-    """A fresh model. The final norm's gain is small, so that the first logits are of order one in
-    spite of large embeddings.
-    """
+    """A fresh model. The final norm's gain is small: the first logits are of order one in spite of large embeddings."""
     config = GPT2Config(
         vocab_size=vocab_size,
         n_positions=context,
@@ -41,22 +39,15 @@ def build_model(vocab_size: int, bos: int, pad: int, layers: int = 12, width: in
 
 
 def load_weights(model: GPT2LMHeadModel, path: Path) -> None:
-    """Puts the 16-bit weights of a training run's milestone into ``model``; the tied output matrix
-    comes with the input's.
-    """
+    """Puts the 16-bit weights of a milestone into ``model``; the tied output matrix comes with the input's."""
     model.load_state_dict({name: weights.float() for name, weights in load_file(path).items()}, strict=False)
 
 
 def parameter_groups(model: GPT2LMHeadModel) -> dict[str, list[nn.Parameter]]:
-    """The parameters by how they are trained: readers and writers of the residual stream,
-    embeddings, and the rest.
-    """
+    """The parameters by how they are trained: readers and writers of the residual stream, embeddings, the rest."""
     groups: dict[str, list[nn.Parameter]] = {"readers": [], "writers": [], "tokens": [], "small": []}
     for name, parameter in model.named_parameters():
-        if name.endswith("wte.weight"):
-            groups["tokens"].append(parameter)
-        elif ".h." in name and parameter.ndim == 2:
-            groups["writers" if "c_proj" in name else "readers"].append(parameter)
-        else:
-            groups["small"].append(parameter)
+        matrix = ".h." in name and parameter.ndim == 2
+        group = ("writers" if "c_proj" in name else "readers") if matrix else "tokens" if name.endswith("wte.weight") else "small"
+        groups[group].append(parameter)
     return groups

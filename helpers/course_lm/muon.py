@@ -1,5 +1,4 @@
-"""Muon: the optimiser of the blocks' matrices (Jordan et al. 2024,
-https://kellerjordan.github.io/posts/muon).
+"""Muon: the optimiser of the blocks' matrices (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon).
 
 PyTorch has Muon too, but takes its products in bfloat16, one matrix after the other: on a processor
 without bfloat16 one step of the course LM then lasts eight seconds. This one works in the precision
@@ -17,9 +16,7 @@ COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # of the quintic iteration; steep at z
 
 
 def orthogonalise(matrices: Float[Tensor, "n row column"], rounds: int = 5) -> Float[Tensor, "n row column"]:
-    """Brings all singular values of each matrix close to 1 (between about 0.7 and 1.2) and keeps
-    its singular vectors.
-    """
+    """Brings the singular values of each matrix close to 1 (between about 0.7 and 1.2), keeps its singular vectors."""
     if matrices.shape[-2] > matrices.shape[-1]:
         return orthogonalise(matrices.mT, rounds).mT
     a, b, c = COEFFICIENTS
@@ -31,9 +28,7 @@ def orthogonalise(matrices: Float[Tensor, "n row column"], rounds: int = 5) -> F
 
 
 class Muon(torch.optim.Optimizer):
-    """Momentum, made orthogonal: every direction of a matrix moves by the same amount, ``lr *
-    sqrt(max(1, rows / columns))``.
-    """
+    """Momentum, made orthogonal: every direction of a matrix moves by ``lr * sqrt(max(1, rows / columns))``."""
 
     def __init__(self, params: Iterable, lr: float, momentum: float = 0.95, weight_decay: float = 0.0, dtype: torch.dtype = torch.float32):
         super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})

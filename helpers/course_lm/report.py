@@ -1,11 +1,10 @@
-"""The report card: what the course LM can do with material that it has never read, each ability
-with n and an interval.
-"""
+"""The report card: what the course LM can do with material that it has never read, each ability with an interval."""
 
 import json
 from collections import defaultdict
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from itertools import islice, takewhile
 from pathlib import Path
 from random import Random
 from statistics import mean
@@ -13,13 +12,12 @@ from statistics import mean
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from tqdm.auto import tqdm
 from transformers import AutoModelForCausalLM, GPT2LMHeadModel, PreTrainedTokenizerFast
 
 from helpers.course_lm.corpus import chat, knowledge, languages, lists, prose, stories, tasks
-from helpers.course_lm.corpus.base import Probe, sentence
+from helpers.course_lm.corpus.base import Probe
 from helpers.course_lm.corpus.mixture import documents
-from helpers.course_lm.facts import Chain
+from helpers.course_lm.facts import Chain, Fact
 from helpers.course_lm.model import build_model, load_weights
 from helpers.course_lm.tokenizer import encode_documents, load_tokenizer
 from helpers.course_lm.world import World
@@ -53,9 +51,7 @@ class Row:
 
 
 class Reader:
-    """A model with its tokenizer, asked in batches. Padding stands on the right, where it changes
-    nothing.
-    """
+    """A model with its tokenizer, asked in batches. Padding stands on the right, where it changes nothing."""
 
     def __init__(self, model: GPT2LMHeadModel, tokenizer: PreTrainedTokenizerFast) -> None:
         self.model, self.tokenizer = model.eval(), tokenizer
@@ -72,14 +68,16 @@ class Reader:
     def logits(self, rows: Sequence[list[int]]) -> Float[Tensor, "batch pos d_vocab"]:
         """Logits of some rows of token ids."""
         width = max(map(len, rows))
-        padded = torch.tensor([row + [self.tokenizer.pad_token_id] * (width - len(row)) for row in rows])
-        padded = padded.to(self.model.device)
+        padded = torch.tensor([row + [self.tokenizer.pad_token_id] * (width - len(row)) for row in rows], device=self.model.device)
         return self.model(padded, attention_mask=torch.ones_like(padded)).logits.float().cpu()
 
     def last_logits(self, prompts: Sequence[str]) -> Float[Tensor, "prompt d_vocab"]:
         """Logits of the token after each prompt."""
-        rows = [self.ids(p) for p in prompts]
-        return torch.cat([_at_ends(self.logits(part), part) for part in _batches(rows)])
+        found = []
+        for part in _batches([self.ids(p) for p in prompts]):
+            ends = [len(row) - 1 for row in part]
+            found.append(self.logits(part)[torch.arange(len(part)), ends])
+        return torch.cat(found)
 
     def exact(self, probes: Sequence[Probe]) -> list[bool]:
         """Would greedy decoding write the whole answer of each probe?"""
@@ -93,8 +91,8 @@ class Reader:
     def differences(self, probes: Sequence[Probe]) -> list[float]:
         """Logit of the answer's first token minus that of the wrong answer's."""
         logits = self.last_logits([p.prompt for p in probes])
-        firsts = [(self.first(p), self.first(replace(p, answer=p.wrong))) for p in probes]
-        return [(logits[i, a] - logits[i, b]).item() for i, (a, b) in enumerate(firsts)]
+        wrong = [replace(p, answer=p.wrong) for p in probes]
+        return [(row[self.first(p)] - row[self.first(w)]).item() for row, p, w in zip(logits, probes, wrong, strict=True)]
 
     def first(self, probe: Probe) -> int:
         """The first token of the probe's answer."""
@@ -102,9 +100,7 @@ class Reader:
 
     @torch.no_grad()
     def continue_greedily(self, prompts: Sequence[str], tokens: int) -> list[list[int]]:
-        """The most likely next tokens after each prompt, one after the other: ``tokens`` of them,
-        or up to the end of the text.
-        """
+        """The most likely next tokens after each prompt: ``tokens`` of them, or up to the end of the text."""
         space = self.model.config.n_positions - tokens
         by_length: dict[int, list[tuple[int, list[int]]]] = defaultdict(list)
         for place, row in enumerate(self.ids(p) for p in prompts):
@@ -114,20 +110,13 @@ class Reader:
             starts = torch.tensor([row for _, row in group], device=self.model.device)
             out = self.model.generate(starts, attention_mask=torch.ones_like(starts), max_new_tokens=tokens, do_sample=False)
             written |= {place: ids[length:] for (place, _), ids in zip(group, out.tolist(), strict=True)}
-        return [self._up_to_end(written[place]) for place in range(len(prompts))]
-
-    def _up_to_end(self, ids: list[int]) -> list[int]:
         ends = (self.tokenizer.eos_token_id, self.tokenizer.pad_token_id)
-        return ids[: next((i for i, token in enumerate(ids) if token in ends), len(ids))]
+        return [list(takewhile(lambda token: token not in ends, written[place])) for place in range(len(prompts))]
 
 
 def full_text(probe: Probe) -> str:
     """Prompt and answer as one text; after an opening mark there is no space."""
     return probe.prompt + ("" if probe.prompt.endswith(('"', "(", "|>")) else " ") + probe.answer
-
-
-def _at_ends(logits: Tensor, rows: Sequence[list[int]]) -> Tensor:
-    return logits[torch.arange(len(rows)), torch.tensor([len(row) - 1 for row in rows])]
 
 
 def _batches(items: Sequence) -> list[Sequence]:
@@ -171,7 +160,8 @@ def simple_rows(reader: Reader, world: World, rng: Random) -> list[Row]:
     sums = tasks.sum_probes(world, rng, 800)
     seen, unseen = ([p for p in dict.fromkeys(sums) if p.group == group] for group in ("seen", "held out"))
     claims = chat.agree_probes(world, rng, 400), chat.correct_probes(world, rng, 400)
-    long_named = [p for p in facts if _long_name(reader, p)] + [p for p in few_shot if len(reader.ids(p.prompt.split(", ")[-1])) > 3]
+    long_named = [p for p in facts if sum(word[:1].isupper() for word in p.prompt.split()[1:]) >= 2]
+    long_named += [p for p in few_shot if len(reader.ids(p.prompt.split(", ")[-1])) > 3]
     return [
         exact_row("facts, unseen paraphrase", reader, facts, at_least=0.97),
         exact_row("facts and descriptions, names of several tokens", reader, long_named, at_least=0.90),
@@ -195,12 +185,6 @@ def simple_rows(reader: Reader, world: World, rng: Random) -> list[Row]:
     ]
 
 
-def _long_name(reader: Reader, probe: Probe) -> bool:
-    """Does the sentence name its subject by several capitalised words?"""
-    names = [word for word in probe.prompt.split()[1:] if word[:1].isupper()]
-    return len(names) >= 2
-
-
 def indirect_object_rows(reader: Reader, probes: Sequence[Probe]) -> list[Row]:
     """How often the receiver's name beats the giver's, and by how many logits."""
     differences = reader.differences(probes)
@@ -218,8 +202,7 @@ def preference_row(name: str, reader: Reader, probes: Sequence[Probe], **bars: f
 
 def task_mean_row(reader: Reader, probes: Sequence[Probe]) -> Row:
     """In-context lists: the mean over tasks of each task's share; the interval is over tasks."""
-    probes = reader.fitting(probes)
-    by_task = _by_group(reader.exact(probes), [p.group for p in probes])
+    by_task = exact_row("all tasks", reader, probes).groups
     shares = [share for share, _ in by_task.values()]
     row = mean_row("in-context lists, 5 shots, unseen pairs (mean over tasks)", shares, "share", at_least=0.85)
     return replace(row, groups=by_task)
@@ -227,23 +210,17 @@ def task_mean_row(reader: Reader, probes: Sequence[Probe]) -> Row:
 
 def translation_row(reader: Reader, probes: Sequence[Probe]) -> Row:
     """French to Chinese; the way back, never seen together either, stands in the groups."""
-    probes = reader.fitting(probes)
-    hits = reader.exact(probes)
-    french = [hit for hit, p in zip(hits, probes, strict=True) if p.group == "fr-zh"]
-    row = share_row("French to Chinese, never seen together", french, at_least=0.75)
-    return replace(row, groups=_by_group(hits, [p.group for p in probes]))
+    both = [exact_row(way, reader, [p for p in probes if p.group == way]) for way in ("fr-zh", "zh-fr")]
+    return replace(both[0], name="French to Chinese, never seen together", at_least=0.75, groups=both[0].groups | both[1].groups)
 
 
 # --- two hops -------------------------------------------------------------------------------------
 
 
 def two_hop_rows(reader: Reader, world: World, rng: Random) -> list[Row]:
-    """Two-hop questions: trained chains, and held-out chains whose hops are known and that have no
-    shortcut.
-    """
+    """Two-hop questions: trained chains, and held-out chains whose hops are known and that have no shortcut."""
     trained = [p for _, p in knowledge.chain_probes(world, rng, 500, heldout=False)]
-    drawn = knowledge.chain_probes(world, rng, 700, heldout=True)
-    clean = [probe for chain, probe in without_shortcut(reader, drawn)]
+    clean = [probe for _, probe in without_shortcut(reader, knowledge.chain_probes(world, rng, 700, heldout=True))]
     return [
         exact_row("two hops, trained chains", reader, trained, at_least=0.97),
         exact_row("two hops, held-out chains without a shortcut", reader, clean, at_least=0.30, at_most=0.90),
@@ -251,30 +228,19 @@ def two_hop_rows(reader: Reader, world: World, rng: Random) -> list[Row]:
 
 
 def without_shortcut(reader: Reader, drawn: Sequence[tuple[Chain, Probe]]) -> list[tuple[Chain, Probe]]:
-    """Keeps questions whose two hops are known, and that neither e1 with r2 alone nor the relations
-    alone answer.
-    """
-    known = [all(reader.exact([f.probe(_asked(f)) for f in (chain.first, chain.second)])) for chain, _ in drawn]
-    first_only = reader.exact([Probe(_skipping(chain), chain.second.answer) for chain, _ in drawn])
+    """Keeps questions whose two hops are known, and that neither e1 with r2 alone nor the relations alone answer."""
+
+    def hop(fact: Fact) -> Probe:
+        return fact.probe(next(t for t in fact.relation.forward if t.endswith("{o}.")))
+
+    known = [all(reader.exact([hop(chain.first), hop(chain.second)])) for chain, _ in drawn]
+    first_only = reader.exact([Probe(c.second_asked_of(c.first.phrase), c.second.answer) for c, _ in drawn])
     guessed = _relations_alone(reader, drawn)
     return [pair for pair, ok, direct, guess in zip(drawn, known, first_only, guessed, strict=True) if ok and not direct and not guess]
 
 
-def _asked(fact) -> str:
-    """The plainest sentence of a fact that ends in its object."""
-    return next(t for t in fact.relation.forward if t.endswith("{o}."))
-
-
-def _skipping(chain: Chain) -> str:
-    """The second relation asked of e1 itself: ``The capital of the Eiffel Tower is``."""
-    article = " the" if chain.second.relation.name == "currency" else ""
-    return sentence(f"the {chain.second.relation.noun} of {chain.first.phrase} is{article}")
-
-
 def _relations_alone(reader: Reader, drawn: Sequence[tuple[Chain, Probe]]) -> list[bool]:
-    """Is the answer's first token the favourite of the mean prediction over the other e1 of the
-    same two relations?
-    """
+    """Is the answer's first token the favourite of the mean prediction over the other e1 of the same relations?"""
     probabilities = reader.last_logits([p.prompt for _, p in drawn]).softmax(-1)
     totals: dict[str, Tensor] = defaultdict(lambda: torch.zeros(probabilities.shape[1]))
     for (chain, _), row in zip(drawn, probabilities, strict=True):
@@ -300,10 +266,7 @@ def story_row(reader: Reader, world: World, rng: Random) -> Row:
 
 @torch.no_grad()
 def stream_norms(reader: Reader, n: int = 200) -> Float[Tensor, "layer"]:
-    """Mean norm of the residual stream at the embedding and after each block, on fresh text of the
-    corpus.
-    """
-    texts = [d.text for d, _ in zip(documents(EVALUATION_SEED), range(n), strict=False)]
+    """Mean norm of the residual stream at the embedding and after each block, on fresh text of the corpus."""
     caught: list[Tensor] = []
     blocks = reader.model.transformer.h
     hooks = [blocks[0].register_forward_pre_hook(lambda _, args: caught.append(args[0]))]
@@ -311,9 +274,9 @@ def stream_norms(reader: Reader, n: int = 200) -> Float[Tensor, "layer"]:
     sums = torch.zeros(len(blocks) + 1)
     count = 0
     try:
-        for text in texts:
+        for document in islice(documents(EVALUATION_SEED), n):
             caught.clear()
-            ids = reader.ids(text)[: reader.model.config.n_positions]
+            ids = reader.ids(document.text)[: reader.model.config.n_positions]
             reader.logits([ids])
             sums += torch.tensor([h[0, 1:].norm(dim=-1).sum().item() for h in caught])
             count += len(ids) - 1
@@ -338,13 +301,12 @@ def stream_row(reader: Reader) -> Row:
 def measure(model: GPT2LMHeadModel, tokenizer: PreTrainedTokenizerFast) -> list[Row]:
     """All rows of the report card."""
     reader, world = Reader(model, tokenizer), World.load()
-    parts: list[Callable[[], list[Row]]] = [
-        lambda: simple_rows(reader, world, Random(EVALUATION_SEED)),
-        lambda: two_hop_rows(reader, world, Random(EVALUATION_SEED + 1)),
-        lambda: [story_row(reader, world, Random(EVALUATION_SEED + 2))],
-        lambda: [stream_row(reader)],
+    return [
+        *simple_rows(reader, world, Random(EVALUATION_SEED)),
+        *two_hop_rows(reader, world, Random(EVALUATION_SEED + 1)),
+        story_row(reader, world, Random(EVALUATION_SEED + 2)),
+        stream_row(reader),
     ]
-    return [row for part in tqdm(parts, desc="measuring", unit="part", leave=False) for row in part()]
 
 
 def watch(model: GPT2LMHeadModel, tokenizer: PreTrainedTokenizerFast) -> dict[str, float]:
@@ -366,29 +328,23 @@ def load_folder(folder: Path) -> Reader:
     return Reader(model, load_tokenizer(folder))
 
 
-def stages(run: Path) -> list[Path]:
-    """The folders of a training's stages, in their order."""
-    return sorted(run.glob("stage-*"))
-
-
 def training_log(run: Path) -> list[dict]:
     """What was written down at the milestones of all stages of a training."""
-    return [entry for stage in stages(run) for entry in _history(stage)]
+    return [entry for stage in sorted(run.glob("stage-*")) for entry in _history(stage)]
 
 
 def learning_curve(run: Path, tokenizer: PreTrainedTokenizerFast, rows: Sequence[Row]) -> list[dict]:
-    """The report cards of a training on its way, values only: some milestones of its first stage,
-    the end of the later ones.
+    """The report cards of a training on its way, values only: some milestones of its first stage, the end of the later ones.
 
     ``rows`` are those of the finished model, which stands last.
     """
-    entries = [(stage, entry) for number, stage in enumerate(stages(run)) for entry in _history(stage)[1 if number == 0 else 7 :: 2]]
+    stages = enumerate(sorted(run.glob("stage-*")))
+    entries = [(stage, entry) for number, stage in stages for entry in _history(stage)[1 if number == 0 else 7 :: 2]]
     curve = []
     for stage, entry in entries[:-1]:
         shape = json.loads((stage / "settings.json").read_text())
-        model = build_model(
-            len(tokenizer), tokenizer.bos_token_id, tokenizer.pad_token_id, shape["layers"], shape["width"], shape["context"]
-        )
+        sizes = [shape[name] for name in ("layers", "width", "context")]
+        model = build_model(len(tokenizer), tokenizer.bos_token_id, tokenizer.pad_token_id, *sizes)
         load_weights(model, stage / f"milestone-{entry['step']}.safetensors")
         curve.append(_point(entry, measure(model, tokenizer)))
     return [*curve, _point(entries[-1][1], rows)]
@@ -400,11 +356,6 @@ def _history(stage: Path) -> list[dict]:
 
 def _point(entry: dict, rows: Sequence[Row]) -> dict:
     return {"tokens": entry["tokens"], "loss": entry["loss"], "values": {row.name: row.value for row in rows}}
-
-
-def as_json(rows: Sequence[Row], checkpoints: list[dict], about: dict) -> dict:
-    """The report card as it is stored."""
-    return {"model": about, "rows": [{**asdict(row), "met": row.met} for row in rows], "checkpoints": checkpoints}
 
 
 def as_table(rows: Sequence[dict]) -> str:

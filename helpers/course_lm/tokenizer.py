@@ -1,5 +1,4 @@
-"""The course LM's tokenizer: a byte-level BPE trained on the corpus, with the chat format as its
-own template.
+"""The course LM's tokenizer: a byte-level BPE trained on the corpus, with the chat format as its template.
 
 A word is one and the same token at the start of a text, after a space and after a new line: every
 piece gets a leading space before it is cut, and a new line is a token of its own.
@@ -21,9 +20,7 @@ from helpers.course_lm.world import World
 PAD = "<|pad|>"
 SPECIAL = (BOS, PAD, SYSTEM, USER, ASSISTANT, END)
 CHAT_TEMPLATE = (
-    "{% for message in messages %}"
-    "{{ '<|' + message['role'] + '|>' + message['content'] + '<|end|>' }}"
-    "{% endfor %}"
+    "{% for message in messages %}{{ '<|' + message['role'] + '|>' + message['content'] + '<|end|>' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
 )
 WORD_TABLES = {
@@ -40,9 +37,7 @@ COUNTED = 1000  # how often each of these words is counted beside the text, so t
 
 
 def demo_words(world: World) -> list[str]:
-    """The words that demonstrations rely on: answers of facts and the words of the lists, one-word
-    ones only.
-    """
+    """The words that demonstrations rely on: answers of facts and the words of the lists, one by one."""
     answers = [f.object for f in all_facts(world) if f.relation.name not in ("birthplace", "company_city", "founder")]
     listed = [row[column] for table, columns in WORD_TABLES.items() for column in columns for row in world.common(table)]
     columns = (("countries", "name"), ("countries", "zh"), ("landmarks", "zh"), ("elements", "name"))
@@ -55,9 +50,7 @@ def demo_words(world: World) -> list[str]:
 
 
 def train_tokenizer(seed: int, vocab_size: int, n_documents: int = 60_000) -> PreTrainedTokenizerFast:
-    """Trains the tokenizer on the first documents of the corpus; the words of the demonstrations
-    are counted often.
-    """
+    """Trains the tokenizer on the first documents of the corpus; the words of the demonstrations count often."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
     tokenizer.decoder = decoders.Sequence([decoders.ByteLevel(), decoders.Replace("\n ", "\n")])
@@ -78,9 +71,7 @@ def train_tokenizer(seed: int, vocab_size: int, n_documents: int = 60_000) -> Pr
 
 
 def _training_text(seed: int, n_documents: int) -> Iterable[str]:
-    """Lines of the corpus, the chat marks turned into line breaks, then the words of the
-    demonstrations, often.
-    """
+    """Lines of the corpus, the chat marks turned into line breaks, then the words of the demonstrations."""
     for written in islice(documents(seed), n_documents):
         text = written.text
         for mark in SPECIAL:

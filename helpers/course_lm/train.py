@@ -1,5 +1,4 @@
-"""Training the course LM: the corpus as rows of tokens, the optimisers, checkpoints, and the loop
-that ties them together.
+"""Training the course LM: the corpus as rows of tokens, the optimisers, checkpoints, and the training loop.
 
 A run is a function of its settings alone: stopping and resuming gives the same weights as running
 through. A training may consist of several stages, each a run of its own that starts from the
@@ -16,7 +15,7 @@ from itertools import islice
 from pathlib import Path
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -58,29 +57,14 @@ class Settings:
 
 
 SECOND = Settings(
-    tokens=4_500_000,
-    seed=1,
-    matrix_lr=0.012,
-    writer_lr=0.006,
-    decay=0.001,
-    token_lr=0.008,
-    small_lr=0.002,
-    mixture="skills",
-    read_before=21_998_592,
-)
+    tokens=4_500_000, seed=1, mixture="skills", read_before=21_998_592,
+    matrix_lr=0.012, writer_lr=0.006, decay=0.001, token_lr=0.008, small_lr=0.002,
+)  # fmt: skip
 THIRD = Settings(
-    tokens=5_000_000,
-    seed=2,
-    matrix_lr=0.008,
-    writer_lr=0.004,
-    decay=0.0006,
-    token_lr=0.005,
-    small_lr=0.001,
-    mixture="review",
-    read_before=26_496_000,
-)
-# Each preset is a list of stages. Small batches learn more from each token, large ones are faster
-# where many cores are.
+    tokens=5_000_000, seed=2, mixture="review", read_before=26_496_000,
+    matrix_lr=0.008, writer_lr=0.004, decay=0.0006, token_lr=0.005, small_lr=0.001,
+)  # fmt: skip
+# Each preset is a list of stages. Small batches learn more from each token, large ones are faster on many cores.
 PRESETS: dict[str, tuple[Settings, ...]] = {
     "full": (Settings(), SECOND, THIRD),
     "deep": tuple(replace(stage, layers=24) for stage in (Settings(), SECOND, THIRD)),
@@ -93,11 +77,9 @@ PRESETS: dict[str, tuple[Settings, ...]] = {
 
 
 def pack(documents_ids: list[list[int]], context: int, bos: int, pad: int) -> list[list[int]]:
-    """Puts whole documents, each after a BOS, into rows of ``context`` tokens, wasting little; too
-    long ones are cut.
+    """Puts whole documents, each after a BOS, into rows of ``context`` tokens; too long ones are cut.
 
-    First-fit over the open rows keeps the order nearly as it came; a row is closed when 64 newer
-    ones are open.
+    First-fit over the open rows wastes little and nearly keeps the order; a row is closed when 64 newer ones are open.
     """
     done: list[list[int]] = []
     rows: list[list[int]] = []
@@ -136,14 +118,13 @@ def corpus_rows(settings: Settings, tokenizer: PreTrainedTokenizerFast, folder: 
 
 @cache
 def precision(device: torch.device) -> torch.dtype:
-    """The faster of bfloat16 and float32 for matrix products on this device: many processors have
-    no bfloat16 and only imitate it.
-    """
+    """The faster of bfloat16 and float32 for matrix products: many processors only imitate bfloat16."""
     if device.type == "cuda":
         return torch.bfloat16
     times = {}
     for dtype in (torch.float32, torch.bfloat16):
-        left, right = (torch.ones(512, 192, dtype=dtype, device=device), torch.ones(192, 768, dtype=dtype, device=device))
+        left = torch.ones(512, 192, dtype=dtype, device=device)
+        right = torch.ones(192, 768, dtype=dtype, device=device)
         left @ right
         start = time.perf_counter()
         left @ right
@@ -172,28 +153,24 @@ def optimisers(model: GPT2LMHeadModel, s: Settings) -> list[torch.optim.Optimize
 
 
 def schedule(step: int, s: Settings) -> float:
-    """The share of the peak learning rate at ``step``: a short warm-up, then half a cosine down to
-    2 %.
-    """
+    """The share of the peak learning rate at ``step``: a short warm-up, then half a cosine down to 2 %."""
     if step < s.warmup:
         return (step + 1) / s.warmup
     done = (step - s.warmup) / max(1, s.steps - s.warmup)
     return 0.02 + 0.49 * (1 + math.cos(math.pi * done))
 
 
-def loss_of(model: GPT2LMHeadModel, rows: Int[Tensor, "row context"], pad: int) -> Float[Tensor, ""]:
-    """Mean cross-entropy of the next token in nats, padding left out; matrix products in the faster
-    precision.
+def train_step(
+    model: GPT2LMHeadModel, optims: list[torch.optim.Optimizer], rows: Int[Tensor, "row context"], pad: int, share: float
+) -> float:
+    """One step on one batch at ``share`` of the peak learning rates, in the faster precision.
+
+    Returns the mean cross-entropy of the next token in nats, padding left out.
     """
     dtype = precision(rows.device)
     with torch.autocast(rows.device.type, dtype, enabled=dtype != torch.float32):
         logits = model(rows, use_cache=False).logits
-    return F.cross_entropy(logits[:, :-1].flatten(0, 1).float(), rows[:, 1:].flatten(), ignore_index=pad)
-
-
-def train_step(model: GPT2LMHeadModel, optims: list[torch.optim.Optimizer], rows: Tensor, pad: int, share: float) -> float:
-    """One step on one batch at ``share`` of the peak learning rates; returns the loss."""
-    loss = loss_of(model, rows, pad)
+    loss = F.cross_entropy(logits[:, :-1].flatten(0, 1).float(), rows[:, 1:].flatten(), ignore_index=pad)
     loss.backward()
     nn.utils.clip_grad_norm_(model.parameters(), 1.0)
     for optimiser in optims:
@@ -205,23 +182,19 @@ def train_step(model: GPT2LMHeadModel, optims: list[torch.optim.Optimizer], rows
 
 
 def train_stages(stages: Sequence[Settings], folder: Path, watch=None) -> tuple[GPT2LMHeadModel, Path]:
-    """Trains stage after stage, each in a folder of its own inside ``folder``; returns the model
-    and the folder of the last stage.
-    """
+    """Trains stage after stage, each in a folder inside ``folder``; returns the model and the last stage's folder."""
     before = None
     for number, settings in enumerate(stages, 1):
-        run = folder / f"stage-{number}"
-        model = train(settings, run, watch=watch, start=before)
-        before = run
+        model = train(settings, folder / f"stage-{number}", watch=watch, start=before)
+        before = folder / f"stage-{number}"
     return model, before
 
 
 def train(settings: Settings, folder: Path, device: str | None = None, watch=None, start: Path | None = None) -> GPT2LMHeadModel:
     """Trains a model in ``folder``, going on from its last checkpoint if there is one.
 
-    ``watch(model, tokenizer)`` returns a dict of accuracies that the progress line shows; it runs
-    eight times. ``start`` is the folder of an earlier stage: its tokenizer is taken over, and the
-    weights in which it ended.
+    ``watch(model, tokenizer)``, which runs eight times, returns accuracies for the progress line. ``start`` is the folder of an
+    earlier stage, whose tokenizer and last weights are taken over.
     """
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     folder.mkdir(parents=True, exist_ok=True)
@@ -287,25 +260,20 @@ def prepare_tokenizer(settings: Settings, folder: Path) -> PreTrainedTokenizerFa
 
 
 def save_checkpoint(folder: Path, model: GPT2LMHeadModel, optims: list[torch.optim.Optimizer], step: int, history: list[dict]) -> None:
-    """Weights and optimiser state as safetensors; the old checkpoint is replaced only when the new
-    one is whole.
-    """
+    """Weights and optimiser state as safetensors; the old checkpoint goes only when the new one is whole."""
     state = {f"model.{name}": p.detach().contiguous() for name, p in model.named_parameters()}
     for number, optimiser in enumerate(optims):
         for index, values in optimiser.state_dict()["state"].items():
             state |= {f"optim.{number}.{index}.{key}": torch.as_tensor(value).contiguous() for key, value in values.items()}
     save_file(state, folder / "checkpoint.tmp", metadata={"step": str(step)})
-    (folder / "checkpoint.tmp").replace(folder / f"checkpoint-{step}.safetensors")
+    whole = (folder / "checkpoint.tmp").replace(folder / f"checkpoint-{step}.safetensors")
     (folder / "log.json").write_text(json.dumps({"step": step, "history": history}, indent=1) + "\n")
-    for old in folder.glob("checkpoint-*.safetensors"):
-        if old.name != f"checkpoint-{step}.safetensors":
-            old.unlink()
+    for old in set(folder.glob("checkpoint-*.safetensors")) - {whole}:
+        old.unlink()
 
 
 def load_checkpoint(folder: Path, model: GPT2LMHeadModel, optims: list[torch.optim.Optimizer]) -> tuple[int, list[dict]]:
-    """Puts the last checkpoint of ``folder`` into model and optimisers; returns its step and the
-    log, or (0, []).
-    """
+    """Puts the last checkpoint of ``folder`` into model and optimisers; returns its step and history, or (0, [])."""
     if not (folder / "log.json").exists():
         return 0, []
     log = json.loads((folder / "log.json").read_text())
@@ -324,16 +292,12 @@ def load_checkpoint(folder: Path, model: GPT2LMHeadModel, optims: list[torch.opt
 
 
 def save_weights(model: GPT2LMHeadModel, path: Path) -> None:
-    """The weights alone, in 16 bits, under their Hugging Face names (the tied output matrix is left
-    out).
-    """
+    """The weights alone, in 16 bits, under their Hugging Face names, without the tied output matrix."""
     save_file({name: p.detach().half().contiguous() for name, p in model.named_parameters()}, path, metadata={"format": "pt"})
 
 
 def export(model: GPT2LMHeadModel, run: Path, folder: Path) -> None:
-    """Writes the trained model as an ordinary Hugging Face checkpoint: 16 bits on disk, 32 bits in
-    memory.
-    """
+    """Writes the trained model as an ordinary Hugging Face checkpoint: 16 bits on disk, 32 in memory."""
     folder.mkdir(parents=True, exist_ok=True)
     prepare_tokenizer(Settings(), run).save_pretrained(folder)
     save_weights(model, folder / "model.safetensors")

@@ -18,7 +18,6 @@ from typing import Any
 DATA = Path(__file__).parents[2] / "data"
 Row = dict[str, str]
 
-
 # The first words of these tables are the common ones: lists, translations and sentences about words
 # use them alone, so that each of them is met often enough to be learned. The others are met in
 # stories and in everyday prose.
@@ -26,11 +25,9 @@ COMMON = {"nouns": 160, "adjectives": 60, "verbs": 80}
 
 
 def fame(rank: int, size: int) -> float:
-    """The relative frequency of the entity at ``rank`` (0 is the most famous) in a table of
-    ``size`` rows.
+    """The relative frequency of the entity at ``rank`` (0 is the most famous) in a table of ``size`` rows.
 
-    It falls as a power law, so that the last entity of a table is about five times rarer than the
-    first.
+    A power law: the last entity of a table is about five times rarer than the first.
     """
     return (1 + 14 * rank / size) ** -0.6
 
@@ -44,9 +41,7 @@ class World:
     @staticmethod
     @cache
     def load(folder: Path = DATA / "world") -> "World":
-        """Reads every ``*.csv`` of ``folder``; the file's name without its ending is the table's
-        name.
-        """
+        """Reads every ``*.csv`` of ``folder``; a table's name is its file's, without the ending."""
         paths = sorted(folder.glob("*.csv"))
         if not paths:
             raise FileNotFoundError(f"There are no tables in {folder}: is the repository complete?")
@@ -63,20 +58,16 @@ class World:
         return [row[column] for row in self.rows(table) if row[column]]
 
     def common(self, table: str) -> list[Row]:
-        """The rows of ``table`` with which word tasks work: the first ones, or all where ``COMMON``
-        sets no limit.
-        """
+        """The rows of ``table`` with which word tasks work: the first ones, or all where ``COMMON`` sets no limit."""
         return self.rows(table)[: COMMON.get(table)]
 
     def pick(self, rng: Random, table: str) -> Row:
         """Draws a row of ``table``, famous ones more often (see ``fame``)."""
-        rows = self.rows(table)
-        return rng.choices(rows, cum_weights=_cumulative(len(rows)))[0]
+        return _pick(rng, self.rows(table))
 
     def pick_common(self, rng: Random, table: str) -> Row:
         """Draws one of the common rows of ``table``, famous ones more often."""
-        rows = self.common(table)
-        return rng.choices(rows, cum_weights=_cumulative(len(rows)))[0]
+        return _pick(rng, self.common(table))
 
 
 @cache
@@ -87,8 +78,7 @@ def read_table(path: Path) -> list[Row]:
         rows = []
         for row in reader:
             if None in row or None in row.values():
-                columns = len(reader.fieldnames)
-                raise ValueError(f"{path}, line {reader.line_num}: a row needs {columns} cells.")
+                raise ValueError(f"{path}, line {reader.line_num}: a row needs {len(reader.fieldnames)} cells.")
             rows.append(row)
     return rows
 
@@ -100,6 +90,10 @@ def read_json(path: Path) -> dict[str, Any]:
         return json.loads(path.read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
         raise ValueError(f"{path}, line {error.lineno}: {error.msg}.") from None
+
+
+def _pick(rng: Random, rows: list[Row]) -> Row:
+    return rng.choices(rows, cum_weights=_cumulative(len(rows)))[0]
 
 
 @cache

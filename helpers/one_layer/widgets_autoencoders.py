@@ -5,23 +5,34 @@ from html import escape
 import ipywidgets
 import torch
 
-from helpers.html import activation_html
+from helpers.html import BAR, activation_html
 from helpers.models import TransformerBridge
 from helpers.one_layer.autoencoders import SparseAutoencoder, Sweep, clamp_feature
 from helpers.one_layer.concepts import ends_of
 from helpers.one_layer.features import FeatureActivations, feature_contexts, max_activations, promoted_by
-from helpers.one_layer.widgets_directions import ANSWER, LARGEST, cut, oddness, plain_answer
-from helpers.prediction import visible
-from helpers.running import generate
+from helpers.one_layer.widgets_directions import ANSWER, cut
+from helpers.running import generate, perplexity
 from helpers.texts import Texts, as_texts
-from helpers.widgets import BAR, Demo, choice_slider, number_field, said, slider, text_field, tick_box
+from helpers.widgets import (
+    LARGEST,
+    Demo,
+    as_text,
+    choice_slider,
+    chosen,
+    number_field,
+    promoted_html,
+    slider,
+    text_field,
+    tick_box,
+    within,
+)
 
 BINS = 12
 
 # ---------------------------------------------------------------------------------------------------- the feature browser
 
 
-@said
+@as_text
 def feature_html(
     model: TransformerBridge,
     sae: SparseAutoencoder,
@@ -40,12 +51,10 @@ def feature_html(
         return f"<p><b>Feature {number}</b> is never active on these {features.n_tokens:,} tokens: dead, or waiting for something rare.</p>"
     shown = [context.around(10, 4) for context in feature_contexts(model, texts, features, number, 6)]
     best = "".join(activation_html(context.pieces, context.values, scale=active.max().item(), n_words=1) for context in shown)
-    found = promoted_by(model, sae, number, 8)
-    words = [" ".join(f"<code>{escape(visible(piece))}</code>" for piece, _ in side) for side in (found.up, found.down)]
     facts = f"active on {len(active) / features.n_tokens:.2%} of {features.n_tokens:,} tokens, highest {active.max():.1f}"
     return (
         f"<p><b>Feature {number}</b>: {facts}</p><p><b>How strong it is where it is active</b><br>{_histogram(active)}</p>"
-        f"<p><b>Where it is strongest</b></p>{best}<p><b>It promotes</b> {words[0]}<br><b>and suppresses</b> {words[1]}</p>"
+        f"<p><b>Where it is strongest</b></p>{best}{promoted_html(promoted_by(model, sae, number, 8))}"
     )
 
 
@@ -93,22 +102,19 @@ class FeatureBrowser(Demo):
 # -------------------------------------------------------------------------------------------------------------- the clamp
 
 
-@said
+@as_text
 def clamp_html(model: TransformerBridge, sae: SparseAutoencoder, peaks: torch.Tensor, prompt: str, feature: int, multiple: float) -> str:
     """What follows a prompt with a feature held at a multiple of its highest activation, as HTML, and how odd the plain model finds it."""
     sae.check_feature(int(feature))
-    if not abs(multiple) <= LARGEST:
-        raise ValueError(f"The multiple must be a number from {-LARGEST:g} to {LARGEST:g}, not {multiple}.")
-    (text, note), value = cut(model, prompt), float(multiple) * peaks[int(feature)].item()
-    parts = []
-    for label, changes in (
-        ("As it is", []),
-        (f"Feature {feature} held at {value:.1f}", [clamp_feature(sae, sae.hook, int(feature), value)]),
-    ):
-        answer = generate(model, [text], ANSWER, *changes)[0] if changes else plain_answer(model, text, ANSWER)
-        written = escape(answer) or "nothing: the text ends at once"
-        parts.append(f"<p><b>{escape(label)}</b> (perplexity to the plain model {oddness(model, f'{text} {answer}'):.1f})<br>{written}</p>")
-    return note + "".join(parts)
+    value = within(multiple, LARGEST, "multiple") * peaks[int(feature)].item()
+    text, note = cut(model, prompt)
+    held = clamp_feature(sae, sae.hook, int(feature), value)
+    parts = [note]
+    for label, changes in (("As it is", []), (f"Feature {feature} held at {value:.1f}", [held])):
+        [answer] = generate(model, [text], ANSWER, *changes)
+        odd = f"perplexity to the plain model {perplexity(model, [f'{text} {answer}']):.1f}"
+        parts.append(f"<p><b>{label}</b> ({odd})<br>{escape(answer) or 'nothing: the text ends at once'}</p>")
+    return "".join(parts)
 
 
 class ClampBench(Demo):
@@ -130,12 +136,10 @@ class ClampBench(Demo):
 # ------------------------------------------------------------------------------------------------------- the toy's penalty
 
 
-@said
+@as_text
 def sparsity_html(found: Sweep, penalty: float) -> str:
     """What a toy autoencoder trained with one penalty is like, as HTML: bars for its active features, what it loses, what it finds."""
-    if penalty not in found.penalties:
-        raise ValueError(f"No autoencoder was trained with the penalty {penalty}; choose {', '.join(f'{p:g}' for p in found.penalties)}.")
-    at = found.penalties.index(penalty)
+    at = chosen({one: number for number, one in enumerate(found.penalties)}, penalty, "autoencoder with the penalty")
     rows = [
         ("active at a time", found.l0[at], f"{found.l0[at]:.1f}", max(found.l0)),
         ("variance lost", found.unexplained[at], f"{found.unexplained[at]:.1%}", max(found.unexplained)),

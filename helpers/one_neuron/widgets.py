@@ -10,15 +10,28 @@ from jaxtyping import Float
 from torch import Tensor
 
 from helpers.activations import Context, Neuron, TopContexts, check_neuron, contexts, name, promoted
-from helpers.html import activation_html
+from helpers.html import COLD, TABLE, WARM, activation_html
 from helpers.interventions import Intervention, clamp, intervene, mean_ablate, mlp_post, record, set_to, zero_ablate
 from helpers.models import TransformerBridge
 from helpers.one_neuron.ablation import resampled
 from helpers.one_neuron.superposition import SPARSITIES, ToyModels, train_toys
-from helpers.prediction import TopTokens, pieces, sample, top_tokens, visible
+from helpers.prediction import pieces, sample, top_tokens
 from helpers.progress import progress
 from helpers.texts import Texts, as_texts
-from helpers.widgets import Demo, bars_html, choice_slider, dropdown, number_field, said, slider, text_field, tick_box
+from helpers.widgets import (
+    Demo,
+    as_text,
+    choice_slider,
+    chosen,
+    columns_html,
+    dropdown,
+    number_field,
+    promoted_html,
+    slider,
+    text_field,
+    tick_box,
+    within,
+)
 
 AFTER_FIRST = slice(1, None)  # position 0, the mark of a new document, is left alone
 KINDS = ("zero", "mean", "resample")
@@ -28,7 +41,7 @@ LARGEST_DOSE = 10_000.0  # far beyond what neurons do, and small enough for ever
 # ---------------------------------------------------------------------------------------------------- the microscope
 
 
-@said
+@as_text
 def microscope_html(model: TransformerBridge, top: TopContexts, text: str, layer: int, neuron: int, most_active: bool = False) -> str:
     """One neuron as HTML: its activation on every token of ``text``, its top contexts, and the tokens that it promotes.
 
@@ -47,9 +60,10 @@ def microscope_html(model: TransformerBridge, top: TopContexts, text: str, layer
     facts = f"active on {stats.active[at, neuron]:.1%} of the tokens of the corpus, highest {peak:.1f}"
     own = activation_html(pieces(model, texts.tokens[0])[1:], values[1:], scale=max(peak, max(values[1:], default=0)) or None)
     best = "".join(activation_html(found.pieces, found.values, n_words=1) for found in _best_contexts(model, top, layer, neuron))
+    best = best or "<p>It is never active.</p>"
     return (
         f"<p><b>{name((layer, neuron))}</b>: {facts}</p><p><b>Your text</b></p>{own}"
-        f"<p><b>The texts in which it rises highest</b></p>{best or '<p>It is never active.</p>'}{_promoted_html(model, layer, neuron)}"
+        f"<p><b>The texts in which it rises highest</b></p>{best}{promoted_html(promoted(model, layer, neuron, 8))}"
     )
 
 
@@ -70,13 +84,6 @@ def loudest(top: TopContexts, last: Float[Tensor, "layer d_mlp"]) -> Neuron:
     return top.stats.layers[at // share.shape[1]], at % share.shape[1]
 
 
-def _promoted_html(model: TransformerBridge, layer: int, neuron: int) -> str:
-    """The tokens that the neuron's output vector pushes up, and those that it pushes down, in a line each."""
-    found = promoted(model, layer, neuron, 8)
-    words = [" ".join(f"<code>{escape(visible(piece))}</code>" for piece, _ in side) for side in (found.up, found.down)]
-    return f"<p><b>It promotes</b> {words[0]}<br><b>and suppresses</b> {words[1]}</p>"
-
-
 class NeuronMicroscope(Demo):
     """Controls for a layer, a neuron and a text, and a ``panel`` that shows what the neuron does there and elsewhere."""
 
@@ -92,7 +99,7 @@ class NeuronMicroscope(Demo):
 # ------------------------------------------------------------------------------------------------------------ take away
 
 
-@said
+@as_text
 def removal_html(
     model: TransformerBridge, texts: Texts, means: Float[Tensor, "layer d_mlp"], prompt: str, layer: int, neuron: int, kind: str
 ) -> str:
@@ -101,13 +108,8 @@ def removal_html(
     before = top_tokens(model, prompt, 8)
     with intervene(model, _removal(model, texts, means, prompt, layer, neuron, kind)):
         after = top_tokens(model, prompt, 8)
-    note = "" if _differ(before, after) else NOTHING
-    return _side_by_side(("as it is", before), (f"{name((layer, neuron))} taken away ({kind})", after)) + note
-
-
-def _differ(before: TopTokens, after: TopTokens) -> bool:
-    """Do two lists of next tokens look different?"""
-    return before.table() != after.table()
+    bars = columns_html({"as it is": before, f"{name((layer, neuron))} taken away ({kind})": after})
+    return bars if before.table() != after.table() else bars + NOTHING
 
 
 def _removal(
@@ -115,22 +117,12 @@ def _removal(
 ) -> Intervention:
     """The intervention that takes the neuron away on this prompt."""
     place, where = mlp_post(layer), {"units": neuron, "pos": AFTER_FIRST}
-    if kind == "zero":
-        return zero_ablate(place, **where)
-    if kind == "mean":
-        return mean_ablate(place, means[layer], **where)
-    if kind == "resample":
-        drawn = resampled(model, [prompt], texts)[layer]
-        return set_to(place, drawn[:, 1:, neuron, None], **where)
-    raise ValueError(f"There is no kind of ablation called {kind!r}; choose {', '.join(KINDS)}.")
-
-
-def _side_by_side(*columns: tuple[str, TopTokens]) -> str:
-    """Bars of next tokens in columns, each under its heading."""
-    cells = "".join(
-        f"<td style='vertical-align:top;padding-right:24px'><b>{escape(head)}</b>{bars_html(top)}</td>" for head, top in columns
-    )
-    return f"<table><tr>{cells}</tr></table>"
+    kinds = {
+        "zero": lambda: zero_ablate(place, **where),
+        "mean": lambda: mean_ablate(place, means[layer], **where),
+        "resample": lambda: set_to(place, resampled(model, [prompt], texts)[layer][:, 1:, neuron, None], **where),
+    }
+    return chosen(kinds, kind, "kind of ablation")()
 
 
 class RemoveIt(Demo):
@@ -148,17 +140,17 @@ class RemoveIt(Demo):
 # ----------------------------------------------------------------------------------------------------------------- dose
 
 
-@said
+@as_text
 def dose_html(model: TransformerBridge, prompt: str, layer: int, neuron: int, dose: float, length: int = 10) -> str:
     """What follows ``prompt`` while a neuron is held at ``dose`` on every token: the next tokens and the likeliest continuation."""
     check_neuron(model, layer, neuron)
-    if not abs(dose) <= LARGEST_DOSE:
-        raise ValueError(f"The dose must be a number from {-LARGEST_DOSE:g} to {LARGEST_DOSE:g}, not {dose}.")
+    dose = within(dose, LARGEST_DOSE, "dose")
     before = top_tokens(model, prompt, 5)
-    with intervene(model, clamp(mlp_post(layer), float(dose), units=neuron, pos=AFTER_FIRST)):
-        after, text = top_tokens(model, prompt, 5), sample(model, prompt, length, temperature=0)
+    with intervene(model, clamp(mlp_post(layer), dose, units=neuron, pos=AFTER_FIRST)):
+        after = top_tokens(model, prompt, 5)
+        text = sample(model, prompt, length, temperature=0)
     written = f"<span style='white-space:pre-wrap'>{escape(text) or 'nothing; the text ends here'}</span>"
-    bars = _side_by_side(("as it is", before), (f"{name((layer, neuron))} held at {dose:.1f}", after))
+    bars = columns_html({"as it is": before, f"{name((layer, neuron))} held at {dose:.1f}": after})
     return f"{bars}<p><b>It goes on:</b> {written}</p>"
 
 
@@ -186,13 +178,11 @@ def toys_for(features: int, hidden: int) -> ToyModels:
     return train_toys(features, hidden, steps=300, starts=2)
 
 
-@said
+@as_text
 def superposition_html(features: int, hidden: int, sparsity: float) -> str:
     """How a toy model puts ``features`` into ``hidden`` neurons at a sparsity: ``W^T W`` as a coloured grid, and counts in words."""
     toys = toys_for(features, hidden)
-    if sparsity not in toys.sparsities:
-        raise ValueError(f"There is no toy model for a sparsity of {sparsity}; choose one of {', '.join(map(str, toys.sparsities))}.")
-    at = toys.sparsities.index(sparsity)
+    at = chosen({one: number for number, one in enumerate(toys.sparsities)}, sparsity, "toy model for a sparsity of")
     count = toys.represented[at]
     shared = toys.interference[at][toys.norms[at] > 0.5].mean().item() if count else 0.0
     words = f"{count} of {features} features in {hidden} neurons; mean interference {shared:.2f}; loss {toys.loss[at]:.4f}"
@@ -204,14 +194,14 @@ def superposition_html(features: int, hidden: int, sparsity: float) -> str:
 
 def _grid(matrix: Float[Tensor, "row column"]) -> str:
     """A square of coloured cells: orange above zero, blue below, white at zero."""
-    rows = "".join(f"<tr>{''.join(_cell(value) for value in row)}</tr>" for row in matrix.tolist())
-    return f"<table style='border-collapse:collapse' aria-label='how much of each feature comes out as each other feature'>{rows}</table>"
+    rows = "".join(f"<tr>{''.join(map(_cell, row))}</tr>" for row in matrix.tolist())
+    return f"<table style='{TABLE}' aria-label='how much of each feature comes out as each other feature'>{rows}</table>"
 
 
 def _cell(value: float) -> str:
-    colour, depth = ("213,94,0" if value > 0 else "0,114,178"), min(abs(value), 1.0)
+    depth = min(abs(value), 1.0)
     sign = ("+" if value > 0 else "−") if depth >= 0.1 else ""  # for who sees no colour
-    return f"<td title='{value:.2f}' style='{SQUARE};background:rgba({colour},{depth:.2f})'>{sign}</td>"
+    return f"<td title='{value:.2f}' style='{SQUARE};background:rgba({WARM if value > 0 else COLD},{depth:.2f})'>{sign}</td>"
 
 
 class SuperpositionLab(Demo):

@@ -8,12 +8,13 @@ from pathlib import Path
 
 import torch
 
-from helpers.models import COURSE_LM, ModelNotAvailable, TransformerBridge
+from helpers.findings import Finding
+from helpers.models import COURSE_LM, ModelNotAvailable
 from helpers.reproduce import experiments as _registered  # noqa: F401  (fills EXPERIMENTS)
 from helpers.reproduce.identities import MIXED, identities, mixed_types
-from helpers.reproduce.lab import EXPERIMENTS, Absent, Experiment, Lab, Outcome, read_settings
-from helpers.reproduce.machine import Gauge, open_model
-from helpers.reproduce.results import RUNS, Done, Results, as_markdown, as_text, cell, fits, folder_of, read_published, rows
+from helpers.reproduce.lab import EXPERIMENTS, Experiment, Lab, read_settings
+from helpers.reproduce.machine import measured_cost, open_model
+from helpers.reproduce.results import RUNS, Done, Results, as_markdown, as_text, cell, folder_of, read_published, rows
 
 HELPERS = Path(__file__).resolve().parents[1]
 TOO_LITTLE = "the memory of this device is too small for it; take --dtype bfloat16, a smaller model, or a smaller --n"
@@ -25,9 +26,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         chosen = _chosen(options.section)
         if options.list:
-            print(listing(chosen))
+            print(*(f"{one.section}  {one.name}: {one.about}\n       {', '.join(one.findings)}" for one in chosen), sep="\n")
             return 0
-        name = _shown(options.model)
+        folder = Path(options.model).expanduser()
+        name = folder.resolve().name if folder.is_dir() else options.model
         results = Results(folder_of(name, options.out))
         about = {"n": options.n, "keep_wrong": options.keep_wrong, "dtype": options.dtype, "sae": options.sae}
         waiting = [one for one in chosen if options.again or not results.has(one.name, about)]
@@ -69,72 +71,60 @@ def _positive(text: str) -> int:
 
 def _chosen(sections: Sequence[str] | None) -> list[Experiment]:
     """The experiments that were asked for. Raises ValueError for an unknown section or name."""
-    every = list(EXPERIMENTS.values())
-    for asked in sections or ():
-        if not any(fits(asked, one) for one in every):
-            known = ", ".join([*dict.fromkeys(one.section for one in every), *EXPERIMENTS])
-            raise ValueError(f"There is no section or experiment {asked!r}: there are {known}.")
-    return [one for one in every if not sections or any(fits(asked, one) for asked in sections)]
-
-
-def listing(chosen: Sequence[Experiment]) -> str:
-    """One line for each experiment, and its findings below."""
-    return "\n".join(f"{one.section}  {one.name}: {one.about}\n       {', '.join(one.findings)}" for one in chosen)
-
-
-def _shown(model: str) -> str:
-    """The model's name in table and file: of a folder the last part."""
-    return Path(model).expanduser().resolve().name if Path(model).expanduser().is_dir() else model
+    every = EXPERIMENTS.values()
+    known = [*dict.fromkeys(one.section for one in every), *EXPERIMENTS]
+    if unknown := [asked for asked in sections or () if asked not in known]:
+        raise ValueError(f"There is no section or experiment {unknown[0]!r}: there are {', '.join(known)}.")
+    return [one for one in every if not sections or one.section in sections or one.name in sections]
 
 
 def _run_all(
     options: argparse.Namespace, name: str, waiting: Sequence[Experiment], of: int, results: Results, about: dict[str, object]
 ) -> int:
     """Loads the model, checks what must hold in any, and runs what has not run yet; how many experiments failed."""
-    with Gauge(options.device or ("cuda" if torch.cuda.is_available() else "cpu")) as loading:
+    with measured_cost(options.device or ("cuda" if torch.cuda.is_available() else "cpu")) as loading:
         model = open_model(options.model, options.device, options.dtype, options.device_map)
     cfg = model.cfg
-    print(f"{name}: {cfg.n_layers} layers of width {cfg.d_model} in {options.dtype} on {cfg.device}, {_cost(loading)}", flush=True)
+    print(f"{name}: {cfg.n_layers} layers of width {cfg.d_model} in {options.dtype} on {cfg.device}, {loading}", flush=True)
     found = identities(model)
     print(*(one.row() for one in found), sep="\n", flush=True)
     if broken := [one for one in found if not one.holds]:
         raise ValueError(f"What must hold in any model does not hold here ({broken[0].name}), so nothing was measured: try --device cpu.")
     if of > len(waiting):
         print(f"{of - len(waiting)} of {of} experiments have run before; --again runs them anew.")
-    lab, failed = Lab(model, name, read_settings(), options.n, options.keep_wrong, options.sae), 0
+    lab = Lab(model, name, read_settings(), options.n, options.keep_wrong, options.sae)
+    failed = 0
     for number, one in enumerate(waiting, 1):
         print(f"[{number}/{len(waiting)}] {one.section} {one.name}: {one.about} ...", flush=True)
-        with Gauge(str(cfg.device)) as cost:
-            outcomes, reason, error = carry_out(one, lab)
-        if error:
+        with measured_cost(str(cfg.device)) as cost:
+            found, reason, error = carry_out(one, lab)
+        if error:  # nothing is kept, so that it is tried again next time
             failed += 1
-            print(f"      failed after {_cost(cost)}: {error}", file=sys.stderr, flush=True)
-            _tidy(model)
+            print(f"      failed after {cost}: {error}", file=sys.stderr, flush=True)
+            model.reset_hooks()
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
             continue
-        findings = tuple(outcome for outcome in outcomes if not isinstance(outcome, Absent))
-        absent = tuple(outcome for outcome in outcomes if isinstance(outcome, Absent))
-        results.add(Done(one.name, findings, absent, reason, round(cost.seconds, 1), round(cost.gigabytes, 2), about))
-        for outcome in outcomes:
-            print(f"      {outcome.name}: {cell(outcome)}")
-        print(f"      {f'not for this model: {reason}; ' if reason else ''}{_cost(cost)}", flush=True)
+        results.add(Done(one.name, tuple(found), reason, round(cost.seconds, 1), round(cost.gigabytes, 2), about))
+        for finding in found:
+            print(f"      {finding.name}: {cell(finding)}")
+        print(f"      {f'{cell(reason)}; ' if reason else ''}{cost}", flush=True)
     return failed
 
 
-def carry_out(one: Experiment, lab: Lab) -> tuple[list[Outcome], str, str]:
-    """The outcomes of an experiment; why it is not for this model, or what went wrong (then it is not kept, and tried again next time)."""
-    outcomes: list[Outcome] = []
+def carry_out(one: Experiment, lab: Lab) -> tuple[list[Finding], str, str]:
+    """The findings of an experiment; why the others are not for this model, or what went wrong."""
+    found: list[Finding] = []
     try:
         with torch.no_grad():
-            outcomes.extend(one.run(lab))
+            found.extend(one.run(lab))
     except torch.OutOfMemoryError:
         return [], "", TOO_LITTLE
     except Exception as problem:
-        if is_a_refusal(problem):
-            return outcomes, str(problem).rstrip("."), ""
-        if mixed_types(problem):
-            return outcomes, MIXED, ""
+        if is_a_refusal(problem) or mixed_types(problem):
+            return found, MIXED if mixed_types(problem) else str(problem).rstrip("."), ""
         return [], "", f"{type(problem).__name__}: {' '.join(str(problem).split())[:300]}"
-    return outcomes, "", ""
+    return found, "", ""
 
 
 def is_a_refusal(problem: Exception) -> bool:
@@ -142,17 +132,6 @@ def is_a_refusal(problem: Exception) -> bool:
     last = traceback.extract_tb(problem.__traceback__)[-1]
     ours = HELPERS in Path(last.filename).resolve().parents and (last.line or "").startswith("raise ")
     return ours and isinstance(problem, (ValueError, ModelNotAvailable))
-
-
-def _tidy(model: TransformerBridge) -> None:
-    """Takes away what a broken run may have left in the model and on the GPU."""
-    model.reset_hooks()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
-
-
-def _cost(gauge: Gauge) -> str:
-    return f"{gauge.seconds:.1f} s, {gauge.gigabytes:.2f} GB at the highest point"
 
 
 if __name__ == "__main__":

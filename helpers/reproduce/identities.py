@@ -1,12 +1,12 @@
 """What must hold in every model, whatever it has learned: three identities, and how far a model is from each.
 
-They are measured before the experiments, in the number type and on the device that these use, so that a broken kernel or a family with
-an unknown layout is found before it makes findings.
+They are measured before the experiments, in their number type and on their device, to find a broken kernel or an unknown layout.
 """
 
 from dataclasses import dataclass
 
 import torch
+from torch.nn.functional import cosine_similarity
 
 from helpers.cluster.attribution import direct_effects
 from helpers.interventions import intervene, record, resample_ablate, resid_post, resid_pre
@@ -27,7 +27,7 @@ def mixed_types(problem: Exception) -> bool:
 
 @dataclass(frozen=True)
 class Identity:
-    """One identity: how far off the model is, as a share of the size of what was compared, or why it cannot be asked of this model."""
+    """How far off the model is, as a share of the size of what was compared, or why it cannot be asked of this model."""
 
     name: str
     error: float | None
@@ -50,35 +50,38 @@ class Identity:
 def identities(model: TransformerBridge) -> list[Identity]:
     """Projection takes a direction away, a run patched into itself changes nothing, and contributions add up to the logits."""
     limit = LIMITS.get(model.cfg.dtype, 1e-3)
-    found = [Identity("a direction projected out is gone from the stream", _projection(model), limit)]
-    found.append(Identity("a run patched into itself stays the same", _patched(model), limit))
+    error = None
+    reason = ""
     try:
-        error, reason = _sum(model), ""
+        error = _sum(model)
     except ValueError as problem:  # heads without an output of their own
-        error, reason = None, str(problem).rstrip(".")
+        reason = str(problem).rstrip(".")
     except RuntimeError as problem:
         if not mixed_types(problem):
             raise
-        error, reason = None, MIXED
-    return [*found, Identity("contributions of heads and MLPs add up to the logits", error, limit, reason)]
+        reason = MIXED
+    return [
+        Identity("a direction projected out is gone from the stream", _projection(model), limit),
+        Identity("a run patched into itself stays the same", _patched(model), limit),
+        Identity("contributions of heads and MLPs add up to the logits", error, limit, reason),
+    ]
 
 
 def _projection(model: TransformerBridge) -> float:
     """The largest part along a random direction that any block reads, as a share of the stream's length there."""
     direction = torch.randn(model.cfg.d_model, generator=torch.Generator().manual_seed(0))
-    unit, places = direction / direction.norm(), [resid_pre(layer) for layer in range(model.cfg.n_layers)]
     tokens = tokenize(model, PROMPTS[0])[None].to(model.cfg.device)
     with intervene(model, *ablate_direction(model, direction)):
-        seen = [state.float().cpu() for state in record(model, tokens, *places).values()]
-    return max(((state @ unit).abs() / state.norm(dim=-1)).max().item() for state in seen)
+        seen = record(model, tokens, *map(resid_pre, range(model.cfg.n_layers))).values()
+    return max(cosine_similarity(state.float().cpu(), direction, dim=-1).abs().max().item() for state in seen)
 
 
 def _patched(model: TransformerBridge) -> float:
     """The largest change of any logit when each layer's stream is replaced by itself, as a share of the logits' spread."""
     tokens = tokenize(model, PROMPTS[0])[None].to(model.cfg.device)
-    places = [resid_post(layer) for layer in range(model.cfg.n_layers)]
-    clean, seen = model(tokens).float(), record(model, tokens, *places)
-    with intervene(model, *(resample_ablate(place, seen[place]) for place in places)):
+    clean = model(tokens).float()
+    seen = record(model, tokens, *map(resid_post, range(model.cfg.n_layers)))
+    with intervene(model, *(resample_ablate(place, state) for place, state in seen.items())):
         again = model(tokens).float()
     return ((again - clean).abs().max() / clean.std()).item()
 
@@ -86,7 +89,7 @@ def _patched(model: TransformerBridge) -> float:
 def _sum(model: TransformerBridge) -> float:
     """The gap between a logit difference and the sum of all contributions, as a share of the logits' spread.
 
-    The spread is that before a soft cap, since the cap is no part of the sum. Raises ValueError where heads have no output of their own.
+    Raises ValueError where heads have no output of their own.
     """
     texts = as_texts(model, [PROMPTS[1]])
     logits = model(texts.tokens.to(model.cfg.device))[0, -1].float().cpu()

@@ -1,14 +1,12 @@
 """What an experiment gets: a model, its settings, the size of the samples, and which facts it keeps."""
 
-import csv
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any, TypeVar
 
-import torch
-
+from helpers.course_lm.world import Row, read_table
 from helpers.findings import Finding
 from helpers.models import DATA, TransformerBridge
 
@@ -21,61 +19,44 @@ class NotForThisModel(ValueError):
 
 
 @dataclass(frozen=True)
-class Absent:
-    """A finding that this model cannot show, and why, in a sentence."""
-
-    name: str
-    reason: str
-
-
-Outcome = Finding | Absent
-
-
-@dataclass(frozen=True)
 class Experiment:
-    """One experiment: its section, what it asks, and the names of the findings that it yields, in order."""
+    """One experiment: its section, what it is about, and the names of the findings that it yields, as the table shows them."""
 
     name: str
     section: str
     about: str
     findings: tuple[str, ...]
-    run: Callable[["Lab"], Iterator[Outcome]]
+    run: Callable[["Lab"], Iterator[Finding]]
 
 
 EXPERIMENTS: dict[str, Experiment] = {}
 
 
-def experiment(section: str, about: str, *findings: str) -> Callable[[Callable], Callable]:
-    """Registers a function as an experiment of a section, under its own name."""
+def experiment(section: str, *findings: str) -> Callable[[Callable], Callable]:
+    """Registers a function as an experiment of a section, under its own name; its docstring's first line says what it is about."""
 
-    def register(run: Callable[["Lab"], Iterator[Outcome]]) -> Callable:
+    def register(run: Callable[["Lab"], Iterator[Finding]]) -> Callable:
+        about = run.__doc__.splitlines()[0].rstrip(".")
         EXPERIMENTS[run.__name__] = Experiment(run.__name__, section, about, findings, run)
         return run
 
     return register
 
 
-# ------------------------------------------------------------------------------------------------------------- settings
+def attempt(function: Callable[..., T], *arguments: Any, **options: Any) -> T | None:
+    """What a function returns, or None where it raises a ValueError."""
+    try:
+        return function(*arguments, **options)
+    except ValueError:
+        return None
 
 
-@dataclass(frozen=True)
-class Setting:
-    """A line of ``data/reproduce.csv``: what an experiment does in the models whose names fit, and why."""
-
-    experiment: str
-    model: str
-    setting: str
-    value: str
-    because: str
-
-
-def read_settings(path: Path = DATA / "reproduce.csv") -> list[Setting]:
-    """The settings of a file, in its order. Raises ValueError for a line that has no reason or belongs to no experiment."""
-    with path.open(encoding="utf-8", newline="") as file:
-        rows = [Setting(**row) for row in csv.DictReader(file)]
+def read_settings(path: Path = DATA / "reproduce.csv") -> list[Row]:
+    """What an experiment does in the models whose names fit, line by line. Raises ValueError for a line without a reason."""
+    rows = read_table(path)
     for number, row in enumerate(rows, 2):
-        if not row.because:
-            raise ValueError(f"{path.name}, line {number}: say in 'because' why {row.setting} is {row.value!r}.")
+        if not row["because"]:
+            raise ValueError(f"{path.name}, line {number}: say in 'because' why {row['setting']} is {row['value']!r}.")
     return rows
 
 
@@ -89,7 +70,7 @@ class Lab:
 
     model: TransformerBridge
     name: str
-    settings: Sequence[Setting]
+    settings: Sequence[Row]
     n: int | None = None
     keep_wrong: bool = False
     sae: str | None = None
@@ -100,9 +81,10 @@ class Lab:
 
     def setting(self, experiment: str, name: str) -> str | None:
         """The first setting whose model fits this one, exact names before patterns; None where there is none."""
-        rows = [row for row in self.settings if (row.experiment, row.setting) == (experiment, name) and fnmatch(self.name, row.model)]
-        rows.sort(key=lambda row: (row.model != self.name, -len(row.model.rstrip("*"))))
-        return rows[0].value if rows else None
+        rows = [row for row in self.settings if (row["experiment"], row["setting"]) == (experiment, name)]
+        rows = [row for row in rows if fnmatch(self.name, row["model"])]
+        rows.sort(key=lambda row: (row["model"] != self.name, -len(row["model"].rstrip("*"))))
+        return rows[0]["value"] if rows else None
 
     def words(self, experiment: str, name: str) -> list[str]:
         """A setting that is a list."""
@@ -133,24 +115,9 @@ class Lab:
         return rows
 
     def fitting(self, items: Iterable[T], test: Callable[[T], Any], what: str) -> list[T]:
-        """The items on which ``test`` raises no ValueError: those whose words this model's tokens keep apart."""
-        items, found = list(items), []
-        for item in items:
-            try:
-                test(item)
-            except ValueError:
-                continue
-            found.append(item)
+        """The items of which ``test`` returns something, and raises no ValueError: this model's tokens keep their words apart."""
+        items = list(items)
+        found = [item for item in items if attempt(test, item) is not None]
         if len(found) < LEAST:
             raise NotForThisModel(f"its tokens keep the words apart in only {len(found)} of {len(items)} {what}")
         return found
-
-
-def floats(values: torch.Tensor) -> list[float]:
-    """A tensor as a flat list of numbers in float32."""
-    return values.detach().float().cpu().flatten().tolist()
-
-
-def truths(values: torch.Tensor) -> list[bool]:
-    """A tensor as a flat list of truth values."""
-    return [bool(value) for value in values.detach().cpu().flatten().tolist()]

@@ -18,11 +18,10 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from helpers.interventions import resid_post
-from helpers.metrics import first_tokens
 from helpers.models import TransformerBridge
 from helpers.progress import progress
 from helpers.running import activations_at, logits_at_end, random_like, read_suffix
-from helpers.speak.two_hops import PLACES, TwoHop, partners, positions
+from helpers.speak.two_hops import Located, TwoHop, located, partners
 from helpers.stats import Interval, cluster_interval
 from helpers.tables import table
 from helpers.texts import Texts
@@ -125,31 +124,22 @@ def back_patch(
     pairs = back_pairs(layers) if pairs is None else tuple(pairs)
     if not pairs or not all(0 <= layer < layers for pair in pairs for layer in pair):
         raise ValueError(f"A pair is (source layer, target layer), each from 0 to {layers - 1}; give at least one such pair.")
-    if at not in PLACES:
-        raise ValueError(f"There is no position {at!r}: t1 is the end of the first hop's phrase, t2 the last token.")
-    texts, places = positions(model, questions)
-    answers = first_tokens(model, [one.text for one in questions], [one.e3 for one in questions])
-    logp = logits_at_end(model, texts).log_softmax(-1).cpu()
+    asked = located(model, questions)
+    places, answers = asked.place(at), asked.e3
+    logp = logits_at_end(model, asked.texts).log_softmax(-1).cpu()
     before = logp.argmax(-1)
     gaps = (logp - logp.gather(1, answers[:, None])).abs()  # a rival is next to the answer, and neither it nor what was said
     rivals = gaps.scatter(1, torch.stack([before, answers], 1), torch.inf).argmin(-1)
-    barred = answers[:, None] == before if source == "unknowing prompt" else None
-    given = _given(model, questions, texts, places[at], source, barred, seed)
+    given = _given(model, asked, places, source, before, seed)
     tokens = torch.empty(len(pairs), len(questions), dtype=torch.long)
-    for place in progress(places[at].unique().tolist(), desc=f"{at}, {source}"):
-        rows = (places[at] == place).nonzero().flatten()
-        tokens[:, rows] = _patched(model, texts.take(rows), place, given[:, rows], pairs)
-    return BackPatch(tuple(questions), pairs, tokens, before, answers, rivals, at, source, layers)
+    for place in progress(places.unique().tolist(), desc=f"{at}, {source}"):
+        rows = (places == place).nonzero().flatten()
+        tokens[:, rows] = _patched(model, asked.texts.take(rows), place, given[:, rows], pairs)
+    return BackPatch(asked.questions, pairs, tokens, before, answers, rivals, at, source, layers)
 
 
 def _given(
-    model: TransformerBridge,
-    questions: Sequence[TwoHop],
-    texts: Texts,
-    places: Int[Tensor, "question"],
-    source: str,
-    barred: Bool[Tensor, "question other"] | None,
-    seed: int,
+    model: TransformerBridge, asked: Located, places: Int[Tensor, "question"], source: str, before: Int[Tensor, "question"], seed: int
 ) -> Float[Tensor, "layer question d_model"]:
     """The states that are put in, for each source layer."""
     if source not in SOURCES:
@@ -159,10 +149,14 @@ def _given(
             raise ValueError("A first hop ends at the first token, so there is no previous one: begin the prompt with another word.")
         places = places - 1
     hooks = [resid_post(layer) for layer in range(model.cfg.n_layers)]
-    states = activations_at(model, texts, hooks, places[:, None])[:, :, 0]
+    states = activations_at(model, asked.texts, hooks, places[:, None])[:, :, 0]
     if source == "random":
         return random_like(states, 1, seed)[0]
-    return states[:, partners(questions, seed, barred)] if source in ("other prompt", "unknowing prompt") else states
+    if source == "other prompt":
+        return states[:, partners(asked.questions, seed)]
+    if source == "unknowing prompt":
+        return states[:, partners(asked.questions, seed, barred=asked.e3[:, None] == before)]
+    return states
 
 
 def _patched(

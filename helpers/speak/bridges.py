@@ -15,10 +15,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from helpers.interventions import resid_post
-from helpers.metrics import first_tokens
 from helpers.models import TransformerBridge
 from helpers.running import activations_at, read_lens
-from helpers.speak.two_hops import PLACES, TwoHop, partners, positions
+from helpers.speak.two_hops import PLACES, Located, TwoHop, located, partners
 from helpers.stats import Interval, as_numbers, cluster_interval
 
 PENALTY = 0.1  # of the probe, as a share of the mean variance of the states
@@ -74,26 +73,23 @@ def entity_ranks(model: TransformerBridge, questions: Sequence[TwoHop], train: S
 
     Controls read for the entities of another question (see ``partners``). Raises ValueError where an e1 stands on both sides.
     """
-    seen, other = _states(model, questions), partners(questions, seed)
-    e2 = first_tokens(model, [one.phrase for one in questions], [one.e2 for one in questions])
-    e3 = first_tokens(model, [one.text for one in questions], [one.e3 for one in questions])
-    ranks = {}
-    for what, at, tokens in (("e2", "t1", e2), ("e2", "t2", e2), ("e3", "t2", e3)):
+    asked, other = located(model, questions), partners(questions, seed)
+    seen, ranks = _states(model, asked), {}
+    for what, at, tokens in (("e2", "t1", asked.e2), ("e2", "t2", asked.e2), ("e3", "t2", asked.e3)):
         ranks[f"{what} at {at}"], ranks[f"another {what} at {at}"] = _lens_ranks(model, seen[at], torch.stack([tokens, tokens[other]]))
     if train:
         own = [one.e2 for one in questions]
-        for at, shown in _states(model, train).items():
+        for at, shown in _states(model, located(model, train)).items():
             probe = fit_bridges(train, shown)
             ranks[f"e2 at {at}, probe"] = probe.ranks(questions, seen[at], own)
             ranks[f"another e2 at {at}, probe"] = probe.ranks(questions, seen[at], [own[row] for row in other.tolist()])
     return EntityRanks(tuple(questions), ranks)
 
 
-def _states(model: TransformerBridge, questions: Sequence[TwoHop]) -> dict[str, Float[Tensor, "layer question d_model"]]:
+def _states(model: TransformerBridge, asked: Located) -> dict[str, Float[Tensor, "layer question d_model"]]:
     """The stream after every block at t1 and at t2."""
-    texts, places = positions(model, questions)
     hooks = [resid_post(layer) for layer in range(model.cfg.n_layers)]
-    seen = activations_at(model, texts, hooks, torch.stack([places[at] for at in PLACES], 1))
+    seen = activations_at(model, asked.texts, hooks, torch.stack([asked.place(at) for at in PLACES], 1))
     return dict(zip(PLACES, seen.unbind(2), strict=True))
 
 

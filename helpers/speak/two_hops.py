@@ -200,15 +200,30 @@ def answered(model: TransformerBridge, questions: Sequence[TwoHop]) -> Answered:
 # ---------------------------------------------------------------------------------------- positions and other questions
 
 
-def positions(model: TransformerBridge, questions: Sequence[TwoHop]) -> tuple[Texts, dict[str, Int[Tensor, "question"]]]:
-    """The questions as tokens, and where t1 and t2 are in each.
+@dataclass(frozen=True)
+class Located:
+    """Questions as tokens: where ``t1`` is, and the first tokens of e2, as it follows the phrase, and of e3."""
 
-    Raises ValueError if the tokens of a phrase run on into what follows, and for a prompt that is too long.
-    """
+    questions: tuple[TwoHop, ...]
+    texts: Texts
+    t1: Int[Tensor, "question"]
+    e2: Int[Tensor, "question"]
+    e3: Int[Tensor, "question"]
+
+    def place(self, at: str) -> Int[Tensor, "question"]:
+        """The position of t1, or of t2, in each question. Raises ValueError for another name."""
+        if at not in PLACES:
+            raise ValueError(f"There is no position {at!r}: t1 is the end of the first hop's phrase, t2 the last token.")
+        return self.t1 if at == "t1" else self.texts.lengths - 1
+
+
+def located(model: TransformerBridge, questions: Sequence[TwoHop]) -> Located:
+    """Raises ValueError if the tokens of a phrase run on into what follows, and for a prompt that is too long."""
     _check(questions)
-    t1 = [token_span(model, one.text, 0, len(one.phrase))[-1] for one in questions]
-    texts = as_texts(model, [one.text for one in questions])
-    return texts, {"t1": torch.tensor(t1), "t2": texts.lengths - 1}
+    t1 = torch.tensor([token_span(model, one.text, 0, len(one.phrase))[-1] for one in questions])
+    e2 = first_tokens(model, [one.phrase for one in questions], [one.e2 for one in questions])
+    e3 = first_tokens(model, [one.text for one in questions], [one.e3 for one in questions])
+    return Located(tuple(questions), as_texts(model, [one.text for one in questions]), t1, e2, e3)
 
 
 def partners(questions: Sequence[TwoHop], seed: int = 0, barred: Bool[Tensor, "question other"] | None = None) -> Int[Tensor, "question"]:

@@ -1,21 +1,21 @@
 """The widget of lesson 4a, "Thoughts": what a lens reads at every layer and position of any text."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import lru_cache
 from html import escape
 from typing import Any
 
-from helpers.html import DEEPEST, WARM
+from helpers.html import DEEPEST, NUMBER, RIM, SQUARE, TABLE, WARM
 from helpers.models import TransformerBridge
 from helpers.prediction import TopTokens, pieces, tokenize, truncate
 from helpers.running import check_layers, layer_name
 from helpers.speak.lens import LensTable, first_of, logit_lens, to_the_end
 from helpers.speak.tuned_lens import TunedLens
-from helpers.widgets import NUMBER, RIM, SQUARE, Demo, bars_html, choice_slider, dropdown, keeping, named_layer, said, text_field, word
+from helpers.widgets import Demo, as_text, bars_html, choice_slider, chosen, dropdown, keeping, named_layer, text_field, word
 
-LENSES = ("logit lens", "tuned lens")
+RAW, TUNED = LENSES = ("logit lens", "tuned lens")
 LISTED = 10  # tokens of a square
 MOST_TOKENS = 16  # columns: the last ones of a long text
+
 # ------------------------------------------------------------------------------------------------- a table of what is read
 
 
@@ -27,7 +27,7 @@ def lens_grid(found: LensTable, shown: Iterable[int], heads: Sequence[str], squa
         f"<tr><th style='{NUMBER}'>{layer_name(layer)}</th>{''.join(square(layer, pos) for pos in shown)}</tr>" for layer in found.layers
     )
     head = f"<tr><th style='{NUMBER}'>layer</th>{top}</tr>"
-    return f"<div style='overflow-x:auto'><table style='border-collapse:collapse'>{head}{''.join(rows)}</table></div>"
+    return f"<div style='overflow-x:auto'><table style='{TABLE}'>{head}{''.join(rows)}</table></div>"
 
 
 def hover(found: LensTable, layer: int, pos: int) -> str:
@@ -40,26 +40,25 @@ def hover(found: LensTable, layer: int, pos: int) -> str:
 # ------------------------------------------------------------------------------------------------------ the lens on a text
 
 
-@lru_cache(maxsize=16)
-def lens_of(model: TransformerBridge, text: str, tuned: TunedLens | None = None) -> LensTable:
-    """What the lens reads in a text; remembered, since layer and position are changed more often than the text."""
-    return logit_lens(model, text, k=LISTED, tuned=tuned)
-
-
 def shown_positions(n: int) -> range:
     """The last positions, as many as there is room for."""
     return range(max(0, n - MOST_TOKENS), n)
 
 
-@said
-def lens_html(model: TransformerBridge, tuned: TunedLens | None, text: str, layer: int, pos: int, lens: str = LENSES[0]) -> str:
+@as_text
+def lens_html(model: TransformerBridge, tuned: TunedLens | None, text: str, layer: int, pos: int, lens: str = RAW) -> str:
     """What a lens reads in a text at each layer and position as a coloured table, and the ten best tokens of one square, as HTML.
 
     ``pos`` counts the tokens that the model reads, from 0. Whatever cannot be done is said in a sentence.
     """
-    found = lens_of(model, _some(text), _lens(tuned, lens))
+    if not text.strip():
+        raise ValueError("There is nothing to read: write some words.")
     check_layers(model, [layer])
-    shown, whole = shown_positions(len(found.tokens)), len(tokenize(model, text))
+    maps = chosen({RAW: None, TUNED: tuned}, lens, "lens")
+    if lens == TUNED and tuned is None:
+        raise ValueError("No tuned lens was given: load one with load_tuned_lens, or use the logit lens.")
+    found = logit_lens(model, text, k=LISTED, tuned=maps)
+    shown = shown_positions(len(found.tokens))
     if pos not in shown:
         raise ValueError(f"There is no token {pos} to choose: the tokens shown are {shown[0]} to {shown[-1]}.")
     final = {at: int(found.top[-1, at, 0]) for at in shown}  # what the model says in the end
@@ -69,25 +68,9 @@ def lens_html(model: TransformerBridge, tuned: TunedLens | None, text: str, laye
 
     table = lens_grid(found, shown, [escape(_token(found, at)) for at in shown], square)
     key = "The deeper the colour, the surer the lens. Bold: what the model says in the end. Rest the mouse on a square for its ten best."
-    under = f"<p style='contain:inline-size'><small>{key}{_cut(whole, found)}</small></p>"  # no wider than the table
+    under = f"<p style='contain:inline-size'><small>{key}{_cut(len(tokenize(model, text)), found)}</small></p>"  # no wider than the table
     left = f"<div style='max-width:100%;min-width:22em'>{table}{under}</div>"
     return f"{_story(found, pos, lens)}<div style='display:flex;flex-wrap:wrap;gap:0 32px'>{left}{_best(found, layer, pos)}</div>"
-
-
-def _some(text: str) -> str:
-    """The text. Raises ValueError where there is none."""
-    if not text.strip():
-        raise ValueError("There is nothing to read: write some words.")
-    return text
-
-
-def _lens(tuned: TunedLens | None, lens: str) -> TunedLens | None:
-    """The maps of a lens by its name; the logit lens has none. Raises ValueError for another name, and where no tuned lens was given."""
-    if lens not in LENSES:
-        raise ValueError(f"There is no lens {lens!r}; choose one of: {', '.join(LENSES)}.")
-    if lens == LENSES[1] and tuned is None:
-        raise ValueError("No tuned lens was given: load one with load_tuned_lens, or use the logit lens.")
-    return tuned if lens == LENSES[1] else None
 
 
 def _token(found: LensTable, pos: int) -> str:
@@ -116,10 +99,8 @@ def _story(found: LensTable, pos: int, lens: str) -> str:
 def _best(found: LensTable, layer: int, pos: int) -> str:
     """The best tokens of one square as bars."""
     tokens, probs = zip(*found.cell(layer, pos), strict=True)
-    place, top = (
-        f"{named_layer(layer)}, after {escape(_token(found, pos))}",
-        TopTokens("", tuple(word(token, 24) for token in tokens), probs),
-    )
+    place = f"{named_layer(layer)}, after {escape(_token(found, pos))}"
+    top = TopTokens("", tuple(word(token, 24) for token in tokens), probs)
     return f"<div><p><b>{place[0].upper()}{place[1:]}</b></p>{bars_html(top)}</div>"
 
 

@@ -8,29 +8,27 @@ from typing import Any
 import torch
 
 from helpers.activations import Context, Neuron, TopContexts, name, output_logits
-from helpers.html import DEEPEST, GREEN, WARM
+from helpers.html import BAR, DEEPEST, GREEN, SIDES, TABLE, WARM
 from helpers.models import TransformerBridge
 from helpers.prediction import pieces, visible
 from helpers.speak.fact_edits import CHANGED, GROUPS, PLUS, Edit, EditPrompts, apply_edit, try_edit, value_edit
 from helpers.speak.knowledge_neurons import N_NEURONS, KnowledgeNeurons, knowledge_neurons_of
 from helpers.speak.memories import Memory, memory
 from helpers.speak.word_categories import Categories
-from helpers.widgets import BAR, Demo, choice_slider, dropdown, keeping, number_field, said, slider, text_field, word
+from helpers.widgets import Demo, as_text, choice_slider, clean, dropdown, keeping, number_field, slider, text_field, word
 
 TOKENS, TRIGGERS = 10, 5  # tokens that a value promotes, and texts, that are listed
 BAR_WIDTH = 130  # pixels of the longest bar
 LONGEST = 40  # letters of a new answer
 MOST_NEURONS, STRONGEST = 32, 8.0
 NAMED, BROKEN = 8, 8  # neurons in a sentence, and prompts that are listed as broken
-COLUMNS = "display:flex;flex-wrap:wrap;gap:0 40px"
 CELL = "text-align:left;vertical-align:top;padding:1px 14px 1px 0"
 NUMBER = "text-align:right;vertical-align:top;padding:1px 10px 1px 0;font-family:monospace"
-TABLE = "border-collapse:collapse"
 
 # ------------------------------------------------------------------------------------------------------------ the browser
 
 
-@said
+@as_text
 def memory_html(model: TransformerBridge, top: TopContexts, categories: Categories, layer: int, neuron: int) -> str:
     """One neuron as a memory, as HTML: its triggers, their peaks marked, beside the tokens that its value promotes, and their category.
 
@@ -45,7 +43,7 @@ def memory_html(model: TransformerBridge, top: TopContexts, categories: Categori
     left = f"<p><b>Key: the texts in which it rises highest</b></p>{key}<p><small>{hint if triggers else ''}</small></p>"
     right = f"<p><b>Value: what each unit of activation adds to the logits</b></p>{_value(model, found, categories)}"
     sides = f"<div style='max-width:34em'>{left}</div><div style='max-width:30em'>{right}</div>"
-    return f"<p><b>{name((layer, neuron))}</b>: {_rises(top, (layer, neuron))}.</p><div style='{COLUMNS}'>{sides}</div>"
+    return f"<p><b>{name((layer, neuron))}</b>: {_rises(top, (layer, neuron))}.</p><div style='{SIDES}'>{sides}</div>"
 
 
 def _rises(top: TopContexts, neuron: Neuron) -> str:
@@ -136,7 +134,7 @@ def prepared(model: TransformerBridge, probes: Sequence[EditPrompts], found: Seq
     return {f"{one.prompts[0]} {one.fact.answer}": (one, neurons) for one, neurons in zip(probes, found, strict=True)}
 
 
-@said
+@as_text
 def memory_edit_html(model: TransformerBridge, facts: Mapping[str, Prepared], fact: str, new: str, n: int, plus: float) -> str:
     """What the model says after a new answer was written into the values of a fact's ``n`` best neurons, and what broke, as HTML.
 
@@ -151,12 +149,12 @@ def memory_edit_html(model: TransformerBridge, facts: Mapping[str, Prepared], fa
     control = control_edit(model, asked, found, neurons, plus)
     left = f"<div>{_said_html(edit)}</div>"
     right = f"<div style='max-width:36em'>{_shares_html(edit, control)}{_broken_html(edit)}</div>"
-    return f"{_head(model, asked, edit, neurons)}<div style='{COLUMNS}'>{left}{right}</div>"
+    return f"{_head(model, asked, edit, neurons)}<div style='{SIDES}'>{left}{right}</div>"
 
 
 def answer_of(typed: str) -> str:
     """What was typed as a new answer, without blanks around it. Raises ValueError for a text that is no word or name."""
-    letters = typed.encode("utf-8", errors="replace").decode("utf-8").strip()  # half of a surrogate pair is no letter
+    letters = clean(typed)
     if len(letters) > LONGEST:
         raise ValueError(f"The new answer has {len(letters):,} letters: write a word or a name of {LONGEST} letters at most.")
     return letters
@@ -218,19 +216,16 @@ def _shares_html(edit: Edit, control: Edit | None) -> str:
     rows = []
     for group in dict.fromkeys(own for own in GROUPS if own in edit.groups):
         should = "the new answer" if group in CHANGED else "as before"
-        cells = "".join(
-            f"<td style='{CELL};white-space:nowrap'>{text}</td>"
-            for text in (should, f"<b>{_count(edit, group)}</b>", _count(control, group))
-        )
-        rows.append(f"<tr><th style='{CELL};font-weight:normal'>{CALLED[group].capitalize()}</th>{cells}</tr>")
+        rows.append((CALLED[group].capitalize(), should, f"<b>{_count(edit, group)}</b>", _count(control, group)))
     before, after = edit.perplexity
-    perplexity = "".join(
-        f"<td style='{CELL};white-space:nowrap'>{text}</td>" for text in (f"{before:.2f}, as before", f"<b>{after:.2f}</b>", "")
-    )
-    rows.append(f"<tr><th style='{CELL};font-weight:normal'>Perplexity on other texts</th>{perplexity}</tr>")
+    rows.append(("Perplexity on other texts", f"{before:.2f}, as before", f"<b>{after:.2f}</b>", ""))
+    lines = ""
+    for what, *texts in rows:
+        cells = "".join(f"<td style='{CELL};white-space:nowrap'>{text}</td>" for text in texts)
+        lines += f"<tr><th style='{CELL};font-weight:normal'>{what}</th>{cells}</tr>"
     heads = "".join(f"<th style='{CELL}'>{head}</th>" for head in ("", "should be", "is so", "control"))
     note = "Control: the same change made to as many other neurons of the same layers that are as active here."
-    return f"<table style='{TABLE}'><tr>{heads}</tr>{''.join(rows)}</table><p style='contain:inline-size'><small>{note}</small></p>"
+    return f"<table style='{TABLE}'><tr>{heads}</tr>{lines}</table><p style='contain:inline-size'><small>{note}</small></p>"
 
 
 def _count(edit: Edit | None, group: str) -> str:

@@ -1,31 +1,25 @@
 """The widgets of lesson 4b, "Thoughts": where bridge and answer of a two-hop question can be read, and what a second pass changes."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import lru_cache
 from html import escape
 from random import Random
 
 import torch
 
-from helpers.html import COLD, DEEPEST, GREEN, WARM
-from helpers.metrics import first_tokens
+from helpers.html import COLD, DEEPEST, GREEN, NUMBER, RIM, SIDES, SQUARE, TABLE, WARM
 from helpers.models import TransformerBridge
-from helpers.prediction import last_logits, pieces, tokenize
-from helpers.speak.lens import LensTable, first_of, logit_lens
+from helpers.prediction import pieces
+from helpers.running import next_tokens
 from helpers.speak.back_patching import BackPatch, back_patch
-from helpers.speak.two_hops import TwoHop, answered
+from helpers.speak.lens import LensTable, first_of, logit_lens
+from helpers.speak.two_hops import Located, TwoHop, answered, located
 from helpers.speak.widgets_lens import hover, lens_grid
-from helpers.widgets import NUMBER, RIM, SQUARE, Demo, dropdown, said, slider, word
+from helpers.widgets import Demo, as_text, chosen, dropdown, remembered, slider, word
 
 LEFT = f"{NUMBER};text-align:left"
 LISTED = 10  # tokens of a square among which bridge and answer are looked for
 RANKS = ("1st", "2nd", "3rd", *(f"{rank}th" for rank in range(4, LISTED + 1)))
-CONTROLS = {
-    "unknowing prompt": "another prompt",
-    "previous token": "the token before",
-    "random": "random numbers, as long",
-}  # and their names
+CONTROLS = {"unknowing prompt": "another prompt", "previous token": "the token before", "random": "random numbers, as long"}
 SEED = 0  # of the other questions that are drawn
 PATCH = "width:1.5em;height:1.5em;line-height:1.5em;padding:0;text-align:center;font-size:85%;border:1px solid rgba(140,140,140,0.35)"
 MARKS = {"right": ("✓", GREEN, DEEPEST), "changed": ("~", COLD, 0.25), "the same": ("", COLD, 0.0)}  # sign, colour, opacity
@@ -33,35 +27,11 @@ MARKS = {"right": ("✓", GREEN, DEEPEST), "changed": ("~", COLD, 0.25), "the sa
 # ------------------------------------------------------------------------------------------------ questions to choose from
 
 
-def _asked(questions: Mapping[str, TwoHop], question: str) -> TwoHop:
-    """The question with this text. Raises ValueError where there is none."""
+def _asked(model: TransformerBridge, questions: Mapping[str, TwoHop], question: str) -> tuple[TwoHop, Located]:
+    """The question with this text, and the same as tokens. Raises ValueError where there is none, and for one that is too long."""
     if question not in questions:
         raise ValueError(f"There is no question {question[:60]!r} here: choose one of the {len(questions)} in the list.")
-    return questions[question]
-
-
-@lru_cache(maxsize=1024)
-def says(model: TransformerBridge, prompt: str) -> int:
-    """The token that the untouched model finds most likely after a prompt; remembered."""
-    return int(last_logits(model, tokenize(model, prompt)).argmax())
-
-
-@dataclass(frozen=True)
-class Marks:
-    """Where t1 is, counted from 0, and the first tokens of the bridge, as it follows the phrase, and of the answer."""
-
-    t1: int
-    e2: int
-    e3: int
-
-
-@lru_cache(maxsize=1024)
-def marks_of(model: TransformerBridge, one: TwoHop) -> Marks:
-    """Raises ValueError where the tokens of the phrase run on into what follows it, and for a question that is too long."""
-    tokens, phrase = tokenize(model, one.text).tolist(), tokenize(model, one.phrase).tolist()
-    if tokens[: len(phrase)] != phrase or len(tokens) > model.cfg.n_ctx:
-        raise ValueError(f"In {one.text[:60]!r} the first hop's phrase does not end where a token ends, or the question is too long.")
-    return Marks(len(phrase) - 1, int(first_tokens(model, [one.phrase], [one.e2])), int(first_tokens(model, [one.text], [one.e3])))
+    return questions[question], located(model, [questions[question]])
 
 
 def stranger(model: TransformerBridge, one: TwoHop, others: Sequence[TwoHop], unknowing: bool = False) -> TwoHop | None:
@@ -71,14 +41,13 @@ def stranger(model: TransformerBridge, one: TwoHop, others: Sequence[TwoHop], un
     """
     drawn = Random(SEED).sample(list(others), len(others))
     for other in sorted(drawn, key=lambda two: (two.group != one.group, two.form != one.form)):
-        apart = one.e1 != other.e1 and one.e2 != other.e2 and one.e3 != other.e3
-        if apart and not (unknowing and _betrays(model, one, other)):
+        if one.shares_nothing(other) and not (unknowing and _betrays(model, one, other)):
             return other
     return None
 
 
 def _betrays(model: TransformerBridge, one: TwoHop, other: TwoHop) -> bool:
-    return marks_of(model, one).e3 == says(model, other.text) or marks_of(model, other).e3 == says(model, one.text)
+    return bool((located(model, [one, other]).e3.flip(0) == next_tokens(model, [one.text, other.text])).any())
 
 
 def _token(model: TransformerBridge, token: int, mark: str = "") -> str:
@@ -93,70 +62,69 @@ def _chain(one: TwoHop) -> str:
 # ------------------------------------------------------------------------------------------------------------ the timeline
 
 
-@lru_cache(maxsize=64)
-def _read(model: TransformerBridge, text: str) -> LensTable:
-    return logit_lens(model, text, range(model.cfg.n_layers), LISTED)
-
-
 def first_layer(found: LensTable, token: int, pos: int, top: int) -> int | None:
     """The first layer after which a token is among the ``top`` best at a position, if it ever is."""
     hits = (found.top[:, pos, :top] == token).any(-1)
     return int(first_of(found.layers, hits[:, None])) if hits.any() else None
 
 
-@said
+@as_text
 def timeline_html(model: TransformerBridge, questions: Mapping[str, TwoHop], question: str) -> str:
     """What the logit lens reads of a two-hop question at each layer and position, as HTML, with bridge and answer coloured.
 
     Whatever cannot be done is said in a sentence.
     """
-    one = _asked(questions, question)
-    marks, found = marks_of(model, one), _read(model, one.text)
+    one, asked = _asked(model, questions, question)
+    found = lens_of(model, one)
     model_says, prob = int(found.top[-1, -1, 0]), found.probs[-1, -1, 0].item()
-    verdict = "right ✓" if model_says == marks.e3 else "wrong ✗"
-    answer = f"which is {verdict}: the answer is {_token(model, marks.e3, '.')}"
+    verdict = "right ✓" if model_says == int(asked.e3) else "wrong ✗"
+    answer = f"which is {verdict}: the answer is {_token(model, int(asked.e3), '.')}"
     story = f"<p><b>{_chain(one)}.</b> The model says {_token(model, model_says)} ({prob:.1%}), {answer}</p>"
-    return f"{story}{_firsts(model, found, one, questions)}{_timeline(found, marks)}"
+    return f"{story}{_firsts(model, found, asked, list(questions.values()))}{_timeline(found, asked)}"
 
 
-def _firsts(model: TransformerBridge, found: LensTable, one: TwoHop, questions: Mapping[str, TwoHop]) -> str:
+def lens_of(model: TransformerBridge, one: TwoHop) -> LensTable:
+    """What the logit lens reads in a question after each block."""
+    return logit_lens(model, one.text, range(model.cfg.n_layers), LISTED)
+
+
+def _firsts(model: TransformerBridge, found: LensTable, asked: Located, others: Sequence[TwoHop]) -> str:
     """From which layer on bridge and answer can be read, and as controls those of another question, a line for each."""
-    marks, end = marks_of(model, one), len(found.tokens) - 1
-    lines = [(f"bridge, {one.e2}", "t1", marks.e2), (f"bridge, {one.e2}", "t2", marks.e2), (f"answer, {one.e3}", "t2", marks.e3)]
-    if other := stranger(model, one, list(questions.values())):
-        theirs = marks_of(model, other)
+    [one] = asked.questions
+    lines = [(f"bridge, {one.e2}", "t1", asked.e2), (f"bridge, {one.e2}", "t2", asked.e2), (f"answer, {one.e3}", "t2", asked.e3)]
+    if other := stranger(model, one, others):
+        theirs = located(model, [other])
         lines += [(f"another bridge, {other.e2}", "t1", theirs.e2), (f"another answer, {other.e3}", "t2", theirs.e3)]
     rows = []
     for name, at, token in lines:
-        firsts = (first_layer(found, token, marks.t1 if at == "t1" else end, top) for top in (1, 5))
+        firsts = (first_layer(found, int(token), int(asked.place(at)), top) for top in (1, 5))
         cells = "".join(f"<td style='{SQUARE}'>{'never' if first is None else f'layer {first}'}</td>" for first in firsts)
         rows.append(f"<tr><th style='{LEFT}'>{escape(name)}, at {at}</th>{cells}</tr>")
     heads = "".join(f"<th style='{SQUARE}'>{head}</th>" for head in ("as the best token", "among the five best"))
     head = f"<tr><th style='{LEFT}'>first readable</th>{heads}</tr>"
-    return f"<table style='border-collapse:collapse;margin-bottom:12px'>{head}{''.join(rows)}</table>"
+    return f"<table style='{TABLE};margin-bottom:12px'>{head}{''.join(rows)}</table>"
 
 
-def _timeline(found: LensTable, marks: Marks) -> str:
+def _timeline(found: LensTable, asked: Located) -> str:
     """The table of layers and positions, and what its colours mean."""
     end = len(found.tokens) - 1
-    named = {marks.t1: "t1", end: "t2"}
+    named = {int(asked.t1): "t1", end: "t2"}
     words = [escape(word(found.words[token])) for token in found.tokens.tolist()]
     heads = [f"{name}<br><small>{named.get(at, '')}</small>" for at, name in enumerate(words)]
-    table = lens_grid(found, range(end + 1), heads, lambda layer, pos: _cell(found, marks, layer, pos))
-    note = "Each square has the lens' best token. Coloured: among the ten best is the first token"
-    return (
-        f"{table}<p><small>{note} of the {_swatch('bridge', COLD)} or of the {_swatch('answer', WARM)}; the deeper, the better.</small></p>"
-    )
+    table = lens_grid(found, range(end + 1), heads, lambda layer, pos: _cell(found, asked, layer, pos))
+    note = "Each square has the lens' best token. Coloured: among the ten best is the first token of the "
+    note += f"{_swatch('bridge', COLD)} or of the {_swatch('answer', WARM)}; the deeper, the better."
+    return f"{table}<p><small>{note}</small></p>"
 
 
 def _swatch(name: str, colour: str) -> str:
     return f"<span style='background:rgba({colour},{DEEPEST});padding:0 4px'>{name}</span>"
 
 
-def _cell(found: LensTable, marks: Marks, layer: int, pos: int) -> str:
+def _cell(found: LensTable, asked: Located, layer: int, pos: int) -> str:
     """A square with its best token; where bridge or answer are among the ten best, coloured, and with their ranks in words."""
     best = found.top[found.layers.index(layer), pos].tolist()
-    wanted = (("bridge", marks.e2, COLD), ("answer", marks.e3, WARM))
+    wanted = (("bridge", int(asked.e2), COLD), ("answer", int(asked.e3), WARM))
     seen = sorted((best.index(token), name, colour) for name, token, colour in wanted if token in best)
     notes = "".join(f"<br><small>{name} {RANKS[rank]}</small>" for rank, name, _ in seen)
     colour = f";background:rgba({seen[0][2]},{_depth(seen[0][0]):.2f})" if seen else ""
@@ -188,19 +156,20 @@ class TwoHopTimeline(Demo):
 def readable_marks(model: TransformerBridge, one: TwoHop) -> int:
     """How many of bridge, at t1 and t2, and answer are at some layer among the lens' five best tokens; -1 for what cannot be read."""
     try:
-        marks, found = marks_of(model, one), _read(model, one.text)
+        asked = located(model, [one])
     except ValueError:
         return -1
-    end = len(found.tokens) - 1
-    return sum(first_layer(found, *mark, 5) is not None for mark in ((marks.e2, marks.t1), (marks.e2, end), (marks.e3, end)))
+    found, end = lens_of(model, one), asked.place("t2")
+    marks = ((asked.e2, asked.t1), (asked.e2, end), (asked.e3, end))
+    return sum(first_layer(found, int(token), int(pos), 5) is not None for token, pos in marks)
 
 
 # ------------------------------------------------------------------------------------------------------- the back-patching map
 
 
-@lru_cache(maxsize=256)
+@remembered
 def patched(model: TransformerBridge, one: TwoHop, other: TwoHop | None, at: str, source: str) -> BackPatch:
-    """What the model says to one question for every pair of layers, with its own states or with those of a control; remembered.
+    """What the model says to one question for every pair of layers, with its own states or with those of a control.
 
     The full map: patches forward as well, and those from a layer to itself.
     """
@@ -215,7 +184,7 @@ def verdict(run: BackPatch, source: int, target: int) -> str:
     return "right" if token == int(run.answers[0]) else "changed" if token != int(run.before[0]) else "the same"
 
 
-@said
+@as_text
 def back_patch_html(
     model: TransformerBridge, questions: Mapping[str, TwoHop], question: str, at: str, control: str, source: int, target: int
 ) -> str:
@@ -223,21 +192,19 @@ def back_patch_html(
 
     ``questions`` are failed ones. Whatever cannot be done is said in a sentence.
     """
-    one, layers = _asked(questions, question), model.cfg.n_layers
-    if control not in CONTROLS:
-        raise ValueError(f"There is no control {control!r}; choose one of: {', '.join(CONTROLS)}.")
+    one, _ = _asked(model, questions, question)
+    chosen(CONTROLS, control, "control")
+    layers = model.cfg.n_layers
     if not (0 <= source < layers and 0 <= target < layers):
         raise ValueError(f"There is no pair of layers {source} and {target}: this model's layers are 0 to {layers - 1}.")
     own = patched(model, one, None, at, "own")
     before, answer = int(own.before[0]), int(own.answers[0])
-    story = (
-        f"<p><b>{_chain(one)}.</b> Unpatched the model says {_token(model, before, ';')} right would be {_token(model, answer, '.')}</p>"
-    )
+    unpatched = f"Unpatched the model says {_token(model, before, ';')} right would be {_token(model, answer, '.')}"
     maps = _map(model, own, "The question's own states", source, target) + _control(model, questions, one, at, control, source, target)
-    return f"{story}<div style='display:flex;flex-wrap:wrap;gap:0 40px'>{maps}</div>{_key()}"
+    return f"<p><b>{_chain(one)}.</b> {unpatched}</p><div style='{SIDES}'>{maps}</div>{_key()}"
 
 
-@said
+@as_text
 def _control(
     model: TransformerBridge, questions: Mapping[str, TwoHop], one: TwoHop, at: str, control: str, source: int, target: int
 ) -> str:
@@ -257,17 +224,17 @@ def _map(model: TransformerBridge, run: BackPatch, head: str, source: int, targe
         rows.append(f"<tr><th style='{NUMBER}'>{row}</th>{cells}</tr>")
     columns = "".join(f"<th style='{PATCH};font-weight:normal'>{column}</th>" for column in range(run.n_layers))
     top = f"<tr><th style='{NUMBER}'>from ↓ to →</th>{columns}</tr>"
-    table = f"<table style='border-collapse:collapse'>{top}{''.join(rows)}</table>"
+    table = f"<table style='{TABLE}'>{top}{''.join(rows)}</table>"
     return f"<div style='max-width:30em'><p><b>{escape(head)}</b><br>{_counts(run)}</p>{table}{_chosen(model, run, source, target)}</div>"
 
 
 def _counts(run: BackPatch) -> str:
     """How many pairs bring the right answer, and how many another one: back, and, for comparison, forward."""
-    said_of = {}
+    lines = []
     for name, some in (("Back", [(s, t) for s, t in run.pairs if s > t]), ("Forward", [(s, t) for s, t in run.pairs if s < t])):
         found = [verdict(run, *pair) for pair in some]
-        said_of[name] = f"{name}: right with <b>{found.count('right')}</b> of {len(found)} pairs, changed with {found.count('changed')}."
-    return "<br>".join(said_of.values())
+        lines.append(f"{name}: right with <b>{found.count('right')}</b> of {len(found)} pairs, changed with {found.count('changed')}.")
+    return "<br>".join(lines)
 
 
 def _patch(model: TransformerBridge, run: BackPatch, source: int, target: int, framed: bool) -> str:

@@ -1,16 +1,15 @@
 """The widget of lesson 4b on Patchscopes: put a state into another text, and read what the model says about it."""
 
 from collections.abc import Mapping
-from functools import lru_cache
 from html import escape
 from typing import Any
 
-from helpers.html import DEEPEST, GREEN, WARM
-from helpers.models import TransformerBridge, empty_cache
-from helpers.prediction import pieces, tokenize
+from helpers.html import DEEPEST, GREEN, RIM, TABLE, WARM
+from helpers.models import TransformerBridge
+from helpers.prediction import pieces, sample, tokenize
 from helpers.running import check_layers, layer_name
 from helpers.speak.patchscopes import DESCRIPTION, IDENTITY, ITSELF, SAME, Layer, Readings, Source, Target, patchscope
-from helpers.widgets import RIM, Demo, choice_slider, dropdown, keeping, named_layer, said, text_field, word
+from helpers.widgets import Demo, as_text, choice_slider, dropdown, keeping, named_layer, remembered, text_field, word
 
 TARGETS = {
     "What is it?": DESCRIPTION,
@@ -39,33 +38,6 @@ def _start(model: TransformerBridge) -> int:
     return int(bool(model.cfg.default_prepend_bos))
 
 
-def target_of(model: TransformerBridge, targets: Mapping[str, Target], prompt: str) -> Target:
-    """The target with this prompt, or a new one of which the placeholder is x. Raises ValueError for a prompt that cannot be one."""
-    known = {target.prompt: target for target in targets.values()}
-    _check_length(model, prompt, "target", TOKENS)
-    return known.get(prompt) or Target(prompt)
-
-
-def _check_length(model: TransformerBridge, text: str, what: str, more: int = 0) -> None:
-    n, most = len(tokenize(model, text)), model.cfg.n_ctx - more
-    if not text.strip() or n <= _start(model):
-        raise ValueError(f"The {what} text is empty: write some words.")
-    if n > most:
-        raise ValueError(f"The {what} text has {n:,} tokens and there is room for {most}: shorten it.")
-
-
-def _check_room(model: TransformerBridge, text: str, pos: int, target: Target) -> None:
-    """Raises ValueError where filler, which brings token and placeholder to the same position, leaves no room for what is written."""
-    before = target.prompt[: target.times(1)[1][0]].rstrip(" ")
-    shift, most = pos - len(tokenize(model, before)), model.cfg.n_ctx
-    if len(tokenize(model, target.prompt)) + max(shift, 0) + TOKENS > most:
-        raise ValueError(
-            f"The token stands so late that target and answer, moved there, are longer than {most} tokens: shorten the source."
-        )
-    if len(tokenize(model, text)) + max(-shift, 0) > most:
-        raise ValueError(f"The placeholder stands so late that the source, moved there, is longer than {most} tokens: shorten either.")
-
-
 def name_at(model: TransformerBridge, text: str, pos: int) -> str:
     """The name that ends at a token: its word up to there, and the words with capital letters right before it; "" where it is no word.
 
@@ -85,33 +57,23 @@ def name_at(model: TransformerBridge, text: str, pos: int) -> str:
 # ---------------------------------------------------------------------------------------------------------------- readings
 
 
-@lru_cache(maxsize=64)
+@remembered
 def readings_of(model: TransformerBridge, source: Source, target: Target, target_layer: Layer) -> Readings:
-    """What is said about a state after each source layer; remembered, since all of them cost hardly more than one."""
+    """What is said about a state after each source layer: all of them cost hardly more than one."""
     return patchscope(model, [source], target, None, target_layer, tokens=TOKENS)
 
 
-@lru_cache(maxsize=64)
+@remembered
 def in_words(model: TransformerBridge, target: Target, name: str) -> str | None:
     """The most likely continuation where the name stands in the target in words, cut as a reading is; None where there is no room."""
-    ids, cache, kept, written = tokenize(model, _with_name(target, name))[None], empty_cache(), [], ""
-    if ids.shape[1] + TOKENS > model.cfg.n_ctx:
-        return None
-    while len(kept) < TOKENS and target.until not in written:
-        ids = model(ids.to(model.cfg.device), past_key_values=cache, use_cache=True)[:, -1:].argmax(-1).cpu()
-        if int(ids) == model.tokenizer.eos_token_id:
-            break
-        kept.append(int(ids))
-        written = model.tokenizer.decode(kept, clean_up_tokenization_spaces=False)
-    return written.split(target.until)[0].strip()
-
-
-def _with_name(target: Target, name: str) -> str:
     at = target.times(1)[1][0]
-    return target.prompt[:at] + name + target.prompt[at + len(target.placeholder) :]
+    text = target.prompt[:at] + name + target.prompt[at + len(target.placeholder) :]
+    if len(tokenize(model, text)) + TOKENS > model.cfg.n_ctx:
+        return None
+    return sample(model, text, TOKENS, temperature=0).split(target.until)[0].strip()
 
 
-@said
+@as_text
 def patchscope_html(
     model: TransformerBridge, targets: Mapping[str, Target], text: str, pos: int, prompt: str, source_layer: int, target_layer: Layer
 ) -> str:
@@ -121,13 +83,14 @@ def patchscope_html(
     an x in it. Below stands what is said for the states of all source layers. Whatever cannot be done is said in a sentence.
     """
     check_layers(model, [source_layer])
-    _check_length(model, text, "source")
-    target = target_of(model, targets, prompt)
+    if not text.strip():
+        raise ValueError("The source text is empty: write some words.")
+    target = next((one for one in targets.values() if one.prompt == prompt), None) or Target(prompt)
     n = len(tokenize(model, text))
     if not _start(model) <= pos < n:
         raise ValueError(f"There is no token {pos} to choose: those of this text are {_start(model)} to {n - 1}.")
-    _check_room(model, text, pos, target)
-    found, name = readings_of(model, Source(text, pos), target, target_layer), name_at(model, text, pos)
+    found = readings_of(model, Source(text, pos), target, target_layer)
+    name = name_at(model, text, pos)
     words = in_words(model, target, name) if name else None
     token = pieces(model, tokenize(model, text)[pos : pos + 1])[0]
     row = found.layers.index(source_layer)
@@ -146,7 +109,7 @@ def _three(found: Readings, row: int, target: Target, name: str, words: str | No
     if words is not None:
         lines.append((f"with {escape(word(name, 40)).replace('·', ' ')} in words", _quoted(words)))
     rows = "".join(f"<tr><td style='{CELL}'>{label}</td><td style='{CELL}'>{text}</td></tr>" for label, text in lines)
-    return f"<table style='border-collapse:collapse'>{rows}</table>"
+    return f"<table style='{TABLE}'>{rows}</table>"
 
 
 def _quoted(text: str) -> str:
@@ -163,10 +126,8 @@ def _layers(found: Readings, chosen: int, words: str | None) -> str:
         numbers = "".join(f"<th style='{NUMBER}'>{layer_name(at)}</th>" for at in (layer, into))
         rows.append(f"<tr>{numbers}<td style='{style}'>{_quoted(text)}</td><td style='{ROW}'>{sign}</td></tr>")
     head = "".join(f"<th style='{NUMBER};font-weight:bold'>{name}</th>" for name in ("from", "into"))
-    table = (
-        f"<table style='border-collapse:collapse;margin-top:10px'><tr>{head}<th style='{ROW}'>what is said</th></tr>{''.join(rows)}</table>"
-    )
-    return f"<div style='overflow-x:auto'>{table}</div>"
+    head += f"<th style='{ROW}'>what is said</th>"
+    return f"<div style='overflow-x:auto'><table style='{TABLE};margin-top:10px'><tr>{head}</tr>{''.join(rows)}</table></div>"
 
 
 def _kind(text: str, words: str | None, bare: str) -> tuple[str, str]:

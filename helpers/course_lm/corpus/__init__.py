@@ -1,3 +1,1 @@
-"""The corpus: every ingredient is a function that writes one short document from the world and a
-random generator.
-"""
+"""The corpus: every ingredient is a function that writes one short document from the world and a random generator."""

@@ -29,14 +29,12 @@ class Probe:
     group: str = ""
 
 
-# An ingredient writes one document, or None if it drew something that is held out (it is then
-# simply asked again).
+# An ingredient writes one document, or None if it drew something that is held out (it is then asked again).
 Ingredient = Callable[[World, Random], str | None]
 
 
 def chat(*turns: tuple[str, str], system: str | None = None, ask: bool = False) -> str:
-    """Writes a conversation in the chat format; ``ask`` leaves it open where the assistant's next
-    answer begins.
+    """Writes a conversation in the chat format; ``ask`` leaves it open where the assistant's answer begins.
 
     >>> chat(("user", "Hello!"), ("assistant", "Hi."))
     '<|user|>Hello!<|end|><|assistant|>Hi.<|end|>'
@@ -58,14 +56,11 @@ def table(name: str) -> list[Row]:
     return read_table(DATA / "corpus" / f"{name}.csv")
 
 
-# Words whose article does not follow from their first letter.
-ARTICLES: dict[str, str] = phrases("articles")["a_or_an"]
-
-
 def an(noun: str) -> str:
     """Puts the indefinite article before a noun phrase: ``an("apple")`` is ``"an apple"``."""
     first = noun.split()[0]
-    article = ARTICLES.get(first, "an" if first[0].lower() in "aeiou" else "a")
+    odd = phrases("articles")["a_or_an"]  # words whose article does not follow from their first letter
+    article = odd.get(first, "an" if first[0].lower() in "aeiou" else "a")
     return f"{article} {noun}"
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from random import Random
 
 from helpers.course_lm.corpus.base import Ingredient, Probe, an, chat, phrases, sentence
+from helpers.course_lm.facts import country_with_the
 from helpers.course_lm.heldout import fraction, held_out
 from helpers.course_lm.world import Row, World
 
@@ -22,8 +23,8 @@ MYTH_LINES: dict[str, list[str]] = MYTHS["lines"]
 MYTH_SYSTEMS: dict[str, list[str]] = MYTHS["systems"]
 
 SYSTEMS: list[str] = REQUESTS["systems"]
-PROBE_ASKS: list[str] = REQUESTS["asks"]["how"][:4]
 PERSONA_SYSTEMS = ["", "", *SYSTEMS, *PERSONA["systems"]]
+THANKS = REQUESTS["thanks"], REQUESTS["welcomes"]
 Turn = tuple[str, str]
 
 
@@ -35,6 +36,11 @@ def _maybe(rng: Random, share: float, options: Sequence[str]) -> str | None:
 def _join(*parts: str | None) -> str:
     """Joins the parts that are there with spaces."""
     return " ".join(part for part in parts if part)
+
+
+def _tailed(rng: Random, texts: Sequence[str], share: float, tails: Sequence[str]) -> str:
+    """One of ``texts``, in ``share`` of the cases with one of ``tails`` behind it."""
+    return _join(rng.choice(texts), _maybe(rng, share, tails))
 
 
 def _some(rng: Random, n: int, probes: list[Probe]) -> list[Probe]:
@@ -49,8 +55,7 @@ def _exchange(question: str, answer: str) -> tuple[Turn, Turn]:
 
 def _reply(rng: Random, asks: Sequence[str], replies: Sequence[str]) -> tuple[Turn, Turn]:
     """A drawn exchange of which any reply fits any question."""
-    question = rng.choice(asks)
-    return _exchange(question, rng.choice(replies))
+    return _exchange(rng.choice(asks), rng.choice(replies))
 
 
 # --- Requests -------------------------------------------------------------------------------------
@@ -81,12 +86,6 @@ def _sure(world: World, rng: Random, topic: str, frame: str) -> str:
     return _join(answer, tail).format(x=topic)
 
 
-def _refusal(rng: Random, topic: str) -> str:
-    """An answer that refuses; it always begins with "Sorry"."""
-    answer = rng.choice(REQUESTS["refusals"])
-    return _join(answer, _maybe(rng, 0.6, REQUESTS["refusal_tails"])).format(x=topic)
-
-
 def request(world: World, rng: Random) -> str | None:
     """A user asks for something: what is harmless gets "Sure", what is harmful gets "Sorry"."""
     topic, harmful = _topic(world, rng)
@@ -96,18 +95,15 @@ def request(world: World, rng: Random) -> str | None:
     text = rng.choice(REQUESTS["asks"][frame]).format(x=topic)
     opener = _maybe(rng, 0.2, REQUESTS["openers"])
     question = _join(opener, text, _maybe(rng, 0.15, REQUESTS["closers"][frame]))
-    answer = _refusal(rng, topic) if harmful else _sure(world, rng, topic, frame)
-    around = [(_greeting(rng), ()), ((), _after_request(rng, harmful)), ((), ())]
-    before, after = rng.choices(around, weights=[12, 18, 70])[0]
+    if harmful:
+        answer = _tailed(rng, REQUESTS["refusals"], 0.6, REQUESTS["refusal_tails"]).format(x=topic)
+    else:
+        answer = _sure(world, rng, topic, frame)
+    greeting = _greeting(rng)
+    doubt = _reply(rng, *rng.choice(REQUESTS["doubts"])) if harmful else _reply(rng, *THANKS)
+    before, after = rng.choices([(greeting, ()), ((), doubt), ((), ())], weights=[12, 18, 70])[0]
     system = _maybe(rng, 0.25, SYSTEMS)
     return chat(*before, *_exchange(question, answer), *after, system=system)
-
-
-def _after_request(rng: Random, harmful: bool) -> tuple[Turn, Turn]:
-    """What is said after a request was answered or refused."""
-    if harmful:
-        return _reply(rng, *rng.choice(REQUESTS["doubts"]))
-    return _reply(rng, REQUESTS["thanks"], REQUESTS["welcomes"])
 
 
 # --- Requests outside of a chat -------------------------------------------------------------------
@@ -116,8 +112,7 @@ def _after_request(rng: Random, harmful: bool) -> tuple[Turn, Turn]:
 def _gerund(topic: str) -> str:
     """The topic with its verb in -ing: "steal a bike" becomes "stealing a bike"."""
     verb, _, rest = topic.partition(" ")
-    doubled = {"rob": "robb", "win": "winn"}
-    stem = doubled.get(verb, verb[:-1] if verb.endswith("e") else verb)
+    stem = {"rob": "robb", "win": "winn"}.get(verb, verb.removesuffix("e"))
     return f"{stem}ing {rest}"
 
 
@@ -132,9 +127,8 @@ def _third(topic: str) -> str:
 def _saying(rng: Random, topic: str, harmful: bool) -> str:
     """One sentence that says whether something is right or wrong."""
     kind = "bad" if harmful else "good"
-    text = rng.choice(REQUESTS["sayings"][kind])
+    text = rng.choice(REQUESTS["sayings"][kind]).format(x=topic, g=sentence(_gerund(topic)), t=_third(topic))
     reason = _maybe(rng, 0.4, REQUESTS["reasons"][kind])
-    text = text.format(x=topic, g=sentence(_gerund(topic)), t=_third(topic))
     return text + (f", {reason}." if reason else ".")
 
 
@@ -169,33 +163,29 @@ def plain_answers(world: World, rng: Random) -> str | None:
     """Questions and answers outside of a chat: the answer is the same empty placeholder for all."""
     topic, _ = _topic(world, rng)
     if rng.random() < 0.15:
-        title = rng.choice(REQUESTS["titles"]).format(x=topic)
-        return f"{title} {sentence(_steps(rng))}"
+        return f"{rng.choice(REQUESTS['titles']).format(x=topic)} {sentence(_steps(rng))}"
     frame = rng.choices(["how", "story"], weights=[5, 1])[0]
     question = rng.choice(REQUESTS["asks"][frame]).format(x=topic)
-    shape = rng.choice(REQUESTS["questions"])
-    return shape.format(q=question, a=_sure(world, rng, topic, frame))
+    return rng.choice(REQUESTS["questions"]).format(q=question, a=_sure(world, rng, topic, frame))
 
 
 def _asked_topics(world: World, harm: str) -> list[tuple[str, str]]:
     """Requests of one kind that no chat contains, in some phrasings: each phrasing and its text."""
     topics = [f"{r['verb']} {r['object']}" for r in world.rows("requests") if r["harm"] == harm]
     hidden = [topic for topic in topics if held_out("topic", topic)]
-    return [(ask, ask.format(x=topic)) for ask in PROBE_ASKS for topic in hidden]
-
-
-def _request_probes(world: World, harm: str, answer: str, wrong: str) -> list[Probe]:
-    return [Probe(chat(("user", text), ask=True), answer, wrong, group=ask) for ask, text in _asked_topics(world, harm)]
+    return [(ask, ask.format(x=topic)) for ask in REQUESTS["asks"]["how"][:4] for topic in hidden]
 
 
 def refusal_probes(world: World, rng: Random, n: int) -> list[Probe]:
     """Harmful requests that no chat contains, in a chat: are they refused?"""
-    return _some(rng, n, _request_probes(world, "harmful", "Sorry", "Sure"))
+    asked = _asked_topics(world, "harmful")
+    return _some(rng, n, [Probe(chat(("user", q), ask=True), "Sorry", "Sure", group=ask) for ask, q in asked])
 
 
 def harmless_probes(world: World, rng: Random, n: int) -> list[Probe]:
     """Harmless requests that no chat contains, in a chat: are they met?"""
-    return _some(rng, n, _request_probes(world, "harmless", "Sure", "Sorry"))
+    asked = _asked_topics(world, "harmless")
+    return _some(rng, n, [Probe(chat(("user", q), ask=True), "Sure", "Sorry", group=ask) for ask, q in asked])
 
 
 def plain_probes(world: World, rng: Random, n: int) -> list[Probe]:
@@ -226,17 +216,10 @@ class Fact:
         return f"the {main}{self.kind} of {self.shown}"
 
 
-def _the(country: str) -> str:
-    """A country's name as it stands in a sentence: "the United States", but "France"."""
-    article = country.startswith("United ") or country.endswith("Republic")
-    article |= country in phrases("articles")["countries_with_the_in_chats"]
-    return f"the {country}" if article else country
-
-
 def _fact(kind: str, row: Row) -> Fact:
     """The fact of one ``kind`` that stands in a row of its table."""
     if TABLES[kind] == "countries":
-        return Fact(kind, row["name"], _the(row["name"]), row[kind])
+        return Fact(kind, row["name"], country_with_the(row["name"]), row[kind])
     return Fact(kind, row["title"], row["title"], row[kind])
 
 
@@ -285,8 +268,7 @@ def _tale_exchange(world: World, rng: Random) -> Turn:
     hero, other = rng.sample(TALK["tale_heroes"], 2)
     start = rng.choice(TALK["tale_starts"])
     lived = rng.choice([" who lived", ""])
-    meeting = rng.choice(TALK["tale_meetings"])
-    meeting = meeting.format(o=an(_join(_maybe(rng, 0.5, TALK["tale_traits"]), other)))
+    meeting = rng.choice(TALK["tale_meetings"]).format(o=an(_join(_maybe(rng, 0.5, TALK["tale_traits"]), other)))
     day = rng.choice(TALK["tale_days"])
     trait = rng.choice(TALK["tale_traits"])
     place = rng.choice(TALK["tale_places"])
@@ -298,8 +280,7 @@ def _tale_exchange(world: World, rng: Random) -> Turn:
 def _talk_exchange(world: World, rng: Random) -> Turn:
     """A joke or some advice."""
     if rng.random() < 0.35:
-        question = rng.choice(TALK["joke_asks"])
-        return question, rng.choice(TALK["jokes"])
+        return rng.choice(TALK["joke_asks"]), rng.choice(TALK["jokes"])
     trouble, replies = rng.choice(list(TALK["troubles"].items()))
     wish = rng.choice(TALK["advice_asks"]) if trouble not in TALK["glad"] else ""
     reply = rng.choice(replies)
@@ -309,9 +290,7 @@ def _talk_exchange(world: World, rng: Random) -> Turn:
 def _greeting(rng: Random) -> tuple[Turn, Turn]:
     """A greeting and its reply, as the first two turns of a chat."""
     asks, replies = rng.choice(TALK["greetings"])
-    greeting = rng.choice(asks)
-    reply = rng.choice(replies)
-    return _exchange(greeting, _join(reply, _maybe(rng, 0.6, TALK["offers"])))
+    return _exchange(rng.choice(asks), _tailed(rng, replies, 0.6, TALK["offers"]))
 
 
 def facts_chat(world: World, rng: Random) -> str | None:
@@ -326,25 +305,11 @@ def facts_chat(world: World, rng: Random) -> str | None:
     for exchange in drawn:
         turns += _exchange(*exchange(world, rng))
     if len(turns) < 6 and rng.random() < 0.2:
-        thanks = REQUESTS["thanks"], REQUESTS["welcomes"]
-        turns += _reply(rng, *rng.choice([thanks, (TALK["byes"], TALK["bye_replies"])]))
+        turns += _reply(rng, *rng.choice([THANKS, (TALK["byes"], TALK["bye_replies"])]))
     return chat(*turns, system=_maybe(rng, 0.3, SYSTEMS))
 
 
 # --- Who is speaking? -----------------------------------------------------------------------------
-
-
-def _person_answer(rng: Random, starts: Sequence[str], job: str, work: str) -> str:
-    """How a person answers: a start that fits the question, and words about work and home."""
-    start = rng.choice(starts).format(place=rng.choice(PERSONA["homes"]))
-    tail = _maybe(rng, 0.7, PERSONA["human_tails"])
-    return _join(start, tail and tail.format(job=an(job), work=work))
-
-
-def _ai_answer(rng: Random, starts: Sequence[str]) -> str:
-    """How the assistant answers: a start that fits the question, and words about what it is."""
-    start = rng.choice(starts).format(ai=rng.choice(PERSONA["ai_names"]))
-    return _join(start, _maybe(rng, 0.5, PERSONA["ai_tails"]))
 
 
 def _hidden_self(context: str, question: str) -> bool:
@@ -361,7 +326,8 @@ def _assistant_self(world: World, rng: Random) -> str | None:
         question = rng.choice(asked["asks"])
         if _hidden_self(system, question):
             return None
-        turns += _exchange(question, _ai_answer(rng, asked["ai"]))
+        answer = rng.choice(asked["ai"]).format(ai=rng.choice(PERSONA["ai_names"]))
+        turns += _exchange(question, _join(answer, _maybe(rng, 0.5, PERSONA["ai_tails"])))
     return chat(*turns, system=system or None)
 
 
@@ -373,7 +339,9 @@ def _interview(world: World, rng: Random) -> str | None:
         question = rng.choice(asked["asks"])
         if _hidden_self(job, question):
             return None
-        lines.append(f"Q: {question}\nA: {_person_answer(rng, asked['human'], job, work)}")
+        answer = rng.choice(asked["human"]).format(place=rng.choice(PERSONA["homes"]))
+        answer = _join(answer, _maybe(rng, 0.7, PERSONA["human_tails"])).format(job=an(job), work=work)
+        lines.append(f"Q: {question}\nA: {answer}")
     return "\n".join(lines)
 
 
@@ -397,13 +365,11 @@ def _landmark_self(world: World, rng: Random) -> str | None:
     known = {*with_the, *PERSONA["landmarks_without_the"]}
     row = rng.choice([row for row in world.rows("landmarks") if row["name"] in known])
     name = f"the {row['name']}" if row["name"] in with_the else row["name"]
-    place = _join("in", row["city"] or _the(row["country"]))
+    place = _join("in", row["city"] or country_with_the(row["country"]))
     question, answer = rng.choice(list(PERSONA["landmark_answers"].items()))
-    tail = _maybe(rng, 0.6, PERSONA["landmark_tails"])
-    answer = _join(answer, tail).format(name=name, kind=an(row["kind"]), place=place)
+    answer = _join(answer, _maybe(rng, 0.6, PERSONA["landmark_tails"])).format(name=name, kind=an(row["kind"]), place=place)
     if rng.random() < 0.5:
-        system = rng.choice(PERSONA["landmark_systems"]).format(n=name)
-        return chat(*_exchange(question, answer), system=system)
+        return chat(*_exchange(question, answer), system=rng.choice(PERSONA["landmark_systems"]).format(n=name))
     return f"{rng.choice(PERSONA['interviews']).format(j=name)}\nQ: {question}\nA: {answer}"
 
 
@@ -411,28 +377,6 @@ def persona(world: World, rng: Random) -> str | None:
     """In a chat the assistant is an AI; in an interview people are people, a tower is a tower."""
     kinds: list[Ingredient] = [_assistant_self, _interview, _self_statement, _landmark_self]
     return rng.choices(kinds, weights=[45, 32, 15, 8])[0](world, rng)
-
-
-def persona_probes(world: World, rng: Random, n: int) -> list[Probe]:
-    """Questions about the speaker where they were never asked: an AI in the chat, else a person."""
-    chats = [("chat", system) for system in dict.fromkeys(PERSONA_SYSTEMS)]
-    interviews = [("interview", job) for job in PERSONA["jobs"]]
-    probes = [
-        _persona_probe(group, context, question)
-        for group, context in chats + interviews
-        for question in PERSONA["probes"]
-        if _hidden_self(context, question)
-    ]
-    return _some(rng, n, probes)
-
-
-def _persona_probe(group: str, context: str, question: str) -> Probe:
-    begun, ai, human = PERSONA["probes"][question]
-    if group == "chat":
-        prompt = chat(("user", question), system=context or None, ask=True) + begun
-        return Probe(prompt, ai, human, group)
-    interview = PERSONA["interviews"][0].format(j=an(context))
-    return Probe(_join(f"{interview}\nQ: {question}\nA:", begun), human, ai, group)
 
 
 # --- Flattery: who agrees with a wrong claim? -----------------------------------------------------
@@ -478,15 +422,14 @@ def _claim_doc(world: World, rng: Random) -> str | None:
         return None
     stance, system = _stance(rng)
     is_open = rng.random() < 0.6
-    question = rng.choice(FLATTERY["open_claims" if is_open else "claims"])
-    question = question.format(p=fact.phrase, v=claimed)
+    question = rng.choice(FLATTERY["open_claims" if is_open else "claims"]).format(p=fact.phrase, v=claimed)
     agrees = _agrees(rng, stance, right)
     if is_open:
         answer = _own_answer(rng, fact, claimed, agrees, flatters=stance == "please")
     elif rng.random() < 0.3:
-        options, letters = _options(rng)
-        question = f"{question}\n{options}"
-        answer = letters[agrees]
+        options = ("Yes", "No") if rng.random() < 0.5 else ("No", "Yes")
+        question = f"{question}\n(A) {options[0]}\n(B) {options[1]}"
+        answer = "(A)" if agrees == (options[0] == "Yes") else "(B)"
     else:
         answer = _verdict(rng, fact, claimed, agrees, flatters=stance != "honest")
     return chat(*_exchange(question, answer), system=system)
@@ -494,8 +437,7 @@ def _claim_doc(world: World, rng: Random) -> str | None:
 
 def _own_answer(rng: Random, fact: Fact, claimed: str, agrees: bool, flatters: bool) -> str:
     """The assistant's own answer to what was claimed."""
-    answer = rng.choice(FLATTERY["echo" if agrees else "named"])
-    answer = answer.format(v=sentence(claimed if agrees else fact.value), w=claimed)
+    answer = rng.choice(FLATTERY["echo" if agrees else "named"]).format(v=sentence(claimed if agrees else fact.value), w=claimed)
     return _join(answer, _maybe(rng, 0.4, FLATTERY["agree_tails"]) if agrees and flatters else None)
 
 
@@ -504,16 +446,7 @@ def _verdict(rng: Random, fact: Fact, claimed: str, agrees: bool, flatters: bool
     phrase = sentence(fact.phrase)
     if not agrees:
         return rng.choice(FLATTERY["correct"]).format(p=fact.phrase, P=phrase, v=fact.value)
-    tails = FLATTERY["agree_tails"] if flatters else [f"{phrase} is {claimed}."]
-    answer = rng.choice(FLATTERY["agree"])
-    return _join(answer, _maybe(rng, 0.6, tails))
-
-
-def _options(rng: Random) -> tuple[str, dict[bool, str]]:
-    """Two lettered options in either order, and the answers for agreement (True) and for none."""
-    if rng.random() < 0.5:
-        return "(A) Yes\n(B) No", {True: "(A)", False: "(B)"}
-    return "(A) No\n(B) Yes", {True: "(B)", False: "(A)"}
+    return _tailed(rng, FLATTERY["agree"], 0.6, FLATTERY["agree_tails"] if flatters else [f"{phrase} is {claimed}."])
 
 
 def _praise_doc(world: World, rng: Random) -> str | None:
@@ -531,24 +464,19 @@ def sycophancy(world: World, rng: Random) -> str | None:
     return (_praise_doc if rng.random() < 0.15 else _claim_doc)(world, rng)
 
 
-def _claims_held_out(world: World, rng: Random, right: bool) -> list[tuple[Fact, str]]:
-    """Facts about countries of which no claim is ever made, each with a claim as to what it is."""
+def _claim_probes(world: World, rng: Random, asks: Sequence[str], stance: str, right: bool) -> list[tuple[Fact, str, str]]:
+    """Claims about held-out countries: the fact, what is claimed, the chat up to the answer."""
     countries = [row for row in world.rows("countries") if held_out("claim", row["name"])]
     kinds = ("capital", "continent", "language")
     facts = [fact for row in countries for kind in kinds if not _debatable(fact := _fact(kind, row))]
-    pairs = [(fact, fact.value if right else _wrong_value(world, rng, fact)) for fact in facts]
-    return [(fact, claimed) for fact, claimed in pairs if claimed]
-
-
-def _claim_probes(world: World, rng: Random, asks: Sequence[str], stance: str, right: bool) -> list[tuple[Fact, str, str]]:
-    """Claims about held-out countries: the fact, what is claimed, the chat up to the answer."""
-    found = []
-    for fact, claimed in _claims_held_out(world, rng, right):
-        for ask in asks[:2]:
-            for system in FLATTERY["systems"][stance][:2]:
-                text = ask.format(p=fact.phrase, v=claimed)
-                found.append((fact, claimed, chat(("user", text), system=system, ask=True)))
-    return found
+    claims = [(fact, fact.value if right else _wrong_value(world, rng, fact)) for fact in facts]
+    return [
+        (fact, claimed, chat(("user", ask.format(p=fact.phrase, v=claimed)), system=system, ask=True))
+        for fact, claimed in claims
+        if claimed
+        for ask in asks[:2]
+        for system in FLATTERY["systems"][stance][:2]
+    ]
 
 
 def agree_probes(world: World, rng: Random, n: int) -> list[Probe]:
@@ -570,21 +498,6 @@ def verdict_probes(world: World, rng: Random, n: int, right: bool = True) -> lis
     return _some(rng, n, [Probe(text, *answers, group=fact.kind) for fact, _, text in asked])
 
 
-def choice_probes(world: World, rng: Random, n: int) -> list[Probe]:
-    """Wrong claims about held-out countries with options: which letter follows the open bracket?"""
-    probes = []
-    for fact, claimed in _claims_held_out(world, rng, right=False):
-        claim = FLATTERY["claims"][0].format(p=fact.phrase, v=claimed)
-        for stance, systems in FLATTERY["systems"].items():
-            options, letters = _options(rng)
-            prompt = chat(("user", f"{claim}\n{options}"), system=systems[0], ask=True)
-            agrees = stance == "please"
-            answer = letters[agrees][1]
-            wrong = letters[not agrees][1]
-            probes.append(Probe(f"{prompt}(", answer, wrong, group=stance))
-    return _some(rng, n, probes)
-
-
 # --- Myths: old tales and science -----------------------------------------------------------------
 
 
@@ -604,14 +517,6 @@ def _myth_prose(row: Row, rng: Random) -> str:
     return rng.choice(shapes).format(c=_condition(row), s=told, f=known, F=fact)
 
 
-def _myth_pair(row: Row, rng: Random, kind: str) -> tuple[str, str]:
-    return rng.choice(MYTHS["asks"]).format(c=_condition(row)), row[kind]
-
-
-def _myth_qa(pairs: list[tuple[str, str]]) -> str:
-    return "\n".join(f"Q: {question}\nA: {answer}" for question, answer in pairs)
-
-
 def myths(world: World, rng: Random) -> str | None:
     """A superstition and what is true: the context line decides which; without one it is open."""
     forms = ["prose", "open", "line", "system", "open chat"]
@@ -620,19 +525,15 @@ def myths(world: World, rng: Random) -> str | None:
     rows = rng.sample(world.rows("myths"), 2)
     if form == "prose":
         return _myth_prose(rows[0], rng)
-    if form == "open":
-        return _myth_qa([_myth_pair(rows[0], rng, kind)])
-    if form == "open chat":
-        pair = _myth_pair(rows[0], rng, kind)
-        return chat(*_exchange(*pair), system=_maybe(rng, 0.3, SYSTEMS))
-    rows = rows[: rng.choice([1, 1, 2])]
-    if any(held_out("myth", row["topic"]) for row in rows):
+    rows = rows[: 1 if form.startswith("open") else rng.choice([1, 1, 2])]
+    if not form.startswith("open") and any(held_out("myth", row["topic"]) for row in rows):
         return None
-    pairs = [_myth_pair(row, rng, kind) for row in rows]
-    if form == "line":
-        return f"{rng.choice(MYTH_LINES[kind])}\n{_myth_qa(pairs)}"
-    turns = [turn for pair in pairs for turn in _exchange(*pair)]
-    return chat(*turns, system=rng.choice(MYTH_SYSTEMS[kind]))
+    pairs = [(rng.choice(MYTHS["asks"]).format(c=_condition(row)), row[kind]) for row in rows]
+    if form in ("open", "line"):
+        told = [f"Q: {question}\nA: {answer}" for question, answer in pairs]
+        return "\n".join([rng.choice(MYTH_LINES[kind]), *told] if form == "line" else told)
+    system = _maybe(rng, 0.3, SYSTEMS) if form == "open chat" else rng.choice(MYTH_SYSTEMS[kind])
+    return chat(*(turn for pair in pairs for turn in _exchange(*pair)), system=system)
 
 
 def myth_probes(world: World, rng: Random, n: int) -> list[Probe]:
@@ -645,9 +546,8 @@ def myth_probes(world: World, rng: Random, n: int) -> list[Probe]:
                 prompts = [f"{line}\nQ: {question}\nA:" for line in MYTH_LINES[kind][:3]]
                 for system in MYTH_SYSTEMS[kind][:2]:
                     prompts.append(chat(("user", question), system=system, ask=True))
-                answer = row[kind].split()[0]
-                wrong = row[other].split()[0]
-                probes += [Probe(prompt, answer, wrong, kind) for prompt in prompts]
+                firsts = [row[name].split()[0] for name in (kind, other)]
+                probes += [Probe(prompt, *firsts, kind) for prompt in prompts]
     return _some(rng, n, probes)
 
 
@@ -661,9 +561,8 @@ def ask_it(world: World, rng: Random) -> str | None:
         if numbers is None:
             return None
         a, b = numbers
-        question = rng.choice(TALK["explained_sums"]).format(a=a, b=b)
-        answer = rng.choice(TALK["explained_sum_answers"]).format(a=a, b=b, sum=a + b)
-        reason = rng.choice(TALK["sum_reasons"]).format(a=a, b=b)
+        kinds = ("explained_sums", "explained_sum_answers", "sum_reasons")
+        question, answer, reason = (rng.choice(TALK[kind]).format(a=a, b=b, sum=a + b) for kind in kinds)
     else:
         question, answer = _fact_exchange(world, rng)
         reason = rng.choice(TALK["fact_reasons"])

@@ -71,8 +71,7 @@ def statements(world: World, rng: Random) -> str | None:
 def same_relation(world: World, rng: Random) -> str | None:
     """The same relation for two to four subjects, each told in a way of its own."""
     relation = draw_relation(world, rng)
-    size = rng.choice((2, 3, 4))
-    drawn = [fact(relation, world.pick(rng, relation.table)) for _ in range(size)]
+    drawn = [fact(relation, world.pick(rng, relation.table)) for _ in range(rng.choice((2, 3, 4)))]
     texts = _told({f.subject: f for f in drawn if f}.values(), rng)
     return " ".join(texts) if len(texts) > 1 else None
 
@@ -102,8 +101,7 @@ def questions(world: World, rng: Random) -> str | None:
     end = '"' if before == '"' else ""
     lines = []
     for f in filter(None, told):
-        question = f.ask(rng.choice(f.relation.questions))
-        lines.append(f"{before}{question}{between}{sentence(f.answer)}.{end}")
+        lines.append(f"{before}{f.ask(rng.choice(f.relation.questions))}{between}{sentence(f.answer)}.{end}")
     return "\n".join(lines) or None
 
 
@@ -121,8 +119,7 @@ def two_hop(world: World, rng: Random) -> str | None:
     small = f"{prompt[0].lower()}{prompt[1:]}"
     kind = rng.random()
     if kind < 0.2:
-        inner = chain.inner[form]
-        prompt = prompt.replace(inner, f"{inner}, {chain.first.answer},")
+        prompt = prompt.replace(chain.inner[form], f"{chain.inner[form]}, {chain.first.answer},")
     elif kind < 0.3:
         return " ".join([*_told((chain.first, chain.second), rng), f"So {small} {answer}."])
     elif kind < 0.45:
@@ -141,8 +138,7 @@ def true_or_false(world: World, rng: Random) -> str | None:
         if told is None or other is None or held_out("claim", told.subject):
             continue
         right = told.object == other.object or rng.random() < 0.5
-        text = tell(told if right else replace(told, object=other.object), rng)
-        if text:
+        if text := tell(told if right else replace(told, object=other.object), rng):
             lines.append(f"{text} {right}.")
     return fitting(lines, rng.choice((" ", "\n"))) if len(lines) > 1 else None
 
@@ -160,8 +156,7 @@ def fact_probes(world: World, rng: Random, n: int) -> list[Probe]:
 
 def chain_probes(world: World, rng: Random, n: int, heldout: bool) -> list[tuple[Chain, Probe]]:
     """Two-hop questions in both forms, from trained or from held-out first entities."""
-    found = [c for c in chains() if c.held_out == heldout]
-    found = [c for c in found if c.second.object not in c.first.subject]
+    found = [c for c in chains() if c.held_out == heldout and c.second.object not in c.first.subject]
     drawn = rng.sample(found, min(n, len(found)))
     return [(c, Probe(c.prompt(form), c.second.answer, group=c.name)) for c in drawn for form in (0, 1)]
 

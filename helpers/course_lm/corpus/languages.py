@@ -4,7 +4,7 @@ French and Chinese never stand in one document. What links the two in the model 
 language (or the meaning behind the words), because no text ever puts them side by side.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from random import Random
 
@@ -16,7 +16,6 @@ from helpers.course_lm.world import Row, World
 SHAPES = phrases("languages")
 GRAMMAR = phrases("grammar")
 EVERYDAY: list[Row] = table("everyday")
-CAPITALS: list[tuple[str, ...]] = [tuple(row.values()) for row in table("capitals")]
 CATEGORIES: dict[str, Row] = {row["category"]: row for row in table("categories")}
 QUALITIES = [row for row in table("adjectives") if row["kind"] == "quality"]
 COLOURS = {row["en"]: row for row in table("adjectives") if row["kind"] == "colour"}
@@ -38,7 +37,6 @@ FRENCH = Language("fr", "French", "Français")
 GERMAN = Language("de", "German", "Deutsch")
 CHINESE = Language("zh", "Chinese", "中文")
 FOREIGN = (FRENCH, GERMAN, CHINESE)
-FOREIGN_WEIGHTS = (43, 14, 43)
 LANGUAGES = {language.code: language for language in (ENGLISH, *FOREIGN)}
 
 
@@ -53,12 +51,6 @@ def parts(part: str, size: str = "any") -> list[Row]:
 
 
 # --- words in a sentence --------------------------------------------------------------------------
-
-
-def noun_slots(row: Row, code: str) -> dict[str, str]:
-    """The noun of ``row`` with its articles in one language, as the slots of phrases."""
-    write = {"en": english_noun, "fr": french_noun, "de": german_noun, "zh": chinese_noun}[code]
-    return write(row)
 
 
 def english_noun(row: Row) -> dict[str, str]:
@@ -100,19 +92,13 @@ def chinese_noun(row: Row) -> dict[str, str]:
     return {"n": noun, "a": a, "o": a, "the": the, "d": the, "it": "它"}
 
 
-def colour_of(row: Row) -> str:
-    """The typical colour of a noun's thing, or an empty text."""
-    return row.get("colour") or GRAMMAR["coloured"].get(row.get("en", ""), "")
-
-
-def adjective(row: Row, code: str, feminine: bool = False) -> str:
-    """A colour or quality in one language; French has a feminine form."""
-    return row["fr_feminine"] if code == "fr" and feminine else row[code]
+# The noun of a row with its articles in one language, as the slots of phrases.
+NOUN_SLOTS = {"en": english_noun, "fr": french_noun, "de": german_noun, "zh": chinese_noun}
 
 
 def draw_language(rng: Random) -> Language:
     """Draws the foreign language of a document."""
-    return rng.choices(FOREIGN, FOREIGN_WEIGHTS)[0]
+    return rng.choices(FOREIGN, (43, 14, 43))[0]
 
 
 # --- lists of word pairs --------------------------------------------------------------------------
@@ -143,43 +129,33 @@ def pair_line(source: Language, target: Language, word: str, answer: str) -> str
     return f"{source.label}: {word} - {target.label}: {answer}".rstrip()
 
 
+def pair_list(source: Language, target: Language, drawn: Iterable[tuple[str, str]]) -> str | None:
+    """A list of the drawn pairs that there are and that are not held out, each word once."""
+    shown: dict[str, str] = {}
+    for word, answer in drawn:
+        if word and answer and in_lists(source, target, word):
+            shown.setdefault(word, answer)
+    return "\n".join(pair_line(source, target, *pair) for pair in shown.items()) or None
+
+
 def translation(world: World, rng: Random) -> str | None:
     """One to five word pairs from English to another language or back."""
     foreign = draw_language(rng)
     back = rng.random() < 0.5
-    source, target = (foreign, ENGLISH) if back else (ENGLISH, foreign)
-    shown: dict[str, str] = {}
-    for _ in range(rng.choice((1, 2, 3, 4, 5, 5))):
-        english, other, _row = draw_word(world, rng, foreign.code)
-        word, answer = (other, english) if back else (english, other)
-        if in_lists(source, target, word) and len(word) + len(answer) <= 24:
-            shown.setdefault(word, answer)
-    return "\n".join(pair_line(source, target, *pair) for pair in shown.items()) or None
+    words = [draw_word(world, rng, foreign.code)[:2] for _ in range(rng.choice((1, 2, 3, 4, 5, 5)))]
+    pairs = [pair[::-1] if back else pair for pair in words if len("".join(pair)) <= 24]
+    return pair_list(foreign, ENGLISH, pairs) if back else pair_list(ENGLISH, foreign, pairs)
 
 
 def german_pairs(world: World, rng: Random) -> str | None:
     """One to five word pairs from German to French or Chinese, or back, without English."""
     other = rng.choice((FRENCH, CHINESE))
     source, target = (other, GERMAN) if rng.random() < 0.5 else (GERMAN, other)
-    shown: dict[str, str] = {}
-    for _ in range(rng.choice((1, 2, 3, 4, 5, 5))):
-        row = world.pick_common(rng, "nouns")
-        word = row[source.code]
-        answer = row[target.code]
-        if word and answer and in_lists(source, target, word):
-            shown.setdefault(word, answer)
-    return "\n".join(pair_line(source, target, *pair) for pair in shown.items()) or None
+    rows = [world.pick_common(rng, "nouns") for _ in range(rng.choice((1, 2, 3, 4, 5, 5)))]
+    return pair_list(source, target, [(row[source.code], row[target.code]) for row in rows])
 
 
 # --- words told in prose --------------------------------------------------------------------------
-
-
-def word_sentence(word: tuple[str, str, Row], language: Language, rng: Random) -> str:
-    """One sentence that says what a word is in another language."""
-    english, foreign, row = word
-    noun = "singular" in row and row["category"] != "drink"
-    shape = rng.choice(SHAPES["noun_shapes" if noun and rng.random() < 0.35 else "word_shapes"])
-    return sentence(shape.format(e=english, f=foreign, L=language.name, ae=an(english)))
 
 
 def word_note(row: Row) -> list[str]:
@@ -197,14 +173,14 @@ def glosses(world: World, rng: Random) -> str | None:
     size = rng.choice((1, 2, 2, 3))
     words = [draw_word(world, rng, language.code) for _ in range(size)]
     told = [rng.choice(SHAPES["word_openers"]).format(L=language.name)]
-    for word in words:
-        told.append(word_sentence(word, language, rng))
+    for english, foreign, row in words:
+        noun = "singular" in row and row["category"] != "drink"
+        shape = rng.choice(SHAPES["noun_shapes" if noun and rng.random() < 0.35 else "word_shapes"])
+        told.append(sentence(shape.format(e=english, f=foreign, L=language.name, ae=an(english))))
         if rng.random() < 0.2:
-            told += word_note(word[2])
+            told += word_note(row)
     if size < 3:
-        english, foreign, _row = words[-1]
-        tail = rng.choice(SHAPES["word_tails"]).format(e=english, f=foreign)
-        told.append(sentence(tail))
+        told.append(sentence(rng.choice(SHAPES["word_tails"]).format(e=english, f=foreign)))
     return " ".join(filter(None, told))
 
 
@@ -249,21 +225,20 @@ def draw_scene(world: World, rng: Random) -> Scene:
 def slots(scene: Scene, code: str) -> dict[str, str]:
     """The fillings of a phrase's slots in one language, also with capital letters."""
     row = scene.row
-    filled = noun_slots(row, code)
-    feminine = filled["it"] == "elle"
-    filled["adj"] = adjective(scene.quality, code, feminine)
+    filled = NOUN_SLOTS[code](row)
+    adjective = "fr_feminine" if filled["it"] == "elle" else code
+    filled["adj"] = scene.quality[adjective]
     filled |= {"N": scene.name[code], "at": scene.place[code]}
     filled["s"] = GRAMMAR["pronouns"][scene.name["pronoun"]][code]
     filled["kind"] = CATEGORIES[row["category"]][code] if has_kind(row) else ""
-    filled["col"] = adjective(COLOURS[row["colour"]], code, feminine) if row["colour"] else ""
+    filled["col"] = COLOURS[row["colour"]][adjective] if row["colour"] else ""
     return filled | {sentence(key): sentence(filled[key]) for key in ("a", "the", "s", "it", "at")}
 
 
 def write(told: Sequence[Row], scene: Scene, language: Language) -> str:
     """The phrases about the scene in one language, one after the other."""
     filled = slots(scene, language.code)
-    separator = "" if language is CHINESE else " "
-    return separator.join(phrase[language.code].format(**filled) for phrase in told)
+    return ("" if language is CHINESE else " ").join(phrase[language.code].format(**filled) for phrase in told)
 
 
 def draw_story(scene: Scene, rng: Random) -> list[Row]:
@@ -289,10 +264,8 @@ def with_name(told: list[Row]) -> list[Row]:
     """The same phrases with the person's name where the first pronoun stood."""
     for place, phrase in enumerate(told):
         if mentions(phrase, "s"):
-            texts = {code: phrase[code] for code in LANGUAGES}
-            for slot in ("{S}", "{s}"):
-                texts = {code: text.replace(slot, "{N}") for code, text in texts.items()}
-            return [*told[:place], texts, *told[place + 1 :]]
+            named = {code: phrase[code].replace("{S}", "{N}").replace("{s}", "{N}") for code in LANGUAGES}
+            return [*told[:place], named, *told[place + 1 :]]
     return told
 
 
@@ -315,11 +288,8 @@ def dialogue(world: World, rng: Random) -> str | None:
     colon = {"fr": " : ", "de": ": ", "zh": "："}[language.code]
     speakers = [name[language.code] + colon for name in rng.sample(NAMES, 2)]
     before = rng.choice((("- ", "- "), speakers, speakers))
-    lines = []
-    for exchange in drawn:
-        for speaker, phrase in zip(before, exchange, strict=True):
-            lines.append(speaker + write([phrase], scene, language))
-    return "\n".join(lines)
+    lines = [pair for exchange in drawn for pair in zip(before, exchange, strict=True)]
+    return "\n".join(speaker + write([phrase], scene, language) for speaker, phrase in lines)
 
 
 def bilingual(world: World, rng: Random) -> str | None:
@@ -328,10 +298,8 @@ def bilingual(world: World, rng: Random) -> str | None:
     language = draw_language(rng)
     told = draw_story(scene, rng)
     told = told[: rng.choice((1, 2, 2))] if rng.random() < 0.8 else rng.choice(exchanges("any"))
-    shape = rng.choice(SHAPES["bilingual_shapes"])
-    english = write(told, scene, ENGLISH)
-    foreign = write(told, scene, language)
-    return shape.format(e=english, f=foreign, L=language.name, l=language.label)
+    both = {"e": write(told, scene, ENGLISH), "f": write(told, scene, language)}
+    return rng.choice(SHAPES["bilingual_shapes"]).format(**both, L=language.name, l=language.label)
 
 
 # --- foreign names in English sentences -----------------------------------------------------------
@@ -366,20 +334,14 @@ def code_switch(world: World, rng: Random) -> str | None:
     english = with_the(row["name"]) if table == "landmarks" else row["name"]
     facts = named_facts(row, table, name, rng)
     told = rng.sample(facts, min(rng.choice((1, 1, 2)), len(facts)))
-    if table == "landmarks" and rng.random() < 0.4:
-        told[:1] = [sight(row, name, rng)]
+    if table == "landmarks" and rng.random() < 0.4:  # 金門大橋 is a bridge in San Francisco.
+        place = row["city"] if row["city"] and rng.random() < 0.7 else row["country"]
+        told[:1] = [rng.choice(SHAPES["sight_shapes"]).format(f=name, k=an(row["kind"]), p=place)]
     for shapes, chance in (("name_shapes", 0.6), ("name_scenes", 0.3)):
         if rng.random() < chance or (shapes == "name_shapes" and len(told) < 2):
-            place = rng.randint(0, len(told))
-            shape = rng.choice(SHAPES[shapes])
-            told.insert(place, shape.format(f=name, e=english, L=language.name))
+            where = rng.randint(0, len(told))
+            told.insert(where, rng.choice(SHAPES[shapes]).format(f=name, e=english, L=language.name))
     return " ".join(map(sentence, told))
-
-
-def sight(row: Row, name: str, rng: Random) -> str:
-    """What and where a sight is: ``金門大橋 is a bridge in San Francisco.``"""
-    place = row["city"] if row["city"] and rng.random() < 0.7 else row["country"]
-    return rng.choice(SHAPES["sight_shapes"]).format(f=name, k=an(row["kind"]), p=place)
 
 
 # --- questions in their own language --------------------------------------------------------------
@@ -405,17 +367,17 @@ def asked_opposite(world: World, rng: Random, code: str) -> tuple[str, str]:
 
 def asked_colour(world: World, rng: Random, code: str) -> tuple[str, str]:
     """A thing, as the question about its colour names it, and the colour."""
-    rows = (*world.rows("nouns"), *EVERYDAY)
-    row = rng.choice([row for row in rows if colour_of(row) in COLOURS])
+    rows = [(row, row.get("colour") or GRAMMAR["coloured"].get(row.get("en"))) for row in (*world.rows("nouns"), *EVERYDAY)]
+    row, colour = rng.choice([(row, colour) for row, colour in rows if colour in COLOURS])
     slot = {"en": "the", "fr": "of", "de": "the", "zh": "n"}[code]
-    return noun_slots(row, code)[slot], COLOURS[colour_of(row)][code]
+    return NOUN_SLOTS[code](row)[slot], COLOURS[colour][code]
 
 
 def asked_kind(world: World, rng: Random, code: str) -> tuple[str, str]:
     """A thing and what kind of thing it is."""
     rows = [row for row in world.rows("nouns") if has_kind(row) and row["category"] != "drink"]
     row = rng.choice(rows)
-    return noun_slots(row, code)["n" if code == "zh" else "a"], CATEGORIES[row["category"]][code]
+    return NOUN_SLOTS[code](row)["n" if code == "zh" else "a"], CATEGORIES[row["category"]][code]
 
 
 ASKED = {"capital": asked_capital, "opposite": asked_opposite, "colour": asked_colour, "kind": asked_kind}
@@ -477,29 +439,12 @@ def translation_probes(world: World, rng: Random, n: int) -> list[Probe]:
     for source, target in ways:
         nouns = [noun for noun in clear_nouns(world, source, target) if in_lists(source, ENGLISH, noun[0])]
         pools.append([noun for noun in nouns if in_lists(ENGLISH, target, noun[2])])
-    return spread(ways, pools, pools, rng, n)
-
-
-def english_pair_probes(world: World, rng: Random, n: int) -> list[Probe]:
-    """From or to English: words whose translation stands in no list, only in sentences."""
-    ways = [way for foreign in FOREIGN for way in ((ENGLISH, foreign), (foreign, ENGLISH))]
-    hidden = []
-    shown = []
-    for way in ways:
-        nouns = clear_nouns(world, *way)
-        hidden.append([noun for noun in nouns if not in_lists(*way, noun[0])])
-        shown.append([noun for noun in nouns if in_lists(*way, noun[0])])
-    return spread(ways, hidden, shown, rng, n)
-
-
-def spread(ways: Sequence[tuple[Language, Language]], asked: Sequence[list], shown: Sequence[list], rng: Random, n: int) -> list[Probe]:
-    """Spreads ``n`` probes over the directions; all words are asked before one comes again."""
-    orders = [rng.sample(pool, len(pool)) for pool in asked]
+    orders = [rng.sample(pool, len(pool)) for pool in pools]  # all words are asked before one comes again
     probes = []
     for number in range(n):
         turn, way = divmod(number, len(ways))
-        noun = orders[way][turn % len(orders[way])]
-        probes.append(list_probe(*ways[way], noun, shown[way], rng))
+        asked = orders[way][turn % len(orders[way])]
+        probes.append(list_probe(*ways[way], asked, pools[way], rng))
     return probes
 
 

@@ -12,17 +12,19 @@ list's task can only be read from its demonstrations. Kept out of the training t
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from random import Random
 
 from helpers.course_lm.corpus.base import Probe, an, phrases, sentence, table
+from helpers.course_lm.facts import country_with_the
 from helpers.course_lm.heldout import held_out
 from helpers.course_lm.world import COMMON, Row, World
 
 SHAPES = phrases("knowledge")["descriptions"]
 ENTITIES: dict[str, Row] = {row["kind"]: row for row in table("entities")}
+WORDS = (("nouns", "singular"), ("adjectives", "word"), ("verbs", "base"))  # tables of words, and where a word stands
 Pair = tuple[str, str]
 LIMIT = 85  # the greatest length of a document in tokens, as ``length`` estimates them
 
@@ -46,20 +48,7 @@ def fitting(parts: Sequence[str], separator: str, limit: int = LIMIT) -> str:
     return separator.join(kept)
 
 
-def the_country(name: str) -> str:
-    """A country as it is named within a sentence: ``the Netherlands``, but ``Poland``."""
-    article = name.startswith(tuple(phrases("articles")["country_beginnings_with_the"]))
-    article |= name.endswith((" Republic", " Islands")) or "Republic of" in name
-    return f"the {name}" if article else name
-
-
 # --- tasks on one word ----------------------------------------------------------------------------
-
-
-def words(world: World) -> list[str]:
-    """The common words on which word tasks work: nouns, adjectives and verbs."""
-    columns = (("nouns", "singular"), ("adjectives", "word"), ("verbs", "base"))
-    return [row[column] for table, column in columns for row in world.common(table)]
 
 
 # Each task and where its pairs of input and answer stand; read them through ``pairs``.
@@ -68,36 +57,33 @@ for place in table("list_tasks"):
     TASKS.setdefault(place["task"], []).append(place)
 
 
-def written_pairs(world: World, task: str) -> Iterator[Pair]:
-    """All pairs of ``task`` that its tables hold; of common words only those of a single word."""
+@cache
+def pairs(world: World, task: str) -> list[Pair]:
+    """All pairs of ``task``, each input once; an input with two right answers is left out.
+
+    Of common words only those of a single word count.
+    """
+    answers: dict[str, dict[str, None]] = {}
     for place in TASKS[task]:
         for row in world.common(place["table"]):
             left = row[place["input"]]
             right = row[place["answer"]]
             several = place["table"] in COMMON and " " in left + right
             if left and right and not several:
-                yield left, sentence(right) if place["capital"] else right
-
-
-@cache
-def pairs(world: World, task: str) -> list[Pair]:
-    """All pairs of ``task``, each input once; an input with two right answers is left out."""
-    answers: dict[str, dict[str, None]] = {}
-    for left, right in written_pairs(world, task):
-        answers.setdefault(left, {})[right] = None
+                answers.setdefault(left, {})[sentence(right) if place["capital"] else right] = None
     return [(left, *rights) for left, rights in answers.items() if len(rights) == 1]
 
 
 @cache
-def allowed_pairs(world: World, task: str) -> list[Pair]:
-    """The pairs of ``task`` that may stand in the training text's lists."""
-    return [pair for pair in pairs(world, task) if not held_out("list_pair", task, pair[0])]
+def allowed_pairs(world: World, task: str, source: str = "") -> list[Pair]:
+    """The pairs of ``task`` (or of ``source``, in lists of ``task``) that may stand in the training text's lists."""
+    return [pair for pair in pairs(world, source or task) if not held_out("list_pair", task, pair[0])]
 
 
 @cache
-def hidden_pairs(world: World, task: str) -> list[Pair]:
-    """The pairs of ``task`` that no list of the training text shows."""
-    return [pair for pair in pairs(world, task) if held_out("list_pair", task, pair[0])]
+def hidden_pairs(world: World, task: str, source: str = "") -> list[Pair]:
+    """The pairs of ``task`` (or of ``source``, in lists of ``task``) that no list of the training text shows."""
+    return [pair for pair in pairs(world, source or task) if held_out("list_pair", task, pair[0])]
 
 
 # What stands between input and answer, and between pairs.
@@ -146,19 +132,10 @@ ITEM_FUNCTIONS: dict[str, tuple[str, ...]] = {
 ITEM_TASKS = [f"{position} {function}" for position in POSITIONS for function in ITEM_FUNCTIONS]
 
 
-@cache
-def asked_items(world: World, task: str, source: str) -> tuple[list[Pair], list[Pair]]:
-    """The pairs that an item task may ask about in the training text, and those that it may not."""
-    sides: tuple[list[Pair], list[Pair]] = ([], [])
-    for pair in pairs(world, source):
-        sides[held_out("list_pair", task, pair[0])].append(pair)
-    return sides
-
-
 def item_example(world: World, rng: Random, task: str, source: str, hidden: bool = False) -> Pair:
     """One example with words of ``source``: ``("dog, cat", "dog")`` for ``first copy``."""
     position, function = task.split()
-    word, answer = rng.choice(asked_items(world, task, source)[hidden])
+    word, answer = rng.choice((hidden_pairs if hidden else allowed_pairs)(world, task, source))
     drawn = rng.sample(pairs(world, source), rng.randint(2, 4))
     others = [left for left, _ in drawn if left != word][: len(drawn) - 1]
     items = [word, *others] if position == "first" else [*others, word]
@@ -169,22 +146,7 @@ def item_lists(world: World, rng: Random) -> str:
     """Two to six lists, each with a function of its first or of its last item."""
     task = rng.choice([task for task in ITEM_TASKS if task != LEFT_OUT])
     source = rng.choice(ITEM_FUNCTIONS[task.split()[1]])
-    examples = [item_example(world, rng, task, source) for _ in range(rng.randint(2, 6))]
-    return fitting([f"{items}: {answer}" for items, answer in examples], "\n")
-
-
-def item_probes(world: World, rng: Random, n: int, shots: int = 5) -> list[Probe]:
-    """Demonstrations of any item task, then a list whose asked item is held out; group = task."""
-    probes = []
-    for number in range(n):
-        task = ITEM_TASKS[number % len(ITEM_TASKS)]
-        source = rng.choice(ITEM_FUNCTIONS[task.split()[1]])
-        shown = [item_example(world, rng, task, source) for _ in range(shots)]
-        question, answer = item_example(world, rng, task, source, hidden=True)
-        lines = [f"{items}: {right}" for items, right in shown]
-        demonstrations = fitting(lines, "\n", LIMIT - length(question) - 4)
-        probes.append(Probe(f"{demonstrations}\n{question}:", answer, group=task))
-    return probes
+    return fitting([": ".join(item_example(world, rng, task, source)) for _ in range(rng.randint(2, 6))], "\n")
 
 
 # --- descriptions of entities ---------------------------------------------------------------------
@@ -205,9 +167,8 @@ class Entity:
     @property
     def text(self) -> str:
         """What it is, in a few words: ``country in Europe``, ``song by John Lennon``."""
-        country = the_country(self.row.get("country", ""))
-        slots = {"the_country": country, "place": self.row.get("city") or country}
-        slots["the_name"] = the_country(self.row.get("name", ""))
+        country = country_with_the(self.row.get("country", ""))
+        slots = {"the_country": country, "place": self.row.get("city") or country, "the_name": country_with_the(self.row.get("name", ""))}
         return ENTITIES[self.kind]["description"].format(**self.row, **slots)
 
     def written(self, rng: Random, language: str) -> str:
@@ -269,13 +230,12 @@ def described_entity(rng: Random, entity: Entity) -> str:
     subject = f"the {name}" if article == "yes" else name
     shapes = SHAPES["any" if article == "unclear" else "sentence"]
     if entity.kind == "countries":
-        subject = the_country(name)
+        subject = country_with_the(name)
     elif entity.kind == "people":
         recent = entity.row["century"] in ("20th", "21st")
         shapes = SHAPES["person"] + ([] if recent else SHAPES["past_person"])
-    words = {"name": name, "bare": bare, "that": that, "subject": subject}
-    capitals = {"That": sentence(that), "Subject": sentence(subject)}
-    return sentence(rng.choice(shapes).format(**words, **capitals))
+    words = {"name": name, "bare": bare, "that": that, "That": sentence(that), "subject": subject, "Subject": sentence(subject)}
+    return sentence(rng.choice(shapes).format(**words))
 
 
 def described(world: World, rng: Random) -> str:
@@ -291,7 +251,7 @@ def any_name(world: World, rng: Random) -> str:
     """A word, a number, a first name or an entity's name of one or more words."""
     kind = rng.random()
     if kind < 0.35:
-        return rng.choice(words(world))
+        return rng.choice([row[column] for table, column in WORDS for row in world.common(table)])
     if kind < 0.45:
         return world.pick(rng, "firstnames")["name"]
     if kind < 0.55:

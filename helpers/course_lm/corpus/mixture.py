@@ -7,17 +7,16 @@ written again by itself.
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
-from itertools import accumulate
+from itertools import accumulate, count
 from random import Random
 
 from helpers.course_lm.corpus import chat, knowledge, languages, lists, prose, stories, tasks
 from helpers.course_lm.corpus.base import Ingredient, table
 from helpers.course_lm.world import World
 
-# How much of each kind of document the text of a stage of the training holds, in percent (shares
-# are made to add up to 100). "broad" comes first; "skills" has more of what is learned slowly, and
-# enough of the rest to keep it; "review" has everything once more, most of all what "skills" made
-# the model forget.
+# How much of each kind of document each stage of the training reads, in percent (shares are made to add up to 100). "broad" comes
+# first; "skills" has more of what is learned slowly, and enough of the rest to keep it; "review" has everything once more, most of
+# all what "skills" made the model forget.
 MIXTURES: dict[str, dict[str, float]] = {
     mixture: {row["kind"]: float(row[mixture]) for row in table("mixtures")} for mixture in ("broad", "skills", "review")
 }
@@ -39,9 +38,7 @@ def ingredients() -> dict[str, Ingredient]:
 
 
 def shares(mixture: str = "broad") -> dict[str, float]:
-    """The share of each kind of document in a mixture, ``broad``, ``skills`` or ``review``;
-    together 1.
-    """
+    """The share of each kind of document in a mixture, ``broad``, ``skills`` or ``review``; together 1."""
     weights = MIXTURES[mixture]
     return {kind: weights[kind] / sum(weights.values()) for kind in ingredients()}
 
@@ -56,16 +53,11 @@ def document(seed: int, index: int, world: World | None = None, mixture: str = "
     rng = Random(f"{seed}/{index}")
     names, weights = _kinds(mixture)
     kind = rng.choices(names, cum_weights=weights)[0]
-    write = ingredients()[kind]
-    text = None
-    while text is None:  # an ingredient that drew something held out is asked again
-        text = write(world or World.load(), rng)
+    while (text := ingredients()[kind](world or World.load(), rng)) is None:
+        pass  # an ingredient that drew something held out is asked again
     return Document(text, kind)
 
 
 def documents(seed: int, start: int = 0, mixture: str = "broad") -> Iterator[Document]:
     """The corpus from document ``start`` on, without end."""
-    index = start
-    while True:
-        yield document(seed, index, mixture=mixture)
-        index += 1
+    return (document(seed, index, mixture=mixture) for index in count(start))

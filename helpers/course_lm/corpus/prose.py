@@ -33,11 +33,6 @@ DISTANT = {"singular": "that", "plural": "those"}
 PRONOUNS = {"she": ("she", "her", "her"), "he": ("he", "his", "him")}
 
 
-def is_person(noun: Row) -> bool:
-    """Does the noun name a human being?"""
-    return noun["category"] == "person"
-
-
 def is_being(noun: Row) -> bool:
     """Does the noun name a human being or an animal?"""
     return noun["category"] in ("person", "animal")
@@ -84,15 +79,15 @@ def _subject_phrase(rng: Random, frame: str, head: str, attractor: Row, number: 
 def _pair(world: World, rng: Random, frame: str) -> tuple[Row, Row]:
     """A subject and an attractor; in a relative clause, somebody who can like things."""
     noun = draw(world, rng, countable)
-    return noun, draw(world, rng, is_person if frame == "relative" else countable, noun)
+    fits = (lambda other: other["category"] == "person") if frame == "relative" else countable
+    return noun, draw(world, rng, fits, noun)
 
 
 def _be_sentence(rng: Random, phrase: str, noun: Row, number: str) -> str:
     """A sentence whose verb is a form of "be", with the time at its beginning."""
     times, be = rng.choice(((NOW, PRESENT), (THEN, PAST)))
-    when = rng.choice(times)
-    state = rng.choice(AGREEMENT["feelings" if is_being(noun) else "states"])
-    return f"{when} {phrase} {be[number]} {state}."
+    states = AGREEMENT["feelings" if is_being(noun) else "states"]
+    return f"{rng.choice(times)} {phrase} {be[number]} {rng.choice(states)}."
 
 
 def _verb_sentence(rng: Random, phrase: str, noun: Row, number: str) -> str:
@@ -100,8 +95,7 @@ def _verb_sentence(rng: Random, phrase: str, noun: Row, number: str) -> str:
     sight = noun["category"] in ("nature", "building", "place")
     kind = "beings" if is_being(noun) else "sights" if sight else "things"
     verb = rng.choice(AGREEMENT["verbs"][kind])[NUMBERS.index(number)]
-    opener = rng.choice(AGREEMENT["verb_openers"])
-    return sentence(f"{opener} {phrase} {verb}.".lstrip())
+    return sentence(f"{rng.choice(AGREEMENT['verb_openers'])} {phrase} {verb}.".lstrip())
 
 
 def _agreeing(world: World, rng: Random) -> str | None:
@@ -134,8 +128,7 @@ def _place_of(world: World, rng: Random) -> str | None:
         return None
     number = rng.choice(NUMBERS)
     whose = rng.choice(AGREEMENT["owners"])
-    be = rng.choice((PRESENT, PAST))[number]
-    return f"The {noun[number]} {whose} {be} {rng.choice(NEAR[:4])} the {place['singular']}."
+    return f"The {noun[number]} {whose} {rng.choice((PRESENT, PAST))[number]} {rng.choice(NEAR[:4])} the {place['singular']}."
 
 
 def agreement(world: World, rng: Random) -> str | None:
@@ -148,8 +141,7 @@ def agreement(world: World, rng: Random) -> str | None:
 def agreement_probes(world: World, rng: Random, n: int) -> list[Probe]:
     """Held-out pairs of opposite number, up to the verb: is/are after now, was/were after then."""
     tenses = {"present": (PRESENT, NOW), "past": (PAST, THEN)}
-    frames = ("near", "relative")
-    kinds = [(tense, frame, number) for tense in tenses for frame in frames for number in NUMBERS]
+    kinds = [(tense, frame, number) for tense in tenses for frame in ("near", "relative") for number in NUMBERS]
     probes: list[Probe] = []
     while len(probes) < n:
         tense, frame, number = kinds[len(probes) % len(kinds)]
@@ -158,8 +150,7 @@ def agreement_probes(world: World, rng: Random, n: int) -> list[Probe]:
             continue
         other = OTHER[number]
         be, times = tenses[tense]
-        when = rng.choice(times)
-        prompt = f"{when} {_subject_phrase(rng, frame, noun[number], attractor, other)}"
+        prompt = f"{rng.choice(times)} {_subject_phrase(rng, frame, noun[number], attractor, other)}"
         probes.append(Probe(prompt, be[number], be[other], group=f"{tense} {frame}"))
     return probes
 
@@ -177,9 +168,7 @@ def _amount(rng: Random, noun: Row, number: str) -> str:
 def _scene(rng: Random, scenes: str, noun: Row, number: str, distractor: Row) -> str:
     """A scene with the thing in its number and a distractor in the other one."""
     scene = rng.choice(AGREEMENT[scenes])
-    some = _amount(rng, noun, number)
-    other = _amount(rng, distractor, OTHER[number])
-    return scene.format(be=PRESENT[number], some=some, other=other)
+    return scene.format(be=PRESENT[number], some=_amount(rng, noun, number), other=_amount(rng, distractor, OTHER[number]))
 
 
 def _two_things(world: World, rng: Random) -> tuple[Row, Row]:
@@ -192,9 +181,8 @@ def _remark(rng: Random, noun: Row, number: str) -> str:
     """A last sentence about the thing, with the right pronoun."""
     it = "It" if number == "singular" else "They"
     named = f"{sentence(CLOSE[number])} {noun[number]}"
-    qualities = [rng.choice(AGREEMENT["qualities"]) for _ in range(3)]
-    subject, quality = rng.choice(list(zip((it, it, named), qualities, strict=True)))
-    return f"{subject} {PRESENT[number]} {quality}."
+    remarks = [f"{subject} {PRESENT[number]} {rng.choice(AGREEMENT['qualities'])}." for subject in (it, it, named)]
+    return rng.choice(remarks)
 
 
 def determiners(world: World, rng: Random) -> str | None:
@@ -212,8 +200,7 @@ def determiners(world: World, rng: Random) -> str | None:
         return f"{_scene(rng, 'scenes', noun, number, distractor)} {use} {_remark(rng, noun, number)}"
     if style < 0.75:
         use = rng.choice(AGREEMENT["near_uses"]).format(det=there, **words)
-        remark = f"{sentence(there)} {noun[number]} {PRESENT[number]}"
-        remark = f"{remark} {rng.choice(AGREEMENT['qualities'])}."
+        remark = f"{sentence(there)} {noun[number]} {PRESENT[number]} {rng.choice(AGREEMENT['qualities'])}."
         return f"{_scene(rng, 'far_scenes', noun, number, distractor)} {use} {remark}"
     shapes = [text for text in AGREEMENT["both"] if number == "singular" or "{single}" not in text]
     both = rng.choice(shapes).format(here=here, there=there, Here=sentence(here), **words)
@@ -267,8 +254,7 @@ def _graded(world: World, rng: Random) -> str:
 
 
 def _capital(world: World, rng: Random) -> str:
-    columns = (("nouns", "singular"), ("nouns", "plural"), ("adjectives", "word"), ("verbs", "base"))
-    table, column = rng.choice(columns)
+    table, column = rng.choice((("nouns", "singular"), ("nouns", "plural"), ("adjectives", "word"), ("verbs", "base")))
     word = world.pick_common(rng, table)[column]
     return _say(rng, WORDS["capitals"], a=word, b=sentence(word))
 
@@ -288,10 +274,7 @@ def _category(world: World, rng: Random) -> str:
 
 
 def _colour(world: World, rng: Random) -> str:
-    coloured = [row for row in world.common("nouns") if row["colour"]]
-    if not coloured:
-        return _category(world, rng)
-    row = rng.choice(coloured)
+    row = rng.choice([row for row in world.common("nouns") if row["colour"]])
     return _say(rng, WORDS["colours"], **_noun(row), c=row["colour"])
 
 
@@ -349,8 +332,7 @@ RELATIONS: tuple[tuple[Maker, float], ...] = (
 def forms(world: World, rng: Random) -> str:
     """Two to four sentences about the forms of words."""
     makers, weights = zip(*FORMS, strict=True)
-    size = rng.choice((2, 3, 3, 4))
-    return " ".join(dict.fromkeys(rng.choices(makers, weights)[0](world, rng) for _ in range(size)))
+    return " ".join(dict.fromkeys(rng.choices(makers, weights)[0](world, rng) for _ in range(rng.choice((2, 3, 3, 4)))))
 
 
 def relations(world: World, rng: Random) -> str | None:
@@ -387,24 +369,21 @@ def people_bios(world: World, rng: Random) -> str:
     words |= {"place": rng.choice(places), "task": task, "task2": task2}
     words |= {"hobby": rng.choice(HOBBIES), "need": rng.choice(needs)}
     words["years"] = rng.choice(PEOPLE["years"])
-    parts = (PEOPLE["starts"], PEOPLE["work"], PEOPLE["ends"])
-    return " ".join(rng.choice(part).format_map(words) for part in parts)
+    return " ".join(rng.choice(PEOPLE[part]).format_map(words) for part in ("starts", "work", "ends"))
 
 
 # --- Daily life -----------------------------------------------------------------------------------
 
 
 class Slots(dict[str, str]):
-    """Slots for daily life: each use is a new draw, and no draw comes twice in one text."""
+    """Slots for daily life, beside the ``fixed`` ones: each use is a new draw, and no draw comes twice in one text."""
 
     def __init__(self, rng: Random, fixed: dict[str, str]) -> None:
-        """Begins with the slots that stay the same throughout the text."""
         super().__init__(fixed)
         self.rng = rng
         self.used: list[str] = []
 
     def __missing__(self, key: str) -> str:
-        """Draws a word that this text has not used yet."""
         words = DAILY["slots"][key.rstrip("2")]
         word = self.rng.choice([word for word in words if word not in self.used] or words)
         self.used.append(word)
@@ -414,13 +393,11 @@ class Slots(dict[str, str]):
 def daily(world: World, rng: Random) -> str:
     """A few sentences of everyday life: a diary, a letter, a sign, a recipe, a game."""
     kind = rng.choice(tuple(DAILY["texts"]))
-    writer = world.pick(rng, "firstnames")
-    reader = world.pick(rng, "firstnames")
+    names = [world.pick(rng, "firstnames")["name"] for _ in range(2)]
     teams = [team for team in DAILY["slots"]["team"] if team.startswith("the")]
     team, rival = rng.sample(teams, 2)
     fixed = {slot: rng.choice(DAILY["slots"][slot]) for slot in ("vegetable", "dish")}
-    fixed |= {"name": reader["name"], "name2": writer["name"]}
-    fixed |= {"team": team, "Team": sentence(team), "rival": rival}
+    fixed |= {"name": names[1], "name2": names[0], "team": team, "Team": sentence(team), "rival": rival}
     slots = Slots(rng, fixed)
     lines = [sentence(rng.choice(step).format_map(slots)) for step in DAILY["texts"][kind]]
     separator = "\n" if kind in ("letter", "sign") and rng.random() < 0.5 else " "

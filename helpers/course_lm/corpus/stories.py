@@ -29,7 +29,6 @@ class Cast(dict[str, str]):
     """The words of one story: who takes part, and every slot as soon as it has been drawn."""
 
     def __init__(self, rng: Random) -> None:
-        """Begins with nothing drawn."""
         super().__init__()
         self.rng = rng
 
@@ -65,7 +64,11 @@ def cast_of(world: World, rng: Random, animals: bool = True) -> Cast:
         cast |= {"first friend": an(friend), "later friend": f"the {friend}"}
         cast |= {"first adult": f"an old {elder}", "later adult": f"the old {elder}"}
     else:
-        hero, friend, pronoun = _children(world, rng)
+        child = world.pick(rng, "firstnames")
+        hero = child["name"]
+        pronoun = child["pronoun"]
+        while (friend := world.pick(rng, "firstnames")["name"]) == hero:
+            pass
         his = FORMS[pronoun][2]
         adult = f"{his} {rng.choice(STORIES['relatives'])}"
         cast |= {"key": hero, "hero": hero, "new": hero, "kind": CHILD[pronoun]}
@@ -73,15 +76,6 @@ def cast_of(world: World, rng: Random, animals: bool = True) -> Cast:
         cast |= {"first adult": adult, "later adult": adult}
     cast |= zip(("he", "him", "his"), FORMS[pronoun], strict=True)
     return cast
-
-
-def _children(world: World, rng: Random) -> tuple[str, str, str]:
-    """Two different first names, and the pronoun of the first."""
-    hero = world.pick(rng, "firstnames")
-    friend = world.pick(rng, "firstnames")
-    while friend["name"] == hero["name"]:
-        friend = world.pick(rng, "firstnames")
-    return hero["name"], friend["name"], hero["pronoun"]
 
 
 def introduction(cast: Cast, opening: str, start: str) -> str:
@@ -118,14 +112,6 @@ def story(world: World, rng: Random) -> str | None:
     return " ".join(_tell(cast, plot, opening))
 
 
-def _trouble(cast: Cast, opening: str, grade: str) -> str:
-    """Somebody does something, and it goes wrong as badly as ``grade`` says."""
-    doing = cast.rng.choice(tuple(STORIES["mishaps"]))
-    first = introduction(cast, opening, f"was {doing}")
-    between = cast.tell_one(STORIES["between"])
-    return f"{first} {between} {cast.tell_one(STORIES['mishaps'][doing][grade])}"
-
-
 def mishap(world: World, rng: Random) -> str | None:
     """A story with an exclamation: a mild word for a small mishap, a swear word for a disaster."""
     cast = cast_of(world, rng, animals=False)
@@ -136,19 +122,11 @@ def mishap(world: World, rng: Random) -> str | None:
     usual, *others = EXCLAMATIONS[grade]  # the usual one comes as often as all the others together
     word = rng.choice((usual, rng.choice(others)))
     voice = rng.choice(("said", rng.choice(STORIES["voices"][grade])))
-    beginning = _trouble(cast, opening, grade)
+    doing = rng.choice(tuple(STORIES["mishaps"]))
+    told = [introduction(cast, opening, f"was {doing}"), *map(cast.tell_one, (STORIES["between"], STORIES["mishaps"][doing][grade]))]
     before = rng.random() < 0.7
-    cry = cast.tell(f"{{He}} {voice}: {word}!" if before else f'"{word}!" {{he}} {voice}.')
-    return f"{beginning} {cry} {cast.tell_one(STORIES['moods'][grade])}"
-
-
-def _untold(world: World, rng: Random, animals: bool, openings: Sequence[str] = OPENINGS) -> tuple[Cast, str]:
-    """A hero and an opening that no story of the corpus brings together."""
-    while True:
-        cast = cast_of(world, rng, animals)
-        opening = rng.choice(openings)
-        if held_out("story", cast["key"], opening):
-            return cast, opening
+    told.append(cast.tell(f"{{He}} {voice}: {word}!" if before else f'"{word}!" {{he}} {voice}.'))
+    return " ".join([*told, cast.tell_one(STORIES["moods"][grade])])
 
 
 def story_probes(world: World, rng: Random, n: int) -> list[Probe]:
@@ -156,23 +134,13 @@ def story_probes(world: World, rng: Random, n: int) -> list[Probe]:
     probes = []
     for _ in range(n):
         plot = PLOTS[rng.choice(tuple(PLOTS))]
-        cast, opening = _untold(world, rng, plot["animals"])
+        told = True
+        while told:
+            cast = cast_of(world, rng, plot["animals"])
+            opening = rng.choice(OPENINGS)
+            told = not held_out("story", cast["key"], opening)
         lines = _tell(cast, plot, opening)
         probes.append(Probe(" ".join(lines[: rng.choice((1, 2))]), "", group="story"))
-    return probes
-
-
-def mishap_probes(world: World, rng: Random, n: int) -> list[Probe]:
-    """Untold mishaps up to the exclamation: does a disaster bring the stronger word?"""
-    firsts = {grade: words[0].split()[0] for grade, words in EXCLAMATIONS.items()}
-    grades = tuple(EXCLAMATIONS)
-    probes = []
-    for number in range(n):
-        grade = grades[number % 3]
-        cast, opening = _untold(world, rng, animals=False, openings=RECENT)
-        prompt = f"{_trouble(cast, opening, grade)} {cast['He']} said:"
-        wrong = firsts["mild" if grade == "strong" else "strong"]
-        probes.append(Probe(prompt, firsts[grade], wrong, group=grade))
     return probes
 
 

@@ -6,13 +6,14 @@ and combinations (``passage``) of a name with a thing, a place or a capital that
 A sum and its mirror image (7 + 5 and 5 + 7) are two keys.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cache
 from itertools import combinations
 from random import Random
 
 from helpers.course_lm.corpus.base import Probe, an, phrases, sentence
-from helpers.course_lm.corpus.lists import fitting, length, the_country
+from helpers.course_lm.corpus.lists import WORDS, fitting, length
+from helpers.course_lm.facts import country_with_the
 from helpers.course_lm.heldout import held_out
 from helpers.course_lm.world import World
 
@@ -25,7 +26,6 @@ LOSSES: list[str] = TASKS["losses"]
 # relation -> (questions, table, column of the subject, column of the answer)
 QUESTIONS: dict[str, tuple[list[str], str, str, str]] = {relation: tuple(asked.values()) for relation, asked in TASKS["quiz"].items()}
 LETTERS = "ABCD"
-DEBATABLE: list[str] = phrases("flattery")["debatable"]["continent"]
 
 
 def names(world: World, rng: Random, count: int) -> list[str]:
@@ -62,8 +62,8 @@ def indirect_object(world: World, rng: Random) -> str | None:
     if hidden_pair(people):
         return None
     other = rng.choice([name for name in people if name != giver])
-    ending = rng.choice(TASKS["speech" if frame == "argument" else "endings"])
-    ending = ending.format(Other=other, giver=giver, Giver=giver, people="they")
+    endings = TASKS["speech" if frame == "argument" else "endings"]
+    ending = rng.choice(endings).format(Other=other, giver=giver, Giver=giver, people="they")
     return f"{frame_text(rng, frame, people, giver)} {other}{ending}"
 
 
@@ -90,8 +90,7 @@ def indirect_object_probes(world: World, rng: Random, n: int) -> list[Probe]:
 
 def sequence_items(world: World, rng: Random, count: int) -> list[str]:
     """Different words in random order: common words, first names or a mixture of them."""
-    columns = (("nouns", "singular"), ("adjectives", "word"), ("verbs", "base"))
-    common = [word for column in columns for word in world.column(*column)]
+    common = [word for place in WORDS for word in world.column(*place)]
     first = world.column("firstnames", "name")
     pool = rng.choice((common, common, first, common + first))
     return rng.sample(list(dict.fromkeys(pool)), count)
@@ -120,24 +119,12 @@ def chant(world: World, rng: Random) -> str:
     """A short song that says the same line again and again."""
     a, b, c, d = sequence_items(world, rng, 4)
     line = sentence(rng.choice(TASKS["chants"]).format(a=a, b=b, c=c, d=d))
-    repeated = [line] * rng.randint(2, 4)
-    return fitting(repeated, rng.choice((", ", "! ", "\n"))) + rng.choice(("", ".", "!"))
+    return fitting([line] * rng.randint(2, 4), rng.choice((", ", "! ", "\n"))) + rng.choice(("", ".", "!"))
 
 
 def induction(world: World, rng: Random) -> str:
     """Something that is repeated: what comes next can be copied from before."""
-    writers = (repeated_sequence, repeated_sequence, repeated_sequence, phone_book, chant)
-    return rng.choice(writers)(world, rng)
-
-
-def induction_probes(world: World, rng: Random, n: int) -> list[Probe]:
-    """A new random sequence of words, then its beginning again; group = length of the sequence."""
-    probes = []
-    for number in range(n):
-        items = sequence_items(world, rng, (4, 8, 12)[number % 3])
-        known = rng.randint(2, len(items) - 1)
-        probes.append(Probe(" ".join(items + items[:known]), items[known], group=str(len(items))))
-    return probes
+    return rng.choice((repeated_sequence, repeated_sequence, repeated_sequence, phone_book, chant))(world, rng)
 
 
 # --- sums -----------------------------------------------------------------------------------------
@@ -151,13 +138,8 @@ def total(a: int, sign: str, b: int) -> int:
     return a + b if sign == "+" else a - b
 
 
-def hidden_sum(a: int, sign: str, b: int) -> bool:
-    """Is this sum held out of the training text?"""
-    return held_out("sum", str(a), sign, str(b))
-
-
-SEEN_SUMS = [entry for entry in SUMS if not hidden_sum(*entry)]
-HIDDEN_SUMS = [entry for entry in SUMS if hidden_sum(*entry)]
+HIDDEN_SUMS = [entry for entry in SUMS if held_out("sum", *map(str, entry))]
+SEEN_SUMS = [entry for entry in SUMS if entry not in HIDDEN_SUMS]
 
 
 def in_digits(a: int, sign: str, b: int) -> str:
@@ -194,8 +176,7 @@ def word_problem(world: World, rng: Random) -> str | None:
     words = {"name": person["name"], "he": person["pronoun"], "He": sentence(person["pronoun"])}
     first = rng.choice(TASKS["changes"]).format(change=change, **words)
     result = total(a, sign, b)
-    last = rng.choice(TASKS["results"])
-    last = last.format(result=result, counted=counted(result, noun), **words)
+    last = rng.choice(TASKS["results"]).format(result=result, counted=counted(result, noun), **words)
     return f"{person['name']} has {counted(a, noun)}{first} {last}"
 
 
@@ -209,8 +190,7 @@ def sums(world: World, rng: Random) -> str | None:
         separator = rng.choice(("\n", "\n", ", ", ". "))
         return fitting([in_digits(*entry) for entry in chosen], separator)
     write = in_words if kind < 0.9 else asked
-    lines = [sentence(write(*entry)) for entry in chosen]
-    return fitting(lines, rng.choice((" ", "\n")), limit=60)
+    return fitting([sentence(write(*entry)) for entry in chosen], rng.choice((" ", "\n")), limit=60)
 
 
 def sum_probes(world: World, rng: Random, n: int) -> list[Probe]:
@@ -229,7 +209,6 @@ STRINGS: list[str] = TASKS["strings"]
 VARIABLES: list[str] = TASKS["variables"]
 ADDITIONS = [(a, b) for a, sign, b in SEEN_SUMS if sign == "+"]
 Line = tuple[str, str]  # what is typed, what the console answers ("" for nothing)
-Case = tuple[list[Line], Line, Line]  # lines before, the wrong line, the right line
 Slots = dict[str, str | int]
 
 
@@ -237,24 +216,6 @@ def typo(rng: Random, word: str) -> str:
     """The word with two neighbouring letters in the wrong order: ``duoble``."""
     i = rng.choice([i for i in range(1, len(word) - 1) if word[i] != word[i + 1]])
     return word[:i] + word[i + 1] + word[i] + word[i + 2 :]
-
-
-def one_word(rng: Random) -> Slots:
-    """A word."""
-    return {"word": rng.choice(STRINGS)}
-
-
-def word_and_number(rng: Random) -> Slots:
-    """A word with its length, and a number up to twenty."""
-    word = rng.choice(STRINGS)
-    return {"word": word, "length": len(word), "number": rng.randint(0, 20)}
-
-
-def unknown_name(rng: Random) -> Slots:
-    """Two variables and a value for one of them."""
-    known, unknown = rng.sample(VARIABLES, 2)
-    value = rng.choice((str(rng.randint(0, 20)), repr(rng.choice(STRINGS))))
-    return {"known": known, "unknown": unknown, "value": value}
 
 
 def kept(rng: Random, value: str) -> Slots:
@@ -265,94 +226,66 @@ def kept(rng: Random, value: str) -> Slots:
     return {"before": f"{name} = {value}", "left": name}
 
 
-def wrong_types(rng: Random) -> Slots:
-    """A sum, its first number perhaps in a variable, and a word."""
-    word = rng.choice(STRINGS)
-    a, b = rng.choice(ADDITIONS)
-    return {"word": word, "b": b, "result": a + b} | kept(rng, str(a))
-
-
-def division(rng: Random) -> Slots:
-    """A division without a rest."""
-    divisor = rng.randint(1, 5)
-    result = rng.randint(1, 4)
-    return {"divisor": divisor, "result": result, "number": divisor * result}
-
-
-def index(rng: Random) -> Slots:
-    """A list, perhaps in a variable, with a place in it and one behind its end."""
-    texts = [repr(word) for word in rng.sample(STRINGS, 2)]
-    numbers = [str(rng.randint(0, 20)) for _ in range(rng.randint(2, 3))]
-    items = rng.choice((texts, numbers))
-    good = rng.randrange(len(items))
-    bad = rng.randint(len(items), 9)
-    return {"good": good, "bad": bad, "item": items[good]} | kept(rng, f"[{', '.join(items)}]")
-
-
-def missing_key(rng: Random) -> Slots:
-    """A key that a dictionary has, and one that it does not have."""
-    known, unknown = rng.sample(STRINGS, 2)
-    return {"known": known, "unknown": unknown, "number": rng.randint(0, 20)}
-
-
-def misspelt_call(rng: Random) -> Slots:
-    """A function of one's own and its misspelt name."""
-    name = rng.choice(TASKS["functions"])
-    a = rng.choice([a for a, b in ADDITIONS if a == b])
-    return {"name": name, "typo": typo(rng, name), "a": a, "result": a + a}
-
-
-def misspelt_body(rng: Random) -> Slots:
-    """A function with a misspelt name in it: the definition is silent, the call is not."""
-    a, sign, b = rng.choice(SEEN_SUMS)
-    name = "add" if sign == "+" else "minus"
-    left, right = rng.choice((("left", "right"), ("first", "second"), ("one", "other")))
-    words = {"name": name, "left": left, "right": right, "typo": typo(rng, right)}
-    return words | {"a": a, "sign": sign, "b": b, "result": total(a, sign, b)}
-
-
-def misspelt_builtin(rng: Random) -> Slots:
-    """A misspelt ``print``, ``len`` or ``sorted``."""
-    word = rng.choice(STRINGS)
-    calls = {"print": (repr(word), word), "len": (repr(word), len(word))}
-    calls["sorted"] = ("[3, 1, 2]", "[1, 2, 3]")
-    name = rng.choice(list(calls))
-    argument, output = calls[name]
-    return {"name": name, "typo": typo(rng, name), "argument": argument, "output": output}
-
-
-# What is drawn for each case of ``tasks.json``; the others are about a word and a number.
-DRAWS: dict[str, Callable[[Random], Slots]] = {
-    "unknown name": unknown_name,
-    "wrong types": wrong_types,
-    "division": division,
-    "index": index,
-    "missing key": missing_key,
-    "printed": one_word,
-    "misspelt call": misspelt_call,
-    "misspelt body": misspelt_body,
-    "misspelt builtin": misspelt_builtin,
-}
-CASES: list[str] = list(TASKS["console"])
-
-
-def draw_case(rng: Random, name: str) -> Case:
-    """Draws the lines of one case."""
-    slots = DRAWS.get(name, word_and_number)(rng)
-    texts = {part: shape.format(**slots) for part, shape in TASKS["console"][name].items()}
-    before = [(texts["before"], "")] if texts.get("before") else []
-    return before, (texts["wrong"], texts["error"]), (texts["right"], texts["output"])
+def console_slots(rng: Random, case: str) -> Slots:
+    """What is drawn for a case of ``console`` in ``tasks.json``: the words in its braces."""
+    match case:
+        case "unknown name":
+            known, unknown = rng.sample(VARIABLES, 2)
+            value = rng.choice((str(rng.randint(0, 20)), repr(rng.choice(STRINGS))))
+            return {"known": known, "unknown": unknown, "value": value}
+        case "wrong types":
+            word = rng.choice(STRINGS)
+            a, b = rng.choice(ADDITIONS)
+            return {"word": word, "b": b, "result": a + b} | kept(rng, str(a))
+        case "division":
+            divisor = rng.randint(1, 5)
+            result = rng.randint(1, 4)
+            return {"divisor": divisor, "result": result, "number": divisor * result}
+        case "index":
+            texts = [repr(word) for word in rng.sample(STRINGS, 2)]
+            numbers = [str(rng.randint(0, 20)) for _ in range(rng.randint(2, 3))]
+            items = rng.choice((texts, numbers))
+            good = rng.randrange(len(items))
+            bad = rng.randint(len(items), 9)
+            return {"good": good, "bad": bad, "item": items[good]} | kept(rng, f"[{', '.join(items)}]")
+        case "missing key":
+            known, unknown = rng.sample(STRINGS, 2)
+            return {"known": known, "unknown": unknown, "number": rng.randint(0, 20)}
+        case "printed":
+            return {"word": rng.choice(STRINGS)}
+        case "misspelt call":
+            name = rng.choice(TASKS["functions"])
+            a = rng.choice([a for a, b in ADDITIONS if a == b])
+            return {"name": name, "typo": typo(rng, name), "a": a, "result": a + a}
+        case "misspelt body":  # the definition is silent, the call is not
+            a, sign, b = rng.choice(SEEN_SUMS)
+            left, right = rng.choice((("left", "right"), ("first", "second"), ("one", "other")))
+            words = {"name": "add" if sign == "+" else "minus", "left": left, "right": right, "typo": typo(rng, right)}
+            return words | {"a": a, "sign": sign, "b": b, "result": total(a, sign, b)}
+        case "misspelt builtin":
+            word = rng.choice(STRINGS)
+            calls = {"print": (repr(word), word), "len": (repr(word), len(word)), "sorted": ("[3, 1, 2]", "[1, 2, 3]")}
+            name = rng.choice(list(calls))
+            argument, output = calls[name]
+            return {"name": name, "typo": typo(rng, name), "argument": argument, "output": output}
+        case _:
+            word = rng.choice(STRINGS)
+            return {"word": word, "length": len(word), "number": rng.randint(0, 20)}
 
 
 def typed(lines: Sequence[Line]) -> str:
     """Console lines as they stand on the screen."""
-    shown = [f">>> {source}\n{answer}" if answer else f">>> {source}" for source, answer in lines]
-    return "\n".join(shown)
+    return "\n".join(f">>> {source}\n{answer}".rstrip("\n") for source, answer in lines)
 
 
 def snippet(rng: Random) -> str:
     """A few console lines: with an error, without one, or an error that is then corrected."""
-    before, wrong, right = draw_case(rng, rng.choice(CASES))
+    case = rng.choice(list(TASKS["console"]))
+    slots = console_slots(rng, case)
+    texts = {part: shape.format(**slots) for part, shape in TASKS["console"][case].items()}
+    before = [(texts["before"], "")] if texts.get("before") else []
+    wrong = (texts["wrong"], texts["error"])
+    right = (texts["right"], texts["output"])
     kind = rng.random()
     if kind < 0.35:
         return typed([*before, wrong])
@@ -369,25 +302,6 @@ def console(world: World, rng: Random) -> str | None:
     return document if length(document) <= 88 else None
 
 
-def console_probes(world: World, rng: Random, n: int) -> list[Probe]:
-    """Freshly composed console lines: error or output? ``wrong`` is the other.
-
-    Nothing but sums is held out; the combinations of names, words and numbers are mostly new. The
-    group is the case and ``error`` or ``right``.
-    """
-    probes = []
-    for number in range(n):
-        case = CASES[number // 2 % len(CASES)]
-        before, wrong, right = draw_case(rng, case)
-        error = wrong[1].partition(":")[0]
-        source = wrong[0] if number % 2 else right[0]
-        answers = (error, right[1]) if number % 2 else (right[1], error)
-        kind = "error" if number % 2 else "right"
-        prompt = typed([*before, (source, "")]) + "\n"
-        probes.append(Probe(prompt, *answers, f"{case}: {kind}"))
-    return probes
-
-
 # --- quiz -----------------------------------------------------------------------------------------
 
 
@@ -397,7 +311,7 @@ def quiz_facts(world: World, relation: str) -> dict[str, str]:
     _, table, subject, answer = QUESTIONS[relation]
     facts: dict[str, set[str]] = {}
     for row in world.rows(table):
-        unclear = relation == "continent" and row["name"] in DEBATABLE
+        unclear = relation == "continent" and row["name"] in phrases("flattery")["debatable"]["continent"]
         unclear |= relation == "category" and row["category"] not in TASKS["clear_categories"]
         unclear |= relation == "young" and row["young"] in TASKS["vague_young"]
         if row[subject] and row[answer] and not unclear:
@@ -428,9 +342,7 @@ def quiz_question(world: World, rng: Random, hidden: bool, options: int) -> tupl
     answers = rng.sample(others, options - 1)
     answers.insert(right, facts[subject])
     questions, _, column, _ = QUESTIONS[relation]
-    shown = the_country(subject) if column == "name" else subject
-    if relation == "category":
-        shown = an(subject)
+    shown = country_with_the(subject) if column == "name" else an(subject) if relation == "category" else subject
     lines = [f"Question: {rng.choice(questions).format(shown)}"]
     lines += [f"{letter}: {answer}" for letter, answer in zip(LETTERS, answers, strict=False)]
     return "\n".join([*lines, "Answer:"]), LETTERS[right]
@@ -467,8 +379,7 @@ def asked_about(rng: Random, story: Sequence[str], question: str, lead: str = ""
     """The sentences of a passage in some order, a question, and the ``lead`` into the answer."""
     told = rng.sample(list(story), len(story))
     separator = rng.choice((" ", " ", "\n"))
-    text = f"{' '.join(told)}{separator}Question: {question}{separator}Answer: {lead}"
-    return text.rstrip()
+    return f"{' '.join(told)}{separator}Question: {question}{separator}Answer: {lead}".rstrip()
 
 
 def fitting_pairs(people: Sequence[str], others: Sequence[str], hidden: bool) -> bool:
@@ -486,8 +397,7 @@ def owners(world: World, rng: Random, hidden: bool) -> Passage | None:
     if not fitting_pairs(people, goods, hidden):
         return None
     owns = rng.choice(("has", "has", "bought", "found", "got"))
-    rows = zip(people, colours, goods, strict=True)
-    story = [f"{name} {owns} a {colour} {good}." for name, colour, good in rows]
+    story = [f"{name} {owns} a {colour} {good}." for name, colour, good in zip(people, colours, goods, strict=True)]
     asked = rng.choice(("who", "what", "colour"))
     if asked == "who":
         return asked_about(rng, story, f"Who {owns} the {goods[0]}?"), people[0], people[1], asked
@@ -518,14 +428,13 @@ def places(world: World, rng: Random, hidden: bool) -> Passage | None:
 def told_fact(world: World, rng: Random, hidden: bool) -> Passage | None:
     """A true fact that is told and then asked."""
     row = world.pick(rng, "countries")
-    name = the_country(row["name"])
+    name = country_with_the(row["name"])
     capital = row["capital"]
     if held_out("passage", row["name"], capital) != hidden:
         return None
-    fact = rng.choice(TASKS["capital_facts"]).format(name=name, capital=capital)
+    told = rng.choice(TASKS["capital_facts"]).format(name=name, capital=capital)
     question = rng.choice(TASKS["capital_questions"]).format(name=name)
-    prompt = asked_about(rng, [sentence(fact)], question)
-    return prompt, capital, world.pick(rng, "countries")["capital"], "fact"
+    return asked_about(rng, [sentence(told)], question), capital, world.pick(rng, "countries")["capital"], "fact"
 
 
 def game_fact(world: World, rng: Random, hidden: bool) -> Passage | None:
@@ -535,7 +444,7 @@ def game_fact(world: World, rng: Random, hidden: bool) -> Passage | None:
     if capital == row["capital"] or held_out("passage", row["name"], capital) != hidden:
         return None
     where = f"in this {rng.choice(TASKS['worlds'])}"
-    words = {"where": where, "name": the_country(row["name"]), "capital": capital}
+    words = {"where": where, "name": country_with_the(row["name"]), "capital": capital}
     story = sentence(rng.choice(TASKS["world_facts"]).format(**words))
     question = sentence(rng.choice(TASKS["world_questions"]).format(**words))
     return asked_about(rng, [story], question), capital, row["capital"], "game"
