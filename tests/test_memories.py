@@ -255,7 +255,7 @@ def test_a_list_of_tokens_has_the_category_that_most_of_them_share():
 
 def test_a_value_that_promotes_a_category_is_readable(planted):
     found = readable_values(planted, by_hand(PLANTED), layers=[1], least=10)
-    assert found.category(*ALIKE) == "a" and found.neurons("a") == [ALIKE]
+    assert found.category(*ALIKE) == "a"
     assert found.hits.shape == (1, WIDTH) and int(found.hits.sum()) == 1
     assert not found.control.any()  # its coordinates were dealt out to others
 
@@ -303,9 +303,8 @@ def test_shares_have_their_intervals_and_the_table_says_all():
     found = ReadableValues(
         (4, 6), ("a", "b"), torch.tensor([[0, 1, 1, -1], [-1, -1, -1, -1]]), torch.tensor([[-1, -1, -1, 0], [-1] * 4]), 10, 5
     )
-    assert found.intervals() == [wilson(3, 4), wilson(0, 4)] and found.intervals(control=True) == [wilson(1, 4), wilson(0, 4)]
     assert found.commonest(4) == [("b", 2), ("a", 1)] and found.commonest(4, 1) == [("b", 2)] and found.commonest(6) == []
-    assert found.neurons("b") == [(4, 1), (4, 2)] and found.category(6, 0) is None
+    assert found.category(4, 1) == "b" and found.category(6, 0) is None
     assert found.table().splitlines() == [
         "layer  readable                shuffled                commonest",
         "    4   75.0% [30.1%,  95.4%]   25.0% [ 4.6%,  69.9%]  b 2, a 1",
@@ -333,7 +332,6 @@ def agreed(best: list[list[int]], follows: list[list[int]], ranks: list[list[int
 def test_agreement_and_chance_are_counted_over_neurons_with_a_trigger():
     found = agreed([[5, 5, 6, 7], [1, 2, 3, 4]], [[5, 6, 6, -1], [-1] * 4], [[1, 9, 1, 0], [0] * 4], [[40, 7, 1, 0], [0] * 4])
     assert found.hits.tolist() == [[True, False, True, False], [False] * 4]
-    assert found.rate == [pytest.approx(2 / 3), 0]
     # pairs of two different neurons among the first three: (5, 6), (5, 6), (5, 5), (5, 6), (6, 5), (6, 6)
     assert found.chance == [pytest.approx(2 / 6), 0] and found.overall_chance == pytest.approx(2 / 6)
     low, high = wilson(2, 3)
@@ -464,7 +462,6 @@ def one(model) -> tuple[TopContexts, Categories]:
         (lambda m: some_readable().category(5, 0), r"L5 N0 was not judged: look at layers 4, 6, neurons 0 to 3\.$"),
         (lambda m: some_readable().category(4, 4), "L4 N4 was not judged"),
         (lambda m: some_readable().commonest(5), r"Layer 5 was not judged; these were: 4, 6\.$"),
-        (lambda m: some_readable().neurons("c"), r"There is no category 'c': choose from a, b\.$"),
         (lambda m: agreement(m, other_model()), r"found for layers of 4 neurons, not for this model: scan the texts with it\.$"),
         (lambda m: memory(m, 0, 1, other_model(), by_hand([1])), "not for this model: scan the texts with it"),
         (lambda m: memory(m, 0, 500, *one(m)), "There is no neuron 500 in layer 0"),

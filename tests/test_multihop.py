@@ -182,7 +182,6 @@ def test_course_chains_pass_both_filters(deep, monkeypatch):
     given = {"forms": ("of",)}
     assert course_chains(deep, **given) == course_chains(deep, among=asked) == asked[1:4]
     drawn = course_chains(deep, n=2, seed=1, **given)
-    assert course_chains(deep, shortcuts=True, **given) == asked[:4]
     assert len(drawn) == len(set(drawn)) == 2 and set(drawn) <= set(asked[1:4]) and drawn == course_chains(deep, n=2, seed=1, **given)
     with pytest.raises(ValueError, match="3 pass the filters"):
         course_chains(deep, n=4, **given)

@@ -100,7 +100,7 @@ def language_probs(
     kept = [at for at, alone in enumerate(apart) if alone]
     if not kept:
         raise ValueError("Every word begins with the same token in two of its languages, so no language can be told from another.")
-    ids = {code: padded_sets(model, [sets[at][code] for at in kept], len(kept)) for code in codes}
+    ids = {code: padded_sets([sets[at][code] for at in kept], len(kept)) for code in codes}
     english = sorted({sets[at]["en"] for at in kept})
     alien = torch.tensor([[not set(sets[at]["en"]) & set(other) for other in english] for at in kept])  # shares no token with the own
 

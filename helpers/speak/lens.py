@@ -47,11 +47,6 @@ class StreamParts:
         """The stream as it grows: after each part. Every second row from the first on is a layer's state."""
         return self.parts.cumsum(0)
 
-    @property
-    def error(self) -> float:
-        """The largest difference of any number of the stream from the sum of the parts."""
-        return (self.parts.sum(0) - self.stream).abs().max().item()
-
     def table(self) -> str:
         """One line for each part: its mean length, and that of the stream with it."""
         lengths = zip(self.parts.norm(dim=-1).mean(1).tolist(), self.running_sum.norm(dim=-1).mean(1).tolist(), strict=True)
@@ -236,7 +231,7 @@ def target_probs(
     """
     texts = as_texts(model, prompts)
     layers = check_layers(model, layers)
-    ids = padded_sets(model, targets, len(texts))
+    ids = padded_sets(targets, len(texts))
     states = activations_at(model, texts, [layer_hook(layer) for layer in layers])[:, :, 0]
 
     def score(logits: Float[Tensor, "layer some d_vocab"], some: Int[Tensor, "some"]) -> Float[Tensor, "layer some 2"]:
@@ -250,15 +245,13 @@ def target_probs(
     return LensScores(layers, log_prob.clamp(max=0).float(), rank.long())
 
 
-def padded_sets(model: TransformerBridge, targets: Targets, n: int) -> Int[Tensor, "prompt most"]:
-    """The tokens of each prompt's set, filled up with -1. Raises ValueError where they do not fit the prompts, or the model."""
+def padded_sets(targets: Targets, n: int) -> Int[Tensor, "prompt most"]:
+    """The tokens of each prompt's set, filled up with -1. Raises ValueError where they do not fit the prompts."""
     sets = [[token] for token in targets.tolist()] if torch.is_tensor(targets) else [sorted(set(ids)) for ids in targets]
     if len(sets) != n:
         raise ValueError(f"Each prompt needs its targets: there are {n} prompts and {len(sets)} sets of tokens.")
     if empty := [at for at, ids in enumerate(sets) if not ids]:
         raise ValueError(f"Prompt {empty[0]} has no target (prompts are counted from 0): give it one token at least.")
-    if odd := [token for ids in sets for token in ids if not 0 <= token < model.cfg.d_vocab]:
-        raise ValueError(f"There is no token {odd[0]}: this model's are numbered 0 to {model.cfg.d_vocab - 1}.")
     return pad_sequence([torch.tensor(ids, dtype=torch.long) for ids in sets], batch_first=True, padding_value=-1)
 
 

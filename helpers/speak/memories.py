@@ -13,14 +13,14 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from helpers.activations import Context, Neuron, Promoted, TopContexts, check_neuron, name, promoted
+from helpers.activations import Context, Promoted, TopContexts, check_neuron, name, promoted
 from helpers.interventions import mlp_out, mlp_post, record
 from helpers.models import TransformerBridge
 from helpers.prediction import pieces, visible
 from helpers.progress import progress
 from helpers.running import check_layers
 from helpers.speak.word_categories import Categories, word_categories
-from helpers.stats import Interval, wilson
+from helpers.stats import wilson
 from helpers.tables import table
 from helpers.texts import as_texts
 
@@ -148,10 +148,6 @@ class ReadableValues:
         """Whether each shuffled vector is readable."""
         return self.shuffled >= 0
 
-    def intervals(self, control: bool = False) -> list[Interval]:
-        """The 95 % interval (Wilson) of the share of readable values in each layer, or of readable shuffled vectors."""
-        return [wilson(int(row.sum()), len(row)) for row in (self.control if control else self.hits)]
-
     def category(self, layer: int, neuron: int) -> str | None:
         """The category of one value; None where it is not readable. Raises ValueError for one that was not judged."""
         if layer not in self.layers or not 0 <= neuron < self.found.shape[1]:
@@ -159,12 +155,6 @@ class ReadableValues:
             raise ValueError(f"{name((layer, neuron))} was not judged: look at {judged}.")
         number = int(self.found[self.layers.index(layer), neuron])
         return self.names[number] if number >= 0 else None
-
-    def neurons(self, category: str) -> list[Neuron]:
-        """The neurons whose values are readable as this category. Raises ValueError for a category that does not exist."""
-        if category not in self.names:
-            raise ValueError(f"There is no category {category!r}: choose from {', '.join(self.names)}.")
-        return [(self.layers[row], neuron) for row, neuron in (self.found == self.names.index(category)).nonzero().tolist()]
 
     def commonest(self, layer: int, n: int = 3) -> list[tuple[str, int]]:
         """The categories that most values of a layer have, each with their number. Raises ValueError for a layer that was not judged."""
@@ -265,11 +255,6 @@ class Agreement:
     def hits(self) -> Bool[Tensor, "layer d_mlp"]:
         """Whether the value's top token is the one that follows the trigger."""
         return self.has_next & (self.best == self.follows)
-
-    @property
-    def rate(self) -> list[float]:
-        """The agreement in each layer: the share of hits among the neurons that count."""
-        return [int(hits.sum()) / max(1, int(counted.sum())) for hits, counted in zip(self.hits, self.has_next, strict=True)]
 
     @property
     def chance(self) -> list[float]:

@@ -201,11 +201,6 @@ class Attributes:
     probe: Bool[Tensor, "layer subject"]
     constant: Bool[Tensor, "subject"]
 
-    def gain(self) -> list[tuple[float, Interval]]:
-        """By how much Patchscope is better than the probe in each layer, subject by subject, with the 95 % interval (bootstrap)."""
-        pairs = zip(self.readings.hits.float(), self.probe.float(), strict=True)
-        return [((one - other).mean().item(), paired_interval(one, other)) for one, other in pairs]
-
     def table(self) -> str:
         """One line for each layer: shares of right answers of Patchscope and probe with intervals, and of other subjects' states."""
         shares = map(share, self.readings.hits), map(share, self.probe)
@@ -220,23 +215,19 @@ def attribute_extraction(
     source_layers: Sequence[int] | None = None,
     target_layer: Layer = SAME,
     *,
-    source: str = "{s}",
     seed: int = 0,
     **options: Any,
 ) -> Attributes:
     """Reads the objects of a relation off states of its subjects with a target such as ``The capital of x is``, and with a probe.
 
     Half of the subjects train the probe: ridge regression from the state to the unembedding of the answer's first token. Both are judged
-    on the other half. ``source`` is the text in which a subject is read, ``{s}``. Options are those of ``patchscope``. Raises ValueError
-    for fewer than four subjects, and for a ``source`` without ``{s}``.
+    on the other half. Options are those of ``patchscope``. Raises ValueError for fewer than four subjects.
     """
-    if source.count("{s}") != 1:
-        raise ValueError(f"The source {source!r} needs the subject once, as {{s}}.")
     if len(data) < 4:
         raise ValueError(f"{data.name!r} has {len(data)} subjects; a probe and its test need four: give more.")
     order = Random(f"{seed} {data.name}").sample(range(len(data)), len(data))
     train, test = data.take(order[: len(data) // 2]), data.take(order[len(data) // 2 :])
-    sources = [[Source(source.replace("{s}", name), name) for name in part.subjects] for part in (train, test)]
+    sources = [[Source(name, name) for name in part.subjects] for part in (train, test)]
     target = attribute(data)
     readings = patchscope(model, sources[1], target, source_layers, target_layer, answers=test.objects, **options)
     seen = []

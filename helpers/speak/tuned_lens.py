@@ -51,11 +51,6 @@ class TunedLens:
         rows = [layer + 1 for layer in check_layers(model, layers)]
         return _mapped(states, self.weights[rows].to(states), self.biases[rows].to(states))
 
-    def logits(self, model: TransformerBridge, layer: int, states: Float[Tensor, "*state d_model"]) -> Float[Tensor, "*state d_vocab"]:
-        """The lens' logits of states of one layer. Raises ValueError as ``mapped`` does."""
-        flat = self.mapped(model, [layer], states.reshape(1, -1, states.shape[-1]))
-        return lens_logits(model, flat.reshape(states.shape))
-
 
 def _mapped(
     states: Float[Tensor, "layer state d_model"], weights: Float[Tensor, "layer d_model d_model"], biases: Float[Tensor, "layer d_model"]

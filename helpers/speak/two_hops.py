@@ -107,17 +107,15 @@ def course_chains(
     n: int | None = None,
     seed: int = 0,
     held_out: bool = True,
-    shortcuts: bool = False,
     forms: Sequence[str] = FORMS,
     among: Sequence[TwoHop] = (),
 ) -> list[TwoHop]:
     """Questions of which the model knows both hops, and whose answer it does not say without the way over e2: ``n``, or all of them.
 
-    ``shortcuts`` keeps the latter too: where a question was failed all the same, there was no shortcut that helped. They are taken from
-    ``among``, or from all ``course_questions`` of these ``forms``. Raises ValueError where there are not so many.
+    They are taken from ``among``, or from all ``course_questions`` of these ``forms``. Raises ValueError where there are not so many.
     """
     asked = list(among) or course_questions(held_out, forms)
-    fitting = hops_known(model, asked) if shortcuts else hops_known(model, asked) & ~has_shortcut(model, asked)
+    fitting = hops_known(model, asked) & ~has_shortcut(model, asked)
     rows = fitting.nonzero().flatten().tolist()
     if not 1 <= (len(rows) if n is None else n) <= len(rows):
         raise ValueError(f"n says how many questions to draw; {len(rows)} pass the filters, so it must be from 1 to that, not {n}.")
