@@ -118,6 +118,11 @@ def whole_words(model: TransformerBridge, prompts: Sequence[str], words: Sequenc
     return Words(Texts(*pad(model, rows), ("prompt",) * len(rows)), tuple(ids), torch.tensor(item))
 
 
+def first_tokens(model: TransformerBridge, prompts: Sequence[str], words: Sequence[str]) -> Int[Tensor, "prompt"]:
+    """The first token of each word as it stands after its prompt (see ``whole_words``)."""
+    return torch.tensor([ids[0] for ids in whole_words(model, prompts, [[word] for word in words]).ids])
+
+
 def word_probs(model: TransformerBridge, prompts: Sequence[str], words: Sequence[str]) -> Float[Tensor, "prompt word"]:
     """The probability of each of some whole words after each prompt, under whatever interventions are at work."""
     rows = whole_words(model, prompts, [words] * len(prompts))

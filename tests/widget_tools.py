@@ -45,17 +45,19 @@ from helpers.one_layer.widgets_directions import RefusalDial, SteeringLab, TaskV
 from helpers.one_neuron import widgets as neurons
 from helpers.one_neuron.superposition import train_toys
 from helpers.prediction import next_token_probs, pieces, token_id, tokenize, visible
-from helpers.speak import fact_edits
-from helpers.speak.fact_edits import Probes, ask, paraphrases, probe_facts
-from helpers.speak.fact_edits import says as said_in
-from helpers.speak.memories import Categories
-from helpers.speak.multihop import TwoHop, back_patch
+from helpers.running import next_tokens
+from helpers.speak import fact_edits, world_facts
+from helpers.speak.back_patching import back_patch
+from helpers.speak.fact_edits import EditPrompts, edit_prompts
 from helpers.speak.patchscopes import Target
 from helpers.speak.tuned_lens import TunedLens
+from helpers.speak.two_hops import TwoHop
 from helpers.speak.widgets_lens import LensViewer, lens_html
 from helpers.speak.widgets_memories import MemoryBrowser, MemoryEditor, memory_edit_html, memory_html, prepared
 from helpers.speak.widgets_multihop import BackPatchMap, TwoHopTimeline, back_patch_html, timeline_html
 from helpers.speak.widgets_patchscopes import PatchscopeBench, patchscope_html
+from helpers.speak.word_categories import Categories
+from helpers.speak.world_facts import paraphrases
 from helpers.texts import Texts, as_texts
 from helpers.widgets import Demo, PromptExplorer, html_to_text, prompt_html
 
@@ -263,22 +265,23 @@ def small_world(monkeypatch: pytest.MonkeyPatch) -> None:
     """A world of eight facts, held-out texts that the reader of words can read, and toy models that are hardly trained."""
     monkeypatch.setattr(neurons, "toys_for", quick_toys)
     lines = ["John loves Yoko in the song", "The home of Paul is Bath", "people say Frank lives in London", "Tom is from Liverpool"]
-    monkeypatch.setattr(fact_edits, "world_facts", lambda: WORLD)
+    for module in (fact_edits, world_facts):
+        monkeypatch.setattr(module, "world_facts", lambda: WORLD)
     monkeypatch.setattr(fact_edits, "held_out_texts", lambda model, n: as_texts(model, (lines * n)[:n]))
 
 
 @cache
-def probes() -> list[Probes]:
+def probes() -> list[EditPrompts]:
     """Two facts; after an edit of the first one prompts of all groups are asked, whatever the model says to them."""
-    first, second = probe_facts(reader(), [JOHN, PAUL], start=2)
+    first, second = edit_prompts(reader(), [JOHN, PAUL], start=2)
     used, held = paraphrases(JOHN)
     plan = [("edited", used), ("paraphrases", held)]
-    plan += [(group, paraphrases(WORLD[at])[0]) for group, at in (("neighbours", 4), ("same relation", 2), ("random", 7))]
+    plan += [(group, paraphrases(WORLD[at])[0]) for group, at in (("same subject", 4), ("neighborhood", 2), ("random", 7))]
     groups, prompts = zip(*((group, prompt) for group, some in plan for prompt in some), strict=True)
-    asked = ask(reader(), [[prompt] for prompt in prompts], [JOHN.object] * len(prompts))
-    streams = record(reader(), asked.texts.tokens, resid_pre(2))[resid_pre(2)]
-    before = said_in(reader(), asked.texts)
-    return [replace(first, prompts=prompts, groups=groups, asked=asked, before=before, streams=streams), second]
+    texts = as_texts(reader(), prompts)
+    streams = record(reader(), texts.tokens, resid_pre(2))[resid_pre(2)]
+    before = next_tokens(reader(), texts)
+    return [replace(first, prompts=prompts, groups=groups, texts=texts, before=before, streams=streams), second]
 
 
 @cache
