@@ -127,17 +127,18 @@ def test_move_a_capital(lesson, monkeypatch: pytest.MonkeyPatch):
 
 
 def test_where_the_line_ends(lesson):
-    from helpers.cluster.relations import fit, read, relation_data
+    from helpers.cluster.linear_relations import fit_lre, most_likely, relation_states
+    from helpers.cluster.relations import relation_data
 
     data = relation_data("is in", "The {s} is in", [("Tower", "Paris"), ("Bridge", "San"), ("Gate", "Taipei")])
-    surrogate = fit(lesson.model, data.take([0]), 0)
-    states = read(lesson.model, data, [0])
-    same = surrogate.predict(lesson.model, states.s[0]).argmax(-1) == states.token
+    surrogate = fit_lre(lesson.model, data.take([0]), 0)
+    states = relation_states(lesson.model, data, [0])
+    same = most_likely(lesson.model, surrogate(states.s[0])) == states.token
     assert same[0]  # at its own point a map is exact
     apart = next((at for at in range(3) if not same[at]), None)
     if apart is None:  # make the map wrong
         surrogate = type(surrogate)(surrogate.relation, surrogate.kind, 0, -surrogate.weight, -surrogate.bias)
-        same, apart = surrogate.predict(lesson.model, states.s[0]).argmax(-1) == states.token, 0
+        same, apart = most_likely(lesson.model, surrogate(states.s[0])) == states.token, 0
     wrong = [("Nowhere", "'Nowhere' is no subject of this relation"), (3, "The name of a country is needed here")]
     wrong += [(data.subjects[at], "both say") for at in range(3) if same[at]]
     given = {"model": lesson.model, "surrogate": surrogate, "data": data}

@@ -16,15 +16,15 @@ NOTEBOOK = Path(__file__).parents[1] / "notebooks" / "03b_cluster_circuits.ipynb
 
 def gifts(n: int = 2):
     """Sentences as an exercise is given them; their words do not matter here."""
-    from helpers.cluster.indirect_objects import IndirectObjects
+    from helpers.cluster.ioi import IoiSentences
     from helpers.texts import Texts
 
     names, ids = ("a",) * n, torch.zeros(n, dtype=torch.long)
     texts = Texts(torch.zeros(n, 4, dtype=torch.long), torch.full((n,), 4), names)
-    return IndirectObjects(names, names, names, (("a", "b", "c"),) * n, names, texts, ids, ids + 1, {"END": ids + 3})
+    return IoiSentences(names, names, names, (("a", "b", "c"),) * n, names, texts, ids, ids + 1, {"END": ids + 3})
 
 
-def both_runs():
+def made_pairs():
     """Clean and corrupted prompts, which do not matter here."""
     from helpers.cluster.patching import PromptPairs
 
@@ -69,8 +69,8 @@ def test_write_a_patch(lesson):
 def test_predict_then_measure(lesson, monkeypatch: pytest.MonkeyPatch):
     from helpers.cluster import exercises_03b
 
-    monkeypatch.setattr("helpers.cluster.indirect_objects.IndirectObjects.runs", lambda self, model: None)
-    monkeypatch.setattr(exercises_03b, "metric_at_ends", lambda model, both: torch.tensor([9.0]))
+    monkeypatch.setattr("helpers.cluster.ioi.IoiSentences.pairs", lambda self, model: None)
+    monkeypatch.setattr(exercises_03b, "metric_at_ends", lambda model, pairs: torch.tensor([9.0]))
     monkeypatch.setattr(exercises_03b, "knocked_out", lambda model, data, chosen, pos=None: torch.tensor([6.0 if pos is None else 8.0]))
     monkeypatch.setattr(exercises_03b, "direct_effects", lambda *given: SimpleNamespace(of=lambda name: torch.tensor([0.7])))
     wrong = [(-1.0, "with the other sign"), (3.0, "at every position"), (0.7, "too small"), ("a lot", "One number is needed here")]
@@ -100,12 +100,12 @@ def planted(lesson, monkeypatch: pytest.MonkeyPatch):
     from helpers.cluster import exercises_03b
     from helpers.cluster.edges import EdgeGraph
 
-    def judge(model, runs, circuits, kind="resample"):
+    def judge(model, pairs, circuits, kind="resample"):
         kept = [0.9 if bool(circuit.kept[0]) and kind == "resample" else 0.1 for circuit in circuits]
         return SimpleNamespace(faithfulness=torch.tensor(kept))
 
     monkeypatch.setattr(exercises_03b, "judge", judge)
-    monkeypatch.setattr(exercises_03b, "indirect_objects", lambda *given, **more: SimpleNamespace(runs=lambda model: None))
+    monkeypatch.setattr(exercises_03b, "ioi_sentences", lambda *given, **more: SimpleNamespace(pairs=lambda model: None))
     return EdgeGraph.of(lesson.model)
 
 
@@ -120,7 +120,7 @@ def test_a_circuit_of_your_own(lesson, planted, monkeypatch: pytest.MonkeyPatch)
         (planted.empty, "has no edge"),
         (90, "A circuit is needed here"),
     ]
-    assert_exercise(lesson.exercises, "3.10", first, wrong, stub=..., model=lesson.model, runs=both_runs())
+    assert_exercise(lesson.exercises, "3.10", first, wrong, stub=..., model=lesson.model, pairs=made_pairs())
 
 
 def test_break_the_number(lesson, planted):
@@ -136,7 +136,9 @@ def test_break_the_number(lesson, planted):
         ((3, "resample"), "A triple is needed here"),
         ((3, "resample", "noise"), "A triple is needed here"),
     ]
-    assert_exercise(lesson.exercises, "3.11", (3, "resample", "zero"), wrong, stub=..., model=lesson.model, runs=both_runs(), scores=scores)
+    assert_exercise(
+        lesson.exercises, "3.11", (3, "resample", "zero"), wrong, stub=..., model=lesson.model, pairs=made_pairs(), scores=scores
+    )
 
 
 def test_one_head_two_jobs(lesson, monkeypatch: pytest.MonkeyPatch):

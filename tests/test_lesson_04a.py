@@ -79,7 +79,7 @@ def test_build_the_lens(lesson):
 
 
 def test_overtaken(lesson, monkeypatch: pytest.MonkeyPatch):
-    from helpers.cluster.recall import FactPrompt
+    from helpers.cluster.fact_prompts import FactPrompt
     from helpers.speak import exercises_04a
     from helpers.speak.lens import LensScores
     from helpers.speak.tuned_lens import TunedLens

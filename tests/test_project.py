@@ -152,7 +152,7 @@ def test_nothing_imports_upwards():
         ("models", "import transformer_lens", "from helpers.speak.lens import logit_lens"),
         ("texts", "from helpers.course_lm.corpus.mixture import documents", "from helpers.course_lm import train"),
         ("metrics", "import torch", "import transformer_lens.hook_points"),
-        ("one_layer/probes", "from helpers.one_neuron import neurons", "def late():\n    from helpers.cluster.recall import enrich"),
+        ("one_layer/probes", "from helpers.one_neuron import neurons", "def late():\n    from helpers.cluster.extraction import enrich"),
         ("speak/multihop", "from helpers import course_lm", "from helpers.reproduce import lab"),
         ("cluster/circuits", "from helpers.widgets import Demo", "from helpers.one_layer.widgets_directions import dial"),
         ("reproduce/lab", "import helpers.speak.lens", "import helpers.speak.widgets_lens"),

@@ -4,73 +4,52 @@ from collections import Counter
 
 import pytest
 import torch
-from test_prediction import small
-from tiny_models import ARCHITECTURES, write_tiny_model
+from cluster_tools import TINY, letters, load, no_gradients
 from torch import Tensor
 
-from helpers.cluster import relations
-from helpers.cluster.relations import (
-    Comparison,
-    Located,
-    RelationData,
-    Surrogate,
-    compare,
-    course_relations,
-    decode,
-    edit,
-    edit_delta,
-    edit_pairs,
-    edit_report,
-    edit_sweep,
-    faithfulness,
-    fit,
-    fit_layers,
+from helpers.cluster import linear_relations, relation_reports
+from helpers.cluster.linear_relations import (
+    LinearRelation,
+    fit_lre,
+    fit_lre_layers,
     identity,
     jacobian,
     jacobians,
-    known,
-    locate,
-    low_rank_inverse,
-    most_frequent,
-    read,
+    most_likely,
     regression,
-    relation_data,
-    report,
-    split,
-    sweep,
+    relation_states,
+    subject_positions,
     translation,
 )
+from helpers.cluster.relation_reports import (
+    BaselineComparison,
+    LreSweep,
+    choose_edit,
+    compare_to_baselines,
+    edit_delta,
+    edit_pairs,
+    edit_report,
+    edit_subjects,
+    low_rank_inverse,
+    most_frequent,
+    relation_report,
+    sweep_lre,
+)
+from helpers.cluster.relations import RelationData, course_relations, known_subjects, relation_data, split
 from helpers.course_lm.facts import Fact, all_facts
 from helpers.course_lm.world import World
 from helpers.interventions import Intervention, attn_out, intervene, mlp_out, record, resid_post, resid_pre, set_to, zero_ablate
+from helpers.metrics import whole_words
 from helpers.prediction import pieces, tokenize
+from helpers.running import layer_hook, lens_logits
 from helpers.stats import wilson
-from helpers.texts import as_texts
 
-__all__ = ["small"]  # the fixture
+__all__ = ["letters", "load", "no_gradients"]  # the fixtures
 
-TINY = [name for name in ARCHITECTURES if name != "course-like"]
 SUBJECTS = ("Taipei", "The Golden Gate Bridge", "Paris", "San Francisco")
 DATA = RelationData("place", "The Tower of {s} is in", SUBJECTS, ("Paris", "Taipei", "Gate", "San"))
 FIRST = RelationData("first", "{s} is", ("T", "Taipei", "S", "Paris"), ("a", "b", "c", "d"))  # two subjects are the first token of all
 LETTERS = RelationData("letters", "x{s}y", tuple("abcdefghijkl"), tuple("bcdefghijklm"))
-
-
-@pytest.fixture(scope="module")
-def load(tmp_path_factory: pytest.TempPathFactory):
-    """A tiny model by the name of its architecture, loaded once for each type of numbers."""
-    from helpers.models import load_model
-
-    loaded, folders = {}, {}
-
-    def get(architecture: str, dtype: str = "float32"):
-        if architecture not in folders:
-            folders[architecture] = write_tiny_model(architecture, tmp_path_factory.mktemp(architecture))
-        if (architecture, dtype) not in loaded:
-            loaded[architecture, dtype] = load_model(folders[architecture], dtype=dtype)
-        return loaded[architecture, dtype]
-
-    return get
 
 
 @pytest.fixture
@@ -79,8 +58,8 @@ def gpt2(load):
 
 
 @pytest.fixture
-def linear(small):
-    """The small model with no blocks, but for one affine map from the last token but one, after block 0, to the end: its M and c."""
+def linear(letters):
+    """The letters model with no blocks, but for one affine map from the last token but one, after block 0, to the end: its M and c."""
     rng = torch.Generator().manual_seed(3)
     m, c = torch.randn(16, 16, generator=rng) + 2 * torch.eye(16), torch.randn(16, generator=rng)
 
@@ -90,8 +69,8 @@ def linear(small):
         return torch.cat([stream[:, :-1], (stream[:, -2] @ m.T + c)[:, None]], 1)
 
     blocks = [zero_ablate(place(layer)) for layer in range(2) for place in (attn_out, mlp_out)]
-    with intervene(small, *blocks, Intervention(resid_post(1), send)):
-        yield small, m, c
+    with intervene(letters, *blocks, Intervention(resid_post(1), send)):
+        yield letters, m, c
 
 
 # ---------------------------------------------------------------------------------------------------------------- data
@@ -131,40 +110,36 @@ def test_split_is_disjoint_and_repeatable():
     assert split(LETTERS, 4) == parts != split(LETTERS, 4, seed=1)
 
 
-def test_known_keeps_what_the_model_answers_right(small):
-    said = [small(tokenize(small, prompt)[None])[0, -1].argmax().item() for prompt in LETTERS.prompts]
+def test_known_keeps_what_the_model_answers_right(letters):
+    said = [letters(tokenize(letters, prompt)[None])[0, -1].argmax().item() for prompt in LETTERS.prompts]
     objects = tuple("\n" + "q" for _ in said)  # a line break in front, so that no space is written
-    from helpers.metrics import whole_words
-
-    first = [ids[0] for ids in whole_words(small, LETTERS.prompts, [[answer] for answer in objects]).ids]
+    first = [ids[0] for ids in whole_words(letters, LETTERS.prompts, [[answer] for answer in objects]).ids]
     assert len(set(first)) == 1  # "known" would keep those whose answer is this token
-    direction = small.W_U[:, first[0]].detach()
+    direction = letters.W_U[:, first[0]].detach()
     data = RelationData("l", "x{s}y", LETTERS.subjects, objects[:5] + ("q",) * 7)
-    with intervene(small, set_to(resid_post(1), 50 * direction)):
-        assert int(small(tokenize(small, "xay")[None])[0, -1].argmax()) == first[0]
-        kept = known(small, data)
-        assert kept.subjects == LETTERS.subjects[:5] and kept.dropped == 7
-        assert known(small, kept).dropped == 7
+    with intervene(letters, set_to(resid_post(1), 50 * direction)):
+        assert int(letters(tokenize(letters, "xay")[None])[0, -1].argmax()) == first[0]
+        kept = known_subjects(letters, data)
+        assert kept.subjects == LETTERS.subjects[:5] == known_subjects(letters, kept).subjects
         with pytest.raises(ValueError, match="no right answer"):
-            known(small, data.take([6, 7]))
+            known_subjects(letters, data.take([6, 7]))
 
 
 # -------------------------------------------------------------------------------------------------------------- states
 
 
-def test_the_last_token_of_a_subject_is_found(small, gpt2):
+def test_the_last_token_of_a_subject_is_found(letters, gpt2):
     data = RelationData("l", "xy {s} z", ("a", "bcd", "é"), ("q", "q", "q"))
-    assert locate(small, data).subject.tolist() == [4, 6, 5]  # the mark, x, y, space, and the letters; é is two bytes
-    found = locate(gpt2, DATA)
-    for row, subject in enumerate(SUBJECTS):
-        shown = pieces(gpt2, found.texts.tokens[row, : int(found.subject[row]) + 1])
+    assert subject_positions(letters, data).tolist() == [4, 6, 5]  # the mark, x, y, space, and the letters; é is two bytes
+    for prompt, subject, last in zip(DATA.prompts, SUBJECTS, subject_positions(gpt2, DATA), strict=True):
+        shown = pieces(gpt2, tokenize(gpt2, prompt)[: last + 1])
         assert "".join(shown).endswith(" " + subject) and not "".join(shown[:-1]).endswith(subject)
 
 
 @pytest.mark.parametrize("architecture", ["gpt2", "neox-serial", "gemma2"])
 def test_states_are_those_of_single_prompts(load, architecture):
     model = load(architecture)
-    found, last = read(model, DATA, [-1, 1]), resid_post(1)
+    found, last = relation_states(model, DATA, [-1, 1]), resid_post(1)
     for row, prompt in enumerate(DATA.prompts):
         tokens = tokenize(model, prompt)[None]
         seen = record(model, tokens, resid_pre(0), last)
@@ -174,14 +149,7 @@ def test_states_are_those_of_single_prompts(load, architecture):
         assert torch.allclose(found.o[row], seen[last][0, -1], atol=1e-5)
         logits = model(tokens)[0, -1]
         assert int(found.token[row]) == int(logits.argmax())
-        assert torch.allclose(decode(model, found.o)[row], logits, atol=1e-4)
-
-
-def test_many_states_are_decoded_in_parts(gpt2, monkeypatch):
-    o = torch.randn(7, 32)
-    whole = decode(gpt2, o)
-    monkeypatch.setattr(relations, "DECODED", 3)
-    assert torch.allclose(decode(gpt2, o), whole, atol=1e-5)
+        assert torch.allclose(lens_logits(model, found.o)[row], logits, atol=1e-4)
 
 
 # ----------------------------------------------------------------------------------------------------------- Jacobians
@@ -197,15 +165,15 @@ def end_state(model, tokens: Tensor, place: str, pos: int, states: Tensor) -> Te
 
 def differences(model, data: RelationData, row: int, layer: int, step: float) -> Tensor:
     """The Jacobian of one subject by central finite differences."""
-    tokens, pos = tokenize(model, data.prompts[row])[None], int(locate(model, data).subject[row])
-    place = relations.place_of(model, layer)
+    tokens, pos = tokenize(model, data.prompts[row])[None], int(subject_positions(model, data)[row])
+    place = layer_hook(layer)
     s, steps = record(model, tokens, place)[place][0, pos].detach(), step * torch.eye(model.cfg.d_model, dtype=torch.float64)
     return ((end_state(model, tokens, place, pos, s + steps) - end_state(model, tokens, place, pos, s - steps)) / (2 * step)).T
 
 
 @pytest.mark.parametrize("architecture", TINY)
 def test_jacobians_are_finite_differences(load, architecture):
-    model = load(architecture, "float64")
+    model = load(architecture, dtype="float64")
     coarse = architecture.startswith(("llama", "qwen2", "gemma2"))  # these compute their softmax in float32 whatever they are loaded in
     step, close = (1e-3, 2e-3) if coarse else (1e-5, 1e-6)
     for data, layers in ((DATA, (-1, 0, 1)), (FIRST, (0,))):
@@ -223,26 +191,17 @@ def test_jacobians_are_finite_differences(load, architecture):
 )
 def test_jacobians_are_gradients_one_by_one(load, architecture, group, basis, monkeypatch):
     model = load(architecture)
-    monkeypatch.setattr(relations, "GROUP", group)
-    monkeypatch.setattr(relations, "BASIS_TOKENS", basis)
+    monkeypatch.setattr(linear_relations, "GROUP", group)
+    monkeypatch.setattr(linear_relations, "BASIS_TOKENS", basis)
     found = jacobians(model, DATA, [0])[0]
-    last, places = resid_post(1), locate(model, DATA).subject
+    last, places = resid_post(1), subject_positions(model, DATA)
     for row, prompt in enumerate(DATA.prompts):
         seen = {}
         with torch.enable_grad(), intervene(model, Intervention(resid_post(0), lambda v, pick, seen=seen: seen.setdefault("s", v))):
             o = record(model, tokenize(model, prompt)[None], last)[last][0, -1]
-        slopes = [torch.autograd.grad(one, seen["s"], retain_graph=True)[0][0, places[row]] for one in o]
+            slopes = [torch.autograd.grad(one, seen["s"], retain_graph=True)[0][0, places[row]] for one in o]
         assert torch.allclose(found[row], torch.stack(slopes), atol=1e-5)
         assert torch.equal(found[row], jacobian(model, DATA, SUBJECTS[row], 0)) or group > 1
-
-
-def test_subjects_with_more_or_fewer_tokens_after_them_do_not_mix(gpt2):
-    found = locate(gpt2, DATA)
-    moved = Located(found.texts, found.subject - torch.tensor([0, 2, 1, 2]))
-    together = {int(row): slope for rows, some in relations._slopes(gpt2, moved, [0]) for row, slope in zip(rows, some[0], strict=True)}
-    for row in range(4):
-        alone = Located(found.texts.take([row]), moved.subject[[row]])
-        assert torch.allclose(together[row], next(relations._slopes(gpt2, alone, [0]))[1][0, 0], atol=1e-5)
 
 
 def test_a_subject_at_the_end_is_its_own_output_in_the_last_layer(gpt2):
@@ -262,32 +221,27 @@ def test_the_model_is_left_as_it_was_and_takes_no_gradients(gpt2):
 
 
 def test_a_fit_is_the_mean_slope_and_what_is_missing(gpt2):
-    found, slopes, states = fit_layers(gpt2, DATA, [0, -1], beta=2.0), jacobians(gpt2, DATA, [0, -1]), read(gpt2, DATA, [0, -1])
+    found, slopes, states = (
+        fit_lre_layers(gpt2, DATA, [0, -1], beta=2.0),
+        jacobians(gpt2, DATA, [0, -1]),
+        relation_states(gpt2, DATA, [0, -1]),
+    )
     for at, one in enumerate(found):
         assert (one.layer, one.beta, one.kind, one.relation) == ((0, -1)[at], 2.0, "LRE", "place")
         assert torch.allclose(one.weight, slopes[at].mean(0), atol=1e-5)
         missing = torch.stack([states.o[row] - slopes[at, row] @ states.s[at, row] for row in range(4)]).mean(0)
         assert torch.allclose(one.bias, missing, atol=1e-4)
-    assert torch.allclose(fit(gpt2, DATA, -1).weight, found[1].weight, atol=1e-5) and fit(gpt2, DATA, -1).beta == 1
+    assert torch.allclose(fit_lre(gpt2, DATA, -1).weight, found[1].weight, atol=1e-5) and fit_lre(gpt2, DATA, -1).beta == 1
 
 
 def test_a_surrogate_is_an_affine_map():
-    one = Surrogate("r", "LRE", 0, torch.tensor([[1.0, 2.0], [0.0, 1.0]]), torch.tensor([10.0, 20.0]), beta=2.0)
+    one = LinearRelation("r", "LRE", 0, torch.tensor([[1.0, 2.0], [0.0, 1.0]]), torch.tensor([10.0, 20.0]), beta=2.0)
     assert one(torch.tensor([1.0, 3.0])).tolist() == [24.0, 26.0]
     assert one(torch.tensor([[1.0, 3.0], [0.0, 0.0]])).tolist() == [[24.0, 26.0], [10.0, 20.0]]
 
 
-def test_predictions_are_read_by_the_model_itself(gpt2):
-    states = read(gpt2, DATA, [0])
-    exact = Surrogate("r", "constant", 0, torch.zeros(32, 32), states.o[2])
-    expected = gpt2(tokenize(gpt2, DATA.prompts[2])[None])[0, -1]
-    logits = exact.predict(gpt2, states.s[0])
-    assert torch.allclose(logits, expected.expand(4, -1), atol=1e-4)
-    assert exact.top(gpt2, states.s[0], 3) == [pieces(gpt2, expected.topk(3).indices)] * 4
-
-
 def test_baselines_by_hand(gpt2):
-    states = read(gpt2, DATA, [0, 1])
+    states = relation_states(gpt2, DATA, [0, 1])
     s, o = states.at(1), states.o
     assert torch.equal(identity(states, 1)(s), s)
     assert torch.allclose(translation(states, 1)(s), s + (o - s).mean(0), atol=1e-5)
@@ -306,35 +260,24 @@ def test_baselines_by_hand(gpt2):
 def test_a_linear_model_is_found_out(linear):
     model, m, c = linear
     parts = split(LETTERS, 4)
-    found = fit(model, parts.train, 0)
+    found = fit_lre(model, parts.train, 0)
     assert torch.allclose(found.weight, m, atol=1e-5) and torch.allclose(found.bias, c, atol=1e-4)
-    states = read(model, parts.test, [0])
+    states = relation_states(model, parts.test, [0])
     assert torch.allclose(found(states.s[0]), states.o, atol=1e-4)
-    judged = faithfulness(found, model, parts.test)
-    assert judged.share == 1 and judged.said == judged.model_said
-    assert judged.table().count("differs") == 0 and len(judged.table().splitlines()) == 5
+    assert compare_to_baselines(model, parts, found).shares["LRE"] == 1
 
 
-def test_faithfulness_counts_agreement_with_the_model_not_with_the_truth(gpt2):
-    states = read(gpt2, DATA, [0])
-    one = Surrogate("r", "constant", 0, torch.zeros(32, 32), states.o[0])
-    judged = faithfulness(one, gpt2, DATA)
-    assert judged.hits.tolist() == [token == states.token[0] for token in states.token.tolist()] and judged.hits[0]
-    wrong = RelationData("place", DATA.template, SUBJECTS, ("Gate", "Gate", "Gate", "Gate"))
-    assert torch.equal(faithfulness(one, gpt2, wrong).hits, judged.hits)
-
-
-def test_comparison_judges_all_methods_on_the_test_subjects(small):
+def test_comparison_judges_all_methods_on_the_test_subjects(letters):
     def usual(data: RelationData) -> int:
-        return most_frequent(read(small, data, [0]).token)
+        return most_frequent(relation_states(letters, data, [0]).token)
 
     data = RelationData("ends", "x{s}", LETTERS.subjects, LETTERS.objects)
     parts = next(parts for seed in range(50) if usual((parts := split(data, 4, seed)).train) != usual(parts.test))
-    found = compare(small, parts, 0, beta=1.5)
-    states, train, test = fit(small, parts.train, 0, 1.5), read(small, parts.train, [0]), read(small, parts.test, [0])
-    assert torch.equal(found.of("LRE"), faithfulness(states, small, parts.test).hits)
-    for method in (identity, translation, regression):
-        assert torch.equal(found.of(method.__name__), faithfulness(method(train, 0), small, parts.test).hits)
+    lre = fit_lre(letters, parts.train, 0, 1.5)
+    train, test = (relation_states(letters, some, [0]) for some in (parts.train, parts.test))
+    found = compare_to_baselines(letters, parts, lre)
+    for one in (lre, *(method(train, 0) for method in (identity, translation, regression))):
+        assert torch.equal(found.of(one.kind), lens_logits(letters, one(test.s[0])).argmax(-1) == test.token)
     assert found.of("most frequent").tolist() == (test.token == most_frequent(train.token)).tolist()
     assert found.shares["most frequent in test"] == max(Counter(test.token.tolist()).values()) / 4
     assert "regression (8)" in found.methods and found.layer == 0 and found.beta == 1.5
@@ -342,57 +285,52 @@ def test_comparison_judges_all_methods_on_the_test_subjects(small):
         found.of("guess")
 
 
-def test_most_frequent():
-    assert most_frequent(torch.tensor([3, 5, 5, 4])) == 5
-
-
 def test_tables_by_hand():
-    table = Comparison("r", 2, 1.5, ("LRE", "identity"), torch.tensor([[True, True, False, True], [False] * 4])).table()
+    table = BaselineComparison("r", 2, 1.5, ("LRE", "identity"), torch.tensor([[True, True, False, True], [False] * 4])).table()
     low, high = wilson(3, 4)
     assert table.splitlines()[0] == "r, layer 2, beta 1.5, 4 subjects"
     assert table.splitlines()[1] == f"LRE        75.0%  [{low:.1%}, {high:.1%}]" and table.splitlines()[2].startswith("identity    0.0%")
 
 
-def test_sweep_tries_every_layer_and_factor_with_one_fit(small, monkeypatch):
-    parts, calls = split(LETTERS, 4), []
-    original = relations._slopes
-    monkeypatch.setattr(relations, "_slopes", lambda *given: calls.append(given[2]) or original(*given))
-    found = sweep(small, parts, [0, 1], [0.5, 1.0, 3.0])
-    assert len(calls) == 1 and found.share.shape == found.log_prob.shape == (2, 3)
-    states = read(small, parts.choose, [0, 1])
+def test_sweep_tries_every_layer_and_factor(letters):
+    parts = split(LETTERS, 4)
+    found = sweep_lre(letters, parts, [0, 1], [0.5, 1.0, 3.0])
+    assert found.share.shape == found.log_prob.shape == (2, 3)
+    states = relation_states(letters, parts.choose, [0, 1])
     for at, layer in enumerate((0, 1)):
         for number, beta in enumerate((0.5, 1.0, 3.0)):
-            one = fit(small, parts.train, layer, beta)
-            assert torch.equal(found.hits[at, number], faithfulness(one, small, parts.choose).hits)
-            logp = one.predict(small, states.s[at]).log_softmax(-1).gather(-1, states.token[:, None]).mean()
+            one = fit_lre(letters, parts.train, layer, beta)
+            logits = lens_logits(letters, one(states.s[at]))
+            assert torch.equal(found.hits[at, number], logits.argmax(-1) == states.token)
+            logp = logits.log_softmax(-1).gather(-1, states.token[:, None]).mean()
             assert torch.allclose(found.log_prob[at, number], logp, atol=1e-3)
     assert found.table().splitlines()[0].split() == ["layer", "0.5", "1", "3"] and len(found.table().splitlines()) == 3
 
 
 def test_the_best_of_a_sweep_agrees_most_and_is_surest():
-    fitted = tuple(Surrogate("r", "LRE", layer, torch.eye(2), torch.zeros(2)) for layer in (3, 5))
+    fitted = tuple(LinearRelation("r", "LRE", layer, torch.eye(2), torch.zeros(2)) for layer in (3, 5))
     hits = torch.tensor([[[True, False], [True, True]], [[True, True], [False, False]]])
-    found = relations.Sweep(fitted, (1.0, 2.0), hits, torch.tensor([[-0.1, -3.0], [-2.0, -0.5]]))
+    found = LreSweep(fitted, (1.0, 2.0), hits, torch.tensor([[-0.1, -3.0], [-2.0, -0.5]]))
     assert (found.best.layer, found.best.beta) == (5, 1.0)
 
 
-def test_report_judges_each_relation_and_skips_small_ones(small, monkeypatch):
-    monkeypatch.setattr(relations, "_known_rows", lambda model, data: list(range(len(data)))[: 8 if data.name == "few" else 11])
+def test_report_judges_each_relation_and_skips_small_ones(letters, monkeypatch):
+    monkeypatch.setattr(relation_reports, "known_rows", lambda model, data: list(range(len(data)))[: 8 if data.name == "few" else 11])
     other = RelationData("other", "q{s}yz", LETTERS.subjects, LETTERS.objects)
     few = RelationData("few", "q{s}yz", LETTERS.subjects, LETTERS.objects)
-    found = report(small, {"l": LETTERS, "o": other, "f": few}, [0, 1], [2.0, 3.0], n_train=4, most=9, least=9)
+    found = relation_report(letters, {"l": LETTERS, "o": other, "f": few}, [0, 1], [2.0, 3.0], n_train=4, most=9, least=9)
     assert found.skipped == ("few",) and {entry.comparison.relation for entry in found.entries} == {"letters", "other"}
     shares = [entry.comparison.shares["LRE"] for entry in found.entries]
     assert shares == sorted(shares, reverse=True)
     for entry in found.entries:
         parts = entry.parts
         assert entry.known == 11 / 12 and [len(side) for side in (parts.train, parts.choose, parts.test)] == [4, 2, 3]
-        again = compare(small, parts, entry.sweep.best.layer, entry.sweep.best.beta)
+        again = compare_to_baselines(letters, parts, fit_lre(letters, parts.train, entry.sweep.best.layer, entry.sweep.best.beta))
         assert (entry.comparison.layer, entry.comparison.beta) == (again.layer, again.beta) and again.beta in (2.0, 3.0)
         assert torch.equal(again.hits, entry.comparison.hits) and again.methods == entry.comparison.methods
     lines = found.table().splitlines()
     assert len(lines) == 4 and lines[-1] == "too few known subjects: few" and " 92%" in lines[1]
-    assert "skipped: letters" in report(small, [LETTERS], least=50).table()
+    assert "skipped: letters" in relation_report(letters, [LETTERS], least=50).table()
 
 
 # ------------------------------------------------------------------------------------------------------------- editing
@@ -408,96 +346,68 @@ def test_the_inverse_of_full_rank_inverts_and_a_low_rank_forgets():
 
 def test_an_edit_moves_the_output_to_the_other():
     weight = torch.randn(5, 5, generator=torch.Generator().manual_seed(1))
-    one = Surrogate("r", "LRE", 0, weight, torch.ones(5))
+    one = LinearRelation("r", "LRE", 0, weight, torch.ones(5))
     s, wanted = torch.randn(3, 5), torch.randn(3, 5)
     assert torch.allclose(one(s + edit_delta(one, one(s), wanted, 5)), wanted, atol=1e-3)
     assert not torch.allclose(one(s + edit_delta(one, one(s), wanted, 2)), wanted, atol=1e-1)
 
 
-@pytest.mark.parametrize("by_surrogate", [False, True])
-def test_edits_of_a_linear_model_succeed_all(linear, by_surrogate):
+def test_edits_of_a_linear_model_succeed_all(linear):
     model, m, c = linear
     pairs = edit_pairs(model, LETTERS, 10)
-    found = edit(model, LETTERS, Surrogate("letters", "LRE", 0, m, c), pairs, rank=16, by_surrogate=by_surrogate)
-    assert found.hits.all() and found.swapped.all() and found.said == found.wished
+    found = edit_subjects(model, LETTERS, LinearRelation("letters", "LRE", 0, m, c), pairs, rank=16)
+    assert found.hits.all() and found.swapped.all()
     assert found.random.shape == (5, 10) and not found.random.all(1).any()
-    nothing = edit(model, LETTERS, Surrogate("letters", "LRE", 0, m * 1e6, c), pairs, rank=16)
+    nothing = edit_subjects(model, LETTERS, LinearRelation("letters", "LRE", 0, m * 1e6, c), pairs, rank=16)
     assert not nothing.hits.any()  # a map a million times as steep asks for no change, and the model says what it always did
 
 
 def test_each_edit_is_made_in_the_model_at_the_subject(gpt2):
-    one = fit(gpt2, DATA, 0)
+    one = fit_lre(gpt2, DATA, 0)
     pairs = [("Taipei", "The Golden Gate Bridge"), ("San Francisco", "Paris"), ("The Golden Gate Bridge", "San Francisco")]
-    found, states = edit(gpt2, DATA, one, pairs, rank=8, draws=2, seed=4), read(gpt2, DATA, [0])
+    found, states = edit_subjects(gpt2, DATA, one, pairs, rank=8, draws=2, seed=4), relation_states(gpt2, DATA, [0])
     drawn = torch.randn(2, 3, 32, generator=torch.Generator().manual_seed(4))
     for number, (subject, other) in enumerate(pairs):
         now, wanted = SUBJECTS.index(subject), SUBJECTS.index(other)
-        tokens, pos = tokenize(gpt2, DATA.prompts[now])[None], int(states.located.subject[now])
+        tokens, pos = tokenize(gpt2, DATA.prompts[now])[None], int(states.subject[now])
         delta = low_rank_inverse(one.weight, 8) @ (states.o[wanted] - states.o[now])
         rest = [draw * delta.norm() / draw.norm() for draw in drawn[:, number]]
         expected = [end_state(gpt2, tokens, resid_post(0), pos, (states.s[0, now] + step)[None]) for step in (delta, *rest)]
         expected.append(end_state(gpt2, tokens, resid_post(0), pos, states.s[0, wanted][None]))
-        hits = (decode(gpt2, torch.cat(expected)).argmax(-1) == states.token[wanted]).tolist()
+        hits = (most_likely(gpt2, torch.cat(expected)) == states.token[wanted]).tolist()
         assert [found.hits[number].item(), *found.random[:, number].tolist(), found.swapped[number].item()] == hits
-        assert found.said[number] == pieces(gpt2, decode(gpt2, expected[0]).argmax(-1))[0].strip()
 
 
-@pytest.mark.parametrize("by_surrogate", [False, True])
-def test_an_edit_starts_from_what_the_model_or_the_surrogate_computes(gpt2, monkeypatch, by_surrogate):
-    given = []
-    monkeypatch.setattr(relations, "edit_delta", lambda *all_given: given.extend(all_given) or edit_delta(*all_given))
-    one, states = fit(gpt2, DATA, 0), read(gpt2, DATA, [0])
-    edit(gpt2, DATA, one, [("Paris", "Taipei")], 4, by_surrogate=by_surrogate)
-    o = one(states.s[0]) if by_surrogate else states.o
-    assert torch.equal(given[1], o[[2]]) and torch.equal(given[2], o[[0]]) and not torch.allclose(one(states.s[0]), states.o, atol=1e-2)
-
-
-def test_random_vectors_are_as_long_as_the_edits_and_repeatable():
-    delta = torch.randn(4, 8) * torch.tensor([[1.0], [10.0], [0.1], [0.0]])
-    drawn = relations._as_long(delta, 3, 0)
-    assert torch.allclose(drawn.norm(dim=-1), delta.norm(dim=-1).expand(3, 4), rtol=1e-4)
-    assert torch.equal(drawn, relations._as_long(delta, 3, 0)) and not torch.equal(drawn[0, 0], drawn[1, 0])
-
-
-def test_pairs_have_different_answers(small):
-    token = dict(zip(LETTERS.subjects, read(small, LETTERS, [0]).token.tolist(), strict=True))
-    every = edit_pairs(small, LETTERS, 1000)
+def test_pairs_have_different_answers(letters):
+    token = dict(zip(LETTERS.subjects, relation_states(letters, LETTERS, [0]).token.tolist(), strict=True))
+    every = edit_pairs(letters, LETTERS, 1000)
     assert {*every} == {(a, b) for a in token for b in token if token[a] != token[b]} and len({*every}) == len(every) > 10
-    assert len(edit_pairs(small, LETTERS, 7)) == 7 and edit_pairs(small, LETTERS, 7) != edit_pairs(small, LETTERS, 7, seed=1)
+    assert len(edit_pairs(letters, LETTERS, 7)) == 7 and edit_pairs(letters, LETTERS, 7) != edit_pairs(letters, LETTERS, 7, seed=1)
 
 
-def test_edit_sweep_is_an_edit_for_each_layer_and_rank(small):
-    parts = split(LETTERS, 4)
-    fitted = fit_layers(small, parts.train, [-1, 0])
-    found = edit_sweep(small, fitted, LETTERS, [2, 8, 16], n=9)
-    pairs = edit_pairs(small, LETTERS, 9)
-    for at, one in enumerate(fitted):
-        for number, rank in enumerate((2, 8, 16)):
-            assert torch.equal(found.hits[at, number], edit(small, LETTERS, one, pairs, rank, draws=1).hits)
-    assert found.table().splitlines()[0].split() == ["layer", "2", "8", "16"]
-    hits = torch.zeros(2, 3, 4, dtype=torch.bool)
-    hits[1, 1:] = True
-    assert relations.EditSweep(tuple(fitted), (2, 8, 16), hits).best == (fitted[1], 8)
+def test_the_map_and_rank_are_chosen_by_successful_edits(letters):
+    maps, pairs = fit_lre_layers(letters, split(LETTERS, 4).train, [-1, 0]), edit_pairs(letters, LETTERS, 9)
+    hits = [[edit_subjects(letters, LETTERS, one, pairs, rank, draws=1).hits.sum() for rank in (2, 8, 16)] for one in maps]
+    best, rank = divmod(int(torch.tensor(hits).argmax()), 3)
+    assert choose_edit(letters, maps, LETTERS, [2, 8, 16], n=9) == (maps[best], (2, 8, 16)[rank])
 
 
-def test_edit_report_chooses_on_one_half_and_reports_the_other(small, monkeypatch):
-    monkeypatch.setattr(relations, "_known_rows", lambda model, data: list(range(len(data))))
+def test_edit_report_chooses_on_one_half_and_reports_the_other(letters, monkeypatch):
+    monkeypatch.setattr(relation_reports, "known_rows", lambda model, data: list(range(len(data))))
     same = RelationData("same", "{s}", LETTERS.subjects, LETTERS.objects)
-    monkeypatch.setattr(relations, "_different", spy := Different(relations._different))
-    found, tried = report(small, [LETTERS, same], [0], [1.0], n_train=4, least=8), []
-    monkeypatch.setattr(relations, "edit_sweep", lambda *given, **more: tried.append(given[2]) or edit_sweep(*given, **more))
-    edits = edit_report(small, found, [4, 16], n=6, draws=2)
+    monkeypatch.setattr(relation_reports, "_different", spy := Different(relation_reports._different))
+    found, tried = relation_report(letters, [LETTERS, same], [0], [1.0], n_train=4, least=8), []
+    monkeypatch.setattr(relation_reports, "choose_edit", lambda *given, **more: tried.append(given[2]) or choose_edit(*given, **more))
+    edits = edit_report(letters, found, [4, 16], n=6, draws=2)
     assert [one.relation for one in edits.edits] == ["letters"] and spy.asked >= 2
     entry = next(entry for entry in found.entries if entry.comparison.relation == "letters")
     assert tried == [entry.parts.choose]
-    surrogate, rank = edit_sweep(small, entry.sweep.surrogates, entry.parts.choose, [4, 16]).best
-    again = edit(small, entry.parts.test, surrogate, edit_pairs(small, entry.parts.test, 6), rank, 2)
+    surrogate, rank = choose_edit(letters, entry.sweep.maps, entry.parts.choose, [4, 16])
+    again = edit_subjects(letters, entry.parts.test, surrogate, edit_pairs(letters, entry.parts.test, 6), rank, 2)
     one = edits.edits[0]
     assert one.rank == rank and torch.equal(one.hits, again.hits) and torch.equal(one.random, again.random)
     assert {subject for pair in one.pairs for subject in pair} <= set(entry.parts.test.subjects)
     assert edits.agreement == (entry.comparison.shares["LRE"],) and len(edits.table().splitlines()) == 2
-    lines = one.table(n=2).splitlines()
-    assert len(lines) == 6 and lines[1].startswith("edited") and lines[3].startswith("swapped") and "wished" in lines[4]
 
 
 class Different:
@@ -520,40 +430,30 @@ def test_a_template_names_the_subject_once(template):
         RelationData("r", template, ("a",), ("b",))
 
 
-def test_errors_are_sentences(small, gpt2, load):
-    constant = Surrogate("place", "LRE", 0, torch.eye(32), torch.zeros(32))
+def test_errors_are_sentences(letters, gpt2, load):
+    constant = LinearRelation("place", "LRE", 0, torch.eye(32), torch.zeros(32))
     cases = [
         (lambda: RelationData("r", "{s} is", ("a", "b"), ("c",)), "2 subjects and 1 objects"),
-        (lambda: RelationData("r", "{s} is", ("a", " "), ("c", "d")), "empty subject or object"),
-        (lambda: RelationData("r", "{s} is", ("a", "a"), ("c", "d")), "'a' is a subject of 'r' twice"),
         (lambda: course_relations(["capitol"]), "There is no relation 'capitol' .* perhaps capital"),
         (lambda: split(LETTERS, 11), "has 12 subjects; fitting 11 and judging needs 13"),
         (lambda: split(LETTERS, 0), "1 or more, not 0"),
-        (lambda: read(gpt2, DATA, [2]), "There is no layer 2: they go from -1, before all blocks, to 1"),
-        (lambda: fit(gpt2, DATA, -2), "There is no layer -2"),
-        (lambda: jacobians(gpt2, DATA, []), "There is no layer to look at"),
+        (lambda: relation_states(gpt2, DATA, [2]), "There is no layer 2"),
+        (lambda: fit_lre(gpt2, DATA, 2), "this model's layers are 0 to 1"),
         (lambda: jacobian(gpt2, DATA, "Rome", 0), "'Rome' is no subject of 'place'"),
-        (lambda: read(gpt2, DATA, [0]).at(1), "layer 1 were not read, only those of 0"),
-        (lambda: read(gpt2, DATA.take([]), [0]), "There are no prompts"),
-        (lambda: locate(gpt2, RelationData("r", "In Par{s}s", ("i",), ("a",))), "'i' are no stretch of their own"),
-        (lambda: locate(small, RelationData("r", "{s} is", ("a" * 40,), ("b",))), "has more than the 24 tokens"),
-        (lambda: regression(read(gpt2, DATA, [0]), 0, penalty=0), "penalty must be above 0"),
-        (lambda: sweep(small, split(LETTERS, 4), [0], []), "at least one layer and one beta"),
-        (lambda: report(small, []), "no relation to report on"),
+        (lambda: relation_states(gpt2, DATA, [0]).at(1), "layer 1 were not read, only those of 0"),
+        (lambda: relation_states(gpt2, DATA.take([]), [0]), "There are no prompts"),
+        (lambda: subject_positions(gpt2, RelationData("r", "In Par{s}s", ("i",), ("a",))), "are not separate from the text around"),
+        (lambda: subject_positions(letters, RelationData("r", "{s} is", ("a" * 40,), ("b",))), "this model reads 24"),
+        (lambda: sweep_lre(letters, split(LETTERS, 4), [0], []), "at least one layer and one beta"),
+        (lambda: relation_report(letters, []), "no relation to report on"),
         (lambda: low_rank_inverse(torch.eye(3), 4), "between 1 and 3, .* not 4"),
         (lambda: low_rank_inverse(torch.eye(3), 0), "between 1 and 3, .* not 0"),
-        (lambda: edit(gpt2, DATA, constant, [], 4), "no pair of subjects"),
-        (lambda: edit(gpt2, DATA, constant, [("Taipei", "Rome")], 4), "'Rome' is no subject"),
-        (lambda: edit(gpt2, DATA, constant, [("Taipei", "Paris")], 4, draws=0), "draws says .* not 0"),
-        (lambda: edit(gpt2, DATA, constant, [("Taipei", "Paris")], 40), "between 1 and 32"),
+        (lambda: edit_subjects(gpt2, DATA, constant, [], 4), "no pair of subjects"),
+        (lambda: edit_subjects(gpt2, DATA, constant, [("Taipei", "Rome")], 4), "'Rome' is no subject"),
+        (lambda: edit_subjects(gpt2, DATA, constant, [("Taipei", "Paris")], 40), "between 1 and 32"),
         (lambda: edit_pairs(gpt2, DATA.take([0])), "two subjects with different answers"),
-        (lambda: edit_sweep(gpt2, [constant], DATA, []), "at least one surrogate and one rank"),
     ]
     for number, (run, message) in enumerate(cases):
         with pytest.raises(ValueError, match=message):
             run()
             print(f"case {number} raised nothing")
-
-
-def test_as_texts_and_locate_agree(gpt2):
-    assert torch.equal(locate(gpt2, DATA).texts.tokens, as_texts(gpt2, DATA.prompts).tokens)

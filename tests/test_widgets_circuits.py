@@ -62,7 +62,7 @@ viewed = writer(HeadViewer)
 
 @pytest.fixture
 def both() -> PromptPairs:
-    return gifts().runs(tiny())
+    return gifts().pairs(tiny())
 
 
 # ------------------------------------------------------------------------------------------------------- the map of patches
@@ -159,7 +159,7 @@ def test_the_columns_offered_are_those_of_the_component():
 
 def test_heads_that_share_their_keys_have_maps_too(tmp_path):
     model = load_model(write_tiny_model("llama-grouped", tmp_path))
-    found = patch_heads(model, gifts().runs(model), head_k)
+    found = patch_heads(model, gifts().pairs(model), head_k)
     html = patching_html(model, gifts(), {"keys": found}, "keys", CHANGE, 1, "head 1")
     assert found.columns == ("head 0", "head 1")
     assert numbers(html, "with the patch: #") == pytest.approx([found.after[1, 1, 0].item()], abs=0.00501)
@@ -200,7 +200,8 @@ def test_the_pruner_judges_the_first_pairs_only(both):
     few = first_pairs(many)
     assert len(few) == MOST_JUDGED == 8 and first_pairs(both) is both
     assert torch.allclose(metric_at_ends(tiny(), few), metric_at_ends(tiny(), many)[:8], atol=1e-5)
-    assert torch.allclose(metric_at_ends(tiny(), few.swapped), metric_at_ends(tiny(), many.swapped)[:8], atol=1e-5)
+    corrupted = metric_at_ends(tiny(), many, texts=many.corrupted)
+    assert torch.allclose(metric_at_ends(tiny(), few, texts=few.corrupted), corrupted[:8], atol=1e-5)
     assert CircuitPruner(tiny(), scores(), many).panel.value == pruner_html(tiny(), scores(), few, 30, "resample")
 
 

@@ -28,8 +28,11 @@ from widget_tools import (
 )
 
 from helpers.cluster import widgets_relations as lab
-from helpers.cluster.recall import FactPrompt, fact_prompt, knockout, known, source_masks
-from helpers.cluster.relations import RelationData, Surrogate, edit
+from helpers.cluster.fact_prompts import FactPrompt, fact_prompt, known_facts
+from helpers.cluster.knockout import knockout, source_masks
+from helpers.cluster.linear_relations import LinearRelation
+from helpers.cluster.relation_reports import edit_subjects
+from helpers.cluster.relations import RelationData
 from helpers.cluster.widgets_relations import (
     CUT,
     FactEditor,
@@ -134,9 +137,9 @@ def test_the_edit_is_added_at_the_subjects_last_token_beside_a_random_vector(rel
 def test_an_edit_with_a_map_that_is_right_succeeds_as_in_the_helper():
     """With the last block's own state at the prompt's end the map from it to the output is the identity."""
     names = tuple(map(str, range(200)))
-    data, exact = RelationData("end", "It is {s}", names, names), Surrogate("end", "identity", 1, torch.eye(32), torch.zeros(32))
+    data, exact = RelationData("end", "It is {s}", names, names), LinearRelation("end", "identity", 1, torch.eye(32), torch.zeros(32))
     other = next(name for name in names if best(f"It is {name}") != best("It is 0"))
-    assert edit(tiny(), data, exact, [("0", other)], 32).hits.all()
+    assert edit_subjects(tiny(), data, exact, [("0", other)], 32).hits.all()
     shown = partial(edit_html, tiny(), {"end": (data, exact, 32)}, "end", "0", other, 32)
     plain, pushed, _ = columns(shown(1.0))
     assert "The edit gives it:" in shown(1.0) and pushed[0][0] == best(f"It is {other}") != plain[0][0]
@@ -210,7 +213,7 @@ def test_the_change_is_that_of_the_helper_for_a_fact_that_the_model_knows():
     prompts = [f"The Eiffel Tower {number} is (" for number in range(200)]  # after "(" a word begins without a space
     said = [(prompt, token) for prompt in prompts if (token := top_tokens(tiny(), prompt, 1).tokens[0]).isascii() and token.isalnum()]
     fact = fact_prompt(*said[0], "Eiffel Tower")
-    assert known(tiny(), [fact]) == [fact]
+    assert known_facts(tiny(), [fact]) == [fact]
     for source in ("subject", "relation", "last"):
         change = knockout(tiny(), [fact], [[1]], source).item()
         assert numbers(knockout_html(tiny(), {"it": fact}, "it", source, 1, 1), "a change of #%.") == pytest.approx([change], abs=0.06)

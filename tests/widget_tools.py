@@ -26,18 +26,20 @@ from transformers import AutoModelForCausalLM, GPT2Config, PreTrainedTokenizerFa
 from helpers.activations import TopContexts, output_logits, top_contexts
 from helpers.cluster.circuits import EdgeScores
 from helpers.cluster.edges import EdgeGraph
-from helpers.cluster.indirect_objects import IndirectObjects
+from helpers.cluster.fact_prompts import fact_prompt
+from helpers.cluster.ioi import IoiSentences
+from helpers.cluster.linear_relations import LinearRelation
 from helpers.cluster.patching import PatchMap, patch_heads, patch_positions
-from helpers.cluster.recall import fact_prompt
-from helpers.cluster.relations import RelationData, Surrogate
+from helpers.cluster.relations import RelationData
 from helpers.cluster.widgets_circuits import CircuitPruner, HeadViewer, PatchingMap, head_html, patching_html, pruner_html
 from helpers.cluster.widgets_relations import FactEditor, KnockoutBench, RelationExplorer, edit_html, knockout_html, relation_html
 from helpers.course_lm.facts import Fact, Relation
 from helpers.interventions import attn_out, head_out, head_q, mlp_out, pattern, record, resid_post, resid_pre
 from helpers.models import TransformerBridge, load_model
-from helpers.one_layer.autoencoders import SparseAutoencoder, Sweep, activations_of
+from helpers.one_layer.autoencoders import SparseAutoencoder, activations_of
 from helpers.one_layer.directions import Directions
 from helpers.one_layer.features import FeatureActivations, feature_activations, max_activations
+from helpers.one_layer.sae_training import PenaltySweep
 from helpers.one_layer.widgets_autoencoders import ClampBench, FeatureBrowser, SparsitySlider, clamp_html, feature_html, sparsity_html
 from helpers.one_layer.widgets_directions import RefusalDial, SteeringLab, TaskVectorBench, dial_html, steering_html, task_vector_html
 from helpers.one_neuron import widgets as neurons
@@ -148,7 +150,7 @@ MODES_OF = Directions(2 * randn(3, 1, 32), torch.zeros(3, 1, 32), n=(1, 1))  # f
 REFUSALS = [70, 71, 72, 280]
 NAMED = {"polite": (0, 3 * randn(32, seed=1)), "<formal>": (1, 3 * randn(32, seed=2)), "past": (1, 3 * randn(32, seed=3))}
 TASKS = {"antonym": 4 * randn(2, 32, seed=4), "capital & co": 4 * randn(2, 32, seed=5)}
-SWEEP = Sweep((0.1, 0.5, 2.0, 8.0), l0=(9.0, 4.5, 2.0, 0.0), unexplained=(0.01, 0.02, 0.25, 1.0), mmcs=(0.5, 0.625, 0.98, 0.125))
+SWEEP = PenaltySweep((0.1, 0.5, 2.0, 8.0), l0=(9.0, 4.5, 2.0, 0.0), unexplained=(0.01, 0.02, 0.25, 1.0), mmcs=(0.5, 0.625, 0.98, 0.125))
 
 
 @cache
@@ -159,13 +161,13 @@ def texts() -> Texts:
 @cache
 def sae() -> SparseAutoencoder:
     """Random directions around the mean of the texts, so that different tokens have different features."""
-    mean = activations_of(tiny(), texts(), HOOK).values.mean(0)
+    mean = activations_of(tiny(), texts(), HOOK).mean(0)
     return SparseAutoencoder(randn(32, 50), torch.zeros(50), randn(50, 32, seed=1), mean, "topk", k=2, hook=HOOK)
 
 
 @cache
 def features() -> FeatureActivations:
-    return feature_activations(sae(), activations_of(tiny(), texts(), HOOK).values)
+    return feature_activations(sae(), activations_of(tiny(), texts(), HOOK))
 
 
 def alive() -> list[int]:
@@ -181,9 +183,9 @@ PLACE = RelationData("place", "The Tower of {s} is in", SUBJECTS, ("Paris", "Par
 FIRST = RelationData("<first>", "{s} is", ("Taipei 101", "Eiffel", *"abcdef"), tuple("abcdefgh"))
 
 
-def surrogate(name: str, layer: int, seed: int) -> Surrogate:
+def surrogate(name: str, layer: int, seed: int) -> LinearRelation:
     """A map so flat that an edit by it is long: a random model hardly notices a short one."""
-    return Surrogate(name, "LRE", layer, randn(32, 32, seed=seed) / 100, randn(32, seed=seed + 1), 1.5)
+    return LinearRelation(name, "LRE", layer, randn(32, 32, seed=seed) / 100, randn(32, seed=seed + 1), 1.5)
 
 
 MAPS = {"place": (PLACE, surrogate("place", 0, 1)), "<first>": (FIRST, surrogate("<first>", -1, 3))}
@@ -198,23 +200,23 @@ GIFTS = (" San and Taipei, Taipei is", " Taipei and San, San is")
 
 
 @cache
-def gifts() -> IndirectObjects:
+def gifts() -> IoiSentences:
     """Two sentences with names that are one token each."""
     receivers, givers = ("San", "Taipei"), ("Taipei", "San")
     tokens = as_texts(tiny(), GIFTS)
     io, s = (torch.tensor([token_id(tiny(), f" {name}") for name in side]) for side in (receivers, givers))
     second = tokens.tokens.shape[1] - 1 - (tokens.tokens == s[:, None]).flip(1).int().argmax(1)
     positions = {"IO": (tokens.tokens == io[:, None]).int().argmax(1), "S2": second, "END": tokens.lengths - 1}
-    return IndirectObjects(GIFTS, receivers, givers, (("a", "b", "c"),) * 2, ("ABB", "ABB"), tokens, io, s, positions)
+    return IoiSentences(GIFTS, receivers, givers, (("a", "b", "c"),) * 2, ("ABB", "ABB"), tokens, io, s, positions)
 
 
 @cache
 def maps() -> dict[str, PatchMap]:
     """Maps of positions and of heads, among them where heads look, which has other axes."""
-    both, at = gifts().runs(tiny()), dict(positions=list(gifts().positions.values()), names=list(gifts().positions))
+    pairs, at = gifts().pairs(tiny()), dict(positions=list(gifts().positions.values()), names=list(gifts().positions))
     places = {"stream": resid_pre, "<attention>": attn_out, "MLP": mlp_out}
-    found = {name: patch_positions(tiny(), both, place, **at) for name, place in places.items()}
-    return found | {name: patch_heads(tiny(), both, at) for name, at in (("heads", head_out), ("queries", head_q), ("looks", pattern))}
+    found = {name: patch_positions(tiny(), pairs, place, **at) for name, place in places.items()}
+    return found | {name: patch_heads(tiny(), pairs, at) for name, at in (("heads", head_out), ("queries", head_q), ("looks", pattern))}
 
 
 @cache
@@ -356,7 +358,7 @@ CASES: dict[type[Demo], Callable[[], Case]] = {
         lambda: KnockoutBench(tiny(), FACTS), partial(knockout_html, tiny(), {fact.text: fact for fact in FACTS}), "as it is"
     ),
     PatchingMap: lambda: _case(PatchingMap, patching_html, "the corrupted sentence", tiny(), gifts(), maps()),
-    CircuitPruner: lambda: _case(CircuitPruner, pruner_html, "Faithfulness", tiny(), scores(), gifts().runs(tiny())),
+    CircuitPruner: lambda: _case(CircuitPruner, pruner_html, "Faithfulness", tiny(), scores(), gifts().pairs(tiny())),
     HeadViewer: lambda: _case(HeadViewer, head_html, "From the last token", tiny(), text=TEXT, layer=1, head=2),
     LensViewer: lambda: Case(lambda: LensViewer(tiny(), TEXT, tuned()), partial(lens_html, tiny(), tuned()), "the model says"),
     MemoryBrowser: lambda: _case(

@@ -12,9 +12,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from helpers.interventions import Intervention, attn_out, head_out, intervene, mlp_out, resample_ablate, resid_pre, watch
+from helpers.interventions import Intervention, attn_out, head_out, intervene, mlp_out, record, resample_ablate, resid_pre, watch
 from helpers.models import TransformerBridge
-from helpers.stats import Interval, mean_interval
+from helpers.running import check_plain_writes
+from helpers.stats import mean_interval
+from helpers.tables import table
 from helpers.texts import TextsLike, as_texts
 
 Head = tuple[int, int]  # layer and number
@@ -43,20 +45,11 @@ class DirectEffects:
         """The mean effect of every head."""
         return self.mean[[at for at, name in enumerate(self.names) if name.startswith("a") and "." in name]].reshape(-1, self.n_heads)
 
-    @property
-    def of_mlps(self) -> Float[Tensor, "layer"]:
-        """The mean effect of every MLP."""
-        return self.mean[[at for at, name in enumerate(self.names) if name.startswith("m")]]
-
     def of(self, name: str) -> Float[Tensor, "prompt"]:
         """The effect of one component, such as ``a4.2`` or ``m5``, on each prompt. Raises ValueError for an unknown one."""
         if name not in self.names:
             raise ValueError(f"There is no component {name!r}: heads are named like a4.2, MLPs like m5.")
         return self.effect[self.names.index(name)]
-
-    def interval(self, name: str) -> Interval:
-        """The 95 % interval of one component's mean effect; the prompts are the sample."""
-        return mean_interval(self.of(name))
 
     def top(self, n: int = 8) -> list[str]:
         """The ``n`` components with the largest mean effects, whatever their sign."""
@@ -64,11 +57,11 @@ class DirectEffects:
 
     def table(self, n: int = 8) -> str:
         """One line for each of the ``n`` largest effects, with its 95 % interval."""
-        lines = []
+        rows = []
         for name in self.top(n):
-            low, high = self.interval(name)
-            lines.append(f"{name:<9} {self.of(name).mean():+7.2f}   [{low:+.2f}, {high:+.2f}]")
-        return "\n".join(["component  logits   95 % interval", *lines])
+            low, high = mean_interval(self.of(name))
+            rows.append((name, self.of(name).mean().item(), f"  [{low:+.2f}, {high:+.2f}]"))
+        return table({"component": "<9", "logits": "+7.2f", "  95 % interval": "<"}, rows)
 
 
 def component_names(n_layers: int, n_heads: int) -> tuple[str, ...]:
@@ -81,17 +74,15 @@ def component_names(n_layers: int, n_heads: int) -> tuple[str, ...]:
 def components(model: TransformerBridge, prompts: TextsLike, *interventions: Intervention) -> Float[Tensor, "component prompt d_model"]:
     """What every component of ``component_names`` writes to the stream at the last token of each prompt; on the CPU.
 
-    Raises ValueError for models that normalise once more what their attention writes (Gemma 2): there no head has an output of its own.
+    Raises ValueError for models that normalise once more what their attention writes (Gemma 2).
     """
-    if hasattr(model.blocks[0], "ln1_post"):
-        raise ValueError("This model rescales what its heads write together, so no head has an output of its own to attribute to.")
+    check_plain_writes(model, "no head has an output of its own to attribute to")
     layers, texts = range(model.cfg.n_layers), as_texts(model, prompts)
     places = [resid_pre(0), *(place(layer) for layer in layers for place in (head_out, attn_out, mlp_out))]
-    seen: dict[str, Tensor] = {}
+    with intervene(model, *interventions):
+        seen = record(model, texts.tokens.to(model.cfg.device), *places)
     rows, ends = torch.arange(len(texts)), texts.lengths - 1
-    keep = [watch(name, lambda value, name=name: seen.__setitem__(name, value[rows, ends].float().cpu())) for name in places]
-    with intervene(model, *interventions, *keep):
-        model(texts.tokens.to(model.cfg.device))
+    seen = {name: value[rows, ends].float().cpu() for name, value in seen.items()}
     parts = [seen[resid_pre(0)][None]]
     for layer in layers:
         written = torch.einsum("phd,hdm->hpm", seen[head_out(layer)], model.blocks[layer].attn.W_O.float().cpu())
@@ -112,7 +103,7 @@ def direct_effects(
     The effects of one prompt add up to its logit difference. Raises ValueError for models whose heads have no output of their own.
     """
     parts = components(model, prompts, *interventions)
-    directions = unembedding(model, right) - unembedding(model, wrong)  # [prompt, d_model]
+    directions = _of_tokens(model.W_U.T, right) - _of_tokens(model.W_U.T, wrong)  # [prompt, d_model]
     flat, _, bias = _linear_norm(model, parts.flatten(0, 1))
     _, scale, _ = _linear_norm(model, parts.sum(0))
     shares = ((flat.reshape(parts.shape) / scale) * directions).sum(-1)
@@ -121,13 +112,9 @@ def direct_effects(
     return DirectEffects(torch.cat([shares, constant[None]]), names, model.cfg.n_heads)
 
 
-def unembedding(model: TransformerBridge, tokens: Int[Tensor, "prompt *several"]) -> Float[Tensor, "prompt d_model"]:
-    """The direction of the stream that raises each token's logit; of several tokens the mean of theirs."""
-    return _of_tokens(model.W_U.T, tokens)
-
-
-def _of_tokens(table: Float[Tensor, "d_vocab *width"], tokens: Int[Tensor, "prompt *several"]) -> Float[Tensor, "prompt *width"]:
-    found = table.detach().float().cpu()[tokens]
+def _of_tokens(rows: Float[Tensor, "d_vocab *width"], tokens: Int[Tensor, "prompt *several"]) -> Float[Tensor, "prompt *width"]:
+    """The rows of some tokens; of several for each prompt their mean."""
+    found = rows.detach().float().cpu()[tokens]
     return found.mean(1) if tokens.ndim == 2 else found
 
 

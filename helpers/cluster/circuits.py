@@ -6,13 +6,13 @@ edge does, all at once; with integrated gradients it is EAP-IG (Hanna et al. 202
 *faithfulness* is how much of the metric a circuit keeps, beside random circuits of its size, and *completeness* how little is left
 without it (Marks et al. 2024, arXiv 2403.19647, section 3.2). The answers depend on the ablation: look at more than one.
 
-    scores = attribute_edges(model, both, steps=5)
-    print(faithfulness(model, both, scores.top(200)).table())
+    scores = attribute_edges(model, pairs, steps=5)
+    print(judge(model, pairs, [scores.top(200)]).table())
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from heapq import heappop, heappush
 
 import numpy as np
@@ -21,28 +21,25 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from helpers.cluster.edges import (
-    Ablated,
     Ablation,
     Circuit,
     EdgeGraph,
-    Wires,
     ablations,
-    attention_biases,
-    batches,
-    measured,
+    circuit_metrics,
     most_tokens,
     open_edges,
     outputs,
     run_wires,
     senders_first,
-    values_of,
 )
 from helpers.cluster.patching import PromptPairs
 from helpers.interventions import Intervention, add, intervene, record, resid_pre, unembed_only_at
 from helpers.metrics import Metric
 from helpers.models import TransformerBridge
 from helpers.progress import progress
+from helpers.running import path_gradients
 from helpers.stats import DRAWS, Interval
+from helpers.tables import table
 
 # ------------------------------------------------------------------------------------------------------------- estimates
 
@@ -61,12 +58,10 @@ class EdgeScores:
 
     def top(self, n: int) -> Circuit:
         """The circuit of the ``n`` edges with the largest scores, whatever their sign."""
-        _check_size(self.graph, n)
-        return Circuit(self.graph, torch.zeros(len(self.graph), dtype=torch.bool).index_fill(0, self.order[:n], True))
+        return self.graph.take(self.order, n)
 
     def greedy(self, n: int) -> Circuit:
         """A circuit of ``n`` edges grown from the logits: always the largest score among the edges into what is on it (Hanna et al.)."""
-        _check_size(self.graph, n)
         kept, open_ended, reached = torch.zeros(len(self.graph), dtype=torch.bool), [], set()
         into: dict[int, list[tuple[float, int, int]]] = {}
         for number, (receiver, sender) in enumerate(self.graph.exists.nonzero().tolist()):
@@ -88,58 +83,44 @@ class EdgeScores:
 
     def table(self, n: int = 10) -> str:
         """One line for each of the ``n`` edges with the largest scores: its name and the estimated change."""
-        lines = [f"{self.graph.edges[at]:<20} {self.values[at]:+9.4f}" for at in self.order[:n].tolist()]
-        return "\n".join(["edge                  estimate", *lines])
+        rows = [(self.graph.edges[at], self.values[at].item()) for at in self.order[:n].tolist()]
+        return table({"edge": "<20", "estimate": "+9.4f"}, rows)
 
 
-def _check_size(graph: EdgeGraph, n: int) -> None:
-    """Raises ValueError for a number of edges that the graph does not have."""
-    if not 0 <= n <= len(graph):
-        raise ValueError(f"This graph has {len(graph):,} edges: a circuit cannot have {n:,} of them.")
-
-
-def attribute_edges(model: TransformerBridge, both: PromptPairs, steps: int = 0) -> EdgeScores:
+def attribute_edges(model: TransformerBridge, pairs: PromptPairs, steps: int = 0) -> EdgeScores:
     """What cutting each edge would do to the metric: (corrupted - clean output of the sender) times the gradient at the receiver.
 
-    Summed over positions, averaged over prompts; one pass forward and one backward for all edges of a batch of prompts, after one that
-    records the corrupted outputs. ``steps`` above 0 averages the gradients of as many runs whose embeddings lie between the clean and the
-    corrupted ones, at the middles of equal steps (the paper takes their ends): so a metric that saturates does not hide an edge.
-    Raises ValueError for a metric without a gradient.
+    Summed over positions, averaged over prompts; one pass forward and one backward for all edges of a batch of prompts, after those that
+    record the outputs. ``steps`` above 0 averages the gradients of as many runs whose embeddings lie between the clean and the corrupted
+    ones, at the middles of equal steps (the paper takes their ends): so a metric that saturates does not hide an edge. Raises ValueError
+    for a metric without a gradient.
     """
     graph, total = EdgeGraph.of(model), 0.0
-    shares = [(step + 0.5) / steps for step in range(steps)] or [0.0]
-    for rows in progress(list(batches(model, both.clean, share=0.25)), desc="batches"):
-        corrupted = outputs(model, both.corrupted.take(rows).tokens)
-        clean = outputs(model, both.clean.take(rows).tokens) if steps else None
-        slopes = 0.0
-        for share in shares:
-            shift = torch.zeros_like(corrupted[0]) if clean is None else share * (corrupted[0] - clean[0])
-            written, found = _slopes(model, both, rows, shift)
-            slopes = slopes + found / len(shares)
-        clean = written if clean is None else clean
-        total = total + slopes.flatten(1) @ (corrupted - clean).flatten(1).T  # [receiver, sender]
-    return EdgeScores(graph, (total / len(both)).float().cpu()[graph.exists])
+    for rows in progress(list(pairs.clean.batches(most_tokens(model) // 4)), desc="batches"):
+        clean, corrupted = (outputs(model, side.take(rows).tokens) for side in (pairs.clean, pairs.corrupted))
+        run = partial(_received, model, pairs, rows, corrupted[0] - clean[0])
+        gradients = torch.cat([senders_first(gradient) for gradient in path_gradients(run, steps)])
+        total = total + gradients.flatten(1) @ (corrupted - clean).flatten(1).T  # [receiver, sender]
+    return EdgeScores(graph, (total / len(pairs)).float().cpu()[graph.exists])
 
 
-def _slopes(
-    model: TransformerBridge, both: PromptPairs, rows: Int[Tensor, "row"], shift: Float[Tensor, "row pos d_model"]
-) -> tuple[Float[Tensor, "sender row pos d_model"], Float[Tensor, "receiver row pos d_model"]]:
-    """What the senders write on some clean prompts, their embeddings shifted, and the metric's gradient at what each receiver reads."""
+def _received(
+    model: TransformerBridge, pairs: PromptPairs, rows: Int[Tensor, "row"], way: Float[Tensor, "row pos d_model"], fraction: float
+) -> tuple[Float[Tensor, "prompt"], list[Float[Tensor, "row pos *receiver d_model"]]]:
+    """The metric, and what the receivers read, on some clean prompts whose embeddings are shifted by a fraction of the way."""
     seen: dict[str, Tensor] = {}
-    sent, received = ([name for name, _ in places] for places in EdgeGraph.of(model).places())
-    texts = both.clean.take(rows)
+    received = [name for name, _ in EdgeGraph.of(model).places()[1]]
     watches = [  # a view of its own for each: what an MLP reads is the very tensor that also stays in the stream
-        Intervention(name, lambda values, pick, name=name: seen.setdefault(name, values.view_as(values))) for name in (*sent, *received)
+        Intervention(name, lambda values, pick, name=name: seen.setdefault(name, values.view_as(values))) for name in received
     ]
-    with torch.enable_grad(), open_edges(model):
-        with intervene(model, add(resid_pre(0), shift.requires_grad_()), *watches, unembed_only_at(texts.lengths[:, None] - 1)):
-            logits = model(texts.tokens.to(model.cfg.device))[:, 0]
-        every = logits.new_zeros(len(both), logits.shape[-1]).index_copy(0, rows.to(logits.device), logits)  # a metric wants all prompts
-        values = measured(both.metric, every, both.clean)
-        if not values.requires_grad:
-            raise ValueError("The metric has no gradient: it must be computed from the logits by differentiable steps, so without argmax.")
-        slopes = torch.autograd.grad(values.sum(), [seen[name] for name in received])
-    return torch.cat([senders_first(seen[name].detach()) for name in sent]), torch.cat([senders_first(slope) for slope in slopes])
+    texts, shift = pairs.clean.take(rows), add(resid_pre(0), (fraction * way).requires_grad_())
+    with open_edges(model), intervene(model, shift, *watches, unembed_only_at(texts.lengths[:, None] - 1)):
+        logits = model(texts.tokens.to(model.cfg.device))[:, 0]
+    every = logits.new_zeros(len(pairs), logits.shape[-1]).index_copy(0, rows.to(logits.device), logits)  # a metric wants all prompts
+    values = pairs.measured(every)
+    if not values.requires_grad:
+        raise ValueError("The metric has no gradient: it must be computed from the logits by differentiable steps, so without argmax.")
+    return values, [seen[name] for name in received]
 
 
 # ------------------------------------------------------------------------------------------------------------------ ACDC
@@ -158,16 +139,9 @@ class Pruning:
     distance: float
     tau: float
 
-    def table(self, n: int = 10) -> str:
-        """The size of the circuit, its distance from the model, and the ``n`` removals that cost most."""
-        costly = self.rises.argsort(descending=True, stable=True)[:n].tolist()
-        lines = [f"{self.removed[at]:<20} {self.rises[at]:+9.4f}" for at in costly]
-        head = [self.circuit.table(n=0), f"distance from the model: {self.distance:.4f} (tau {self.tau:g})", "removed edge          rise"]
-        return "\n".join([*head, *lines])
-
 
 def acdc(
-    model: TransformerBridge, both: PromptPairs, tau: float, ablation: Ablation = "resample", by: str = "kl", tokens: int | None = None
+    model: TransformerBridge, pairs: PromptPairs, tau: float, ablation: Ablation = "resample", by: str = "kl", tokens: int | None = None
 ) -> Pruning:
     """Removes every edge whose removal makes the circuit's distance from the model rise by less than ``tau`` (Conmy et al., algorithm 1).
 
@@ -181,7 +155,7 @@ def acdc(
         raise ValueError(f"tau says by how much the distance may rise for each removed edge; it must be above 0, not {tau}.")
     if by not in ("kl", "metric"):
         raise ValueError(f"The distance is by 'kl' or by 'metric', not {by!r}.")
-    search = _Search(model, both, tau, ablation, by, tokens or most_tokens(model))
+    search = _Search(model, pairs, tau, ablation, by, tokens or most_tokens(model))
     with torch.no_grad(), progress(total=len(search.graph), desc="edges") as bar:
         for receiver in reversed(range(len(search.graph.receivers))):
             search.prune(receiver)
@@ -194,19 +168,19 @@ class _Search:
     """The state of ACDC: which edges are still there, and how far the circuit is from the model."""
 
     @torch.no_grad()
-    def __init__(self, model: TransformerBridge, both: PromptPairs, tau: float, ablation: Ablation, by: str, tokens: int) -> None:
-        self.model, self.both, self.tau, self.by = model, both, tau, by
-        self.graph, everyone = EdgeGraph.of(model), torch.arange(len(both))
-        self.texts = texts = both.clean.take(everyone)
+    def __init__(self, model: TransformerBridge, pairs: PromptPairs, tau: float, ablation: Ablation, by: str, tokens: int) -> None:
+        self.model, self.pairs, self.tau, self.by = model, pairs, tau, by
+        self.graph, everyone = EdgeGraph.of(model), torch.arange(len(pairs))
+        self.texts = texts = pairs.clean.take(everyone)
         self.kept, self.removed, self.rises, self.distance = self.graph.exists.clone(), [], [], 0.0
         self.most = self.at_once = max(1, tokens // texts.tokens.numel())
-        self.ablated = Ablated(ablations(model, both, ablation)(everyone), attention_biases(model))
-        self.beyond = outputs(model, texts.tokens) - self.ablated.outputs
+        self.ablated = ablations(model, pairs, ablation)(everyone)
+        self.beyond = outputs(model, texts.tokens) - self.ablated
         places = [resid_pre(layer) for layer in range(self.graph.n_layers)]
         with open_edges(model):
             streams = record(model, texts.tokens.to(model.cfg.device), *places)
         self.streams = [streams[place] for place in places]
-        self.model_logits = run_wires(model, texts, Wires(self.graph, self.kept[None], self.ablated))[0]
+        self.model_logits = run_wires(model, self.graph, texts, self.kept[None], self.ablated)[0]
 
     def prune(self, receiver: int) -> None:
         """Visits one receiver: removes all its edges that are not missed."""
@@ -238,10 +212,10 @@ class _Search:
         for number, sender in enumerate(senders):
             kept[number:, receiver, sender] = False
         layer = min(self.graph.layer(self.graph.receivers[receiver]), self.graph.n_layers - 1)
-        fixed = self.beyond[: 1 + (self.graph.n_heads + 1) * layer]
-        logits = run_wires(self.model, self.texts, Wires(self.graph, kept, self.ablated, fixed), self.streams[layer], layer)
+        before = self.beyond[: 1 + (self.graph.n_heads + 1) * layer]
+        logits = run_wires(self.model, self.graph, self.texts, kept, self.ablated, layer, self.streams[layer], before)
         if self.by == "metric":
-            values = [measured(self.both.metric, copy, self.both.clean).mean() for copy in (self.model_logits, *logits)]
+            values = [self.pairs.measured(copy).mean() for copy in (self.model_logits, *logits)]
             return values[0] - torch.stack(values[1:])
         right, own = self.model_logits.log_softmax(-1), logits.log_softmax(-1)
         return (right.exp() * (right - own)).sum(-1).mean(-1)
@@ -281,20 +255,13 @@ class Curve:
         _gap(self.model, self.empty)
         return [ratio_interval(values - self.empty, self.model - self.empty) for values in self.values]
 
-    def smallest(self, wanted: float = 0.85) -> int:
-        """How many edges the smallest circuit has that is at least so faithful. Raises ValueError where none is."""
-        sizes = [size for size, value in zip(self.edges, self.faithfulness.tolist(), strict=True) if value >= wanted]
-        if not sizes:
-            raise ValueError(f"None of these circuits reaches a faithfulness of {wanted:g}: the best has {self.faithfulness.max():.2f}.")
-        return min(sizes)
-
     def table(self) -> str:
         """One line for each circuit: its edges, those alive, the share of all, faithfulness with its interval."""
         rows = zip(self.edges, self.alive, self.faithfulness.tolist(), self.intervals, strict=True)
-        lines = [
-            f"{n:6,} {alive:6,} {n / self.n_edges:7.1%} {value:13.3f}   [{low:.3f}, {high:.3f}]" for n, alive, value, (low, high) in rows
-        ]
-        return "\n".join([f" edges  alive   share  faithfulness   95 % interval   ({self.ablation})", *lines])
+        columns = {"edges": "6,", "alive": "6,", "share": "7.1%", "faithfulness": "13.3f", "  95 % interval": "<"}
+        lines = [(n, alive, n / self.n_edges, value, f"  [{low:.3f}, {high:.3f}]") for n, alive, value, (low, high) in rows]
+        head, rest = table(columns, lines).split("\n", 1)
+        return f"{head}   ({self.ablation})\n{rest}"
 
 
 def _gap(model: Float[Tensor, "prompt"], empty: Float[Tensor, "prompt"]) -> Float[Tensor, ""]:
@@ -317,30 +284,23 @@ def ratio_interval(over: Float[Tensor, "prompt"], under: Float[Tensor, "prompt"]
     return min(float(low), value), max(float(high), value)
 
 
-def judge(model: TransformerBridge, both: PromptPairs, circuits: Sequence[Circuit], ablation: Ablation = "resample") -> Curve:
-    """The faithfulness of several circuits, measured beside the empty one and the model under the same ablation."""
+def judge(model: TransformerBridge, pairs: PromptPairs, circuits: Sequence[Circuit], ablation: Ablation = "resample") -> Curve:
+    """The faithfulness of several circuits: how much of the metric each keeps, between the empty circuit (0) and the model (1).
+
+    All under the same ablation; values below 0 and above 1 are possible. A circuit is complete if its complement keeps nothing.
+    """
     graph = EdgeGraph.of(model)
-    values = values_of(model, both, [graph.empty, graph.full, *circuits], ablation)
+    values = circuit_metrics(model, pairs, [graph.empty, graph.full, *circuits], ablation)
     alive = tuple(len(prune_dead(circuit)) for circuit in circuits)
     kind = ablation if isinstance(ablation, str) else "mean"
     return Curve(tuple(map(len, circuits)), alive, len(graph), values[2:], values[0], values[1], kind)
 
 
-def faithfulness(model: TransformerBridge, both: PromptPairs, circuit: Circuit, ablation: Ablation = "resample") -> Curve:
-    """How much of the metric a circuit keeps: 0 like the empty circuit, 1 like the model; below and above both are possible."""
-    return judge(model, both, [circuit], ablation)
-
-
-def completeness(model: TransformerBridge, both: PromptPairs, circuit: Circuit, ablation: Ablation = "resample") -> Curve:
-    """The faithfulness of all the other edges: near 0 where the circuit has everything that matters (Marks et al., section 3.2)."""
-    return judge(model, both, [circuit.complement], ablation)
-
-
 def curve(
-    model: TransformerBridge, both: PromptPairs, pick: Callable[[int], Circuit], sizes: Sequence[int], ablation: Ablation = "resample"
+    model: TransformerBridge, pairs: PromptPairs, pick: Callable[[int], Circuit], sizes: Sequence[int], ablation: Ablation = "resample"
 ) -> Curve:
     """Faithfulness against size; ``pick`` gives a circuit of a size, such as ``scores.top`` or ``partial(random_circuit, graph)``."""
-    return judge(model, both, [pick(size) for size in sizes], ablation)
+    return judge(model, pairs, [pick(size) for size in sizes], ablation)
 
 
 def prune_dead(circuit: Circuit) -> Circuit:
@@ -357,23 +317,8 @@ def prune_dead(circuit: Circuit) -> Circuit:
 
 
 def random_circuit(graph: EdgeGraph, n: int, seed: int = 0) -> Circuit:
-    """``n`` edges drawn at random, each with the same chance: the first control of every circuit. Raises ValueError for too many."""
-    if not 0 <= n <= len(graph):
-        raise ValueError(f"This graph has {len(graph):,} edges, and {n:,} cannot be drawn from them.")
-    drawn = torch.randperm(len(graph), generator=torch.Generator().manual_seed(seed))[:n]
-    return Circuit(graph, torch.zeros(len(graph), dtype=torch.bool).index_fill(0, drawn, True))
-
-
-def random_like(circuit: Circuit, seed: int = 0) -> Circuit:
-    """Edges drawn at random, as many as a circuit has into each kind of receiver (q, k, v, MLPs, logits): a stricter control."""
-    graph, rng = circuit.graph, torch.Generator().manual_seed(seed)
-    kinds = torch.tensor(["qkvml".index(name[-1] if name[0] == "a" else name[0]) for name in graph.receivers])
-    kinds = kinds[graph.exists.nonzero()[:, 0]]
-    kept = torch.zeros(len(graph), dtype=torch.bool)
-    for kind in range(5):
-        own = (kinds == kind).nonzero().flatten()
-        kept[own[torch.randperm(len(own), generator=rng)[: int(circuit.kept[own].sum())]]] = True
-    return Circuit(graph, kept)
+    """``n`` edges drawn at random, each with the same chance: the control of every circuit. Raises ValueError for too many."""
+    return graph.take(torch.randperm(len(graph), generator=torch.Generator().manual_seed(seed)), n)
 
 
 def in_top(tokens: Int[Tensor, "prompt"], k: int = 10) -> Metric:

@@ -9,15 +9,15 @@ To cut an edge, the receiver gets the sender's *ablated* output in place of its 
 corrupted prompt (``"resample"``), its mean over other prompts (``"mean"``, or means of your own from ``sender_means``), or ``"zero"``.
 A single edge cut with resample is path patching (Wang et al. 2022, arXiv 2211.00593, section 3.1).
 
-    both = runs(model, clean, corrupted, log_odds(right, wrong))
+    pairs = prompt_pairs(model, clean, corrupted, log_odds(right, wrong))
     graph = EdgeGraph.of(model)
-    values = values_of(model, both, [graph.circuit(["embed -> m0", "m0 -> logits"])])
+    values = circuit_metrics(model, pairs, [graph.circuit(["embed -> m0", "m0 -> logits"])])
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import chain
 
 import torch
@@ -26,7 +26,7 @@ from torch import Tensor
 
 from helpers.cluster.patching import PromptPairs
 from helpers.interventions import Intervention, intervene, mlp_out, record, resid_post, resid_pre, unembed_only_at
-from helpers.metrics import Metric, measure
+from helpers.metrics import Metric
 from helpers.models import TransformerBridge, run_from
 from helpers.progress import progress
 from helpers.texts import Texts, TextsLike, as_texts
@@ -159,6 +159,12 @@ class EdgeGraph:
         """The circuit without edges."""
         return Circuit(self, torch.zeros(len(self), dtype=torch.bool))
 
+    def take(self, order: Int[Tensor, "edge"], n: int) -> "Circuit":
+        """The circuit of the first ``n`` edges of an order. Raises ValueError for a number of edges that the graph does not have."""
+        if not 0 <= n <= len(self):
+            raise ValueError(f"This graph has {len(self):,} edges: a circuit cannot have {n:,} of them.")
+        return Circuit(self, torch.zeros(len(self), dtype=torch.bool).index_fill(0, order[:n], True))
+
     def circuit(self, names: Iterable[str]) -> "Circuit":
         """The circuit of the edges with these names. Raises ValueError for a name that no edge has."""
         kept = torch.zeros(len(self), dtype=torch.bool)
@@ -210,27 +216,9 @@ class Circuit:
         return tuple(self.graph.edges[number] for number in self.kept.nonzero().flatten().tolist())
 
     @property
-    def nodes(self) -> tuple[str, ...]:
-        """The senders on the circuit, in order: what a kept edge leaves from or arrives at; the logits are not counted."""
-        matrix = self.graph.matrix(self.kept)
-        used = matrix.any(0)
-        for number, receiver in enumerate(self.graph.receivers):
-            used[self.graph.owners(receiver)] |= matrix[number].any()
-        return tuple(name for name, on in zip(self.graph.senders, used.tolist(), strict=True) if on)
-
-    @property
     def complement(self) -> "Circuit":
         """The circuit of all the other edges."""
         return Circuit(self.graph, ~self.kept)
-
-    def table(self, scores: Float[Tensor, "edge"] | None = None, n: int = 10) -> str:
-        """One line for each of ``n`` kept edges: those with the largest scores, or the first ones."""
-        numbers = self.kept.nonzero().flatten()
-        if scores is not None:
-            numbers = numbers[scores[numbers].abs().argsort(descending=True, stable=True)]
-        lines = [f"{self.graph.edges[at]:<20}" + ("" if scores is None else f" {scores[at]:+8.3f}") for at in numbers[:n].tolist()]
-        head = f"{len(self):,} of {len(self.graph):,} edges ({self.share:.1%}), {len(self.nodes)} of {len(self.graph.senders)} senders"
-        return "\n".join([head, *lines])
 
 
 # ------------------------------------------------------------------------------------------------------ what senders write
@@ -264,13 +252,6 @@ def outputs(model: TransformerBridge, tokens: Int[Tensor, "row pos"]) -> Float[T
     return torch.cat([senders_first(seen[name]) for name in names])
 
 
-def attention_biases(model: TransformerBridge) -> Float[Tensor, "layer d_model"]:
-    """The output bias of the attention of each block; zero where a model has none."""
-    zero = torch.zeros(model.cfg.d_model, device=model.cfg.device, dtype=model.cfg.dtype)
-    found = [getattr(block.attn, "b_O", None) for block in model.blocks]
-    return torch.stack([zero if bias is None else bias.detach() for bias in found])
-
-
 def sender_means(model: TransformerBridge, prompts: TextsLike) -> Float[Tensor, "sender pos d_model"]:
     """The mean output of every sender at each position over some prompts, best of one template, so that positions correspond.
 
@@ -278,17 +259,12 @@ def sender_means(model: TransformerBridge, prompts: TextsLike) -> Float[Tensor, 
     """
     texts = as_texts(model, prompts)
     total, count = torch.zeros(1, device=model.cfg.device), torch.zeros(texts.tokens.shape[1])
-    for rows in batches(model, texts):
+    for rows in texts.batches(most_tokens(model)):
         real = (torch.arange(texts.tokens.shape[1]) < texts.lengths[rows, None]).float()
         written = outputs(model, texts.tokens[rows])
         total = total + torch.einsum("srpd,rp->spd", written, real.to(written))
         count += real.sum(0)
     return total / count.to(total.device)[:, None]
-
-
-def batches(model: TransformerBridge, texts: Texts, share: float = 1.0) -> Iterator[Int[Tensor, "batch"]]:
-    """Row numbers batch by batch, so that what all senders write takes no more than a share of ``RUN_BYTES``."""
-    return texts.batches(int(share * most_tokens(model)))
 
 
 def most_tokens(model: TransformerBridge) -> int:
@@ -298,149 +274,85 @@ def most_tokens(model: TransformerBridge) -> int:
 
 
 def ablations(
-    model: TransformerBridge, both: PromptPairs, ablation: Ablation
+    model: TransformerBridge, pairs: PromptPairs, ablation: Ablation
 ) -> Callable[[Tensor], Float[Tensor, "sender row pos d_model"]]:
     """What cut edges carry, as a function of some rows of the prompts. Raises ValueError for an unknown kind, or means too short."""
     n_senders, width = len(EdgeGraph.of(model).senders), model.cfg.d_model
     if ablation == "resample":
-        return lambda rows: outputs(model, both.corrupted.take(rows).tokens)
+        return lambda rows: outputs(model, pairs.corrupted.take(rows).tokens)
     if ablation == "zero":
-        return lambda rows: torch.zeros(n_senders, len(rows), int(both.clean.lengths[rows].max()), width, device=model.cfg.device)
+        return lambda rows: torch.zeros(n_senders, len(rows), int(pairs.clean.lengths[rows].max()), width, device=model.cfg.device)
     if ablation == "mean":
-        ablation = sender_means(model, both.corrupted)
+        ablation = sender_means(model, pairs.corrupted)
     if isinstance(ablation, str):
         raise ValueError(f"There is no ablation {ablation!r}: it is 'resample', 'mean' or 'zero', or means from sender_means.")
-    longest = int(both.clean.lengths.max())
+    longest = int(pairs.clean.lengths.max())
     if ablation.shape[0] != n_senders or ablation.shape[2] != width or ablation.shape[1] < longest:
         needed, got = [n_senders, longest, width], list(ablation.shape)
         raise ValueError(f"Means must be [sender, pos, d_model], {needed} for these prompts, and these are {got}: see sender_means.")
     means = ablation.to(model.cfg.device)
-    return lambda rows: means[:, None, : int(both.clean.lengths[rows].max())].expand(-1, len(rows), -1, -1)
+    return lambda rows: means[:, None, : int(pairs.clean.lengths[rows].max())].expand(-1, len(rows), -1, -1)
 
 
 # --------------------------------------------------------------------------------------------------- running circuits
 
 
-@dataclass(frozen=True)
-class Ablated:
-    """What cut edges carry, and the biases of attention, which stay."""
-
-    outputs: Float[Tensor, "sender row pos d_model"]
-    biases: Float[Tensor, "layer d_model"]
-
-    @cached_property
-    def sums(self) -> Float[Tensor, "sender row pos d_model"]:
-        """The sum of the first sender, of the first two, and so on."""
-        return self.outputs.cumsum(0)
-
-    def stream(self, seen: int) -> Float[Tensor, "row pos d_model"]:
-        """The stream behind the first so many senders, if all of them are ablated."""
-        width = (len(self.outputs) - 1) // len(self.biases)
-        return self.sums[seen - 1] + self.biases[: seen // width].sum(0)
-
-
-class Wires:
-    """Circuits side by side in one forward pass: copies of the prompts, each with edges of its own kept.
-
-    Senders leave here what they write *beyond* their ablated output. A receiver loses that of cut edges; or, where fewer edges are kept, it
-    gets the ablated stream and what the kept ones carry beyond. What nothing leaves from is left alone, since it does not matter.
-    ``fixed`` are senders that are not run, because the pass starts behind them: what they write beyond is the same in all copies.
-    """
-
-    def __init__(
-        self,
-        graph: EdgeGraph,
-        kept: Bool[Tensor, "copy receiver sender"],
-        ablated: Ablated,
-        fixed: Float[Tensor, "fixed row pos d_model"] | None = None,
-    ) -> None:
-        live = graph.live(kept)[..., None]
-        device, outputs = ablated.outputs.device, ablated.outputs
-        self.graph, self.ablated = graph, ablated
-        self.kept, self.cut = (kept & live).to(device), (graph.exists & ~kept & live).to(device)
-        self.fixed = (outputs[:0] if fixed is None else fixed).flatten(1)
-        self.beyond = outputs.new_empty(len(kept), len(outputs) - len(self.fixed), outputs[0].numel())
-        self.carried: dict[int, tuple[bool, Tensor]] = {}
-
-    def interventions(self) -> list[Intervention]:
-        """One for each place where senders write, which changes nothing, and one for each place where receivers read."""
-        sent, received = self.graph.places()
-        senders = [Intervention(hook, self.leave(which)) for hook, which in sent if which.start >= len(self.fixed)]
-        return senders + [Intervention(hook, self.rewire(which)) for hook, which in received if bool(self.cut[:, which].any())]
-
-    def leave(self, which: slice) -> Callable[[Tensor, object], Tensor]:
-        """Keeps what some senders write, less their ablated outputs."""
-        first = len(self.fixed)
-
-        def keep(values: Float[Tensor, "batch pos *rest"], pick: object) -> Float[Tensor, "batch pos *rest"]:
-            written = senders_first(values).unflatten(1, (len(self.cut), -1)).transpose(0, 1)  # [copy, sender, row, pos, d_model]
-            self.beyond[:, which.start - first : which.stop - first] = (written - self.ablated.outputs[which]).flatten(2)
-            return values
-
-        return keep
-
-    def rewire(self, which: slice) -> Callable[[Tensor, object], Tensor]:
-        """Gives some receivers what the circuits let them read."""
-        seen = int(self.graph.seen[which.start])
-        alike = (self.graph.seen == seen).nonzero().flatten()  # query, key and value of one block: worked out together
-        start = int(alike[0])
-
-        def read(values: Float[Tensor, "batch pos *rest"], pick: object) -> Float[Tensor, "batch pos *rest"]:
-            if seen not in self.carried:
-                self.carried = {seen: self.carry(slice(start, int(alike[-1]) + 1), seen)}
-            few_kept, carried = self.carried[seen]
-            some = carried[:, which.start - start : which.stop - start].transpose(1, 2).flatten(0, 1)  # [batch, receiver, pos, d_model]
-            some = some[:, 0] if values.ndim == 3 else some.transpose(1, 2)
-            return some if few_kept else values - some
-
-        return read
-
-    def carry(self, which: slice, seen: int) -> tuple[bool, Float[Tensor, "copy receiver row pos d_model"]]:
-        """What some receivers lose over cut edges; or, where that is less work, what they read at last. Says first which of the two."""
-        cut, kept = self.cut[:, which, :seen], self.kept[:, which, :seen]
-        few_kept = int(kept.any(1).any(0).sum()) < int(cut.any(1).any(0).sum())
-        carried = self.sums(kept if few_kept else cut).unflatten(2, self.ablated.outputs.shape[1:])
-        return few_kept, carried.add_(self.ablated.stream(seen)) if few_kept else carried
-
-    def sums(self, edges: Bool[Tensor, "copy receiver seen"]) -> Float[Tensor, "copy receiver number"]:
-        """For each receiver the sum of what some edges carry beyond the ablated outputs."""
-        first, used = len(self.fixed), edges.any(1).any(0).nonzero().flatten()
-        early, late = used[used < first], used[used >= first]
-        beyond = self.beyond[:, : edges.shape[2] - first] if 2 * len(late) > edges.shape[2] - first else self.beyond[:, late - first]
-        late = slice(first, None) if 2 * len(late) > edges.shape[2] - first else late
-        weights = edges.to(beyond.dtype)
-        total = torch.bmm(weights[:, :, late], beyond)
-        if len(early):
-            before = weights[:, :, early]
-            before = before[:1] if bool((before == before[:1]).all()) else before  # alike in all copies: once is enough
-            total += before @ self.fixed[early]
-        return total
-
-
 @torch.no_grad()
 def logits_of(
-    model: TransformerBridge, both: PromptPairs, circuits: Sequence[Circuit], ablation: Ablation = "resample"
+    model: TransformerBridge, pairs: PromptPairs, circuits: Sequence[Circuit], ablation: Ablation = "resample"
 ) -> Iterator[Float[Tensor, "prompt d_vocab"]]:
     """The logits after each clean prompt, circuit by circuit, on the CPU; many circuits share a forward pass."""
     graph = EdgeGraph.of(model)
     _check(graph, circuits)
-    ablated, parts = ablations(model, both, ablation), list(batches(model, both.clean))
-    held = [Ablated(ablated(rows), attention_biases(model)) for rows in parts]
-    copies = max(1, most_tokens(model) // max(len(rows) * int(both.clean.lengths[rows].max()) for rows in parts))
+    ablated, parts = ablations(model, pairs, ablation), list(pairs.clean.batches(most_tokens(model)))
+    held = [ablated(rows) for rows in parts]
+    copies = max(1, most_tokens(model) // max(len(rows) * int(pairs.clean.lengths[rows].max()) for rows in parts))
     for start in progress(range(0, len(circuits), copies), desc="circuits"):
         some = torch.stack([circuit.kept for circuit in circuits[start : start + copies]])
-        found = torch.empty(len(some), len(both), model.cfg.d_vocab)
+        found = torch.empty(len(some), len(pairs), model.cfg.d_vocab)
         for rows, values in zip(parts, held, strict=True):
-            found[:, rows] = run_wires(model, both.clean.take(rows), Wires(graph, graph.matrix(some), values))
+            found[:, rows] = run_wires(model, graph, pairs.clean.take(rows), graph.matrix(some), values)
         yield from found
 
 
 def run_wires(
-    model: TransformerBridge, texts: Texts, wires: Wires, stream: Float[Tensor, "row pos d_model"] | None = None, layer: int = 0
+    model: TransformerBridge,
+    graph: EdgeGraph,
+    texts: Texts,
+    kept: Bool[Tensor, "copy receiver sender"],
+    ablated: Float[Tensor, "sender row pos d_model"],
+    layer: int = 0,
+    stream: Float[Tensor, "row pos d_model"] | None = None,
+    before: Float[Tensor, "early row pos d_model"] | None = None,
 ) -> Float[Tensor, "copy row d_vocab"]:
-    """The logits after each text in each copy; from the tokens on, or from a stream that enters a block."""
-    copies = len(wires.kept)
-    with open_edges(model), intervene(model, *wires.interventions(), unembed_only_at((texts.lengths[:, None] - 1).repeat(copies, 1))):
+    """The logits after each text in each copy of them, side by side in one forward pass; each copy has edges of its own kept.
+
+    Senders leave in ``beyond`` what they write beyond their ablated output; a receiver loses that of the cut edges. What enters a node that
+    no kept edge leaves is left alone, since it does not matter. A pass from a later ``layer`` needs the stream that enters it, and what the
+    senders before it write beyond.
+    """
+    copies = len(kept)
+    beyond = ablated.new_zeros(copies, *ablated.shape)
+    if before is not None:
+        beyond[:, : len(before)] = before
+    cut = graph.exists & ~kept & graph.live(kept)[..., None]
+
+    def leave(which: slice, values: Tensor, pick: object) -> Tensor:
+        written = senders_first(values).unflatten(1, (copies, -1)).transpose(0, 1)  # [copy, sender, row, pos, d_model]
+        beyond[:, which] = written - ablated[which]
+        return values
+
+    def read(which: slice, values: Tensor, pick: object) -> Tensor:
+        edges = cut[:, which, : int(graph.seen[which.start])].to(beyond)
+        lost = torch.bmm(edges, beyond[:, : edges.shape[2]].flatten(2)).unflatten(2, beyond.shape[2:])
+        lost = lost.transpose(1, 2).flatten(0, 1)  # [batch, receiver, pos, d_model]
+        return values - (lost[:, 0] if values.ndim == 3 else lost.transpose(1, 2))
+
+    sent, received = graph.places()
+    late = [(hook, which) for hook, which in sent if stream is None or graph.layer(graph.senders[which.start]) >= layer]
+    changes = [Intervention(hook, partial(leave, which)) for hook, which in late]
+    changes += [Intervention(hook, partial(read, which)) for hook, which in received if bool(cut[:, which].any())]
+    with open_edges(model), intervene(model, *changes, unembed_only_at((texts.lengths[:, None] - 1).repeat(copies, 1))):
         if stream is None:
             logits = model(texts.tokens.repeat(copies, 1).to(model.cfg.device))
         else:
@@ -456,40 +368,18 @@ def _check(graph: EdgeGraph, circuits: Sequence[Circuit]) -> None:
         raise ValueError("This circuit belongs to a model of another shape: build it from EdgeGraph.of(model).")
 
 
-def run_circuit(
-    model: TransformerBridge, both: PromptPairs, circuit: Circuit, ablation: Ablation = "resample"
-) -> Float[Tensor, "prompt d_vocab"]:
-    """The logits after each clean prompt when all edges outside the circuit are cut.
-
-    With all edges this is the model itself; without any, under resample ablation, it is the corrupted run.
-    """
-    return next(iter(logits_of(model, both, [circuit], ablation)))
-
-
-def values_of(
-    model: TransformerBridge, both: PromptPairs, circuits: Sequence[Circuit], ablation: Ablation = "resample", metric: Metric | None = None
+def circuit_metrics(
+    model: TransformerBridge, pairs: PromptPairs, circuits: Sequence[Circuit], ablation: Ablation = "resample", metric: Metric | None = None
 ) -> Float[Tensor, "circuit prompt"]:
     """The metric of each circuit on each clean prompt; that of the runs, or another one."""
-    return torch.stack([measured(metric or both.metric, logits, both.clean) for logits in logits_of(model, both, circuits, ablation)])
-
-
-def measured(metric: Metric, logits: Float[Tensor, "prompt d_vocab"], texts: Texts) -> Float[Tensor, "prompt"]:
-    """A metric from the logits of the last positions."""
-    return measure(metric, logits[:, None], replace(texts, tokens=texts.tokens[:, :1], lengths=torch.ones_like(texts.lengths)))
-
-
-def path_patch(model: TransformerBridge, both: PromptPairs, edges: Sequence[str]) -> Float[Tensor, "prompt d_vocab"]:
-    """Path patching (Wang et al. 2022): these edges carry what their senders write on the corrupted prompts, all others what they carry.
-
-    What the receivers make of it goes on through the model; other ways from sender to receiver stay clean.
-    """
-    return run_circuit(model, both, EdgeGraph.of(model).circuit(edges).complement)
+    asked = replace(pairs, metric=metric or pairs.metric)
+    return torch.stack([asked.measured(logits) for logits in logits_of(model, pairs, circuits, ablation)])
 
 
 def cut_each(
-    model: TransformerBridge, both: PromptPairs, edges: Sequence[str], ablation: Ablation = "resample"
+    model: TransformerBridge, pairs: PromptPairs, edges: Sequence[str], ablation: Ablation = "resample"
 ) -> Float[Tensor, "edge prompt"]:
     """By how much the metric changes when each edge by itself is cut: exact, and one run for each, many of them in a pass."""
     graph = EdgeGraph.of(model)
-    values = values_of(model, both, [graph.full, *(graph.circuit([edge]).complement for edge in edges)], ablation)
+    values = circuit_metrics(model, pairs, [graph.full, *(graph.circuit([edge]).complement for edge in edges)], ablation)
     return values[1:] - values[0]

@@ -8,7 +8,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from helpers.answers import expect, expect_callable, expect_close, expect_nonzero, expect_number, expect_tensor
-from helpers.cluster.relations import RelationData, Surrogate, read
+from helpers.cluster.linear_relations import LinearRelation, most_likely, relation_states
+from helpers.cluster.relations import RelationData
 from helpers.exercises import Exercises
 from helpers.interventions import add, intervene, record, resid_post
 from helpers.models import TransformerBridge
@@ -135,12 +136,12 @@ def _said(model: TransformerBridge, layer: int, delta: Float[Tensor, "d_model"],
 
 
 @exercises.add("3.6", "Where the line ends", minutes=8, core=False)
-def where_the_line_ends(answer: Any, model: TransformerBridge, surrogate: Surrogate, data: RelationData) -> str:
+def where_the_line_ends(answer: Any, model: TransformerBridge, surrogate: LinearRelation, data: RelationData) -> str:
     """A subject of the relation on which the map and the model give different first tokens."""
     expect(isinstance(answer, str), "The name of a country is needed here, such as 'Poland'.")
     expect(answer in data.subjects, f"{answer!r} is no subject of this relation: take one such as {data.subjects[0]!r}.")
-    states = read(model, data.take([data.subjects.index(answer)]), [surrogate.layer])
-    by_map = int(surrogate.predict(model, states.s[0])[0].argmax())
+    states = relation_states(model, data.take([data.subjects.index(answer)]), [surrogate.layer])
+    by_map = int(most_likely(model, surrogate(states.s[0]))[0])
     by_model = int(states.token[0])
     words = [word.strip() for word in pieces(model, torch.tensor([by_map, by_model]))]
     expect(by_map != by_model, f"For {answer} both say {words[0]!r}: look on.")

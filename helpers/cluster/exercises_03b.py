@@ -11,7 +11,7 @@ from helpers.answers import expect, expect_callable, expect_close, expect_indice
 from helpers.cluster.attribution import direct_effects
 from helpers.cluster.circuits import EdgeScores, judge
 from helpers.cluster.edges import Circuit
-from helpers.cluster.indirect_objects import IndirectObjects, indirect_objects, knocked_out
+from helpers.cluster.ioi import IoiSentences, ioi_sentences, knocked_out
 from helpers.cluster.patching import PatchMap, PromptPairs, metric_at_ends
 from helpers.exercises import Exercises
 from helpers.interventions import head_out, intervene, record, resample_ablate, resid_pre, zero_ablate
@@ -59,10 +59,10 @@ def _patched(
 
 
 @exercises.add("3.8", "Predict, then measure", minutes=8)
-def predict_then_measure(answer: Any, model: TransformerBridge, data: IndirectObjects) -> str:
+def predict_then_measure(answer: Any, model: TransformerBridge, data: IoiSentences) -> str:
     """The mean loss of the logit difference without head 9.0 at the last token."""
     loss = expect_number(answer, what="your loss")
-    before = metric_at_ends(model, data.runs(model))
+    before = metric_at_ends(model, data.pairs(model))
     end = data.positions["END"]
     right = (before - knocked_out(model, data, [(9, 0)], pos=end)).mean().item()
     expect(abs(loss + right) > 0.01 or abs(right) < 0.01, "That is the change; the loss is it with the other sign.")
@@ -90,7 +90,7 @@ def where_it_bends(answer: Any, estimated: PatchMap, measured: PatchMap) -> str:
 
 
 @exercises.add("3.10", "A circuit of your own", minutes=12)
-def own_circuit(answer: Any, model: TransformerBridge, runs: PromptPairs) -> str:
+def own_circuit(answer: Any, model: TransformerBridge, pairs: PromptPairs) -> str:
     """A circuit with less than 2 % of the edges and a faithfulness of 0.8 under resample ablation, on other sentences."""
     expect(isinstance(answer, Circuit), "A circuit is needed here: found.top(n), found.greedy(n), or acdc(...).circuit.")
     expect(
@@ -98,7 +98,7 @@ def own_circuit(answer: Any, model: TransformerBridge, runs: PromptPairs) -> str
         f"Your circuit has {len(answer):,} of {len(answer.graph):,} edges ({answer.share:.1%}); less than {SHARE:.0%} are wanted.",
     )
     expect(len(answer) > 0, "Your circuit has no edge.")
-    fresh = indirect_objects(model, 12, seed=77, frames=["when went"]).runs(model)
+    fresh = ioi_sentences(model, 12, seed=77, frames=["when went"]).pairs(model)
     kept = judge(model, fresh, [answer]).faithfulness[0].item()
     expect(
         kept >= KEPT,
@@ -109,7 +109,7 @@ def own_circuit(answer: Any, model: TransformerBridge, runs: PromptPairs) -> str
 
 
 @exercises.add("3.11", "Break the number", minutes=8)
-def break_the_number(answer: Any, model: TransformerBridge, runs: PromptPairs, scores: EdgeScores) -> str:
+def break_the_number(answer: Any, model: TransformerBridge, pairs: PromptPairs, scores: EdgeScores) -> str:
     """A number of edges and two kinds of ablation under which the same circuit is faithful and is not."""
     expect(
         isinstance(answer, tuple | list) and len(answer) == 3 and all(kind in KINDS for kind in answer[1:]),
@@ -117,7 +117,7 @@ def break_the_number(answer: Any, model: TransformerBridge, runs: PromptPairs, s
     )
     n = int(expect_number(answer[0], 1, 400, "your number of edges"))
     circuit = scores.top(n)
-    high, low = (judge(model, runs, [circuit], kind).faithfulness[0].item() for kind in answer[1:])
+    high, low = (judge(model, pairs, [circuit], kind).faithfulness[0].item() for kind in answer[1:])
     expect(high >= KEPT, f"With {n} edges the faithfulness under {answer[1]} is {high:.2f}; {KEPT:g} or more is wanted.")
     expect(low < BROKEN, f"With {n} edges the faithfulness under {answer[2]} is {low:.2f}, and that is not below {BROKEN:g}.")
     return (
@@ -127,7 +127,7 @@ def break_the_number(answer: Any, model: TransformerBridge, runs: PromptPairs, s
 
 
 @exercises.add("3.12", "One head, two jobs", minutes=10, core=False)
-def two_jobs(answer: Any, model: TransformerBridge, data: IndirectObjects, prompts: Sequence[str], right: Int[Tensor, "prompt"]) -> str:
+def two_jobs(answer: Any, model: TransformerBridge, data: IoiSentences, prompts: Sequence[str], right: Int[Tensor, "prompt"]) -> str:
     """A head among the five that cost the gifts most and the three that cost the capitals most, when they are zero at the last token."""
     layer, head = expect_indices(answer, "your head", layer=model.cfg.n_layers, head=model.cfg.n_heads)
     every = [(at, number) for at in range(model.cfg.n_layers) for number in range(model.cfg.n_heads)]

@@ -15,7 +15,7 @@ from torch import Tensor
 from helpers.cluster.circuits import EdgeScores, judge, random_circuit
 from helpers.cluster.edges import ABLATIONS
 from helpers.cluster.graph_plots import circuit_graph
-from helpers.cluster.indirect_objects import IndirectObjects
+from helpers.cluster.ioi import IoiSentences
 from helpers.cluster.patching import PatchMap, PromptPairs
 from helpers.html import COLD, DEEPEST, RIM, TABLE, WARM
 from helpers.interventions import intervene, pattern, record, resample_ablate
@@ -60,7 +60,7 @@ def map_html(values: Float[Tensor, "layer column"], columns: tuple[str, ...], la
 
 @as_text
 def patching_html(
-    model: TransformerBridge, data: IndirectObjects, maps: Mapping[str, PatchMap], component: str, shown: str, layer: int, column: str
+    model: TransformerBridge, data: IoiSentences, maps: Mapping[str, PatchMap], component: str, shown: str, layer: int, column: str
 ) -> str:
     """A map of patches, and what the first pair of sentences says with the chosen patch, as HTML."""
     found = chosen(maps, component, "map of")
@@ -71,7 +71,7 @@ def patching_html(
     return map_html(values, found.columns, layer, at) + value + _one_patch(model, data, f"blocks.{layer}.{found.place}", column, at)
 
 
-def _one_patch(model: TransformerBridge, data: IndirectObjects, hook: str, column: str, at: int) -> str:
+def _one_patch(model: TransformerBridge, data: IoiSentences, hook: str, column: str, at: int) -> str:
     """The first pair of sentences, and what follows the corrupted one before and after a patch."""
     clean, corrupted, names = data.texts[0], data.swapped()[0], (int(data.io[0]), int(data.s[0]))
     values = record(model, tokenize(model, clean)[None].to(model.cfg.device), hook)[hook]
@@ -85,7 +85,7 @@ def _one_patch(model: TransformerBridge, data: IndirectObjects, hook: str, colum
     return texts + metric + columns_html({"the corrupted sentence": before, "with the patch": after})
 
 
-def _where(data: IndirectObjects, hook: str, column: str, at: int) -> dict[str, int]:
+def _where(data: IoiSentences, hook: str, column: str, at: int) -> dict[str, int]:
     """Where a column of a map is patched in the first sentence: in one head, or at one position."""
     if column == f"head {at}":
         return {"pos": at} if hook.endswith("hook_pattern") else {"head": at}  # a pattern's first axis after the batch are its heads
@@ -107,9 +107,9 @@ class PatchingMap(Demo):
     patch is run anew. Raises ValueError where there is no map.
     """
 
-    def __init__(self, model: TransformerBridge, data: IndirectObjects, maps: Mapping[str, PatchMap]) -> None:
+    def __init__(self, model: TransformerBridge, data: IoiSentences, maps: Mapping[str, PatchMap]) -> None:
         if not maps:
-            raise ValueError("There is no map to show: give at least one, such as patch_heads(model, data.runs(model)), with a name.")
+            raise ValueError("There is no map to show: give at least one, such as patch_heads(model, data.pairs(model)), with a name.")
         self._maps = maps
         first = next(iter(maps.values()))
         super().__init__(

@@ -9,14 +9,17 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from helpers.cluster.recall import FactPrompt, cut_attention, source_masks
-from helpers.cluster.relations import Located, RelationData, States, Surrogate, decode, edit_delta, place_of, read
+from helpers.cluster.fact_prompts import FactPrompt
+from helpers.cluster.knockout import cut_attention, source_masks
+from helpers.cluster.linear_relations import LinearRelation, RelationStates, relation_states
+from helpers.cluster.relation_reports import edit_delta
+from helpers.cluster.relations import RelationData
 from helpers.html import DEEPEST, WARM
 from helpers.interventions import add, intervene, unembed_only_at
 from helpers.metrics import whole_words
 from helpers.models import TransformerBridge
 from helpers.prediction import next_token_probs, pieces, tokenize, visible
-from helpers.running import random_like
+from helpers.running import layer_hook, lens_logits, random_like
 from helpers.widgets import (
     LARGEST,
     Demo,
@@ -38,7 +41,7 @@ SHOWN = 5  # next tokens in a column
 NAMED = 6  # subjects that are named below a picture
 CUT = {"subject": "the subject", "relation": "the relation", "last": "itself", "random": "random tokens"}  # sources, and their names
 SEED = 0  # of random vectors and random tokens
-Editor = tuple[RelationData, Surrogate, int]  # a relation, its map, and the rank that its edits have
+Editor = tuple[RelationData, LinearRelation, int]  # a relation, its map, and the rank that its edits have
 
 # ------------------------------------------------------------------------------------------- what the three have in common
 
@@ -75,7 +78,7 @@ def _subjects_html(data: RelationData) -> str:
 @as_text
 def relation_html(
     model: TransformerBridge,
-    surrogates: Mapping[str, tuple[RelationData, Surrogate]],
+    surrogates: Mapping[str, tuple[RelationData, LinearRelation]],
     fitted: Mapping[str, Collection[str]],
     relation: str,
     subject: str,
@@ -86,8 +89,8 @@ def relation_html(
     """
     data, surrogate = chosen(surrogates, relation, "relation")
     asked = about(data, subject)
-    states = read(model, asked, [surrogate.layer])
-    ours, own = decode(model, torch.cat([surrogate(states.s[0]), states.o])).softmax(-1)
+    states = relation_states(model, asked, [surrogate.layer])
+    ours, own = lens_logits(model, torch.cat([surrogate(states.s[0]), states.o])).float().softmax(-1).cpu()
     mapped, true = (_token(model, probs.argmax()) for probs in (ours, own))
     agree = int(ours.argmax()) == int(own.argmax())
     verdict = f"Both say {true}." if agree else f"They differ: the map says {mapped}, the model {true}."
@@ -116,7 +119,7 @@ class RelationExplorer(Demo):
     def __init__(
         self,
         model: TransformerBridge,
-        surrogates: Mapping[str, tuple[RelationData, Surrogate]],
+        surrogates: Mapping[str, tuple[RelationData, LinearRelation]],
         fitted: Mapping[str, Collection[str]] | None = None,
     ) -> None:
         relation = dropdown(list(surrogates), "Relation")
@@ -141,26 +144,26 @@ def edit_html(
     """
     data, surrogate, _ = chosen(editors, relation, "relation")
     within(strength, LARGEST, "strength")
-    asked, wished = (read(model, about(data, name), [surrogate.layer]) for name in (subject, other))
+    asked, wished = (relation_states(model, about(data, name), [surrogate.layer]) for name in (subject, other))
     delta = edit_delta(surrogate, asked.o[0], wished.o[0], rank)
     vectors = strength * torch.stack([torch.zeros_like(delta), delta, random_like(delta, 1, SEED)[0].to(delta)])
-    before, after, by_chance = _pushed(model, surrogate.layer, asked.located, vectors)
+    before, after, by_chance = _pushed(model, surrogate.layer, asked, vectors)
     bars = _columns(model, {"as it is": before, f"{strength:g} × the edit": after, "a random vector, as long": by_chance})
     verdict = _verdict(model, wished, before, after, by_chance) + _lengths(delta, asked.s[0, 0], strength, surrogate.layer)
     return f"{_prompt_html(asked.data)}{bars}{verdict}{_subjects_html(data)}"
 
 
 def _pushed(
-    model: TransformerBridge, layer: int, located: Located, vectors: Float[Tensor, "vector d_model"]
+    model: TransformerBridge, layer: int, states: RelationStates, vectors: Float[Tensor, "vector d_model"]
 ) -> Float[Tensor, "vector d_vocab"]:
     """What the model expects with each vector added to its own state at the last token of the subject, in one pass."""
     n = len(vectors)
-    push = add(place_of(model, layer), vectors[:, None], pos=located.subject.repeat(n))
-    with intervene(model, push, unembed_only_at(located.texts.lengths.repeat(n)[:, None] - 1)):
-        return model(located.texts.tokens.repeat(n, 1).to(model.cfg.device))[:, 0].float().softmax(-1).cpu()
+    push = add(layer_hook(layer), vectors[:, None], pos=states.subject.repeat(n))
+    with intervene(model, push, unembed_only_at(states.texts.lengths.repeat(n)[:, None] - 1)):
+        return model(states.texts.tokens.repeat(n, 1).to(model.cfg.device))[:, 0].float().softmax(-1).cpu()
 
 
-def _verdict(model: TransformerBridge, wished: States, *probs: Float[Tensor, "d_vocab"]) -> str:
+def _verdict(model: TransformerBridge, wished: RelationStates, *probs: Float[Tensor, "d_vocab"]) -> str:
     """Is the likeliest token the one that was wished for? Its probability as it is, after the edit, and with the random vector."""
     token, [subject] = int(wished.token), wished.data.subjects
     done = "The edit gives it" if int(probs[1].argmax()) == token else "The edit does not give it"

@@ -14,14 +14,23 @@ import torch
 
 from helpers import findings
 from helpers.activations import Neuron, NeuronStats, top_contexts
-from helpers.cluster import relations
 from helpers.cluster.attribution import direct_effects
 from helpers.cluster.circuits import attribute_edges, curve, random_circuit
 from helpers.cluster.edges import EdgeGraph
-from helpers.cluster.indirect_objects import copies, indirect_objects, looks, self_repair
+from helpers.cluster.fact_prompts import FactPrompt, course_facts, subject_span
+from helpers.cluster.ioi import copies, ioi_sentences, role_attention, self_repair
+from helpers.cluster.knockout import knockout_curves
+from helpers.cluster.linear_relations import subject_positions
 from helpers.cluster.patching import attribute_positions, correlation, metric_at_ends, patch_positions
-from helpers.cluster.recall import FactPrompt, course_facts, knockout_curves, subject_tokens
-from helpers.cluster.relations import Entry, RelationData, Report, course_relations, edit_report, relation_data, report, split, sweep
+from helpers.cluster.relation_reports import (
+    RelationEntry,
+    RelationReport,
+    compare_to_baselines,
+    edit_report,
+    relation_report,
+    sweep_lre,
+)
+from helpers.cluster.relations import N_TRAIN, RelationData, course_relations, relation_data, split
 from helpers.course_lm.corpus.prose import determiner_probes
 from helpers.course_lm.world import World
 from helpers.findings import Finding
@@ -29,7 +38,7 @@ from helpers.interventions import Intervention, mlp_out, record
 from helpers.metrics import WordOdds, Words, log_odds, token_set_log_odds, whole_words, word_odds
 from helpers.one_layer.autoencoders import SparseAutoencoder, quality
 from helpers.one_layer.directions import ablate_direction, add_at, difference_in_means, select_direction
-from helpers.one_layer.in_context import accuracy_grid
+from helpers.one_layer.in_context import accuracy_grid, task_differences
 from helpers.one_layer.sae_files import load_sae
 from helpers.one_layer.tasks import course_tasks
 from helpers.one_neuron.ablation import ablate_groups, attribute_neurons
@@ -129,7 +138,8 @@ def refusal(lab: Lab) -> Iterator[Finding]:
 def task_vectors(lab: Lab) -> Iterator[Finding]:
     """A task's vector in place of its demonstrations (Hendel et al. 2023), its layer chosen on half of the questions."""
     tasks = course_tasks(*lab.words("task_vectors", "tasks"))
-    grid = accuracy_grid(lab.model, list(tasks.values()), n=lab.size(11), how="add", n_states=lab.size(50))
+    vectors = [task_differences(lab.model, task, lab.size(50)) for task in tasks.values()]
+    grid = accuracy_grid(lab.model, list(tasks.values()), vectors, n=lab.size(11), how="add")
     base, own, shown, wrong = (hits.flatten() for hits in (grid.zero_shot, grid.patched, grid.icl, grid.shuffled))
     yield findings.share("icl.zero_shot", base, control=own)
     yield findings.share("icl.task_vector", own, control=base)
@@ -175,7 +185,7 @@ def _facts(lab: Lab, full: int) -> list[FactPrompt]:
     """Facts of the course's world that the model knows, of those whose words its tokens keep apart."""
 
     def first(fact: FactPrompt) -> int:
-        subject_tokens(lab.model, fact)
+        subject_span(lab.model, fact)
         return whole_words(lab.model, [fact.text], [[fact.answer]]).ids[0][0]
 
     facts = lab.fitting(course_facts(n=min(full, 6 * lab.size(full))), first, "facts")
@@ -195,15 +205,15 @@ def linear_relations(lab: Lab) -> Iterator[Finding]:
     betas = [float(beta) for beta in lab.words("linear_relations", "betas")]
     names = lab.words("linear_relations", "relations")[: lab.size(99) // 4 or 1]
     most = lab.size(40)
-    n_train = min(relations.N_TRAIN, most // 3)
+    n_train = min(N_TRAIN, most // 3)
     least = min(16, most - 2)
     datas = [data for name in names if (data := attempt(_relation, lab, name)) is not None]
     if not datas:
         raise NotForThisModel("its tokens keep subjects and answers apart in none of the relations")
     if lab.keep_wrong:
-        found = Report(tuple(_entry(lab, data.take(range(min(most, len(data)))), layers, betas, n_train) for data in datas), ())
+        found = RelationReport(tuple(_entry(lab, data.take(range(min(most, len(data)))), layers, betas, n_train) for data in datas), ())
     else:
-        found = report(lab.model, datas, layers, betas, n_train, most, least)
+        found = relation_report(lab.model, datas, layers, betas, n_train, most, least)
     if not found.entries:
         raise NotForThisModel(f"it knows fewer than {least} subjects of each relation: {', '.join(found.skipped)}")
     hits, guess = (torch.cat([entry.comparison.of(name) for entry in found.entries]) for name in ("LRE", "most frequent in test"))
@@ -224,17 +234,17 @@ def _relation(lab: Lab, name: str) -> RelationData:
 
     def apart(row: int) -> Words:
         one = data.take([row])
-        relations.locate(lab.model, one)
+        subject_positions(lab.model, one)
         return whole_words(lab.model, one.prompts, [list(one.objects)])
 
     return data.take(lab.fitting(range(len(data) if lab.n is None else min(len(data), 4 * lab.n)), apart, "subjects"))
 
 
-def _entry(lab: Lab, data: RelationData, layers: Sequence[int], betas: Sequence[float], n_train: int) -> Entry:
+def _entry(lab: Lab, data: RelationData, layers: Sequence[int], betas: Sequence[float], n_train: int) -> RelationEntry:
     """A relation's entry in a report, right answers or not."""
     parts = split(data, n_train)
-    tried = sweep(lab.model, parts, layers, betas)
-    return Entry(1.0, parts, tried, relations.compare(lab.model, parts, tried.best.layer, tried.best.beta))
+    tried = sweep_lre(lab.model, parts, layers, betas)
+    return RelationEntry(1.0, parts, tried, compare_to_baselines(lab.model, parts, tried.best))
 
 
 @experiment("03b", "ioi.eight_prompts")
@@ -257,14 +267,14 @@ def indirect_objects_heads(lab: Lab) -> Iterator[Finding]:
     on other sentences than those on which they are judged.
     """
     model = lab.model
-    data = indirect_objects(model, lab.size(44))
-    strangers = data.runs(model, "unrelated")
+    data = ioi_sentences(model, lab.size(44))
+    strangers = data.pairs(model, "unrelated")
     nobody = metric_at_ends(model, strangers, texts=strangers.corrupted)
-    yield findings.mean("ioi.logit_diff", metric_at_ends(model, data.runs(model)), control=nobody)
-    other = indirect_objects(model, lab.size(44), seed=1)
+    yield findings.mean("ioi.logit_diff", metric_at_ends(model, data.pairs(model)), control=nobody)
+    other = ioi_sentences(model, lab.size(44), seed=1)
     every = [(layer, number) for layer in range(model.cfg.n_layers) for number in range(model.cfg.n_heads)]
     copied = copies(model, every, data)
-    mover = int(looks(model, other)["name mover"].argmax())
+    mover = int(role_attention(model, other)["name mover"].argmax())
     yield findings.share("ioi.name_mover.copies", copied[mover], control=copied.flatten().tolist())
     strongest = every[int(direct_effects(model, other.tokens, other.io, other.s).of_heads.argmax())]
     gone = self_repair(model, data, strongest)
@@ -275,13 +285,13 @@ def indirect_objects_heads(lab: Lab) -> Iterator[Finding]:
 def attribution(lab: Lab) -> Iterator[Finding]:
     """Patches of MLPs, estimated by one gradient and measured, layer by layer and place by place (Syed et al. 2023)."""
     model = lab.model
-    data = indirect_objects(model, lab.size(44))
-    both = data.runs(model)
+    data = ioi_sentences(model, lab.size(44))
+    pairs = data.pairs(model)
     places = list(data.positions.values())
-    measured = patch_positions(model, both, mlp_out, places, tuple(data.positions))
-    r = correlation(attribute_positions(model, both, mlp_out, places, tuple(data.positions)), measured)
+    measured = patch_positions(model, pairs, mlp_out, places, tuple(data.positions))
+    r = correlation(attribute_positions(model, pairs, mlp_out, places, tuple(data.positions)), measured)
     hooks = [mlp_out(layer) for layer in range(model.cfg.n_layers)]
-    clean, corrupted = (record(model, some.tokens.to(model.cfg.device), *hooks) for some in (both.clean, both.corrupted))
+    clean, corrupted = (record(model, some.tokens.to(model.cfg.device), *hooks) for some in (pairs.clean, pairs.corrupted))
     length = [(clean[hook] - corrupted[hook]).float().norm(dim=-1).cpu() for hook in hooks]
     size = torch.tensor([[some[torch.arange(len(data)), at].mean() for at in places] for some in length])
     plain = torch.corrcoef(torch.stack([size.flatten(), measured.change.flatten().float()]))[0, 1].item()
@@ -295,7 +305,7 @@ def circuit(lab: Lab) -> Iterator[Finding]:
     model = lab.model
     graph = EdgeGraph.of(model)
     frames = [lab.setting("indirect_objects", "frame") or "when went"]
-    few, judged = (indirect_objects(model, lab.size(n), seed=seed, frames=frames).runs(model) for n, seed in ((16, 1), (24, 2)))
+    few, judged = (ioi_sentences(model, lab.size(n), seed=seed, frames=frames).pairs(model) for n, seed in ((16, 1), (24, 2)))
     n_edges = max(1, lab.part(lab.setting("indirect_objects", "edges") or "2.2%", len(graph)))
     best = attribute_edges(model, few, steps=5)
     kept, chance = (curve(model, judged, which, [n_edges]) for which in (best.top, lambda n: random_circuit(graph, n)))

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from helpers.answers import expect, expect_callable, expect_close, expect_indices, expect_number, expect_tensor, expect_text
-from helpers.cluster.recall import FactPrompt
+from helpers.cluster.fact_prompts import FactPrompt
 from helpers.exercises import Exercises
 from helpers.models import TransformerBridge
 from helpers.prediction import token_id

@@ -11,7 +11,7 @@ from test_bench_neurons import beside, counted_passes, model, record_ratio
 
 from helpers.cluster.circuits import acdc, attribute_edges
 from helpers.cluster.edges import EdgeGraph, cut_each
-from helpers.cluster.indirect_objects import indirect_objects
+from helpers.cluster.ioi import ioi_sentences
 from helpers.cluster.patching import PromptPairs, prompt_pairs
 from helpers.metrics import log_odds
 from helpers.models import COURSE_LM_FOLDER, TransformerBridge
@@ -28,7 +28,7 @@ TAU = 0.003  # nats; a higher one keeps less and is faster
 def both(model: TransformerBridge, folder: Path) -> PromptPairs:
     """Sentences that end where the indirect object comes, beside such with other names; random tokens for a model that was not trained."""
     if folder == COURSE_LM_FOLDER:
-        return indirect_objects(model, PROMPTS, frames=["when went"]).runs(model)
+        return ioi_sentences(model, PROMPTS, frames=["when went"]).pairs(model)
     clean = torch.randint(300, 5000, (PROMPTS, 16), generator=torch.Generator().manual_seed(0))
     corrupted = clean.index_copy(1, torch.tensor([5, 9]), clean[:, [9, 5]])
     return prompt_pairs(model, clean, corrupted, log_odds(clean[:, 6], clean[:, 10]))

@@ -9,9 +9,11 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from test_bench_models import folder, seconds
 from test_bench_neurons import beside, model, record_ratio
 
-from helpers.cluster.relations import RelationData, course_relations, fit, fit_layers, jacobians, locate
+from helpers.cluster.linear_relations import fit_lre, fit_lre_layers, jacobians, subject_positions
+from helpers.cluster.relations import RelationData, course_relations
 from helpers.interventions import Intervention, intervene, resid_post
 from helpers.models import TransformerBridge
+from helpers.prediction import tokenize
 
 __all__ = ["folder", "model", "one_thread"]  # the fixtures
 
@@ -29,9 +31,9 @@ def eight(model: TransformerBridge) -> list[RelationData]:
 
 def naive(model: TransformerBridge, data: RelationData, layer: int, n: int) -> Float[torch.Tensor, "subject n d_in"]:
     """The first ``n`` rows of each Jacobian: for each a pass forward through the whole model, and one back."""
-    located, found = locate(model, data), []
-    for row, pos in enumerate(located.subject.tolist()):
-        tokens = located.texts.take([row]).tokens
+    found = []
+    for prompt, pos in zip(data.prompts, subject_positions(model, data).tolist(), strict=True):
+        tokens = tokenize(model, prompt)[None]
         found.append(torch.stack([one_row(model, tokens, pos, layer, number) for number in range(n)]))
     return torch.stack(found)
 
@@ -61,8 +63,8 @@ def test_jacobians_beside_a_naive_loop(benchmark: BenchmarkFixture, model: Trans
 
 def products(model: TransformerBridge, data: RelationData) -> None:
     """The matrix products of the backward passes alone: each weight of a block once for each coordinate, subject and token from it on."""
-    located, width = locate(model, data), model.cfg.d_model
-    rest = int((located.texts.lengths - located.subject).sum())
+    width = model.cfg.d_model
+    rest = sum(len(tokenize(model, prompt)) for prompt in data.prompts) - int(subject_positions(model, data).sum())
     upstream, weight = torch.ones(width * rest, width), torch.ones(width, 4 * width)
     for _ in range(3 * (model.cfg.n_layers - 1 - LAYER)):  # 12 width^2 weights in a block
         upstream @ weight
@@ -70,11 +72,11 @@ def products(model: TransformerBridge, data: RelationData) -> None:
 
 def test_fits_of_many_relations(benchmark: BenchmarkFixture, model: TransformerBridge) -> None:
     datas, times = eight(model), [0.0, 0.0]
-    fit(model, datas[0], LAYER)  # to warm up
+    fit_lre(model, datas[0], LAYER)  # to warm up
     for data in datas:  # in turns
-        times[0] += seconds(lambda data=data: fit(model, data, LAYER))
+        times[0] += seconds(lambda data=data: fit_lre(model, data, LAYER))
         times[1] += seconds(lambda data=data: products(model, data))
-    benchmark.pedantic(lambda: fit(model, datas[0], LAYER), rounds=1)
+    benchmark.pedantic(lambda: fit_lre(model, datas[0], LAYER), rounds=1)
     record_ratio(benchmark, seconds=times[0], ratio_to_products=times[0] / times[1])
     assert times[0] <= PRODUCTS_LIMIT * times[1]
 
@@ -82,6 +84,6 @@ def test_fits_of_many_relations(benchmark: BenchmarkFixture, model: TransformerB
 def test_all_layers_in_the_time_of_one(benchmark: BenchmarkFixture, model: TransformerBridge) -> None:
     data = course_relations(["capital"])["capital"].take(range(8))
     every = range(model.cfg.n_layers)
-    ratio = beside(benchmark, lambda: fit_layers(model, data, every), lambda: fit(model, data, 0), rounds=3)
+    ratio = beside(benchmark, lambda: fit_lre_layers(model, data, every), lambda: fit_lre(model, data, 0), rounds=3)
     record_ratio(benchmark, ratio_to_one_layer=ratio)
     assert ratio <= LAYERS_LIMIT

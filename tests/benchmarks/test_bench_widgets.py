@@ -23,18 +23,20 @@ from test_bench_neurons import model
 from helpers.activations import TopContexts, top_contexts
 from helpers.cluster.circuits import attribute_edges
 from helpers.cluster.edges import ABLATIONS
-from helpers.cluster.indirect_objects import IndirectObjects, indirect_objects
+from helpers.cluster.fact_prompts import course_facts
+from helpers.cluster.ioi import IoiSentences, ioi_sentences
+from helpers.cluster.linear_relations import LinearRelation
 from helpers.cluster.patching import patch_heads, patch_positions
-from helpers.cluster.recall import course_facts
-from helpers.cluster.relations import RelationData, Surrogate, course_relations
+from helpers.cluster.relations import RelationData, course_relations
 from helpers.cluster.widgets_circuits import SHOWN_AS, CircuitPruner, HeadViewer, PatchingMap
 from helpers.cluster.widgets_relations import CUT, FactEditor, KnockoutBench, RelationExplorer
 from helpers.interventions import resid_post
 from helpers.models import TransformerBridge
-from helpers.one_layer.autoencoders import SparseAutoencoder, Sweep, activations_of
+from helpers.one_layer.autoencoders import SparseAutoencoder, activations_of
 from helpers.one_layer.directions import difference_in_means
 from helpers.one_layer.features import FeatureActivations, feature_activations
 from helpers.one_layer.in_context import task_differences
+from helpers.one_layer.sae_training import PenaltySweep
 from helpers.one_layer.tasks import course_tasks
 from helpers.one_layer.widgets_autoencoders import ClampBench, FeatureBrowser, SparsitySlider
 from helpers.one_layer.widgets_directions import RefusalDial, SteeringLab, TaskVectorBench
@@ -172,7 +174,7 @@ def dictionary(model: TransformerBridge) -> SparseAutoencoder:
 @pytest.fixture(scope="module")
 def active(model: TransformerBridge, dictionary: SparseAutoencoder, top: TopContexts) -> FeatureActivations:
     """Its features on the corpus."""
-    return feature_activations(dictionary, activations_of(model, top.texts, dictionary.hook).values)
+    return feature_activations(dictionary, activations_of(model, top.texts, dictionary.hook))
 
 
 def test_feature_browser(
@@ -192,7 +194,7 @@ def test_clamp_bench(
 
 def test_sparsity_slider(benchmark: BenchmarkFixture, model: TransformerBridge) -> None:
     penalties = tuple(float(at) for at in range(1, 21))
-    widget = SparsitySlider(Sweep(penalties, *(tuple(at / 20 for at in range(1, 21)) for _ in range(3))))
+    widget = SparsitySlider(PenaltySweep(penalties, *(tuple(at / 20 for at in range(1, 21)) for _ in range(3))))
     keeps(benchmark, ANSWER_LIMIT, widget, {"penalty": penalties}, "penalty", model)
 
 
@@ -200,23 +202,25 @@ def test_sparsity_slider(benchmark: BenchmarkFixture, model: TransformerBridge) 
 
 
 @pytest.fixture(scope="module")
-def maps(model: TransformerBridge) -> dict[str, tuple[RelationData, Surrogate]]:
+def maps(model: TransformerBridge) -> dict[str, tuple[RelationData, LinearRelation]]:
     """Random maps of the size of the fitted ones."""
     rng, width = torch.Generator().manual_seed(0), model.cfg.d_model
     drawn = {name: torch.randn(width + 1, width, generator=rng) / width**0.5 for name in ("capital", "language", "performer")}
     relations = course_relations(list(drawn))
-    return {name: (relations[name], Surrogate(name, "LRE", 3, values[1:], values[0], 2.0)) for name, values in drawn.items()}
+    return {name: (relations[name], LinearRelation(name, "LRE", 3, values[1:], values[0], 2.0)) for name, values in drawn.items()}
 
 
 SUBJECTS = ("France", "Japan", "Yesterday", "the red house", "Atlantis", "seven", "Imagine", "Kenya")
 
 
-def test_relation_explorer(benchmark: BenchmarkFixture, model: TransformerBridge, maps: dict[str, tuple[RelationData, Surrogate]]) -> None:
+def test_relation_explorer(
+    benchmark: BenchmarkFixture, model: TransformerBridge, maps: dict[str, tuple[RelationData, LinearRelation]]
+) -> None:
     choices = {"relation": list(maps), "subject": SUBJECTS}
     keeps(benchmark, ANSWER_LIMIT, RelationExplorer(model, maps), choices, "the model", model)
 
 
-def test_fact_editor(benchmark: BenchmarkFixture, model: TransformerBridge, maps: dict[str, tuple[RelationData, Surrogate]]) -> None:
+def test_fact_editor(benchmark: BenchmarkFixture, model: TransformerBridge, maps: dict[str, tuple[RelationData, LinearRelation]]) -> None:
     widget = FactEditor(model, {name: (*found, 32) for name, found in maps.items()})
     choices = {"relation": list(maps), "subject": SUBJECTS, "other": SUBJECTS, "rank": widget.rank.options}
     keeps(benchmark, WRITING_LIMIT, widget, choices | {"strength": [at / 4 for at in range(-4, 13)]}, "as it is", model)
@@ -229,21 +233,21 @@ def test_knockout_bench(benchmark: BenchmarkFixture, model: TransformerBridge) -
 
 
 @pytest.fixture(scope="module")
-def gifts(model: TransformerBridge) -> IndirectObjects:
+def gifts(model: TransformerBridge) -> IoiSentences:
     """Eight sentences of one frame."""
-    return indirect_objects(model, 8, frames=["when went"])
+    return ioi_sentences(model, 8, frames=["when went"])
 
 
-def test_patching_map(benchmark: BenchmarkFixture, model: TransformerBridge, gifts: IndirectObjects) -> None:
-    both, where = gifts.runs(model), dict(positions=list(gifts.positions.values()), names=list(gifts.positions))
+def test_patching_map(benchmark: BenchmarkFixture, model: TransformerBridge, gifts: IoiSentences) -> None:
+    both, where = gifts.pairs(model), dict(positions=list(gifts.positions.values()), names=list(gifts.positions))
     widget = PatchingMap(model, gifts, {"stream": patch_positions(model, both, **where), "heads": patch_heads(model, both)})
     widget.component.value = "heads"
     choices = {"shown": SHOWN_AS, "layer": range(model.cfg.n_layers), "column": widget.column.options}
     keeps(benchmark, ANSWER_LIMIT, widget, choices, "with the patch", model)
 
 
-def test_circuit_pruner(benchmark: BenchmarkFixture, model: TransformerBridge, gifts: IndirectObjects) -> None:
-    both = gifts.runs(model)
+def test_circuit_pruner(benchmark: BenchmarkFixture, model: TransformerBridge, gifts: IoiSentences) -> None:
+    both = gifts.pairs(model)
     widget = CircuitPruner(model, attribute_edges(model, both), both)
     keeps(benchmark, WRITING_LIMIT, widget, {"size": widget.size.options, "ablation": ABLATIONS}, "Faithfulness", model)
 

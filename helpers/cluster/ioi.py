@@ -3,14 +3,13 @@
 *When Mary and John went to the store, John gave a drink to* ends on the name that stands only once. S is the giver, named at S1 and again
 at S2; IO is the receiver. Half of the sentences name the receiver first, half the giver, so that no position gives the answer away.
 
-    data = indirect_objects(model, 44)
-    both = data.runs(model)  # the giver swapped at S2: the other name becomes the answer
-    print(patch_heads(model, both).table())
+    data = ioi_sentences(model, 44)
+    pairs = data.pairs(model)  # the giver swapped at S2: the other name becomes the answer
+    print(patch_heads(model, pairs).table())
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import combinations
 from random import Random
 
 import torch
@@ -24,15 +23,15 @@ from helpers.course_lm.world import World
 from helpers.interventions import head_out, pattern, record, resid_post
 from helpers.metrics import Metric, log_odds
 from helpers.models import TransformerBridge
+from helpers.one_layer.function_vectors import top_heads
 from helpers.prediction import token_id
-from helpers.stats import Interval, mean_interval, paired_interval
 from helpers.texts import Texts, as_texts
 
 ORDERS = ("ABB", "BAB")  # the receiver is named first, or the giver is
 
 
 @dataclass(frozen=True)
-class IndirectObjects:
+class IoiSentences:
     """Sentences up to the receiver's name. ``others`` are three unrelated names for each, for corrupted copies."""
 
     texts: tuple[str, ...]
@@ -64,7 +63,7 @@ class IndirectObjects:
             _renamed(text, io, s, names) for text, io, s, names in zip(self.texts, self.receivers, self.givers, self.others, strict=True)
         ]
 
-    def runs(self, model: TransformerBridge, corrupted: str = "swapped") -> PromptPairs:
+    def pairs(self, model: TransformerBridge, corrupted: str = "swapped") -> PromptPairs:
         """The sentences beside corrupted ones: ``swapped`` or ``unrelated``. Raises ValueError for another kind."""
         kinds = {"swapped": self.swapped, "unrelated": self.unrelated}
         if corrupted not in kinds:
@@ -84,14 +83,11 @@ def _renamed(text: str, io: str, s: str, names: Sequence[str]) -> str:
     return " ".join(words.get(word.rstrip(",."), word.rstrip(",.")) + word[len(word.rstrip(",.")) :] for word in text.split(" "))
 
 
-def indirect_objects(
-    model: TransformerBridge, n: int, seed: int = 0, frames: Sequence[str] = (), names: Sequence[str] = ()
-) -> IndirectObjects:
+def ioi_sentences(model: TransformerBridge, n: int, seed: int = 0, frames: Sequence[str] = ()) -> IoiSentences:
     """``n`` sentences in which frames and orders take turns; the pairs of names stand together in no text of the course LM's corpus.
 
     Orders are balanced where ``n`` is a multiple of twice the number of frames. ``frames`` are some of the corpus's (all of them if none
-    is named), ``names`` first names that are one token each (left out, all of the world's that are). Raises ValueError for an unknown
-    frame, and where there are fewer than five names, one of several tokens, or no pair that the corpus leaves out.
+    is named). Raises ValueError for an unknown frame, and for a model in which fewer than five first names are one token.
     """
     if n < 1:
         raise ValueError(f"n says how many sentences to write; it must be 1 or more, not {n}.")
@@ -99,18 +95,14 @@ def indirect_objects(
     for frame in frames:
         if frame not in known:
             raise ValueError(f"There is no frame {frame!r}: there are {', '.join(known)}.")
-    frames, usable = tuple(frames) or known, list(names) or single_names(model)
+    frames, usable = tuple(frames) or known, single_names(model)
     if len(usable) < 5:
-        raise ValueError(f"Five names that are one token of this model are needed at least, and there are {len(usable)}: give more.")
-    for name in names:
-        token_id(model, f" {name}")  # ValueError for a name of several tokens
-    if not any(map(tasks.hidden_pair, combinations(usable, 2))):
-        raise ValueError("Every pair of these names may stand in the course LM's corpus, so none would be new to it: give more names.")
+        raise ValueError(f"Five first names must be one token of this model, and only {len(usable)} are.")
     rows = [_draw(Random(f"{seed} {number}"), usable, frames, number) for number in range(n)]
     texts, receivers, givers, others, orders = map(tuple, zip(*rows, strict=True))
     tokens = as_texts(model, list(texts))
     io, s = (torch.tensor([token_id(model, f" {name}") for name in side]) for side in (receivers, givers))
-    return IndirectObjects(texts, receivers, givers, others, orders, tokens, io, s, _named_positions(tokens, io, s))
+    return IoiSentences(texts, receivers, givers, others, orders, tokens, io, s, _named_positions(tokens, io, s))
 
 
 def single_names(model: TransformerBridge) -> list[str]:
@@ -149,7 +141,7 @@ def attention(
     return torch.stack([seen[place][rows, :, queries, keys].T.float().cpu() for place in places])
 
 
-LOOKS = {  # role of a head in the paper: from where to where it looks
+ROLES = {  # role of a head in the paper: from where to where it attends
     "name mover": ("END", "IO"),
     "S-inhibition": ("END", "S2"),
     "duplicate token": ("S2", "S1"),
@@ -157,19 +149,18 @@ LOOKS = {  # role of a head in the paper: from where to where it looks
 }
 
 
-def looks(model: TransformerBridge, data: IndirectObjects) -> dict[str, Float[Tensor, "layer head"]]:
+def role_attention(model: TransformerBridge, data: IoiSentences) -> dict[str, Float[Tensor, "layer head"]]:
     """The mean attention of every head on the way that each role of the paper takes, and to the token before (``previous token``)."""
-    found = {role: attention(model, data.tokens, *(data.positions[name] for name in way)).mean(-1) for role, way in LOOKS.items()}
+    found = {role: attention(model, data.tokens, *(data.positions[name] for name in way)).mean(-1) for role, way in ROLES.items()}
     after = data.positions["S1+1"]
     return found | {"previous token": attention(model, data.tokens, after, after - 1).mean(-1)}
 
 
-def looks_table(looks: dict[str, Float[Tensor, "layer head"]], n: int = 2) -> str:
-    """For each role the ``n`` heads that look its way most."""
+def role_table(scores: dict[str, Float[Tensor, "layer head"]], n: int = 2) -> str:
+    """For each role the ``n`` heads that attend its way most."""
     lines = []
-    for role, scores in looks.items():
-        best = scores.flatten().argsort(descending=True, stable=True)[:n].tolist()
-        named = [f"a{at // scores.shape[1]}.{at % scores.shape[1]} ({scores.flatten()[at]:.2f})" for at in best]
+    for role, values in scores.items():
+        named = [f"a{layer}.{head} ({values[layer, head]:.2f})" for layer, head in top_heads(values, n)]
         lines.append(f"{role:<16} {', '.join(named)}")
     return "\n".join(lines)
 
@@ -178,8 +169,8 @@ def looks_table(looks: dict[str, Float[Tensor, "layer head"]], n: int = 2) -> st
 def repeated_scores(model: TransformerBridge, n: int = 50, length: int = 20, seed: int = 0) -> dict[str, Float[Tensor, "layer head"]]:
     """What heads do on random tokens that come twice: attention to the token before, to the same one, and to the one after it.
 
-    Nothing in such a text has a meaning, so a head that looks back by one, finds its token again, or finds what followed it, does so by
-    rule (Olsson et al. 2022, arXiv 2209.11895).
+    Nothing in such a text has a meaning, so a head that attends to the token before, finds its token again, or finds what followed it,
+    does so by rule (Olsson et al. 2022, arXiv 2209.11895).
     """
     rng = torch.Generator().manual_seed(seed)
     once = torch.randint(0, model.cfg.d_vocab, (n, length), generator=rng)
@@ -196,7 +187,7 @@ def repeated_scores(model: TransformerBridge, n: int = 50, length: int = 20, see
 
 
 @torch.no_grad()
-def copies(model: TransformerBridge, chosen: Sequence[Head], data: IndirectObjects, k: int = 5) -> Bool[Tensor, "head prompt"]:
+def copies(model: TransformerBridge, chosen: Sequence[Head], data: IoiSentences, k: int = 5) -> Bool[Tensor, "head prompt"]:
     """Which receivers' names a head would write among its top ``k`` tokens if it looked at them and nowhere else.
 
     The state at the name after the first block goes through the head's values and outputs, the final norm and the unembedding
@@ -237,34 +228,17 @@ class SelfRepair:
         """The logit difference of each prompt if nothing else changed."""
         return self.before - self.direct
 
-    @property
-    def repaired(self) -> float:
-        """Which share of the loss that was to be expected does not come about."""
-        return ((self.after - self.expected).mean() / self.direct.mean()).item()
 
-    @property
-    def interval(self) -> Interval:
-        """The 95 % interval of the difference between what is there and what was to be expected, in logits."""
-        return paired_interval(self.after.tolist(), self.expected.tolist())
-
-    def table(self) -> str:
-        """Three lines: before, what was to be expected, and what is left."""
-        named = {"before": self.before, "expected": self.expected, "left": self.after}
-        intervals = {name: mean_interval(values) for name, values in named.items()}
-        lines = [f"{name:<9} {named[name].mean():7.2f}   [{low:.2f}, {high:.2f}]" for name, (low, high) in intervals.items()]
-        return "\n".join(["            logits   95 % interval", *lines])
-
-
-def self_repair(model: TransformerBridge, data: IndirectObjects, head: Head) -> SelfRepair:
-    """Takes a head away at the last token (its output on the sentence with unrelated names takes its place) and looks who steps in.
+def self_repair(model: TransformerBridge, data: IoiSentences, head: Head) -> SelfRepair:
+    """Takes a head away at the last token (its output on the sentence with unrelated names takes its place) and sees who steps in.
 
     ``direct`` is by how much the head's own share of the logit difference falls. Wang et al. (section 3.4) found that later heads make
     up for most of it; McGrath et al. 2023 (arXiv 2307.15771) call it self-repair.
     """
-    both = data.runs(model, "unrelated")
-    values = record(model, both.corrupted.tokens.to(model.cfg.device), head_out(head[0]))
+    pairs = data.pairs(model, "unrelated")
+    values = record(model, pairs.corrupted.tokens.to(model.cfg.device), head_out(head[0]))
     change = other_outputs([head], values, pos=data.positions["END"])
-    before, after = metric_at_ends(model, both), metric_at_ends(model, both, *change)
+    before, after = metric_at_ends(model, pairs), metric_at_ends(model, pairs, *change)
     plain = direct_effects(model, data.tokens, data.io, data.s)
     changed = direct_effects(model, data.tokens, data.io, data.s, *change)
     difference = changed.mean - plain.mean
@@ -274,9 +248,9 @@ def self_repair(model: TransformerBridge, data: IndirectObjects, head: Head) -> 
 
 
 def knocked_out(
-    model: TransformerBridge, data: IndirectObjects, chosen: Sequence[Head], pos: Int[Tensor, "prompt"] | None = None
+    model: TransformerBridge, data: IoiSentences, chosen: Sequence[Head], pos: Int[Tensor, "prompt"] | None = None
 ) -> Float[Tensor, "prompt"]:
     """The logit difference of each sentence with some heads' outputs taken from the sentence with unrelated names."""
-    both = data.runs(model, "unrelated")
-    values = record(model, both.corrupted.tokens.to(model.cfg.device), *{head_out(layer): None for layer, _ in chosen})
-    return metric_at_ends(model, both, *other_outputs(chosen, values, pos=pos))
+    pairs = data.pairs(model, "unrelated")
+    values = record(model, pairs.corrupted.tokens.to(model.cfg.device), *{head_out(layer): None for layer, _ in chosen})
+    return metric_at_ends(model, pairs, *other_outputs(chosen, values, pos=pos))

@@ -6,40 +6,50 @@ The models are tiny and random, with a tokenizer that is trained here on the sen
 from collections import Counter
 from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
+from cluster_tools import load, no_gradients
 from tiny_models import CHAT, END
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel, LlamaConfig, PreTrainedTokenizerFast, Qwen2Config
+from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig, PreTrainedTokenizerFast, Qwen2Config
+
+from helpers.cluster.attribution import direct_effects, other_outputs
+from helpers.cluster.ioi import (
+    ORDERS,
+    attention,
+    copies,
+    ioi_sentences,
+    knocked_out,
+    repeated_scores,
+    role_attention,
+    role_table,
+    self_repair,
+    single_names,
+)
+from helpers.cluster.patching import metric_at_ends
+from helpers.course_lm.corpus.tasks import FRAMES, hidden_pair
+from helpers.course_lm.world import World
+from helpers.interventions import head_out, intervene, pattern, record, set_to, watch
+from helpers.models import load_model
+from helpers.prediction import pieces, token_id
+from helpers.texts import as_texts
+
+__all__ = ["load", "no_gradients"]  # the fixtures
 
 N = 44  # every frame in both orders
 LLAMA = dict(hidden_size=32, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, intermediate_size=48)
 
 
 @pytest.fixture(scope="module")
-def h():
-    """All that is tested here."""
-    from helpers import interventions, metrics
-    from helpers.cluster import indirect_objects
-
-    return SimpleNamespace(**vars(metrics) | vars(interventions) | vars(indirect_objects))
-
-
-@pytest.fixture(scope="module")
 def known() -> list[str]:
     """Forty first names."""
-    from helpers.course_lm.world import World
-
     return World.load().column("firstnames", "name")[:40]
 
 
 @pytest.fixture(scope="module")
 def tokenizer(known) -> PreTrainedTokenizerFast:
     """A byte-level BPE that was trained on the names, and on the frames without names."""
-    from helpers.course_lm.corpus.tasks import FRAMES
-
     words = [frame.format(people="", giver="", Giver="", place="park", gave="gave", thing="a book") for frame in FRAMES.values()]
     backend = Tokenizer(models.BPE())
     backend.pre_tokenizer, backend.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
@@ -68,20 +78,12 @@ def write(folder: Path, tokenizer: PreTrainedTokenizerFast, config_class=GPT2Con
 
 @pytest.fixture(scope="module")
 def model(tokenizer, tmp_path_factory):
-    from helpers.models import load_model
-
     return load_model(write(tmp_path_factory.mktemp("gifts"), tokenizer, n_embd=32, n_layer=2, n_head=4, n_positions=64))
 
 
 @pytest.fixture(scope="module")
-def data(h, model):
-    return h.indirect_objects(model, N)
-
-
-@pytest.fixture(autouse=True)
-def no_gradients():
-    with torch.no_grad():
-        yield
+def data(model):
+    return ioi_sentences(model, N)
 
 
 def words(text: str) -> list[str]:
@@ -91,13 +93,11 @@ def words(text: str) -> list[str]:
 # ---------------------------------------------------------------------------------------------------------- the sentences
 
 
-def test_frames_and_orders_are_balanced(h, data):
-    from helpers.course_lm.corpus.tasks import FRAMES
-
+def test_frames_and_orders_are_balanced(data):
     assert len(data) == N and Counter(data.orders) == {"ABB": N // 2, "BAB": N // 2}
     heads = [frame.split("{")[0] for frame in FRAMES.values()]
     assert all(text.startswith(heads[number % len(heads)]) for number, text in enumerate(data.texts))
-    assert {(number % len(heads), order) for number, order in enumerate(data.orders)} == {(at, o) for at in range(22) for o in h.ORDERS}
+    assert {(number % len(heads), order) for number, order in enumerate(data.orders)} == {(at, o) for at in range(22) for o in ORDERS}
 
 
 def test_the_giver_is_named_twice_and_the_receiver_once(data):
@@ -107,20 +107,15 @@ def test_the_giver_is_named_twice_and_the_receiver_once(data):
         assert text.endswith(" to") and receiver != giver
 
 
-def test_only_hidden_pairs_and_single_tokens(h, data, known, model):
-    from helpers.course_lm.corpus.tasks import hidden_pair
-    from helpers.prediction import token_id
-
+def test_only_hidden_pairs_and_single_tokens(data, known, model):
     assert all(hidden_pair(pair) for pair in zip(data.receivers, data.givers, strict=True))
-    assert h.single_names(model) == known
+    assert single_names(model) == known
     assert data.io.tolist() == [token_id(model, f" {name}") for name in data.receivers]
     assert data.s.tolist() == [token_id(model, f" {name}") for name in data.givers]
     assert len(set(data.receivers) | set(data.givers)) > 20
 
 
 def test_positions_name_the_right_tokens(data, model):
-    from helpers.prediction import pieces
-
     rows, tokens = torch.arange(N), data.tokens.tokens
     at = {name: tokens[rows, pos] for name, pos in data.positions.items()}
     assert set(at) == {"IO", "S1", "S1+1", "S2", "END"}
@@ -134,8 +129,6 @@ def test_positions_name_the_right_tokens(data, model):
 
 
 def test_swapped_sentences_differ_in_the_second_name_of_the_giver_only(data, model):
-    from helpers.texts import as_texts
-
     swapped, rows = as_texts(model, data.swapped()), torch.arange(N)
     expected = data.tokens.tokens.clone()
     expected[rows, data.positions["S2"]] = data.io
@@ -143,9 +136,6 @@ def test_swapped_sentences_differ_in_the_second_name_of_the_giver_only(data, mod
 
 
 def test_unrelated_sentences_have_three_other_names_in_the_same_places(data, model):
-    from helpers.prediction import token_id
-    from helpers.texts import as_texts
-
     unrelated, rows = as_texts(model, data.unrelated()), torch.arange(N)
     expected = data.tokens.tokens.clone()
     for place, number in (("IO", 0), ("S1", 1), ("S2", 2)):
@@ -160,66 +150,52 @@ def test_runs_and_the_metric(data, model):
     expected = logits[torch.arange(N), data.io] - logits[torch.arange(N), data.s]
     torch.testing.assert_close(data.metric(logits[:, None]), expected)
     for kind, places in (("swapped", ["S2"]), ("unrelated", ["IO", "S1", "S2"])):
-        both = data.runs(model, kind)
+        pairs = data.pairs(model, kind)
         first = torch.stack([data.positions[place] for place in places]).amin(0)
-        assert torch.equal(both.first_difference, first) and torch.equal(both.clean.tokens, data.tokens.tokens)
-    assert torch.equal(data.runs(model).corrupted.tokens, data.runs(model, "swapped").corrupted.tokens)
+        assert torch.equal(pairs.first_difference, first) and torch.equal(pairs.clean.tokens, data.tokens.tokens)
+    assert torch.equal(data.pairs(model).corrupted.tokens, data.pairs(model, "swapped").corrupted.tokens)
     with pytest.raises(ValueError, match=r"There is no corruption 'mixed': choose one of swapped, unrelated\.$"):
-        data.runs(model, "mixed")
+        data.pairs(model, "mixed")
 
 
-def test_the_same_seed_gives_the_same_sentences(h, data, model):
-    assert h.indirect_objects(model, 10).texts == data.texts[:10]
-    assert h.indirect_objects(model, 10, seed=1).texts != data.texts[:10]
+def test_the_same_seed_gives_the_same_sentences(data, model):
+    assert ioi_sentences(model, 10).texts == data.texts[:10]
+    assert ioi_sentences(model, 10, seed=1).texts != data.texts[:10]
 
 
-def test_frames_and_names_can_be_chosen(h, model, known):
-    some = h.indirect_objects(model, 8, frames=["argument", "when went"], names=known[:20])
+def test_frames_can_be_chosen(model):
+    some = ioi_sentences(model, 8, frames=["argument", "when went"])
     assert [text.split(" ")[0] for text in some.texts] == ["Then,", "When"] * 4
     assert some.orders == ("ABB", "ABB", "BAB", "BAB") * 2
-    assert {*some.receivers, *some.givers, *(name for names in some.others for name in names)} <= set(known[:20])
-
-
-def without_hidden_pairs(known) -> list[str]:
-    """Six names of which no two are a pair that the corpus leaves out."""
-    from helpers.course_lm.corpus.tasks import hidden_pair
-
-    found: list[str] = []
-    for name in known:
-        if not hidden_pair([*found, name]):
-            found.append(name)
-    return found[:6]
 
 
 @pytest.mark.parametrize(
     "arguments, sentence",
-    [
-        (lambda known: dict(n=0), "it must be 1 or more, not 0"),
-        (lambda known: dict(n=-3), "it must be 1 or more, not -3"),
-        (lambda known: dict(n=4, frames=["when flew"]), "There is no frame 'when flew': there are when went, "),
-        (lambda known: dict(n=4, names=known[:4]), "Five names that are one token of this model are needed at least, and there are 4"),
-        (lambda known: dict(n=4, names=[*known[:5], "Xyzzyx"]), "' Xyzzyx' is not one token of this model"),
-        (lambda known: dict(n=4, names=without_hidden_pairs(known)), "so none would be new to it: give more names"),
-    ],
+    [(dict(n=0), "it must be 1 or more, not 0"), (dict(n=4, frames=["when flew"]), "There is no frame 'when flew': there are when went, ")],
 )
-def test_what_cannot_be_is_said_in_one_sentence(h, model, known, arguments, sentence):
+def test_what_cannot_be_is_said_in_one_sentence(model, arguments, sentence):
     with pytest.raises(ValueError) as caught:
-        h.indirect_objects(model, **arguments(known))
+        ioi_sentences(model, **arguments)
     assert sentence in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_model_with_few_names_is_refused(load):
+    with pytest.raises(ValueError, match="and only 0 are"):
+        ioi_sentences(load("gpt2"), 4)
 
 
 # ------------------------------------------------------------------------------------------------------------ attention
 
 
-def test_attention_is_read_off_the_pattern_and_sums_to_one(h, model, data):
-    texts, place = data.tokens, h.pattern(1)
-    whole = h.record(model, texts.tokens, place)[place]
-    found = h.attention(model, texts, data.positions["END"], data.positions["IO"])
+def test_attention_is_read_off_the_pattern_and_sums_to_one(model, data):
+    texts, place = data.tokens, pattern(1)
+    whole = record(model, texts.tokens, place)[place]
+    found = attention(model, texts, data.positions["END"], data.positions["IO"])
     assert found.shape == (2, 4, N)
     for row in (0, 7, 43):
         for head in (0, 3):
             assert found[1, head, row] == whole[row, head, data.positions["END"][row], data.positions["IO"][row]]
-    every = [h.attention(model, texts, data.positions["END"], torch.full((N,), key)) for key in range(texts.tokens.shape[1])]
+    every = [attention(model, texts, data.positions["END"], torch.full((N,), key)) for key in range(texts.tokens.shape[1])]
     assert torch.allclose(sum(every), torch.ones(2, 4, N), atol=1e-5)
     behind = torch.stack(every)[-1][..., texts.lengths < texts.tokens.shape[1]]
     assert behind.numel() and (behind == 0).all()  # nobody looks at the filling
@@ -229,21 +205,21 @@ WAYS = {"name mover": ("END", "IO"), "S-inhibition": ("END", "S2"), "duplicate t
 
 
 @pytest.mark.parametrize("role", [*WAYS, "previous token"])
-def test_a_head_that_looks_as_its_role_says_is_found(h, model, data, role):
+def test_a_head_that_looks_as_its_role_says_is_found(model, data, role):
     query, key = (data.positions[name] for name in WAYS.get(role, ("S1+1", "S1")))
     width, rows = data.tokens.tokens.shape[1], torch.arange(N)
     planted = torch.eye(width).repeat(N, 1, 1)
     planted[rows, query] = torch.nn.functional.one_hot(key, width).float()
-    with h.intervene(model, h.set_to(h.pattern(1), planted[:, None], pos=2)):  # of a pattern the first axis after the batch are its heads
-        scores = h.looks(model, data)
-        lines = h.looks_table(scores).splitlines()
+    with intervene(model, set_to(pattern(1), planted[:, None], pos=2)):  # of a pattern the first axis after the batch are its heads
+        scores = role_attention(model, data)
+        lines = role_table(scores).splitlines()
     assert set(scores) == {*WAYS, "previous token"} and all(score.shape == (2, 4) for score in scores.values())
     assert scores[role][1, 2] == 1 and (scores[role].flatten()[[0, 1, 2, 3, 4, 5, 7]] < 0.9).all()
     assert [line.split("  ")[0] for line in lines] == list(scores)
     assert next(line for line in lines if line.startswith(role)).split()[-4:-2] == ["a1.2", "(1.00),"]
 
 
-def test_repeated_tokens_show_what_heads_do_by_rule(h, model):
+def test_repeated_tokens_show_what_heads_do_by_rule(model):
     n, length = 6, 8
     steps = {"previous token": 1, "duplicate token": length, "induction": length - 1}
     width = 2 * length + 1  # with the mark of a new document
@@ -251,8 +227,8 @@ def test_repeated_tokens_show_what_heads_do_by_rule(h, model):
     for number, step in enumerate(steps.values()):
         for query in range(width):
             planted[number][:, :, query, max(0, query - step)] = 1
-    with h.intervene(model, *(h.set_to(h.pattern(1), one, pos=head) for head, one in enumerate(planted))):
-        scores = h.repeated_scores(model, n, length)
+    with intervene(model, *(set_to(pattern(1), one, pos=head) for head, one in enumerate(planted))):
+        scores = repeated_scores(model, n, length)
     assert set(scores) == set(steps)
     for head, role in enumerate(steps):
         assert scores[role].shape == (2, 4) and scores[role][1, head] == 1
@@ -260,171 +236,91 @@ def test_repeated_tokens_show_what_heads_do_by_rule(h, model):
         assert ((scores[role][0] > 0) & (scores[role][0] < 1)).all()  # random heads look everywhere a little
 
 
-def test_repeated_tokens_come_twice_after_the_mark_and_depend_on_the_seed(h, model):
+def test_repeated_tokens_come_twice_after_the_mark_and_depend_on_the_seed(model):
     seen = []
-    with h.intervene(model, h.watch("hook_embed", seen.append)):
+    with intervene(model, watch("hook_embed", seen.append)):
         for seed in (0, 0, 1):
-            h.repeated_scores(model, 3, 5, seed)
+            repeated_scores(model, 3, 5, seed)
     mark = model.W_E[model.tokenizer.bos_token_id]
     assert seen[0].shape[:2] == (3, 11) and torch.equal(seen[0][:, 0], mark.expand(3, -1))
     assert torch.equal(seen[0][:, 1:6], seen[0][:, 6:]) and torch.equal(seen[0], seen[1]) and not torch.equal(seen[0], seen[2])
     with pytest.raises(ValueError, match="32 tokens twice are too long for this model, which reads 64: take fewer"):
-        h.repeated_scores(model, 2, 32)
+        repeated_scores(model, 2, 32)
 
 
 # ------------------------------------------------------------------------------------------------------------- copying
 
 
-@pytest.fixture(scope="module")
-def copier(tokenizer, tmp_path_factory):
-    """Tokens fill half of the stream; head a1.0 writes what it reads there, head a1.1 its opposite, and those of layer 0 nothing."""
-    from helpers.models import load_model
-
-    folder = write(tmp_path_factory.mktemp("copier"), tokenizer, n_embd=64, n_layer=2, n_head=2, n_positions=64)
-    plain = GPT2LMHeadModel.from_pretrained(folder)
-    with torch.no_grad():
-        for name, weight in plain.transformer.named_parameters():
-            if "wte" in name:
-                weight[:, 32:] = 0
-                weight.div_(weight.norm(dim=1, keepdim=True))
-            else:
-                weight.fill_(1.0 if "ln_" in name and name.endswith("weight") else 0.0)
-        attention, one = plain.transformer.h[1].attn, torch.eye(32)
-        for head, sign in ((0, 1), (1, -1)):
-            attention.c_attn.weight[:32, 128 + 32 * head : 160 + 32 * head] = one
-            attention.c_proj.weight[32 * head : 32 * head + 32, :32] = sign * one
-    plain.save_pretrained(folder)
-    return load_model(folder)
-
-
-def test_a_planted_head_copies_names_and_its_opposite_does_not(h, copier):
-    data = h.indirect_objects(copier, 12)
-    found = h.copies(copier, [(1, 0), (1, 1), (0, 0)], data, k=1)
-    assert found.shape == (3, 12) and found[0].all() and not found[1].any() and not found[2].any()
-    assert h.copies(copier, [(1, 1)], data, k=copier.cfg.d_vocab).all()
-
-
 @pytest.mark.parametrize("family", ["gpt2", "llama", "qwen2"])
-def test_copying_is_what_the_head_writes_if_it_looks_at_the_name_only(h, tokenizer, tmp_path, family):
-    from helpers.models import load_model
-
+def test_copying_is_what_the_head_writes_if_it_looks_at_the_name_only(tokenizer, tmp_path, family):
     shape = dict(n_embd=32, n_layer=2, n_head=4, n_positions=64) if family == "gpt2" else LLAMA | dict(max_position_embeddings=64)
     model = load_model(write(tmp_path, tokenizer, {"gpt2": GPT2Config, "llama": LlamaConfig, "qwen2": Qwen2Config}[family], **shape))
-    data = h.indirect_objects(model, 24)
+    data = ioi_sentences(model, 24)
     rows, name, end = torch.arange(24), data.positions["IO"], data.positions["END"]
     looking = torch.nn.functional.one_hot(name, data.tokens.tokens.shape[1]).float()[:, None, None]
-    with h.intervene(model, h.set_to(h.pattern(1), looking)):
-        put_out = h.record(model, data.tokens.tokens, h.head_out(1))[h.head_out(1)][rows, end]  # [prompt, head, d_head]
+    with intervene(model, set_to(pattern(1), looking)):
+        put_out = record(model, data.tokens.tokens, head_out(1))[head_out(1)][rows, end]  # [prompt, head, d_head]
     written = torch.einsum("phd,hdm->hpm", put_out, model.blocks[1].attn.W_O)
     best = model.unembed(model.ln_final(written)).topk(60).indices
     expected = (best == data.io[:, None]).any(-1)
-    assert torch.equal(h.copies(model, [(1, head) for head in range(4)], data, k=60), expected)
+    assert torch.equal(copies(model, [(1, head) for head in range(4)], data, k=60), expected)
     assert 0 < expected.sum() < expected.numel() and not torch.equal(expected[0], expected[1])
 
 
 # ---------------------------------------------------------------------------------------------------- taking heads away
 
 
-def by_hooks(h, model, data, chosen, ends_only: bool) -> torch.Tensor:
+def by_hooks(model, data, chosen, ends_only: bool) -> torch.Tensor:
     """The logit difference with the outputs of some heads from the unrelated sentences; the library's own hooks, row by row."""
-    from helpers.texts import as_texts
-
     _, cache = model.run_with_cache(as_texts(model, data.unrelated()).tokens)
     rows, ends = torch.arange(len(data)), data.positions["END"]
 
     def exchange(value, hook, layer, head):
         value = value.clone()
         where = (rows, ends, head) if ends_only else (slice(None), slice(None), head)
-        value[where] = cache[h.head_out(layer)][where]
+        value[where] = cache[head_out(layer)][where]
         return value
 
-    hooks = [(h.head_out(layer), partial(exchange, layer=layer, head=head)) for layer, head in chosen]
+    hooks = [(head_out(layer), partial(exchange, layer=layer, head=head)) for layer, head in chosen]
     logits = model.run_with_hooks(data.tokens.tokens, fwd_hooks=hooks)[rows, ends]
     return logits[rows, data.io] - logits[rows, data.s]
 
 
-def test_heads_are_knocked_out_everywhere_or_at_one_position(h, model, data):
+def test_heads_are_knocked_out_everywhere_or_at_one_position(model, data):
     chosen = [(1, 3), (0, 1), (1, 0)]
-    everywhere, at_end = h.knocked_out(model, data, chosen), h.knocked_out(model, data, chosen, data.positions["END"])
-    torch.testing.assert_close(everywhere, by_hooks(h, model, data, chosen, False), atol=1e-4, rtol=0)
-    torch.testing.assert_close(at_end, by_hooks(h, model, data, chosen, True), atol=1e-4, rtol=0)
+    everywhere, at_end = knocked_out(model, data, chosen), knocked_out(model, data, chosen, data.positions["END"])
+    torch.testing.assert_close(everywhere, by_hooks(model, data, chosen, False), atol=1e-4, rtol=0)
+    torch.testing.assert_close(at_end, by_hooks(model, data, chosen, True), atol=1e-4, rtol=0)
     assert (everywhere - at_end).abs().max() > 1e-3
-    torch.testing.assert_close(h.knocked_out(model, data, []), h.metric_at_ends(model, data.runs(model)), atol=1e-5, rtol=0)
+    torch.testing.assert_close(knocked_out(model, data, []), metric_at_ends(model, data.pairs(model)), atol=1e-5, rtol=0)
 
 
-def test_self_repair_by_its_parts(h, model, data):
-    result, head = h.self_repair(model, data, (0, 2)), (0, 2)
-    change = by_hooks(h, model, data, [head], True)
-    torch.testing.assert_close(result.before, h.metric_at_ends(model, data.runs(model)), atol=1e-5, rtol=0)
+def test_self_repair_by_its_parts(model, data):
+    result, head = self_repair(model, data, (0, 2)), (0, 2)
+    change = by_hooks(model, data, [head], True)
+    torch.testing.assert_close(result.before, metric_at_ends(model, data.pairs(model)), atol=1e-5, rtol=0)
     torch.testing.assert_close(result.after, change, atol=1e-4, rtol=0)
     torch.testing.assert_close(result.expected, result.before - result.direct)
     names = ["a0.3", "bias 0", "m0", *(f"a1.{number}" for number in range(4)), "bias 1", "m1", "constant"]
     assert list(result.others) == names and result.head == head
     assert abs(result.others["m1"]) > 1e-3
-    assert result.repaired == pytest.approx(((result.after - result.expected).mean() / result.direct.mean()).item())
 
 
-def test_what_heads_add_makes_up_the_whole_change(h, model, data):
-    result = h.self_repair(model, data, (0, 0))  # of what comes before it only the embedding is left, which the scale alone changes
-    plain = h.direct_effects(model, data.tokens, data.io, data.s)
-    both = data.runs(model, "unrelated")
-    values = h.record(model, both.corrupted.tokens, h.head_out(0))
-    changed = h.direct_effects(model, data.tokens, data.io, data.s, *h.other_outputs([(0, 0)], values, pos=data.positions["END"]))
+def test_what_heads_add_makes_up_the_whole_change(model, data):
+    result = self_repair(model, data, (0, 0))  # of what comes before it only the embedding is left, which the scale alone changes
+    plain = direct_effects(model, data.tokens, data.io, data.s)
+    pairs = data.pairs(model, "unrelated")
+    values = record(model, pairs.corrupted.tokens, head_out(0))
+    changed = direct_effects(model, data.tokens, data.io, data.s, *other_outputs([(0, 0)], values, pos=data.positions["END"]))
     torch.testing.assert_close(result.direct, (plain.of("a0.0") - changed.of("a0.0")), atol=1e-5, rtol=0)
     embed = (changed.of("embed") - plain.of("embed")).mean().item()
     total = embed - result.direct.mean().item() + sum(result.others.values())
     assert total == pytest.approx((result.after - result.before).mean().item(), abs=1e-4)
 
 
-@pytest.fixture(scope="module")
-def without_repair(tokenizer, tmp_path_factory):
-    """Only the heads of the last layer write, at right angles to the tokens and little: the scale of the last norm stays as it is."""
-    from helpers.models import load_model
-
-    shape = dict(n_embd=32, n_layer=2, n_head=4, n_positions=64, tie_word_embeddings=False)
-    folder, tokens, written = write(tmp_path_factory.mktemp("nobody"), tokenizer, **shape), slice(0, 16), slice(16, 32)
-    plain = GPT2LMHeadModel.from_pretrained(folder)
-    with torch.no_grad():
-        for block in plain.transformer.h:
-            for part in (block.attn.c_proj, block.mlp.c_proj):
-                part.bias.zero_()
-            block.attn.c_attn.bias.zero_()
-            block.mlp.c_proj.weight.zero_()
-        plain.transformer.h[0].attn.c_proj.weight.zero_()
-        out = plain.transformer.h[1].attn.c_proj.weight.mul_(0.05)
-        for weight, used, unused in (
-            (plain.transformer.wte.weight, tokens, written),
-            (plain.transformer.wpe.weight, tokens, written),
-            (out, written, tokens),
-        ):
-            weight[:, unused] = 0
-            weight[:, used] -= weight[:, used].mean(1, keepdim=True)
-        plain.lm_head.weight[:, tokens] = 0
-    plain.save_pretrained(folder)
-    return load_model(folder)
-
-
-def test_where_nobody_repairs_what_is_left_is_what_was_to_be_expected(h, without_repair):
-    data = h.indirect_objects(without_repair, N)
-    result = h.self_repair(without_repair, data, (1, 2))
-    lost = (result.before - result.after).abs().max()
-    assert (result.after - result.expected).abs().max() < 0.05 * lost and lost > 1e-3
-    assert max(map(abs, result.others.values())) < 0.05 * lost
-
-
-def test_self_repair_by_hand(h):
-    result = h.SelfRepair((1, 2), torch.tensor([3.0, 5.0]), torch.tensor([2.5, 3.5]), torch.tensor([1.0, 3.0]), {"a2.0": 1.0})
-    assert result.expected.tolist() == [2.0, 2.0] and result.repaired == pytest.approx(0.5)
-    low, high = result.interval
-    assert low <= 1.0 <= high and (low, high) == (0.5, 1.5)
-    lines = result.table().splitlines()
-    assert [line.split()[0] for line in lines[1:]] == ["before", "expected", "left"] and len(lines) == 4
-    assert [float(line.split()[1]) for line in lines[1:]] == [4.0, 2.0, 3.0]
-
-
-def test_the_model_is_bit_equal_before_and_after(h, model, data):
+def test_the_model_is_bit_equal_before_and_after(model, data):
     before = model(data.tokens.tokens)
-    h.self_repair(model, data, (0, 1))
-    h.knocked_out(model, data, [(0, 1), (1, 2)])
-    h.copies(model, [(1, 0)], data)
+    self_repair(model, data, (0, 1))
+    knocked_out(model, data, [(0, 1), (1, 2)])
+    copies(model, [(1, 0)], data)
     assert torch.equal(model(data.tokens.tokens), before)

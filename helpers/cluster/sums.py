@@ -1,0 +1,131 @@
+"""How a sum is done: which MLPs and attention outputs carry its result (Stolfo et al. 2023, arXiv 2305.15054).
+
+mediation(model, sum_pairs(model, 30)).shares(range(7, 12))
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import groupby, permutations
+from operator import itemgetter
+from random import Random
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from helpers.cluster.patching import PatchMap, patch_positions, prompt_pairs
+from helpers.course_lm.corpus.tasks import SUMS, total
+from helpers.interventions import attn_out, mlp_out
+from helpers.metrics import log_odds, log_prob, whole_words
+from helpers.models import TransformerBridge
+from helpers.prediction import tokenize
+from helpers.running import next_tokens
+
+
+@dataclass(frozen=True)
+class SumPair:
+    """Two sums with the same operator: ``text`` with its answer, and ``other``, out of which something is put into the first."""
+
+    text: str
+    answer: str
+    other: str
+    other_answer: str
+
+
+def sum_pairs(model: TransformerBridge, n: int = 50, seed: int = 0, same_result: bool = False) -> list[SumPair]:
+    """``n`` pairs of sums such as "3 + 5 =" that the model gets right, all equally long, with answers of one token.
+
+    One operand differs, and so does the result; with ``same_result`` both operands differ and the result does not (3 + 5 and 2 + 6), the
+    control. In the course LM's tokenizer each number is one token, its space included. Raises ValueError where there are too few.
+    """
+    sums = _known_sums(model)
+    alike = [_sign_and_result] if same_result else [itemgetter(0, 1), itemgetter(1, 2)]
+    groups = [list(group) for key in alike for _, group in groupby(sorted(sums, key=key), key)]
+    pairs = [pair for group in groups for pair in permutations(group, 2)]
+    if not 1 <= n <= len(pairs):
+        many = f"the model's {len(sums)} right sums make {len(pairs)} such pairs"
+        raise ValueError(f"n says how many pairs to draw; {many}, so it must be from 1 to that, not {n}.")
+    drawn = Random(seed).sample(pairs, n)
+    return [SumPair(_sum_text(one), str(total(*one)), _sum_text(other), str(total(*other))) for one, other in drawn]
+
+
+Sum = tuple[int, str, int]
+
+
+def _sum_text(entry: Sum) -> str:
+    return f"{entry[0]} {entry[1]} {entry[2]} ="
+
+
+def _sign_and_result(entry: Sum) -> tuple[str, int]:
+    return entry[1], total(*entry)
+
+
+def _known_sums(model: TransformerBridge) -> list[Sum]:
+    """The sums that are as long as most, have an answer of one token, and are right."""
+    rows = [(tokenize(model, _sum_text(entry)), tokenize(model, f"{_sum_text(entry)} {total(*entry)}")) for entry in SUMS]
+    lengths = [len(start) if len(full) == len(start) + 1 and torch.equal(full[:-1], start) else 0 for start, full in rows]
+    usual = max(filter(None, lengths), key=lengths.count, default=0)
+    kept = [at for at, length in enumerate(lengths) if length and length == usual]
+    if not kept:
+        raise ValueError("This model's tokenizer has no sum whose answer is one token after '=': its sums cannot be patched like this.")
+    right = next_tokens(model, torch.stack([rows[at][0] for at in kept])) == torch.stack([rows[at][1][-1] for at in kept])
+    return [SUMS[at] for at, hit in zip(kept, right.tolist(), strict=True) if hit]
+
+
+@dataclass(frozen=True)
+class Mediation:
+    """What it does to a sum when one MLP or attention output, at one position, is that of the other sum.
+
+    The maps hold the log-odds (natural) of the other result over the own one, or of pairs with the same result its log-probability.
+    """
+
+    mlp: PatchMap
+    attention: PatchMap
+
+    def changes(self, kind: str = "mlp") -> Float[Tensor, "layer position pair"]:
+        """By how much each patch of the MLPs, or of ``attention``, moves each pair, in nats.
+
+        ``log P*(r') / P*(r) - log P(r') / P(r)`` with ``r`` the own result, ``r'`` the other one, and * after the patch; where both are
+        the same ``log P*(r) - log P(r)``.
+        """
+        found = {"mlp": self.mlp, "attention": self.attention}[kind]
+        return found.after - found.corrupted
+
+    def shares(self, layers: Sequence[int], position: int = -1, kind: str = "mlp") -> Float[Tensor, "pair"]:
+        """For each pair, the share that some layers at one position have of the absolute changes at all layers and positions.
+
+        A robust form of the relative importance of Stolfo et al., which is made of ratios of probabilities. A pair that nothing moves
+        has no share (NaN).
+        """
+        size = self.changes(kind).abs()
+        return size[list(layers), position].sum(0) / size.sum((0, 1))
+
+
+SUM_TOKENS = ("first", "sign", "second", "=")
+
+
+def mediation(model: TransformerBridge, pairs: Sequence[SumPair]) -> Mediation:
+    """Patches what each MLP and each attention writes, position by position, from the other sum of each pair into its first one.
+
+    All prompts must be equally long, as those of ``sum_pairs`` are. Raises ValueError where they are not, where pairs with the same
+    result are mixed with others, and for an answer of several tokens.
+    """
+    kinds = {pair.answer == pair.other_answer for pair in pairs}
+    if len(kinds) != 1:
+        raise ValueError("Give at least one pair, and either pairs with the same result or pairs with different ones, not both.")
+    own, other = (_single_tokens(model, [(pair.text, getattr(pair, side)) for pair in pairs]) for side in ("answer", "other_answer"))
+    metric = log_prob(own) if kinds.pop() else log_odds(other, own)
+    sums = prompt_pairs(model, clean=[pair.other for pair in pairs], corrupted=[pair.text for pair in pairs], metric=metric)
+    if sums.clean.lengths.unique().numel() > 1:
+        raise ValueError("The sums are not equally long in this model's tokens, so their positions do not correspond: take others.")
+    first, length = int(model.cfg.default_prepend_bos), int(sums.clean.lengths[0])  # the mark of a new document is alike in both
+    names = SUM_TOKENS if length - first == len(SUM_TOKENS) else [str(at) for at in range(first, length)]
+    positions = [torch.full((len(sums),), at) for at in range(first, length)]
+    return Mediation(*(patch_positions(model, sums, place, positions, names) for place in (mlp_out, attn_out)))
+
+
+def _single_tokens(model: TransformerBridge, asked: Sequence[tuple[str, str]]) -> Int[Tensor, "prompt"]:
+    ids = whole_words(model, [text for text, _ in asked], [[answer] for _, answer in asked]).ids
+    if many := next((word for (_, word), one in zip(asked, ids, strict=True) if len(one) > 1), None):
+        raise ValueError(f"{many!r} is several tokens of this model, and a patched sum is read off one: choose other numbers.")
+    return torch.tensor([one for (one,) in ids])

@@ -1,0 +1,160 @@
+"""SHIFT: its texts, units and judges against known truths, and the whole with its controls."""
+
+import pytest
+import torch
+from cluster_tools import load, no_gradients, random_sae
+
+from helpers.cluster.shift import (
+    HE,
+    PROFESSIONS,
+    SHE,
+    Biographies,
+    ShiftReport,
+    attribute_probe,
+    biographies,
+    features_of,
+    gendered_stories,
+    judged,
+    neurons_before,
+    shift,
+    text_means,
+)
+from helpers.course_lm.world import World
+from helpers.interventions import intervene, mlp_post, record, resid_post
+from helpers.one_layer.probes import Probes
+from helpers.texts import as_texts
+
+__all__ = ["load", "no_gradients"]  # the fixtures
+
+HOOK = resid_post(0)
+PROMPTS = ["The Eiffel Tower is in Paris.", "Taipei 101", "The Golden Gate Bridge is in San Francisco, and", "in"]
+
+
+@pytest.fixture
+def tiny(load):
+    return load("gpt2-relu")
+
+
+@pytest.fixture
+def sae():
+    return random_sae()
+
+
+# ------------------------------------------------------------------------------------------------- the texts
+
+
+def words_of(text: str) -> set[str]:
+    return {word.strip(".,?") for word in text.split()}
+
+
+def test_biographies_have_the_bias_that_was_asked_for():
+    biased, balanced, test = biographies(40, True), biographies(40, False), biographies(40, False, "test")
+    assert torch.equal(biased.profession, biased.gender) and int(biased.gender.sum()) == 20
+    for data in (balanced, test):
+        assert all(int((a & b).sum()) == 10 for a in (data.profession, ~data.profession) for b in (data.gender, ~data.gender))
+    names = set(World.load().column("firstnames", "name"))
+    used = [set().union(*map(words_of, data.texts)) & names for data in (biased, balanced, test)]
+    assert used[0] and not (used[0] | used[1]) & used[2]
+    for text, second, he in zip(test.texts, test.profession, test.gender, strict=True):
+        lower = {word.lower() for word in words_of(text)}
+        assert bool(lower & set(HE)) == bool(he) and bool(lower & set(SHE)) != bool(he)
+        _, places, tasks, _ = PROFESSIONS["professor" if second else "nurse"]
+        assert any(clue in text for clue in (*places, *tasks)) and not lower & set(PROFESSIONS)
+    assert biographies(12, True, seed=3) is not None and biographies(12, True, seed=3).texts != biographies(12, True, seed=4).texts
+    assert biographies(12, True, seed=3).texts == biographies(12, True, seed=3).texts
+
+
+def test_without_gender_only_the_clues_are_left():
+    data = biographies(32, False, "test")
+    for text, blind in zip(data.texts, data.without_gender(), strict=True):
+        gone = words_of(text) - words_of(blind)
+        assert gone and not {word.lower() for word in words_of(blind)} & {*SHE, *HE}
+        assert gone <= {*World.load().column("firstnames", "name"), *SHE, *HE, *(word.capitalize() for word in (*SHE, *HE))}
+
+
+def test_stories_tell_of_one_gender_and_of_no_profession():
+    texts, he = gendered_stories(6)
+    assert he.tolist() == [False, True] * 3 and len(texts) == 6
+    for text, own in zip(texts, he.tolist(), strict=True):
+        words = {word.strip('.,?!"').lower() for word in text.split()}
+        assert words & set(HE if own else SHE) and not words & set(SHE if own else HE) and not words & set(PROFESSIONS)
+
+
+def test_unknown_biographies_are_one_sentence():
+    with pytest.raises(ValueError, match="no profession 'wizard'"):
+        biographies(4, True, professions=("nurse", "wizard"))
+    for n in (0, 6):
+        with pytest.raises(ValueError, match=f"multiple of 4, not {n}"):
+            biographies(n, False)
+    with pytest.raises(ValueError, match="no part 'dev'"):
+        biographies(4, True, "dev")
+
+
+# -------------------------------------------------------------------------------------------- units and judges
+
+
+def test_means_over_texts_leave_position_0_and_the_filling_out(tiny, sae):
+    texts = as_texts(tiny, PROMPTS)
+    found = text_means(tiny, PROMPTS, features_of(sae).places, read=features_of(sae).read)
+    for row, length in enumerate(texts.lengths.tolist()):
+        alone = sae.encode(record(tiny, texts.tokens[row : row + 1, :length], HOOK)[HOOK])[0, 1:].mean(0)
+        assert torch.allclose(found[row], alone, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", [features_of, neurons_before])
+def test_units_are_set_to_0_and_nothing_else_changes(tiny, sae, kind):
+    units, texts = kind(sae), as_texts(tiny, PROMPTS)
+    before = record(tiny, texts.tokens, HOOK, mlp_post(0))
+    chosen = units.read([before[place] for place in units.places])[:, 1:].sum((0, 1)).topk(2).indices.tolist()
+    with intervene(tiny, *units.without(chosen, tiny.cfg.d_mlp)):
+        after = record(tiny, texts.tokens, HOOK, mlp_post(0))
+    values = units.read([before[place] for place in units.places])[..., chosen]
+    moved = values @ (sae.W_dec[chosen] if units.sae else tiny.blocks[0].mlp.W_out[chosen])
+    moved[:, 0] = 0
+    assert moved.abs().max() > 0.1 and torch.allclose(after[HOOK], before[HOOK] - moved, atol=1e-4)
+    assert units.without([], tiny.cfg.d_mlp) == []
+
+
+@pytest.mark.parametrize("kind", [features_of, neurons_before])
+def test_the_attribution_of_a_probe_is_what_it_loses(tiny, sae, kind):
+    units, rng = kind(sae), torch.Generator().manual_seed(0)
+    data = Biographies(tuple(PROMPTS), torch.tensor([True, False, False, True]), torch.tensor([True, False, True, False]))
+    probe = Probes(torch.randn(1, 32, generator=rng), torch.tensor([0.3]))
+    made, signs = attribute_probe(tiny, sae, units, probe, data), data.profession.float() * 2 - 1
+    before = probe.log_odds(text_means(tiny, PROMPTS, [HOOK])[None])[0]
+    for unit in made.abs().topk(4).indices.tolist():
+        without = text_means(tiny, PROMPTS, [HOOK], *units.without([unit], tiny.cfg.d_mlp))
+        lost = (signs * (before - probe.log_odds(without[None])[0])).mean()
+        assert made[unit].item() == pytest.approx(lost.item(), rel=1e-2, abs=1e-3)
+
+
+def test_units_are_judged_by_how_well_they_tell_the_stories_apart():
+    he = torch.tensor([True, True, False, False])
+    values = torch.tensor([[3.0, 0.0, 1.0], [4.0, 0.0, 0.0], [1.0, 5.0, 1.0], [2.0, 0.0, 0.0]])  # AUC 1, 0.25 and 0.5
+    assert judged(values, he).tolist() == [True, True, False] and judged(values, he, margin=0.3).tolist() == [True, False, False]
+
+
+# ----------------------------------------------------------------------------------------------------------- the whole
+
+
+def test_the_report_counts_by_hand():
+    test = Biographies(("",) * 4, torch.tensor([False, False, True, True]), torch.tensor([False, True, False, True]))
+    answers = torch.tensor([[False, True, False, True], [False, False, True, False]])
+    report = ShiftReport(("follows", "mostly right"), (0, 3), answers, test, {})
+    assert report.profession.tolist() == [0.5, 0.75] and report.gender.tolist() == [1.0, 0.25] and report.worst.tolist() == [0.0, 0.0]
+    assert report.table().split("\n")[2].split() == ["mostly", "right", "75.0%", "25.0%", "0.0%", "3"]
+
+
+def test_a_bias_is_taken_out_with_its_controls(tiny, sae):
+    report = shift(tiny, sae, n=16, candidates=8, margin=0.0, seed=1)
+    again = shift(tiny, sae, n=16, candidates=8, margin=0.0, seed=1)
+    assert torch.equal(report.answers, again.answers) and report.chosen == again.chosen
+    sizes = dict(zip(report.methods, report.n, strict=True))
+    n = len(report.chosen["features"])
+    assert n and sizes["features about gender"] == sizes["as many top features"] == n
+    assert sizes["top features, unjudged"] == 8 and sizes["random features"] <= n and sizes["biased probe"] == 0
+    assert sizes["neurons about gender + retrain"] == len(report.chosen["neurons"])
+    assert report.answers.shape == (15, 16) and "oracle: balanced training" in report.methods
+    strict = shift(tiny, sae, n=16, candidates=8, margin=0.5, seed=1)  # nothing is about gender: nothing is taken out
+    same = strict.answers[strict.methods.index("features about gender")]
+    assert strict.chosen["features"] == () and torch.equal(same, strict.answers[0])
