@@ -10,11 +10,11 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from helpers import running
 from helpers.interventions import mlp_post, record
 from helpers.models import TransformerBridge
 from helpers.prediction import pieces, visible
 from helpers.progress import progress
+from helpers.running import check_layers
 from helpers.texts import BATCH_TOKENS, Texts
 
 Neuron = tuple[int, int]
@@ -24,14 +24,9 @@ Ranked = tuple[tuple[str, float], ...]  # tokens, each with what is added to its
 
 def check_neuron(model: TransformerBridge, layer: int, neuron: int) -> None:
     """Raises ValueError, with one sentence, where the model has no such neuron."""
-    check_layers(model, [layer])
+    check_layers(model, [layer], first=0)
     if not 0 <= neuron < model.cfg.d_mlp:
         raise ValueError(f"There is no neuron {neuron} in layer {layer}: it has {model.cfg.d_mlp}, numbered 0 to {model.cfg.d_mlp - 1}.")
-
-
-def check_layers(model: TransformerBridge, layers: Sequence[int] | None) -> list[int]:
-    """The blocks asked for in their order, each once, all of them for ``None``; ValueError as ``running.check_layers``."""
-    return sorted(set(running.check_layers(model, layers, first=0)))
 
 
 @dataclass(frozen=True)
@@ -49,7 +44,7 @@ def scan(model: TransformerBridge, texts: Texts, layers: Sequence[int] | None = 
 
     Whoever reads the batches keeps what is needed of them. A progress bar appears if it takes longer than two seconds.
     """
-    chosen = check_layers(model, layers)
+    chosen = sorted(set(check_layers(model, layers, first=0)))
     batches = list(texts.batches(batch_tokens))
     device, mask = model.cfg.device, texts.mask
     with progress(total=len(texts), desc="texts") as bar:
@@ -142,7 +137,7 @@ def top_contexts(model: TransformerBridge, texts: Texts, k: int = 20, layers: Se
     """The ``k`` highest activations of every neuron of some layers (``None``: all), one a text, and its statistics: one scan."""
     if k < 1:
         raise ValueError(f"k says how many contexts to keep of each neuron; it must be 1 or more, not {k}.")
-    chosen = check_layers(model, layers)
+    chosen = sorted(set(check_layers(model, layers, first=0)))
     total = torch.zeros(len(chosen), model.cfg.d_mlp)
     active = torch.zeros_like(total)
     nowhere = torch.zeros(model.cfg.d_mlp, min(k, len(texts)), dtype=torch.long)
