@@ -14,26 +14,19 @@ from helpers.interventions import mlp_post, record
 from helpers.models import TransformerBridge
 from helpers.prediction import pieces, visible
 from helpers.progress import progress
+from helpers.running import check_layers
 from helpers.texts import BATCH_TOKENS, Texts
 
 Neuron = tuple[int, int]
+Peaks = tuple[Float[Tensor, "d_mlp k"], Int[Tensor, "d_mlp k"], Int[Tensor, "d_mlp k"]]  # values, rows, positions
+Ranked = tuple[tuple[str, float], ...]  # tokens, each with what is added to its logit
 
 
 def check_neuron(model: TransformerBridge, layer: int, neuron: int) -> None:
     """Raises ValueError, with one sentence, where the model has no such neuron."""
-    check_layers(model, [layer])
+    check_layers(model, [layer], first=0)
     if not 0 <= neuron < model.cfg.d_mlp:
         raise ValueError(f"There is no neuron {neuron} in layer {layer}: it has {model.cfg.d_mlp}, numbered 0 to {model.cfg.d_mlp - 1}.")
-
-
-def check_layers(model: TransformerBridge, layers: Sequence[int] | None) -> list[int]:
-    """The layers asked for, all of them for ``None``. Raises ValueError for one that the model does not have."""
-    chosen = list(range(model.cfg.n_layers)) if layers is None else sorted(set(layers))
-    wrong = [layer for layer in chosen if not 0 <= layer < model.cfg.n_layers]
-    if wrong or not chosen:
-        what = f"no layer {wrong[0]}" if wrong else "nothing to do without a layer"
-        raise ValueError(f"There is {what}: this model's layers are 0 to {model.cfg.n_layers - 1}.")
-    return chosen
 
 
 @dataclass(frozen=True)
@@ -51,7 +44,7 @@ def scan(model: TransformerBridge, texts: Texts, layers: Sequence[int] | None = 
 
     Whoever reads the batches keeps what is needed of them. A progress bar appears if it takes longer than two seconds.
     """
-    chosen = check_layers(model, layers)
+    chosen = sorted(set(check_layers(model, layers, first=0)))
     batches = list(texts.batches(batch_tokens))
     device, mask = model.cfg.device, texts.mask
     with progress(total=len(texts), desc="texts") as bar:
@@ -144,9 +137,11 @@ def top_contexts(model: TransformerBridge, texts: Texts, k: int = 20, layers: Se
     """The ``k`` highest activations of every neuron of some layers (``None``: all), one a text, and its statistics: one scan."""
     if k < 1:
         raise ValueError(f"k says how many contexts to keep of each neuron; it must be 1 or more, not {k}.")
-    chosen = check_layers(model, layers)
-    size, k = (len(chosen), model.cfg.d_mlp), min(k, len(texts))
-    total, active, best = torch.zeros(size), torch.zeros(size), [_no_peaks(size[1], k) for _ in chosen]
+    chosen = sorted(set(check_layers(model, layers, first=0)))
+    total = torch.zeros(len(chosen), model.cfg.d_mlp)
+    active = torch.zeros_like(total)
+    nowhere = torch.zeros(model.cfg.d_mlp, min(k, len(texts)), dtype=torch.long)
+    best: list[Peaks] = [(torch.full(nowhere.shape, -torch.inf), nowhere, nowhere) for _ in chosen]
     for batch in scan(model, texts, chosen):
         for at, layer in enumerate(chosen):
             values = batch.activations[layer].float() * batch.mask[..., None]  # [batch, pos, d_mlp]
@@ -159,19 +154,12 @@ def top_contexts(model: TransformerBridge, texts: Texts, k: int = 20, layers: Se
     return TopContexts(texts, stats, values, rows, positions)
 
 
-Peaks = tuple[Float[Tensor, "d_mlp k"], Int[Tensor, "d_mlp k"], Int[Tensor, "d_mlp k"]]
-
-
-def _no_peaks(d_mlp: int, k: int) -> Peaks:
-    """The highest values before anything was seen."""
-    return torch.full((d_mlp, k), -torch.inf), torch.zeros(d_mlp, k, dtype=torch.long), torch.zeros(d_mlp, k, dtype=torch.long)
-
-
 def _merge(best: Peaks, values: Float[Tensor, "batch d_mlp"], where: Int[Tensor, "batch d_mlp"], rows: Int[Tensor, "batch"]) -> Peaks:
     """The highest of what was kept and of a new batch; each of its rows brings one value for each neuron."""
     known, known_rows, known_places = best
     highest, chosen = torch.cat([known, values.T], 1).topk(known.shape[1])
-    rows, places = torch.cat([known_rows, rows.expand(len(known), -1)], 1), torch.cat([known_places, where.T], 1)
+    rows = torch.cat([known_rows, rows.expand(len(known), -1)], 1)
+    places = torch.cat([known_places, where.T], 1)
     return highest, rows.gather(1, chosen), places.gather(1, chosen)
 
 
@@ -193,9 +181,6 @@ def contexts_of(model: TransformerBridge, texts: Texts, rows: Sequence[int], val
         here = slice(start, int(texts.lengths[row]))
         found.append(Context(tuple(pieces(model, texts.tokens[row, here])), tuple(line[here].tolist()), texts.kinds[row], row))
     return found
-
-
-Ranked = tuple[tuple[str, float], ...]  # tokens, each with what is added to its logit
 
 
 @dataclass(frozen=True)

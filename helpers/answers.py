@@ -67,13 +67,13 @@ def expect_number(answer: Any, low: float = -torch.inf, high: float = torch.inf,
 
 def expect_indices(answer: Any, what: str = YOURS, **sizes: int) -> tuple[int, ...]:
     """The answer as whole numbers that count from 0, e.g. ``layer=12, neuron=768`` for ``(5, 185)``; one for each of ``sizes``."""
-    wanted = ", ".join(sizes)
+    sentence = f"Whole numbers are needed here ({', '.join(sizes)}), and {what} is {described(answer)}."
     try:
-        indices = [int(part) for part in (answer if len(sizes) > 1 else [answer])]
-        whole = all(index == part for index, part in zip(indices, answer if len(sizes) > 1 else [answer], strict=True))
+        parts = list(answer) if len(sizes) > 1 else [answer]
+        indices = [int(part) for part in parts]
+        expect(indices == parts and len(parts) == len(sizes), sentence)
     except (TypeError, ValueError, RuntimeError, OverflowError):
-        raise NotYet(f"Whole numbers are needed here ({wanted}), and {what} is {described(answer)}.") from None
-    expect(whole and len(indices) == len(sizes), f"Whole numbers are needed here ({wanted}), and {what} is {described(answer)}.")
+        raise NotYet(sentence) from None
     for index, (name, size) in zip(indices, sizes.items(), strict=True):
         expect(0 <= index < size, f"There is no {name} {index}: each {name} has a number from 0 to {size - 1}.")
     return tuple(indices)

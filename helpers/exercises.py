@@ -120,8 +120,12 @@ class Score:
 
     def html(self) -> str:
         """The table as a notebook shows it, with ✓ for what is solved."""
-        rows = "".join(_score_row(e, e.number in self.solved) for e in self.exercises)
-        return f'<table style="border-collapse:collapse;margin:4px 0"><tbody>{rows}</tbody></table>'
+        rows = []
+        for e in self.exercises:
+            result, tint = ("✓&nbsp;solved", f"rgba({GREEN},0.15)") if e.number in self.solved else ("…&nbsp;not&nbsp;yet", "none")
+            cells = (e.number, prose(e.title), e.kind, f"{e.minutes}&nbsp;min", result)
+            rows.append(f'<tr style="background:{tint}">' + "".join(f'<td style="{CELL}">{cell}</td>' for cell in cells) + "</tr>")
+        return f'<table style="border-collapse:collapse;margin:4px 0"><tbody>{"".join(rows)}</tbody></table>'
 
     def facts(self) -> dict[str, Any]:
         """The same for a file."""
@@ -141,13 +145,6 @@ class Score:
         path.write_text(json.dumps(results, indent=1, ensure_ascii=False, sort_keys=True) + "\n", encoding="utf-8")
 
 
-def _score_row(exercise: Exercise, solved: bool) -> str:
-    """One line of the score."""
-    result, tint = ("✓ solved", f"rgba({GREEN},0.15)") if solved else ("… not yet", "none")
-    cells = (exercise.number, prose(exercise.title), exercise.kind, f"{exercise.minutes}&nbsp;min", result.replace(" ", "&nbsp;"))
-    return f'<tr style="background:{tint}">' + "".join(f'<td style="{CELL}">{cell}</td>' for cell in cells) + "</tr>"
-
-
 class Exercises:
     """The exercises of one notebook, and which of them this session has solved."""
 
@@ -160,9 +157,8 @@ class Exercises:
     def add(self, number: str, title: str, minutes: int, core: bool = True) -> Callable[[Callable[..., str]], Callable[..., str]]:
         """Makes the decorated check an exercise. Raises ValueError for a number that is taken or is none."""
         if not NUMBER.fullmatch(number) or number in self.known:
-            raise ValueError(
-                f"An exercise needs a number of its own such as 1.2, and {number!r} is {'taken' if number in self.known else 'none'}."
-            )
+            what = "taken" if number in self.known else "none"
+            raise ValueError(f"An exercise needs a number of its own such as 1.2, and {number!r} is {what}.")
 
         def register(check: Callable[..., str]) -> Callable[..., str]:
             self.known[number] = Exercise(number, title, minutes, core, check)

@@ -5,7 +5,7 @@ An intervention says what happens there, and where exactly: at which positions o
 axis: neurons, or dimensions of the residual stream), in which head. ``intervene`` puts any number of them into a model, in
 order, and removes them at the end, whatever happens in between. All techniques of the course are built from these few.
 
-    with intervene(model, zero(neurons(5), units=185)):
+    with intervene(model, zero_ablate(mlp_post(5), units=185)):
         logits = model(tokens)
 """
 

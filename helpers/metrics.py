@@ -16,11 +16,7 @@ from helpers.prediction import pad, tokenize
 from helpers.texts import Texts, as_texts
 
 Metric = Callable[[Float[Tensor, "prompt pos d_vocab"]], Float[Tensor, "prompt"]]
-
-
 AFTER_FIRST = slice(1, None)
-
-
 COPIED_TOKENS = 2048  # tokens in one forward pass over copies of the prompts: the logits of all of them are kept for a moment
 
 
@@ -93,16 +89,12 @@ def word_odds(
         raise ValueError(
             f"Each prompt needs right and wrong words: there are {len(prompts)} prompts, {len(right)} and {len(wrong)} of these."
         )
-    sides = [(_as_list(yes), _as_list(no)) for yes, no in zip(right, wrong, strict=True)]
+    sides = [[[side] if isinstance(side, str) else list(side) for side in both] for both in zip(right, wrong, strict=True)]
     if not all(yes and no for yes, no in sides):
         raise ValueError("Each prompt needs one right word and one wrong word at least.")
     words = whole_words(model, prompts, [[*yes, *no] for yes, no in sides])
     flags = [flag for yes, no in sides for flag in [True] * len(yes) + [False] * len(no)]
     return WordOdds(words.texts, words.ids, words.item, torch.tensor(flags))
-
-
-def _as_list(words: str | Sequence[str]) -> list[str]:
-    return [words] if isinstance(words, str) else list(words)
 
 
 def whole_words(model: TransformerBridge, prompts: Sequence[str], words: Sequence[Sequence[str]]) -> Words:
@@ -124,6 +116,11 @@ def whole_words(model: TransformerBridge, prompts: Sequence[str], words: Sequenc
             ids.append(tuple(full[len(start) :]))
             item.append(number)
     return Words(Texts(*pad(model, rows), ("prompt",) * len(rows)), tuple(ids), torch.tensor(item))
+
+
+def first_tokens(model: TransformerBridge, prompts: Sequence[str], words: Sequence[str]) -> Int[Tensor, "prompt"]:
+    """The first token of each word as it stands after its prompt (see ``whole_words``)."""
+    return torch.tensor([ids[0] for ids in whole_words(model, prompts, [[word] for word in words]).ids])
 
 
 def word_probs(model: TransformerBridge, prompts: Sequence[str], words: Sequence[str]) -> Float[Tensor, "prompt word"]:

@@ -3,7 +3,6 @@
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from math import ceil
-from statistics import mean
 from textwrap import fill
 from typing import Any
 
@@ -19,12 +18,12 @@ from matplotlib.transforms import Affine2D
 from torch import Tensor
 
 from helpers.prediction import TopTokens, visible
-from helpers.stats import wilson
 
 # Okabe and Ito's colours, which colour-blind eyes can tell apart.
 BLUE, ORANGE, GREEN, PURPLE, GREY, BLACK = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#8C8C8C", "#222222"
 COLOURS = (BLUE, ORANGE, GREEN, PURPLE, "#E69F00", "#56B4E9", BLACK)
 STYLES = ("-", "--", "-.", ":")
+MARKERS = ("o", "^", "s", "D")
 PAPER = "#F7F7F7"  # of the card that each figure is drawn on: no colour of text can be read well on a white page and on a dark one
 RIM = 0.12  # inches between the end of the card and what is drawn on it
 CHINESE = (
@@ -139,9 +138,6 @@ def layer_line(values: Sequence[float], ylabel: str) -> Figure:
     return fig
 
 
-# -------------------------------------------------------------------------------------------------- lesson 1, one neuron
-
-
 def estimate_scatter(estimates: Sequence[float], measured: Sequence[float], labels: Sequence[str]) -> Figure:
     """Estimated against measured effects, with the diagonal on which both are equal; the outermost points are named."""
     fig, ax = canvas(5.2, 5.2)
@@ -159,7 +155,14 @@ def estimate_scatter(estimates: Sequence[float], measured: Sequence[float], labe
     return fig
 
 
-# -------------------------------------------------------------------------------- lesson 2, one layer: directions
+def outermost(xs: Sequence[float], ys: Sequence[float], n: int = 5) -> list[int]:
+    """Up to ``n`` points that lie farthest from zero, without those whose labels would lie on another one's."""
+    span = max([*xs, *ys, 0]) - min([*xs, *ys, 0]) or 1.0
+    kept: list[int] = []
+    for at in sorted(range(len(xs)), key=lambda at: -abs(xs[at]) - abs(ys[at])):
+        if len(kept) < n and all(abs(xs[at] - xs[k]) > 0.25 * span or abs(ys[at] - ys[k]) > 0.05 * span for k in kept):
+            kept.append(at)
+    return kept
 
 
 def class_lines(
@@ -173,76 +176,15 @@ def class_lines(
     columns = side_by_side([*lines, *(reference or {})], 6.6)
     fig, ax = canvas(6.6, 2.9 + 0.2 * ((len(lines) + len(reference or {})) // columns))
     for number, (name, values) in enumerate(lines.items()):
-        style, colour = STYLES[number // len(COLOURS) % len(STYLES)], COLOURS[number % len(COLOURS)]
-        ax.plot(
-            range(start, start + len(values)),
-            values,
-            marker=MARKERS[number % len(MARKERS)],
-            linestyle=style,
-            markersize=4,
-            color=colour,
-            label=plain(name),
-        )
+        style = dict(color=COLOURS[number % len(COLOURS)], linestyle=STYLES[number // len(COLOURS) % len(STYLES)])
+        style |= dict(marker=MARKERS[number % len(MARKERS)], markersize=4)
+        ax.plot(range(start, start + len(values)), values, label=plain(name), **style)
     for number, (name, level) in enumerate((reference or {}).items()):
         ax.axhline(level, color=GREY, linestyle=STYLES[(number + 1) % len(STYLES)], label=plain(name))
     ax.set_xticks([start + tick for tick in few_ticks(max(map(len, lines.values())))])
     ax.set(xlabel=plain(xlabel), ylabel=plain(fill(ylabel, 28)))
     legend(fig, ncols=columns)
     return fig
-
-
-def rate_bars(groups: Mapping[str, Mapping[str, Sequence[bool]]], ylabel: str) -> Figure:
-    """Shares of hits as bars with their 95 % intervals: a group for each kind of prompt, a bar for each thing that was done.
-
-    The bars of a single group have their names below them, and a few bars have their shares above them.
-    """
-    kinds = list(dict.fromkeys(kind for bars in groups.values() for kind in bars))
-    fig, ax = canvas(6.6, 3.3)
-    for place, bars in enumerate(groups.values()):
-        for kind, hits in bars.items():
-            at = place + 0.8 * ((kinds.index(kind) + 0.5) / len(kinds) - 0.5)
-            low, high = wilson(sum(hits), len(hits))
-            share = 100 * mean(map(float, hits))
-            ax.bar(at, share, width=0.7 / len(kinds), color=COLOURS[kinds.index(kind) % len(COLOURS)], alpha=0.75)
-            ax.plot([at, at], [100 * low, 100 * high], color=BLACK, linewidth=2)
-            if len(kinds) * len(groups) <= 8:  # a share of 0 has no bar to be seen
-                ax.text(at, 100 * high + 1, f"{share:.0f} %", ha="center", va="bottom", fontsize=9)
-    handles = [plt.Rectangle((0, 0), 1, 1, color=COLOURS[i % len(COLOURS)], alpha=0.75) for i in range(len(kinds))]
-    ax.set(ylim=(0, 110), yticks=range(0, 101, 20), ylabel=plain(fill(f"{ylabel}, in %", 28)))
-    if len(groups) == 1:
-        middles = [0.8 * ((at + 0.5) / len(kinds) - 0.5) for at in range(len(kinds))]
-        ax.set_xticks(middles, [plain(fill(kind, max(8, 64 // len(kinds)))) for kind in kinds])
-        ax.set_xlabel(f"kind of prompt: {plain(next(iter(groups)))}")
-        return fig
-    ax.set_xticks(range(len(groups)), [plain(fill(group, max(8, 64 // len(groups)))) for group in groups])
-    ax.set_xlabel("kind of prompt")
-    legend(fig, handles, [plain(kind) for kind in kinds], ncols=side_by_side(kinds, 6.6))
-    return fig
-
-
-def steering_lines(
-    scales: Sequence[float],
-    lines: Mapping[str, tuple[Sequence[float], Sequence[tuple[float, float]]]],
-    ylabel: str,
-    xlabel: str = "multiple of the vector",
-) -> Figure:
-    """A mean with its 95 % interval against the multiple of a vector that was added; a line for each vector, the last of several grey.
-
-    The last is meant for the control: random directions.
-    """
-    columns = side_by_side(lines, 6.4)
-    fig, ax = canvas(6.4, 2.9 + 0.2 * (len(lines) // columns))
-    for number, (name, (means, intervals)) in enumerate(lines.items()):
-        colour = GREY if 0 < number == len(lines) - 1 else COLOURS[number % len(COLOURS)]
-        ax.plot(scales, means, marker=MARKERS[number % len(MARKERS)], color=colour, label=plain(name))
-        ax.fill_between(scales, *zip(*intervals, strict=True), color=colour, alpha=0.15, linewidth=0)
-    ax.axvline(0, color=BLACK, linewidth=0.8, linestyle=":")
-    ax.set(xlabel=plain(xlabel), ylabel=plain(fill(ylabel, 28)))
-    legend(fig, ncols=columns)
-    return fig
-
-
-# ----------------------------------------------------------------------------- lesson 3, a cluster of neurons
 
 
 def patch_maps(
@@ -348,16 +290,3 @@ def learning_curves(report: Mapping[str, Any]) -> Figure:
 def checkpoints(report: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """The earlier checkpoints of a report, in the order of training."""
     return sorted(report["checkpoints"], key=lambda point: point["tokens"])
-
-
-MARKERS = ("o", "^", "s", "D")
-
-
-def outermost(xs: Sequence[float], ys: Sequence[float], n: int = 5) -> list[int]:
-    """Up to ``n`` points that lie farthest from zero, without those whose labels would lie on another one's."""
-    span = max([*xs, *ys, 0]) - min([*xs, *ys, 0]) or 1.0
-    kept: list[int] = []
-    for at in sorted(range(len(xs)), key=lambda at: -abs(xs[at]) - abs(ys[at])):
-        if len(kept) < n and all(abs(xs[at] - xs[k]) > 0.25 * span or abs(ys[at] - ys[k]) > 0.05 * span for k in kept):
-            kept.append(at)
-    return kept

@@ -145,27 +145,21 @@ def _prompt_set(name: str, spec: Any, where: str) -> PromptSet:
     _check_fields(spec, {"about": str, "type": str, "entries": list}, {"labels": list}, where)
     if spec["type"] not in TYPES:
         raise PromptFileError(f"{where}: there is no type {spec['type']!r}; it is one of: {', '.join(TYPES)}.")
-    labels = _labels(spec, where)
+    labels = spec.get("labels", [])
+    if (spec["type"] == "labelled") != bool(labels):  # listed, so that a mistyped one is found
+        raise PromptFileError(f"{where}: a set of type 'labelled' lists its 'labels', and no other set does.")
+    if not all(isinstance(label, str) for label in labels):
+        raise PromptFileError(f"{where}: every one of its 'labels' must be a text.")
     if not spec["entries"]:
         raise PromptFileError(f"{where}: it has no entries.")
     entries = [_prompt(raw, spec["type"], labels, f"{where}, entry {number}") for number, raw in enumerate(spec["entries"], 1)]
     for number, entry in enumerate(entries, 1):
         if (first := entries.index(entry) + 1) < number:
             raise PromptFileError(f"{where}, entry {number}: it is the same as entry {first}.")
-    return PromptSet(name, spec["about"], tuple(entries), labels)
+    return PromptSet(name, spec["about"], tuple(entries), tuple(labels))
 
 
-def _labels(spec: Mapping[str, Any], where: str) -> tuple[str, ...]:
-    """The labels of a set: a labelled set lists them, so that a mistyped one is found; no other set has any."""
-    labels = spec.get("labels", [])
-    if (spec["type"] == "labelled") != bool(labels):
-        raise PromptFileError(f"{where}: a set of type 'labelled' lists its 'labels', and no other set does.")
-    if not all(isinstance(label, str) for label in labels):
-        raise PromptFileError(f"{where}: every one of its 'labels' must be a text.")
-    return tuple(labels)
-
-
-def _prompt(raw: Any, kind: str, labels: tuple[str, ...], where: str) -> Prompt:
+def _prompt(raw: Any, kind: str, labels: list[str], where: str) -> Prompt:
     """One entry as a prompt."""
     made, needed = TYPES[kind]
     _check_fields(raw, dict.fromkeys(needed, str), {field.name: str for field in fields(made)}, where)

@@ -216,22 +216,25 @@ def read_suffix(model: TransformerBridge, tokens: Int[Tensor, "row pos"], start:
     return Suffix(prefix, start, {layer: seen[hook][:, start:] for layer, hook in hooks.items()})
 
 
-@torch.no_grad()
 def generate(model: TransformerBridge, prompts: Sequence[str], tokens: int = 8, *interventions: Intervention) -> list[str]:
     """The most likely continuation of each prompt, all of them at once; interventions act on every token, the new ones too.
 
     A text stops where the model ends the document or an answer. Raises ValueError if there is no prompt.
     """
-    as_texts(model, prompts)  # raises ValueError
-    rows = [truncate(model, tokenize(model, prompt)) for prompt in prompts]
+    written = generate_tokens(model, prompts, tokens, *interventions)
+    return [model.tokenizer.decode(ids, clean_up_tokenization_spaces=False).strip() for ids in written]
+
+
+@torch.no_grad()
+def generate_tokens(model: TransformerBridge, prompts: TextsLike, tokens: int, *interventions: Intervention) -> list[list[int]]:
+    """The same as tokens, without the one at which a text stops."""
+    texts = as_texts(model, prompts)
+    rows = [ids[:length] for ids, length in zip(texts.tokens, texts.lengths.tolist(), strict=True)]
     fits = max(map(len, rows)) + tokens <= model.cfg.n_ctx
     write = _write_cached if tokens > 1 and fits and all(map(_stays, interventions)) else _write
     stops = _stop_tokens(model)
-    answers = []
-    for ids in write(model, rows, tokens, interventions, stops):
-        end = next((at for at, token in enumerate(ids) if token in stops), len(ids))
-        answers.append(model.tokenizer.decode(ids[:end], clean_up_tokenization_spaces=False).strip())
-    return answers
+    written = write(model, rows, tokens, interventions, stops)
+    return [ids[: next((at for at, token in enumerate(ids) if token in stops), len(ids))] for ids in written]
 
 
 def _stop_tokens(model: TransformerBridge) -> set[int]:
@@ -403,15 +406,7 @@ def read_lens(
     return torch.cat([read(lens_logits(model, states[..., some.to(states.device), :]).float(), some) for some in parts], states.ndim - 2)
 
 
-def top_k(logits: Float[Tensor, "*state d_vocab"], k: int, block: int = 128) -> tuple[Float[Tensor, "*state k"], Int[Tensor, "*state k"]]:
-    """``logits.topk(k)``, several times as fast: the ``k`` best tokens stand in the ``k`` blocks with the highest tops, nowhere else."""
-    blocks = torch.nn.functional.pad(logits, (0, -logits.shape[-1] % block), value=-torch.inf).unflatten(-1, (-1, block))
-    chosen = blocks.amax(-1).topk(min(k, blocks.shape[-2])).indices
-    found = blocks.gather(-2, chosen[..., None].expand(*chosen.shape, block)).flatten(-2).topk(k)
-    return found.values, chosen.gather(-1, found.indices // block) * block + found.indices % block
-
-
-def _streams(
+def layer_states(
     model: TransformerBridge, texts: Texts, layers: Sequence[int]
 ) -> Iterator[tuple[Int[Tensor, "batch"], Texts, Float[Tensor, "layer state d_model"]]]:
     """The texts batch by batch, with their rows, and the states of the layers at all positions but 0, text by text."""

@@ -13,10 +13,8 @@ In a notebook a solution stands in a Markdown cell, folded, and the stub is the 
 import ast
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import redirect_stdout
 from copy import deepcopy
 from dataclasses import dataclass
-from io import StringIO
 from pathlib import Path
 from symtable import SymbolTable, symtable
 from typing import TYPE_CHECKING, Any
@@ -64,13 +62,6 @@ def solved_cell(stub: str, solution: str) -> str:
     check = CHECK.search(stub)
     assert check, "the cell of an exercise ends in check(number, answer)"
     return f"{solution.rstrip()}\n{stub[check.start() :]}"
-
-
-def run_cell(source: str, namespace: dict[str, Any]) -> str:
-    """Runs a cell's code with these names, and returns what it prints."""
-    with redirect_stdout(StringIO()) as printed:
-        exec(compile(source, "<cell>", "exec"), namespace)
-    return printed.getvalue()
 
 
 def said(output: NotebookNode) -> str:

@@ -1,52 +1,31 @@
 """Sparse autoencoders: gradients against plain ones, toy data against the truth, splicing and quality against plain runs."""
 
 from dataclasses import replace
+from itertools import islice
 
 import pytest
 import torch
-from test_neurons import PROMPTS, random_texts, tiny
-from torch import Tensor
+from layer_tools import D_MODEL, HOOK, KINDS, PROMPTS, draw, random_sae, random_texts, tiny
 
 from helpers.course_lm.corpus.mixture import Document
-from helpers.interventions import intervene, mlp_post, record, resid_post, zero_ablate
-from helpers.one_layer import autoencoders
+from helpers.interventions import Intervention, intervene, mlp_post, record, resid_post, zero_ablate
+from helpers.one_layer import autoencoders, sae_training
 from helpers.one_layer.autoencoders import (
     CORPUS_SEED,
     Quality,
-    Settings,
     SparseAutoencoder,
-    ablate_feature,
     activations_of,
     clamp_feature,
     corpus_activations,
-    mean_max_cosine,
     quality,
-    splice,
-    sweep,
-    toy_data,
-    train_sae,
 )
+from helpers.one_layer.sae_training import Settings, mean_max_cosine, sweep_penalties, toy_data, train_sae
 from helpers.texts import HELD_OUT_SEED, Texts, as_texts
 
-__all__ = ["tiny"]  # the fixture
+__all__ = ["HOOK", "random_sae", "tiny"]  # the fixture, and what other tests take from here
 
-HOOK, WIDTH = resid_post(0), 32
 TOY = Settings("topk", d_sae=48, k=2, steps=600, batch=128, learning_rate=5e-3, dead_after=3000)
 
-
-def random_sae(kind: str = "standard", d_model: int = WIDTH, d_sae: int = 50, k: int | None = None, seed: int = 0) -> SparseAutoencoder:
-    """An autoencoder with random weights, none of them 0."""
-    rng = torch.Generator().manual_seed(seed)
-    parts = [torch.randn(size, generator=rng) for size in ((d_model, d_sae), (d_sae,), (d_sae, d_model), (d_model,))]
-    threshold = torch.rand(d_sae, generator=rng) * 5 if kind == "jumprelu" else None
-    return SparseAutoencoder(*parts, kind, 7 if kind == "topk" and k is None else k, threshold, hook=HOOK)
-
-
-def draw(*size: int, seed: int = 1) -> Tensor:
-    return torch.randn(size, generator=torch.Generator().manual_seed(seed))
-
-
-KINDS = ["standard", "topk", "jumprelu"]
 
 # ------------------------------------------------------------------------------------------------------- the autoencoder
 
@@ -67,16 +46,16 @@ def test_two_features_by_hand():
 
 
 def test_topk_never_has_more_than_k_features_nor_negative_ones():
-    features = random_sae("topk").encode(draw(3, 20, WIDTH))
+    features = random_sae("topk").encode(draw(3, 20, D_MODEL))
     assert features.shape == (3, 20, 50) and (features >= 0).all() and (features > 0).sum(-1).max() == 7
     down = random_sae("topk")
     down.b_enc -= 1000.0
-    assert (down.encode(draw(5, WIDTH)) == 0).all()
+    assert (down.encode(draw(5, D_MODEL)) == 0).all()
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_folding_changes_no_reconstruction_and_gives_directions_of_length_1(kind):
-    sae, x = random_sae(kind), draw(30, WIDTH)
+    sae, x = random_sae(kind), draw(30, D_MODEL)
     if kind == "topk":
         sae.W_dec.data /= sae.W_dec.norm(dim=1, keepdim=True) / 3
     folded = sae.folded(scale=0.25)
@@ -93,7 +72,7 @@ def test_folding_changes_no_reconstruction_and_gives_directions_of_length_1(kind
 def test_the_sparse_gradient_is_the_plain_one(rows, n, k):
     x, weights = draw(rows, 4), [draw(n, 4, seed=2).requires_grad_(), draw(n, seed=3).requires_grad_()]
     with torch.enable_grad():
-        values, chosen = autoencoders._Strongest.apply(x, *weights, k)
+        values, chosen = sae_training._Strongest.apply(x, *weights, k)
         sparse = torch.autograd.grad((values.relu() * torch.arange(1, k + 1)).square().sum(), weights)
         plain_values = (x @ weights[0].T + weights[1]).gather(1, chosen)
         plain = torch.autograd.grad((plain_values.relu() * torch.arange(1, k + 1)).square().sum(), weights)
@@ -104,7 +83,7 @@ def test_the_sparse_gradient_is_the_plain_one(rows, n, k):
 @pytest.mark.parametrize("kind", ["topk", "standard"])
 def test_the_loss_is_that_of_the_papers(kind):
     settings = Settings(kind, d_sae=20, k=3, sparsity=0.5, steps=100, warm_up=0.0)
-    training = autoencoders._Training(draw(6), settings, torch.Generator().manual_seed(0))
+    training = sae_training._Training(draw(6), settings, torch.Generator().manual_seed(0))
     x = draw(40, 6, seed=5)
     sae = training.autoencoder("")
     features = sae.encode(x)
@@ -126,12 +105,12 @@ def test_the_loss_is_that_of_the_papers(kind):
 
 
 def test_the_learning_rate_rises_and_falls():
-    training = autoencoders._Training(draw(4), Settings(steps=100, d_sae=8, k=2, warm_up=0.1, decay=0.5), torch.Generator())
+    training = sae_training._Training(draw(4), Settings(steps=100, d_sae=8, k=2, warm_up=0.1, decay=0.5), torch.Generator())
     assert [training.schedule(step) for step in (0, 9, 30, 50, 75, 99)] == pytest.approx([0.1, 1, 1, 1, 0.5, 0.02])
 
 
 def test_dead_features_start_anew_where_much_is_lost():
-    training = autoencoders._Training(
+    training = sae_training._Training(
         torch.zeros(4), Settings("standard", d_sae=6, steps=4, dead_after=0), torch.Generator().manual_seed(1)
     )
     x = torch.zeros(8, 4)
@@ -168,24 +147,17 @@ def test_a_seed_gives_the_same_autoencoder_and_another_seed_another():
         assert torch.equal(one.W_enc, same.W_enc) and torch.equal(one.b_dec, same.b_dec) and not torch.allclose(one.W_dec, other.W_dec)
 
 
-def test_a_stream_and_half_precision_are_learned_from_as_well():
+def test_half_precision_is_learned_from_in_full_batches_and_nothing_is_doubled():
     x = toy_data(12, 8, 0.8, 1300).x.half()
-    sae, history = train_sae((part for part in x.split(100)), replace(TOY, steps=10), hook=HOOK)
+    sae, history = train_sae(x, replace(TOY, steps=10), hook=HOOK)
     assert len(history.step) == 10 and sae.hook == HOOK and sae.W_enc.dtype == torch.float32
-    with pytest.raises(ValueError, match="ran out after 10 of 11 steps"):
-        train_sae(iter(x.split(100)), replace(TOY, steps=11))
-
-
-def test_a_stream_is_mixed_and_nothing_is_lost_or_doubled(monkeypatch):
-    monkeypatch.setattr(autoencoders, "POOL_BATCHES", 3)
-    x = torch.arange(100.0)[:, None]
-    batches = list(autoencoders._batches(x.split(7), 10, torch.Generator().manual_seed(0)))
-    seen = torch.cat(batches).flatten()
-    assert len(batches) == 10 and torch.equal(seen.sort().values, x[:, 0]) and not torch.equal(seen, x[:, 0])
+    batches = list(islice(sae_training._batches(torch.arange(103.0)[:, None], 10, torch.Generator().manual_seed(0)), 20))
+    for once in (torch.cat(batches[:10]), torch.cat(batches[10:])):  # the last three are left out, others each time
+        assert len(once) == 100 == len(once.unique()) and not torch.equal(once, once.sort(0).values)
 
 
 def test_a_larger_penalty_leaves_fewer_features_and_a_good_one_finds_the_truth():
-    found = sweep(toy_data(24, 16, 0.94, 4000), [0.3, 1.0, 8.0], replace(TOY, sparsity=9.0))
+    found = sweep_penalties(toy_data(24, 16, 0.94, 4000), [0.3, 1.0, 8.0], replace(TOY, sparsity=9.0))
     assert found.l0[0] > found.l0[1] > found.l0[2] and found.unexplained[0] < found.unexplained[1] < found.unexplained[2]
     assert max(found.mmcs) > 0.9 and found.penalties == (0.3, 1.0, 8.0) and len(found.table().splitlines()) == 4
 
@@ -203,14 +175,14 @@ def test_toy_data_are_sums_of_unit_directions():
 def test_activations_are_those_of_plain_runs_in_the_order_of_the_mask(tiny):
     texts = random_texts(30)
     found = activations_of(tiny, texts, HOOK)
-    assert torch.equal(found.places, texts.mask.nonzero()) and len(found) == texts.n_tokens and found.values.shape[1] == WIDTH
+    assert found.shape == (texts.n_tokens, D_MODEL)
     for number in (0, 7, len(found) - 1):
-        row, pos = found.places[number].tolist()
+        row, pos = texts.mask.nonzero()[number].tolist()
         plain = record(tiny, texts.tokens[row : row + 1, : texts.lengths[row]], HOOK)[HOOK][0, pos]
-        assert torch.allclose(found.values[number], plain, atol=1e-5)
-    both = activations_of(tiny, texts, [resid_post(0), mlp_post(0)], dtype=torch.float16).values
-    assert both.dtype == torch.float16 and both.shape[1] == WIDTH + tiny.cfg.d_mlp
-    assert torch.allclose(both[:, WIDTH:].float(), activations_of(tiny, texts, mlp_post(0)).values, atol=1e-2)
+        assert torch.allclose(found[number], plain, atol=1e-5)
+    both = activations_of(tiny, texts, [resid_post(0), mlp_post(0)], dtype=torch.float16)
+    assert both.dtype == torch.float16 and both.shape[1] == D_MODEL + tiny.cfg.d_mlp
+    assert torch.allclose(both[:, D_MODEL:].float(), activations_of(tiny, texts, mlp_post(0)), atol=1e-2)
 
 
 def test_the_corpus_gives_as_many_activations_as_asked_for(tiny, monkeypatch):
@@ -247,20 +219,12 @@ def test_clamping_moves_the_activation_along_one_direction(tiny):
     x = record(tiny, texts.tokens, HOOK)[HOOK]
     features = sae.encode(x)
     feature = int((features > 0).sum((0, 1)).argmax())
-    for change, value in ((clamp_feature(sae, HOOK, feature, 10.0), 10.0), (ablate_feature(sae, HOOK, feature), 0.0)):
-        with intervene(tiny, change):
+    for value in (10.0, 0.0):
+        with intervene(tiny, clamp_feature(sae, HOOK, feature, value)):
             changed = record(tiny, texts.tokens, HOOK)[HOOK]
         assert torch.allclose(changed, x + (value - features[..., feature])[..., None] * sae.W_dec[feature], atol=1e-4)
     silent = features[0, :, feature] == 0
     assert torch.equal(changed[0, silent], x[0, silent])  # not active: ablation leaves it alone
-
-
-def test_splicing_leaves_position_0_alone_and_decodes_the_rest(tiny):
-    texts, sae = as_texts(tiny, PROMPTS[:1]), random_sae("topk")
-    x = record(tiny, texts.tokens, HOOK)[HOOK]
-    with intervene(tiny, splice(sae, HOOK)):
-        spliced = record(tiny, texts.tokens, HOOK)[HOOK]
-    assert torch.equal(spliced[:, 0], x[:, 0]) and torch.allclose(spliced[:, 1:], sae(x[:, 1:]), atol=1e-5)
 
 
 # ---------------------------------------------------------------------------------------------------------------- quality
@@ -279,7 +243,7 @@ def plain_loss(model, texts: Texts, change=None) -> float:
 
 def test_quality_is_what_plain_runs_and_counting_give(tiny):
     texts, sae = random_texts(12), random_sae("topk", d_sae=400, k=3)
-    found, x = quality(tiny, sae, HOOK, texts), activations_of(tiny, texts, HOOK).values
+    found, x = quality(tiny, sae, HOOK, texts), activations_of(tiny, texts, HOOK)
     features = sae.encode(x)
     assert found.n_tokens == texts.n_tokens and found.l0 == pytest.approx((features > 0).sum(1).float().mean().item(), abs=1e-6)
     variance = (x - x.mean(0)).square().sum()
@@ -287,18 +251,18 @@ def test_quality_is_what_plain_runs_and_counting_give(tiny):
     assert 0 < found.dead_share < 1 and found.dead_share == pytest.approx((features == 0).all(0).float().mean().item(), abs=1e-6)
     wanted = [
         plain_loss(tiny, texts),
-        plain_loss(tiny, texts, splice(sae, HOOK)),
+        plain_loss(tiny, texts, Intervention(HOOK, lambda values, pick: sae(values), pos=slice(1, None))),
         plain_loss(tiny, texts, zero_ablate(HOOK, pos=slice(1, None))),
     ]
     assert [found.loss, found.loss_spliced, found.loss_zeroed] == pytest.approx(wanted, rel=1e-4)
 
 
 def test_a_perfect_autoencoder_recovers_everything(tiny):
-    eye, none = torch.eye(WIDTH), torch.zeros(WIDTH)
-    both = SparseAutoencoder(torch.cat([eye, -eye], 1), torch.zeros(2 * WIDTH), torch.cat([eye, -eye]), none)
+    eye, none = torch.eye(D_MODEL), torch.zeros(D_MODEL)
+    both = SparseAutoencoder(torch.cat([eye, -eye], 1), torch.zeros(2 * D_MODEL), torch.cat([eye, -eye]), none)
     found = quality(tiny, both, HOOK, random_texts(8))
     assert found.variance_explained == pytest.approx(1, abs=1e-6) and found.loss_recovered == pytest.approx(1, abs=1e-3)
-    assert found.l0 == WIDTH  # one of each pair, whatever the sign
+    assert found.l0 == D_MODEL  # one of each pair, whatever the sign
 
 
 def test_loss_recovered_by_hand():
@@ -315,8 +279,6 @@ def test_loss_recovered_by_hand():
         (lambda: Settings("jumprelu"), "is 'topk' or 'standard', not 'jumprelu'"),
         (lambda: Settings(k=0), "k is how many features are active"),
         (lambda: Settings(steps=0), "one step"),
-        (lambda: Settings(sparsity=-1.0), "must be 0 or more"),
-        (lambda: Settings(warm_up=0.7, decay=0.7), "fit together into 1"),
         (lambda: random_sae("gated"), "not 'gated'"),
         (lambda: random_sae("topk", k=51), "from 1 to 50, not 51"),
         (lambda: SparseAutoencoder(torch.eye(2), torch.zeros(2), torch.eye(2), torch.zeros(2), "jumprelu"), "needs a threshold"),
@@ -324,9 +286,7 @@ def test_loss_recovered_by_hand():
         (lambda: clamp_feature(random_sae(), HOOK, 50, 1.0), "no feature 50: this autoencoder has 50"),
         (lambda: train_sae(torch.zeros(100, 4), TOY), "nothing to learn"),
         (lambda: train_sae(torch.zeros(0, 4), TOY), "not enough activations"),
-        (lambda: train_sae(iter([torch.ones(100, 4)]), TOY), "not enough activations"),
         (lambda: toy_data(4, 2, 1.0, 10), "sparsity"),
-        (lambda: sweep(toy_data(4, 2, 0.5, 10), [], TOY), "no penalty"),
     ],
 )
 def test_what_cannot_be_is_said_in_one_sentence(wrong, sentence):

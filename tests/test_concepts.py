@@ -80,10 +80,6 @@ def test_runs_end_where_their_last_token_stands(ids, marked):
     assert drawn(ends_of(rows([0, 5, 6, 7, 0, 0], [0, 6, 5, 6, 7, 5], lengths=[4, 6]), ids)) == marked
 
 
-def test_runs_may_overlap():
-    assert drawn(ends_of(rows([0, 5, 5, 5, 6, 5, 5]), [5, 5])) == ["..xx..x"]
-
-
 RUN = st.lists(st.integers(0, 2), min_size=1, max_size=8)
 ROW = st.lists(st.integers(0, 2), min_size=6, max_size=6)  # few different tokens, which stand in the filling as well
 ROWS = st.lists(st.tuples(ROW, st.integers(1, 6), st.sampled_from(["languages.story", "lists.lists"])), min_size=1, max_size=3)
@@ -280,17 +276,6 @@ def test_concepts_that_both_halves_have_often_enough_are_judged_in_one_order():
     choose, test = judged(counted(a=5, b=2, c=9, d=3, e=4), counted(e=3, d=1, c=8, f=9, a=3), least=3)
     assert choose.names == test.names == ("a", "c", "e") and choose.groups == test.groups == ("group a", "group c", "group e")
     assert choose.count.tolist() == [5, 9, 4] and test.count.tolist() == [3, 8, 3]
-
-
-def test_without_a_common_concept_nothing_is_judged():
-    choose, test = judged(counted(a=5), counted(b=5), least=1)
-    assert choose.names == test.names == () and choose.labels.shape == test.labels.shape == (10, 0)
-    assert len(choose.table().splitlines()) == 1
-
-
-def test_some_concepts_are_kept_in_the_order_asked_for():
-    kept = counted(a=1, b=2, c=3).keep([2, 0])
-    assert kept.names == ("c", "a") and kept.groups == ("group c", "group a") and kept.count.tolist() == [3, 1]
 
 
 def test_the_table_has_a_line_for_each_group():

@@ -113,11 +113,6 @@ def test_there_are_at_most_so_many_of_a_kind_none_twice_and_the_seed_decides_whi
     assert [p for p in other if p.label == NAME] == [p for p in COUNTRIES if p.label == NAME]
 
 
-def test_the_first_entities_of_the_table_are_taken():
-    names = [row["name"] for row in World.load().rows("countries")[:12]]
-    assert list(dict.fromkeys(p.group for p in COUNTRIES)) == [name for name in names if name in {p.group for p in COUNTRIES}]
-
-
 def test_tables_and_numbers_that_do_not_do_are_refused_in_a_sentence():
     with pytest.raises(ValueError, match=r"'planets' has no facts about its entities by name; take 'countries', 'people' or"):
         entity_prompts("planets")
@@ -164,21 +159,9 @@ def test_a_neurons_peaks_kind_by_kind():
     assert made([1.0, 2.0, 5.0, 9.0]).by_kind("B", (0, 0)) == {DESCRIPTION: [9.0], NAME: [2.0], OTHERS: [1.0]}
 
 
-def test_kinds_stand_in_the_order_of_their_means():
-    prompts = (LabelledPrompt("a", NAME, "A"), LabelledPrompt("b", NAME, "A"), LabelledPrompt("c", RELATED, "A"))
-    peaks = EntityPeaks(prompts, torch.tensor([10.0, 0.0, 6.0])[:, None, None])
-    assert list(peaks.by_kind("A", (0, 0)).items()) == [(RELATED, [6.0]), (NAME, [10.0, 0.0])]
-
-
 def test_an_entity_without_prompts_is_named():
     with pytest.raises(ValueError, match=r"There are no prompts about 'C'; there are some about A, B and others\.$"):
         made([1.0, 2.0, 5.0, 9.0]).by_kind("C", (0, 0))
-
-
-def test_prompts_are_ranked_by_a_neurons_peak():
-    peaks = made([1.0, 7.0, 5.0, 6.0])
-    assert peaks.ranked((0, 0), 2) == [(7.0, SHORT[1]), (6.0, SHORT[3])]
-    assert [value for value, _ in peaks.ranked((0, 0))] == [7.0, 6.0, 5.0, 1.0]
 
 
 # ------------------------------------------------------------------------------------------------------------- the count

@@ -4,16 +4,15 @@ import re
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_prediction import small
 from tiny_models import write_tiny_model
 
 from helpers.activations import Context, TopContexts, top_contexts
-from helpers.models import ModelNotAvailable, load_model
+from helpers.models import ModelNotAvailable
+from helpers.one_neuron import explanations
 from helpers.one_neuron.explanations import (
-    AFFIXES,
     CLASSES,
     NOTHING,
     PLACES,
@@ -23,14 +22,12 @@ from helpers.one_neuron.explanations import (
     Clause,
     Condition,
     Explanations,
-    ask,
     chat_explainer,
     correlation,
     explain,
     explain_simply,
     instruction,
     mixed_contexts,
-    random_explanations,
     read,
     score,
     simulate,
@@ -97,10 +94,6 @@ def test_later_pieces_of_a_word_are_those_that_go_on_with_letters():
     pieces = ["un", "believ", "able", " and", "42", "nd", "."]
     assert [at for at, guess in enumerate(simulate("later pieces of a word", pieces)) if guess] == [1, 2]
     assert simulate('on "unbelievable"', pieces) == [0, 0, STRONG, 0, 0, 0, 0]  # the word ends with its last piece
-
-
-def test_capitals_inside_a_word_are_no_capitalised_words():
-    assert simulate("capitalised words", ["Mc", "Donald", " Old"]) == [STRONG, 0, STRONG]
 
 
 def test_conditions_of_one_sort_are_alternatives_and_sorts_must_hold_together():
@@ -219,11 +212,6 @@ def test_a_planted_rule_is_found_and_holds_on_other_texts(rule: str):
     assert score(sentence, contexts_for(rule, unseen)) > 0.6
 
 
-def test_simple_rules_are_found_word_for_word():
-    for rule in ("Active on numbers.", "Active on punctuation."):
-        assert explain_simply(contexts_for(rule)) == rule
-
-
 def test_a_silent_neuron_and_one_that_never_changes_are_active_on_nothing_in_particular():
     silent = [Context(tuple(cut(text)), (0.0,) * len(cut(text)), "made", 0) for text in TEXTS]
     assert explain_simply(silent) == NOTHING
@@ -272,37 +260,12 @@ def test_right_sentences_score_high_and_wrong_ones_low():
     assert score("on numbers", unseen) < 0.05 and score(NOTHING, unseen) == 0 == score('on "zebra"', unseen)
 
 
-def test_another_simulator_can_guess():
-    unseen = contexts_for('on "is"')
-    seen = []
-
-    def simulator(sentence: str, pieces) -> list[float]:
-        seen.append((sentence, tuple(pieces)))
-        return [1.0 if piece == " is" else 0.0 for piece in pieces]
-
-    assert score("anything", unseen, simulator) == pytest.approx(1)
-    assert seen == [("anything", context.pieces) for context in unseen]
-
-
 def test_what_cannot_be_scored_is_said_in_a_sentence():
     with pytest.raises(ValueError, match=r"A sentence can only be scored on contexts: give at least one\.$"):
         score("on numbers", [])
-    with pytest.raises(ValueError, match=r"The simulator must give a guess for each token: 2 of them, not 1\.$"):
-        score("on numbers", [Context(("a", "b"), (0.0, 1.0), "made", 0)], lambda sentence, pieces: [0.0])
 
 
 # ---------------------------------------------------------------------------------------------------------------- controls
-
-
-def test_random_explanations_are_never_the_neurons_own():
-    sentences = [f"sentence {number}" for number in range(7)]
-    rows = random_explanations(sentences, 3)
-    assert len(rows) == 7
-    for own, row in zip(sentences, rows, strict=True):
-        assert own not in row and len(set(row)) == 3 and set(row) <= set(sentences)
-    assert rows == random_explanations(sentences, 3) != random_explanations(sentences, 3, seed=1)
-    assert [set(row) for row in random_explanations(sentences, 50)] == [set(sentences) - {own} for own in sentences]
-    assert random_explanations(["alone"], 3) == [[]] and random_explanations([], 3) == []
 
 
 @pytest.fixture(scope="module")
@@ -354,14 +317,11 @@ def test_neurons_are_explained_from_one_set_of_texts_and_scored_on_another(small
     assert all(set(texts) <= set(texts_of(small, seen)) for texts in given_to)
     new = mixed_contexts(small, unseen, neurons, seed=1)
     assert found.scores == tuple(score(sentence, new[neuron]) for sentence, neuron in zip(found.sentences, neurons, strict=True))
-    controls = random_explanations(found.sentences, 2)
-    assert found.controls == tuple(tuple(score(one, new[neuron]) for one in row) for row, neuron in zip(controls, neurons, strict=True))
-    assert explain(small, seen, unseen, neurons, explainer, lambda sentence, pieces: [0.0] * len(pieces)).scores == (0.0,) * 4
-
-
-def test_the_built_in_explainer_and_simulator_work_together(small, tops):
-    found = explain(small, *tops, busy(tops[0], 2), n_controls=1)
-    assert all(read(sentence) or sentence == NOTHING for sentence in found.sentences) and all(-1 <= value <= 1 for value in found.scores)
+    for own, neuron, controls in zip(found.sentences, neurons, found.controls, strict=True):
+        others = sorted(score(other, new[neuron]) for other in found.sentences if other != own)
+        assert len(controls) == 2 and all(value in others for value in controls)
+    every = explain(small, seen, unseen, neurons, lambda contexts: f'on "{len(contexts)}"', n_controls=50)
+    assert all(len(controls) == 3 for controls in every.controls)
 
 
 def test_the_table_lists_the_best_explained_neurons_first():
@@ -386,15 +346,6 @@ def test_a_chat_model_sees_the_texts_with_activations_from_1_to_10():
     assert "- a b\n" in instruction([Context(("a", " b"), (0.0, 0.0), "made", 0)])
 
 
-def test_the_example_that_a_chat_model_is_given_is_in_the_toy_language():
-    example = instruction([]).split("for example: ")[1].split(". You may")[0]
-    assert example == 'Active on "is" or "are", after "capital"; weakly on numbers'
-    assert said(read(example)) == said(
-        [Clause((Condition("on", "is"), Condition("on", "are"), Condition("after", "capital"))), Clause((Condition("numbers"),), WEAK)]
-    )
-    assert set(AFFIXES) < set(SPOKEN)
-
-
 @pytest.fixture(scope="module")
 def chat_folder(tmp_path_factory: pytest.TempPathFactory):
     """A random model whose tokenizer has a chat template."""
@@ -409,41 +360,16 @@ def test_a_chat_model_explains_greedily_in_one_line(chat_folder):
     assert isinstance(score(sentence, seen), float)
 
 
-@pytest.fixture
-def scribe(chat_folder, monkeypatch: pytest.MonkeyPatch):
-    """The chat model with a hand in place of its own: it writes down what it is asked, and answers with ``scribe.answer``."""
-    chat = load_model(chat_folder)
-
-    def generate(ids: torch.Tensor, **options) -> torch.Tensor:
-        chat.asked, chat.options = ids, options
-        written = chat.tokenizer(chat.answer, add_special_tokens=False)["input_ids"]
-        return torch.cat([ids, torch.tensor([written], dtype=torch.long)], 1)
-
-    monkeypatch.setattr(chat, "generate", generate)
-    return chat
-
-
 @pytest.mark.parametrize(
     ("answer", "expected"),
-    [
-        ("\n  Active on numbers. \nAnd so on", "Active on numbers."),
-        ("on 3<|endoftext|>", "on 3"),
-        ("", NOTHING),
-        (" \n\n ", NOTHING),
-    ],
+    [("\n  Active on numbers. \nAnd so on", "Active on numbers."), ("on 3", "on 3"), ("", NOTHING), (" \n\n ", NOTHING)],
 )
-def test_the_first_line_of_an_answer_counts(scribe, answer: str, expected: str):
-    scribe.answer = answer
-    assert ask(scribe, "Which neuron?", 20) == expected
-    assert scribe.tokenizer.decode(scribe.asked[0].tolist()) == "user: Which neuron?\n"
-    assert scribe.options["do_sample"] is False and scribe.options["max_new_tokens"] == 20
-
-
-def test_of_a_question_that_is_too_long_the_end_is_read(scribe):
-    scribe.answer = "yes"
-    ask(scribe, "x " * 500 + "The sentence:", 20)
-    assert scribe.asked.shape == (1, scribe.cfg.n_ctx - 20)
-    assert scribe.tokenizer.decode(scribe.asked[0].tolist()).endswith("The sentence:\n")
+def test_the_first_line_of_an_answer_counts(chat_folder, monkeypatch, answer: str, expected: str):
+    asked = []
+    monkeypatch.setattr(explanations, "generate", lambda chat, prompts, tokens: asked.append((prompts, tokens)) or [answer])
+    seen = contexts_for("on numbers", TEXTS[:2])
+    assert chat_explainer(str(chat_folder), 20)(seen) == expected
+    assert asked == [([f"user: {instruction(seen)}\n"], 20)]
 
 
 def test_a_model_that_does_not_chat_is_refused_in_a_sentence(small):

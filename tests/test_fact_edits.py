@@ -4,49 +4,32 @@ from dataclasses import replace
 
 import pytest
 import torch
-from tiny_models import END, draw_weights, write_tiny_model
-from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import AutoModelForCausalLM, GPT2Config, PreTrainedTokenizerFast
+from speak_tools import token, write_word_model
+from tiny_models import write_tiny_model
 
 from helpers.course_lm.facts import Fact, Relation
 from helpers.interventions import clamp, intervene, mlp_out, mlp_post, record, set_to
-from helpers.running import perplexity
-from helpers.speak import fact_edits
+from helpers.metrics import first_tokens
+from helpers.running import next_tokens, perplexity
+from helpers.speak import fact_edits, knowledge_neurons, rome, world_facts
 from helpers.speak.fact_edits import (
     CHANGED,
-    CHOSEN,
     GROUPS,
-    REPORTED,
     Choice,
     Edit,
-    Edits,
-    KnowledgeNeurons,
-    Scaled,
+    EditScores,
     Update,
     apply_edit,
-    ask,
-    edit_rank_one,
+    edit_prompts,
     edit_values,
     edited,
-    find_fact,
-    integrated_gradients,
-    knowledge_neurons,
-    knowledge_neurons_of,
-    known_facts,
-    new_answer,
-    new_token,
-    paraphrases,
-    probe_facts,
-    rank_one,
-    rome,
-    says,
-    scale_neurons,
-    second_moment,
     try_edit,
     value_edit,
-    value_vectors,
-    world_facts,
 )
+from helpers.speak.knowledge_neurons import KnowledgeNeurons, Scaled, integrated_gradients, knowledge_neurons_of, scale_neurons
+from helpers.speak.memories import value_vectors
+from helpers.speak.rome import edit_rank_one, rank_one, second_moment
+from helpers.speak.world_facts import CHOSEN, REPORTED, find_fact, known_facts, new_answer, new_token, paraphrases
 from helpers.texts import Texts, as_texts
 
 TELL = ("The home of {s} is {o}", "{s} lives in {o}", "In the song {s} sings of {o}", "people say {s} is from {o}", "{o} is home of {s}")
@@ -62,32 +45,28 @@ FACTS = (
 JOHN = FACTS[0]
 FRAME = ("The", "In", "the", "home", "of", "is", "lives", "in", "song", "sings", "people", "say", "from", "loves", "wife", "People")
 UNIT, LAYER = 7, 2
+WORLD = world_facts.world_facts  # the function itself, which the small world replaces
 
 
 @pytest.fixture(autouse=True)
 def small_world(monkeypatch):
     """A world of eight facts, and held-out texts that the tiny tokenizer can read."""
-    monkeypatch.setattr(fact_edits, "world_facts", lambda: FACTS)
+    for module in (fact_edits, world_facts):
+        monkeypatch.setattr(module, "world_facts", lambda: FACTS)
+    monkeypatch.setattr(fact_edits, "held_out_texts", held_out)
+
+
+def held_out(model, n):
     texts = ["John loves Yoko in the song", "The home of Paul is Bath", "people say Frank lives in London", "Tom is from Liverpool"]
-    monkeypatch.setattr(fact_edits, "held_out_texts", lambda model, n: as_texts(model, (texts * n)[:n]))
+    return as_texts(model, (texts * n)[:n])
 
 
-def write_words(folder, n_layer=3):
-    """A random GPT-2 with ReLU neurons and a token for each word."""
+def write_words(folder):
+    """A random GPT-2 of three layers with ReLU neurons and a token for each word."""
     from helpers.models import load_model
 
-    words = [END, *FRAME, *TOWNS, *TOWNS.values(), *WIVES.values()]
-    backend = Tokenizer(models.WordLevel({word: at for at, word in enumerate(words)}, unk_token=END))
-    backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    sizes = dict(n_embd=32, n_layer=n_layer, n_head=2, n_positions=24, activation_function="relu")
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        model = AutoModelForCausalLM.from_config(GPT2Config(vocab_size=len(words), bos_token_id=0, eos_token_id=0, **sizes))
-        draw_weights(model)
-    model.save_pretrained(folder)
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, bos_token=END, eos_token=END, pad_token=END, unk_token=END)
-    tokenizer.save_pretrained(folder)
-    return load_model(folder)
+    words = [*FRAME, *TOWNS, *TOWNS.values(), *WIVES.values()]
+    return load_model(write_word_model(folder, words, n_embd=32, n_layer=3, n_head=2, n_positions=24, activation_function="relu"))
 
 
 @pytest.fixture(scope="module")
@@ -126,10 +105,6 @@ def told(fact):
     return [*used, *held]
 
 
-def token(model, word):
-    return model.tokenizer(word, add_special_tokens=False)["input_ids"][0]
-
-
 def weights_of(model):
     return {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
 
@@ -138,9 +113,13 @@ def same(model, before):
     return all(torch.equal(parameter, before[name]) for name, parameter in model.named_parameters())
 
 
-def towers(model):
-    """Prompts of two lengths for any tokenizer, with the answer's first token."""
-    return ask(model, [["The Eiffel Tower is in", "The Bridge is in"], ["The Golden Gate Bridge is in"]], ["Paris", "San"])
+def asked(model, prompts, words):
+    """Prompts, and the first tokens of words after them."""
+    return as_texts(model, prompts), first_tokens(model, prompts, words)
+
+
+def knowledge(model, fact, **options):
+    return knowledge_neurons_of(model, [fact], **options)[0]
 
 
 # ---------------------------------------------------------------------------------------------------------------- facts
@@ -159,20 +138,21 @@ def test_an_article_that_tells_is_left_out():
 
 
 def test_world_facts_have_one_answer_and_two_prompts():
-    real = world_facts()  # the function itself: the small world stands in for it inside the module only
+    real = WORLD()
     assert len({(fact.relation.name, fact.subject) for fact in real}) == len(real) > 1000
     assert all(len(paraphrases(fact)[1]) >= 1 and fact.object.lower() not in fact.subject.lower() for fact in real[::40])
 
 
-def test_known_facts_are_known_and_no_subject_is_in_both_parts(planted, monkeypatch):
-    asked = ask(planted, [[*used, *held] for used, held in map(paraphrases, FACTS)], [fact.object for fact in FACTS])
-    right = says(planted, asked.texts) == asked.answers
-    whole = [fact for at, fact in enumerate(FACTS) if bool(right[asked.fact == at].all())]
+def test_known_facts_are_known_and_no_subject_is_in_both_parts(planted):
+    whole = []
+    for fact in FACTS:
+        texts, answers = asked(planted, told(fact), [fact.object] * len(told(fact)))
+        whole += [fact] * bool((next_tokens(planted, texts) == answers).all())
     assert JOHN in whole
-    part = REPORTED if JOHN in fact_edits._draw(REPORTED, 0) or FACTS[4] in fact_edits._draw(REPORTED, 0) else CHOSEN
-    found = next(known_facts(planted, 1, part, seed) for seed in range(9) if JOHN in fact_edits._draw(part, seed))
+    part = REPORTED if any(fact in world_facts._draw(REPORTED, 0) for fact in (JOHN, FACTS[4])) else CHOSEN
+    found = next(known_facts(planted, 1, part, seed) for seed in range(9) if JOHN in world_facts._draw(part, seed))
     assert all(fact in whole for fact in found)
-    parts = [{fact.subject for seed in range(5) for fact in fact_edits._draw(part, seed)} for part in (REPORTED, CHOSEN)]
+    parts = [{fact.subject for seed in range(5) for fact in world_facts._draw(part, seed)} for part in (REPORTED, CHOSEN)]
     assert not parts[0] & parts[1] and parts[0] | parts[1] == set(TOWNS)
 
 
@@ -195,16 +175,16 @@ def test_a_new_answer_is_another_one_of_the_relation(words):
         (lambda model: known_facts(model, 1, part=2), "Ask for 1 fact or more"),
         (lambda model: known_facts(model, 9), "how many known facts to draw: this model knows"),
         (lambda model: knowledge_neurons_of(model, []), "There is no fact"),
-        (lambda model: knowledge_neurons(model, JOHN, layers=[9]), "no layer 9"),
-        (lambda model: knowledge_neurons(model, JOHN, steps=0), "it must be 1 or more, not 0"),
+        (lambda model: knowledge(model, JOHN, layers=[9]), "no layer 9"),
+        (lambda model: knowledge(model, JOHN, steps=0), "it must be 1 or more, not 0"),
         (lambda model: value_edit(model, [], 1, 2), "no neuron whose value could be edited"),
         (lambda model: value_edit(model, [(0, 999)], 1, 2), "no neuron 999 in layer 0"),
         (lambda model: value_vectors(model, 5), "no layer 5"),
-        (lambda model: probe_facts(model, [JOHN], start=3), "no layer 3"),
-        (lambda model: knowledge_neurons(model, JOHN).control([(2, 0)], "other"), "no control 'other': choose one of equally active, any"),
-        (lambda model: try_edit(model, probe_facts(model, [JOHN])[0], knowledge_neurons(model, JOHN), "Bath", n=0), "1 neuron or more"),
-        (lambda model: try_edit(model, probe_facts(model, [JOHN])[0], knowledge_neurons(model, JOHN), "Rome"), "no token for 'Rome'"),
-        (lambda model: edit_rank_one(model, probe_facts(model, [JOHN]), layer=1), "the edit is in layer 1: probe_facts\\(start=1\\)"),
+        (lambda model: edit_prompts(model, [JOHN], start=3), "no layer 3"),
+        (lambda model: knowledge(model, JOHN).control([(2, 0)], "other"), "no control 'other': choose one of equally active, any"),
+        (lambda model: try_edit(model, edit_prompts(model, [JOHN])[0], knowledge(model, JOHN), "Bath", n=0), "1 neuron or more"),
+        (lambda model: try_edit(model, edit_prompts(model, [JOHN])[0], knowledge(model, JOHN), "Rome"), "no token for 'Rome'"),
+        (lambda model: edit_rank_one(model, edit_prompts(model, [JOHN]), torch.eye(128), 1), r"in layer 1: edit_prompts\(start=1\)"),
     ],
 )
 def test_what_cannot_be_is_said_in_one_sentence(words, wrong, sentence):
@@ -222,42 +202,40 @@ def test_a_word_of_several_tokens_needs_a_whole_first_one(tiny):
 
 
 def test_scores_of_a_layer_add_up_to_what_its_neurons_do(tiny):
-    asked, layers = towers(tiny), range(2)
-    scores, active = integrated_gradients(tiny, asked, layers, steps=400)
+    texts, answers = asked(tiny, ["The Eiffel Tower is in", "The Bridge is in", "The Golden Gate Bridge is in"], ["Paris", "Paris", "San"])
+    scores, active = integrated_gradients(tiny, texts, answers, range(2), steps=400)
     for row in range(3):
-        tokens = asked.texts.take([row]).tokens
+        tokens = texts.take([row]).tokens
         with torch.no_grad():
-            whole = tiny(tokens)[0, -1].softmax(-1)[asked.answers[row]]
-            for layer in layers:
+            whole = tiny(tokens)[0, -1].softmax(-1)[answers[row]]
+            for layer in range(2):
                 with intervene(tiny, clamp(mlp_post(layer), 0.0, pos=-1)):
-                    without = tiny(tokens)[0, -1].softmax(-1)[asked.answers[row]]
-                assert scores[row, layer].sum() == pytest.approx(
-                    (whole - without).item(), abs=0.02 * scores[row, layer].abs().sum().item() + 1e-6
-                )
+                    without = tiny(tokens)[0, -1].softmax(-1)[answers[row]]
+                own = scores[row, layer]
+                assert own.sum() == pytest.approx((whole - without).item(), abs=0.02 * own.abs().sum().item() + 1e-6)
                 assert torch.allclose(active[row, layer], record(tiny, tokens, mlp_post(layer))[mlp_post(layer)][0, -1], atol=1e-4)
         assert scores[row].abs().sum() > 1e-4
 
 
 def test_scores_are_gradients_along_the_path_by_hand(words):
-    asked = ask(words, [["The home of John is"]], ["London"])
-    scores, _ = integrated_gradients(words, asked, [1], steps=3)
-    tokens, place = asked.texts.tokens, mlp_post(1)
-    here = record(words, tokens, place)[place][:, -1].detach()
+    texts, answers = asked(words, ["The home of John is"], ["London"])
+    scores, _ = integrated_gradients(words, texts, answers, [1], steps=3)
+    here = record(words, texts.tokens, mlp_post(1))[mlp_post(1)][:, -1].detach()
     slopes = []
     for share in (1 / 3, 2 / 3, 1):
         point = (share * here).requires_grad_()
-        with torch.enable_grad(), intervene(words, set_to(place, point[:, None], pos=-1)):
-            probability = words(tokens)[0, -1].softmax(-1)[asked.answers[0]]
+        with torch.enable_grad(), intervene(words, set_to(mlp_post(1), point[:, None], pos=-1)):
+            probability = words(texts.tokens)[0, -1].softmax(-1)[answers[0]]
             slopes.append(torch.autograd.grad(probability, point)[0])
     assert torch.allclose(scores[0, 1], (here * sum(slopes) / 3)[0], atol=1e-7) and scores[0, 1].abs().max() > 1e-5
     assert not scores[0, [0, 2]].any()
 
 
 def test_many_facts_together_are_the_same_as_each_alone(words, monkeypatch):
-    monkeypatch.setattr(fact_edits, "PATH_ROWS", 7)
+    monkeypatch.setattr(knowledge_neurons, "PATH_ROWS", 7)
     together = knowledge_neurons_of(words, FACTS, layers=[1, 2], steps=4)
     for fact, found in zip(FACTS, together, strict=True):
-        alone = knowledge_neurons(words, fact, layers=[1, 2], steps=4)
+        alone = knowledge(words, fact, layers=[1, 2], steps=4)
         assert found.fact is fact and torch.allclose(found.scores, alone.scores, atol=1e-6) and found.scores.any()
 
 
@@ -278,7 +256,7 @@ def test_the_rule_of_the_paper_and_the_best_n():
 
 
 def test_controls_are_other_neurons_of_the_layer_and_about_as_active(monkeypatch):
-    monkeypatch.setattr(fact_edits, "NEAREST", 1)
+    monkeypatch.setattr(knowledge_neurons, "NEAREST", 1)
     found = found_by_hand()
     assert found.control([(0, 0), (1, 1)]) == [(0, 1), (1, 3)]
     for seed in range(20):
@@ -289,7 +267,7 @@ def test_controls_are_other_neurons_of_the_layer_and_about_as_active(monkeypatch
 
 
 def test_the_planted_neuron_is_found(planted):
-    found = knowledge_neurons(planted, JOHN)
+    found = knowledge(planted, JOHN)
     assert found.top(1) == [(LAYER, UNIT)] and (LAYER, UNIT) in found.shared()
     assert found.scores[:, LAYER, UNIT].min() > 0.5 and found.active[:, LAYER, UNIT].mean() == pytest.approx(1, abs=0.01)
 
@@ -362,7 +340,7 @@ def test_a_model_that_rescales_its_outputs_is_refused(tmp_path):
     from helpers.models import load_model
 
     with (
-        pytest.raises(ValueError, match="rescales what its MLPs write"),
+        pytest.raises(ValueError, match="so a value vector has no length of its own"),
         edited(load_model(write_tiny_model("gemma2", tmp_path)), [Update(0, torch.tensor([0]), torch.zeros(1, 32))]),
     ):
         pass
@@ -378,8 +356,8 @@ def test_a_value_edit_by_hand(words):
 
 
 def test_the_planted_memory_takes_a_new_answer_and_gives_the_old_one_back(planted):
-    before, found = weights_of(planted), knowledge_neurons(planted, JOHN)
-    probes = probe_facts(planted, [JOHN])[0]
+    before, found = weights_of(planted), knowledge(planted, JOHN)
+    probes = edit_prompts(planted, [JOHN])[0]
     edit = try_edit(planted, probes, found, "Bath", n=1, plus=2.0)
     assert edit.share("edited") == edit.share("paraphrases") == 1 and edit.new == "Bath"
     for group, old, new in zip(edit.groups, edit.before, edit.after, strict=True):
@@ -392,36 +370,37 @@ def test_the_planted_memory_takes_a_new_answer_and_gives_the_old_one_back(plante
 # ------------------------------------------------------------------------------------------------- what changed, what broke
 
 
-def test_what_is_asked_after_an_edit(planted, monkeypatch):
+def test_what_is_asked_after_an_edit():
     plan = fact_edits._plan(JOHN, FACTS, fact_edits.Random(0))
-    asked = {group: {(prompt, word) for own, prompt, word in plan if own == group} for group in GROUPS}
-    assert asked["edited"] == {(prompt, "London") for prompt in paraphrases(JOHN)[0]}
-    assert asked["paraphrases"] == {(prompt, "London") for prompt in paraphrases(JOHN)[1]}
-    assert asked["neighbours"] == {("John loves", "Yoko")}
-    assert asked["same relation"] == {(f"The home of {name} is", town) for name, town in TOWNS.items() if name != "John"}
-    assert asked["random"] == {(f"{name} loves", wife) for name, wife in WIVES.items() if name != "John"}
+    found = {group: {(probe.prompt, probe.answer) for probe in plan if probe.group == group} for group in GROUPS}
+    assert found["edited"] == {(prompt, "London") for prompt in paraphrases(JOHN)[0]}
+    assert found["paraphrases"] == {(prompt, "London") for prompt in paraphrases(JOHN)[1]}
+    assert found["same subject"] == {("John loves", "Yoko")}
+    assert found["neighborhood"] == {(f"The home of {name} is", town) for name, town in TOWNS.items() if name != "John"}
+    assert found["random"] == {(f"{name} loves", wife) for name, wife in WIVES.items() if name != "John"}
 
 
 def test_only_what_the_model_knows_is_asked_of_others(planted):
-    for fact, probes in zip(FACTS, probe_facts(planted, FACTS), strict=True):
-        for row, (prompt, group) in enumerate(zip(probes.prompts, probes.groups, strict=True)):
-            tokens = as_texts(planted, [prompt]).tokens
-            said = int(planted(tokens)[0, -1].argmax())
-            assert said == int(probes.before[row]) and (group in CHANGED or said == int(probes.asked.answers[row]))
-        assert probes.fact is fact and probes.groups.count("edited") == len(paraphrases(fact)[0])
+    answers = {prompt: fact.object for fact in FACTS for prompt in told(fact)}
+    for fact, found in zip(FACTS, edit_prompts(planted, FACTS), strict=True):
+        for row, (prompt, group) in enumerate(zip(found.prompts, found.groups, strict=True)):
+            said = int(planted(as_texts(planted, [prompt]).tokens)[0, -1].argmax())
+            assert said == int(found.before[row]) and (group in CHANGED or said == token(planted, answers[prompt]))
+        assert found.fact is fact and found.groups.count("edited") == len(paraphrases(fact)[0])
 
 
 @pytest.mark.parametrize("start", [0, 1, 2])
-def test_an_edit_is_judged_as_by_whole_runs_of_the_edited_model(words, start):
-    probes = probe_facts(words, FACTS[:3], start=start)
+def test_an_edit_is_judged_as_by_whole_runs_of_the_edited_model(words, start, monkeypatch):
+    monkeypatch.setattr(fact_edits, "TEXT_TOKENS", 3)
+    texts = held_out(words, fact_edits.N_TEXTS)
+    short = Texts(texts.tokens[:, :3], texts.lengths.clamp(max=3), texts.kinds)
     update = Update(start, torch.arange(4), torch.randn(4, words.cfg.d_model, generator=torch.Generator().manual_seed(1)) * 20)
-    texts = fact_edits.held_out_texts(words, fact_edits.N_TEXTS)
-    plain, changes = perplexity(words, texts), 0
-    for one in probes:
+    plain, changes = perplexity(words, short), 0
+    for one in edit_prompts(words, FACTS[:3], start=start):
         edit = apply_edit(words, one, [update])
         with edited(words, [update]):
-            after = says(words, as_texts(words, one.prompts))
-            assert edit.perplexity == pytest.approx((plain, perplexity(words, texts)), rel=1e-4)
+            after = next_tokens(words, one.prompts)
+            assert edit.perplexity == pytest.approx((plain, perplexity(words, short)), rel=1e-4)
         wanted = [
             token == (one.new_token if group in CHANGED else old)
             for group, old, token in zip(one.groups, one.before.tolist(), after.tolist(), strict=True)
@@ -431,24 +410,16 @@ def test_an_edit_is_judged_as_by_whole_runs_of_the_edited_model(words, start):
     assert changes > 0
 
 
-def test_long_texts_are_cut(words, monkeypatch):
-    monkeypatch.setattr(fact_edits, "TEXT_TOKENS", 3)
-    shared = probe_facts(words, [JOHN], n_texts=4)[0].shared
-    texts = fact_edits.held_out_texts(words, 4)
-    short = Texts(texts.tokens[:, :3], texts.lengths.clamp(max=3), texts.kinds)
-    assert shared.perplexity == pytest.approx(perplexity(words, short), rel=1e-4)
-
-
 def one_edit(hits, groups, ratio=1.0):
     empty = ("",) * len(hits)
     return Edit(JOHN, "Bath", ("a prompt",) * len(hits), groups, empty, empty, hits, (2.0, 2.0 * ratio))
 
 
 def test_shares_are_averaged_over_the_facts_that_have_them():
-    one = one_edit((True, False, True), ("edited", "edited", "neighbours"), 1.5)
+    one = one_edit((True, False, True), ("edited", "edited", "same subject"), 1.5)
     other = one_edit((True, True), ("edited", "random"), 2.5)
-    edits = Edits((one, other))
-    assert edits.values("edited") == [0.5, 1.0] and edits.mean("edited") == 0.75 and edits.values("neighbours") == [1.0]
+    edits = EditScores((one, other))
+    assert edits.values("edited") == [0.5, 1.0] and edits.mean("edited") == 0.75 and edits.values("same subject") == [1.0]
     assert edits.perplexity == 2 and edits.mean("paraphrases") != edits.mean("paraphrases")
     assert edits.score == pytest.approx(3 / (1 / 0.75 + 1 + 1))
     low, high = edits.interval("edited")
@@ -459,29 +430,27 @@ def test_shares_are_averaged_over_the_facts_that_have_them():
 
 
 def test_the_choice_is_the_highest_score():
-    good, bad = Edits((one_edit((True, True), ("edited", "random")),)), Edits((one_edit((True, False), ("edited", "random")),))
+    good, bad = EditScores((one_edit((True, True), ("edited", "random")),)), EditScores((one_edit((True, False), ("edited", "random")),))
     choice = Choice({(4.0, 1.0): bad, (8.0, 2.0): good})
     assert choice.best == (8.0, 2.0) and [line.endswith("<-") for line in choice.table().split("\n")] == [False, False, True]
 
 
 def test_random_neurons_stand_in_for_those_of_the_fact(planted, monkeypatch):
-    found, probes, used = knowledge_neurons_of(planted, FACTS[:2]), probe_facts(planted, FACTS[:2]), []
+    found, prompts, used = knowledge_neurons_of(planted, FACTS[:2]), edit_prompts(planted, FACTS[:2]), []
     real = fact_edits.value_edit
     monkeypatch.setattr(fact_edits, "value_edit", lambda model, some, *rest: used.append(list(some)) or real(model, some, *rest))
-    edit_values(planted, probes, found, n=4)
-    edit_values(planted, probes, found, n=4, control="any", seed=3)
-    edit_values(planted, probes, found, n=None)
+    edit_values(planted, prompts, found, n=4)
+    edit_values(planted, prompts, found, n=4, control="any", seed=3)
+    edit_values(planted, prompts, found, n=None)
     assert used[:2] == [one.top(4) for one in found] and used[2:4] == [one.control(one.top(4), "any", 3) for one in found]
     assert used[4:] == [one.shared() for one in found] and not set(used[0]) & set(used[2])
 
 
 def test_settings_are_chosen_on_the_other_half_of_the_subjects(planted, monkeypatch):
-    asked = []
-    monkeypatch.setattr(fact_edits, "known_facts", lambda model, n, part: asked.append((n, part)) or list(FACTS[:2]))
+    parts = []
+    monkeypatch.setattr(fact_edits, "known_facts", lambda model, n, part: parts.append((n, part)) or list(FACTS[:2]))
     choice = fact_edits.choose(planted, n=(1, 2), plus=(2.0,), n_facts=2)
-    monkeypatch.setattr(fact_edits, "edit_rank_one", lambda model, probes, layer: Edits(()))
-    layers = fact_edits.choose_rome(planted, layers=(0, 1), n_facts=2)
-    assert asked == [(2, CHOSEN)] * 2 and set(choice.tried) == {(1, 2.0), (2, 2.0)} and set(layers.tried) == {(0,), (1,)}
+    assert parts == [(2, CHOSEN)] and set(choice.tried) == {(1, 2.0), (2, 2.0)}
 
 
 # ------------------------------------------------------------------------------------------------------------------ ROME
@@ -489,63 +458,59 @@ def test_settings_are_chosen_on_the_other_half_of_the_subjects(planted, monkeypa
 
 def test_rank_one_maps_the_key_and_leaves_keys_that_are_orthogonal_under_c():
     rng = torch.Generator().manual_seed(0)
-    values, key, target, root = (torch.randn(*size, generator=rng) for size in ((6, 4), (6,), (4,), (6, 6)))
+    key, missing, root = (torch.randn(*size, generator=rng) for size in ((6,), (4,), (6, 6)))
     moment = root @ root.T + 0.1 * torch.eye(6)
-    change = rank_one(values, key, target, moment)
-    assert torch.allclose(key @ (values + change), target, atol=1e-5) and torch.linalg.matrix_rank(change) == 1
+    change = rank_one(key, missing, moment)
+    assert torch.allclose(key @ change, missing, atol=1e-5) and torch.linalg.matrix_rank(change) == 1
     towards = torch.linalg.solve(moment, key)
     others = torch.randn(5, 6, generator=rng)
     others -= (others @ towards / (towards @ towards))[:, None] * towards
-    assert torch.allclose(others @ (values + change), others @ values, atol=1e-4)
+    assert torch.allclose(others @ change, torch.zeros(5, 4), atol=1e-4)
     assert not torch.allclose(torch.randn(6, generator=rng) @ change, torch.zeros(4), atol=1e-2)
     with pytest.raises(ValueError, match="has no key to write to"):
-        rank_one(values, torch.zeros(6), target, moment)
+        rank_one(torch.zeros(6), missing, moment)
 
 
 def test_the_second_moment_by_hand(words):
-    texts = fact_edits.held_out_texts(words, 6)
+    texts = held_out(words, 6)
     keys = torch.cat(
         [record(words, texts.tokens[row, :n][None], mlp_post(1))[mlp_post(1)][0, 1:] for row, n in enumerate(texts.lengths.tolist())]
     )
     by_hand = keys.T @ keys / len(keys)
     by_hand += 0.5 * by_hand.diagonal().mean() * torch.eye(len(by_hand))
-    assert torch.allclose(second_moment(words, 1, n_texts=6, ridge=0.5), by_hand, atol=1e-5)
+    assert torch.allclose(second_moment(words, 1, texts, ridge=0.5), by_hand, atol=1e-5)
 
 
 def test_rome_makes_the_new_answer_likelier_and_changes_nothing_for_good(words):
-    before, probes = weights_of(words), probe_facts(words, FACTS[:2], start=0)
-    updates = rome(words, probes, layer=0, steps=15)
+    before, found, moment = weights_of(words), edit_prompts(words, FACTS[:2], start=0), second_moment(words, 0, held_out(words, 300))
+    updates = [rome.rome(words, one, moment, layer=0, steps=15) for one in found]
     assert [update.layer for update in updates] == [0, 0] and same(words, before)
-    for probe, update in zip(probes, updates, strict=True):
-        asked = ask(words, [paraphrases(probe.fact)[0]], [probe.new])
+    for one, update in zip(found, updates, strict=True):
+        prompts = paraphrases(one.fact)[0]
+        texts, answers = asked(words, prompts, [one.new] * len(prompts))
         with torch.no_grad():
-            usual = log_probs(words, asked)
+            usual = log_probs(words, texts, answers)
             with edited(words, [update]):
-                assert log_probs(words, asked) > usual + 0.5
+                assert log_probs(words, texts, answers) > usual + 0.5
         assert torch.linalg.matrix_rank(update.change) == 1
-    judged = edit_rank_one(words, probes, layer=0, steps=15)
-    assert [edit.hits for edit in judged.edits] == [
-        apply_edit(words, *pair).hits for pair in zip(probes, [[u] for u in updates], strict=True)
-    ]
+    judged = edit_rank_one(words, found, moment, layer=0, steps=15)
+    assert [edit.hits for edit in judged.edits] == [apply_edit(words, one, [own]).hits for one, own in zip(found, updates, strict=True)]
     assert same(words, before)
 
 
-def log_probs(model, asked):
+def log_probs(model, texts, answers):
     """The mean log-probability of the answers."""
-    rows = torch.arange(len(asked.texts))
-    return model(asked.texts.tokens)[rows, asked.texts.lengths - 1].log_softmax(-1)[rows, asked.answers].mean()
+    rows = torch.arange(len(texts))
+    return model(texts.tokens)[rows, texts.lengths - 1].log_softmax(-1)[rows, answers].mean()
 
 
-def test_rome_takes_its_key_at_the_last_token_of_the_subject(words):
-    probes, moment = probe_facts(words, [JOHN], start=1), torch.eye(words.cfg.d_mlp)
-    change = rome(words, probes, layer=1, steps=3, moment=moment)[0].change
+def test_rome_takes_its_key_at_the_last_token_of_the_subject_and_stops_when_the_answer_is_likely(words, monkeypatch):
+    one, moment = edit_prompts(words, [JOHN], start=1)[0], torch.eye(words.cfg.d_mlp)
+    change = rome.rome(words, one, moment, layer=1, steps=3).change
     texts = as_texts(words, paraphrases(JOHN)[0])
     with torch.no_grad():
         key = record(words, texts.tokens, mlp_post(1))[mlp_post(1)][texts.tokens == token(words, "John")].mean(0)
     row = change[:, change.abs().sum(0).argmax()]
     assert torch.nn.functional.cosine_similarity(row, key, dim=0).abs() == pytest.approx(1, abs=1e-4)  # with C = 1 along the key
-
-
-def test_rome_stops_when_the_answer_is_likely_enough(words, monkeypatch):
-    monkeypatch.setattr(fact_edits, "ROME_ENOUGH", 0.0)
-    assert not rome(words, probe_facts(words, [JOHN], start=1), layer=1, steps=5)[0].change.abs().max() > 1e-5
+    monkeypatch.setattr(rome, "ROME_ENOUGH", 0.0)
+    assert not rome.rome(words, one, moment, layer=1, steps=5).change.any()

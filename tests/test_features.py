@@ -6,8 +6,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from test_autoencoders import HOOK, WIDTH, draw, random_sae
-from test_neurons import PROMPTS, random_texts, tiny
+from layer_tools import D_MODEL, HOOK, PROMPTS, draw, random_sae, random_texts, tiny
 
 from helpers.interventions import Intervention
 from helpers.metrics import AFTER_FIRST, log_prob
@@ -36,7 +35,7 @@ FEW = FeatureActivations(torch.tensor([2.0]), torch.tensor([1]), torch.tensor([0
 
 def test_features_without_their_zeros_are_the_same_features(monkeypatch):
     monkeypatch.setattr(looking, "ENCODED_NUMBERS", 50 * 9)  # nine tokens at a time
-    sae, x = random_sae("topk", k=2), draw(40, WIDTH)
+    sae, x = random_sae("topk", k=2), draw(40, D_MODEL)
     dense, found = sae.encode(x), feature_activations(sae, x)
     assert torch.allclose(found.columns(0, 50), dense) and torch.allclose(found.columns(10, 13), dense[:, 10:13]) and len(found) == 50
     assert torch.allclose(found.column(49), dense[:, 49]) and torch.allclose(found.active_share, (dense > 0).float().mean(0))
@@ -46,7 +45,7 @@ def test_features_without_their_zeros_are_the_same_features(monkeypatch):
 
 def test_contexts_are_the_texts_in_which_a_feature_rises_highest(tiny):
     texts, sae = as_texts(tiny, PROMPTS, [f"kind{n}" for n in range(len(PROMPTS))]), random_sae(seed=2)
-    found = feature_activations(sae, activations_of(tiny, texts, HOOK).values)
+    found = feature_activations(sae, activations_of(tiny, texts, HOOK))
     feature = int(found.active_share.argmax())
     contexts = feature_contexts(tiny, texts, found, feature, n=3)
     grid = torch.zeros(texts.tokens.shape)
@@ -61,7 +60,7 @@ def test_contexts_are_the_texts_in_which_a_feature_rises_highest(tiny):
 
 def test_a_text_has_the_mean_of_its_tokens(tiny):
     texts, sae = as_texts(tiny, PROMPTS), random_sae("topk", k=3)
-    x = activations_of(tiny, texts, HOOK).values
+    x = activations_of(tiny, texts, HOOK)
     found, dense = feature_activations(sae, x), sae.encode(x)
     starts = [0, *texts.mask.sum(1).cumsum(0).tolist()]
     by_hand = torch.stack([dense[a:b].mean(0) for a, b in pairwise(starts)])
@@ -121,7 +120,7 @@ def test_the_best_f1_is_that_of_all_thresholds(rows):
     features, labels = torch.tensor([row[:2] for row in rows]).float(), torch.tensor([[row[2]] for row in rows])
     found = best_features(features, labels, features, labels)
     wanted = [by_counting(features[:, k].tolist(), labels[:, 0].tolist()) for k in (0, 1)]
-    assert found.f1_choosing[0].item() == pytest.approx(max(wanted), abs=1e-6)
+    assert found.f1_validation[0].item() == pytest.approx(max(wanted), abs=1e-6)
     assert found.f1[0].item() == pytest.approx(max(wanted), abs=1e-6)  # the threshold is the one that gives it
 
 
@@ -131,7 +130,7 @@ def test_scores_by_hand_on_the_other_half():
     test = torch.tensor([[9.0, 6.0], [2.0, 4.9], [1.0, 5.0], [0.0, 5.0]])
     test_labels = torch.tensor([[True, True], [False, True], [True, True], [False, False]])
     found = best_features(choose, labels, test, test_labels, names=("first", "second"))
-    assert found.feature.tolist() == [0, 1] and found.threshold.tolist() == [2.0, 5.0] and found.f1_choosing.tolist() == [1.0, 1.0]
+    assert found.feature.tolist() == [0, 1] and found.threshold.tolist() == [2.0, 5.0] and found.f1_validation.tolist() == [1.0, 1.0]
     # "first": yes on tokens 0 and 1, right on 0, and 2 is missed; "second": yes on 0, 2 and 3, right on 0 and 2, and 1 is missed
     assert found.precision.tolist() == pytest.approx([1 / 2, 2 / 3]) and found.recall.tolist() == pytest.approx([1 / 2, 2 / 3])
     assert found.f1.tolist() == pytest.approx([1 / 2, 2 / 3]) and found.share(0.6) == 0.5 and found.n_tokens.tolist() == [2, 3]
@@ -139,10 +138,10 @@ def test_scores_by_hand_on_the_other_half():
 
 
 def test_the_feature_is_the_same_however_many_are_looked_at_at_once(monkeypatch):
-    sae, x, other = random_sae("topk", k=5), draw(60, WIDTH), draw(50, WIDTH, seed=9)
+    sae, x, other = random_sae("topk", k=5), draw(60, D_MODEL), draw(50, D_MODEL, seed=9)
     labels, others = draw(60, 6, seed=3) > 0.8, draw(50, 6, seed=4) > 0.5
     whole = best_features(sae.encode(x), labels, sae.encode(other), others)
-    monkeypatch.setattr(looking, "ENCODED_NUMBERS", 60 * 7)
+    monkeypatch.setattr(looking, "SORTED_NUMBERS", 60 * 7)
     for features in ((sae.encode(x), sae.encode(other)), (feature_activations(sae, x), feature_activations(sae, other))):
         found = best_features(features[0], labels, features[1], others)
         assert torch.equal(found.feature, whole.feature) and torch.equal(found.threshold, whole.threshold)
@@ -165,7 +164,7 @@ def test_scores_have_a_table_with_a_line_for_each_concept():
         (lambda: best_features(draw(4, 2), draw(3, 1) < 9, draw(4, 2), draw(4, 1) < 9), "one row of labels"),
         (lambda: best_features(draw(4, 2), draw(4, 1) < 9, draw(4, 3), draw(4, 1) < 9), "the same features"),
         (lambda: best_features(draw(4, 2), draw(4, 1) < 9, draw(4, 2), draw(4, 1) < 9, names=("a", "b")), "1 concepts and 2 names"),
-        (lambda: feature_activations(random_sae(), draw(4, WIDTH)).column(50), "no feature 50: there are 50"),
+        (lambda: feature_activations(random_sae(), draw(4, D_MODEL)).column(50), "no feature 50: there are 50"),
     ],
 )
 def test_what_cannot_be_is_said_in_one_sentence(wrong, sentence):

@@ -1,48 +1,41 @@
-"""In-context vectors: prompts by hand, mean states, patching in copies against one prompt at a time, heads, composition, rescaling."""
+"""Task vectors: prompts by hand, mean states, patching against one prompt at a time, heads, composition, rescaling."""
 
 from random import Random
 
 import pytest
 import torch
-from test_prediction import small
-from tiny_models import write_tiny_model
+from layer_tools import load, no_gradients
 from torch import Tensor
 
 from helpers.interventions import add, attn_out, clamp, head_out, intervene, record, resid_post, set_to
-from helpers.one_layer import in_context
-from helpers.one_layer.in_context import (
-    Asked,
-    AverageEffects,
-    Comparison,
-    Grid,
-    IndirectEffects,
-    LayerSweep,
-    accuracy,
-    accuracy_grid,
-    add_rescaled,
-    ask,
-    average_effects,
-    compare,
-    compose,
-    composition,
-    conflict,
+from helpers.one_layer.function_vectors import (
+    AverageIndirectEffects,
+    average_indirect_effects,
+    causal_indirect_effects,
     function_vector,
     head_means,
     head_outputs,
+    random_heads,
+    top_heads,
+)
+from helpers.one_layer.in_context import (
+    LayerSweep,
+    TaskGrid,
+    TokenizedPrompts,
+    VectorComparison,
+    accuracy_grid,
+    compare_vectors,
+    composition,
+    conflict,
     icv_interventions,
     in_context_vector,
-    indirect_effects,
-    mean_heads,
     mean_states,
     patch_sweep,
-    probability,
-    random_heads,
-    random_states,
+    read_answers,
     task_differences,
     task_states,
-    top_heads,
+    tokenize_prompts,
     with_controls,
-    zero_shot_states,
 )
 from helpers.one_layer.tasks import (
     Prompt,
@@ -56,9 +49,12 @@ from helpers.one_layer.tasks import (
     zero_shot_prompts,
 )
 from helpers.prediction import tokenize
+from helpers.running import last_heads, random_like
 from helpers.texts import Texts
 
-__all__ = ["small"]  # the fixture
+__all__ = ["load"]  # the fixture
+
+pytestmark = pytest.mark.usefixtures(no_gradients.__name__)
 
 ANTONYM = Task(
     "antonym",
@@ -73,21 +69,6 @@ CAPITALS = Task(
 PROMPTS = [*zero_shot_prompts(ANTONYM, 3), *icl_prompts(ANTONYM, 3, shots=2)]  # of several lengths
 
 
-@pytest.fixture(scope="module")
-def load(tmp_path_factory: pytest.TempPathFactory):
-    """A tiny model by the name of its architecture, loaded once."""
-    from helpers.models import load_model
-
-    loaded = {}
-
-    def get(architecture: str):
-        if architecture not in loaded:
-            loaded[architecture] = load_model(write_tiny_model(architecture, tmp_path_factory.mktemp(architecture)))
-        return loaded[architecture]
-
-    return get
-
-
 @pytest.fixture(params=["gpt2", "llama-grouped"])
 def model(load, request):
     """Architectures with learned and with rotary positions."""
@@ -99,16 +80,11 @@ def gpt2(load):
     return load("gpt2")
 
 
-@pytest.fixture(autouse=True)
-def no_gradients():
-    with torch.no_grad():
-        yield
-
-
 @pytest.fixture
 def small_batches(monkeypatch):
-    """Copies of prompts come in batches of at most 60 tokens, so that they need several forward passes."""
-    monkeypatch.setattr(in_context, "COPIED_TOKENS", 60)
+    """Prompts come in batches of at most 60 tokens, so that they need several forward passes."""
+    whole = Texts.batches
+    monkeypatch.setattr(Texts, "batches", lambda self, tokens=60: whole(self, 60))
 
 
 def alone(model, prompt: Prompt, *changes) -> tuple[bool, float]:
@@ -211,7 +187,10 @@ def test_course_tasks_ask_only_what_no_training_list_shows():
 def test_item_tasks_ask_about_the_first_or_the_last_item():
     from helpers.course_lm.heldout import held_out
 
-    first, last = item_task("first copy", "country_capital", n=40), item_task("last copy", "country_capital", n=40)
+    first, last = (
+        item_task("first copy", "country_capital", n=40),
+        item_task("last copy", "country_capital", n=40),
+    )
     assert all(left.split(", ")[0] == right for left, right in (*first.demonstrations, *first.questions))
     assert all(left.split(", ")[-1] == right for left, right in (*last.demonstrations, *last.questions))
     assert all(held_out("list_pair", "last copy", right) for _, right in last.questions)
@@ -225,7 +204,7 @@ def test_item_tasks_ask_about_the_first_or_the_last_item():
 
 def test_whole_answers_are_read_off_the_logits():
     texts = Texts(torch.zeros(2, 4, dtype=torch.long), torch.tensor([4, 3]), ("prompt",) * 2)
-    asked = Asked(texts, torch.tensor([[5, 6], [7, -1]]), torch.tensor([2, 2]))
+    asked = TokenizedPrompts(texts, torch.tensor([[5, 6], [7, -1]]), torch.tensor([2, 2]))
     logits = torch.zeros(2, 4, 9)
     logits[0, 2, 5], logits[0, 3, 6], logits[1, 2, 7] = 3.0, 3.0, 3.0
     share = torch.tensor(3.0).exp() / (torch.tensor(3.0).exp() + 8)
@@ -238,29 +217,29 @@ def test_whole_answers_are_read_off_the_logits():
 
 def test_answers_of_several_prompts_equal_those_of_each_alone(model, small_batches):
     found = [alone(model, prompt) for prompt in PROMPTS]
-    assert accuracy(model, PROMPTS).tolist() == [hit for hit, _ in found]
-    assert torch.allclose(probability(model, PROMPTS), torch.tensor([prob for _, prob in found]), rtol=1e-4)
+    hits, probs = read_answers(model, PROMPTS)
+    assert hits.tolist() == [hit for hit, _ in found]
+    assert torch.allclose(probs, torch.tensor([prob for _, prob in found]), rtol=1e-4)
 
 
 def test_an_intervention_at_the_end_is_one_at_the_last_token_of_the_prompt(model, small_batches):
     last = model.cfg.n_layers - 1
     prompts = [Prompt(left, answer, shown, "=") for left, shown in (("hot", ()), ("big", (("up", "down"),))) for answer in ("q", "qq", "z")]
     force = clamp(resid_post(last), 0.0, pos=-1), add(resid_post(last), toward(model, "q"), pos=-1)
-    hits = accuracy(model, prompts, force)
+    hits = read_answers(model, prompts, *force)[0]
     assert hits[[0, 3]].all() and not hits[[2, 5]].any()  # q comes first, and z never
     by_hand = [alone(model, one, lambda pos: set_to(resid_post(last), toward(model, "q"), pos=pos)) for one in prompts]
     assert hits.tolist() == [hit for hit, _ in by_hand]
-    assert accuracy(model, prompts, force, first=True).tolist() == [True, True, False] * 2
 
 
-def test_a_prompt_that_is_too_long_loses_its_first_demonstrations(small):
-    shown = (("aaaa", "bbbb"), ("cc", "dd"), ("ee", "ff"))
-    asked = ask(small, [Prompt("gg", "hh", shown)])
-    kept = Prompt("gg", "hh", shown[1:])
-    assert len(tokenize(small, kept.full)) <= small.cfg.n_ctx < len(tokenize(small, Prompt("gg", "hh", shown).full))
-    assert asked.texts.tokens[0].tolist() == tokenize(small, kept.full)[:-1].tolist()
-    with pytest.raises(ValueError, match="longer than the 24 tokens of this model: cut it"):
-        ask(small, [Prompt("g" * 30, "h")])
+def test_a_prompt_that_is_too_long_loses_its_first_demonstrations(gpt2):
+    shown = tuple((letter * 5, letter) for letter in "abcdefghijkl")
+    asked = tokenize_prompts(gpt2, [Prompt("gg", "hh", shown)])
+    lengths = [len(tokenize(gpt2, Prompt("gg", "hh", shown[at:]).full)) for at in range(12)]
+    first = next(at for at, length in enumerate(lengths) if length <= gpt2.cfg.n_ctx)
+    assert first > 0 and asked.texts.tokens[0].tolist() == tokenize(gpt2, Prompt("gg", "hh", shown[first:]).full)[:-1].tolist()
+    with pytest.raises(ValueError, match="longer than the 64 tokens of this model: cut it"):
+        tokenize_prompts(gpt2, [Prompt("g" * 70, "h")])
 
 
 # ---------------------------------------------------------------------------------------------------- hidden states
@@ -278,39 +257,29 @@ def test_states_come_from_dummy_questions(gpt2):
     zero = mean_states(gpt2, zero_shot_prompts(ANTONYM, 4, 1, dummy=True))
     assert torch.equal(task_states(gpt2, ANTONYM, 4, 2, 1), mean_states(gpt2, icl))
     assert torch.equal(task_states(gpt2, ANTONYM, 4, 2, 1, shuffled=True), mean_states(gpt2, wrong))
-    assert torch.equal(zero_shot_states(gpt2, ANTONYM, 4, 1), zero)
     assert torch.equal(task_differences(gpt2, ANTONYM, 4, 2, 1), mean_states(gpt2, icl) - zero)
 
 
 def test_a_prompts_own_state_changes_nothing(model):
     [prompt] = icl_prompts(ANTONYM, 1, shots=2)
     own = mean_states(model, [prompt])
-    before = probability(model, [prompt])
+    before = read_answers(model, [prompt])[1]
     for layer in range(model.cfg.n_layers):
-        assert torch.allclose(probability(model, [prompt], [set_to(resid_post(layer), own[layer], pos=-1)]), before, rtol=1e-3)
+        after = read_answers(model, [prompt], set_to(resid_post(layer), own[layer], pos=-1))[1]
+        assert torch.allclose(after, before, rtol=1e-3)
     sweep = patch_sweep(model, own, [prompt])
     assert torch.equal(sweep.hits, sweep.before.expand_as(sweep.hits))
     assert torch.equal(patch_sweep(model, 0 * own, [prompt], how="add").hits, sweep.hits)
 
 
-@pytest.mark.parametrize("how, scale", [("replace", 1.0), ("add", 2.0)])
-def test_a_sweep_equals_one_prompt_and_layer_at_a_time(model, small_batches, how, scale):
+@pytest.mark.parametrize("how, patch", [("replace", set_to), ("add", add)])
+def test_a_sweep_equals_one_prompt_and_layer_at_a_time(model, small_batches, how, patch):
     states = torch.stack([toward(model, letter) for letter in "qz"])
     prompts = [Prompt(left, answer, shown, "=") for left, shown in (("hot", ()), ("big", (("up", "down"),))) for answer in ("q", "z", "zq")]
-    by_hand = [
-        [
-            alone(model, one, lambda pos, at=at: (set_to if how == "replace" else _twice)(resid_post(at), states[at], pos=pos))[0]
-            for one in prompts
-        ]
-        for at in range(2)
-    ]
-    sweep = patch_sweep(model, states, prompts, how, scale)
+    by_hand = [[alone(model, one, lambda pos, at=at: patch(resid_post(at), states[at], pos=pos))[0] for one in prompts] for at in range(2)]
+    sweep = patch_sweep(model, states, prompts, how)
     assert sweep.hits.tolist() == by_hand and sweep.hits[1].tolist()[:2] == [False, True]
     assert sweep.before.tolist() == [alone(model, one)[0] for one in prompts]
-
-
-def _twice(hook: str, vector: Tensor, pos: int):
-    return add(hook, vector, 2.0, pos=pos)
 
 
 def test_one_vector_is_meant_for_all_layers(gpt2):
@@ -331,51 +300,50 @@ def test_controls_are_another_task_wrong_labels_and_chance(gpt2):
     assert torch.equal(own, task_differences(gpt2, ANTONYM, 4, 2)) and torch.equal(other, task_differences(gpt2, CAPITALS, 4, 2))
     assert torch.equal(wrong, task_differences(gpt2, ANTONYM, 4, 2, shuffled=True)) and not torch.equal(own, wrong)
     assert torch.allclose(random.norm(dim=-1), own.norm(dim=-1)) and not torch.allclose(random, own)
-    assert torch.equal(random, random_states(own)) and not torch.equal(random, random_states(own, seed=1))
+    assert torch.equal(random, random_like(own, 1)[0]) and not torch.equal(random, random_like(own, 1, seed=1)[0])
     assert torch.equal(with_controls(gpt2, ANTONYM, CAPITALS, 4, 2)["antonym"], task_states(gpt2, ANTONYM, 4, 2))
 
 
 def test_a_comparison_chooses_with_some_prompts_and_reports_others(gpt2):
     choose, test = [Prompt(left, "q", arrow="=") for left in ("hot", "up")], [Prompt(left, "z", arrow="=") for left in ("big", "in", "on")]
     vectors = {"q": toward(gpt2, "q"), "z": torch.stack([toward(gpt2, "q"), toward(gpt2, "z")])}
-    found = compare(gpt2, vectors, choose, test, icl=PROMPTS[:3])
-    for number, vector in enumerate(vectors.values()):
-        assert torch.equal(found.choosing[number], patch_sweep(gpt2, vector, choose).hits)
-        assert torch.equal(found.hits[number], patch_sweep(gpt2, vector, test).hits)
-    assert found.choosing[0, 1].all() and found.hits[1, 1].all() and not found.hits[0, 1].any()
-    assert found.references["zero-shot"].tolist() == accuracy(gpt2, test).tolist()
-    assert found.references["in-context learning"].tolist() == accuracy(gpt2, PROMPTS[:3]).tolist()
+    found = compare_vectors(gpt2, vectors, choose, test, icl=PROMPTS[:3])
+    for name, vector in vectors.items():
+        assert torch.equal(found.validation[name].hits, patch_sweep(gpt2, vector, choose).hits)
+        assert torch.equal(found.test[name].hits, patch_sweep(gpt2, vector, test).hits)
+    assert found.validation["q"].hits[1].all() and found.test["z"].hits[1].all() and not found.test["q"].hits[1].any()
+    assert found.references["zero-shot"].tolist() == read_answers(gpt2, test)[0].tolist()
+    assert found.references["in-context learning"].tolist() == read_answers(gpt2, PROMPTS[:3])[0].tolist()
 
 
-def test_the_best_layer_is_the_one_of_the_choosing_prompts():
-    choosing = torch.tensor([[[True, True], [False, True]], [[False, False], [False, True]]])
+def test_the_best_layer_is_the_one_of_the_validation_prompts():
+    none = torch.tensor([False] * 3)
+    validation = torch.tensor([[[True, True], [False, True]], [[False, False], [False, True]]])
     hits = torch.tensor([[[False, False, True], [True, True, True]], [[True, True, True], [True, False, False]]])
-    found = Comparison(("own", "control"), choosing, hits, {"zero-shot": torch.tensor([False, False, False])})
-    assert found.best == (0, 1) and torch.equal(found.at_best, torch.stack([hits[0, 0], hits[1, 1]]))
-    assert torch.equal(found.of("control"), hits[1, 1]) and not found.of("zero-shot").any()
-    assert [line.split() for line in found.table().splitlines()[1:]] == [
-        ["zero-shot", "0.0%"],
-        ["own", "0", "33.3%"],
-        ["control", "1", "33.3%"],
+    sweeps = [
+        {name: LayerSweep(own, none[: own.shape[1]]) for name, own in zip(("own", "control"), some, strict=True)}
+        for some in (validation, hits)
     ]
-    with pytest.raises(ValueError, match="There is no 'mine' here: there are own, control, zero-shot"):
-        found.of("mine")
+    found = VectorComparison(*sweeps, {"zero-shot": none})
+    assert found.best == (0, 1) and torch.equal(found.of("own"), hits[0, 0]) and torch.equal(found.of("control"), hits[1, 1])
+    assert not found.of("zero-shot").any()
+    rows = [["zero-shot", "0.0%"], ["own", "0", "33.3%"], ["control", "1", "33.3%"]]
+    assert [line.split() for line in found.table().splitlines()[1:]] == rows
 
 
 # ---------------------------------------------------------------------------------------------------------------- heads
 
 
-def test_mean_heads_are_those_of_each_prompt_alone(model):
+def test_head_means_are_those_of_each_prompt_alone(model):
     places = [head_out(layer) for layer in range(model.cfg.n_layers)]
-    seen = [record(model, tokenize(model, prompt.text)[None], *places) for prompt in PROMPTS]
+    seen = [record(model, tokenize(model, prompt.text)[None], *places) for prompt in icl_prompts(ANTONYM, 4, 2, dummy=True)]
     by_hand = torch.stack([torch.stack([one[place][0, -1] for one in seen]).mean(0) for place in places])
-    assert torch.allclose(mean_heads(model, PROMPTS), by_hand, atol=1e-5)
-    assert torch.equal(head_means(model, ANTONYM, 4, 2), mean_heads(model, icl_prompts(ANTONYM, 4, 2, dummy=True)))
+    assert torch.allclose(head_means(model, ANTONYM, 4, 2), by_hand, atol=1e-5)
 
 
 def test_what_the_heads_write_adds_up_to_what_the_attention_writes(model):
     [prompt] = PROMPTS[-1:]
-    outputs = head_outputs(model, mean_heads(model, [prompt]))
+    outputs = head_outputs(model, last_heads(model, [prompt.text])[:, 0])
     for layer in range(model.cfg.n_layers):
         whole = record(model, tokenize(model, prompt.text)[None], attn_out(layer))[attn_out(layer)][0, -1]
         bias = model.blocks[layer].attn.b_O
@@ -391,40 +359,37 @@ def test_a_function_vector_is_the_sum_through_w_o(model):
 
 def test_a_heads_own_output_has_no_effect(model):
     [prompt] = shuffled_prompts(ANTONYM, 1, shots=2)
-    found = indirect_effects(model, mean_heads(model, [prompt]), [prompt])
-    assert found.effect.shape == (model.cfg.n_layers, model.cfg.n_heads, 1)
-    assert (found.effect.abs() < 1e-4 * found.before).all()
+    found = causal_indirect_effects(model, last_heads(model, [prompt.text])[:, 0], [prompt])
+    assert found.shape == (model.cfg.n_layers, model.cfg.n_heads, 1)
+    assert (found.abs() < 1e-4 * read_answers(model, [prompt])[1]).all()
 
 
 def test_indirect_effects_equal_those_of_one_head_and_prompt_at_a_time(model, small_batches):
     means, prompts = 3 * drawn(model.cfg.n_layers, model.cfg.n_heads, model.cfg.d_head), PROMPTS[1:5]
-    found = indirect_effects(model, means, prompts)
+    found = causal_indirect_effects(model, means, prompts)
     before = torch.tensor([alone(model, prompt)[1] for prompt in prompts])
     for layer in range(model.cfg.n_layers):
         for head in range(model.cfg.n_heads):
             change = lambda pos, at=layer, one=head: set_to(head_out(at), means[at, one], pos=pos, head=one)  # noqa: E731
             after = torch.tensor([alone(model, prompt, change)[1] for prompt in prompts])
-            assert torch.allclose(found.effect[layer, head] / before, (after - before) / before, atol=1e-3)
-    assert torch.allclose(found.before, before, rtol=1e-4) and (found.effect.abs() / before > 1e-2).any()
+            assert torch.allclose(found[layer, head] / before, (after - before) / before, atol=1e-3)
+    assert (found.abs() / before > 1e-2).any()
 
 
 def test_the_largest_effects_come_first():
-    effect = torch.tensor([[[0.1, 0.3], [-0.9, 0.0]], [[0.5, 0.5], [0.0, 0.0]]])
-    found = IndirectEffects(effect, torch.zeros(2))
-    assert torch.allclose(found.mean, torch.tensor([[0.2, -0.45], [0.5, 0.0]])) and found.top(2) == [(1, 0), (0, 0)]
-    average = AverageEffects(("a", "b"), torch.stack([found.mean, torch.tensor([[0.9, 0.0], [0.0, 0.0]])]))
-    assert torch.allclose(average.mean[0], torch.tensor([0.55, -0.225])) and average.top(1) == [(0, 0)]
-    assert average.table(1).splitlines()[1].split() == ["0", "0", "+0.5500"] and "+0.5000" in found.table()
+    found = AverageIndirectEffects(("a", "b"), torch.tensor([[[0.2, -0.45], [0.5, 0.0]], [[0.9, 0.0], [0.0, 0.0]]]))
+    assert torch.allclose(found.mean[0], torch.tensor([0.55, -0.225])) and found.top(2) == [(0, 0), (1, 0)]
+    assert found.table(1).splitlines()[1].split() == ["0", "0", "+0.5500"]
 
 
 def test_average_effects_are_those_of_each_task(gpt2):
-    found = average_effects(gpt2, [ANTONYM, CAPITALS], n=3, shots=2, n_means=4)
+    found = average_indirect_effects(gpt2, [ANTONYM, CAPITALS], n=3, shots=2, n_means=4)
     prompts = shuffled_prompts(CAPITALS, 3, 2, seed=1, dummy=True)
     assert found.tasks == ("antonym", "capitals")
-    assert torch.allclose(found.by_task[1], indirect_effects(gpt2, head_means(gpt2, CAPITALS, 4, 2), prompts).mean)
-    bare = average_effects(gpt2, [CAPITALS], n=3, shots=2, n_means=4, zero_shot=True)
+    assert torch.allclose(found.by_task[1], causal_indirect_effects(gpt2, head_means(gpt2, CAPITALS, 4, 2), prompts).mean(-1))
+    bare = average_indirect_effects(gpt2, [CAPITALS], n=3, shots=2, n_means=4, zero_shot=True)
     prompts = zero_shot_prompts(CAPITALS, 3, seed=1, dummy=True)
-    assert torch.allclose(bare.mean, indirect_effects(gpt2, head_means(gpt2, CAPITALS, 4, 2), prompts).mean)
+    assert torch.allclose(bare.mean, causal_indirect_effects(gpt2, head_means(gpt2, CAPITALS, 4, 2), prompts).mean(-1))
 
 
 def test_random_heads_leave_some_out(gpt2):
@@ -441,57 +406,52 @@ def test_a_grid_is_made_of_each_tasks_sweep(model, small_batches):
         Task(one.name, one.demonstrations, tuple((left, letter) for left, _ in one.questions), "=")
         for one, letter in ((ANTONYM, "q"), (CAPITALS, "z"))
     ]
-    vectors = torch.stack([torch.stack([drawn(model.cfg.d_model, seed=7), toward(model, letter)]) for letter in "qz"])
-    grid = accuracy_grid(model, tasks, n=3, shots=2, vectors=vectors)
-    for number, task in enumerate(tasks):
+    vectors = [torch.stack([drawn(model.cfg.d_model, seed=7), toward(model, letter)]) for letter in "qz"]
+    grid = accuracy_grid(model, tasks, vectors, n=3, shots=2)
+    for at, (task, vector) in enumerate(zip(tasks, vectors, strict=True)):
         choose, test = task.halves(0)
-        assert torch.equal(grid.choosing[number], patch_sweep(model, vectors[number], zero_shot_prompts(choose, 3)).hits)
-        assert torch.equal(grid.hits[number], patch_sweep(model, vectors[number], zero_shot_prompts(test, 3)).hits)
-        rows = zip(
-            (grid.zero_shot, grid.icl, grid.shuffled),
-            (zero_shot_prompts(test, 3), icl_prompts(test, 3, 2), shuffled_prompts(test, 3, 2)),
-            strict=True,
-        )
-        assert all(torch.equal(row[number], accuracy(model, prompts)) for row, prompts in rows)
-    assert grid.hits[:, 1].all()  # each task has got its own vector
-
-
-@pytest.mark.parametrize("how, vector", [("replace", task_states), ("add", task_differences)])
-def test_a_grid_finds_its_vectors(gpt2, how, vector):
-    tasks = [ANTONYM, CAPITALS]
-    found = torch.stack([vector(gpt2, task, 4, 2) for task in tasks])
-    one, two = (accuracy_grid(gpt2, tasks, 2, 2, how=how, n_states=4, vectors=given) for given in (None, found))
-    assert torch.equal(one.hits, two.hits) and torch.equal(one.choosing, two.choosing)
+        own = patch_sweep(model, vector, zero_shot_prompts(test, 3))
+        assert torch.equal(grid.validation[task.name].hits, patch_sweep(model, vector, zero_shot_prompts(choose, 3)).hits)
+        assert torch.equal(grid.test[task.name].hits, own.hits) and torch.equal(grid.zero_shot[at], own.before)
+        assert torch.equal(grid.icl[at], read_answers(model, icl_prompts(test, 3, 2))[0])
+        assert torch.equal(grid.shuffled[at], read_answers(model, shuffled_prompts(test, 3, 2))[0])
+        assert own.hits[1].all()  # each task has got its own vector
 
 
 def test_a_grid_reports_the_layer_that_was_chosen():
     yes, no = [True, True], [False, False]
-    found = Grid(
-        ("a", "b"),
-        *(torch.tensor(rows) for rows in ([[yes, no], [no, yes]], [[no, yes], [yes, [True, False]]], [no, no], [yes, yes], [no, yes])),
+    validation, test = (
+        {name: LayerSweep(torch.tensor(hits), torch.tensor(no)) for name, hits in zip("ab", some, strict=True)}
+        for some in (([yes, no], [no, yes]), ([no, yes], [yes, [True, False]]))
     )
+    found = TaskGrid(validation, test, torch.tensor([yes, yes]), torch.tensor([no, yes]))
     assert found.best == (0, 1) and found.patched.tolist() == [no, [True, False]]
+    assert found.accuracy.tolist() == [[0, 1], [1, 0.5]] and found.tasks == ("a", "b")
     assert found.table().splitlines()[2].split() == ["b", "0.0%", "50.0%", "1", "100.0%", "100.0%"]
 
 
 def test_composition_by_hand(gpt2):
-    v_ad, v_bc, v_ac = drawn(3, 2, 4)
-    assert torch.equal(compose(v_ad, v_bc, v_ac), v_ad + v_bc - v_ac)
-    parents = {"ad": ANTONYM, "bc": CAPITALS, "ac": split_task("numbers", [(str(number), f"{number}!") for number in range(9)])}
+    parents = {
+        "ad": ANTONYM,
+        "bc": CAPITALS,
+        "ac": split_task("numbers", [(str(number), f"{number}!") for number in range(9)]),
+    }
     bd = split_task("letters", [(letter, letter.upper()) for letter in "abcdefghij"], share=0.4)
     found = composition(gpt2, *parents.values(), bd, n=2, shots=2, n_states=4)
     assert found.names == ("composed", "direct: letters", "parent: antonym", "parent: capitals", "parent: numbers")
     choose, test = bd.halves(0)
     v_ad, v_bc, v_ac, own = (task_differences(gpt2, task, 4, 2) for task in (*parents.values(), bd))
-    again = compare(
+    again = compare_vectors(
         gpt2,
-        {"composed": v_ad + v_bc - v_ac, "own": own, "ad": v_ad, "bc": v_bc, "ac": v_ac},
+        dict(zip(found.names, (v_ad + v_bc - v_ac, own, v_ad, v_bc, v_ac), strict=True)),
         zero_shot_prompts(choose, 2),
         zero_shot_prompts(test, 2),
         "add",
     )
-    assert torch.equal(found.hits, again.hits) and torch.equal(found.choosing, again.choosing)
-    assert torch.equal(found.references["in-context learning"], accuracy(gpt2, icl_prompts(test, 2, 2)))
+    for name in found.names:
+        assert torch.equal(found.test[name].hits, again.test[name].hits)
+        assert torch.equal(found.validation[name].hits, again.validation[name].hits)
+    assert torch.equal(found.references["in-context learning"], read_answers(gpt2, icl_prompts(test, 2, 2))[0])
 
 
 def test_a_conflict_counts_answers_of_both_tasks(gpt2):
@@ -500,15 +460,15 @@ def test_a_conflict_counts_answers_of_both_tasks(gpt2):
         for one, letter in ((ANTONYM, "q"), (CAPITALS, "z"))
     )
     found = conflict(gpt2, a, b, torch.stack([toward(gpt2, "z"), toward(gpt2, "z")]), n=4, shots=2)
-    assert found.b[1].all() and not found.a[1].any() and found.a.shape == (2, 4)
+    assert found.b.hits[1].all() and not found.a.hits[1].any() and found.a.hits.shape == (2, 4)
     found = conflict(gpt2, a, b, torch.stack([toward(gpt2, "q"), toward(gpt2, "q")]), n=4, shots=2)
-    assert found.a[1].all() and not found.b[1].any()
+    assert found.a.hits[1].all() and not found.b.hits[1].any()
     table = found.table().splitlines()
     assert table[0].split() == ["layer", "antonym", "capitals"] and table[3].split() == ["1", "100.0%", "0.0%"]
     shared = [pair for pair in a.questions if pair[0] in dict((*b.demonstrations, *b.questions))]
     assert 0 < len(shared) < len(a.questions)  # "east" is no input of the other task, and is not asked
     prompts = icl_prompts(Task("antonym", tuple(p for p in a.demonstrations), tuple(shared), "="), 4, 2)
-    assert torch.equal(found.before_a, accuracy(gpt2, prompts))
+    assert torch.equal(found.a.before, read_answers(gpt2, prompts)[0])
 
 
 # ------------------------------------------------------------------------------------------------ principal component
@@ -553,9 +513,6 @@ def test_rescaling_keeps_every_length_and_turns_towards_the_vector(model):
     with intervene(model, *icv_interventions(0 * vector)):
         assert torch.allclose(model(tokens), plain, atol=1e-4)
     assert [one.hook for one in icv_interventions(vector)] == [resid_post(layer) for layer in range(model.cfg.n_layers)]
-    with intervene(model, add_rescaled(resid_post(0), vector[0], pos=3)):
-        only = record(model, tokens, resid_post(0))[resid_post(0)]
-    assert torch.equal(only[:, :3], before[:, :3]) and not torch.allclose(only[:, 3], before[:, 3])
 
 
 # --------------------------------------------------------------------------------------------------------------- errors
@@ -571,30 +528,28 @@ def test_rescaling_keeps_every_length_and_turns_towards_the_vector(model):
         (lambda m: Task("t", (("a", "b"),), (("c", "d"),)).halves(), "has 1 questions, and two halves need two"),
         (lambda m: course_tasks("antonyms"), "There is no task 'antonyms' in the course LM's lists: perhaps antonym"),
         (lambda m: item_task("second copy"), "There is no item task 'second copy'"),
-        (lambda m: item_task("first copy", "en_fr"), "takes its words from identity, country_capital, antonym, plural, not from 'en_fr'"),
+        (
+            lambda m: item_task("first copy", "en_fr"),
+            "takes its words from identity, country_capital, antonym, plural, not from 'en_fr'",
+        ),
         (lambda m: icl_prompts(ANTONYM, 0), "n says how many prompts to write; it must be 1 or more, not 0"),
-        (lambda m: icl_prompts(ANTONYM, 1, shots=0), "shots says how many pairs to show; it must be 1 or more"),
         (lambda m: icl_prompts(ANTONYM, 1, shots=9), "has 6 pairs to show before a question, not 9: ask for fewer shots"),
         (lambda m: shuffled_prompts(ANTONYM, 1, shots=1), "it must be 2 or more, not 1"),
         (lambda m: zero_shot_prompts(Task("t", (("a", "b"),), ()), 1), "has no pair to ask about"),
-        (lambda m: shuffled_prompts(Task("t", tuple((c, "x") for c in "abcd"), (("e", "y"),)), 1, 3), "too few different answers"),
+        (
+            lambda m: shuffled_prompts(Task("t", tuple((c, "x") for c in "abcd"), (("e", "y"),)), 1, 3),
+            "too few different answers",
+        ),
         (lambda m: deranged(["a", "a", "b"], Random(0)), "one of them fills more than half"),
-        (lambda m: ask(m, []), "There are no prompts"),
-        (lambda m: ask(m, [Prompt("a", "", arrow="=")]), "'' cannot be read off after 'a=': it is no word of its own there"),
+        (lambda m: tokenize_prompts(m, []), "There are no prompts"),
+        (lambda m: tokenize_prompts(m, [Prompt("a", "", arrow="=")]), "'' cannot be read off after 'a=': it is not a separate token there"),
         (lambda m: patch_sweep(m, torch.zeros(3, 32), PROMPTS), "the shape [2, 32], or [32], not [3, 32]"),
         (lambda m: patch_sweep(m, torch.zeros(32), PROMPTS, how="swap"), "'replace' the state, or 'add' to it, not 'swap'"),
-        (lambda m: compare(m, {}, PROMPTS[:1], PROMPTS[1:]), "There is no vector to compare"),
-        (lambda m: compare(m, {"v": torch.zeros(32)}, PROMPTS[:1], PROMPTS), "take the two halves of a task"),
-        (lambda m: compare(m, {"v": torch.zeros(32)}, PROMPTS[:1], PROMPTS[1:3], icl=PROMPTS[3:4]), "has 1 prompts and the test 2"),
-        (lambda m: head_outputs(m, torch.zeros(2, 4, 9)), "have the shape [2, 4, 8], not [2, 4, 9]: use head_means"),
-        (lambda m: indirect_effects(m, torch.zeros(2, 3, 8), PROMPTS), "have the shape [2, 4, 8], not [2, 3, 8]"),
+        (lambda m: compare_vectors(m, {}, PROMPTS[:1], PROMPTS[1:]), "There is no vector to compare"),
+        (lambda m: compare_vectors(m, {"v": torch.zeros(32)}, PROMPTS[:1], PROMPTS), "take the two halves of a task"),
+        (lambda m: compare_vectors(m, {"v": torch.zeros(32)}, PROMPTS[:1], PROMPTS[1:3], icl=PROMPTS[3:4]), "has 1 prompts and the test 2"),
         (lambda m: top_heads(torch.zeros(2, 4), 9), "this model has 8, so it must be from 1 to that, not 9"),
         (lambda m: random_heads(m, 8, exclude=[(0, 0)]), "7 are left, so it must be from 1 to that, not 8"),
-        (lambda m: function_vector(torch.zeros(2, 4, 32), []), "There is no head to sum"),
-        (lambda m: function_vector(torch.zeros(2, 4, 32), [(0, 4)]), "There is no head (0, 4): layers are 0 to 1, and heads 0 to 3"),
-        (lambda m: average_effects(m, []), "There is no task to average over"),
-        (lambda m: accuracy_grid(m, []), "There is no task to try"),
-        (lambda m: accuracy_grid(m, [ANTONYM], vectors=torch.zeros(2, 2, 32)), "There are 1 tasks and vectors for 2"),
         (lambda m: conflict(m, ANTONYM, ANTONYM, torch.zeros(32)), "No question of 'antonym' has another answer in 'antonym'"),
         (lambda m: in_context_vector(m, []), "There are no pairs of texts"),
         (lambda m: in_context_vector(m, [("a", "a")]), "give texts that differ"),
@@ -608,7 +563,7 @@ def test_what_cannot_be_is_said_in_one_sentence(gpt2, wrong, sentence):
 
 def test_heads_that_are_rescaled_together_have_no_output_of_their_own(load):
     gemma = load("gemma2")
-    means = mean_heads(gemma, PROMPTS)
-    assert indirect_effects(gemma, means, PROMPTS[:2]).effect.abs().max() > 0
-    with pytest.raises(ValueError, match="no head has an output of its own: use task_states"):
+    means = last_heads(gemma, [prompt.text for prompt in PROMPTS]).mean(1)
+    assert causal_indirect_effects(gemma, means, PROMPTS[:2]).abs().max() > 0
+    with pytest.raises(ValueError, match="so no head has an output of its own: use task_states"):
         head_outputs(gemma, means)

@@ -5,16 +5,12 @@ import torch
 from test_prediction import small
 from tiny_models import write_tiny_model
 
+from helpers import interventions as tools
+from helpers.models import load_model
+
 __all__ = ["small"]  # the fixture
 
 TOKENS = torch.tensor([[0, 5, 6, 7, 8], [0, 9, 8, 7, 6]])
-
-
-@pytest.fixture(scope="module")
-def tools():
-    from helpers import interventions
-
-    return interventions
 
 
 @pytest.fixture(autouse=True)
@@ -23,7 +19,7 @@ def no_gradients():
         yield
 
 
-def test_each_kind_does_what_it_says(small, tools):
+def test_each_kind_does_what_it_says(small):
     place = tools.mlp_post(1)
     before = tools.record(small, TOKENS, place)[place]
     average, other, vector = torch.full(before.shape[-1:], 0.25), torch.randn_like(before), torch.randn(before.shape[-1])
@@ -53,7 +49,7 @@ def test_each_kind_does_what_it_says(small, tools):
     ],
     ids=str,
 )
-def test_only_what_is_selected_changes(small, tools, where):
+def test_only_what_is_selected_changes(small, where):
     place = tools.mlp_post(0)
     before = tools.record(small, TOKENS, place)[place]
     with tools.intervene(small, tools.clamp(place, 77.0, **where)):
@@ -69,7 +65,7 @@ def test_only_what_is_selected_changes(small, tools, where):
 
 @pytest.mark.parametrize("kind", ["zero_ablate", "clamp", "mean_ablate", "set_to", "add", "project_out"])
 @pytest.mark.parametrize("axes", [3, 4])
-def test_everything_is_the_same_as_all_positions(small, tools, axes, kind):
+def test_everything_is_the_same_as_all_positions(small, axes, kind):
     place = tools.mlp_post(0) if axes == 3 else tools.head_out(0)
     before = tools.record(small, TOKENS, place)[place]
     vector = torch.randn(before.shape[2:] if kind in ("mean_ablate", "set_to", "add") else before.shape[-1:])
@@ -86,7 +82,7 @@ def test_everything_is_the_same_as_all_positions(small, tools, axes, kind):
     assert torch.equal(*results) and not torch.equal(results[0], small(TOKENS)) and torch.equal(vector, kept)
 
 
-def test_mean_and_resample_pick_the_same_units(small, tools):
+def test_mean_and_resample_pick_the_same_units(small):
     place = tools.mlp_post(0)
     before = tools.record(small, TOKENS, place)[place]
     other = torch.arange(before.numel(), dtype=before.dtype).reshape(before.shape)
@@ -96,7 +92,7 @@ def test_mean_and_resample_pick_the_same_units(small, tools):
     assert torch.equal(after[:, :-1, 1:], before[:, :-1, 1:])
 
 
-def test_a_single_head_can_be_chosen(small, tools):
+def test_a_single_head_can_be_chosen(small):
     place = tools.head_out(1)
     before = tools.record(small, TOKENS, place)[place]
     with tools.intervene(small, tools.zero_ablate(place, head=1)):
@@ -104,7 +100,7 @@ def test_a_single_head_can_be_chosen(small, tools):
     assert (after[:, :, 1] == 0).all() and torch.equal(after[:, :, 0], before[:, :, 0])
 
 
-def test_interventions_work_in_order_and_contexts_nest(small, tools):
+def test_interventions_work_in_order_and_contexts_nest(small):
     place = tools.resid_post(0)
     one = torch.ones(small.cfg.d_model)
     with tools.intervene(small, tools.clamp(place, 5.0), tools.add(place, one)):
@@ -113,7 +109,7 @@ def test_interventions_work_in_order_and_contexts_nest(small, tools):
         assert (tools.record(small, TOKENS, place)[place] == 6).all()
 
 
-def test_the_model_is_bit_equal_before_and_after_even_after_an_error(small, tools):
+def test_the_model_is_bit_equal_before_and_after_even_after_an_error(small):
     before = small(TOKENS)
     with tools.intervene(small, tools.zero_ablate(tools.mlp_post(0)), tools.add(tools.resid_post(1), torch.ones(small.cfg.d_model))):
         changed = small(TOKENS)
@@ -123,7 +119,7 @@ def test_the_model_is_bit_equal_before_and_after_even_after_an_error(small, tool
     assert torch.equal(before, small(TOKENS))
 
 
-def test_recording_changes_nothing_and_stops_early(small, tools):
+def test_recording_changes_nothing_and_stops_early(small):
     seen = []
     with small.hooks(fwd_hooks=[(tools.resid_post(1), lambda value, hook: seen.append(1))]):
         kept = tools.record(small, TOKENS, tools.resid_post(0), "hook_embed")
@@ -131,7 +127,7 @@ def test_recording_changes_nothing_and_stops_early(small, tools):
     assert tools.record(small, TOKENS, "ln_final.hook_normalized")["ln_final.hook_normalized"].shape == (2, 5, small.cfg.d_model)
 
 
-def test_gradients_flow_through_an_intervention(small, tools):
+def test_gradients_flow_through_an_intervention(small):
     with torch.enable_grad():
         dose = torch.zeros(small.cfg.d_model, requires_grad=True)
         with tools.intervene(small, tools.add(tools.resid_post(0), dose)):
@@ -139,7 +135,7 @@ def test_gradients_flow_through_an_intervention(small, tools):
     assert dose.grad.abs().sum() > 0
 
 
-def test_heads_of_its_own_for_each_row(small, tools):
+def test_heads_of_its_own_for_each_row(small):
     place = tools.head_out(1)
     before = tools.record(small, TOKENS, place)[place]
     with tools.intervene(small, tools.clamp(place, 7.0, head=torch.tensor([[1], [0]]), pos=torch.tensor([2, 4]))):
@@ -150,7 +146,7 @@ def test_heads_of_its_own_for_each_row(small, tools):
 
 
 @pytest.mark.parametrize("where", [{}, {"pos": -1}, {"units": [0, 3]}, {"units": torch.tensor([[0, 3], [1, 2]])}], ids=str)
-def test_several_heads_for_each_row_take_their_own_values(small, tools, where):
+def test_several_heads_for_each_row_take_their_own_values(small, where):
     place = tools.head_out(0)
     before = tools.record(small, TOKENS, place)[place]
     other, chosen = torch.arange(before.numel(), dtype=before.dtype).reshape(before.shape), torch.tensor([[0, 1], [1, 1]])
@@ -165,7 +161,7 @@ def test_several_heads_for_each_row_take_their_own_values(small, tools, where):
     assert torch.equal(after, expected) and not torch.equal(after, before)
 
 
-def test_heads_are_chosen_in_a_list_as_in_rows_that_are_all_the_same(small, tools):
+def test_heads_are_chosen_in_a_list_as_in_rows_that_are_all_the_same(small):
     place = tools.head_out(0)
     before = tools.record(small, TOKENS, place)[place]
     for heads in ([1], [0, 1]):
@@ -175,12 +171,10 @@ def test_heads_are_chosen_in_a_list_as_in_rows_that_are_all_the_same(small, tool
 
 @pytest.fixture(scope="module", params=["gpt2", "neox-parallel", "llama-grouped", "gemma2"])
 def family(request, tmp_path_factory):
-    from helpers.models import load_model
-
     return load_model(write_tiny_model(request.param, tmp_path_factory.mktemp(request.param)))
 
 
-def test_values_and_pattern_make_the_output_of_each_head(family, tools):
+def test_values_and_pattern_make_the_output_of_each_head(family):
     seen = tools.record(family, TOKENS, tools.head_v(1), tools.pattern(1), tools.head_out(1))
     values, pattern, out = seen[tools.head_v(1)], seen[tools.pattern(1)], seen[tools.head_out(1)]
     assert values.shape[:2] == out.shape[:2] and values.shape[2] in (2, 4) and out.shape[2] == 4
@@ -188,7 +182,7 @@ def test_values_and_pattern_make_the_output_of_each_head(family, tools):
     assert torch.allclose(torch.einsum("bhqk,bkhd->bqhd", pattern, shared), out, atol=1e-5)
 
 
-def test_queries_ask_and_keys_are_found(family, tools):
+def test_queries_ask_and_keys_are_found(family):
     queries, keys = tools.head_q(1), tools.head_k(1)
     seen = tools.record(family, TOKENS, queries, keys)
     assert seen[queries].shape == (2, 5, 4, 8) and seen[keys].shape[:2] == (2, 5) and seen[keys].shape[2] in (2, 4)
@@ -199,7 +193,7 @@ def test_queries_ask_and_keys_are_found(family, tools):
         assert torch.allclose(looks, torch.where(even.isfinite(), even, 0).expand_as(looks), atol=1e-6)
 
 
-def test_a_query_of_one_head_moves_no_other_head(family, tools):
+def test_a_query_of_one_head_moves_no_other_head(family):
     before = tools.record(family, TOKENS, tools.pattern(0))[tools.pattern(0)]
     with tools.intervene(family, tools.clamp(tools.head_q(0), 2.0, head=torch.tensor([[1], [3]]), pos=4)):
         after = tools.record(family, TOKENS, tools.pattern(0))[tools.pattern(0)]
@@ -207,7 +201,7 @@ def test_a_query_of_one_head_moves_no_other_head(family, tools):
     assert moved.nonzero().tolist() == [[0, 1, 4], [1, 3, 4]]
 
 
-def test_watching_changes_nothing_and_sees_what_others_have_left(small, tools):
+def test_watching_changes_nothing_and_sees_what_others_have_left(small):
     place, seen = tools.resid_post(0), []
     whole = small(TOKENS)
     with tools.intervene(small, tools.watch(place, seen.append)):
@@ -219,7 +213,7 @@ def test_watching_changes_nothing_and_sees_what_others_have_left(small, tools):
     assert torch.equal(small(TOKENS), whole) and len(seen) == 3
 
 
-def test_what_is_watched_has_its_gradient(small, tools):
+def test_what_is_watched_has_its_gradient(small):
     seen = []
     with torch.enable_grad(), tools.intervene(small, tools.watch(tools.resid_post(0), seen.append)):
         slope = torch.autograd.grad(small(TOKENS)[:, -1, 5].sum(), seen[0])[0]
@@ -229,26 +223,29 @@ def test_what_is_watched_has_its_gradient(small, tools):
 @pytest.mark.parametrize(
     "wrong, sentence",
     [
-        (lambda t: t.zero_ablate(t.mlp_post(99)), "this model's layers are 0 to 1"),
-        (lambda t: t.zero_ablate("blocks.0.hook_nothing"), "has no place 'hook_nothing'; it has hook_"),
-        (lambda t: t.zero_ablate("nonsense"), "There is no place 'nonsense'"),
-        (lambda t: t.zero_ablate(t.mlp_post(0), units=10_000), "There is no unit 10000 at blocks.0.mlp.hook_post: it has"),
-        (lambda t: t.zero_ablate(t.mlp_post(0), pos=9), "There is no position 9"),
-        (lambda t: t.zero_ablate(t.head_out(0), head=64), "There is no head 64"),
-        (lambda t: t.zero_ablate(t.head_out(0), head=torch.tensor([[0], [2]])), "There is no head 2 at blocks.0.attn.hook_z: it has 2"),
-        (lambda t: t.zero_ablate(t.mlp_post(0), head=0), "has no heads to choose from"),
-        (lambda t: t.zero_ablate(t.mlp_post(0), head=torch.tensor([[0], [1]])), "has no heads to choose from"),
-        (lambda t: t.watch("blocks.0.hook_nothing", print), "has no place 'hook_nothing'"),
-        (lambda t: t.project_out(t.resid_post(0), torch.zeros(4)), "points nowhere"),
+        (lambda: tools.zero_ablate(tools.mlp_post(99)), "this model's layers are 0 to 1"),
+        (lambda: tools.zero_ablate("blocks.0.hook_nothing"), "has no place 'hook_nothing'; it has hook_"),
+        (lambda: tools.zero_ablate("nonsense"), "There is no place 'nonsense'"),
+        (lambda: tools.zero_ablate(tools.mlp_post(0), units=10_000), "There is no unit 10000 at blocks.0.mlp.hook_post: it has"),
+        (lambda: tools.zero_ablate(tools.mlp_post(0), pos=9), "There is no position 9"),
+        (lambda: tools.zero_ablate(tools.head_out(0), head=64), "There is no head 64"),
+        (
+            lambda: tools.zero_ablate(tools.head_out(0), head=torch.tensor([[0], [2]])),
+            "There is no head 2 at blocks.0.attn.hook_z",
+        ),
+        (lambda: tools.zero_ablate(tools.mlp_post(0), head=0), "has no heads to choose from"),
+        (lambda: tools.zero_ablate(tools.mlp_post(0), head=torch.tensor([[0], [1]])), "has no heads to choose from"),
+        (lambda: tools.watch("blocks.0.hook_nothing", print), "has no place 'hook_nothing'"),
+        (lambda: tools.project_out(tools.resid_post(0), torch.zeros(4)), "points nowhere"),
     ],
 )
-def test_what_cannot_be_is_said_in_one_sentence(small, tools, wrong, sentence):
-    with pytest.raises(ValueError) as caught, tools.intervene(small, wrong(tools)):
+def test_what_cannot_be_is_said_in_one_sentence(small, wrong, sentence):
+    with pytest.raises(ValueError) as caught, tools.intervene(small, wrong()):
         small(TOKENS)
     assert sentence in str(caught.value) and "\n" not in str(caught.value)
 
 
-def test_only_some_places_are_read(small, tools):
+def test_only_some_places_are_read(small):
     tokens = torch.randint(5, 60, (3, 7), generator=torch.Generator().manual_seed(2))
     places = torch.tensor([[6, 0], [3, 3], [1, 2]])
     whole = small(tokens)

@@ -112,13 +112,13 @@ def tree(tmp_path: Path) -> Path:
     """A small tree in which RIGHT holds: a notebook with a tagged cell, and a file with a test."""
     (tmp_path / "notebooks").mkdir()
     (tmp_path / "tests").mkdir()
-    tagged = [new_code_cell("readable('')", metadata={"tags": [name]}) for name in ("fig-08", "fig-09", "fig-09")]
+    tagged = [new_code_cell("html_to_text('')", metadata={"tags": [name]}) for name in ("fig-08", "fig-09", "fig-09")]
     nbformat.write(new_notebook(cells=tagged), tmp_path / "notebooks" / "01_one.ipynb")
     (tmp_path / "tests" / "test_one.py").write_text("def test_it():\n    assert True\n\n\ndef helper():\n    pass\n")
     return tmp_path
 
 
-RIGHT = {"figure": "8", "notebook": "01_one", "cell": "fig-08", "helper": "widgets.readable", "test": "test_one.py::test_it"}
+RIGHT = {"figure": "8", "notebook": "01_one", "cell": "fig-08", "helper": "widgets.html_to_text", "test": "test_one.py::test_it"}
 WRONG = {
     "no notebook": {"notebook": "01_two"},
     "no notebook ": {"notebook": ""},
@@ -126,8 +126,8 @@ WRONG = {
     "2 cells": {"figure": "9", "cell": "fig-09"},
     "must be tagged fig-08": {"cell": "fig-8"},
     "no widgets.unreadable": {"helper": "widgets.unreadable"},
-    "no nowhere.readable": {"helper": "nowhere.readable"},
-    "helpers has no readable": {"helper": "readable"},
+    "no nowhere.html_to_text": {"helper": "nowhere.html_to_text"},
+    "helpers has no html_to_text": {"helper": "html_to_text"},
     "never uses PromptExplorer": {"helper": "widgets.PromptExplorer"},
     "no test test_one.py::test_other": {"test": "test_one.py::test_other"},
     "no test test_one.py::helper": {"test": "test_one.py::helper"},

@@ -7,12 +7,13 @@ import torch
 from safetensors.torch import load_file, save_file
 from tiny_models import ARCHITECTURES, write_tiny_model
 
+from helpers import running
 from helpers.course_lm.corpus.languages import ENGLISH, FRENCH, in_lists
 from helpers.course_lm.report import EVALUATION_SEED
 from helpers.interventions import record, resid_post, resid_pre
 from helpers.models import ModelNotAvailable, load_model
 from helpers.prediction import pieces, tokenize
-from helpers.running import check_layers, layer_hook, lens_logits, top_k
+from helpers.running import check_layers, layer_hook, lens_logits
 from helpers.speak import languages, lens, train_lens, tuned_lens
 from helpers.speak.languages import LEAST_TOGETHER, EnglishShare, english_share, language_probs, translations
 from helpers.speak.lens import (
@@ -65,7 +66,7 @@ def planted(monkeypatch, gpt2):
     def plant(logits):
         for module in (lens, languages):
             monkeypatch.setattr(module, "activations_at", lambda model, texts, places, positions=1: logits[:, :, None])
-        monkeypatch.setattr(lens, "lens_logits", lambda model, states: states)
+        monkeypatch.setattr(running, "lens_logits", lambda model, states: states)
 
     return plant
 
@@ -85,17 +86,17 @@ def log_odds(n_vocab, **probs):
 def test_the_parts_add_up_to_the_stream(tiny):
     found = stream_parts(tiny, PROMPTS)
     last = tiny.cfg.n_layers - 1
-    assert found.parts.shape == (2 * last + 3, len(PROMPTS), tiny.cfg.d_model) and found.error < 1e-4
+    assert found.parts.shape == (2 * last + 3, len(PROMPTS), tiny.cfg.d_model) and torch.allclose(
+        found.parts.sum(0), found.stream, atol=1e-4
+    )
     seen = record(tiny, tokenize(tiny, PROMPTS[1])[None], resid_pre(0), resid_post(0), resid_post(last))
     for part, place in {0: resid_pre(0), 2: resid_post(0), -1: resid_post(last)}.items():  # every second row is a layer
         assert torch.allclose(found.running_sum[part, 1], seen[place][0, -1], atol=1e-4), place
     assert torch.allclose(found.stream[1], seen[resid_post(last)][0, -1], atol=1e-5)
 
 
-def test_a_part_that_is_missing_shows_as_an_error(gpt2):
+def test_parts_have_names_and_lengths(gpt2):
     found = stream_parts(gpt2, PROMPTS)
-    short = type(found)(found.names[1:], found.parts[1:], found.stream)
-    assert short.error == pytest.approx(found.parts[0].abs().max().item(), abs=1e-5)
     assert found.names == ("embedding", "attention 0", "MLP 0", "attention 1", "MLP 1")
     assert [line[:11].strip() for line in found.table().splitlines()[1:]] == list(found.names)
     assert f"{found.parts[0].norm(dim=-1).mean():.2f}" in found.table().splitlines()[1]
@@ -158,21 +159,13 @@ def test_the_lens_in_the_middle_is_norm_and_unembedding(gpt2):
 def test_parts_of_any_size_give_the_same(gpt2, monkeypatch):
     whole = logit_lens(gpt2, PROMPTS[0]), target_probs(gpt2, PROMPTS, [[5, 6], [7], [8]]), lens_kl(gpt2, PROMPTS)
     sizes = []
-    monkeypatch.setattr(lens, "LENS_NUMBERS", 2 * gpt2.cfg.d_vocab)
-    monkeypatch.setattr(lens, "lens_logits", lambda model, states: sizes.append(states[..., 0].numel()) or lens_logits(model, states))
+    monkeypatch.setattr(running, "LENS_NUMBERS", 2 * gpt2.cfg.d_vocab)
+    monkeypatch.setattr(running, "lens_logits", lambda model, states: sizes.append(states[..., 0].numel()) or lens_logits(model, states))
     parts = logit_lens(gpt2, PROMPTS[0]), target_probs(gpt2, PROMPTS, [[5, 6], [7], [8]]), lens_kl(gpt2, PROMPTS)
     assert set(sizes) == {3}  # no more than one state at a time, of all three layers
     assert torch.equal(whole[0].top, parts[0].top) and torch.allclose(whole[0].probs, parts[0].probs, atol=1e-6)
     assert torch.equal(whole[1].rank, parts[1].rank) and torch.allclose(whole[1].log_prob, parts[1].log_prob, atol=1e-5)
     assert torch.allclose(whole[2].values["raw"], parts[2].values["raw"], atol=1e-5)
-
-
-@pytest.mark.parametrize(("n", "k", "block"), [(300, 5, 16), (320, 3, 16), (300, 40, 16), (7, 7, 128), (300, 1, 1)])
-def test_the_best_of_the_best_blocks_are_the_best(n, k, block):
-    logits = torch.randn(2, 50, n, generator=torch.Generator().manual_seed(n + k))
-    values, ids = top_k(logits, k, block)
-    expected = logits.topk(k)
-    assert torch.equal(values, expected.values) and torch.equal(ids, expected.indices)
 
 
 def test_other_number_types_are_read_too(gpt2, tmp_path):
@@ -252,8 +245,6 @@ def test_targets_must_fit_the_prompts(gpt2):
         target_probs(gpt2, PROMPTS, [[1]])
     with pytest.raises(ValueError, match="Prompt 1 has no target"):
         target_probs(gpt2, PROMPTS, [[1], [], [2]])
-    with pytest.raises(ValueError, match=f"There is no token {gpt2.cfg.d_vocab}"):
-        target_probs(gpt2, PROMPTS, [[1], [gpt2.cfg.d_vocab], [2]])
 
 
 def test_a_word_begins_with_or_without_its_space(gpt2):
@@ -300,11 +291,13 @@ def random_texts(model, n, seed):
     return torch.randint(1, model.cfg.d_vocab, (n, 12), generator=torch.Generator().manual_seed(seed))
 
 
+def read_with(lens, model, layer, states):
+    """The logits of a tuned lens."""
+    return lens_logits(model, lens.mapped(model, [layer], states[None]))[0]
+
+
 def test_the_tuned_lens_begins_as_the_logit_lens(tiny):
-    same, states = TunedLens.identity(tiny.cfg.n_layers, tiny.cfg.d_model), torch.randn(4, tiny.cfg.d_model)
-    with torch.no_grad():
-        assert all(torch.allclose(same.logits(tiny, layer, states), lens_logits(tiny, states), atol=1e-4) for layer in (-1, 0, 1))
-    found = lens_kl(tiny, PROMPTS, same)
+    found = lens_kl(tiny, PROMPTS, TunedLens.identity(tiny.cfg.n_layers, tiny.cfg.d_model))
     assert torch.allclose(found.values["raw"], found.values["tuned"], atol=1e-4) and found.values["raw"][0].min() > 0.01
 
 
@@ -312,16 +305,16 @@ def test_each_layer_has_its_own_map(gpt2):
     n, states = gpt2.cfg.d_model, torch.randn(5, gpt2.cfg.d_model)
     made = TunedLens(torch.randn(3, n, n), torch.randn(3, n))
     for layer in (-1, 0, 1):
-        expected = lens_logits(gpt2, torch.stack([made.weights[layer + 1] @ state for state in states]) + made.biases[layer + 1])
-        assert torch.allclose(made.logits(gpt2, layer, states), expected, atol=1e-3)
-    seen = record(gpt2, tokenize(gpt2, "a b")[None], resid_post(0))[resid_post(0)][0, -1]
-    assert logit_lens(gpt2, "a b", layers=[0], k=1, tuned=made).top[0, -1].item() == made.logits(gpt2, 0, seen).argmax()
-    best = made.logits(gpt2, 0, seen).argmax()[None]
+        expected = torch.stack([made.weights[layer + 1] @ state for state in states]) + made.biases[layer + 1]
+        assert torch.allclose(made.mapped(gpt2, [layer], states[None])[0], expected, atol=1e-3)
+    seen = record(gpt2, tokenize(gpt2, "a b")[None], resid_post(0))[resid_post(0)][0, -1:]
+    best = read_with(made, gpt2, 0, seen).argmax(-1)
+    assert logit_lens(gpt2, "a b", layers=[0], k=1, tuned=made).top[0, -1].item() == best.item()
     assert target_probs(gpt2, ["a b"], best, [0], made).rank.tolist() == [[0]] != target_probs(gpt2, ["a b"], best, [0]).rank.tolist()
     with pytest.raises(ValueError, match="of 4 layers of width 8, and this one has 2 layers of width 32"):
-        TunedLens.identity(4, 8).logits(gpt2, 0, states)
+        TunedLens.identity(4, 8).mapped(gpt2, [0], states[None])
     with pytest.raises(ValueError, match="no layer 2"):
-        made.logits(gpt2, 2, states)
+        made.mapped(gpt2, [2], states[None])
 
 
 def test_training_brings_the_lens_nearer_to_the_model(gpt2):

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 from exercise_tools import assert_exercise, printed_by_solutions
-from test_autoencoders import WIDTH, draw, random_sae
+from layer_tools import D_MODEL, draw, random_sae
 
 from helpers.one_layer.exercises_02b import exercises
 from helpers.one_layer.features import FeatureActivations
@@ -14,7 +14,7 @@ NOTEBOOK = Path(__file__).parents[1] / "notebooks" / "02b_one_layer_sparse_autoe
 
 
 def test_encode_by_hand():
-    sae, x = random_sae("topk", k=3), draw(20, WIDTH)
+    sae, x = random_sae("topk", k=3), draw(20, D_MODEL)
     before = (x - sae.b_dec) @ sae.W_enc + sae.b_enc
     wrong = [
         (before.relu(), "only the 3 largest"),
@@ -81,7 +81,7 @@ def test_hold_a_feature_and_keep_the_rest():
 
 
 def test_why_a_feature_is_dead():
-    sae, x = random_sae("topk", k=2, seed=3), draw(30, WIDTH)
+    sae, x = random_sae("topk", k=2, seed=3), draw(30, D_MODEL)
     share = (sae.encode(x) > 0).float().mean(0)
     highest = ((x - sae.b_dec) @ sae.W_enc + sae.b_enc).amax(0)
     silent = (share == 0).nonzero().flatten().tolist()

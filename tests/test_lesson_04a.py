@@ -25,14 +25,14 @@ def lesson(tmp_path_factory: pytest.TempPathFactory):
 
 def test_an_account_that_changes(lesson, monkeypatch: pytest.MonkeyPatch):
     from helpers.speak import exercises_04a
-    from helpers.speak.accounts import Accounts
+    from helpers.speak.self_explanations import SelfExplanations
 
-    def accounts(model, questions, answers=None):
+    def self_explanations(model, questions, answers=None):
         said = answers or ["It is Tokyo."]
         reason = "I saw it." if "sea" in said[0] else "I read it in a book."
-        return Accounts(tuple(questions), tuple(said), (reason,))
+        return SelfExplanations(tuple(questions), tuple(said), (reason,))
 
-    monkeypatch.setattr(exercises_04a, "accounts", accounts)
+    monkeypatch.setattr(exercises_04a, "self_explanations", self_explanations)
     question = "What is the capital of Japan?"
     wrong = [
         ((question, "It is Rome.", "It is Paris."), "does not have 'Tokyo' in it"),
@@ -110,10 +110,10 @@ def test_overtaken(lesson, monkeypatch: pytest.MonkeyPatch):
 
 
 def test_a_drawer_with_a_label(lesson):
-    from helpers.speak.memories import Agreement, Readable
+    from helpers.speak.memories import Agreement, ReadableValues
 
     found = torch.tensor([[-1, 0], [1, 1]])
-    read = Readable((0, 1), ("animal", "city"), found, found, 10, 5)
+    read = ReadableValues((0, 1), ("animal", "city"), found, found, 10, 5)
     best, follows = torch.tensor([[5, 6], [7, 8]]), torch.tensor([[5, 9], [7, 9]])
     agree = Agreement((0, 1), best, follows, best, best)
     wrong = [
@@ -127,18 +127,19 @@ def test_a_drawer_with_a_label(lesson):
 
 def test_edit_with_a_light_hand(lesson, monkeypatch: pytest.MonkeyPatch):
     from helpers.speak import exercises_04a
-    from helpers.speak.fact_edits import KnowledgeNeurons, Probes
+    from helpers.speak.fact_edits import EditPrompts
+    from helpers.speak.knowledge_neurons import KnowledgeNeurons
 
-    probe = Probes.__new__(Probes)  # its insides do not matter here
-    object.__setattr__(probe, "new", "Rome")
+    prompts = EditPrompts.__new__(EditPrompts)  # its insides do not matter here
+    object.__setattr__(prompts, "new", "Rome")
 
-    def try_edit(model, probe, one, new, n, plus):
-        shares = {"edited": min(1.0, n * plus / 10), "paraphrases": 0.8, "neighbours": None, "random": 1.0 if plus < 3 else 0.5}
+    def try_edit(model, asked, one, new, n, plus):
+        shares = {"edited": min(1.0, n * plus / 10), "paraphrases": 0.8, "same subject": None, "random": 1.0 if plus < 3 else 0.5}
         return SimpleNamespace(share=shares.get)
 
     monkeypatch.setattr(exercises_04a, "try_edit", try_edit)
-    given = {"probes": [probe] * 2, "found": [KnowledgeNeurons.__new__(KnowledgeNeurons)] * 2}
-    given |= {"others": given["probes"], "found_others": given["found"]}
+    given = {"asked": [prompts] * 2, "found": [KnowledgeNeurons.__new__(KnowledgeNeurons)] * 2}
+    given |= {"others": given["asked"], "found_others": given["found"]}
     wrong = [
         ((2, 1.0), "Only 20% of the edited prompts say the new answer"),
         ((8, 4.0), "about 'random' only 50% keep their answer"),

@@ -11,8 +11,8 @@ import torch
 from exercise_tools import assert_exercise, printed_by_solutions
 from tiny_models import write_tiny_model
 
-from helpers.speak.multihop import TwoHop
 from helpers.speak.patchscopes import Source, Target
+from helpers.speak.two_hops import TwoHop
 
 NOTEBOOK = Path(__file__).parents[1] / "notebooks" / "04b_speak_patchscopes.ipynb"
 
@@ -97,7 +97,7 @@ def test_a_better_question(lesson, monkeypatch: pytest.MonkeyPatch):
 
 def test_a_shortcut_and_none(lesson, monkeypatch: pytest.MonkeyPatch):
     from helpers.speak import exercises_04b
-    from helpers.speak.multihop import Answered
+    from helpers.speak.two_hops import Answered
 
     questions = [
         TwoHop(f"The a of b of {name} is", f"The a of b of {name}", name, "two", "three", kind, direct=f"The a of {name} is")

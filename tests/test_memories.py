@@ -11,20 +11,18 @@ from helpers.prediction import pieces
 from helpers.speak import memories
 from helpers.speak.memories import (
     Agreement,
-    Categories,
     MemorySum,
-    Readable,
+    ReadableValues,
     agreement,
-    category_words,
     memory,
     memory_sum,
-    next_tokens,
     of_another,
     readable_values,
     shuffled,
-    values_of,
-    word_categories,
+    tokens_after_peaks,
+    value_vectors,
 )
+from helpers.speak.word_categories import Categories, category_words, word_categories
 from helpers.stats import wilson
 from helpers.texts import Texts, as_texts
 
@@ -98,7 +96,7 @@ def test_the_memories_and_the_bias_add_up_to_what_the_layer_writes(architecture,
         seen = record(model, tokens, mlp_post(1), mlp_out(1))
     assert torch.allclose(found.output, seen[mlp_out(1)][0, 3], atol=1e-6)
     assert torch.allclose(found.coefficients, seen[mlp_post(1)][0, 3][found.neurons], atol=1e-6)
-    assert torch.equal(found.values, values_of(model, 1)[found.neurons])
+    assert torch.equal(found.values, value_vectors(model, 1)[found.neurons])
     total = sum(m * v for m, v in zip(found.coefficients, found.values, strict=True)) + found.bias
     assert torch.allclose(total, found.output, atol=1e-4) and found.error < 1e-4
     assert found.output.norm() > 0.1
@@ -257,7 +255,7 @@ def test_a_list_of_tokens_has_the_category_that_most_of_them_share():
 
 def test_a_value_that_promotes_a_category_is_readable(planted):
     found = readable_values(planted, by_hand(PLANTED), layers=[1], least=10)
-    assert found.category(*ALIKE) == "a" and found.neurons("a") == [ALIKE]
+    assert found.category(*ALIKE) == "a"
     assert found.hits.shape == (1, WIDTH) and int(found.hits.sum()) == 1
     assert not found.control.any()  # its coordinates were dealt out to others
 
@@ -302,10 +300,11 @@ def test_the_control_is_judged_like_the_values_and_follows_the_seed(tiny, monkey
 
 
 def test_shares_have_their_intervals_and_the_table_says_all():
-    found = Readable((4, 6), ("a", "b"), torch.tensor([[0, 1, 1, -1], [-1, -1, -1, -1]]), torch.tensor([[-1, -1, -1, 0], [-1] * 4]), 10, 5)
-    assert found.intervals() == [wilson(3, 4), wilson(0, 4)] and found.intervals(control=True) == [wilson(1, 4), wilson(0, 4)]
+    found = ReadableValues(
+        (4, 6), ("a", "b"), torch.tensor([[0, 1, 1, -1], [-1, -1, -1, -1]]), torch.tensor([[-1, -1, -1, 0], [-1] * 4]), 10, 5
+    )
     assert found.commonest(4) == [("b", 2), ("a", 1)] and found.commonest(4, 1) == [("b", 2)] and found.commonest(6) == []
-    assert found.neurons("b") == [(4, 1), (4, 2)] and found.category(6, 0) is None
+    assert found.category(4, 1) == "b" and found.category(6, 0) is None
     assert found.table().splitlines() == [
         "layer  readable                shuffled                commonest",
         "    4   75.0% [30.1%,  95.4%]   25.0% [ 4.6%,  69.9%]  b 2, a 1",
@@ -323,7 +322,7 @@ def test_the_token_behind_the_highest_peak_that_does_not_end_its_text():
     rows = [[0, 1, 2], [1, 2, 0], [1, 0, 2], [0, 0, 0]]
     places = [[2, 1, 1], [2, 1, 1], [2, 1, 1], [0, 0, 0]]
     # before the end; two at the end of theirs, then one that is not; at the end and in no other; silent
-    assert next_tokens(hand_made(texts, values, rows, places)).tolist() == [[13, 12, -1, -1]]
+    assert tokens_after_peaks(hand_made(texts, values, rows, places)).tolist() == [[13, 12, -1, -1]]
 
 
 def agreed(best: list[list[int]], follows: list[list[int]], ranks: list[list[int]], other: list[list[int]]) -> Agreement:
@@ -333,7 +332,6 @@ def agreed(best: list[list[int]], follows: list[list[int]], ranks: list[list[int
 def test_agreement_and_chance_are_counted_over_neurons_with_a_trigger():
     found = agreed([[5, 5, 6, 7], [1, 2, 3, 4]], [[5, 6, 6, -1], [-1] * 4], [[1, 9, 1, 0], [0] * 4], [[40, 7, 1, 0], [0] * 4])
     assert found.hits.tolist() == [[True, False, True, False], [False] * 4]
-    assert found.rate == [pytest.approx(2 / 3), 0]
     # pairs of two different neurons among the first three: (5, 6), (5, 6), (5, 5), (5, 6), (6, 5), (6, 6)
     assert found.chance == [pytest.approx(2 / 6), 0] and found.overall_chance == pytest.approx(2 / 6)
     low, high = wilson(2, 3)
@@ -355,7 +353,7 @@ def test_agreement_finds_the_rank_of_the_next_token(tiny):
     top = top_contexts(tiny, random_texts(40), k=4)
     found = agreement(tiny, top)
     assert found.layers == (0, 1) and found.best.shape == (LAYERS, WIDTH)
-    assert torch.equal(found.follows, next_tokens(top)) and found.known.sum() > WIDTH
+    assert torch.equal(found.follows, tokens_after_peaks(top)) and found.has_next.sum() > WIDTH
     for layer, neuron in [(0, 3), (0, 90), (1, 0), (1, 64), (1, 127)]:
         logits, follows = output_logits(tiny, layer, neuron), int(found.follows[layer, neuron])
         order = logits.argsort(descending=True).tolist()
@@ -367,10 +365,10 @@ def test_agreement_finds_the_rank_of_the_next_token(tiny):
 def test_a_value_that_promotes_what_follows_its_trigger_agrees(planted):
     layer, neuron = ALIKE
     top = top_contexts(planted, random_texts(60), k=8)
-    follows = int(next_tokens(top)[layer, neuron])
+    follows = int(tokens_after_peaks(top)[layer, neuron])
     assert follows > 0
     with torch.no_grad():
-        old = values_of(planted, layer)[neuron].clone()
+        old = value_vectors(planted, layer)[neuron].clone()
         try:
             planted.blocks[layer].mlp.W_out[neuron] = torch.linalg.pinv(planted.W_U.T) @ torch.eye(VOCAB)[follows]
             assert agreement(planted, top).hits[layer, neuron]
@@ -433,8 +431,8 @@ def test_the_category_of_a_memory_is_that_of_the_readable_values(tiny):
 # ---------------------------------------------------------------------------------------------------------------- errors
 
 
-def some_readable() -> Readable:
-    return Readable((4, 6), ("a", "b"), torch.zeros(2, 4, dtype=torch.long), torch.zeros(2, 4, dtype=torch.long), 10, 5)
+def some_readable() -> ReadableValues:
+    return ReadableValues((4, 6), ("a", "b"), torch.zeros(2, 4, dtype=torch.long), torch.zeros(2, 4, dtype=torch.long), 10, 5)
 
 
 def other_model(n: int = 4) -> TopContexts:
@@ -464,7 +462,6 @@ def one(model) -> tuple[TopContexts, Categories]:
         (lambda m: some_readable().category(5, 0), r"L5 N0 was not judged: look at layers 4, 6, neurons 0 to 3\.$"),
         (lambda m: some_readable().category(4, 4), "L4 N4 was not judged"),
         (lambda m: some_readable().commonest(5), r"Layer 5 was not judged; these were: 4, 6\.$"),
-        (lambda m: some_readable().neurons("c"), r"There is no category 'c': choose from a, b\.$"),
         (lambda m: agreement(m, other_model()), r"found for layers of 4 neurons, not for this model: scan the texts with it\.$"),
         (lambda m: memory(m, 0, 1, other_model(), by_hand([1])), "not for this model: scan the texts with it"),
         (lambda m: memory(m, 0, 500, *one(m)), "There is no neuron 500 in layer 0"),

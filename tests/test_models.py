@@ -8,6 +8,7 @@ import subprocess
 import sys
 import warnings
 from collections.abc import Iterator
+from functools import cache
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from threading import Thread
@@ -37,6 +38,12 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for architecture in TINY:
         write_tiny_model(architecture, folder / architecture)
     return folder
+
+
+@cache
+def loaded(folder: str | Path, raw: bool = False) -> models.TransformerBridge:
+    """A checkpoint that is loaded once for all tests, which leave it as it is."""
+    return load_model(folder, device="cpu", raw=raw)
 
 
 @pytest.fixture
@@ -71,8 +78,8 @@ def assert_same_numbers(name: str | Path, folder: Path) -> None:
     with torch.no_grad():
         expected = plain(tokens).logits
         assert expected.std() > 0.3, "the comparison would not see a difference"
-        torch.testing.assert_close(load_model(name, device="cpu", raw=True)(tokens), expected, atol=1e-4, rtol=0)
-        folded = load_model(name, device="cpu")(tokens)
+        torch.testing.assert_close(loaded(name, raw=True)(tokens), expected, atol=1e-4, rtol=0)
+        folded = loaded(name)(tokens)
     torch.testing.assert_close(folded.log_softmax(-1), expected.log_softmax(-1), atol=1e-4, rtol=0)
 
 
@@ -88,15 +95,15 @@ def test_numbers_of_the_course_lm_equal_plain_hugging_face(name: str) -> None:
 
 
 @needs_course_lm
-def test_the_deep_course_lm_has_twice_the_layers_and_the_same_words(course_lm: models.TransformerBridge) -> None:
-    deep = load_model("course-lm-deep")
-    assert (deep.cfg.n_layers, deep.cfg.d_model) == (2 * course_lm.cfg.n_layers, course_lm.cfg.d_model)
-    assert deep.tokenizer.get_vocab() == course_lm.tokenizer.get_vocab()
+def test_the_deep_course_lm_has_twice_the_layers_and_the_same_words() -> None:
+    deep, model = loaded("course-lm-deep"), loaded("course-lm")
+    assert (deep.cfg.n_layers, deep.cfg.d_model) == (2 * model.cfg.n_layers, model.cfg.d_model)
+    assert deep.tokenizer.get_vocab() == model.tokenizer.get_vocab()
 
 
 @pytest.mark.parametrize("architecture", ["gpt2", "neox-parallel", "llama"])
 def test_weights_are_folded_unless_raw(architecture: str, tiny: Path) -> None:
-    folded, raw = (load_model(tiny / architecture, device="cpu", raw=raw) for raw in (False, True))
+    folded, raw = (loaded(tiny / architecture, raw) for raw in (False, True))
     assert folded.W_U.mean(-1).abs().max() < 1e-6 < 1e-3 < raw.W_U.mean(-1).abs().max()
 
 
@@ -110,7 +117,7 @@ def test_16_bit_weights_become_float32(tiny: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("architecture", TINY)
 def test_padding_on_the_right_changes_nothing(architecture: str, tiny: Path) -> None:
-    model = load_model(tiny / architecture, device="cpu")
+    model = loaded(tiny / architecture)
     short, long = "Paris is", TEXT
     alone = model(short, prepend_bos=True)[0]
     torch.testing.assert_close(model([short, long], prepend_bos=True)[0, : len(alone)], alone, atol=1e-4, rtol=0)
@@ -129,8 +136,9 @@ def fail(value: torch.Tensor, hook: object) -> None:
     raise ZeroDivisionError
 
 
-def assert_hooks_leave_nothing(model: models.TransformerBridge) -> None:
-    """Logits and weights are bit-identical after hooks, also after an exception inside."""
+@pytest.mark.parametrize("architecture", TINY)
+def test_hooks_leave_the_model_bit_identical(architecture: str, tiny: Path) -> None:
+    model = loaded(tiny / architecture)
     name = "blocks.1.hook_resid_post"
     tokens = model.to_tokens(TEXT)
     before, weights = model(tokens), {key: value.clone() for key, value in model.state_dict().items()}
@@ -144,16 +152,6 @@ def assert_hooks_leave_nothing(model: models.TransformerBridge) -> None:
     model.run_with_cache(tokens)
     assert torch.equal(model(tokens), before)
     assert all(torch.equal(value, weights[key]) for key, value in model.state_dict().items())
-
-
-@pytest.mark.parametrize("architecture", TINY)
-def test_hooks_leave_the_model_bit_identical(architecture: str, tiny: Path) -> None:
-    assert_hooks_leave_nothing(load_model(tiny / architecture, device="cpu"))
-
-
-@needs_course_lm
-def test_hooks_leave_the_course_lm_bit_identical(course_lm: models.TransformerBridge) -> None:
-    assert_hooks_leave_nothing(course_lm)
 
 
 # ------------------------------------------------------------------------------------------ running a part of the model
@@ -177,7 +175,7 @@ def some_tokens(length: int = 20) -> torch.Tensor:
     ("architecture", "raw"), [*((name, False) for name in TINY), ("gpt2", True), ("llama-grouped", True), ("gemma2", True)]
 )
 def test_a_run_from_any_layer_equals_the_whole_run(architecture: str, raw: bool, tiny: Path) -> None:
-    model, tokens, rows = load_model(tiny / architecture, device="cpu", raw=raw), some_tokens(), torch.tensor([2, 0, 2, 1])
+    model, tokens, rows = loaded(tiny / architecture, raw), some_tokens(), torch.tensor([2, 0, 2, 1])
     whole, entering = model(tokens), streams(model, tokens)
     assert (whole[0] - whole[2]).abs().max() > 0.1 and whole.isfinite().all()
     for layer, stream in enumerate(entering):
@@ -194,7 +192,7 @@ def test_a_run_from_any_layer_equals_the_whole_run(architecture: str, raw: bool,
 @torch.no_grad()
 @pytest.mark.parametrize("architecture", ["gpt2", "neox-parallel", "llama-grouped", "gemma2"])
 def test_a_run_from_a_layer_leaves_out_the_blocks_before_it(architecture: str, tiny: Path) -> None:
-    model, tokens, ran = load_model(tiny / architecture, device="cpu"), some_tokens(8), []
+    model, tokens, ran = loaded(tiny / architecture), some_tokens(8), []
     stream = streams(model, tokens)[1]
     handles = [model.blocks[layer].original_component.mlp.register_forward_hook(lambda *_, at=layer: ran.append(at)) for layer in (0, 1)]
     run_from(model, stream, 1)
@@ -210,7 +208,7 @@ def test_a_run_from_a_layer_leaves_out_the_blocks_before_it(architecture: str, t
 @torch.no_grad()
 @pytest.mark.parametrize("architecture", TINY)
 def test_blocks_are_as_before_after_an_error_in_the_middle_of_a_run(architecture: str, tiny: Path) -> None:
-    model, tokens = load_model(tiny / architecture, device="cpu"), some_tokens(8)
+    model, tokens = loaded(tiny / architecture), some_tokens(8)
     whole, stream = model(tokens), streams(model, tokens)[1]
     with pytest.raises(ZeroDivisionError), model.hooks(fwd_hooks=[("blocks.1.hook_resid_post", fail)]):
         run_from(model, stream, 1)
@@ -230,7 +228,7 @@ def test_blocks_that_are_passed_over_hand_on_in_the_form_of_their_own_output(as_
 
 @torch.no_grad()
 def test_a_prefix_gives_each_run_a_memory_of_its_own(tiny: Path) -> None:
-    model, tokens = load_model(tiny / "llama-grouped", device="cpu"), some_tokens(8)
+    model, tokens = loaded(tiny / "llama-grouped"), some_tokens(8)
     prefix = read_prefix(model, tokens[:, :5])
     before = [(keys.clone(), values.clone()) for keys, values in prefix.layers]
     assert prefix.layers[0][0].shape == (3, 2, 5, 8)  # texts, heads that are shared by two each, positions, width
@@ -244,12 +242,12 @@ def test_a_prefix_gives_each_run_a_memory_of_its_own(tiny: Path) -> None:
 @pytest.mark.parametrize("layer", [-1, 3])
 def test_a_run_from_a_layer_that_is_not_there(layer: int, tiny: Path) -> None:
     with pytest.raises(ValueError, match=rf"There is no layer {layer} to start from: the blocks are 0 to 1, and 2 is behind them\.$"):
-        run_from(load_model(tiny / "gpt2", device="cpu"), torch.zeros(1, 2, 32), layer)
+        run_from(loaded(tiny / "gpt2"), torch.zeros(1, 2, 32), layer)
 
 
 @torch.no_grad()
 def test_a_run_from_a_layer_lets_gradients_through(tiny: Path) -> None:
-    model, tokens = load_model(tiny / "gpt2", device="cpu"), some_tokens(8)
+    model, tokens = loaded(tiny / "gpt2"), some_tokens(8)
     stream = streams(model, tokens)[1].requires_grad_()
     with torch.enable_grad():
         slope = torch.autograd.grad(run_from(model, stream, 1)[:, -1, 7].sum(), stream)[0]
@@ -262,7 +260,7 @@ def test_a_run_from_a_layer_lets_gradients_through(tiny: Path) -> None:
 
 
 def assert_one_begin(model: models.TransformerBridge) -> None:
-    """A text gets the begin token exactly once, in every way of handing it over."""
+    """A text gets the BOS token exactly once, in every way of handing it over."""
     begin = model.tokenizer.convert_tokens_to_ids(END)
     tokens = model.to_tokens("Paris is")
     assert tokens[0, 0] == begin and (tokens == begin).sum() == 1
@@ -355,11 +353,6 @@ def test_there_is_one_door_only() -> None:
     paths = [path for folder in folders for kind in ("*.py", "*.ipynb") for path in folder.rglob(kind)]
     importers = {path.relative_to(ROOT).as_posix() for path in paths if "transformer_lens" in imported(code_of(path))}
     assert importers == {"helpers/models.py", "tests/test_patching.py"}  # the latter compares with the library's own sweeps
-
-
-def test_imports_are_found_in_cells_and_functions() -> None:
-    assert imported("def f():\n    from transformer_lens.utilities import x") == {"transformer_lens"}
-    assert imported("if TYPE_CHECKING:\n    import transformer_lens\nimport torch.nn") == {"torch"}
 
 
 # ------------------------------------------------------------------------------------- errors that say what to do

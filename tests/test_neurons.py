@@ -6,7 +6,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from tiny_models import write_tiny_model
+from layer_tools import PROMPTS, WIDTH, as_before, plain, random_texts, tiny
 from torch import Tensor
 
 from helpers.activations import (
@@ -28,10 +28,8 @@ from helpers.interventions import mlp_post
 from helpers.one_neuron.neurons import (
     Selectivity,
     class_selectivities,
-    class_selectivity,
     entropy,
     matched_controls,
-    neuron_stats,
     next_token,
     polysemanticity,
     random_class,
@@ -42,53 +40,7 @@ from helpers.prediction import pieces
 from helpers.stats import auc
 from helpers.texts import Texts, as_texts
 
-LAYERS, WIDTH = 2, 128
-PROMPTS = ["The Eiffel Tower is in Paris.", "Taipei 101", "The Golden Gate Bridge is in San Francisco, and", "in", "Paris is in the"]
-
-
-@pytest.fixture(scope="session")
-def tiny(tmp_path_factory: pytest.TempPathFactory):
-    """A random GPT-2 of two layers with ReLU and a tokenizer of whole and cut words; its folder as an attribute."""
-    from helpers.models import load_model
-
-    folder = write_tiny_model("gpt2-relu", tmp_path_factory.mktemp("tiny"))
-    model = load_model(folder)
-    model.folder = folder
-    return model
-
-
-@pytest.fixture(autouse=True)
-def as_before(tiny):
-    """No gradients here; after each test the model is to the last bit as before, with no hook left in it."""
-    tokens = torch.arange(1, 21)[None]
-    with torch.no_grad():
-        before = tiny(tokens)
-        yield
-        assert torch.equal(tiny(tokens), before)
-    assert not any(point.fwd_hooks or point.bwd_hooks for point in tiny.hook_dict.values())
-    assert all(weight.grad is None for weight in tiny.parameters())
-
-
-def random_texts(n: int, longest: int = 12, seed: int = 0, shortest: int = 2) -> Texts:
-    """Rows of random tokens and random lengths behind the mark of a new document, with three kinds in turn."""
-    rng = torch.Generator().manual_seed(seed)
-    tokens = torch.randint(1, 300, (n, longest), generator=rng)
-    tokens[:, 0] = 0
-    lengths = torch.randint(shortest, longest + 1, (n,), generator=rng)
-    tokens[torch.arange(longest) >= lengths[:, None]] = 0
-    return Texts(tokens, lengths, tuple(("lists.few_shot", "chat.myths", "prose")[row % 3] for row in range(n)))
-
-
-def plain(model, texts: Texts) -> Tensor:
-    """The activations of all neurons, ``[layer, neuron, row, pos]``: every text by itself, 0 where nothing counts."""
-    kept, seen = torch.zeros(LAYERS, WIDTH, *texts.tokens.shape), {}
-    hooks = [(mlp_post(layer), lambda value, hook, layer=layer: seen.update({layer: value[0].T})) for layer in range(LAYERS)]
-    for row, length in enumerate(texts.lengths.tolist()):
-        with model.hooks(fwd_hooks=hooks):
-            model(texts.tokens[row : row + 1, :length])
-        for layer, values in seen.items():
-            kept[layer, :, row, 1:length] = values[:, 1:]
-    return kept
+__all__ = ["as_before", "random_texts", "tiny"]  # the fixtures, and what other tests take from here
 
 
 # ------------------------------------------------------------------------------------------------ one pass over a corpus
@@ -129,7 +81,7 @@ def test_named_neurons_have_their_activation_on_every_token(tiny):
         (lambda m: check_neuron(m, 1, 128), r"There is no neuron 128 in layer 1: it has 128, numbered 0 to 127\.$"),
         (lambda m: check_neuron(m, 0, -1), "There is no neuron -1 in layer 0"),
         (lambda m: check_layers(m, [0, -1]), "There is no layer -1"),
-        (lambda m: check_layers(m, []), r"There is nothing to do without a layer: this model's layers are 0 to 1\.$"),
+        (lambda m: check_layers(m, []), "There is no layer to look at: give at least one"),
         (lambda m: next(scan(m, random_texts(2), [7])), "There is no layer 7"),
         (lambda m: activations(m, random_texts(2), [(0, 3), (0, 500)]), "There is no neuron 500 in layer 0"),
         (lambda m: output_logits(m, 0, 500), "There is no neuron 500 in layer 0"),
@@ -196,10 +148,6 @@ def test_top_contexts_are_the_highest_texts_with_their_peaks(top, every):
     assert torch.equal(top.positions[clear], places.gather(2, rows)[clear])
 
 
-def test_a_text_has_one_place_only(top):
-    assert all(len(set(rows)) == 5 for rows in top.rows[top.values[..., -1] > 0].tolist())
-
-
 def test_only_some_layers_can_be_scanned(tiny, corpus, top):
     some = corpus.take(range(40))
     upper = top_contexts(tiny, some, k=3, layers=[1])
@@ -207,17 +155,6 @@ def test_only_some_layers_can_be_scanned(tiny, corpus, top):
     assert torch.allclose(upper.values[0], top_contexts(tiny, some, k=3).values[1], atol=1e-5)
     with pytest.raises(ValueError, match=r"Layer 0 was not scanned; these were: 1\."):
         upper.where(0, 3)
-
-
-def test_there_are_no_more_contexts_than_texts(tiny):
-    assert top_contexts(tiny, random_texts(3), k=20).values.shape == (LAYERS, WIDTH, 3)
-
-
-def test_statistics_need_no_contexts(tiny, corpus, top):
-    stats = neuron_stats(tiny, corpus, [1])
-    assert stats.layers == (1,)
-    for part in ("mean", "active", "peak"):
-        assert torch.allclose(getattr(stats, part)[0], getattr(top.stats, part)[1], atol=1e-5)
 
 
 def hand_made(values: Tensor, rows: Tensor, positions: Tensor, texts: Texts) -> TopContexts:
@@ -348,11 +285,6 @@ def test_whichever_are_drawn_controls_keep_their_rules(seed: int, n: int, factor
         assert found == matched_controls(stats, 4, 7, n, factor, seed, excluded)
 
 
-def test_another_seed_draws_other_controls():
-    stats = some_stats([1.0] * 100)
-    assert len({tuple(matched_controls(stats, 4, 0, n=5, seed=seed)) for seed in range(8)}) == 8
-
-
 @pytest.mark.parametrize(
     "options, sentence",
     [
@@ -399,11 +331,6 @@ def test_auc_is_the_share_of_pairs_in_the_right_order(data: st.DataObject, units
     assert auc(inside, outside).tolist() == pytest.approx(expected, abs=1e-6)
 
 
-def test_auc_of_clear_cases():
-    inside, outside = torch.tensor([[2.0, 0.0, 1.0], [3.0, 0.0, 1.0]]), torch.tensor([[1.0, 5.0, 1.0]])
-    assert auc(inside, outside).tolist() == [1, 0, 0.5]
-
-
 def test_this_and_the_next_token_are_classes_of_positions():
     tokens = torch.tensor([[7, 5, 7, 6, 7], [0, 7, 5, 7, 7]])
     texts = Texts(tokens, torch.tensor([5, 3]), ("a", "b"))
@@ -418,21 +345,21 @@ def test_a_perfect_detector_is_found_and_holds_on_the_other_half(tiny):
     """A class that is made of what one neuron does: the neuron gets 1 on both halves, and 0 for the rest."""
     texts = random_texts(40)
     values = plain(tiny, texts)
-    stats = neuron_stats(tiny, texts)
+    stats = top_contexts(tiny, texts, k=1).stats
     planted = (1, int((stats.active[1] - 0.4).abs().argmin()))
     labels = values[planted] > 0.01
-    found = class_selectivity(tiny, texts, labels)
-    assert found.choosing[planted] == found.held_out[planted] == 1
+    found = class_selectivities(tiny, texts, [labels])[0]
+    assert found.validation[planted] == found.test[planted] == 1
     assert found.best(1)[0] == (planted, 1.0, 1.0)
-    others = class_selectivity(tiny, texts, ~labels, layers=[1])
-    assert others.choosing[0, planted[1]] == others.held_out[0, planted[1]] == 0 and others.layers == (1,)
+    others = class_selectivities(tiny, texts, [~labels], layers=[1])[0]
+    assert others.validation[0, planted[1]] == others.test[0, planted[1]] == 0 and others.layers == (1,)
 
 
 def split_by_counts(tiny, seed: int) -> tuple[Texts, Tensor, Selectivity, list[list[int]]]:
     """Five texts with 1, 2, 4, 8, 16 positions of the class: how many a half has tells which texts are in it."""
     texts = random_texts(5, longest=24, shortest=24, seed=1)
     labels = torch.arange(24)[None] <= torch.tensor([1, 2, 4, 8, 16])[:, None]  # position 0 does not count
-    found = class_selectivity(tiny, texts, labels, seed=seed)
+    found = class_selectivities(tiny, texts, [labels], seed=seed)[0]
     return texts, labels, found, [[row for row in range(5) if count >> row & 1] for count in found.n_class]
 
 
@@ -444,14 +371,10 @@ def test_the_halves_share_no_text_and_hold_all_positions(tiny, seed):
     assert found.n_rest == tuple(23 * len(half) - count for half, count in zip(halves, found.n_class, strict=True))
 
 
-def test_seeds_draw_other_halves(tiny):
-    assert len({tuple(split_by_counts(tiny, seed)[3][0]) for seed in range(8)}) > 2
-
-
 def test_selectivity_is_the_auc_of_each_half(tiny):
     texts, labels, found, halves = split_by_counts(tiny, 0)
     values = plain(tiny, texts)
-    for rows, measured in zip(halves, (found.choosing, found.held_out), strict=True):
+    for rows, measured in zip(halves, (found.validation, found.test), strict=True):
         here = torch.zeros_like(texts.mask)
         here[rows] = texts.mask[rows]
         for neuron in [(0, 0), (0, 77), (1, 5), (1, 127)]:
@@ -464,9 +387,9 @@ def test_several_classes_in_one_scan_are_each_by_itself(tiny):
     labels = texts.tokens < 150
     both = class_selectivities(tiny, texts, [labels, random_class(texts, labels), labels])
     for found, by_itself in zip(both, [labels, random_class(texts, labels), labels], strict=True):
-        alone = class_selectivity(tiny, texts, by_itself)
-        assert torch.equal(found.held_out, alone.held_out) and torch.equal(found.choosing, alone.choosing)
-    assert not torch.equal(both[0].held_out, both[1].held_out)
+        alone = class_selectivities(tiny, texts, [by_itself])[0]
+        assert torch.equal(found.test, alone.test) and torch.equal(found.validation, alone.validation)
+    assert not torch.equal(both[0].test, both[1].test)
 
 
 def test_a_random_class_has_as_many_positions_and_none_that_is_no_text(tiny):
@@ -479,7 +402,7 @@ def test_a_random_class_has_as_many_positions_and_none_that_is_no_text(tiny):
 
 def test_no_more_positions_are_drawn_than_the_limit(tiny):
     texts = random_texts(30)
-    found = class_selectivity(tiny, texts, texts.tokens < 150, limit=20)
+    found = class_selectivities(tiny, texts, [texts.tokens < 150], limit=20)[0]
     assert found.n_class == (20, 20) and found.n_rest == (40, 40)
 
 
@@ -489,7 +412,7 @@ def test_a_class_that_a_half_lacks_is_refused_with_a_sentence(tiny):
     one[0, 1] = True
     for labels in (one, torch.ones_like(one), torch.zeros_like(one)):
         with pytest.raises(ValueError, match=r"no position inside the class, or none outside: label more positions, or scan more texts\."):
-            class_selectivity(tiny, texts, labels)
+            class_selectivities(tiny, texts, [labels])[0]
 
 
 def test_the_best_neurons_are_chosen_by_the_choosing_half_alone():
@@ -527,25 +450,18 @@ def jobs() -> TopContexts:
 
 
 def test_varied_neurons_have_more_bits_than_those_with_one_job(jobs):
-    found = polysemanticity(jobs, [(3, 0), (3, 1)], draws=3)
-    assert found.neurons == ((3, 0), (3, 1))
-    assert found.kinds == (1.0, 0.0)  # all four texts, and two of the kind "a"
-    assert found.tokens == (0.0, 1.0)  # always token 1, and tokens 1 and 2
+    found = polysemanticity(jobs, [(3, 0), (3, 1)], draws=60)
+    assert found.neurons == ((3, 0), (3, 1)) and found.kinds == (1.0, 0.0)  # all four texts, and two of the kind "a"
+    assert found.corpus_kinds == pytest.approx(entropy("aaaaa" + "bbbb"))  # of all tokens
+    assert found.chance_kinds == (1.0,) * 60  # k is 4, so that every draw holds all four texts, each once
 
 
-def test_the_bits_of_the_corpus_are_those_of_all_its_tokens(jobs):
-    found = polysemanticity(jobs, [(3, 0)], draws=1)
-    assert found.corpus_kinds == pytest.approx(entropy("aaaaa" + "bbbb"))
-    assert found.corpus_tokens == pytest.approx(entropy([1, 1, 2, 1, 2, 3, 4, 1, 1]))
-
-
-def test_chance_draws_as_many_texts_as_are_kept_each_once(jobs):
-    found = polysemanticity(jobs, [(3, 0)], draws=60)
-    assert found.chance_kinds == (1.0,) * 60  # k is 4, so that every draw holds all four texts
-    possible = {round(entropy([a, b, c, 1]), 9) for a in (1, 2) for b in (1, 2) for c in (3, 4, 1)}
-    assert {round(bits, 9) for bits in found.chance_tokens} == possible
-    assert found == polysemanticity(jobs, [(3, 0)], draws=60)
-    assert found.chance_tokens != polysemanticity(jobs, [(3, 0)], draws=60, seed=1).chance_tokens
+def test_chance_draws_texts_by_their_tokens_and_follows_its_seed(jobs):
+    parts = (part[..., :2] for part in (jobs.values, jobs.rows, jobs.positions))  # two texts of four, so that their kinds vary
+    two = TopContexts(jobs.texts, jobs.stats, *parts)
+    found = polysemanticity(two, [(3, 0)], draws=60)
+    assert set(found.chance_kinds) == {0.0, 1.0} and found == polysemanticity(two, [(3, 0)], draws=60)
+    assert found.chance_kinds != polysemanticity(two, [(3, 0)], draws=60, seed=1).chance_kinds
 
 
 def test_a_silent_neuron_is_refused_with_a_sentence(jobs):

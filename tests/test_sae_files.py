@@ -7,9 +7,8 @@ import numpy as np
 import pytest
 import torch
 from huggingface_hub import errors
+from layer_tools import D_MODEL, HOOK, KINDS, draw, random_sae, random_texts, tiny
 from safetensors.torch import load_file, save_file
-from test_autoencoders import HOOK, KINDS, WIDTH, draw, random_sae
-from test_neurons import random_texts, tiny
 from torch import Tensor
 
 from helpers.interventions import resid_post, resid_pre
@@ -24,13 +23,13 @@ __all__ = ["tiny"]  # the fixture
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_is_saved_is_what_is_loaded(tmp_path, kind):
-    sae, x = random_sae(kind), draw(20, WIDTH)
+    sae, x = random_sae(kind), draw(20, D_MODEL)
     sae.about["model_name"] = "tiny"
     loaded = load_sae(save_sae(sae, tmp_path / "one"))
     assert (loaded.kind, loaded.k, loaded.hook, loaded.about) == (kind, sae.k, HOOK, {"model_name": "tiny"})
     assert all(torch.equal(weight, old.half().float()) for weight, old in zip(loaded.parameters(), sae.parameters(), strict=True))
     config, weights = json.loads((tmp_path / "one/cfg.json").read_text()), load_file(tmp_path / "one/sae_weights.safetensors")
-    assert (config["architecture"], config["d_in"], config["d_sae"], config["hook_layer"]) == (kind, WIDTH, 50, 0)
+    assert (config["architecture"], config["d_in"], config["d_sae"], config["hook_layer"]) == (kind, D_MODEL, 50, 0)
     assert config["activation_fn_kwargs"] == ({"k": 7} if kind == "topk" else {}) and config["dtype"] == "float32"
     assert {weight.dtype for weight in weights.values()} == {torch.float16} and ("threshold" in weights) == (kind == "jumprelu")
     assert torch.allclose(loaded(x), sae(x), rtol=0.02, atol=0.5) or kind != "standard"
@@ -57,9 +56,9 @@ def write_saelens(folder, weights: dict[str, Tensor], **config) -> None:
 
 
 def test_older_and_newer_files_of_saelens_are_read(tmp_path):
-    sae, x = random_sae(), draw(10, WIDTH)
+    sae, x = random_sae(), draw(10, D_MODEL)
     weights = {name: weight.data for name, weight in sae.named_parameters()}
-    write_saelens(tmp_path / "old", weights | {"scaling_factor": torch.ones(50)}, hook_point="blocks.8.hook_resid_pre", d_in=WIDTH)
+    write_saelens(tmp_path / "old", weights | {"scaling_factor": torch.ones(50)}, hook_point="blocks.8.hook_resid_pre", d_in=D_MODEL)
     assert load_sae(tmp_path / "old").hook == resid_pre(8) and torch.equal(load_sae(tmp_path / "old")(x), sae(x))
     new = dict(architecture="topk", k=4, rescale_acts_by_decoder_norm=True, apply_b_dec_to_input=False, metadata={"hook_name": HOOK})
     write_saelens(tmp_path / "new", weights, **new)
@@ -88,7 +87,7 @@ def test_names_of_the_hub_are_looked_up_in_the_right_repository(tmp_path, monkey
 
 
 def test_gemma_scope_is_read_without_pickle(tmp_path, monkeypatch):
-    sae, x = random_sae("jumprelu"), draw(10, WIDTH)
+    sae, x = random_sae("jumprelu"), draw(10, D_MODEL)
     np.savez(tmp_path / "params.npz", **{name: weight.numpy() for name, weight in sae.named_parameters()})
     monkeypatch.setattr(sae_files, "_download", lambda repository, file: tmp_path / "params.npz")
     loaded = load_sae("gemma-scope-2b-pt-res/layer_20/width_16k/average_l0_71")
@@ -155,7 +154,7 @@ def test_shipped_ones_are_trained_saved_and_measured(tiny, tmp_path, monkeypatch
     monkeypatch.setattr(sae_files, "load_model", lambda name: tiny)
     monkeypatch.setattr(sae_files, "SHIPPED_HOOK", HOOK)
     monkeypatch.setattr(sae_files, "SHIPPED", {name: replace(s, d_sae=64, steps=4, batch=64) for name, s in SHIPPED.items()})
-    monkeypatch.setattr(sae_files, "corpus_activations", lambda model, hook, n: iter(draw(n, WIDTH).split(100)))
+    monkeypatch.setattr(sae_files, "corpus_activations", lambda model, hook, n: iter(draw(n, D_MODEL).split(100)))
     monkeypatch.setattr(sae_files, "held_out_texts", lambda model, n: random_texts(n))
     sae_files.train_shipped(n_tokens=500, folder=tmp_path, n_texts=10)
     assert {load_sae(tmp_path / name).kind for name in SHIPPED} == {"topk", "standard"}

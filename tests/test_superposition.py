@@ -1,13 +1,17 @@
 """Superposition: what a toy model keeps, measured by hand; and how many directions fit into a space."""
 
-import math
 from functools import cache
 
 import pytest
 import torch
 
 from helpers.one_neuron import superposition
-from helpers.one_neuron.superposition import ToyModels, draw_features, nearly_orthogonal, read_out, reconstruct, train_toys, unit_directions
+from helpers.one_neuron.superposition import ToyModels, draw_features, nearly_orthogonal, read_out, train_toys, unit_directions
+
+
+def reconstruct(weights: torch.Tensor, biases: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+    """``ReLU(W^T W x + b)`` of each model."""
+    return (torch.einsum("mhf,mhg,mbg->mbf", weights, weights, x) + biases[:, None]).relu()
 
 
 @cache
@@ -44,32 +48,19 @@ def test_superposition_pays_where_features_are_rare():
     assert toys.interference[1, :4].min() > 0.5 > 0.1 > toys.interference[0, :2].max()
 
 
-def test_norms_overlaps_interference_and_dimensionality_by_hand():
+def test_norms_overlaps_and_interference_by_hand():
     toys = by_hand((3.0, 4.0), (0.0, 2.0), (0.0, 0.0))
     assert toys.norms.tolist() == [[5.0, 2.0, 0.0]]
     assert toys.overlaps.tolist() == [[[25.0, 8.0, 0.0], [8.0, 4.0, 0.0], [0.0, 0.0, 0.0]]]
     # u_0 = (0.6, 0.8) meets W_1 with 1.6; u_1 = (0, 1) meets W_0 with 4
     assert toys.interference[0].tolist() == pytest.approx([1.6**2, 4.0**2, 0.0], rel=1e-5)
-    assert toys.dimensionality[0].tolist() == pytest.approx([25 / (25 + 1.6**2), 4 / (4 + 16), 0.0], rel=1e-5)
     assert toys.represented == (2,)
-
-
-def test_opposite_features_share_a_dimension_in_halves_and_five_in_a_ring_have_two_fifths():
-    assert by_hand((1.0, 0.0), (-1.0, 0.0), (0.0, 1.0)).dimensionality[0].tolist() == pytest.approx([0.5, 0.5, 1.0])
-    ring = by_hand(*((math.cos(2 * math.pi * at / 5), math.sin(2 * math.pi * at / 5)) for at in range(5)))
-    assert ring.dimensionality[0].tolist() == pytest.approx([0.4] * 5, rel=1e-5)
 
 
 def test_the_table_says_the_numbers_and_copes_with_a_model_that_keeps_nothing():
     line = by_hand((3.0, 4.0), (0.0, 2.0), (0.0, 0.0)).table().splitlines()[1].split()
     assert line == ["0.50", "2", "1.00", f"{(1.6**2 + 16) / 2:.2f}", "0.1250", "0.2500"]
     assert by_hand((0.0, 0.1)).table().splitlines()[1].split()[1:4] == ["0", "-", "0.00"]
-
-
-def test_reconstruction_by_hand():
-    weights, biases = torch.tensor([[[1.0, -1.0]]]), torch.tensor([[0.5, 0.0]])
-    x = torch.tensor([[[2.0, 0.0], [0.0, 3.0], [1.0, 1.0]]])
-    assert reconstruct(weights, biases, x).tolist() == [[[2.5, 0.0], [0.0, 3.0], [0.5, 0.0]]]
 
 
 def test_features_are_absent_as_often_as_they_should_and_else_evenly_spread():
@@ -105,24 +96,12 @@ def test_the_loss_is_that_of_the_weights_that_are_kept():
     assert toys.loss.tolist() == pytest.approx(errors.tolist(), rel=0.15)  # both are estimates
 
 
-def test_the_same_seed_gives_the_same_models():
-    one, two, other = (train_toys(4, 2, sparsities=(0.5,), steps=3, seed=seed) for seed in (1, 1, 2))
-    assert torch.equal(one.weights, two.weights) and torch.equal(one.loss, two.loss) and not torch.equal(one.weights, other.weights)
-
-
 def test_of_several_starts_the_best_is_kept_for_each_sparsity(monkeypatch: pytest.MonkeyPatch):
     good, bad = torch.eye(2), torch.zeros(2, 2)
     starts = torch.stack([bad, good, good, bad, bad, bad])  # three starts of two models
     monkeypatch.setattr(superposition, "_train", lambda *arguments: (starts, torch.zeros(6, 2)))
     toys = train_toys(2, 2, sparsities=(0.0, 0.5), starts=3)
     assert torch.equal(toys.weights, torch.stack([good, good])) and toys.loss.tolist() == [0.0, 0.0]
-
-
-def test_training_works_where_gradients_are_off_and_leaves_nothing_to_follow():
-    with torch.no_grad():
-        toys = train_toys(3, 2, sparsities=(0.0,), steps=50, starts=1)
-    assert not toys.weights.requires_grad
-    assert toys.loss[0] < train_toys(3, 2, sparsities=(0.0,), steps=1, starts=1).loss[0]
 
 
 @pytest.mark.parametrize(
@@ -134,10 +113,6 @@ def test_training_works_where_gradients_are_off_and_leaves_nothing_to_follow():
         ({"sparsities": (-0.1,)}, "from 0 to below 1; not [-0.1]."),
         ({"sparsities": (float("nan"),)}, "from 0 to below 1; not [nan]."),
         ({"sparsities": ()}, "from 0 to below 1; not []."),
-        ({"decay": 0.0}, "decay says how much less important each next feature is, from above 0 to 1; not 0.0."),
-        ({"decay": 1.5}, "from above 0 to 1; not 1.5."),
-        ({"starts": 0}, "Training needs one step and one start at least, not 1000 and 0."),
-        ({"steps": 0}, "Training needs one step and one start at least, not 0 and 4."),
     ],
     ids=str,
 )
@@ -171,10 +146,6 @@ def test_directions_are_kept_as_long_as_none_comes_too_near_to_another(dims: int
     assert nearly_orthogonal(dims, limit, tries=300) == len(kept_by_hand(dims, limit, 300))
 
 
-def test_in_a_plane_no_more_than_three_directions_are_60_degrees_apart():
-    assert 2 <= nearly_orthogonal(2, 0.5) <= 3
-
-
 def test_more_fits_with_a_wider_limit_and_more_dimensions_and_far_more_than_dimensions():
     counts = [[nearly_orthogonal(dims, limit, tries=1000) for limit in (0.2, 0.4, 0.6)] for dims in (8, 16, 32)]
     assert all(row == sorted(set(row)) for row in counts)
@@ -187,12 +158,6 @@ def test_more_fits_with_a_wider_limit_and_more_dimensions_and_far_more_than_dime
 def test_a_limit_that_is_no_cosine_between_0_and_1_is_refused(limit: float):
     with pytest.raises(ValueError, match=rf"largest cosine allowed between two directions, between 0 and 1; not {limit}\.$"):
         nearly_orthogonal(4, limit)
-
-
-def test_there_is_no_space_without_a_dimension():
-    for call in (lambda: unit_directions(0, 3), lambda: unit_directions(3, 0), lambda: nearly_orthogonal(0, 0.5)):
-        with pytest.raises(ValueError, match="Give one direction and one dimension at least"):
-            call()
 
 
 def test_a_single_feature_is_always_found_and_all_of_them_trivially():

@@ -52,11 +52,6 @@ def test_taken_rows_keep_their_order_and_lose_what_they_do_not_need(four):
     assert torch.equal(four.take(torch.tensor([3, 0])).tokens, some.tokens)
 
 
-def test_nothing_can_be_taken_too(four):
-    nothing = four.take([])
-    assert len(nothing) == 0 and nothing.kinds == () and nothing.n_tokens == 0
-
-
 def test_prompts_end_with_the_place_that_is_asked_for(four):
     prompts = four.up_to(torch.tensor([[1, 2], [3, 0], [1, 3]]))
     ends = [row[:length].tolist() for row, length in zip(prompts.tokens, prompts.lengths.tolist(), strict=True)]
@@ -91,7 +86,8 @@ def test_batches_hold_every_row_once_and_not_more_tokens_than_allowed(lengths: l
     assert ordered == sorted(lengths)
 
 
-def test_batches_are_as_large_as_is_allowed():
+def test_batches_are_as_large_as_is_allowed_and_no_text_makes_none():
+    assert list(numbered([]).batches()) == [] and len(numbered([3]).take([])) == 0
     assert [batch.tolist() for batch in numbered([4, 2, 4, 2, 2]).batches(8)] == [[1, 3, 4], [0, 2]]
     assert [len(batch) for batch in numbered([4] * 6).batches(8)] == [2, 2, 2]
 
@@ -161,32 +157,23 @@ def test_held_out_texts_are_the_corpus_of_their_seed_every_time(small):
 
 
 def test_no_stage_of_the_training_and_no_probe_of_the_report_card_draws_with_their_seed():
+    from helpers.course_lm.corpus.mixture import document
     from helpers.course_lm.report import EVALUATION_SEED
     from helpers.course_lm.train import PRESETS
 
     stages = {stage.seed for preset in PRESETS.values() for stage in preset}
     assert 0 in stages and HELD_OUT_SEED not in {*stages, EVALUATION_SEED}
-
-
-def test_they_are_not_the_documents_with_which_a_stage_of_the_training_begins():
-    from helpers.course_lm.corpus.mixture import document
-    from helpers.course_lm.train import PRESETS
-
     held_out = {document(HELD_OUT_SEED, index).text for index in range(40)}
     for stage in PRESETS["full"]:
         begins = {document(stage.seed, index, mixture=stage.mixture).text for index in range(40)}
         assert len(held_out & begins) < 4  # a short sum can come twice; a whole corpus cannot
 
 
-@pytest.mark.parametrize("n", [0, -3])
-def test_no_document_is_refused_with_a_sentence(small, n):
-    with pytest.raises(ValueError, match=f"n says how many documents to write; it must be 1 or more, not {n}\\."):
-        held_out_texts(small, n)
-
-
-def test_a_row_that_does_not_exist_and_a_prompt_that_is_too_long_are_refused_with_a_sentence(small):
+def test_other_doors_say_in_a_sentence_what_is_wrong(small):
     texts = as_texts(small, ["one two", "three"])
     with pytest.raises(ValueError, match=r"There is no text 7: there are 2, counted from 0\."):
         texts.take([0, 7])
     with pytest.raises(ValueError, match=r"A prompt has 500 tokens and this model reads \d+: cut it"):
         as_texts(small, torch.zeros(1, 500, dtype=torch.long))
+    with pytest.raises(ValueError, match=r"n says how many documents to write; it must be 1 or more, not 0\."):
+        held_out_texts(small, 0)

@@ -25,8 +25,9 @@ from widget_tools import (
 
 from helpers.interventions import record
 from helpers.one_layer import widgets_autoencoders as benches
-from helpers.one_layer.autoencoders import SparseAutoencoder, Sweep
+from helpers.one_layer.autoencoders import SparseAutoencoder
 from helpers.one_layer.features import FeatureActivations, max_activations
+from helpers.one_layer.sae_training import PenaltySweep
 from helpers.one_layer.widgets_autoencoders import ANSWER, ClampBench, FeatureBrowser, clamp_html, feature_html, sparsity_html, strongest_on
 from helpers.prediction import pieces, sample, tokenize, visible
 from helpers.texts import as_texts
@@ -215,6 +216,6 @@ def test_the_slider_shows_the_numbers_of_the_sweep_each_with_its_bar():
     html = sparsity_html(SWEEP, 0.5)
     assert html_to_text(html).splitlines() == ["penalty 0.5", "active at a time 4.5", "variance lost 2.0%", "cosine with the truth 0.625"]
     assert re.findall(r"width:(\d+)px", html) == ["100", "4", "125"]  # of 200, which are 9 features, all of the variance, a cosine of 1
-    silent = Sweep((1.0,), l0=(0.0,), unexplained=(0.0,), mmcs=(0.0,))
+    silent = PenaltySweep((1.0,), l0=(0.0,), unexplained=(0.0,), mmcs=(0.0,))
     assert re.findall(r"width:(\d+)px", sparsity_html(silent, 1.0)) == ["0", "0", "0"]
     assert html_to_text(sparsity_html(SWEEP, 0.3)) == "There is no autoencoder with the penalty 0.3; choose one of: 0.1, 0.5, 2.0, 8.0."

@@ -25,7 +25,8 @@ from widget_tools import (
 from helpers.activations import Context, output_logits, top_contexts
 from helpers.prediction import pieces, visible
 from helpers.speak import widgets_memories as lab
-from helpers.speak.fact_edits import CHANGED, Edit, KnowledgeNeurons, apply_edit, knowledge_neurons_of, try_edit, value_edit
+from helpers.speak.fact_edits import CHANGED, Edit, apply_edit, try_edit, value_edit
+from helpers.speak.knowledge_neurons import KnowledgeNeurons, knowledge_neurons_of
 from helpers.speak.widgets_memories import BROKEN, MemoryBrowser, MemoryEditor, memory_html
 from helpers.widgets import html_to_text, word
 

@@ -36,25 +36,28 @@ from helpers.cluster.widgets_relations import FactEditor, KnockoutBench, Relatio
 from helpers.course_lm.facts import Fact, Relation
 from helpers.interventions import attn_out, head_out, head_q, mlp_out, pattern, record, resid_post, resid_pre
 from helpers.models import TransformerBridge, load_model
-from helpers.one_layer.autoencoders import SparseAutoencoder, Sweep, activations_of
+from helpers.one_layer.autoencoders import SparseAutoencoder, activations_of
 from helpers.one_layer.directions import Directions
 from helpers.one_layer.features import FeatureActivations, feature_activations, max_activations
+from helpers.one_layer.sae_training import PenaltySweep
 from helpers.one_layer.widgets_autoencoders import ClampBench, FeatureBrowser, SparsitySlider, clamp_html, feature_html, sparsity_html
 from helpers.one_layer.widgets_directions import RefusalDial, SteeringLab, TaskVectorBench, dial_html, steering_html, task_vector_html
 from helpers.one_neuron import widgets as neurons
 from helpers.one_neuron.superposition import train_toys
 from helpers.prediction import next_token_probs, pieces, token_id, tokenize, visible
-from helpers.speak import fact_edits
-from helpers.speak.fact_edits import Probes, ask, paraphrases, probe_facts
-from helpers.speak.fact_edits import says as said_in
-from helpers.speak.memories import Categories
-from helpers.speak.multihop import TwoHop, back_patch
+from helpers.running import next_tokens
+from helpers.speak import fact_edits, world_facts
+from helpers.speak.back_patching import back_patch
+from helpers.speak.fact_edits import EditPrompts, edit_prompts
 from helpers.speak.patchscopes import Target
 from helpers.speak.tuned_lens import TunedLens
+from helpers.speak.two_hops import TwoHop
 from helpers.speak.widgets_lens import LensViewer, lens_html
 from helpers.speak.widgets_memories import MemoryBrowser, MemoryEditor, memory_edit_html, memory_html, prepared
 from helpers.speak.widgets_multihop import BackPatchMap, TwoHopTimeline, back_patch_html, timeline_html
 from helpers.speak.widgets_patchscopes import PatchscopeBench, patchscope_html
+from helpers.speak.word_categories import Categories
+from helpers.speak.world_facts import paraphrases
 from helpers.texts import Texts, as_texts
 from helpers.widgets import Demo, PromptExplorer, html_to_text, prompt_html
 
@@ -147,7 +150,7 @@ MODES_OF = Directions(2 * randn(3, 1, 32), torch.zeros(3, 1, 32), n=(1, 1))  # f
 REFUSALS = [70, 71, 72, 280]
 NAMED = {"polite": (0, 3 * randn(32, seed=1)), "<formal>": (1, 3 * randn(32, seed=2)), "past": (1, 3 * randn(32, seed=3))}
 TASKS = {"antonym": 4 * randn(2, 32, seed=4), "capital & co": 4 * randn(2, 32, seed=5)}
-SWEEP = Sweep((0.1, 0.5, 2.0, 8.0), l0=(9.0, 4.5, 2.0, 0.0), unexplained=(0.01, 0.02, 0.25, 1.0), mmcs=(0.5, 0.625, 0.98, 0.125))
+SWEEP = PenaltySweep((0.1, 0.5, 2.0, 8.0), l0=(9.0, 4.5, 2.0, 0.0), unexplained=(0.01, 0.02, 0.25, 1.0), mmcs=(0.5, 0.625, 0.98, 0.125))
 
 
 @cache
@@ -158,13 +161,13 @@ def texts() -> Texts:
 @cache
 def sae() -> SparseAutoencoder:
     """Random directions around the mean of the texts, so that different tokens have different features."""
-    mean = activations_of(tiny(), texts(), HOOK).values.mean(0)
+    mean = activations_of(tiny(), texts(), HOOK).mean(0)
     return SparseAutoencoder(randn(32, 50), torch.zeros(50), randn(50, 32, seed=1), mean, "topk", k=2, hook=HOOK)
 
 
 @cache
 def features() -> FeatureActivations:
-    return feature_activations(sae(), activations_of(tiny(), texts(), HOOK).values)
+    return feature_activations(sae(), activations_of(tiny(), texts(), HOOK))
 
 
 def alive() -> list[int]:
@@ -262,22 +265,23 @@ def small_world(monkeypatch: pytest.MonkeyPatch) -> None:
     """A world of eight facts, held-out texts that the reader of words can read, and toy models that are hardly trained."""
     monkeypatch.setattr(neurons, "toys_for", quick_toys)
     lines = ["John loves Yoko in the song", "The home of Paul is Bath", "people say Frank lives in London", "Tom is from Liverpool"]
-    monkeypatch.setattr(fact_edits, "world_facts", lambda: WORLD)
+    for module in (fact_edits, world_facts):
+        monkeypatch.setattr(module, "world_facts", lambda: WORLD)
     monkeypatch.setattr(fact_edits, "held_out_texts", lambda model, n: as_texts(model, (lines * n)[:n]))
 
 
 @cache
-def probes() -> list[Probes]:
+def probes() -> list[EditPrompts]:
     """Two facts; after an edit of the first one prompts of all groups are asked, whatever the model says to them."""
-    first, second = probe_facts(reader(), [JOHN, PAUL], start=2)
+    first, second = edit_prompts(reader(), [JOHN, PAUL], start=2)
     used, held = paraphrases(JOHN)
     plan = [("edited", used), ("paraphrases", held)]
-    plan += [(group, paraphrases(WORLD[at])[0]) for group, at in (("neighbours", 4), ("same relation", 2), ("random", 7))]
+    plan += [(group, paraphrases(WORLD[at])[0]) for group, at in (("same subject", 4), ("neighborhood", 2), ("random", 7))]
     groups, prompts = zip(*((group, prompt) for group, some in plan for prompt in some), strict=True)
-    asked = ask(reader(), [[prompt] for prompt in prompts], [JOHN.object] * len(prompts))
-    streams = record(reader(), asked.texts.tokens, resid_pre(2))[resid_pre(2)]
-    before = said_in(reader(), asked.texts)
-    return [replace(first, prompts=prompts, groups=groups, asked=asked, before=before, streams=streams), second]
+    texts = as_texts(reader(), prompts)
+    streams = record(reader(), texts.tokens, resid_pre(2))[resid_pre(2)]
+    before = next_tokens(reader(), texts)
+    return [replace(first, prompts=prompts, groups=groups, texts=texts, before=before, streams=streams), second]
 
 
 @cache

@@ -16,7 +16,7 @@ from torch import Tensor
 from helpers.cluster.fact_prompts import FactPrompt, first_answer_tokens, subject_span
 from helpers.interventions import attn_out, head_out, mlp_out, pattern, record, resid_post
 from helpers.models import TransformerBridge
-from helpers.one_layer.in_context import Head, top_heads
+from helpers.one_layer.function_vectors import Head, top_heads
 from helpers.prediction import LOST, pieces, tokenize
 from helpers.progress import progress
 from helpers.running import activations_at, read_lens

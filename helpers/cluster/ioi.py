@@ -23,7 +23,7 @@ from helpers.course_lm.world import World
 from helpers.interventions import head_out, pattern, record, resid_post
 from helpers.metrics import Metric, log_odds
 from helpers.models import TransformerBridge
-from helpers.one_layer.in_context import top_heads
+from helpers.one_layer.function_vectors import top_heads
 from helpers.prediction import token_id
 from helpers.texts import Texts, as_texts
 

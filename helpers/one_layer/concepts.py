@@ -100,7 +100,7 @@ def concepts_in(model: TransformerBridge, texts: Texts) -> Concepts:
         found["kind", kind] = of_kind(texts, kind)
     for task, marked in tasks_of(model, texts).items():
         found["task", task] = marked
-    end = _special(model, "<|end|>")
+    end = model.tokenizer.convert_tokens_to_ids("<|end|>")
     for answer, beginnings in ANSWERS.items():
         found["answer", answer] = _any([spans(texts, _ids(model, start), end) for start in beginnings])
     newline = _ids(model, "\n")[-1]
@@ -151,20 +151,16 @@ def runs_in(texts: Texts, runs: Sequence[Sequence[int]]) -> list[Int[Tensor, "fo
 
 def ends_of(texts: Texts, ids: Sequence[int]) -> Bool[Tensor, "row pos"]:
     """Where a run of tokens ends."""
-    marked = torch.ones_like(texts.tokens, dtype=torch.bool)
-    for back, one in enumerate(reversed(list(ids))):
-        shifted = torch.zeros_like(marked)
-        shifted[:, back:] = (texts.tokens == one)[:, : max(0, marked.shape[1] - back)]
-        marked &= shifted
-    return marked & texts.mask
+    ends = torch.zeros(texts.n_tokens, dtype=torch.bool)
+    ends[runs_in(texts, [ids])[0]] = True
+    return torch.zeros_like(texts.mask).masked_scatter(texts.mask, ends)
 
 
 def spans(texts: Texts, start: Sequence[int], end: int) -> Bool[Tensor, "row pos"]:
     """From where a run of tokens ends up to the token before the next ``end``."""
-    begins, ends = ends_of(texts, start).long(), (texts.tokens == end).long()
-    place = torch.arange(texts.tokens.shape[1])
-    last_begin = (begins * (place + 1)).cummax(1).values
-    last_end = (ends * (place + 1)).cummax(1).values
+    place = torch.arange(1, texts.tokens.shape[1] + 1)
+    last_begin = (ends_of(texts, start) * place).cummax(1).values
+    last_end = ((texts.tokens == end) * place).cummax(1).values
     return (last_begin > last_end) & texts.mask
 
 
@@ -207,10 +203,6 @@ def _ids(model: TransformerBridge, text: str) -> list[int]:
     """The tokens of a text within a text."""
     ids = tokenize(model, text).tolist()
     return ids[1:] if model.cfg.default_prepend_bos else ids
-
-
-def _special(model: TransformerBridge, mark: str) -> int:
-    return model.tokenizer.convert_tokens_to_ids(mark)
 
 
 def _any(masks: Sequence[Bool[Tensor, "row pos"]]) -> Bool[Tensor, "row pos"]:

@@ -1,4 +1,4 @@
-"""Directions of the residual stream, which the lecture calls function vectors: found as a difference of means, added, taken away.
+"""Directions of the residual stream, which the lecture calls function vectors: found as a difference of means, added, ablated.
 
 Arditi et al. 2024 (arXiv 2406.11717) found with them how chat models refuse; Rimsky et al. 2024 (arXiv 2312.06681) steer with them.
 The stream is looked at *before* each block, as in the first paper: layer ``l`` is ``resid_pre(l)``. Positions are counted from the
@@ -17,29 +17,16 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from helpers.interventions import (
-    Index,
-    Intervention,
-    add,
-    attn_out,
-    intervene,
-    mlp_out,
-    project_out,
-    resid_pre,
-    unembed_only_at,
-)
+from helpers.interventions import Index, Intervention, add, attn_out, intervene, mlp_out, project_out, resid_pre, unembed_only_at
 from helpers.metrics import Metric, measure, tokens_read
 from helpers.models import TransformerBridge
 from helpers.progress import progress
-from helpers.running import last_states, logits_at_end, score_prompts
-from helpers.stats import Interval, mean_interval
+from helpers.running import check_plain_writes, last_states, logits_at_end, score_prompts
+from helpers.tables import table
 from helpers.texts import Texts, TextsLike, as_texts
 
 KL_LIMIT = 0.1  # nats: what a projection may change on harmless prompts (Arditi et al., section 2.3 and their code)
 DEPTH_LIMIT = 0.8  # of the layers: behind them a direction is near the words of the answer itself (same place)
-
-# ------------------------------------------------------------------------------------------------------------- prompts
-
 
 # ------------------------------------------------------------------------------------------------------ finding directions
 
@@ -79,21 +66,21 @@ def difference_in_means(model: TransformerBridge, positive: TextsLike, negative:
 
 @dataclass(frozen=True)
 class Plane:
-    """Points of a space in the two directions in which they spread most (principal components)."""
+    """Points of a space in the two directions in which they spread most (principal components), and the share of variance of each."""
 
     points: Float[Tensor, "point 2"]
     explained: tuple[float, float]
 
 
 def principal_plane(states: Float[Tensor, "point d_model"]) -> Plane:
-    """The two principal components of some states, and which share of their variance each explains."""
+    """The two principal components of some states."""
     centred = states.float() - states.float().mean(0)
     _, sizes, axes = torch.linalg.svd(centred, full_matrices=False)
     share = sizes.square() / sizes.square().sum()
     return Plane(centred @ axes[:2].T, (share[0].item(), share[1].item()))
 
 
-# ----------------------------------------------------------------------------------------------- adding and taking away
+# ---------------------------------------------------------------------------------------------------- adding and ablating
 
 
 def add_at(layer: int, vector: Float[Tensor, "d_model"], scale: float = 1.0, pos: Index = None) -> Intervention:
@@ -134,8 +121,7 @@ def _writers(model: TransformerBridge) -> Iterator[tuple[Tensor, int]]:
     """The weights and biases that write to the residual stream, each with its axis d_model: its first (0) or its last one (-1)."""
     if model.W_U.data_ptr() == model.W_E.data_ptr() or torch.equal(model.W_U.T, model.W_E):
         raise ValueError("Embedding and unembedding are one matrix in this model: load it with raw=False, which makes them two.")
-    if hasattr(model.blocks[0], "ln1_post"):
-        raise ValueError("This model rescales what its blocks write, so its weights cannot hold a direction back: use ablate_direction.")
+    check_plain_writes(model, "its weights cannot hold a direction back: use ablate_direction")
     modules = [model.embed, *([model.pos_embed] if hasattr(model, "pos_embed") else [])]
     for block in model.blocks:
         modules += [block.attn.o, block.mlp.out]
@@ -144,9 +130,6 @@ def _writers(model: TransformerBridge) -> Iterator[tuple[Tensor, int]]:
         yield inner.weight, 0 if isinstance(inner, torch.nn.Linear) else -1  # GPT-2 and embeddings have the output last
         if getattr(inner, "bias", None) is not None:
             yield inner.bias, -1
-
-
-# ------------------------------------------------------------------------------------------------------- what it does
 
 
 # ------------------------------------------------------------------------------------------------- choosing a direction
@@ -180,42 +163,33 @@ class Selection:
 
     def table(self, n: int = 6) -> str:
         """The ``n`` candidates that leave the least refusal, allowed or not."""
-        lines = ["layer  pos   projected     added   KL (nats)"]
-        for c in sorted(self.candidates, key=lambda c: (not c.allowed, c.projected))[:n]:
-            lines.append(f"{c.layer:5} {c.pos:4} {c.projected:11.2f} {c.added:9.2f} {c.kl:11.4f}{'' if c.allowed else '   not allowed'}")
-        return "\n".join(lines)
+        best = sorted(self.candidates, key=lambda c: (not c.allowed, c.projected))[:n]
+        columns = {"layer": "5", "pos": "4", "projected": "11.2f", "added": "9.2f", "KL (nats)": "11.4f", "": "<13"}
+        return table(columns, [(c.layer, c.pos, c.projected, c.added, c.kl, "" if c.allowed else "  not allowed") for c in best])
 
 
 @torch.no_grad()
-def select_direction(
-    model: TransformerBridge, found: Directions, positive: TextsLike, negative: TextsLike, metric: Metric, depth: float = DEPTH_LIMIT
-) -> Selection:
+def select_direction(model: TransformerBridge, found: Directions, positive: TextsLike, negative: TextsLike, metric: Metric) -> Selection:
     """Tries every layer and position by the rule of Arditi et al. (section 2.3) on validation prompts, harmful and harmless.
 
     Chosen is what, projected out, leaves the lowest score on the positive prompts, among those that, added, bring the negative
     ones above 0, change little (KL below 0.1) when projected out, and lie in the first 80 % of the layers.
     """
     positive, negative = as_texts(model, positive), as_texts(model, negative)
-    clean = _log_probs(model, negative)
+    clean = logits_at_end(model, negative).log_softmax(-1)
     candidates = []
     n_layers, positions = found.vectors.shape[0] - 1, found.vectors.shape[1]
-    places = [(layer, pos) for layer in range(n_layers) for pos in range(-positions, 0)]
-    for layer, pos in progress(places, desc="candidates"):
+    for layer, pos in progress([(layer, pos) for layer in range(n_layers) for pos in range(-positions, 0)], desc="candidates"):
         vector = found.vector(layer, pos)
-        if not vector.norm() > 0:  # at a place that the two sets share, such as the first token
+        if not vector.norm() > 0:  # at a position that the two sets share, such as the first token
             continue
-        removed = ablate_direction(model, vector)
-        projected = score_prompts(model, positive, metric, *removed).mean().item()
+        ablated = ablate_direction(model, vector)
+        projected = score_prompts(model, positive, metric, *ablated).mean().item()
         added = score_prompts(model, negative, metric, add_at(layer, vector)).mean().item()
-        kl = (clean.exp() * (clean - _log_probs(model, negative, *removed))).sum(-1).mean().item()
-        allowed = added > 0 and kl < KL_LIMIT and layer < depth * n_layers
-        candidates.append(Candidate(layer, pos, projected, added, kl, allowed))
+        logp = logits_at_end(model, negative, *ablated).log_softmax(-1)
+        kl = (clean.exp() * (clean - logp)).sum(-1).mean().item()
+        candidates.append(Candidate(layer, pos, projected, added, kl, added > 0 and kl < KL_LIMIT and layer < DEPTH_LIMIT * n_layers))
     return Selection(tuple(candidates))
-
-
-def _log_probs(model: TransformerBridge, texts: Texts, *interventions: Intervention) -> Float[Tensor, "prompt d_vocab"]:
-    """The log-probabilities of what follows each text."""
-    return logits_at_end(model, texts, *interventions).log_softmax(-1)
 
 
 # ------------------------------------------------------------------------------------------------------------- steering
@@ -235,11 +209,6 @@ class Steering:
         return self.values.mean(1)
 
     @property
-    def intervals(self) -> list[Interval]:
-        """The 95 % interval of each mean."""
-        return [mean_interval(row) for row in self.values]
-
-    @property
     def slopes(self) -> Float[Tensor, "prompt"]:
         """How much each prompt's metric rises with one more multiple: the slope of the line through its points (steerability).
 
@@ -255,14 +224,6 @@ class Steering:
         """Does the mean rise from each multiple to the next?"""
         return bool((self.mean.diff() > 0).all())
 
-    def table(self, as_share: bool = False) -> str:
-        """One line for each multiple: the mean and its interval."""
-        show = (lambda v: f"{v:8.1%}") if as_share else (lambda v: f"{v:8.3f}")
-        rows = [
-            (scale, *map(show, (mean, *ends))) for scale, mean, ends in zip(self.scales, self.mean.tolist(), self.intervals, strict=True)
-        ]
-        return "\n".join(["multiple      mean   95 % interval", *(f"{s:8.1f}  {mean}   [{low}, {high}]" for s, mean, low, high in rows)])
-
 
 @torch.no_grad()
 def steer(
@@ -272,19 +233,14 @@ def steer(
     layer: int,
     vector: Float[Tensor, "d_model"],
     scales: Sequence[float] = (-2.0, -1.0, 0.0, 1.0, 2.0),
-    last_only: bool = False,
 ) -> Steering:
-    """Adds multiples of a vector before one block, at all positions or at the last one only, and reads the metric of each prompt."""
-    texts = as_texts(model, prompts)
-    if not len(scales):
-        raise ValueError("There is no multiple of the vector to add: give at least one, such as 1.0.")
-    texts, row = _distinct(texts)
-    pos = texts.lengths - 1 if last_only else None
+    """Adds multiples of a vector before one block, at all positions, and reads the metric of each prompt."""
+    texts, row = _distinct(as_texts(model, prompts))
     n = tokens_read(metric)
     ends = unembed_only_at(texts.last_positions(n))
     values = []
     for scale in progress(scales, desc="multiples"):
-        with intervene(model, add_at(layer, vector, scale, pos=pos), ends):
+        with intervene(model, add_at(layer, vector, scale), ends):
             logits = model(texts.tokens.to(model.cfg.device))
         values.append(measure(metric, logits[row.to(logits.device)], texts.last(n).take(row)).cpu())
     return Steering(layer, tuple(map(float, scales)), torch.stack(values))

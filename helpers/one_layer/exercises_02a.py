@@ -55,16 +55,18 @@ def own_direction(answer: Any, model: TransformerBridge, prompts: Sequence[str],
     layer = int(expect_number(answer[0], 0, model.cfg.n_layers - 1, "your layer"))
     vector = expect_tensor(answer[1], model.cfg.d_model, what="your vector")
     expect_nonzero(vector)
-    refused = (score_prompts(model, prompts, token_set_log_odds(refusals), add_at(layer, vector)) > 0).float().mean().item()
-    opposite = (score_prompts(model, prompts, token_set_log_odds(refusals), add_at(layer, -vector)) > 0).float().mean().item()
+
+    def rate(added: Tensor) -> float:
+        return (score_prompts(model, prompts, token_set_log_odds(refusals), add_at(layer, added)) > 0).float().mean().item()
+
+    refused, opposite = rate(vector), rate(-vector)
     turned = "The other way round it does: you subtracted the harmful mean from the harmless one. " if opposite >= REFUSED else ""
     expect(
         refused >= REFUSED,
         f"Added at layer {layer}, your vector makes the model refuse {refused:.0%} of these harmless requests; {REFUSED:.0%} are wanted. "
         f"{turned}Try other layers, and look at many requests, not at a few.",
     )
-    drawn = random_like(vector, 1)[0]
-    control = (score_prompts(model, prompts, token_set_log_odds(refusals), add_at(layer, drawn)) > 0).float().mean().item()
+    control = rate(random_like(vector, 1)[0])
     expect(
         control < 0.5,
         f"A random vector of this length does the same ({control:.0%}): yours is so long that anything breaks the model.",

@@ -1,6 +1,6 @@
 """The features of a sparse autoencoder, looked at: where each is active in a corpus, what it promotes, and which concept it stands for.
 
-    found = feature_activations(sae, activations_of(model, texts, sae.hook).values)
+    found = feature_activations(sae, activations_of(model, texts, sae.hook))
     for context in feature_contexts(model, texts, found, feature=7):
         print(context.around())
 
@@ -20,9 +20,11 @@ from helpers.metrics import AFTER_FIRST, Metric, run_with_gradients, selected
 from helpers.models import TransformerBridge
 from helpers.one_layer.autoencoders import SparseAutoencoder, layer_of
 from helpers.progress import progress
+from helpers.tables import table
 from helpers.texts import Texts, TextsLike, as_texts
 
-ENCODED_NUMBERS = 4_000_000  # features (with their zeros) that are worked on at once, some 200 MB of memory
+ENCODED_NUMBERS = 500_000  # features (with their zeros) that are encoded at once: 2 MB
+SORTED_NUMBERS = 1_000_000  # that are sorted at once, some 50 MB of memory
 
 # ----------------------------------------------------------------------------------------------------- features in a corpus
 
@@ -73,7 +75,7 @@ Features = Float[Tensor, "_ _"] | FeatureActivations  # [token, feature], with o
 
 @torch.no_grad()
 def feature_activations(sae: SparseAutoencoder, activations: Float[Tensor, "token d_model"]) -> FeatureActivations:
-    """The features of many activations, such as ``activations_of(model, texts, hook).values``."""
+    """The features of many activations, such as ``activations_of(model, texts, hook)``."""
     rows_at_once = max(1, ENCODED_NUMBERS // sae.d_sae)
     values, tokens, features = [torch.empty(0)], [torch.empty(0, dtype=torch.long)], [torch.empty(0, dtype=torch.long)]
     for number, rows in enumerate(progress(activations.split(rows_at_once), desc="features")):
@@ -111,21 +113,19 @@ def feature_contexts(model: TransformerBridge, texts: Texts, features: FeatureAc
 def mean_over_texts(features: Features, texts: Texts) -> Float[Tensor, "text feature"]:
     """The mean activation of each feature over the tokens of each text: what the text as a whole is about.
 
-    ``features`` (or neurons) are those of all tokens of ``texts``; ValueError where they are not.
+    ``features`` (or neurons) are those of all tokens of ``texts``; ValueError if they are not.
     """
     n_features, n_tokens = _sizes(features)
     if n_tokens != texts.n_tokens:
         raise ValueError(f"The features are those of {n_tokens} tokens, the texts have {texts.n_tokens}: give the same texts.")
-    lengths = texts.mask.sum(1)
-    text_of = torch.arange(len(texts)).repeat_interleave(lengths)
+    text_of = texts.mask.nonzero()[:, 0]  # [token]
+    sums = torch.zeros(len(texts), n_features)
     if torch.is_tensor(features):
-        sums = torch.zeros(len(texts), n_features)
         for start in range(0, n_features, 256):  # of all at once a copy would be as large as the features
             sums[:, start : start + 256].index_add_(0, text_of, features[:, start : start + 256].float())
     else:
-        places = text_of[features.tokens] * n_features + features.features
-        sums = torch.zeros(len(texts) * n_features).index_add_(0, places, features.values).reshape(len(texts), n_features)
-    return sums / lengths.clamp(min=1)[:, None]
+        sums.flatten().index_add_(0, text_of[features.tokens] * n_features + features.features, features.values)
+    return sums / texts.mask.sum(1).clamp(min=1)[:, None]
 
 
 def promoted_by(model: TransformerBridge, sae: SparseAutoencoder, feature: int, k: int = 10) -> Promoted:
@@ -158,9 +158,9 @@ def attribute_features(
 
 @dataclass(frozen=True)
 class ConceptScores:
-    """For each concept the best single feature with its threshold, chosen on one half; all scores are those on the other half.
+    """For each concept the best single feature with its threshold, chosen on one half (validation); scores are those on the other (test).
 
-    A feature says "yes" where it is ``threshold`` or higher. ``f1_choosing`` is what it reached on the half for choosing.
+    A feature says "yes" where it is ``threshold`` or higher. ``f1_validation`` is what it reached on the validation half.
     """
 
     names: tuple[str, ...]
@@ -169,7 +169,7 @@ class ConceptScores:
     precision: Float[Tensor, "concept"]
     recall: Float[Tensor, "concept"]
     f1: Float[Tensor, "concept"]
-    f1_choosing: Float[Tensor, "concept"]
+    f1_validation: Float[Tensor, "concept"]
     n_tokens: Int[Tensor, "concept"]
 
     def __len__(self) -> int:
@@ -182,18 +182,17 @@ class ConceptScores:
 
     def table(self, n: int = 10) -> str:
         """One line for each of the ``n`` concepts that are found best."""
-        width = max(7, *map(len, self.names))
-        lines = [f"{'concept':<{width}} feature  precision  recall     F1  tokens"]
-        for at in self.f1.argsort(descending=True, stable=True)[:n].tolist():
-            scores = f"{self.precision[at]:10.3f} {self.recall[at]:7.3f} {self.f1[at]:6.3f}"
-            lines.append(f"{self.names[at]:<{width}} {self.feature[at]:7} {scores} {self.n_tokens[at]:7}")
-        return "\n".join(lines)
+        best = self.f1.argsort(descending=True, stable=True)[:n]
+        numbers = [self.feature, self.precision, self.recall, self.f1, self.n_tokens]
+        rows = zip([self.names[at] for at in best.tolist()], *(column[best].tolist() for column in numbers), strict=True)
+        columns = {"concept": f"<{max(7, *map(len, self.names))}", "feature": "7"}
+        return table(columns | {"precision": "10.3f", "recall": "7.3f", "F1": "6.3f", "tokens": "7"}, rows)
 
 
 @torch.no_grad()
 def best_features(
     features: Features,
-    labels_choose: Bool[Tensor, "token concept"],
+    labels: Bool[Tensor, "token concept"],
     features_test: Features,
     labels_test: Bool[Tensor, "other concept"],
     names: Sequence[str] = (),
@@ -205,11 +204,11 @@ def best_features(
     is fair to take as many of them as there are features (and a direction twice, once with its sign turned, where values can
     be negative). Raises ValueError where a concept has no token on either side, or shapes do not fit.
     """
-    names = _check_concepts(features, labels_choose, features_test, labels_test, names)
-    wanted = [labels_choose[:, concept].nonzero().flatten() for concept in range(len(names))]
+    names = _check_concepts(features, labels, features_test, labels_test, names)
+    wanted = [labels[:, concept].nonzero().flatten() for concept in range(len(names))]
     best, feature, threshold = torch.zeros(len(names)), torch.zeros(len(names), dtype=torch.long), torch.zeros(len(names))
     n_features, n_tokens = _sizes(features)
-    at_once = max(1, ENCODED_NUMBERS // n_tokens)
+    at_once = max(1, SORTED_NUMBERS // n_tokens)
     for start in progress(range(0, n_features, at_once), desc="features"):
         columns = _columns(features, start, min(start + at_once, n_features)).T.float().contiguous()  # [feature, token]
         yes = _tokens_at_or_above(columns)
@@ -263,16 +262,16 @@ def _columns(features: Features, start: int, stop: int) -> Float[Tensor, "token 
 
 
 def _check_concepts(
-    features: Features, labels_choose: Tensor, features_test: Features, labels_test: Tensor, names: Sequence[str]
+    features: Features, labels: Tensor, features_test: Features, labels_test: Tensor, names: Sequence[str]
 ) -> tuple[str, ...]:
-    """The names of the concepts, their numbers if they have none; ValueError where something does not fit."""
-    sizes = [_sizes(features), _sizes(features_test)]
-    if sizes[0][0] != sizes[1][0] or [len(labels_choose), len(labels_test)] != [size[1] for size in sizes]:
+    """The names of the concepts, their numbers if they have none; ValueError if something does not fit."""
+    (n_features, n_tokens), (n_test_features, n_test_tokens) = _sizes(features), _sizes(features_test)
+    if n_features != n_test_features or (len(labels), len(labels_test)) != (n_tokens, n_test_tokens):
         raise ValueError("Both halves need the same features, and one row of labels for each token.")
-    names = tuple(names) or tuple(map(str, range(labels_choose.shape[1])))
-    if not names or not len(names) == labels_choose.shape[1] == labels_test.shape[1]:
-        raise ValueError(f"There are {labels_choose.shape[1]} concepts and {len(names)} names: give one name for each, or none at all.")
-    missing = ~(labels_choose.any(0) & labels_test.any(0))
+    names = tuple(names) or tuple(map(str, range(labels.shape[1])))
+    if not len(names) == labels.shape[1] == labels_test.shape[1]:
+        raise ValueError(f"There are {labels.shape[1]} concepts and {len(names)} names: give one name for each, or none at all.")
+    missing = ~(labels.any(0) & labels_test.any(0))
     if missing.any():
         raise ValueError(f"The concept {names[int(missing.nonzero()[0])]!r} has no token in one of the halves: leave it out or take more.")
     return names

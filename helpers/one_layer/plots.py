@@ -1,13 +1,16 @@
 """Figures of the lessons on one layer; data goes in, a figure comes out."""
 
 from collections.abc import Mapping, Sequence
+from statistics import mean
 from textwrap import fill
 
+import matplotlib.pyplot as plt
 from jaxtyping import Float
 from matplotlib.figure import Figure
 from torch import Tensor
 
 from helpers.plots import BLACK, COLOURS, DIVERGING, GREY, MARKERS, canvas, few_ticks, legend, panels, plain, side_by_side
+from helpers.stats import wilson
 
 
 def clouds(panels_of: Mapping[str, Float[Tensor, "point 2"]], groups: Mapping[str, int]) -> Figure:
@@ -72,4 +75,55 @@ def coverage(counts: Sequence[int], f1: Sequence[float], groups: Sequence[str], 
     ax.set_xscale("log")
     ax.set(xlabel="tokens of the concept in the texts", ylabel="F1 of its best feature", ylim=(-0.03, 1.03))
     legend(fig, ncols=side_by_side(groups, 6.6))
+    return fig
+
+
+def rate_bars(groups: Mapping[str, Mapping[str, Sequence[bool]]], ylabel: str) -> Figure:
+    """Shares of hits as bars with their 95 % intervals: a group for each kind of prompt, a bar for each thing that was done.
+
+    The bars of a single group have their names below them, and a few bars have their shares above them.
+    """
+    kinds = list(dict.fromkeys(kind for bars in groups.values() for kind in bars))
+    fig, ax = canvas(6.6, 3.3)
+    for place, bars in enumerate(groups.values()):
+        for kind, hits in bars.items():
+            at = place + 0.8 * ((kinds.index(kind) + 0.5) / len(kinds) - 0.5)
+            low, high = wilson(sum(hits), len(hits))
+            share = 100 * mean(map(float, hits))
+            ax.bar(at, share, width=0.7 / len(kinds), color=COLOURS[kinds.index(kind) % len(COLOURS)], alpha=0.75)
+            ax.plot([at, at], [100 * low, 100 * high], color=BLACK, linewidth=2)
+            if len(kinds) * len(groups) <= 8:  # a share of 0 has no bar to be seen
+                ax.text(at, 100 * high + 1, f"{share:.0f} %", ha="center", va="bottom", fontsize=9)
+    handles = [plt.Rectangle((0, 0), 1, 1, color=COLOURS[i % len(COLOURS)], alpha=0.75) for i in range(len(kinds))]
+    ax.set(ylim=(0, 110), yticks=range(0, 101, 20), ylabel=plain(fill(f"{ylabel}, in %", 28)))
+    if len(groups) == 1:
+        middles = [0.8 * ((at + 0.5) / len(kinds) - 0.5) for at in range(len(kinds))]
+        ax.set_xticks(middles, [plain(fill(kind, max(8, 64 // len(kinds)))) for kind in kinds])
+        ax.set_xlabel(f"kind of prompt: {plain(next(iter(groups)))}")
+        return fig
+    ax.set_xticks(range(len(groups)), [plain(fill(group, max(8, 64 // len(groups)))) for group in groups])
+    ax.set_xlabel("kind of prompt")
+    legend(fig, handles, [plain(kind) for kind in kinds], ncols=side_by_side(kinds, 6.6))
+    return fig
+
+
+def steering_lines(
+    scales: Sequence[float],
+    lines: Mapping[str, tuple[Sequence[float], Sequence[tuple[float, float]]]],
+    ylabel: str,
+    xlabel: str = "multiple of the vector",
+) -> Figure:
+    """A mean with its 95 % interval against the multiple of a vector that was added; a line for each vector, the last of several grey.
+
+    The last is meant for the control: random directions.
+    """
+    columns = side_by_side(lines, 6.4)
+    fig, ax = canvas(6.4, 2.9 + 0.2 * (len(lines) // columns))
+    for number, (name, (means, intervals)) in enumerate(lines.items()):
+        colour = GREY if 0 < number == len(lines) - 1 else COLOURS[number % len(COLOURS)]
+        ax.plot(scales, means, marker=MARKERS[number % len(MARKERS)], color=colour, label=plain(name))
+        ax.fill_between(scales, *zip(*intervals, strict=True), color=colour, alpha=0.15, linewidth=0)
+    ax.axvline(0, color=BLACK, linewidth=0.8, linestyle=":")
+    ax.set(xlabel=plain(xlabel), ylabel=plain(fill(ylabel, 28)))
+    legend(fig, ncols=columns)
     return fig

@@ -10,14 +10,13 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
-from torch import Tensor
 
 from helpers.interventions import resid_post
 from helpers.models import COURSE_LM, COURSE_LM_FOLDER, DATA, ModelNotAvailable, load_model, summary
-from helpers.one_layer.autoencoders import KINDS, Settings, SparseAutoencoder, corpus_activations, layer_of, quality, train_sae
+from helpers.one_layer.autoencoders import KINDS, SparseAutoencoder, corpus_activations, layer_of, quality
+from helpers.one_layer.sae_training import Settings, train_sae
 from helpers.progress import progress
 from helpers.texts import held_out_texts
 
@@ -135,16 +134,6 @@ def _from_saelens(config_file: Path, weights_file: Path) -> SparseAutoencoder:
     if config.get("rescale_acts_by_decoder_norm") and kind == "topk":  # features are compared by what they add to the activation
         lengths = parts[2].norm(dim=1)
         parts = [parts[0] * lengths, parts[1] * lengths, parts[2] / lengths[:, None], parts[3]]
-    _check_saelens(config, weights, kind)
-    if not config.get("apply_b_dec_to_input", True):
-        parts[1] = parts[1] + parts[3] @ parts[0]
-    hook = config.get("hook_name") or config.get("hook_point") or ""
-    about = {key: config[key] for key in ("model_name", "model_weights") if key in config}
-    return SparseAutoencoder(*parts, kind, k if kind == "topk" else None, weights.get("threshold"), hook, about)
-
-
-def _check_saelens(config: dict[str, Any], weights: dict[str, Tensor], kind: str) -> None:
-    """Raises ValueError for an autoencoder that would be computed in another way than here."""
     normalise = config.get("normalize_activations") or "none"
     if kind not in KINDS:
         raise ValueError(f"An autoencoder of the architecture {kind!r} is not known here: choose one of {', '.join(KINDS)}.")
@@ -152,6 +141,11 @@ def _check_saelens(config: dict[str, Any], weights: dict[str, Tensor], kind: str
         raise ValueError(f"This autoencoder normalises its activations ({normalise}), which is not done here: choose another one.")
     if "scaling_factor" in weights and not torch.allclose(weights["scaling_factor"].float(), torch.ones(())):
         raise ValueError("This autoencoder scales its features after encoding, which is not done here: choose another one.")
+    if not config.get("apply_b_dec_to_input", True):
+        parts[1] = parts[1] + parts[3] @ parts[0]
+    hook = config.get("hook_name") or config.get("hook_point") or ""
+    about = {key: config[key] for key in ("model_name", "model_weights") if key in config}
+    return SparseAutoencoder(*parts, kind, k if kind == "topk" else None, weights.get("threshold"), hook, about)
 
 
 def _from_gemma_scope(file: Path, repository: str, path: str) -> SparseAutoencoder:
@@ -178,6 +172,9 @@ def train_shipped(names: Sequence[str] = (), n_tokens: int = SHIPPED_TOKENS, fol
     if wrong := [name for name in names if name not in SHIPPED]:
         raise ValueError(f"There is no autoencoder {wrong[0]!r} to train: choose from {', '.join(SHIPPED)}.")
     model = load_model(COURSE_LM)
+    sums = COURSE_LM_FOLDER / "SHA256SUMS"
+    lines = sums.read_text(encoding="utf-8").splitlines() if sums.exists() else []
+    check_sum = next((line.split()[0] for line in lines if line.endswith("model.safetensors")), "")  # which training of the model it is
     print(f"Recording {n_tokens:,} activations at {SHIPPED_HOOK} ...")
     activations, done = torch.empty(n_tokens, model.cfg.d_model, dtype=torch.float16), 0
     with progress(total=n_tokens, desc="activations") as bar:
@@ -188,16 +185,9 @@ def train_shipped(names: Sequence[str] = (), n_tokens: int = SHIPPED_TOKENS, fol
     texts = held_out_texts(model, n_texts)
     for name in names or SHIPPED:
         sae, history = train_sae(activations, SHIPPED[name], hook=SHIPPED_HOOK)
-        sae.about |= {"model_name": COURSE_LM, "model_weights": _fingerprint()}
+        sae.about |= {"model_name": COURSE_LM, "model_weights": check_sum}
         saved = load_sae(save_sae(sae, folder / name))
         print(f"\n{name}: {folder / name}\n{history.table()}\n{quality(model, saved, SHIPPED_HOOK, texts).table()}")
-
-
-def _fingerprint() -> str:
-    """The check sum of the course LM's weights, so that an autoencoder says which training of the model it belongs to."""
-    sums = COURSE_LM_FOLDER / "SHA256SUMS"
-    lines = sums.read_text(encoding="utf-8").splitlines() if sums.exists() else []
-    return next((line.split()[0] for line in lines if line.endswith("model.safetensors")), "")
 
 
 if __name__ == "__main__":

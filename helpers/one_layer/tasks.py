@@ -1,7 +1,7 @@
 """Tasks by example: pairs of a question and its answer, and the prompts that are made of them."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from functools import partial
@@ -10,7 +10,7 @@ from random import Random
 from helpers.course_lm.corpus import lists
 from helpers.course_lm.world import World
 
-Pair = tuple[str, str]
+Example = tuple[str, str]  # an input and its answer
 
 LEAST_SHOWN, LEAST_ASKED = 6, 2  # pairs that a task of the course LM needs, so that five are shown and the questions can be halved
 
@@ -24,8 +24,8 @@ class Task:
     """
 
     name: str
-    demonstrations: tuple[Pair, ...]
-    questions: tuple[Pair, ...]
+    demonstrations: tuple[Example, ...]
+    questions: tuple[Example, ...]
     arrow: str = ": "
     separator: str = "\n"
 
@@ -46,7 +46,7 @@ class Task:
         return replace(self, questions=tuple(drawn[:middle])), replace(self, questions=tuple(drawn[middle:]))
 
 
-def split_task(name: str, pairs: Sequence[Pair], share: float = 0.3, seed: int = 0, arrow: str = ": ", separator: str = "\n") -> Task:
+def split_task(name: str, pairs: Sequence[Example], share: float = 0.3, seed: int = 0, arrow: str = ": ", separator: str = "\n") -> Task:
     """A task for any model from any pairs, of which a ``share``, drawn at random, becomes questions."""
     asked = round(share * len(pairs))
     if not 0 < asked < len(pairs):
@@ -64,21 +64,14 @@ def course_tasks(*names: str) -> dict[str, Task]:
     ``last capital_of`` was left out as a whole. Raises ValueError for an unknown name.
     """
     world = World.load()
-    known = [task for task in lists.TASKS if _enough(lists.allowed_pairs(world, task), lists.hidden_pairs(world, task))]
+    pairs = {task: (lists.allowed_pairs(world, task), lists.hidden_pairs(world, task)) for task in lists.TASKS}
+    known = [task for task, (shown, asked) in pairs.items() if len(shown) >= LEAST_SHOWN and len(asked) >= LEAST_ASKED]
     known += lists.ITEM_TASKS
     for name in names:
         if name not in known:
             near = get_close_matches(name, known, n=3, cutoff=0.3) or known[:3]
             raise ValueError(f"There is no task {name!r} in the course LM's lists: perhaps {', '.join(near)} was meant.")
-    return {name: item_task(name) if name in lists.ITEM_TASKS else _word_task(world, name) for name in names or known}
-
-
-def _enough(shown: Sequence[Pair], asked: Sequence[Pair]) -> bool:
-    return len(shown) >= LEAST_SHOWN and len(asked) >= LEAST_ASKED
-
-
-def _word_task(world: World, name: str) -> Task:
-    return Task(name, tuple(lists.allowed_pairs(world, name)), tuple(lists.hidden_pairs(world, name)))
+    return {name: item_task(name) if name in lists.ITEM_TASKS else Task(name, *map(tuple, pairs[name])) for name in names or known}
 
 
 def item_task(name: str, source: str | None = None, n: int = 200, seed: int = 0) -> Task:
@@ -104,7 +97,7 @@ class Prompt:
 
     question: str
     answer: str
-    shown: tuple[Pair, ...] = ()
+    shown: tuple[Example, ...] = ()
     arrow: str = ": "
     separator: str = "\n"
 
@@ -120,43 +113,71 @@ class Prompt:
         return self.text + self.arrow[len(self.arrow.rstrip()) :] + self.answer
 
 
-def icl_prompts(task: Task, n: int, shots: int = 5, seed: int = 0, dummy: bool = False) -> list[Prompt]:
-    """``n`` questions, each after ``shots`` demonstrations; the answer stands among these only where the task has few others.
+def icl_prompts(task: Task, n: int, shots: int = 5, seed: int = 0, dummy: bool = False, shuffled: bool = False) -> list[Prompt]:
+    """``n`` questions, each after ``shots`` demonstrations; the answer stands among these only if the task has few others.
 
-    ``dummy`` asks about pairs for demonstrations instead, none of which is shown in the same prompt. The same seed asks the same
-    questions with any number of shots. Raises ValueError where the task has too few pairs.
+    No question is asked twice before all were asked; the same seed asks the same ones with any number of shots. ``dummy`` asks about
+    pairs for demonstrations instead, none of which is shown in its own prompt. ``shuffled``: see ``shuffled_prompts``. Raises
+    ValueError if the task has too few pairs.
     """
-    _check(n, 1, "n says how many prompts to write")
-    _check(shots, 1, "shots says how many pairs to show")
-    return [_prompt(task, pair, _shown(task, pair, shots, rng)) for pair, rng in _asked_pairs(task, n, seed, dummy)]
+    if n < 1:
+        raise ValueError(f"n says how many prompts to write; it must be 1 or more, not {n}.")
+    pool = task.demonstrations if dummy else task.questions
+    if not pool:
+        raise ValueError(f"The task {task.name!r} has no pair to {'show' if dummy else 'ask about'}: give it some.")
+    order = Random(f"{seed} {task.name}")
+    left: list[Example] = []
+    prompts = []
+    for number in range(n):
+        left = left or order.sample(pool, len(pool))
+        asked = left.pop()
+        shown = _demonstrations(task, asked, shots, Random(f"{seed} {task.name} {number}"), shuffled)
+        prompts.append(Prompt(*asked, tuple(shown), task.arrow, task.separator))
+    return prompts
 
 
 def zero_shot_prompts(task: Task, n: int, seed: int = 0, dummy: bool = False) -> list[Prompt]:
     """The questions of ``icl_prompts`` without a demonstration: ``dark:``."""
-    _check(n, 1, "n says how many prompts to write")
-    return [_prompt(task, pair, ()) for pair, _ in _asked_pairs(task, n, seed, dummy)]
+    return icl_prompts(task, n, 0, seed, dummy)
 
 
 def shuffled_prompts(task: Task, n: int, shots: int = 5, seed: int = 0, dummy: bool = False) -> list[Prompt]:
     """The prompts of ``icl_prompts`` with their answers permuted among the demonstrations, so that no pair is right.
 
-    Where one answer fills more than half of a prompt, other pairs are shown. Raises ValueError where the answers are too alike.
+    Where one answer fills more than half of a prompt, other pairs are shown. Raises ValueError if the answers are too alike.
     """
-    _check(n, 1, "n says how many prompts to write")
-    _check(shots, 2, "shots says how many pairs to shuffle")
-    prompts = []
-    for pair, rng in _asked_pairs(task, n, seed, dummy):
-        shown = _shown(task, pair, shots, rng)
-        if _most([right for _, right in shown]) > shots // 2:
-            shown = _varied(task, pair, shots, rng)
-        answers = deranged([right for _, right in shown], rng)
-        prompts.append(_prompt(task, pair, [(left, right) for (left, _), right in zip(shown, answers, strict=True)]))
-    return prompts
+    return icl_prompts(task, n, shots, seed, dummy, shuffled=True)
+
+
+def _demonstrations(task: Task, asked: Example, shots: int, rng: Random, shuffled: bool) -> list[Example]:
+    """The pairs to show before a question, with another answer than its own if there are enough."""
+    least = 2 if shuffled else 0
+    if shots < least:
+        raise ValueError(f"shots says how many pairs to show; it must be {least} or more, not {shots}.")
+    rest = [pair for pair in task.demonstrations if pair[0] != asked[0]]
+    if len(rest) < shots:
+        raise ValueError(f"The task {task.name!r} has {len(rest)} pairs to show before a question, not {shots}: ask for fewer shots.")
+    others = [pair for pair in rest if pair[1] != asked[1]]
+    others = others if len(others) >= shots else rest
+    shown = rng.sample(others, shots)
+    if not shuffled:
+        return shown
+    if max(Counter(right for _, right in shown).values()) > shots // 2:
+        shown = []
+        for pair in rng.sample(others, len(others)):
+            if len(shown) < shots and sum(right == pair[1] for _, right in shown) < shots // 2:
+                shown.append(pair)
+        if len(shown) < shots:
+            few = f"The task {task.name!r} has too few different answers"
+            raise ValueError(f"{few} to make all of {shots} wrong: show more or fewer pairs.")
+    answers = deranged([right for _, right in shown], rng)
+    return [(left, right) for (left, _), right in zip(shown, answers, strict=True)]
 
 
 def deranged(answers: Sequence[str], rng: Random) -> list[str]:
     """The answers in an order in which none equals the one that stood in its place; none may fill more than half of the places."""
-    if not answers or (shift := _most(answers)) > len(answers) // 2:
+    shift = max(Counter(answers).values())
+    if shift > len(answers) // 2:
         raise ValueError("These answers cannot be shuffled so that all are wrong: one of them fills more than half of the places.")
     ranks = {answer: rng.random() for answer in dict.fromkeys(answers)}
     order = sorted(range(len(answers)), key=lambda at: (ranks[answers[at]], rng.random()))  # equal answers side by side
@@ -164,51 +185,3 @@ def deranged(answers: Sequence[str], rng: Random) -> list[str]:
     for at, place in enumerate(order):
         new[place] = answers[order[(at + shift) % len(order)]]  # a step of the largest group leaves every group
     return new
-
-
-def _check(number: int, least: int, what: str) -> None:
-    if number < least:
-        raise ValueError(f"{what}; it must be {least} or more, not {number}.")
-
-
-def _prompt(task: Task, pair: Pair, shown: Sequence[Pair]) -> Prompt:
-    return Prompt(*pair, tuple(shown), task.arrow, task.separator)
-
-
-def _asked_pairs(task: Task, n: int, seed: int, dummy: bool) -> Iterator[tuple[Pair, Random]]:
-    """``n`` pairs to ask about, none a second time before all were asked, each with its own source of chance."""
-    pool = task.demonstrations if dummy else task.questions
-    if not pool:
-        raise ValueError(f"The task {task.name!r} has no pair to {'show' if dummy else 'ask about'}: give it some.")
-    rng, left = Random(f"{seed} {task.name}"), []
-    for number in range(n):
-        left = left or rng.sample(pool, len(pool))
-        yield left.pop(), Random(f"{seed} {task.name} {number}")
-
-
-def _others(task: Task, asked: Pair, shots: int) -> list[Pair]:
-    """The pairs that may be shown before a question: those with another answer, or with any where these are too few."""
-    rest = [pair for pair in task.demonstrations if pair[0] != asked[0]]
-    others = [pair for pair in rest if pair[1] != asked[1]]
-    if len(rest) < shots:
-        raise ValueError(f"The task {task.name!r} has {len(rest)} pairs to show before a question, not {shots}: ask for fewer shots.")
-    return others if len(others) >= shots else rest
-
-
-def _shown(task: Task, asked: Pair, shots: int, rng: Random) -> list[Pair]:
-    return rng.sample(_others(task, asked, shots), shots)
-
-
-def _varied(task: Task, asked: Pair, shots: int, rng: Random) -> list[Pair]:
-    """Pairs of which no more than half have the same answer."""
-    others, shown = _others(task, asked, shots), []
-    for pair in rng.sample(others, len(others)):
-        if len(shown) < shots and sum(right == pair[1] for _, right in shown) < shots // 2:
-            shown.append(pair)
-    if len(shown) < shots:
-        raise ValueError(f"The task {task.name!r} has too few different answers to make all of {shots} wrong: show more or fewer pairs.")
-    return shown
-
-
-def _most(answers: Sequence[str]) -> int:
-    return max(Counter(answers).values())

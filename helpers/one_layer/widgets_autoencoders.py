@@ -7,9 +7,10 @@ import torch
 
 from helpers.html import BAR, activation_html
 from helpers.models import TransformerBridge
-from helpers.one_layer.autoencoders import SparseAutoencoder, Sweep, clamp_feature
+from helpers.one_layer.autoencoders import SparseAutoencoder, clamp_feature
 from helpers.one_layer.concepts import ends_of
 from helpers.one_layer.features import FeatureActivations, feature_contexts, max_activations, promoted_by
+from helpers.one_layer.sae_training import PenaltySweep
 from helpers.one_layer.widgets_directions import ANSWER, cut
 from helpers.running import generate, perplexity
 from helpers.texts import Texts, as_texts
@@ -137,7 +138,7 @@ class ClampBench(Demo):
 
 
 @as_text
-def sparsity_html(found: Sweep, penalty: float) -> str:
+def sparsity_html(found: PenaltySweep, penalty: float) -> str:
     """What a toy autoencoder trained with one penalty is like, as HTML: bars for its active features, what it loses, what it finds."""
     at = chosen({one: number for number, one in enumerate(found.penalties)}, penalty, "autoencoder with the penalty")
     rows = [
@@ -155,7 +156,7 @@ def sparsity_html(found: Sweep, penalty: float) -> str:
 class SparsitySlider(Demo):
     """A slider over the penalties of a sweep, and a ``panel`` with what came of each."""
 
-    def __init__(self, found: Sweep) -> None:
+    def __init__(self, found: PenaltySweep) -> None:
         middle = found.penalties[len(found.penalties) // 2]
         penalty = choice_slider(list(found.penalties), middle, "Penalty")
         super().__init__("A slider for the penalty", lambda penalty: sparsity_html(found, penalty), {"penalty": penalty})

@@ -21,6 +21,7 @@ from helpers.course_lm.world import World
 from helpers.models import TransformerBridge
 from helpers.prompts import LabelledPrompt
 from helpers.stats import auc
+from helpers.tables import table
 from helpers.texts import as_texts
 
 NAME, DESCRIPTION, RELATED = "name", "description", "related"
@@ -67,9 +68,9 @@ def _about(row: dict[str, str], facts: Sequence[tuple[Fact, str]], each: int, rn
         if row.get(code) and row[code] != entity:
             for known, wording in facts[: each // 2]:
                 yield LabelledPrompt(replace(known, subject=row[code]).probe(wording).prompt, language, entity)
-    leading = [known for known in _by_object().get(entity, ()) if known.relation.forward]
-    near = {known.subject for known in leading} | {known.object for known in _by_subject().get(entity, ())} - {entity}
-    related = [known for other in sorted(near) for known in _by_subject().get(other, ()) if known.object != entity]
+    leading = [known for known in _facts("object").get(entity, ()) if known.relation.forward]
+    near = {known.subject for known in leading} | {known.object for known in _facts("subject").get(entity, ())} - {entity}
+    related = [known for other in sorted(near) for known in _facts("subject").get(other, ()) if known.object != entity]
     for label, told in ((DESCRIPTION, leading), (RELATED, related)):
         texts = {known.probe(rng.choice(known.relation.forward)).prompt for known in told if known.relation.forward}
         unnamed = sorted(text for text in texts if entity not in text)
@@ -77,18 +78,11 @@ def _about(row: dict[str, str], facts: Sequence[tuple[Fact, str]], each: int, rn
 
 
 @cache
-def _by_subject() -> dict[str, list[Fact]]:
+def _facts(by: str) -> dict[str, list[Fact]]:
+    """All facts of the world by their ``subject`` or ``object``."""
     found: dict[str, list[Fact]] = {}
     for known in all_facts(World.load()):
-        found.setdefault(known.subject, []).append(known)
-    return found
-
-
-@cache
-def _by_object() -> dict[str, list[Fact]]:
-    found: dict[str, list[Fact]] = {}
-    for known in all_facts(World.load()):
-        found.setdefault(known.object, []).append(known)
+        found.setdefault(getattr(known, by), []).append(known)
     return found
 
 
@@ -119,11 +113,6 @@ class EntityPeaks:
             if prompt.group == entity or prompt.label == NAME:
                 found.setdefault(prompt.label if prompt.group == entity else OTHERS, []).append(peak)
         return dict(sorted(found.items(), key=lambda item: -sum(item[1]) / len(item[1])))
-
-    def ranked(self, neuron: Neuron, n: int = 20) -> list[tuple[float, LabelledPrompt]]:
-        """The ``n`` prompts on which a neuron rises highest."""
-        values, rows = self.peaks[:, neuron[0], neuron[1]].topk(min(n, len(self.prompts)))
-        return [(value, self.prompts[row]) for value, row in zip(values.tolist(), rows.tolist(), strict=True)]
 
     def shuffled(self, seed: int = 0) -> "EntityPeaks":
         """The control: the same peaks, but which name prompt belongs to which entity is drawn at random."""
@@ -179,9 +168,10 @@ class EntityNeurons:
 
     def table(self, n: int = 10) -> str:
         """One line for each of the ``n`` highest: the entity, its neuron, its mean peak, that of the next entity, and the AUC."""
-        width = max((len(entry.entity) for entry in self.found[:n]), default=6)
-        lines = [f"{e.entity:<{width}}  {name(e.neuron):<9} {e.own:6.2f} {e.second:6.2f} {e.auc:6.3f}" for e in self.found[:n]]
-        return "\n".join([f"{'entity':<{width}}  neuron       own second    AUC", *lines])
+        best = self.found[:n]
+        width = max((len(entry.entity) for entry in best), default=6)
+        rows = [(e.entity, name(e.neuron), e.own, e.second, e.auc) for e in best]
+        return table({"entity": f"<{width + 1}", "neuron": "<9", "own": "6.2f", "second": "6.2f", "AUC": "6.3f"}, rows)
 
 
 def own_neurons(peaks: EntityPeaks, margin: float = 1.5, least_auc: float = 0.95) -> EntityNeurons:
@@ -191,22 +181,22 @@ def own_neurons(peaks: EntityPeaks, margin: float = 1.5, least_auc: float = 0.95
     passes if, on held-out wordings, its mean peak is ``margin`` times that of every other entity and its AUC ``least_auc``.
     Raises ValueError for fewer than two entities, or one with fewer than two name prompts.
     """
-    choosing, held_out = _halves(peaks)
+    validation, test = _halves(peaks)
     values = peaks.peaks.flatten(1)  # [prompt, unit]
-    first, second = _means(values, choosing), _means(values, held_out)  # [entity, unit]
-    spread = values[choosing.flatten()].std(0).clamp(min=1e-6)
+    first, second = (torch.stack([values[rows].mean(0) for rows in half]) for half in (validation, test))  # [entity, unit]
+    spread = values[validation.flatten()].std(0).clamp(min=1e-6)
     best = ((first - _next_best(first)) / spread).argmax(1).tolist()
     rivals, entries = _next_best(second), []
     for at, (entity, unit) in enumerate(zip(peaks.entities, best, strict=True)):
-        inside, outside = values[held_out[at], unit], values[torch.cat([held_out[:at], held_out[at + 1 :]]).flatten(), unit]
+        inside, outside = values[test[at], unit], values[torch.cat([test[:at], test[at + 1 :]]).flatten(), unit]
         own, rival, chance = second[at, unit].item(), rivals[at, unit].item(), auc(inside[:, None], outside[:, None]).item()
-        neuron = (unit // peaks.peaks.shape[2], unit % peaks.peaks.shape[2])
-        entries.append(OwnNeuron(entity, neuron, own, rival, chance, own > 0 and own >= margin * rival and chance >= least_auc))
+        passes = own > 0 and own >= margin * rival and chance >= least_auc
+        entries.append(OwnNeuron(entity, divmod(unit, peaks.peaks.shape[2]), own, rival, chance, passes))
     return EntityNeurons(tuple(entries))
 
 
-def _halves(peaks: EntityPeaks) -> tuple[Int[Tensor, "entity choosing"], Int[Tensor, "entity held_out"]]:
-    """The name prompts of each entity in turns: one for choosing, one held out; as many for every entity."""
+def _halves(peaks: EntityPeaks) -> tuple[Int[Tensor, "entity some"], Int[Tensor, "entity other"]]:
+    """The name prompts of each entity in turns: one for validation, one for the test; as many for every entity."""
     rows: dict[str, list[int]] = {entity: [] for entity in peaks.entities}
     for at, prompt in enumerate(peaks.prompts):
         if prompt.label == NAME:
@@ -217,12 +207,7 @@ def _halves(peaks: EntityPeaks) -> tuple[Int[Tensor, "entity choosing"], Int[Ten
     return tuple(torch.tensor([found[:least][start::2] for found in rows.values()]) for start in (0, 1))
 
 
-def _means(values: Float[Tensor, "prompt unit"], rows: Int[Tensor, "entity some"]) -> Float[Tensor, "entity unit"]:
-    return torch.stack([values[chosen].mean(0) for chosen in rows])
-
-
 def _next_best(means: Float[Tensor, "entity unit"]) -> Float[Tensor, "entity unit"]:
     """For each entity the highest mean among all the others."""
     (highest, second), who = means.topk(2, 0).values, means.argmax(0)
-    mine = torch.arange(len(means))[:, None] == who
-    return torch.where(mine, second, highest)
+    return torch.where(torch.arange(len(means))[:, None] == who, second, highest)

@@ -68,7 +68,8 @@ def most_important(answer: Any, model: TransformerBridge, odds: WordOdds, means:
     mine = expect_indices(answer, layer=model.cfg.n_layers, neuron=model.cfg.d_mlp)
     attribution = attribute_neurons(model, odds.texts, odds, baseline=means)
     tried = attribution.top(12)
-    measured = _effects(model, odds, [*tried, mine], means)
+    effects = ablate_each(model, odds.texts, odds, [*tried, mine], baseline=means).effect.tolist()
+    measured = dict(zip([*tried, mine], effects, strict=True))
     place = sum(abs(measured[one]) > abs(measured[mine]) for one in tried)
     said = f"Taking {name(mine)} away moves the log-odds by {measured[mine]:+.3f}"
     if place < 3:
@@ -77,14 +78,6 @@ def most_important(answer: Any, model: TransformerBridge, odds: WordOdds, means:
     turned = "The two numbers may be the wrong way round: the layer comes first. " if mine[::-1] in tried[:3] else ""
     advice = "Sort by the size of gradient × (mean - activation), not by activation alone."
     raise NotYet(f"{said}; the strongest one moves them by {measured[strongest]:+.2f}. {turned}{advice}")
-
-
-def _effects(
-    model: TransformerBridge, odds: WordOdds, neurons: Sequence[Neuron], means: Float[Tensor, "layer d_mlp"]
-) -> dict[Neuron, float]:
-    """The measured effect of each neuron's mean ablation."""
-    removal = ablate_each(model, odds.texts, odds, neurons, baseline=means)
-    return {one: effect for (one,), effect in zip(removal.groups, removal.effect.tolist(), strict=True)}
 
 
 @exercises.add("1.4", "Design a fair control", minutes=8)

@@ -4,7 +4,7 @@ After Bills et al. (2023, "Language models can explain neurons in language model
 activations and writes one sentence; a *simulator* gets the sentence and new texts, and guesses an activation from 0 to 10 for
 every token; the *score* is the correlation of guesses and activations on texts that the explainer has not seen, half of them
 the neuron's own best, half drawn at random. There both are large language models. Here the explainer is any function from
-contexts to a sentence; the one built in, and the simulator, share a toy language, so that the game can be played offline.
+contexts to a sentence; the one built in, and the simulator (``simulate``), share a toy language, so that the game can be played offline.
 
 The toy language. A sentence is made of clauses, separated by semicolons. A clause names what the neuron is active on, and
 where; of things of one sort any may hold, things of different sorts must hold together:
@@ -37,9 +37,9 @@ from numpy import ndarray
 
 from helpers.activations import Context, Neuron, TopContexts, contexts, name
 from helpers.models import ModelNotAvailable, TransformerBridge, load_model
+from helpers.running import chat_prompts, generate
 
 Explainer = Callable[[Sequence[Context]], str]
-Simulator = Callable[[str, Sequence[str]], Sequence[float]]  # a sentence and the tokens of a text: a guess for each token
 Flags = Bool[ndarray, "pos"]
 
 STRONG, WEAK = 10.0, 5.0
@@ -151,14 +151,12 @@ def _write_conditions(conditions: Sequence[Condition]) -> str:
     told = []
     for sort, opening in SORTS.items():
         here = [c for c in conditions if c.sort == sort]
-        plain = [f'"{c.word}"' for c in here if c.kind in SORTS or c.kind == "on"]
-        other = [f'{AFFIXES[c.kind]} "{c.word}"' if c.kind in AFFIXES else c.kind for c in here if c.kind not in SORTS and c.kind != "on"]
-        told += [opening + _listing([*plain, *other])] if here else []
+        phrases = [f'"{c.word}"' for c in here if c.kind in SORTS or c.kind == "on"]
+        fixed = [c for c in here if c.kind not in SORTS and c.kind != "on"]
+        phrases += [f'{AFFIXES[c.kind]} "{c.word}"' if c.kind in AFFIXES else c.kind for c in fixed]
+        if phrases:
+            told.append(opening + " or ".join(filter(None, [", ".join(phrases[:-1]), phrases[-1]])))
     return ", ".join(told)
-
-
-def _listing(phrases: Sequence[str]) -> str:
-    return phrases[0] if len(phrases) == 1 else f"{', '.join(phrases[:-1])} or {phrases[-1]}"
 
 
 _TOKENS = re.compile(
@@ -284,20 +282,14 @@ def _suggested(words: Sequence[str], at: int) -> Iterator[tuple[str, str]]:
 # ----------------------------------------------------------------------------------------------------------------- scores
 
 
-def score(sentence: str, unseen: Sequence[Context], simulator: Simulator = simulate) -> float:
+def score(sentence: str, unseen: Sequence[Context]) -> float:
     """How well a sentence predicts a neuron: the correlation of guesses and activations over all tokens of unseen contexts.
 
-    1 is a perfect prediction, 0 none at all. Raises ValueError where there is no context, or a simulator that does not give
-    one guess for each token.
+    1 is a perfect prediction, 0 none at all. Raises ValueError if there is no context.
     """
     if not unseen:
         raise ValueError("A sentence can only be scored on contexts: give at least one.")
-    guesses: list[float] = []
-    for context in unseen:
-        guessed = list(simulator(sentence, context.pieces))
-        if len(guessed) != len(context.pieces):
-            raise ValueError(f"The simulator must give a guess for each token: {len(context.pieces)} of them, not {len(guessed)}.")
-        guesses += guessed
+    guesses = [guess for context in unseen for guess in simulate(sentence, context.pieces)]
     return correlation(guesses, [value for context in unseen for value in context.values])
 
 
@@ -336,29 +328,21 @@ def explain(
     unseen: TopContexts,
     neurons: Sequence[Neuron],
     explainer: Explainer = explain_simply,
-    simulator: Simulator = simulate,
     n_controls: int = 5,
     seed: int = 0,
 ) -> Explanations:
-    """Explains each neuron from one set of texts and scores the sentence on another, beside sentences about other neurons.
+    """Explains each neuron from one set of texts and scores the sentence on another, beside ``n_controls`` about other neurons.
 
     Explainer and score both get ten top contexts and ten random texts.
     """
     known, new = mixed_contexts(model, seen, neurons, seed=seed), mixed_contexts(model, unseen, neurons, seed=seed + 1)
-    sentences = [explainer(known[neuron]) for neuron in neurons]
-    scores = [score(sentence, new[neuron], simulator) for sentence, neuron in zip(sentences, neurons, strict=True)]
-    others = random_explanations(sentences, n_controls, seed)
-    controls = [tuple(score(other, new[neuron], simulator) for other in row) for row, neuron in zip(others, neurons, strict=True)]
-    return Explanations(tuple(neurons), tuple(sentences), tuple(scores), tuple(controls))
-
-
-def random_explanations(sentences: Sequence[str], n: int = 5, seed: int = 0) -> list[list[str]]:
-    """The control: for each neuron up to ``n`` sentences that were written about other neurons."""
-    rng, found = Random(seed), []
-    for at in range(len(sentences)):
+    sentences, rng = [explainer(known[neuron]) for neuron in neurons], Random(seed)
+    scores, controls = [], []
+    for at, neuron in enumerate(neurons):
         others = [*sentences[:at], *sentences[at + 1 :]]
-        found.append(rng.sample(others, min(n, len(others))))
-    return found
+        scores.append(score(sentences[at], new[neuron]))
+        controls.append(tuple(score(other, new[neuron]) for other in rng.sample(others, min(n_controls, len(others)))))
+    return Explanations(tuple(neurons), tuple(sentences), tuple(scores), tuple(controls))
 
 
 # ------------------------------------------------------------------------------------------------- a chat model explains
@@ -380,30 +364,23 @@ def chat_explainer(model: str, tokens: int = 60) -> Explainer:
     Raises ModelNotAvailable where it cannot be had, or is no chat model.
     """
     chat = load_model(model)
-    if not getattr(chat.tokenizer, "chat_template", None):
+    if not chat.tokenizer.chat_template:
         remedy = "take one whose name ends in -Instruct or -it"
         raise ModelNotAvailable(f"{model} is no chat model, since its tokenizer has no chat template: {remedy}.")
-    return lambda seen: ask(chat, instruction(seen), tokens)
+
+    def explain_by_chat(seen: Sequence[Context]) -> str:
+        answer = generate(chat, chat_prompts(chat, [instruction(seen)]), tokens)[0]
+        return next((line.strip() for line in answer.splitlines() if line.strip()), NOTHING)
+
+    return explain_by_chat
 
 
 def instruction(seen: Sequence[Context]) -> str:
     """What a chat model is asked about a neuron: the task, then the contexts with activations rounded to 0 to 10."""
     top = max((max(context.values) for context in seen), default=0) or 1.0
-    texts = "\n".join(f"- {_annotated(context, top)}" for context in seen)
-    return INSTRUCTION.format(phrases=", ".join((*CLASSES, *PLACES)), texts=texts)
-
-
-def _annotated(context: Context, top: float) -> str:
-    """The text of a context, with activations from 1 to 10 behind the tokens that have one."""
-    levels = [round(10 * max(0.0, value) / top) for value in context.values]
-    return "".join(f"{piece} [{level}]" if level else piece for piece, level in zip(context.pieces, levels, strict=True)).replace("\n", "⏎")
-
-
-def ask(chat: TransformerBridge, question: str, tokens: int = 60) -> str:
-    """A chat model's answer to a question, greedily written: its first line that is not empty, or a sentence that says nothing."""
-    prompt = chat.tokenizer.apply_chat_template([{"role": "user", "content": question}], tokenize=False, add_generation_prompt=True)
-    ids = chat.tokenizer(prompt, add_special_tokens=False, return_tensors="pt", verbose=False)["input_ids"]
-    ids = ids[:, -(chat.cfg.n_ctx - tokens) :].to(chat.cfg.device)
-    written = chat.generate(ids, max_new_tokens=tokens, do_sample=False, return_type="tokens", verbose=False, prepend_bos=False)
-    lines = chat.tokenizer.decode(written[0, ids.shape[1] :].tolist(), skip_special_tokens=True).splitlines()
-    return next((line.strip() for line in lines if line.strip()), NOTHING)
+    texts = []
+    for context in seen:
+        levels = [round(10 * max(0.0, value) / top) for value in context.values]
+        marked = [f"{piece} [{level}]" if level else piece for piece, level in zip(context.pieces, levels, strict=True)]
+        texts.append(f"- {''.join(marked)}".replace("\n", "⏎"))
+    return INSTRUCTION.format(phrases=", ".join((*CLASSES, *PLACES)), texts="\n".join(texts))

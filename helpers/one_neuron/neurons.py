@@ -15,23 +15,12 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from helpers.activations import Neuron, NeuronStats, TopContexts, check_layers, name, scan, top_contexts
+from helpers.activations import Neuron, NeuronStats, TopContexts, name, scan
 from helpers.models import TransformerBridge
+from helpers.running import check_layers
 from helpers.stats import auc
+from helpers.tables import table
 from helpers.texts import Texts
-
-# ------------------------------------------------------------------------------------------------ one pass over a corpus
-
-
-# ----------------------------------------------------------------------------------------------------------- statistics
-
-
-def neuron_stats(model: TransformerBridge, texts: Texts, layers: Sequence[int] | None = None) -> NeuronStats:
-    """Mean, share of active tokens and highest activation of every neuron of some layers (``None``: all)."""
-    return top_contexts(model, texts, k=1, layers=layers).stats
-
-
-# -------------------------------------------------------------------------------------------------- what a neuron writes
 
 # -------------------------------------------------------------------------------------------------------------- controls
 
@@ -71,29 +60,28 @@ def random_neurons(top: TopContexts, n: int, seed: int = 0) -> list[Neuron]:
 
 @dataclass(frozen=True)
 class Selectivity:
-    """How well each neuron tells a class of positions from the rest: AUC on one half of the texts, and on the other.
+    """How well each neuron tells a class of positions from the rest: AUC on one half of the texts (validation), and on the other (test).
 
     AUC is the chance that the neuron is higher on a position of the class than on another one, a draw counting half
     (Mann and Whitney 1947): 0.5 is chance, 1 a perfect detector, 0 a perfect detector of the rest.
     """
 
     layers: tuple[int, ...]
-    choosing: Float[Tensor, "layer d_mlp"]
-    held_out: Float[Tensor, "layer d_mlp"]
+    validation: Float[Tensor, "layer d_mlp"]
+    test: Float[Tensor, "layer d_mlp"]
     n_class: tuple[int, int]
     n_rest: tuple[int, int]
 
     def best(self, n: int = 10) -> list[tuple[Neuron, float, float]]:
-        """The best neurons by the half for choosing, each with its AUC there and on the half that was held out."""
-        order = self.choosing.flatten().argsort(descending=True, stable=True)[:n].tolist()
-        width = self.choosing.shape[1]
-        found = [(at // width, at % width) for at in order]
-        return [((self.layers[a], b), self.choosing[a, b].item(), self.held_out[a, b].item()) for a, b in found]
+        """The best neurons by the validation half, each with its AUC there and on the test half."""
+        order = self.validation.flatten().argsort(descending=True, stable=True)[:n].tolist()
+        found = [divmod(at, self.validation.shape[1]) for at in order]
+        return [((self.layers[at], unit), self.validation[at, unit].item(), self.test[at, unit].item()) for at, unit in found]
 
     def table(self, n: int = 10) -> str:
         """One line for each of the best neurons: its name, and its AUC on both halves."""
-        lines = [f"{name(neuron):<10} {chosen:8.3f} {held_out:9.3f}" for neuron, chosen, held_out in self.best(n)]
-        return "\n".join(["neuron     choosing  held out", *lines])
+        rows = [(name(neuron), *scores) for neuron, *scores in self.best(n)]
+        return table({"neuron": "<10", "choosing": "8.3f", "held out": "9.3f"}, rows)
 
 
 def this_token(texts: Texts, ids: Collection[int]) -> Bool[Tensor, "row pos"]:
@@ -108,22 +96,6 @@ def next_token(texts: Texts, ids: Collection[int]) -> Bool[Tensor, "row pos"]:
     return follows & texts.mask
 
 
-def class_selectivity(
-    model: TransformerBridge,
-    texts: Texts,
-    labels: Bool[Tensor, "row pos"],
-    layers: Sequence[int] | None = None,
-    limit: int = 500,
-    seed: int = 0,
-) -> Selectivity:
-    """The AUC of every neuron of some layers (``None``: all) for the positions where ``labels`` is true, in one scan.
-
-    The texts are halved at random. In each half at most ``limit`` positions of the class and twice as many others are drawn.
-    Raises ValueError where a half has no position of the class, or nothing but such positions.
-    """
-    return class_selectivities(model, texts, [labels], layers, limit, seed)[0]
-
-
 def class_selectivities(
     model: TransformerBridge,
     texts: Texts,
@@ -132,12 +104,22 @@ def class_selectivities(
     limit: int = 500,
     seed: int = 0,
 ) -> list[Selectivity]:
-    """The same for several classes, all of them in one scan, such as a class and its control (``random_class``)."""
-    chosen = check_layers(model, layers)
+    """The AUC of every neuron of some layers (``None``: all) for several classes of positions, such as one and its ``random_class``.
+
+    The texts are halved at random. In each half at most ``limit`` positions of a class and twice as many others are drawn; one scan
+    serves all classes. Raises ValueError if a half has no position of a class, or nothing but such positions.
+    """
+    chosen = check_layers(model, layers, first=0)
     drawn = [_draw_halves(texts, labels, limit, seed) for labels in classes]
     sizes = [len(positions) for four in drawn for positions in four]
     values = _pick(model, texts, torch.cat([positions for four in drawn for positions in four]), chosen).split(sizes)
-    return [_selectivity(chosen, values[at : at + 4]) for at in range(0, len(values), 4)]
+    found = []
+    for at in range(0, len(values), 4):
+        inside, outside, test_inside, test_outside = values[at : at + 4]
+        validation = auc(inside, outside).reshape(len(chosen), -1)
+        test = auc(test_inside, test_outside).reshape(len(chosen), -1)
+        found.append(Selectivity(chosen, validation, test, (len(inside), len(test_inside)), (len(outside), len(test_outside))))
+    return found
 
 
 def random_class(texts: Texts, labels: Bool[Tensor, "row pos"], seed: int = 0) -> Bool[Tensor, "row pos"]:
@@ -157,13 +139,6 @@ def _draw_halves(texts: Texts, labels: Bool[Tensor, "row pos"], limit: int, seed
     if not all(len(positions) for positions in drawn):
         raise ValueError("A half of the texts has no position inside the class, or none outside: label more positions, or scan more texts.")
     return drawn
-
-
-def _selectivity(layers: Sequence[int], values: Sequence[Float[Tensor, "_ unit"]]) -> Selectivity:
-    """The AUC of every neuron on both halves; the values stand in the order of ``_draw_halves``."""
-    halves = [auc(values[at], values[at + 1]).reshape(len(layers), -1) for at in (0, 2)]
-    counts = list(map(len, values))
-    return Selectivity(tuple(layers), *halves, n_class=(counts[0], counts[2]), n_rest=(counts[1], counts[3]))
 
 
 def _draw(where: Bool[Tensor, "row pos"], limit: int, rng: torch.Generator) -> Int[Tensor, "item two"]:
@@ -192,19 +167,16 @@ def _pick(model: TransformerBridge, texts: Texts, positions: Int[Tensor, "item t
 
 @dataclass(frozen=True)
 class Polysemanticity:
-    """How varied the top contexts of neurons are, in bits of entropy: over kinds of text, and over the tokens at the peaks.
+    """How varied the top contexts of neurons are: the entropy, in bits, of the kinds of text that they come from.
 
-    ``corpus`` is the entropy of the whole corpus, which no small sample reaches; ``chance`` holds what as many texts (and
-    tokens) give that are drawn at random, once for each draw. 0 bits: always the same kind; n bits: as varied as 2^n kinds.
+    ``corpus_kinds`` is the entropy of the whole corpus, which no small sample reaches; ``chance_kinds`` holds what as many texts give
+    that are drawn at random, once for each draw. 0 bits: always the same kind; n bits: as varied as 2^n kinds.
     """
 
     neurons: tuple[Neuron, ...]
     kinds: tuple[float, ...]
-    tokens: tuple[float, ...]
     chance_kinds: tuple[float, ...]
-    chance_tokens: tuple[float, ...]
     corpus_kinds: float
-    corpus_tokens: float
 
 
 def entropy(labels: Sequence[object]) -> float:
@@ -221,34 +193,16 @@ def entropy(labels: Sequence[object]) -> float:
 def polysemanticity(top: TopContexts, neurons: Sequence[Neuron], draws: int = 200, seed: int = 0) -> Polysemanticity:
     """The entropy of each neuron's top contexts beside that of the corpus and of random contexts, as many as there are of k.
 
-    Random contexts are drawn as a neuron would find them that is active anywhere: a token of the corpus by chance, one a text.
+    Random contexts are drawn as a neuron would find them that is active anywhere: a random token of the corpus, one a text.
     Raises ValueError for a neuron that is never active in these texts.
     """
-    found = [top.where(layer, neuron) for layer, neuron in neurons]
-    if silent := [name(neuron) for neuron, (rows, _) in zip(neurons, found, strict=True) if not rows]:
+    kinds = top.texts.kinds
+    found = [top.where(layer, neuron)[0] for layer, neuron in neurons]
+    if silent := [name(neuron) for neuron, rows in zip(neurons, found, strict=True) if not rows]:
         raise ValueError(f"{silent[0]} is never active in these texts, so it has no contexts; choose another neuron.")
-    measured = [_entropies(top.texts, rows, places) for rows, places in found]
-    everything = top.texts.mask.nonzero()  # [token, (row, pos)]
+    text_of = top.texts.mask.nonzero()[:, 0]  # [token]
     rng = torch.Generator().manual_seed(seed)
-    chance = [_entropies(top.texts, *_random_places(everything, top.values.shape[-1], rng)) for _ in range(draws)]
-    whole = _entropies(top.texts, *everything.T.tolist())
-    columns = [tuple(column) for part in (measured, chance) for column in zip(*part, strict=True)]
-    return Polysemanticity(tuple(neurons), *columns, *whole)
-
-
-def _entropies(texts: Texts, rows: Sequence[int], places: Sequence[int]) -> tuple[float, float]:
-    """The entropy of the kinds of some texts, and of the tokens at some places in them."""
-    return entropy([texts.kinds[row] for row in rows]), entropy(texts.tokens[list(rows), list(places)].tolist())
-
-
-def _random_places(everything: Int[Tensor, "token two"], k: int, rng: torch.Generator) -> tuple[list[int], list[int]]:
-    """``k`` tokens drawn at random, each in another text."""
-    mixed = everything[torch.randperm(len(everything), generator=rng)]
-    first: dict[int, int] = {}
-    for part in mixed.split(4 * k):
-        for row, place in part.tolist():
-            if len(first) < k:
-                first.setdefault(row, place)
-        if len(first) == k:
-            break
-    return list(first), list(first.values())
+    shuffled = (text_of[torch.randperm(len(text_of), generator=rng)].tolist() for _ in range(draws))
+    by_chance = [list(dict.fromkeys(rows))[: top.values.shape[-1]] for rows in shuffled]
+    measured, chance = (tuple(entropy([kinds[row] for row in rows]) for rows in some) for some in (found, by_chance))
+    return Polysemanticity(tuple(neurons), measured, chance, entropy([kinds[row] for row in text_of.tolist()]))

@@ -96,17 +96,13 @@ def entropy_histogram(values: Sequence[float], chance: Sequence[float], referenc
     """How varied the contexts of neurons are: a histogram, that of random contexts as an outline, the whole corpus as a line."""
     fig, ax = canvas(6.4, 3.2)
     bins = np.linspace(0, 1.02 * max([*values, *chance, reference, 1e-9]), 31)
-    ax.hist(values, bins, weights=_percent(values), color=BLUE, alpha=0.6, label="top contexts of neurons")
-    ax.hist(chance, bins, weights=_percent(chance), color=ORANGE, histtype="step", linewidth=1.8, label="random contexts, equally many")
+    percent, by_chance = ([100 / len(some)] * len(some) for some in (values, chance))  # the bars add up to 100 %
+    ax.hist(values, bins, weights=percent, color=BLUE, alpha=0.6, label="top contexts of neurons")
+    ax.hist(chance, bins, weights=by_chance, color=ORANGE, histtype="step", linewidth=1.8, label="random contexts, equally many")
     ax.axvline(reference, color=BLACK, linestyle="--", label="the whole corpus")
     ax.set(xlabel=plain(xlabel), ylabel="share, in %")
     legend(fig, ncols=2)
     return fig
-
-
-def _percent(values: Sequence[float]) -> list[float]:
-    """The weight of each value in a histogram whose bars add up to 100 %."""
-    return [100 / len(values)] * len(values)
 
 
 def overlap_grid(matrices: Mapping[str, Float[Tensor, "feature feature"]]) -> Figure:

@@ -17,6 +17,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from helpers.tables import table
+
 SPARSITIES = (0.0, 0.7, 0.9, 0.97, 0.99)
 
 
@@ -54,25 +56,19 @@ class ToyModels:
         return shared.sum(2) - shared.diagonal(dim1=1, dim2=2)
 
     @property
-    def dimensionality(self) -> Float[Tensor, "model feature"]:
-        """The share of a dimension that each feature has for itself (Elhage et al. 2022): ``|W_i|^2 / sum_j (u_i . W_j)^2``."""
-        own = self.norms.square()
-        return own / (own + self.interference).clamp(min=1e-12)
-
-    @property
     def represented(self) -> tuple[int, ...]:
         """How many features each model represents: those whose length is above one half."""
         return tuple((self.norms > 0.5).sum(1).tolist())
 
     def table(self) -> str:
         """One line for each sparsity: features represented, dimensions for each, mean interference, loss beside the dedicated one."""
-        lines = ["sparsity  features  dims/feature  interference    loss  dedicated"]
+        rows = []
         for at, count in enumerate(self.represented):
             disturbed = self.interference[at][self.norms[at] > 0.5].mean().item() if count else 0.0
             space = f"{self.weights.shape[1] / count:.2f}" if count else "-"
-            losses = f"{self.loss[at]:7.4f} {self.dedicated_loss[at]:10.4f}"
-            lines.append(f"{self.sparsities[at]:8.2f} {count:9} {space:>13} {disturbed:13.2f} {losses}")
-        return "\n".join(lines)
+            rows.append((self.sparsities[at], count, space, disturbed, self.loss[at].item(), self.dedicated_loss[at].item()))
+        columns = {"sparsity": "8.2f", "features": "9", "dims/feature": "13", "interference": "13.2f", "loss": "7.4f", "dedicated": "10.4f"}
+        return table(columns, rows)
 
 
 def train_toys(
@@ -90,9 +86,10 @@ def train_toys(
     ``decay^i``. Of ``starts`` random starts the model with the lowest loss is kept, since some get stuck. The same seed gives
     the same models. Raises ValueError for sizes below 1 and sparsities that are not in [0, 1).
     """
-    _check_sizes(features, hidden, sparsities, decay)
-    if steps < 1 or starts < 1:
-        raise ValueError(f"Training needs one step and one start at least, not {steps} and {starts}.")
+    if features < 1 or hidden < 1:
+        raise ValueError(f"A toy model needs one feature and one hidden dimension at least, not {features} and {hidden}.")
+    if not sparsities or not all(0 <= sparsity < 1 for sparsity in sparsities):
+        raise ValueError(f"A sparsity is the share of the time that a feature is absent, from 0 to below 1; not {list(sparsities)}.")
     rng = torch.Generator().manual_seed(seed)
     absent = torch.tensor([float(sparsity) for sparsity in sparsities]).repeat(starts)  # start by start
     importance = decay ** torch.arange(features, dtype=torch.float)
@@ -101,7 +98,9 @@ def train_toys(
     best = loss.reshape(starts, -1).argmin(0) * len(sparsities) + torch.arange(len(sparsities))
     absent, weights, biases = absent[best], weights[best], biases[best]
     loss = _loss(weights, biases, draw_features(absent, features, 20_000, rng), importance)
-    return ToyModels(tuple(map(float, sparsities)), weights, biases, importance, loss, _dedicated(absent, importance, hidden))
+    there = 1 - absent
+    variance = there / 3 - there.square() / 4  # of a feature
+    return ToyModels(tuple(map(float, sparsities)), weights, biases, importance, loss, variance * importance[hidden:].sum())
 
 
 def _train(
@@ -123,26 +122,10 @@ def _train(
     return weights.detach(), biases.detach()
 
 
-def _check_sizes(features: int, hidden: int, sparsities: Sequence[float], decay: float) -> None:
-    if features < 1 or hidden < 1:
-        raise ValueError(f"A toy model needs one feature and one hidden dimension at least, not {features} and {hidden}.")
-    if not sparsities or not all(0 <= sparsity < 1 for sparsity in sparsities):
-        raise ValueError(f"A sparsity is the share of the time that a feature is absent, from 0 to below 1; not {list(sparsities)}.")
-    if not 0 < decay <= 1:
-        raise ValueError(f"decay says how much less important each next feature is, from above 0 to 1; not {decay}.")
-
-
 def draw_features(absent: Float[Tensor, "model"], features: int, batch: int, rng: torch.Generator) -> Float[Tensor, "model batch feature"]:
     """Feature vectors for each model: 0 with the model's probability ``absent``, else evenly from 0 to 1."""
     size = (len(absent), batch, features)
     return torch.rand(size, generator=rng) * (torch.rand(size, generator=rng) >= absent[:, None, None])
-
-
-def reconstruct(
-    weights: Float[Tensor, "model hidden feature"], biases: Float[Tensor, "model feature"], x: Float[Tensor, "model batch feature"]
-) -> Float[Tensor, "model batch feature"]:
-    """``ReLU(W^T W x + b)``, for each model."""
-    return ((x @ weights.mT) @ weights + biases[:, None]).relu()
 
 
 def _loss(
@@ -151,15 +134,9 @@ def _loss(
     x: Float[Tensor, "model batch feature"],
     importance: Float[Tensor, "feature"],
 ) -> Float[Tensor, "model"]:
-    """The squared error weighted by importance: summed over features, averaged over the batch."""
-    return ((x - reconstruct(weights, biases, x)).square() * importance).sum(2).mean(1)
-
-
-def _dedicated(absent: Float[Tensor, "model"], importance: Float[Tensor, "feature"], hidden: int) -> Float[Tensor, "model"]:
-    """The loss without superposition: the variance of every feature that gets no dimension, weighted by its importance."""
-    there = 1 - absent
-    variance = there / 3 - there.square() / 4
-    return variance * importance[hidden:].sum()
+    """The squared error of ``ReLU(W^T W x + b)`` weighted by importance: summed over features, averaged over the batch."""
+    written = ((x @ weights.mT) @ weights + biases[:, None]).relu()
+    return ((x - written).square() * importance).sum(2).mean(1)
 
 
 # ---------------------------------------------------------------------------------------------------- room for directions
@@ -167,8 +144,6 @@ def _dedicated(absent: Float[Tensor, "model"], importance: Float[Tensor, "featur
 
 def unit_directions(n: int, dims: int, seed: int = 0) -> Float[Tensor, "direction dims"]:
     """``n`` random directions of length 1."""
-    if n < 1 or dims < 1:
-        raise ValueError(f"Give one direction and one dimension at least, not {n} and {dims}.")
     drawn = torch.randn(n, dims, generator=torch.Generator().manual_seed(seed))
     return drawn / drawn.norm(dim=1, keepdim=True)
 

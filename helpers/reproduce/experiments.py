@@ -38,7 +38,7 @@ from helpers.interventions import Intervention, mlp_out, record
 from helpers.metrics import WordOdds, Words, log_odds, token_set_log_odds, whole_words, word_odds
 from helpers.one_layer.autoencoders import SparseAutoencoder, quality
 from helpers.one_layer.directions import ablate_direction, add_at, difference_in_means, select_direction
-from helpers.one_layer.in_context import accuracy_grid
+from helpers.one_layer.in_context import accuracy_grid, task_differences
 from helpers.one_layer.sae_files import load_sae
 from helpers.one_layer.tasks import course_tasks
 from helpers.one_neuron.ablation import ablate_groups, attribute_neurons
@@ -46,12 +46,13 @@ from helpers.one_neuron.neurons import matched_controls
 from helpers.prediction import token_id, tokenize
 from helpers.prompts import MinimalPair, load_prompts
 from helpers.reproduce.lab import LEAST, Lab, NotForThisModel, attempt, experiment
-from helpers.running import chat_prompts, generate, post_instruction, random_like, score_prompts, starts_with
+from helpers.running import chat_prompts, generate, next_tokens, post_instruction, random_like, score_prompts, starts_with
+from helpers.speak.back_patching import back_patch_with_controls
 from helpers.speak.lens import answer_tokens, target_probs, with_context
 from helpers.speak.memories import agreement
-from helpers.speak.multihop import TwoHop, answered, course_chains, course_questions, rescue, said
-from helpers.speak.patchscopes import precision_by_layer
+from helpers.speak.patchscope_evaluation import precision_by_layer
 from helpers.speak.tuned_lens import load_tuned_lens
+from helpers.speak.two_hops import TwoHop, answered, course_chains, course_questions
 from helpers.stats import correlation_interval
 from helpers.texts import held_out_texts
 
@@ -137,7 +138,8 @@ def refusal(lab: Lab) -> Iterator[Finding]:
 def task_vectors(lab: Lab) -> Iterator[Finding]:
     """A task's vector in place of its demonstrations (Hendel et al. 2023), its layer chosen on half of the questions."""
     tasks = course_tasks(*lab.words("task_vectors", "tasks"))
-    grid = accuracy_grid(lab.model, list(tasks.values()), n=lab.size(11), how="add", n_states=lab.size(50))
+    vectors = [task_differences(lab.model, task, lab.size(50)) for task in tasks.values()]
+    grid = accuracy_grid(lab.model, list(tasks.values()), vectors, n=lab.size(11), how="add")
     base, own, shown, wrong = (hits.flatten() for hits in (grid.zero_shot, grid.patched, grid.icl, grid.shuffled))
     yield findings.share("icl.zero_shot", base, control=own)
     yield findings.share("icl.task_vector", own, control=base)
@@ -187,7 +189,7 @@ def _facts(lab: Lab, full: int) -> list[FactPrompt]:
         return whole_words(lab.model, [fact.text], [[fact.answer]]).ids[0][0]
 
     facts = lab.fitting(course_facts(n=min(full, 6 * lab.size(full))), first, "facts")
-    own = said(lab.model, [fact.text for fact in facts]).tolist()
+    own = next_tokens(lab.model, [fact.text for fact in facts]).tolist()
     if lab.keep_wrong:
         facts = [replace(fact, answer=lab.model.tokenizer.decode([token]).strip()) for fact, token in zip(facts, own, strict=True)]
     right = [fact for fact, token in zip(facts, own, strict=True) if attempt(first, fact) == token]
@@ -322,7 +324,9 @@ def lens(lab: Lab) -> Iterator[Finding]:
     model = lab.model
     facts = _facts(lab, lab.number("lens", "facts"))
     prompts = [fact.text for fact in facts]
-    answers = [[token] for token in said(model, prompts).tolist()] if lab.keep_wrong else [answer_tokens(model, f.answer) for f in facts]
+    answers = (
+        [[token] for token in next_tokens(model, prompts).tolist()] if lab.keep_wrong else [answer_tokens(model, f.answer) for f in facts]
+    )
     plain = target_probs(model, prompts, answers).leads
     fine = ~plain.isnan()
     if int(fine.sum()) < LEAST:
@@ -363,7 +367,7 @@ def memories(lab: Lab) -> Iterator[Finding]:
     model = lab.model
     upper = list(range(model.cfg.n_layers // 2, model.cfg.n_layers))
     found = agreement(model, top_contexts(model, held_out_texts(model, lab.size(lab.number("memories", "texts"))), k=10, layers=upper))
-    hits = found.hits[found.known]
+    hits = found.hits[found.has_next]
     if len(hits) < LEAST:
         raise NotForThisModel("none of its neurons in the upper half is active in these texts")
     yield findings.share("ffn.value_says_next", hits, control=found.overall_chance)
@@ -401,5 +405,5 @@ def back_patching(lab: Lab) -> Iterator[Finding]:
     failed = list({one.e1: one for one in failed}.values())[: lab.size(most)]
     if len(failed) < LEAST:
         raise NotForThisModel("it fails fewer than two of the questions of which it knows both hops")
-    tried = rescue(model, failed, "t1", ("own", "other prompt"))
+    tried = back_patch_with_controls(model, failed, "t1", ("own", "other prompt"))
     yield findings.share("backpatch.oracle", tried.oracle("own"), control=tried.oracle("other prompt"))

@@ -11,10 +11,11 @@ from helpers.exercises import Exercises
 from helpers.models import TransformerBridge
 from helpers.prediction import token_id
 from helpers.running import lens_logits
-from helpers.speak.accounts import accounts
-from helpers.speak.fact_edits import CHANGED, GROUPS, KnowledgeNeurons, Probes, try_edit
+from helpers.speak.fact_edits import CHANGED, GROUPS, EditPrompts, try_edit
+from helpers.speak.knowledge_neurons import KnowledgeNeurons
 from helpers.speak.lens import answer_tokens, block_effects, logit_lens, target_probs
-from helpers.speak.memories import Agreement, Readable
+from helpers.speak.memories import Agreement, ReadableValues
+from helpers.speak.self_explanations import self_explanations
 from helpers.speak.tuned_lens import TunedLens
 
 exercises = Exercises("04a_speak_lens_and_memories")
@@ -30,11 +31,11 @@ def changing_account(answer: Any, model: TransformerBridge) -> str:
     expect(isinstance(answer, tuple | list) and len(answer) == 3, "Three texts are needed here: a question, a true answer, a false answer.")
     kinds = ("your question", "your true answer", "your false answer")
     question, true, false = (expect_text(text, what) for text, what in zip(answer, kinds, strict=True))
-    own = accounts(model, [question]).answers[0]
+    own = self_explanations(model, [question]).answers[0]
     said = _last_word(own)
     expect(said in true, f"The model's own answer is {own!r}, and your true answer does not have {said!r} in it.")
     expect(said not in false, f"Your false answer has {said!r} in it, which is what the model says itself: put something else there.")
-    reasons = [accounts(model, [question], [text]).reasons[0] for text in (true, false)]
+    reasons = [self_explanations(model, [question], [text]).reasons[0] for text in (true, false)]
     expect(reasons[0] != reasons[1], f"Here both accounts are {reasons[0]!r}. Try another question.")
     return f"{reasons[0]!r} after {true!r}, and {reasons[1]!r} after {false!r}: another story, for an answer that it never gave."
 
@@ -100,7 +101,7 @@ def overtaken(answer: Any, model: TransformerBridge, facts: Sequence[FactPrompt]
 
 
 @exercises.add("4.5", "A drawer with a label", minutes=8)
-def labelled_drawer(answer: Any, read: Readable, agree: Agreement) -> str:
+def labelled_drawer(answer: Any, read: ReadableValues, agree: Agreement) -> str:
     """A neuron whose value is readable and whose top word follows its top trigger."""
     layer, neuron = expect_indices(answer, "your neuron", layer=len(read.layers), neuron=read.found.shape[1])
     category = read.category(layer, neuron)
@@ -116,15 +117,15 @@ def labelled_drawer(answer: Any, read: Readable, agree: Agreement) -> str:
 def light_hand(
     answer: Any,
     model: TransformerBridge,
-    probes: Sequence[Probes],
+    asked: Sequence[EditPrompts],
     found: Sequence[KnowledgeNeurons],
-    others: Sequence[Probes],
+    others: Sequence[EditPrompts],
     found_others: Sequence[KnowledgeNeurons],
 ) -> str:
     """A number of neurons and a strength with which the edits succeed and little else breaks, on average over some facts."""
     expect(isinstance(answer, tuple | list) and len(answer) == 2, "A pair is needed here: a number of neurons and a strength.")
     n, plus = int(expect_number(answer[0], 1, FEWER - 1, "your number of neurons")), expect_number(answer[1], 0.01, 50, "your strength")
-    means = _shares(model, probes, found, n, plus)
+    means = _shares(model, asked, found, n, plus)
     told, changed = _told(means), means[CHANGED[0]]
     expect(
         changed >= CHANGED_SHARE, f"Only {changed:.0%} of the edited prompts say the new answer; {CHANGED_SHARE:.0%} are wanted ({told})."
@@ -140,9 +141,11 @@ def light_hand(
     )
 
 
-def _shares(model: TransformerBridge, probes: Sequence[Probes], found: Sequence[KnowledgeNeurons], n: int, plus: float) -> dict[str, float]:
+def _shares(
+    model: TransformerBridge, asked: Sequence[EditPrompts], found: Sequence[KnowledgeNeurons], n: int, plus: float
+) -> dict[str, float]:
     """The mean share of each group's prompts that are as they should be."""
-    edits = [try_edit(model, probe, one, probe.new, n, plus) for probe, one in zip(probes, found, strict=True)]
+    edits = [try_edit(model, prompts, one, prompts.new, n, plus) for prompts, one in zip(asked, found, strict=True)]
     shares = {group: [share for edit in edits if (share := edit.share(group)) is not None] for group in GROUPS}
     return {group: sum(values) / len(values) for group, values in shares.items() if values}
 

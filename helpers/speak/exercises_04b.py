@@ -9,8 +9,8 @@ from helpers.answers import expect, expect_callable, expect_close, expect_indice
 from helpers.exercises import Exercises
 from helpers.interventions import intervene, record, resid_post, set_to
 from helpers.models import TransformerBridge
-from helpers.speak.multihop import TwoHop, answered, has_shortcut
 from helpers.speak.patchscopes import Source, Target, patchscope
+from helpers.speak.two_hops import TwoHop, answered, has_shortcut
 
 exercises = Exercises("04b_speak_patchscopes")
 exercise, check, score_table = exercises.exercise, exercises.check, exercises.score_table

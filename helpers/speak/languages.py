@@ -13,11 +13,11 @@ from torch import Tensor
 from helpers.course_lm.corpus import languages as corpus
 from helpers.course_lm.world import World
 from helpers.models import TransformerBridge
-from helpers.running import activations_at, check_layers, layer_hook, layer_name
-from helpers.speak.lens import Read, _padded, _read, _summed, answer_tokens, first_of, to_the_end
+from helpers.running import activations_at, check_layers, layer_hook, layer_name, read_lens
+from helpers.speak.lens import answer_tokens, first_of, padded_sets, to_the_end
 from helpers.speak.tuned_lens import TunedLens
 from helpers.stats import DRAWS, Interval, bootstrap_interval
-from helpers.texts import as_texts
+from helpers.tables import table
 
 LEAST_TOGETHER = 0.001  # what the languages of a word must have together for a share of it to count
 
@@ -70,13 +70,12 @@ class LanguageProbs:
 
     def table(self) -> str:
         """One line for each layer: the mean probability of each language, and of the other English words."""
-        columns = [*(self.probs[code].mean(1).tolist() for code in self.probs), self.other.mean(1).tolist()]
-        lines = ["layer  " + "  ".join(f"{name:>9}" for name in (*self.probs, "other en"))]
-        for layer, *cells in zip(self.layers, *columns, strict=True):
-            lines.append(f"{layer_name(layer):>5}  " + "  ".join(f"{value:9.5f}" for value in cells))
-        return "\n".join(lines)
+        columns = {**self.probs, "other en": self.other}
+        rows = zip(map(layer_name, self.layers), *(probs.mean(1).tolist() for probs in columns.values()), strict=True)
+        return table({"layer": ">5"} | dict.fromkeys(columns, "9.5f"), rows, gap="  ")
 
 
+@torch.no_grad()
 def language_probs(
     model: TransformerBridge,
     prompts: Sequence[str],
@@ -101,20 +100,9 @@ def language_probs(
     kept = [at for at, alone in enumerate(apart) if alone]
     if not kept:
         raise ValueError("Every word begins with the same token in two of its languages, so no language can be told from another.")
-    texts, chosen = as_texts(model, [prompts[at] for at in kept]), [sets[at] for at in kept]
-    layers = check_layers(model, None)
-    states = activations_at(model, texts, [layer_hook(layer) for layer in layers], before + 1)[:, :, 0]
-    found = _read(model, states, _of_languages(model, chosen, codes), layers, tuned).float()
-    probs = {code: found[:, :, at] for at, code in enumerate(codes)}
-    dropped = tuple(said for said, alone in zip(words, apart, strict=True) if not alone)
-    return LanguageProbs(layers, target, tuple(words[at] for at in kept), probs, found[:, :, -2], found[:, :, -1], dropped)
-
-
-def _of_languages(model: TransformerBridge, sets: Sequence[Mapping[str, tuple[int, ...]]], codes: Sequence[str]) -> Read:
-    """Reads the probability of each language's tokens; and the mean probability and the mean share of the other prompts' English words."""
-    ids = {code: _padded(model, [words[code] for words in sets], len(sets)) for code in codes}
-    english = sorted({words["en"] for words in sets})
-    alien = torch.tensor([[not set(words["en"]) & set(other) for other in english] for words in sets])  # shares no token with the own one
+    ids = {code: padded_sets([sets[at][code] for at in kept], len(kept)) for code in codes}
+    english = sorted({sets[at]["en"] for at in kept})
+    alien = torch.tensor([[not set(sets[at]["en"]) & set(other) for other in english] for at in kept])  # shares no token with the own
 
     def read(logits: Float[Tensor, "layer some d_vocab"], some: Int[Tensor, "some"]) -> Float[Tensor, "layer some column"]:
         probs = logits.cpu().double().softmax(-1)
@@ -123,7 +111,19 @@ def _of_languages(model: TransformerBridge, sets: Sequence[Mapping[str, tuple[in
         rest = own.sum(-1, keepdim=True) - own[..., [codes.index("en")]]
         return torch.cat([own, each.nanmean(-1, keepdim=True), (each / (rest + each)).nanmean(-1, keepdim=True)], -1)
 
-    return read
+    layers = check_layers(model, None)
+    hooks = [layer_hook(layer) for layer in layers]
+    states = activations_at(model, [prompts[at] for at in kept], hooks, before + 1)[:, :, 0]
+    found = read_lens(model, tuned.mapped(model, layers, states) if tuned else states, read).float()
+    probs = {code: found[:, :, at] for at, code in enumerate(codes)}
+    dropped = tuple(said for said, alone in zip(words, apart, strict=True) if not alone)
+    return LanguageProbs(layers, target, tuple(words[at] for at in kept), probs, found[:, :, -2], found[:, :, -1], dropped)
+
+
+def _summed(probs: Float[Tensor, "layer some d_vocab"], ids: Int[Tensor, "some most"]) -> Float[Tensor, "layer some"]:
+    """The probability of the tokens of each row together; -1 is no token."""
+    every = ids.expand(len(probs), -1, -1)
+    return (probs.gather(-1, every.clamp(min=0)) * (every >= 0)).sum(-1)
 
 
 @dataclass(frozen=True)
@@ -170,17 +170,18 @@ class EnglishShare:
 
     def table(self) -> str:
         """One line for each layer: share with its interval, control, total, and how often English is ahead; then peak and overtaking."""
-        lines = ["layer  English share           other word   together  English ahead"]
+        rows = []
         for at, layer in enumerate(self.layers):
             low, high = bootstrap_interval(self.share[at])
-            rest = f"{self.control[at].mean():10.1%}  {self.total[at].mean():9.5f}  {self.ahead[at].float().mean():13.0%}"
-            lines.append(f"{layer_name(layer):>5}  {self.share[at].mean():6.1%} {f'[{low:.1%}, {high:.1%}]':<15}  {rest}")
+            share = f"{self.share[at].mean():6.1%} [{low:.1%}, {high:.1%}]"
+            rows.append((layer_name(layer), share, self.control[at].mean(), self.total[at].mean(), self.ahead[at].float().mean()))
+        columns = {"layer": ">5", "English share": "<22", "other word": "10.1%", " together": "9.5f", "English ahead": "13.0%"}
         (height, (low, high)), (first, last) = self.height, self.peak_interval()
         beside = self.control[self.layers.index(self.peak)].mean()
         found = f"{height:.1%} [{low:.1%}, {high:.1%}] beside {beside:.1%} for another word"
-        lines.append(f"peak: layer {self.peak} [{first:g}, {last:g}], {found}")
-        lines.append(f"the target is ahead from layer {self.overtakes.nanquantile(0.5):g} on (median), n = {self.share.shape[1]}")
-        return "\n".join(lines)
+        peak = f"peak: layer {self.peak} [{first:g}, {last:g}], {found}"
+        end = f"the target is ahead from layer {self.overtakes.nanquantile(0.5):g} on (median), n = {self.share.shape[1]}"
+        return "\n".join([table(columns, rows, gap="  "), peak, end])
 
 
 def english_share(found: LanguageProbs) -> EnglishShare:

@@ -7,24 +7,25 @@ Merullo et al. 2023 (arXiv 2305.16130) with facts, Wendler et al. 2024 (arXiv 24
     print(logit_lens(model, "The capital of Poland is").table())
 
 *Layer* ``l`` is the stream after block ``l``; layer -1, "in", is the one that enters block 0. A tensor's axis ``layer`` begins with "in"
-and has all of them, unless ``layers`` says which. ``python -m helpers.speak.lens`` (``make lens``) trains the tuned lens of the course LM.
+and has all of them, unless ``layers`` says which. ``make lens`` trains the tuned lens of the course LM.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float, Int, Shaped
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from helpers.cluster.attribution import DirectEffects, direct_effects
+from helpers.cluster.attribution import direct_effects
 from helpers.interventions import attn_out, mlp_out, record
 from helpers.models import TransformerBridge
 from helpers.prediction import pieces, tokenize, truncate, visible
-from helpers.running import ENTRY, LENS_NUMBERS, _streams, activations_at, check_layers, layer_hook, layer_name, lens_logits, top_k
+from helpers.running import ENTRY, activations_at, check_layers, layer_hook, layer_name, layer_states, read_lens
 from helpers.speak.tuned_lens import TunedLens
 from helpers.stats import Interval, bootstrap_interval
+from helpers.tables import table
 from helpers.texts import Texts, TextsLike, as_texts
 
 # ------------------------------------------------------------------------------------------------------------- the stream
@@ -46,11 +47,6 @@ class StreamParts:
         """The stream as it grows: after each part. Every second row from the first on is a layer's state."""
         return self.parts.cumsum(0)
 
-    @property
-    def error(self) -> float:
-        """The largest difference of any number of the stream from the sum of the parts."""
-        return (self.parts.sum(0) - self.stream).abs().max().item()
-
     def table(self) -> str:
         """One line for each part: its mean length, and that of the stream with it."""
         lengths = zip(self.parts.norm(dim=-1).mean(1).tolist(), self.running_sum.norm(dim=-1).mean(1).tolist(), strict=True)
@@ -61,8 +57,8 @@ class StreamParts:
 def stream_parts(model: TransformerBridge, prompts: TextsLike) -> StreamParts:
     """Takes the last state of each prompt apart: ``x_L = x_0 + sum of attention(l) + sum of MLP(l)`` (1512.03385, equation 1, unrolled)."""
     blocks = range(model.cfg.n_layers)
-    places = [layer_hook(ENTRY), *(place(layer) for layer in blocks for place in (attn_out, mlp_out)), layer_hook(blocks[-1])]
-    seen = activations_at(model, prompts, places)[:, :, 0]
+    hooks = [layer_hook(ENTRY), *(hook(layer) for layer in blocks for hook in (attn_out, mlp_out)), layer_hook(blocks[-1])]
+    seen = activations_at(model, prompts, hooks)[:, :, 0]
     names = ("embedding", *(f"{what} {layer}" for layer in blocks for what in ("attention", "MLP")))
     return StreamParts(names, seen[:-1], seen[-1])
 
@@ -81,9 +77,8 @@ class BlockEffects:
 
     def table(self) -> str:
         """One line for each part: the mean of what it adds, and the sum up to there."""
-        means = zip(self.effect.mean(1).tolist(), self.running_sum.mean(1).tolist(), strict=True)
-        lines = [f"{name:<13} {own:+8.2f} {so_far:+8.2f}" for name, (own, so_far) in zip(self.names, means, strict=True)]
-        return "\n".join(["part           logits   so far", *lines])
+        rows = zip(self.names, self.effect.mean(1).tolist(), self.running_sum.mean(1).tolist(), strict=True)
+        return table({"part": "<13", "logits": "+8.2f", "so far": "+8.2f"}, rows)
 
 
 def block_effects(
@@ -94,40 +89,15 @@ def block_effects(
     It is a difference because a softmax sees nothing else. Raises ValueError for models whose heads have no output of their own.
     """
     found = direct_effects(model, prompts, right, wrong)
-    blocks = range(model.cfg.n_layers)
-    parts = {"embedding": [found.of("embed")], "constant": [found.of("constant")]}
-    for layer in blocks:
-        parts[f"attention {layer}"] = [*_heads_of(found, layer), found.of(f"bias {layer}")]
+    parts = {"constant": [found.of("constant")], "embedding": [found.of("embed")]}
+    for layer in range(model.cfg.n_layers):
+        heads = [found.of(f"a{layer}.{head}") for head in range(found.n_heads)]
+        parts[f"attention {layer}"] = [*heads, found.of(f"bias {layer}")]
         parts[f"MLP {layer}"] = [found.of(f"m{layer}")]
-    names = ("constant", "embedding", *(f"{what} {layer}" for layer in blocks for what in ("attention", "MLP")))
-    return BlockEffects(names, torch.stack([torch.stack(parts[name]).sum(0) for name in names]))
-
-
-def _heads_of(found: DirectEffects, layer: int) -> list[Float[Tensor, "prompt"]]:
-    return [found.of(f"a{layer}.{head}") for head in range(found.n_heads)]
+    return BlockEffects(tuple(parts), torch.stack([torch.stack(part).sum(0) for part in parts.values()]))
 
 
 # --------------------------------------------------------------------------------------------------------------- the lens
-
-
-# What a reader gets: the logits of some states, its own to change, and the numbers of these states.
-Read = Callable[[Float[Tensor, "layer some d_vocab"], Int[Tensor, "some"]], Tensor]
-
-
-@torch.no_grad()
-def _read(
-    model: TransformerBridge,
-    states: Float[Tensor, "layer state d_model"],
-    read: Read,
-    layers: Sequence[int],
-    tuned: "TunedLens | None" = None,
-) -> Shaped[Tensor, "layer state *found"]:
-    """What is read off the lens' logits of all states. Those of all layers are read together, ``LENS_NUMBERS`` logits at a time."""
-    found = []
-    for some in torch.arange(states.shape[1]).split(max(1, LENS_NUMBERS // (model.cfg.d_vocab * len(layers)))):
-        part = states[:, some.to(states.device)]
-        found.append(read(lens_logits(model, tuned.mapped(model, layers, part) if tuned else part).float(), some))
-    return torch.cat(found, 1)
 
 
 @dataclass(frozen=True)
@@ -169,28 +139,30 @@ def logit_lens(
     text: str | Int[Tensor, "pos"],
     layers: Sequence[int] | None = None,
     k: int = 5,
-    tuned: "TunedLens | None" = None,
+    tuned: TunedLens | None = None,
 ) -> LensTable:
     """The best tokens of the lens after each token of a text, at every layer; with ``tuned`` they are the tuned lens'.
 
-    Of a text longer than the model's context the end counts. Raises ValueError for an empty text, an unknown layer, and ``k`` below 1.
+    Longer text is truncated on the left. Raises ValueError for an empty text, an unknown layer, and ``k`` below 1.
     """
     if k < 1:
         raise ValueError(f"k says how many tokens to list; it must be 1 or more, not {k}.")
-    tokens, layers = truncate(model, tokenize(model, text) if isinstance(text, str) else text.cpu()), check_layers(model, layers)
+    layers = check_layers(model, layers)
+    tokens = truncate(model, tokenize(model, text) if isinstance(text, str) else text.cpu())
     if not len(tokens):
         raise ValueError("There is no token to read: give the lens some text.")
-    seen, k = record(model, tokens[None].to(model.cfg.device), *{layer_hook(layer) for layer in layers}), min(k, model.cfg.d_vocab)
+    hooks = [layer_hook(layer) for layer in layers]
+    seen = record(model, tokens[None].to(model.cfg.device), *dict.fromkeys(hooks))
+    states = torch.stack([seen[hook][0] for hook in hooks])
 
     def best(logits: Float[Tensor, "layer some d_vocab"], _: Int[Tensor, "some"]) -> Float[Tensor, "layer some 2 k"]:
-        values, ids = top_k(logits, k)
-        total = logits.sub_(values[..., :1]).exp_().sum(-1, keepdim=True)
-        return torch.stack([ids.double(), ((values - values[..., :1]).exp() / total).double()], 2).cpu()
+        top = logits.topk(min(k, model.cfg.d_vocab))
+        probs = (top.values - logits.logsumexp(-1, keepdim=True)).exp()
+        return torch.stack([top.indices.double(), probs.double()], 2).cpu()
 
-    found = _read(model, torch.stack([seen[layer_hook(layer)][0] for layer in layers]), best, layers, tuned)
-    top = found[:, :, 0].long()
-    ids = torch.cat([top.flatten(), tokens]).unique()
-    return LensTable(tokens, layers, top, found[:, :, 1].float(), dict(zip(ids.tolist(), pieces(model, ids), strict=True)))
+    top, probs = read_lens(model, tuned.mapped(model, layers, states) if tuned else states, best).unbind(2)
+    ids = torch.cat([top.long().flatten(), tokens]).unique()
+    return LensTable(tokens, layers, top.long(), probs.float(), dict(zip(ids.tolist(), pieces(model, ids), strict=True)))
 
 
 # ------------------------------------------------------------------------------------------------- answers, layer by layer
@@ -239,55 +211,48 @@ class LensScores:
 
     def table(self) -> str:
         """One line for each layer: the share of prompts with the answer on top, its mean probability and median rank; then both layers."""
-        rows = zip(
-            self.layers, self.on_top.float().mean(1).tolist(), self.prob.mean(1).tolist(), self.rank.median(1).values.tolist(), strict=True
-        )
-        lines = [f"{layer_name(layer):>5}  {top:6.0%}  {prob:11.1%}  {rank:11,}" for layer, top, prob, rank in rows]
+        columns = [self.on_top.float().mean(1).tolist(), self.prob.mean(1).tolist(), self.rank.median(1).values.tolist()]
+        rows = zip(map(layer_name, self.layers), *columns, strict=True)
+        lines = table({"layer": ">5", "on top": "6.0%", "probability": "11.1%", "median rank": "11,"}, rows, gap="  ")
         firsts = {"appears": self.appears, "leads": self.leads}
-        ends = [f"{what} at layer {first.nanquantile(0.5):g} (median)" for what, first in firsts.items()]
-        return "\n".join(["layer  on top  probability  median rank", *lines, ", ".join(ends)])
+        return f"{lines}\n" + ", ".join(f"{what} at layer {first.nanquantile(0.5):g} (median)" for what, first in firsts.items())
 
 
 Targets = Sequence[Sequence[int]] | Int[Tensor, "prompt"]
 
 
+@torch.no_grad()
 def target_probs(
-    model: TransformerBridge, prompts: TextsLike, targets: Targets, layers: Sequence[int] | None = None, tuned: "TunedLens | None" = None
+    model: TransformerBridge, prompts: TextsLike, targets: Targets, layers: Sequence[int] | None = None, tuned: TunedLens | None = None
 ) -> LensScores:
     """What the lens gives to the answer of each prompt at its last token; an answer is one token, or a set whose probabilities are summed.
 
     Raises ValueError unless each prompt has a target, none of them empty.
     """
-    texts, layers = as_texts(model, prompts), check_layers(model, layers)
-    ids = _padded(model, targets, len(texts))
+    texts = as_texts(model, prompts)
+    layers = check_layers(model, layers)
+    ids = padded_sets(targets, len(texts))
     states = activations_at(model, texts, [layer_hook(layer) for layer in layers])[:, :, 0]
 
     def score(logits: Float[Tensor, "layer some d_vocab"], some: Int[Tensor, "some"]) -> Float[Tensor, "layer some 2"]:
-        logits, own = logits.cpu().double(), ids[some].expand(len(logits), -1, -1)
+        logits = logits.cpu().double()
+        own = ids[some].expand(len(logits), -1, -1)
         values = logits.gather(-1, own.clamp(min=0)).masked_fill(own < 0, -torch.inf)
         before = (logits > values.amax(-1, keepdim=True)).sum(-1)
         return torch.stack([values.logsumexp(-1) - logits.logsumexp(-1), before.double()], -1)
 
-    found = _read(model, states, score, layers, tuned)
-    return LensScores(layers, found[:, :, 0].clamp(max=0).float(), found[:, :, 1].long())
+    log_prob, rank = read_lens(model, tuned.mapped(model, layers, states) if tuned else states, score).unbind(-1)
+    return LensScores(layers, log_prob.clamp(max=0).float(), rank.long())
 
 
-def _padded(model: TransformerBridge, targets: Targets, n: int) -> Int[Tensor, "prompt most"]:
-    """The tokens of each prompt's set, filled up with -1. Raises ValueError where they do not fit the prompts, or the model."""
+def padded_sets(targets: Targets, n: int) -> Int[Tensor, "prompt most"]:
+    """The tokens of each prompt's set, filled up with -1. Raises ValueError where they do not fit the prompts."""
     sets = [[token] for token in targets.tolist()] if torch.is_tensor(targets) else [sorted(set(ids)) for ids in targets]
     if len(sets) != n:
         raise ValueError(f"Each prompt needs its targets: there are {n} prompts and {len(sets)} sets of tokens.")
     if empty := [at for at, ids in enumerate(sets) if not ids]:
         raise ValueError(f"Prompt {empty[0]} has no target (prompts are counted from 0): give it one token at least.")
-    if odd := [token for ids in sets for token in ids if not 0 <= token < model.cfg.d_vocab]:
-        raise ValueError(f"There is no token {odd[0]}: this model's are numbered 0 to {model.cfg.d_vocab - 1}.")
     return pad_sequence([torch.tensor(ids, dtype=torch.long) for ids in sets], batch_first=True, padding_value=-1)
-
-
-def _summed(probs: Float[Tensor, "layer some d_vocab"], ids: Int[Tensor, "some most"]) -> Float[Tensor, "layer some"]:
-    """The probability of the tokens of each row together."""
-    every = ids.expand(len(probs), -1, -1)
-    return (probs.gather(-1, every.clamp(min=0)) * (every >= 0)).sum(-1)
 
 
 def answer_tokens(model: TransformerBridge, word: str) -> tuple[int, ...]:
@@ -323,14 +288,13 @@ class ContextEffect:
 
     def table(self) -> str:
         """The median layers and the mean of the paired difference with its 95 % interval (bootstrap over the pairs)."""
-        low, high = bootstrap_interval(self.earlier)
-        rows = [("without", self.without), ("with", self.within)]
-        lines = [
-            f"{name:<8} {one.appears.nanquantile(0.5):8.1f} {one.leads[self.both].quantile(0.5):8.1f} {one.on_top[-1].float().mean():8.0%}"
-            for name, one in rows
+        rows = [
+            (name, one.appears.nanquantile(0.5), one.leads[self.both].quantile(0.5), one.on_top[-1].float().mean())
+            for name, one in (("without", self.without), ("with", self.within))
         ]
+        low, high = bootstrap_interval(self.earlier)
         last = f"with the context it leads earlier by {self.earlier.mean():.2f} layers [{low:.2f}, {high:.2f}], n = {len(self.earlier)}"
-        return "\n".join(["context   appears    leads    right", *lines, last])
+        return table({"context": "<8", "appears": "8.1f", "leads": "8.1f", "right": "8.0%"}, rows) + f"\n{last}"
 
 
 def with_context(
@@ -347,9 +311,6 @@ def with_context(
     if not found.both.any():
         raise ValueError("No answer is on top at the last layer in both forms, so there is nothing to compare: ask what the model knows.")
     return found
-
-
-# --------------------------------------------------------------------------------------------------------- the tuned lens
 
 
 # ------------------------------------------------------------------------------------------------ all positions of texts
@@ -370,7 +331,6 @@ class ByLayer:
 
     def intervals(self, name: str) -> list[Interval]:
         """The 95 % interval of each layer's mean (bootstrap over the texts)."""
-        self.mean(name)
         return [bootstrap_interval(row) for row in self.values[name]]
 
     def table(self) -> str:
@@ -382,11 +342,42 @@ class ByLayer:
         return "\n".join(line.rstrip() for line in lines)
 
 
-def _per_text(part: Texts, values: Float[Tensor, "layer state"]) -> Float[Tensor, "layer batch"]:
-    """The mean over the positions of each text, position 0 left out."""
-    table = torch.zeros(len(values), *part.mask.shape)
-    table[:, part.mask] = values
-    return table.sum(-1) / part.mask.sum(-1)
+@torch.no_grad()
+def lens_kl(model: TransformerBridge, texts: TextsLike, tuned: TunedLens | None = None) -> ByLayer:
+    """KL(model || lens) in nats at each layer, the mean over each text's positions (Belrose et al.): "raw", and "tuned" if given.
+
+    The last layer's is 0. Raises ValueError where a text has nothing but position 0.
+    """
+
+    def kl(logits: Float[Tensor, "layer some d_vocab"], _: Int[Tensor, "some"]) -> Float[Tensor, "layer some"]:
+        logp = logits.log_softmax(-1)
+        return (logp[-1].exp() * (logp[-1] - logp)).sum(-1).cpu()
+
+    texts = _long_enough(model, texts)
+    layers = check_layers(model, None)
+    found = {name: torch.empty(len(layers), len(texts)) for name in (["raw", "tuned"] if tuned else ["raw"])}
+    for rows, part, states in layer_states(model, texts, layers):
+        found["raw"][:, rows] = _per_text(part, read_lens(model, states, kl))
+        if tuned:
+            found["tuned"][:, rows] = _per_text(part, read_lens(model, tuned.mapped(model, layers, states), kl))
+    return ByLayer(layers, found)
+
+
+@torch.no_grad()
+def input_and_next(model: TransformerBridge, texts: TextsLike) -> ByLayer:
+    """At which share of the positions the lens' best token is the "current" one, that was read there, and at which the model's "next".
+
+    With its own output head BERT says the current token at all layers (Kao et al.); a model that reads from left to right
+    turns from the current token to the next one on the way. Raises ValueError where a text has nothing but position 0.
+    """
+    texts = _long_enough(model, texts)
+    layers = check_layers(model, None)
+    found = {name: torch.empty(len(layers), len(texts)) for name in ("current", "next")}
+    for rows, part, states in layer_states(model, texts, layers):
+        best = read_lens(model, states, lambda logits, _: logits.argmax(-1).cpu())
+        found["current"][:, rows] = _per_text(part, (best == part.tokens[part.mask]).float())
+        found["next"][:, rows] = _per_text(part, (best == best[-1]).float())
+    return ByLayer(layers, found)
 
 
 def _long_enough(model: TransformerBridge, texts: TextsLike) -> Texts:
@@ -396,39 +387,8 @@ def _long_enough(model: TransformerBridge, texts: TextsLike) -> Texts:
     return texts
 
 
-def lens_kl(model: TransformerBridge, texts: TextsLike, tuned: TunedLens | None = None) -> ByLayer:
-    """KL(model || lens) in nats at each layer, the mean over each text's positions (Belrose et al.): "raw", and "tuned" if given.
-
-    The last layer's is 0. Raises ValueError where a text has nothing but position 0.
-    """
-    texts, layers = _long_enough(model, texts), check_layers(model, None)
-    lenses = {"raw": None} | ({"tuned": tuned} if tuned else {})
-    found = {name: torch.empty(len(layers), len(texts)) for name in lenses}
-    for rows, part, states in _streams(model, texts, layers):
-        for name, lens in lenses.items():
-            found[name][:, rows] = _per_text(part, _read(model, states, _kl, layers, lens))
-    return ByLayer(layers, found)
-
-
-def _kl(logits: Float[Tensor, "layer some d_vocab"], _: Int[Tensor, "some"]) -> Float[Tensor, "layer some"]:
-    """KL(model || lens) in nats; the last layer is the model itself."""
-    logp = logits.log_softmax(-1)
-    return (logp[-1].exp() * (logp[-1] - logp)).sum(-1).cpu()
-
-
-def input_and_next(model: TransformerBridge, texts: TextsLike) -> ByLayer:
-    """At which share of the positions the lens' best token is the "current" one, that was read there, and at which the model's "next".
-
-    With its own output head BERT says the current token at all layers (Kao et al.); a model that reads from left to right
-    turns from the current token to the next one on the way. Raises ValueError where a text has nothing but position 0.
-    """
-    texts, layers = _long_enough(model, texts), check_layers(model, None)
-    found = {name: torch.empty(len(layers), len(texts)) for name in ("current", "next")}
-    for rows, part, states in _streams(model, texts, layers):
-        best = _read(model, states, lambda logits, _: logits.argmax(-1).cpu(), layers)
-        found["current"][:, rows] = _per_text(part, (best == part.tokens[part.mask]).float())
-        found["next"][:, rows] = _per_text(part, (best == best[-1]).float())
-    return ByLayer(layers, found)
-
-
-# -------------------------------------------------------------------------------------------------------------- languages
+def _per_text(part: Texts, values: Float[Tensor, "layer state"]) -> Float[Tensor, "layer batch"]:
+    """The mean over the positions of each text, position 0 left out."""
+    spread = torch.zeros(len(values), *part.mask.shape)
+    spread[:, part.mask] = values
+    return spread.sum(-1) / part.mask.sum(-1)

@@ -6,28 +6,26 @@ coefficient* ``m_i = f(x . k_i)`` is the activation, another one for every token
 same. So the coefficients are the weights of the sum, and the values are the vectors that are summed: it is these that are unembedded.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from helpers.activations import Context, Neuron, Promoted, TopContexts, check_layers, check_neuron, name, promoted
-from helpers.course_lm.corpus.languages import EVERYDAY
-from helpers.course_lm.world import World
+from helpers.activations import Context, Promoted, TopContexts, check_neuron, name, promoted
 from helpers.interventions import mlp_out, mlp_post, record
 from helpers.models import TransformerBridge
-from helpers.one_layer.concepts import FUNCTION_WORDS
 from helpers.prediction import pieces, visible
 from helpers.progress import progress
-from helpers.running import top_k
-from helpers.stats import Interval, wilson
+from helpers.running import check_layers
+from helpers.speak.word_categories import Categories, word_categories
+from helpers.stats import wilson
+from helpers.tables import table
 from helpers.texts import as_texts
 
 TOLERANCE = 1e-4  # what the sum of a layer's memories may miss by rounding, where its output has length 1 or less; else in proportion
 LOGITS = 2**23  # numbers held at once while values are unembedded
-LEAST_LETTERS = 3  # of a word that is cut into tokens, the first one must have as many to stand for the word
 
 
 # --------------------------------------------------------------------------------------------------- a sum of memories
@@ -75,17 +73,13 @@ class MemorySum:
 
     def table(self) -> str:
         """One line for each of the longest parts: neuron, coefficient, length of value and of part, the tokens that the part promotes."""
-        columns = zip(
-            *(column.tolist() for column in (self.neurons, self.coefficients, self.values.norm(dim=-1), self.lengths)), strict=True
-        )
-        lines = [
-            f"{name((self.layer, neuron)):<10} {m:8.2f} {value:8.2f} {length:8.2f}   {' '.join(map(visible, words))}"
-            for (neuron, m, value, length), words in zip(columns, self.words, strict=False)
-        ]
         n = len(self.words)
+        names = [name((self.layer, neuron)) for neuron in self.neurons[:n].tolist()]
+        numbers = [column[:n].tolist() for column in (self.coefficients, self.values.norm(dim=-1), self.lengths)]
+        rows = zip(names, *numbers, ("  " + " ".join(map(visible, words)) for words in self.words), strict=True)
+        columns = {"neuron": "<10", "m_i": "8.2f", "|v_i|": "8.2f", "length": "8.2f", "  promotes": "<"}
         active = f"{self.active} of {len(self.neurons)} memories are active"
-        end = f"{active}; the sum of the longest {n} has cosine {self.alike(n):.2f} with that of all."
-        return "\n".join(["neuron          m_i    |v_i|   length   promotes", *lines, end])
+        return f"{table(columns, rows)}\n{active}; the sum of the longest {n} has cosine {self.alike(n):.2f} with that of all."
 
 
 @torch.no_grad()
@@ -95,169 +89,43 @@ def memory_sum(model: TransformerBridge, text: str, layer: int, pos: int = -1, s
     Of the ``shown`` longest parts the ``k`` tokens that they promote are read off; a negative coefficient turns them round. Raises
     ValueError where there is no such layer or position, and where the sum is not the output, as in models that normalise it.
     """
-    check_layers(model, [layer])
+    check_layers(model, [layer], first=0)
     if not 1 <= shown <= model.cfg.d_mlp:
         raise ValueError(f"shown says of how many parts the tokens are read off; it must be from 1 to {model.cfg.d_mlp}, not {shown}.")
-    tokens, place = as_texts(model, [text]).tokens, [mlp_post(layer), mlp_out(layer)]
+    tokens = as_texts(model, [text]).tokens
     if not -tokens.shape[1] <= pos < tokens.shape[1]:
         raise ValueError(f"There is no position {pos} in this text: it has {tokens.shape[1]} tokens, counted from 0.")
-    seen = record(model, tokens.to(model.cfg.device), *place)
-    m, output = (seen[hook][0, pos].float().cpu() for hook in place)
-    values = values_of(model, layer)
+    seen = record(model, tokens.to(model.cfg.device), mlp_post(layer), mlp_out(layer))
+    m, output = (activation[0, pos].float().cpu() for activation in seen.values())
+    values = value_vectors(model, layer).float().cpu()
+    bias = getattr(model.blocks[layer].mlp, "b_out", None)  # some families have none
+    bias = torch.zeros(model.cfg.d_model) if bias is None else bias.detach().float().cpu()
     order = (m.abs() * values.norm(dim=-1)).argsort(descending=True, stable=True)
-    m, values = m[order], values[order]
-    turned = values[:shown] * torch.where(m[:shown] < 0, -1.0, 1.0)[:, None]
+    turned = values[order[:shown]] * torch.where(m[order[:shown]] < 0, -1.0, 1.0)[:, None]
     words = tuple(tuple(pieces(model, ids)) for ids in _tops(model, turned, k))
-    found = MemorySum(layer, pieces(model, tokens[0, [pos]])[0], order, m, values, _bias(model, layer), output, words)
+    found = MemorySum(layer, pieces(model, tokens[0, [pos]])[0], order, m[order], values[order], bias, output, words)
     if found.error > TOLERANCE * max(1.0, output.norm().item()):
         why = "this model changes what they write, or its numbers have too few digits (load it in float32)"
         raise ValueError(f"The sum of the memories of layer {layer} misses its output by {found.error:.2g}: {why}.")
     return found
 
 
-def values_of(model: TransformerBridge, layer: int) -> Float[Tensor, "d_mlp d_model"]:
-    """The value vectors of a layer, the rows of ``W_out``, weights folded."""
-    return model.blocks[layer].mlp.W_out.detach().float().cpu()
+def value_vectors(model: TransformerBridge, layer: int) -> Float[Tensor, "d_mlp d_model"]:
+    """The value vectors of a layer, one for each neuron, weights folded; what is written into them, the model uses.
 
-
-def _bias(model: TransformerBridge, layer: int) -> Float[Tensor, "d_model"]:
-    """The bias that a layer adds to its memories; 0 in families that have none."""
-    bias = getattr(model.blocks[layer].mlp, "b_out", None)
-    return torch.zeros(model.cfg.d_model) if bias is None else bias.detach().float().cpu()
-
-
-# -------------------------------------------------------------------------------------------------- categories of words
-
-TABLES = {  # columns of the world's tables
-    "country": ("countries.name",),
-    "city": ("countries.capital", "cities.name"),
-    "nationality": ("countries.demonym",),
-    "language": ("countries.language",),
-    "currency": ("countries.currency",),
-    "continent": ("countries.continent",),
-    "first name": ("firstnames.name",),
-    "god": ("gods.name",),
-    "landmark": ("landmarks.name", "mountains.name", "rivers.name"),
-    "company": ("companies.name",),
-    "element": ("elements.name",),
-    "sport": ("sports.name",),
-    "colour": ("nouns.colour",),
-    "animal": ("animals.name", "animals.plural"),
-    "occupation": ("people.occupation",),
-    "food": ("dishes.name",),
-    "instrument": ("instruments.name",),
-    "adjective": ("adjectives.word", "adjectives.synonym"),
-    "comparative": ("adjectives.comparative",),
-    "superlative": ("adjectives.superlative",),
-    "verb, base": ("verbs.base",),
-    "verb, third person": ("verbs.third",),
-    "verb, past": ("verbs.past", "verbs.participle"),
-    "verb, gerund": ("verbs.gerund",),
-    "noun, singular": ("nouns.singular", "animals.name"),
-    "noun, plural": ("nouns.plural", "animals.plural"),
-}
-NOUNS = {  # kinds of nouns, in the singular and the plural
-    "animal": ("animal",),
-    "occupation": ("person",),
-    "food": ("food", "fruit", "vegetable", "drink"),
-    "instrument": ("instrument",),
-    "body": ("body",),
-    "clothing": ("clothing", "jewel"),
-    "building": ("building", "place"),
-    "home": ("home", "furniture", "kitchen", "container"),
-    "nature": ("nature",),
-    "vehicle": ("vehicle",),
-    "tool": ("tool", "device"),
-    "school": ("school",),
-}
-SEQUENCES = {"day, month, season": ("day", "month", "season"), "planet": ("planet",), "ordinal": ("ordinal",), "number": ("number",)}
-LANGUAGES = {"French": "fr", "German": "de"}
-SHAPES: dict[str, Callable[[str], bool]] = {  # categories that a token's own letters tell
-    "number": str.isdigit,
-    "Chinese": lambda text: any("一" <= letter <= "鿿" for letter in text),
-    "punctuation": lambda text: text.isprintable() and "�" not in text and not any(map(str.isalnum, text)),
-}
-
-
-def category_words(world: World | None = None) -> dict[str, list[str]]:
-    """The words of every category, from the tables of the world; French and German ones only if no English word is written so."""
-    world = world or World.load()
-    found = {category: [word for path in paths for word in world.column(*path.split("."))] for category, paths in TABLES.items()}
-    found["family name"] = [person.split()[-1] for person in world.column("people", "name") if " " in person]
-    for category, kinds in NOUNS.items():
-        rows = [row for row in world.rows("nouns") if row["category"] in kinds]
-        found[category] = found.get(category, []) + [row[number] for row in rows for number in ("singular", "plural") if row[number]]
-    for category, kinds in SEQUENCES.items():
-        found[category] = [row["item"] for row in world.rows("sequences") if row["kind"] in kinds]
-    english = {word.lower() for words in found.values() for word in words} | {row["en"] for row in EVERYDAY}
-    for language, code in LANGUAGES.items():
-        tables = [row for table in ("nouns", "adjectives", "verbs") for row in world.rows(table)]
-        words = [row.get(code) for row in [*tables, *EVERYDAY]] + list(FUNCTION_WORDS[language])
-        found[language] = [word for word in words if word and word.lower() not in english]
-    return found
-
-
-@dataclass(frozen=True)
-class Categories:
-    """Categories of words, the smallest first, and which tokens of a model's vocabulary belong to each: a token may be in several."""
-
-    names: tuple[str, ...]
-    members: Bool[Tensor, "category d_vocab"]
-
-    def judge(self, tokens: Int[Tensor, "*value k"], least: int = 5) -> Int[Tensor, "*value"]:
-        """For each list of ``k`` tokens the category that most of them share, if ``least`` do, else -1; of two the smaller category."""
-        shared, category = self.members.sum(1).new_zeros(tokens.shape[:-1]), torch.full(tokens.shape[:-1], -1)
-        for number, member in enumerate(self.members):  # one by one: all at once would be large
-            here = member[tokens].sum(-1)
-            better = (here > shared) & (here >= least)
-            shared, category = torch.where(better, here, shared), torch.where(better, number, category)
-        return category
-
-    def table(self) -> str:
-        """One line for each category: how many tokens it has."""
-        width = max(map(len, ("category", *self.names)))
-        counts = zip(self.names, self.members.sum(1).tolist(), strict=True)
-        return "\n".join([f"{'category':<{width}}  tokens", *(f"{category:<{width}} {count:7,}" for category, count in counts)])
-
-
-def word_categories(model: TransformerBridge, words: Mapping[str, Sequence[str]] | None = None) -> Categories:
-    """The tokens that begin a word of each category; ``None``: those of ``category_words``, and numbers, Chinese and punctuation.
-
-    Words count as they stand in the middle of a text or at its beginning, with a small or a capital letter. A name of several words is
-    known by its first. Where the model cuts that into tokens, the first token counts if it has three letters or more.
-    Raises ValueError where no category has a token.
+    Raises ValueError for an unknown layer.
     """
-    texts = [text.strip() for text in model.tokenizer.batch_decode([[token] for token in range(model.cfg.d_vocab)])]
-    found = {category: _beginnings(model, own, texts) for category, own in (category_words() if words is None else words).items()}
-    for category, fits in SHAPES.items() if words is None else ():
-        found.setdefault(category, set()).update(token for token, text in enumerate(texts) if text and fits(text))
-    ordered = sorted((category for category, tokens in found.items() if tokens), key=lambda category: len(found[category]))
-    if not ordered:
-        raise ValueError(
-            "None of the categories has a token in this model's vocabulary: give words that it does not cut into short pieces."
-        )
-    members = torch.zeros(len(ordered), model.cfg.d_vocab, dtype=torch.bool)
-    for row, category in enumerate(ordered):
-        members[row, sorted(found[category])] = True
-    return Categories(tuple(ordered), members)
-
-
-def _beginnings(model: TransformerBridge, words: Sequence[str], texts: Sequence[str]) -> set[int]:
-    """The first tokens of the words in all spellings, where they show enough of the word; ``texts`` are those of all tokens."""
-    first = dict.fromkeys(word.removeprefix("The ").split()[0] for word in words if word.strip())
-    written = [gap + form for word in first for form in dict.fromkeys((word, word[0].upper() + word[1:])) for gap in ("", " ")]
-    ids = model.tokenizer(written, add_special_tokens=False)["input_ids"] if written else []
-    begun = {(one[0], word.strip()) for one, word in zip(ids, written, strict=True) if one}
-    return {
-        token for token, word in begun if texts[token] == word or (len(texts[token]) >= LEAST_LETTERS and word.startswith(texts[token]))
-    }
+    check_layers(model, [layer], first=0)
+    inner = model.blocks[layer].mlp.out.original_component
+    weight = inner.weight.detach()
+    return weight.T if isinstance(inner, torch.nn.Linear) else weight
 
 
 # ------------------------------------------------------------------------------------------------ are values readable?
 
 
 @dataclass(frozen=True)
-class Readable:
+class ReadableValues:
     """Which value vectors are readable: the number of the category that ``least`` of their ``k`` top tokens share, or -1.
 
     ``shuffled`` says the same of as many vectors of which each coordinate is another value vector's of the layer: the control.
@@ -280,10 +148,6 @@ class Readable:
         """Whether each shuffled vector is readable."""
         return self.shuffled >= 0
 
-    def intervals(self, control: bool = False) -> list[Interval]:
-        """The 95 % interval (Wilson) of the share of readable values in each layer, or of readable shuffled vectors."""
-        return [wilson(int(row.sum()), len(row)) for row in (self.control if control else self.hits)]
-
     def category(self, layer: int, neuron: int) -> str | None:
         """The category of one value; None where it is not readable. Raises ValueError for one that was not judged."""
         if layer not in self.layers or not 0 <= neuron < self.found.shape[1]:
@@ -291,12 +155,6 @@ class Readable:
             raise ValueError(f"{name((layer, neuron))} was not judged: look at {judged}.")
         number = int(self.found[self.layers.index(layer), neuron])
         return self.names[number] if number >= 0 else None
-
-    def neurons(self, category: str) -> list[Neuron]:
-        """The neurons whose values are readable as this category. Raises ValueError for a category that does not exist."""
-        if category not in self.names:
-            raise ValueError(f"There is no category {category!r}: choose from {', '.join(self.names)}.")
-        return [(self.layers[row], neuron) for row, neuron in (self.found == self.names.index(category)).nonzero().tolist()]
 
     def commonest(self, layer: int, n: int = 3) -> list[tuple[str, int]]:
         """The categories that most values of a layer have, each with their number. Raises ValueError for a layer that was not judged."""
@@ -309,12 +167,10 @@ class Readable:
 
     def table(self) -> str:
         """One line for each layer: the share of readable values, that of the shuffled vectors, and the commonest categories."""
-        lines = ["layer  readable                shuffled                commonest"]
-        for layer, real, mixed in zip(self.layers, self.hits, self.control, strict=True):
-            common = ", ".join(f"{category} {count}" for category, count in self.commonest(layer))
-            lines.append(f"{layer:>5}  {_share(real)}  {_share(mixed)}  {common}".rstrip())
-        lines.append(f"  all  {_share(self.hits)}  {_share(self.control)}")
-        return "\n".join(lines)
+        common = [", ".join(f"{category} {count}" for category, count in self.commonest(layer)) for layer in self.layers]
+        rows = list(zip(map(str, self.layers), map(_share, self.hits), map(_share, self.control), common, strict=True))
+        rows.append(("all", _share(self.hits), _share(self.control), ""))
+        return table({"layer": ">5", "readable": "<22", "shuffled": "<22", "commonest": "<"}, rows, gap="  ")
 
 
 @torch.no_grad()
@@ -325,22 +181,22 @@ def readable_values(
     k: int = 10,
     least: int = 5,
     seed: int = 0,
-) -> Readable:
+) -> ReadableValues:
     """Judges the value vectors of some layers (``None``: all) by the words that they promote: no person looks at them.
 
     A value is readable if ``least`` of its ``k`` top tokens belong to one category (``None``: those of ``word_categories``). The
     control permutes each coordinate among the vectors of the layer, which keeps all of its numbers but not which stand together.
     Raises ValueError for a ``k`` or a ``least`` that cannot be.
     """
-    chosen = check_layers(model, layers)
+    chosen = check_layers(model, layers, first=0)
     _check_least(least, k)
     categories, rng = categories or word_categories(model), torch.Generator().manual_seed(seed)
     judged = []
     for layer in progress(chosen, desc="layers"):
-        values = values_of(model, layer)
+        values = value_vectors(model, layer).float().cpu()
         judged.append([categories.judge(_tops(model, vectors, k), least) for vectors in (values, shuffled(values, rng))])
     found, mixed = (torch.stack(column) for column in zip(*judged, strict=True))
-    return Readable(tuple(chosen), categories.names, found, mixed, k, least)
+    return ReadableValues(chosen, categories.names, found, mixed, k, least)
 
 
 def shuffled(values: Float[Tensor, "d_mlp d_model"], rng: torch.Generator) -> Float[Tensor, "d_mlp d_model"]:
@@ -358,7 +214,7 @@ def _tops(model: TransformerBridge, vectors: Float[Tensor, "value d_model"], k: 
     """The ``k`` tokens that each vector promotes most, best first. Raises ValueError for a ``k`` that cannot be."""
     if not 1 <= k <= model.cfg.d_vocab:
         raise ValueError(f"k says how many tokens to list; it must be from 1 to {model.cfg.d_vocab}, not {k}.")
-    return torch.cat([top_k(logits, k)[1].cpu() for logits in _unembedded(model, vectors)])
+    return torch.cat([logits.topk(k).indices.cpu() for logits in _unembedded(model, vectors)])
 
 
 def _check_least(least: int, k: int) -> None:
@@ -391,47 +247,38 @@ class Agreement:
     shuffled_ranks: Int[Tensor, "layer d_mlp"]
 
     @property
-    def known(self) -> Bool[Tensor, "layer d_mlp"]:
+    def has_next(self) -> Bool[Tensor, "layer d_mlp"]:
         """Which neurons have a trigger that something follows: the others do not count."""
         return self.follows >= 0
 
     @property
     def hits(self) -> Bool[Tensor, "layer d_mlp"]:
         """Whether the value's top token is the one that follows the trigger."""
-        return self.known & (self.best == self.follows)
-
-    @property
-    def rate(self) -> list[float]:
-        """The agreement in each layer: the share of hits among the neurons that count."""
-        return [int(hits.sum()) / max(1, int(known.sum())) for hits, known in zip(self.hits, self.known, strict=True)]
+        return self.has_next & (self.best == self.follows)
 
     @property
     def chance(self) -> list[float]:
         """The agreement in each layer of the value of one neuron and the trigger of another one, over all such pairs."""
-        return [_chance(best[known], follows[known]) for best, follows, known in zip(self.best, self.follows, self.known, strict=True)]
+        return [_chance(best[kept], follows[kept]) for best, follows, kept in zip(self.best, self.follows, self.has_next, strict=True)]
 
     @property
     def overall_chance(self) -> float:
         """The mean of the layers' chances, each with the weight of its neurons that count: it belongs to the share of all hits."""
-        counts = self.known.sum(1).tolist()
+        counts = self.has_next.sum(1).tolist()
         return sum(chance * n for chance, n in zip(self.chance, counts, strict=True)) / max(1, sum(counts))
 
     def table(self) -> str:
         """One line for each layer: the agreement, that of different neurons, the median rank of the next token, and of another one's."""
-        lines = ["layer  agreement                chance   median rank  shuffled  neurons"]
-        rows = zip(self.layers, self.hits, self.known, self.ranks, self.shuffled_ranks, self.chance, strict=True)
-        for layer, hits, known, own, other, chance in rows:
-            lines.append(_agreement_line(str(layer), hits[known], chance, own[known], other[known]))
-        known, pooled = self.known, (self.ranks, self.shuffled_ranks)
-        lines.append(_agreement_line("all", self.hits[known], self.overall_chance, *(ranks[known] for ranks in pooled)))
-        return "\n".join(lines)
 
+        def line(label: str, hits: Tensor, kept: Tensor, chance: float, own: Tensor, other: Tensor) -> tuple[object, ...]:
+            medians = [f"{int(ranks[kept].median()):,}" if kept.any() else "-" for ranks in (own, other)]
+            return label, _share(hits[kept]), chance, *medians, int(kept.sum())
 
-def _agreement_line(
-    label: str, hits: Bool[Tensor, "neuron"], chance: float, own: Int[Tensor, "neuron"], other: Int[Tensor, "neuron"]
-) -> str:
-    middles = [f"{int(ranks.median()):,}" if len(ranks) else "-" for ranks in (own, other)]
-    return f"{label:>5}  {_share(hits)}  {chance:7.2%}  {middles[0]:>12}  {middles[1]:>8}  {len(hits):>7,}"
+        columns = (self.hits, self.has_next, self.chance, self.ranks, self.shuffled_ranks)
+        rows = [line(str(layer), *row) for layer, *row in zip(self.layers, *columns, strict=True)]
+        rows.append(line("all", self.hits, self.has_next, self.overall_chance, self.ranks, self.shuffled_ranks))
+        heads = {"layer": ">5", "agreement": "<22", "chance": "7.2%", "median rank": "12,", "shuffled": "8,", "neurons": "7,"}
+        return table(heads, rows, gap="  ")
 
 
 def _chance(best: Int[Tensor, "neuron"], follows: Int[Tensor, "neuron"]) -> float:
@@ -452,16 +299,16 @@ def agreement(model: TransformerBridge, top: TopContexts, seed: int = 0) -> Agre
     Raises ValueError where the contexts are those of another model.
     """
     _check_same(model, top)
-    follows, rng = next_tokens(top), torch.Generator().manual_seed(seed)
+    follows, rng = tokens_after_peaks(top), torch.Generator().manual_seed(seed)
     found = [
-        _judged(model, values_of(model, layer), torch.stack([own, of_another(own, rng)], 1))
+        _judged(model, value_vectors(model, layer).float().cpu(), torch.stack([own, of_another(own, rng)], 1))
         for layer, own in zip(progress(top.stats.layers, desc="layers"), follows, strict=True)
     ]
     best, ranks = (torch.stack(column) for column in zip(*found, strict=True))
     return Agreement(top.stats.layers, best, follows, *ranks.unbind(-1))
 
 
-def next_tokens(top: TopContexts) -> Int[Tensor, "layer d_mlp"]:
+def tokens_after_peaks(top: TopContexts) -> Int[Tensor, "layer d_mlp"]:
     """The token behind the highest peak of each neuron that does not end its text; -1 for a neuron without one."""
     texts, behind = top.texts, top.positions + 1
     usable = (top.values > 0) & (behind < texts.lengths[top.rows])
@@ -536,5 +383,5 @@ def memory(
     _check_same(model, top)
     _check_least(least, k)
     triggers = top.contexts(model, layer, neuron, n)
-    number = int(categories.judge(_tops(model, values_of(model, layer)[[neuron]], k), least)[0])
+    number = int(categories.judge(_tops(model, value_vectors(model, layer)[[neuron]].float(), k), least)[0])
     return Memory(layer, neuron, tuple(triggers), promoted(model, layer, neuron, k), categories.names[number] if number >= 0 else None)

@@ -1,6 +1,6 @@
-"""The tuned lens: an affine map for every layer, trained so that the lens says what the model will say (Belrose et al. 2023, arXiv 2303.08112).
+"""The tuned lens: an affine map for every layer, trained so that the lens says what the model will say.
 
-``python -m helpers.speak.tuned_lens`` (``make lens``) trains the one of the course LM.
+Belrose et al. 2023 (arXiv 2303.08112, section 3). ``make lens`` trains the one of the course LM.
 """
 
 import json
@@ -15,15 +15,12 @@ from torch import Tensor
 
 from helpers.models import COURSE_LM, DATA, ModelNotAvailable, TransformerBridge
 from helpers.progress import progress
-from helpers.running import _streams, check_layers, lens_logits
+from helpers.running import check_layers, layer_states, lens_logits
 from helpers.texts import Texts, TextsLike, as_texts, held_out_texts
 
 FOLDER = DATA / "lens"
-
-
-WEIGHTS, CONFIG = "tuned_lens.safetensors", "cfg.json"
-
-
+WEIGHTS = "tuned_lens.safetensors"
+CONFIG = "cfg.json"
 TRAINING_SEED = 20_262  # evaluation uses helpers.texts.HELD_OUT_SEED, the report card 20_260, the course LM small seeds
 
 
@@ -54,11 +51,6 @@ class TunedLens:
         rows = [layer + 1 for layer in check_layers(model, layers)]
         return _mapped(states, self.weights[rows].to(states), self.biases[rows].to(states))
 
-    def logits(self, model: TransformerBridge, layer: int, states: Float[Tensor, "*state d_model"]) -> Float[Tensor, "*state d_vocab"]:
-        """The lens' logits of states of one layer. Raises ValueError as ``mapped`` does."""
-        flat = self.mapped(model, [layer], states.reshape(1, -1, states.shape[-1]))
-        return lens_logits(model, flat.reshape(states.shape))
-
 
 def _mapped(
     states: Float[Tensor, "layer state d_model"], weights: Float[Tensor, "layer d_model d_model"], biases: Float[Tensor, "layer d_model"]
@@ -85,7 +77,7 @@ def sample_states(model: TransformerBridge, texts: TextsLike, each: int = 4, see
     if each < 1:
         raise ValueError(f"each says how many positions of a text to take; it must be 1 or more, not {each}.")
     rng, kept = torch.Generator().manual_seed(seed), []
-    for _, part, states in _streams(model, as_texts(model, texts), check_layers(model, None)):
+    for _, part, states in layer_states(model, as_texts(model, texts), check_layers(model, None)):
         drawn = torch.rand(part.mask.shape, generator=rng).masked_fill(~part.mask, 2.0).argsort(1).argsort(1)
         chosen = (drawn < each)[part.mask]
         kept.append(states[:, chosen.to(states.device)].float())

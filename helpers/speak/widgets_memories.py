@@ -11,20 +11,10 @@ from helpers.activations import Context, Neuron, TopContexts, name, output_logit
 from helpers.html import BAR, DEEPEST, GREEN, SIDES, TABLE, WARM
 from helpers.models import TransformerBridge
 from helpers.prediction import pieces, visible
-from helpers.speak.fact_edits import (
-    CHANGED,
-    GROUPS,
-    N_NEURONS,
-    PLUS,
-    Edit,
-    KnowledgeNeurons,
-    Probes,
-    apply_edit,
-    knowledge_neurons_of,
-    try_edit,
-    value_edit,
-)
-from helpers.speak.memories import Categories, Memory, memory
+from helpers.speak.fact_edits import CHANGED, GROUPS, PLUS, Edit, EditPrompts, apply_edit, try_edit, value_edit
+from helpers.speak.knowledge_neurons import N_NEURONS, KnowledgeNeurons, knowledge_neurons_of
+from helpers.speak.memories import Memory, memory
+from helpers.speak.word_categories import Categories
 from helpers.widgets import Demo, as_text, choice_slider, clean, dropdown, keeping, number_field, slider, text_field, word
 
 TOKENS, TRIGGERS = 10, 5  # tokens that a value promotes, and texts, that are listed
@@ -121,23 +111,23 @@ class MemoryBrowser(Demo):
 
 # ------------------------------------------------------------------------------------------------------------- the editor
 
-Prepared = tuple[Probes, KnowledgeNeurons]  # what is asked after an edit of one fact, and the neurons that hold it
+Prepared = tuple[EditPrompts, KnowledgeNeurons]  # what is asked after an edit of one fact, and the neurons that hold it
 CALLED = {
     "edited": "its own prompts",
     "paraphrases": "other ways to ask",
-    "neighbours": "other facts about it",
-    "same relation": "the same about others",
+    "same subject": "other facts about it",
+    "neighborhood": "the same about others",
     "random": "anything else",
 }
 
 
-def prepared(model: TransformerBridge, probes: Sequence[Probes], found: Sequence[KnowledgeNeurons] = ()) -> dict[str, Prepared]:
+def prepared(model: TransformerBridge, probes: Sequence[EditPrompts], found: Sequence[KnowledgeNeurons] = ()) -> dict[str, Prepared]:
     """The facts by the sentences that tell them, each with its knowledge neurons, which are looked for once unless given.
 
     Raises ValueError where there is no fact, and where the neurons are those of other facts.
     """
     if not probes:
-        raise ValueError("There is no fact to edit: give at least one, prepared by probe_facts.")
+        raise ValueError("There is no fact to edit: give at least one, prepared by edit_prompts.")
     found = found or knowledge_neurons_of(model, [one.fact for one in probes])
     if [one.fact for one in found] != [one.fact for one in probes]:
         raise ValueError("The knowledge neurons must be those of the same facts in the same order: use knowledge_neurons_of.")
@@ -170,18 +160,20 @@ def answer_of(typed: str) -> str:
     return letters
 
 
-def control_edit(model: TransformerBridge, probes: Probes, found: KnowledgeNeurons, neurons: Sequence[Neuron], plus: float) -> Edit | None:
+def control_edit(
+    model: TransformerBridge, probes: EditPrompts, found: KnowledgeNeurons, neurons: Sequence[Neuron], plus: float
+) -> Edit | None:
     """The same edit of as many other neurons of the same layers, as active; None where a layer has too few. Its perplexity is not taken."""
     try:
         others = found.control(neurons)
     except ValueError:
         return None
-    one, length = probes.shared, int(probes.shared.texts.lengths[0])  # of the held-out texts the first one only: that is quick
-    quick = replace(probes, shared=replace(one, texts=one.texts.take([0]), streams=one.streams[:1, :length]))
+    first = probes.held_out.take([0])  # of the held-out texts the first one only: that is quick
+    quick = replace(probes, held_out=first, held_out_streams=probes.held_out_streams[:1, : first.tokens.shape[1]])
     return apply_edit(model, quick, value_edit(model, others, probes.old_token, probes.new_token, plus))
 
 
-def _head(model: TransformerBridge, probes: Probes, edit: Edit, neurons: Sequence[Neuron]) -> str:
+def _head(model: TransformerBridge, probes: EditPrompts, edit: Edit, neurons: Sequence[Neuron]) -> str:
     """The fact, its old and its new answer, and which neurons were edited."""
     named = ", ".join(map(name, neurons[:NAMED])) + (f" and {len(neurons) - NAMED} more" if len(neurons) > NAMED else "")
     which = "the neuron" if len(neurons) == 1 else f"the {len(neurons)} neurons"
@@ -260,8 +252,10 @@ class MemoryEditor(Demo):
     own unless somebody wrote another. Raises ValueError where there is no fact.
     """
 
-    def __init__(self, model: TransformerBridge, probes: Probes | Sequence[Probes], found: Sequence[KnowledgeNeurons] = ()) -> None:
-        self._facts = facts = prepared(model, [probes] if isinstance(probes, Probes) else probes, found)
+    def __init__(
+        self, model: TransformerBridge, probes: EditPrompts | Sequence[EditPrompts], found: Sequence[KnowledgeNeurons] = ()
+    ) -> None:
+        self._facts = facts = prepared(model, [probes] if isinstance(probes, EditPrompts) else probes, found)
         most = min(MOST_NEURONS, model.cfg.d_mlp)
         super().__init__(
             "Write another answer into a fact's memories",

@@ -9,8 +9,10 @@ import torch
 from helpers.html import COLD, DEEPEST, GREEN, NUMBER, RIM, SIDES, SQUARE, TABLE, WARM
 from helpers.models import TransformerBridge
 from helpers.prediction import pieces
+from helpers.running import next_tokens
+from helpers.speak.back_patching import BackPatch, back_patch
 from helpers.speak.lens import LensTable, first_of, logit_lens
-from helpers.speak.multihop import BackPatch, TwoHop, _Asked, _located, answered, back_patch, said
+from helpers.speak.two_hops import Located, TwoHop, answered, located
 from helpers.speak.widgets_lens import hover, lens_grid
 from helpers.widgets import Demo, as_text, chosen, dropdown, remembered, slider, word
 
@@ -25,11 +27,11 @@ MARKS = {"right": ("✓", GREEN, DEEPEST), "changed": ("~", COLD, 0.25), "the sa
 # ------------------------------------------------------------------------------------------------ questions to choose from
 
 
-def _asked(model: TransformerBridge, questions: Mapping[str, TwoHop], question: str) -> tuple[TwoHop, _Asked]:
+def _asked(model: TransformerBridge, questions: Mapping[str, TwoHop], question: str) -> tuple[TwoHop, Located]:
     """The question with this text, and the same as tokens. Raises ValueError where there is none, and for one that is too long."""
     if question not in questions:
         raise ValueError(f"There is no question {question[:60]!r} here: choose one of the {len(questions)} in the list.")
-    return questions[question], _located(model, [questions[question]])
+    return questions[question], located(model, [questions[question]])
 
 
 def stranger(model: TransformerBridge, one: TwoHop, others: Sequence[TwoHop], unknowing: bool = False) -> TwoHop | None:
@@ -39,14 +41,13 @@ def stranger(model: TransformerBridge, one: TwoHop, others: Sequence[TwoHop], un
     """
     drawn = Random(SEED).sample(list(others), len(others))
     for other in sorted(drawn, key=lambda two: (two.group != one.group, two.form != one.form)):
-        apart = one.e1 != other.e1 and one.e2 != other.e2 and one.e3 != other.e3
-        if apart and not (unknowing and _betrays(model, one, other)):
+        if one.shares_nothing(other) and not (unknowing and _betrays(model, one, other)):
             return other
     return None
 
 
 def _betrays(model: TransformerBridge, one: TwoHop, other: TwoHop) -> bool:
-    return bool((_located(model, [one, other]).e3.flip(0) == said(model, [one.text, other.text])).any())
+    return bool((located(model, [one, other]).e3.flip(0) == next_tokens(model, [one.text, other.text])).any())
 
 
 def _token(model: TransformerBridge, token: int, mark: str = "") -> str:
@@ -87,12 +88,12 @@ def lens_of(model: TransformerBridge, one: TwoHop) -> LensTable:
     return logit_lens(model, one.text, range(model.cfg.n_layers), LISTED)
 
 
-def _firsts(model: TransformerBridge, found: LensTable, asked: _Asked, others: Sequence[TwoHop]) -> str:
+def _firsts(model: TransformerBridge, found: LensTable, asked: Located, others: Sequence[TwoHop]) -> str:
     """From which layer on bridge and answer can be read, and as controls those of another question, a line for each."""
     [one] = asked.questions
     lines = [(f"bridge, {one.e2}", "t1", asked.e2), (f"bridge, {one.e2}", "t2", asked.e2), (f"answer, {one.e3}", "t2", asked.e3)]
     if other := stranger(model, one, others):
-        theirs = _located(model, [other])
+        theirs = located(model, [other])
         lines += [(f"another bridge, {other.e2}", "t1", theirs.e2), (f"another answer, {other.e3}", "t2", theirs.e3)]
     rows = []
     for name, at, token in lines:
@@ -104,7 +105,7 @@ def _firsts(model: TransformerBridge, found: LensTable, asked: _Asked, others: S
     return f"<table style='{TABLE};margin-bottom:12px'>{head}{''.join(rows)}</table>"
 
 
-def _timeline(found: LensTable, asked: _Asked) -> str:
+def _timeline(found: LensTable, asked: Located) -> str:
     """The table of layers and positions, and what its colours mean."""
     end = len(found.tokens) - 1
     named = {int(asked.t1): "t1", end: "t2"}
@@ -120,7 +121,7 @@ def _swatch(name: str, colour: str) -> str:
     return f"<span style='background:rgba({colour},{DEEPEST});padding:0 4px'>{name}</span>"
 
 
-def _cell(found: LensTable, asked: _Asked, layer: int, pos: int) -> str:
+def _cell(found: LensTable, asked: Located, layer: int, pos: int) -> str:
     """A square with its best token; where bridge or answer are among the ten best, coloured, and with their ranks in words."""
     best = found.top[found.layers.index(layer), pos].tolist()
     wanted = (("bridge", int(asked.e2), COLD), ("answer", int(asked.e3), WARM))
@@ -155,7 +156,7 @@ class TwoHopTimeline(Demo):
 def readable_marks(model: TransformerBridge, one: TwoHop) -> int:
     """How many of bridge, at t1 and t2, and answer are at some layer among the lens' five best tokens; -1 for what cannot be read."""
     try:
-        asked = _located(model, [one])
+        asked = located(model, [one])
     except ValueError:
         return -1
     found, end = lens_of(model, one), asked.place("t2")

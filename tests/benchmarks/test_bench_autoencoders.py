@@ -9,8 +9,8 @@ from bench_tools import one_thread
 from pytest_benchmark.fixture import BenchmarkFixture
 from test_bench_neurons import beside, record_ratio
 
-from helpers.one_layer.autoencoders import Settings, _Training
 from helpers.one_layer.features import best_features
+from helpers.one_layer.sae_training import Settings, _Training
 
 __all__ = ["one_thread"]  # the fixture
 
@@ -65,7 +65,7 @@ def test_scoring_concepts(benchmark: BenchmarkFixture) -> None:
     rng = torch.Generator().manual_seed(0)
     features, labels = torch.randn(4000, 128, generator=rng), torch.rand(4000, 60, generator=rng) < 0.01
     found = best_features(features, labels, features, labels)
-    assert torch.allclose(found.f1_choosing, plain_scores(features, labels))
+    assert torch.allclose(found.f1_validation, plain_scores(features, labels))
     ratio = beside(benchmark, lambda: best_features(features, labels, features, labels), lambda: plain_scores(features, labels), rounds=3)
     record_ratio(benchmark, ratio_to_plain=ratio)
     assert ratio <= SCORE_LIMIT

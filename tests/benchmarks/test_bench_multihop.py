@@ -10,7 +10,8 @@ from test_bench_neurons import beside, model, record_ratio
 from helpers.interventions import intervene, record, resid_post, set_to
 from helpers.models import TransformerBridge
 from helpers.prediction import tokenize
-from helpers.speak.multihop import Pair, TwoHop, back_patch, course_questions
+from helpers.speak.back_patching import Pair, back_patch
+from helpers.speak.two_hops import TwoHop, course_questions
 
 __all__ = ["folder", "model", "one_thread"]  # the fixtures
 

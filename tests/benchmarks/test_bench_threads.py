@@ -26,9 +26,9 @@ import json, os, time
 from statistics import mean
 import torch
 from helpers.models import load_model
-from helpers.widgets.circuits import HeadViewer
-from helpers.widgets.lenses import LensViewer
-from helpers.widgets.neurons import RemoveIt
+from helpers.cluster.widgets_circuits import HeadViewer
+from helpers.speak.widgets_lens import LensViewer
+from helpers.one_neuron.widgets import RemoveIt
 
 torch.set_grad_enabled(False)
 model = load_model()

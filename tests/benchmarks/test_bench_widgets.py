@@ -32,10 +32,11 @@ from helpers.cluster.widgets_circuits import SHOWN_AS, CircuitPruner, HeadViewer
 from helpers.cluster.widgets_relations import CUT, FactEditor, KnockoutBench, RelationExplorer
 from helpers.interventions import resid_post
 from helpers.models import TransformerBridge
-from helpers.one_layer.autoencoders import SparseAutoencoder, Sweep, activations_of
+from helpers.one_layer.autoencoders import SparseAutoencoder, activations_of
 from helpers.one_layer.directions import difference_in_means
 from helpers.one_layer.features import FeatureActivations, feature_activations
 from helpers.one_layer.in_context import task_differences
+from helpers.one_layer.sae_training import PenaltySweep
 from helpers.one_layer.tasks import course_tasks
 from helpers.one_layer.widgets_autoencoders import ClampBench, FeatureBrowser, SparsitySlider
 from helpers.one_layer.widgets_directions import RefusalDial, SteeringLab, TaskVectorBench
@@ -43,14 +44,15 @@ from helpers.one_neuron.superposition import SPARSITIES
 from helpers.one_neuron.widgets import FEATURES, HIDDEN, KINDS, DoseLab, NeuronMicroscope, RemoveIt, SuperpositionLab
 from helpers.prediction import tokenize
 from helpers.running import chat_prompts
-from helpers.speak.fact_edits import known_facts, probe_facts
-from helpers.speak.memories import word_categories
-from helpers.speak.multihop import TwoHop, answered, course_questions
+from helpers.speak.fact_edits import edit_prompts
 from helpers.speak.tuned_lens import load_tuned_lens
+from helpers.speak.two_hops import TwoHop, answered, course_questions
 from helpers.speak.widgets_lens import LENSES, LensViewer
 from helpers.speak.widgets_memories import MemoryBrowser, MemoryEditor
 from helpers.speak.widgets_multihop import BackPatchMap, TwoHopTimeline
 from helpers.speak.widgets_patchscopes import PatchscopeBench
+from helpers.speak.word_categories import word_categories
+from helpers.speak.world_facts import known_facts
 from helpers.texts import held_out_texts
 from helpers.widgets import PromptExplorer
 
@@ -172,7 +174,7 @@ def dictionary(model: TransformerBridge) -> SparseAutoencoder:
 @pytest.fixture(scope="module")
 def active(model: TransformerBridge, dictionary: SparseAutoencoder, top: TopContexts) -> FeatureActivations:
     """Its features on the corpus."""
-    return feature_activations(dictionary, activations_of(model, top.texts, dictionary.hook).values)
+    return feature_activations(dictionary, activations_of(model, top.texts, dictionary.hook))
 
 
 def test_feature_browser(
@@ -192,7 +194,7 @@ def test_clamp_bench(
 
 def test_sparsity_slider(benchmark: BenchmarkFixture, model: TransformerBridge) -> None:
     penalties = tuple(float(at) for at in range(1, 21))
-    widget = SparsitySlider(Sweep(penalties, *(tuple(at / 20 for at in range(1, 21)) for _ in range(3))))
+    widget = SparsitySlider(PenaltySweep(penalties, *(tuple(at / 20 for at in range(1, 21)) for _ in range(3))))
     keeps(benchmark, ANSWER_LIMIT, widget, {"penalty": penalties}, "penalty", model)
 
 
@@ -266,7 +268,7 @@ def test_memory_browser(benchmark: BenchmarkFixture, model: TransformerBridge, t
 
 
 def test_memory_editor(benchmark: BenchmarkFixture, model: TransformerBridge) -> None:
-    widget = MemoryEditor(model, probe_facts(model, known_facts(model, 4)))
+    widget = MemoryEditor(model, edit_prompts(model, known_facts(model, 4)))
     choices = {"fact": widget.fact.options, "n": (1, 4, 16, 40), "plus": (0.5, 1.0, 4.0)}
     keeps(benchmark, WRITING_LIMIT, widget, choices, "it says now", model)
 

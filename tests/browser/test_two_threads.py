@@ -15,7 +15,7 @@ pytestmark = pytest.mark.browser
 WIDGET = """
 import torch
 from helpers.models import load_model
-from helpers.widgets.neurons import DoseLab, dose_html
+from helpers.one_neuron.widgets import DoseLab, dose_html
 
 torch.set_grad_enabled(False)
 model = load_model()

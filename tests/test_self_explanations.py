@@ -3,7 +3,7 @@
 import pytest
 from tiny_models import write_tiny_model
 
-from helpers.speak.accounts import Accounts, accounts, additions
+from helpers.speak.self_explanations import SelfExplanations, additions, self_explanations
 
 
 @pytest.fixture(scope="module")
@@ -20,26 +20,25 @@ def test_the_model_is_asked_why_after_its_own_answer(chatty, monkeypatch: pytest
         seen.append(list(prompts))
         return [f"answer {len(seen)}" for _ in prompts]
 
-    monkeypatch.setattr("helpers.speak.accounts.generate", answer)
-    found = accounts(chatty, ["One?", "Two?"], why="Why?")
+    monkeypatch.setattr("helpers.speak.self_explanations.generate", answer)
+    found = self_explanations(chatty, ["One?", "Two?"], why="Why?")
     assert (found.answers, found.reasons) == (("answer 1", "answer 1"), ("answer 2", "answer 2"))
     assert seen[0] == ["user: One?\n", "user: Two?\n"]
     assert seen[1] == [f"user: {question}\nassistant: answer 1\nuser: Why?\n" for question in ("One?", "Two?")]
 
 
 def test_an_answer_is_put_into_its_mouth(chatty):
-    found = accounts(chatty, ["One?"], ["Never said."], tokens=2)
+    found = self_explanations(chatty, ["One?"], ["Never said."], tokens=2)
     assert found.answers == ("Never said.",) and len(found.reasons) == 1
 
 
 def test_the_same_reasons_are_counted_word_for_word():
-    one = Accounts(("a?", "b?"), ("a", "b"), ("I counted up from 7.", "I read it."))
-    other = Accounts(("a?", "b?"), ("c", "d"), ("I counted up from 8.", "I read it."))
+    one = SelfExplanations(("a?", "b?"), ("a", "b"), ("I counted up from 7.", "I read it."))
+    other = SelfExplanations(("a?", "b?"), ("c", "d"), ("I counted up from 8.", "I read it."))
     assert one.same(other) == [False, True]
-    assert other.openings(2) == {"I counted": 1, "I read": 1}
     assert one.table(1) == "a?  a  I counted up from 7."
     with pytest.raises(ValueError, match="compared in pairs; here are 2 and 1"):
-        one.same(Accounts(("a?",), ("c",), ("I read it.",)))
+        one.same(SelfExplanations(("a?",), ("c",), ("I read it.",)))
 
 
 def test_sums_are_written_or_never_written_and_not_both():
@@ -50,9 +49,9 @@ def test_sums_are_written_or_never_written_and_not_both():
 
 def test_wrong_questions_are_explained(chatty, monkeypatch: pytest.MonkeyPatch):
     with pytest.raises(ValueError, match="There is no question"):
-        accounts(chatty, [])
+        self_explanations(chatty, [])
     with pytest.raises(ValueError, match="2 questions and 1 answers"):
-        accounts(chatty, ["One?", "Two?"], ["One."])
+        self_explanations(chatty, ["One?", "Two?"], ["One."])
     monkeypatch.setattr(chatty.tokenizer, "chat_template", None)
     with pytest.raises(ValueError, match="no chat template"):
-        accounts(chatty, ["One?"])
+        self_explanations(chatty, ["One?"])

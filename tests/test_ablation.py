@@ -1,31 +1,29 @@
-"""Effects of neurons: what comes out of one batch is what comes out one by one, and the estimate is a gradient."""
+"""Effects of neurons: ablation against plain hooks, one prompt at a time, and the estimate is a gradient."""
 
 import re
 from dataclasses import replace
 
 import pytest
 import torch
-from test_neurons import LAYERS, PROMPTS, WIDTH, as_before, random_texts, tiny
+from layer_tools import LAYERS, PROMPTS, WIDTH, as_before, random_texts, tiny
 from torch import Tensor
 
 from helpers.interventions import Intervention, clamp, intervene, mlp_post, record
 from helpers.metrics import log_odds, log_prob, measure, whole_words, word_odds, word_probs
-from helpers.one_neuron import ablation
 from helpers.one_neuron.ablation import (
     AblationEffects,
     Attribution,
-    DoseResponse,
     ablate_each,
     ablate_groups,
     ablate_neurons,
     attribute_neurons,
     baselines,
     by_kind,
-    dose_response,
     held_at,
     resampled,
 )
 from helpers.prediction import tokenize
+from helpers.stats import mean_interval
 from helpers.texts import Texts, as_texts
 
 __all__ = ["as_before", "tiny"]  # the fixtures
@@ -72,12 +70,6 @@ def test_log_odds_are_the_difference_of_two_logits_at_the_end():
     right, wrong = torch.tensor([0, 1, 2]), torch.tensor([6, 5, 4])
     expected = [logits[row, -1, row].item() - logits[row, -1, 6 - row].item() for row in range(3)]
     assert log_odds(right, wrong)(logits).tolist() == pytest.approx(expected)
-
-
-def test_log_odds_are_the_log_of_the_ratio_of_probabilities():
-    logits = torch.randn(3, 4, 7)
-    probs = logits[:, -1].softmax(-1)
-    assert torch.allclose(log_odds(2, 5)(logits), (probs[:, 2] / probs[:, 5]).log(), atol=1e-5)
 
 
 def test_log_prob_is_the_log_of_a_probability_at_the_end():
@@ -173,12 +165,6 @@ def test_word_odds_set_all_right_words_against_all_wrong_ones(tiny):
     assert torch.allclose(measured, torch.tensor(ratios).log(), atol=1e-3)
 
 
-def test_turning_right_and_wrong_around_turns_the_sign(tiny):
-    there, back = word_odds(tiny, ["The"], ["Golden"], ["Paris"]), word_odds(tiny, ["The"], ["Paris"], ["Golden"])
-    logits = [measure(odds, tiny(odds.texts.tokens), odds.texts) for odds in (there, back)]
-    assert torch.allclose(logits[0], -logits[1], atol=1e-5) and logits[0].abs() > 1e-3
-
-
 def test_one_token_words_have_the_log_odds_of_their_tokens(tiny):
     prompts = ["The Eiffel Tower", "Paris"]
     right, wrong = (tokenize(tiny, word)[-1].item() for word in (" is", " in"))
@@ -247,7 +233,7 @@ def test_resampling_follows_its_seed_and_its_items(tiny):
     assert not torch.allclose(shared[:, 1], shared[:, 2])
 
 
-def test_there_are_three_ways_of_taking_away(tiny):
+def test_there_are_three_baselines(tiny):
     means, others = torch.rand(LAYERS, WIDTH), random_texts(5)
     ways = baselines(tiny, PROMPTS, others, means)
     assert list(ways) == ["zero", "mean", "resample"] and ways["zero"] == 0 and ways["mean"] is means
@@ -373,14 +359,9 @@ def test_an_estimate_leaves_no_gradient_and_no_change_behind(tiny):
 def test_estimates_are_ranked_by_size_or_by_sign():
     found = Attribution(torch.tensor([[0.1, -0.5, 0.0], [0.4, -0.2, 0.3]]), torch.zeros(2))
     assert found.top(3) == [(0, 1), (1, 0), (1, 2)]
-    assert found.top(2, sign=1) == [(1, 0), (1, 2)] and found.top(1, sign=-1) == [(0, 1)]
+    assert found.top(20, sign=1) == [(1, 0), (1, 2), (0, 0)] and found.top(20, sign=-1) == [(0, 1), (1, 1)]
     assert found.of([(1, 1), (0, 0)]).tolist() == pytest.approx([-0.2, 0.1])
     assert found.table(2).splitlines() == ["neuron     estimate", "L0 N1        -0.500", "L1 N0        +0.400"]
-
-
-def test_only_neurons_of_the_sign_asked_for_are_listed():
-    found = Attribution(torch.tensor([[0.1, -0.5, 0.0], [0.4, -0.2, 0.3]]), torch.zeros(2))
-    assert found.top(20, sign=1) == [(1, 0), (1, 2), (0, 0)] and found.top(20, sign=-1) == [(0, 1), (1, 1)]
 
 
 # ------------------------------------------------------------------------------------------------------------ taking away
@@ -406,9 +387,7 @@ def by_hand(model, texts: Texts, metric, group, baseline) -> Tensor:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("copied", [1, 100, 2048])
-def test_removing_each_in_one_batch_is_removing_one_by_one(tiny, monkeypatch, kind, copied):
-    monkeypatch.setattr(ablation, "COPIED_TOKENS", copied)
+def test_ablating_each_is_setting_one_neuron_by_a_hook(tiny, kind):
     texts = as_texts(tiny, PROMPTS)
     baseline, chosen = some_baseline(kind, texts), [*SOME, (1, 6), SOME[0]]
     found = ablate_each(tiny, texts, ODDS, chosen, baseline)
@@ -418,21 +397,13 @@ def test_removing_each_in_one_batch_is_removing_one_by_one(tiny, monkeypatch, ki
     assert torch.allclose(found.after, expected, atol=1e-4) and (found.after - found.before).abs().max() > 1e-2
 
 
-def test_no_pass_holds_more_copies_than_allowed(tiny, monkeypatch):
-    monkeypatch.setattr(ablation, "COPIED_TOKENS", 100)
-    texts, sizes = random_texts(4, longest=6, shortest=6), []
-    with tiny.hooks(fwd_hooks=[("hook_embed", lambda value, hook: sizes.append(value[..., 0].numel()))]):
-        ablate_each(tiny, texts, ODDS, everyone()[:10])
-        dose_response(tiny, ["The", "is", "in"], 0, 1, [float(dose) for dose in range(60)], ["is"])
-    assert max(sizes) <= 100 and sizes[:3] == [96, 96, 48] and len(sizes) < 20
-
-
-def test_zero_ablation_is_clamping_at_zero(tiny):
-    texts = as_texts(tiny, PROMPTS)
-    found = ablate_each(tiny, texts, ODDS, SOME)
-    for at, (layer, neuron) in enumerate(SOME):
-        change = clamp(mlp_post(layer), 0.0, units=neuron, pos=slice(1, None))
-        assert torch.allclose(found.after[at], each_by_itself(tiny, texts, ODDS, change), atol=1e-4)
+def test_only_the_ends_are_unembedded(tiny):
+    texts, sizes = as_texts(tiny, PROMPTS), []
+    with tiny.hooks(fwd_hooks=[("unembed.hook_out", lambda logits, hook: sizes.append(logits.shape[1]))]):
+        ablate_each(tiny, texts, ODDS, SOME)
+        attribute_neurons(tiny, texts, ODDS)
+        held_at(tiny, texts, SOME[0], [1.0])
+    assert set(sizes) == {1}
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -445,11 +416,6 @@ def test_groups_are_removed_together(tiny, kind):
     assert torch.allclose(found.after, expected, atol=1e-4) and torch.allclose(found.before, each_by_itself(tiny, texts, ODDS), atol=1e-4)
 
 
-def test_groups_of_one_are_single_removals(tiny):
-    singly, grouped = ablate_each(tiny, PROMPTS, ODDS, SOME), ablate_groups(tiny, PROMPTS, ODDS, [[one] for one in SOME])
-    assert singly.groups == grouped.groups and torch.allclose(singly.after, grouped.after, atol=1e-4)
-
-
 @pytest.mark.parametrize("pos", [-1, -2, 1])
 def test_one_position_counts_from_the_end_of_each_prompt(tiny, pos):
     texts = as_texts(tiny, ["The Golden Gate", "Taipei"])
@@ -460,7 +426,7 @@ def test_one_position_counts_from_the_end_of_each_prompt(tiny, pos):
         assert found.after[0, row].item() == pytest.approx(expected, abs=1e-4) == group.after[0, row].item()
 
 
-def test_taken_away_sets_the_group_and_nothing_else(tiny):
+def test_a_group_is_set_and_nothing_else(tiny):
     texts, mean = random_texts(3, longest=6, shortest=6), torch.rand(LAYERS, WIDTH)
     places = [mlp_post(layer) for layer in range(LAYERS)]
     before = record(tiny, texts.tokens, *places)
@@ -490,9 +456,9 @@ def test_word_odds_can_be_removed_from_and_stay_one_number_a_prompt(tiny):
     [
         (lambda m: ablate_each(m, PROMPTS, ODDS, [(1, 5), (7, 0)]), "There is no layer 7: this model's layers are 0 to 1"),
         (lambda m: ablate_each(m, PROMPTS, ODDS, [(1, 500)]), "There is no neuron 500 in layer 1"),
-        (lambda m: ablate_each(m, PROMPTS, ODDS, []), r"There is no neuron to take away: name at least one, such as \(5, 185\)"),
-        (lambda m: ablate_groups(m, PROMPTS, ODDS, []), "There is no neuron to take away"),
-        (lambda m: ablate_groups(m, PROMPTS, ODDS, [[(1, 5)], []]), "There is no neuron to take away"),
+        (lambda m: ablate_each(m, PROMPTS, ODDS, []), r"There is no neuron to ablate: name at least one, such as \(5, 185\)"),
+        (lambda m: ablate_groups(m, PROMPTS, ODDS, []), "There is no neuron to ablate"),
+        (lambda m: ablate_groups(m, PROMPTS, ODDS, [[(1, 5)], []]), "There is no neuron to ablate"),
         (lambda m: ablate_groups(m, PROMPTS, ODDS, [[(1, 5)], [(0, -1)]]), "There is no neuron -1 in layer 0"),
         (lambda m: ablate_each(m, ["a", ""], ODDS, SOME), "Prompt 1 has no word in it"),
         (lambda m: ablate_each(m, [], ODDS, SOME), "There are no prompts"),
@@ -509,42 +475,34 @@ def test_word_odds_can_be_removed_from_and_stay_one_number_a_prompt(tiny):
         (lambda m: ablate_each(m, ["The Golden Gate", "is"], ODDS, SOME, pos=torch.tensor([1, 3])), "no position 3 in every prompt"),
     ],
 )
-def test_what_cannot_be_taken_away_is_refused_with_a_sentence(tiny, wrong, sentence):
+def test_what_cannot_be_ablated_is_refused_with_a_sentence(tiny, wrong, sentence):
     with pytest.raises(ValueError, match=sentence) as caught:
         wrong(tiny)
     assert "\n" not in str(caught.value)
 
 
-REMOVAL = AblationEffects(
+EFFECTS = AblationEffects(
     (((5, 185),), ((0, 1), (2, 3))),
     before=torch.tensor([1.0, -1.0, 2.0, 0.0]),
     after=torch.tensor([[0.5, -2.0, -1.0, 0.0], [1.0, 1.0, -2.0, 1.0]]),
 )
 
 
-def test_an_effect_is_the_mean_change():
-    assert REMOVAL.effect.tolist() == pytest.approx([-4.5 / 4, -1 / 4])
+def test_an_effect_is_the_mean_change_and_a_flip_a_change_of_sign():
+    assert EFFECTS.effect.tolist() == pytest.approx([-4.5 / 4, -1 / 4])
+    assert EFFECTS.flips.tolist() == [0.25, 0.75]  # a draw at 0 counts as no decision for the right side
+    assert EFFECTS.intervals == [mean_interval([-0.5, -1.0, -3.0, 0.0]), mean_interval([0.0, 2.0, -4.0, 1.0])]
 
 
-def test_decisions_that_change_their_sign_are_flips():
-    assert REMOVAL.flips.tolist() == [0.25, 0.75]  # a draw at 0 counts as no decision for the right side
-
-
-def test_intervals_are_those_of_the_changes():
-    from helpers.stats import mean_interval
-
-    assert REMOVAL.intervals == [mean_interval([-0.5, -1.0, -3.0, 0.0]), mean_interval([0.0, 2.0, -4.0, 1.0])]
-
-
-def test_removals_are_written_one_group_a_line():
+def test_effects_are_written_one_group_a_line():
     lines = ["taken away     change  decisions", "L5 N185        -1.125      25.0%", "2 neurons      -0.250      75.0%"]
-    assert REMOVAL.table().splitlines() == lines and REMOVAL.table(1).splitlines() == lines[:2]
+    assert EFFECTS.table().splitlines() == lines and EFFECTS.table(1).splitlines() == lines[:2]
 
 
 def test_kinds_of_ablation_are_written_one_a_line():
-    other = replace(REMOVAL, after=REMOVAL.before + torch.tensor([[1.0], [0.0]]))
-    lines = by_kind({"zero": REMOVAL, "mean": other}).splitlines()
-    low, high = REMOVAL.intervals[0]
+    other = replace(EFFECTS, after=EFFECTS.before + torch.tensor([[1.0], [0.0]]))
+    lines = by_kind({"zero": EFFECTS, "mean": other}).splitlines()
+    low, high = EFFECTS.intervals[0]
     assert lines[0] == "ablation     change   95 % interval     decisions" and len(lines) == 3
     assert lines[1] == f"zero        -1.125   [{low:+.3f}, {high:+.3f}]    25.0%"
     assert re.fullmatch(r"mean        \+1\.000   \[\+1\.000, \+1\.000\]    25\.0%", lines[2])
@@ -553,36 +511,6 @@ def test_kinds_of_ablation_are_written_one_a_line():
 # ----------------------------------------------------------------------------------------------------------------- doses
 
 DOSES = [0.0, 1.5, -2.0, 40.0]
-
-
-@pytest.mark.parametrize("copied", [1, 60, 2048])
-def test_doses_in_one_batch_are_clamps_one_by_one(tiny, monkeypatch, copied):
-    monkeypatch.setattr(ablation, "COPIED_TOKENS", copied)
-    prompts, targets = ["The Golden", "Taipei 101 is in"], ["Gate", "in", "San Francisco"]
-    found = dose_response(tiny, prompts, 1, 5, DOSES, targets)
-    assert found.neuron == (1, 5) and found.doses == tuple(DOSES) and found.targets == tuple(targets) and found.probs.shape == (4, 2, 3)
-    for at, dose in enumerate(DOSES):
-        with intervene(tiny, clamp(mlp_post(1), dose, units=5, pos=slice(1, None))):
-            expected = [[word_prob(tiny, prompt, f" {target}") for target in targets] for prompt in prompts]
-        assert torch.allclose(found.probs[at].log(), torch.tensor(expected).log(), atol=1e-3)
-    assert torch.allclose(found.mean, found.probs.mean(1)) and found.probs[0].ne(found.probs[3]).all()
-
-
-def test_the_usual_range_is_that_of_the_peaks_on_the_prompts_alone(tiny):
-    prompts = ["The Golden", "Taipei 101 is in", "Paris is in the"]
-    for neuron in (5, 40, 90):
-        peaks = [record(tiny, tokenize(tiny, prompt)[None], mlp_post(1))[mlp_post(1)][0, 1:, neuron].max().item() for prompt in prompts]
-        found = dose_response(tiny, prompts, 1, neuron, [0.0], ["San Francisco", "in"])
-        assert found.usual == pytest.approx((min(peaks), max(peaks)), abs=1e-5)
-
-
-def test_a_dose_at_one_position_is_given_at_the_end_of_the_prompt(tiny):
-    """Also where a word of several tokens follows: it is read off with the neuron free again."""
-    (prompt, target), end = ("The Golden", "San Francisco"), len(tokenize(tiny, "The Golden")) - 1
-    found = dose_response(tiny, [prompt], 1, 5, [30.0], [target], pos=-1)
-    with intervene(tiny, clamp(mlp_post(1), 30.0, units=5, pos=end)):
-        expected = word_prob(tiny, prompt, f" {target}")
-    assert found.probs.log().item() == pytest.approx(torch.tensor(expected).log().item(), abs=1e-3)
 
 
 def test_held_at_gives_the_whole_distribution_at_the_end_of_each_prompt(tiny):
@@ -603,24 +531,9 @@ def test_held_at_the_last_position_leaves_the_others_free(tiny):
             assert torch.allclose(found[0, row], tiny(texts.take([row]).tokens)[0, -1].softmax(-1), atol=1e-5)
 
 
-def test_a_dose_response_is_written_one_dose_a_line():
-    probs = torch.tensor([[[0.5, 0.1], [0.25, 0.3]], [[1.0, 0.0], [0.0, 0.0]]])
-    found = DoseResponse((1, 2), (0.0, 2.5), (" a", "Francisco"), probs, (0.0, 1.0))
-    lines = ["    dose          a  Francisco", "    0.00      37.5%      20.0%", "    2.50      50.0%       0.0%"]
-    assert found.table().splitlines() == lines
-
-
 @pytest.mark.parametrize(
     "wrong, sentence",
     [
-        (lambda m: dose_response(m, ["The"], 0, 1, [], ["is"]), r"A dose-response curve needs at least one dose and one target word\.$"),
-        (lambda m: dose_response(m, ["The"], 0, 1, [1.0], []), "at least one dose and one target word"),
-        (lambda m: dose_response(m, ["The"], 4, 1, [1.0], ["is"]), "There is no layer 4"),
-        (lambda m: dose_response(m, ["The"], 0, 500, [1.0], ["is"]), "There is no neuron 500 in layer 0"),
-        (lambda m: dose_response(m, [], 0, 1, [1.0], ["is"]), "There are no prompts"),
-        (lambda m: dose_response(m, ["The", ""], 0, 1, [1.0], ["San Francisco"]), "Prompt 1 has no word in it"),
-        (lambda m: dose_response(m, ["The"], 0, 1, [1.0], ["is", ""]), "'' cannot be read off after 'The'"),
-        (lambda m: held_at(m, ["The"], (0, 1), []), r"There is no dose at which to hold the neuron: give at least one\.$"),
         (lambda m: held_at(m, ["The"], (0, 500), [1.0]), "There is no neuron 500 in layer 0"),
         (lambda m: held_at(m, [""], (0, 1), [1.0]), "Prompt 0 has no word in it"),
         (lambda m: held_at(m, ["The"], (0, 1), [1.0], pos=9), "There is no position 9 in every prompt"),

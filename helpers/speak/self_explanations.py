@@ -5,10 +5,9 @@ the bias; Lindsey et al. 2025 ("On the Biology of a Large Language Model", secti
 while its circuit does something else. Here an answer that the model never gave is put into its mouth, and it is asked how it found it: an
 account that is the same then cannot be a report of how *that* answer came about.
 
-    accounts(model, ["What is 7 + 5?"]).table()
+    self_explanations(model, ["What is 7 + 5?"]).table()
 """
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -20,14 +19,14 @@ WHY = "How did you find that?"
 
 
 @dataclass(frozen=True)
-class Accounts:
+class SelfExplanations:
     """Questions, the answers that stand after them, and the reasons that the model gives when it is asked for them."""
 
     questions: tuple[str, ...]
     answers: tuple[str, ...]
     reasons: tuple[str, ...]
 
-    def same(self, other: "Accounts") -> list[bool]:
+    def same(self, other: "SelfExplanations") -> list[bool]:
         """Whether each reason is word for word the other's. Raises ValueError where there are not equally many."""
         if len(self.reasons) != len(other.reasons):
             raise ValueError(f"Reasons are compared in pairs; here are {len(self.reasons)} and {len(other.reasons)}.")
@@ -39,14 +38,10 @@ class Accounts:
         wide, width = (max(len(row[at]) for row in rows) for at in (0, 1))
         return "\n".join(f"{question:<{wide}}  {answer:<{width}}  {reason}" for question, answer, reason in rows)
 
-    def openings(self, words: int = 3) -> dict[str, int]:
-        """How often the reasons begin with the same words, the most frequent beginning first."""
-        return dict(Counter(" ".join(reason.split()[:words]) for reason in self.reasons).most_common())
 
-
-def accounts(
+def self_explanations(
     model: TransformerBridge, questions: Sequence[str], answers: Sequence[str] | None = None, why: str = WHY, tokens: int = 16
-) -> Accounts:
+) -> SelfExplanations:
     """Asks the questions, and then ``why``; ``answers`` are put into the model's mouth in place of its own.
 
     Raises ValueError for a model that does not chat, and unless each question has its answer.
@@ -55,9 +50,9 @@ def accounts(
         raise ValueError("There is no question: ask at least one.")
     if answers is not None and len(answers) != len(questions):
         raise ValueError(f"Each question needs its answer: there are {len(questions)} questions and {len(answers)} answers.")
-    said = list(answers or generate(model, conversations(model, [[question] for question in questions]), tokens))
-    turns = [[question, answer, why] for question, answer in zip(questions, said, strict=True)]
-    return Accounts(tuple(questions), tuple(said), tuple(generate(model, conversations(model, turns), tokens)))
+    answers = answers or generate(model, conversations(model, [[question] for question in questions]), tokens)
+    turns = [[question, answer, why] for question, answer in zip(questions, answers, strict=True)]
+    return SelfExplanations(tuple(questions), tuple(answers), tuple(generate(model, conversations(model, turns), tokens)))
 
 
 def additions(written: bool = True) -> list[tuple[int, int]]:

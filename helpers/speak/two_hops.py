@@ -1,0 +1,241 @@
+"""Two-hop questions, such as "The spouse of the performer of Imagine is" (Biran et al. 2024, arXiv 2406.12775, "Hopping Too Late").
+
+e1 is *Imagine*, the bridge e2 is John Lennon and the answer e3 is Yoko Ono. ``t1`` is the last token of the first hop's phrase, ``t2`` that
+of the prompt. Questions count whose hops the model knows and whose answer it does not say without the way over e2 (their section 3).
+
+    questions = course_chains(model)
+    print(answered(model, questions).table())
+
+Questions about the same e1 are no independent cases: all intervals are over distinct e1.
+"""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from random import Random
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from helpers.course_lm import facts
+from helpers.course_lm.corpus.base import sentence
+from helpers.metrics import first_tokens
+from helpers.models import TransformerBridge
+from helpers.prediction import token_span
+from helpers.progress import progress
+from helpers.running import logits_at_end, next_tokens
+from helpers.stats import cluster_interval
+from helpers.tables import table
+from helpers.texts import Texts, as_texts
+
+FORMS = ("of", "possessive")
+PLACES = ("t1", "t2")
+
+# ------------------------------------------------------------------------------------------------------------ questions
+
+
+@dataclass(frozen=True)
+class TwoHop:
+    """A two-hop question: ``text`` up to the answer ``e3``; ``phrase`` is its beginning up to the end of the first hop's phrase.
+
+    ``hops`` asks for e2 and for e3 by themselves, and ``direct`` asks the second relation of e1 itself. ``kind`` names the two relations.
+    Raises ValueError where the phrase does not begin the text.
+    """
+
+    text: str
+    phrase: str
+    e1: str
+    e2: str
+    e3: str
+    kind: str = "two hops"
+    form: str = "of"
+    hops: tuple[str, str] = ("", "")
+    direct: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.phrase or not self.text.startswith(self.phrase) or self.text == self.phrase:
+            raise ValueError(f"The phrase {self.phrase!r} must be the beginning of {self.text!r}, up to the end of the first hop.")
+
+    @property
+    def group(self) -> str:
+        """Kind and form: the questions that differ in their entities only."""
+        return f"{self.kind} ({self.form})"
+
+    def shares_nothing(self, other: "TwoHop") -> bool:
+        """Whether another question has another e1, e2 and e3."""
+        return other.e1 != self.e1 and other.e2 != self.e2 and other.e3 != self.e3
+
+
+def course_questions(held_out: bool = True, forms: Sequence[str] = FORMS) -> list[TwoHop]:
+    """All two-hop questions of the course LM's world about first entities that are held out of its two-hop sentences, or are not.
+
+    Left out are questions that name their answer or bridge, whose answer has an article, and e1 with several bridges of one kind.
+    """
+    if unknown := next((form for form in forms if form not in FORMS), None):
+        raise ValueError(f"There is no form {unknown!r}; a question has the form {' or '.join(FORMS)}.")
+    every = [chain for chain in facts.chains() if chain.held_out == held_out]
+    bridges: dict[tuple[str, str], set[str]] = defaultdict(set)
+    for chain in every:
+        bridges[chain.name, chain.first.subject].add(chain.first.object)
+    kept = [chain for chain in every if len(bridges[chain.name, chain.first.subject]) == 1 and _tells_nothing(chain)]
+    return [_question(chain, FORMS.index(form)) for chain in kept for form in forms]
+
+
+def _tells_nothing(chain: facts.Chain) -> bool:
+    e1, e2, e3 = (name.lower() for name in (chain.first.subject, chain.first.object, chain.second.object))
+    return chain.second.answer == chain.second.object and not any(one in e1 for one in (e2, e3)) and e2 not in e3 and e3 not in e2
+
+
+def _question(chain: facts.Chain, form: int) -> TwoHop:
+    first, second, text = chain.first, chain.second, chain.prompt(form)
+    phrase = text[: text.rindex(chain.inner[form]) + len(chain.inner[form])]
+    hops = _hop(first), _hop(second)
+    direct = sentence(text.replace(chain.inner[form], first.phrase))
+    return TwoHop(text, phrase, first.subject, first.object, second.answer, chain.name, FORMS[form], hops, direct)
+
+
+def _hop(fact: facts.Fact) -> str:
+    """The plainest sentence of a fact up to its object; an article stands before it."""
+    told = fact.tell(next(template for template in fact.relation.forward if template.endswith("{o}.")))
+    return told[: told.rindex(fact.object)].rstrip()
+
+
+def course_chains(
+    model: TransformerBridge,
+    n: int | None = None,
+    seed: int = 0,
+    held_out: bool = True,
+    forms: Sequence[str] = FORMS,
+    among: Sequence[TwoHop] = (),
+) -> list[TwoHop]:
+    """Questions of which the model knows both hops, and whose answer it does not say without the way over e2: ``n``, or all of them.
+
+    They are taken from ``among``, or from all ``course_questions`` of these ``forms``. Raises ValueError where there are not so many.
+    """
+    asked = list(among) or course_questions(held_out, forms)
+    fitting = hops_known(model, asked) & ~has_shortcut(model, asked)
+    rows = fitting.nonzero().flatten().tolist()
+    if not 1 <= (len(rows) if n is None else n) <= len(rows):
+        raise ValueError(f"n says how many questions to draw; {len(rows)} pass the filters, so it must be from 1 to that, not {n}.")
+    return [asked[row] for row in (rows if n is None else sorted(Random(seed).sample(rows, n)))]
+
+
+# -------------------------------------------------------------------------------------------------------------- filters
+
+
+def hops_known(model: TransformerBridge, questions: Sequence[TwoHop]) -> Bool[Tensor, "question"]:
+    """Does the model answer each of the two hops by itself: is the first token of e2, and that of e3, its most likely one?"""
+    _check(questions)
+    if any(not all(one.hops) for one in questions):
+        raise ValueError("A question needs both its hops as prompts, for e2 and for e3: fill in `hops`.")
+    asked = sorted({pair for one in questions for pair in zip(one.hops, (one.e2, one.e3), strict=True)})
+    prompts, words = [prompt for prompt, _ in asked], [word for _, word in asked]
+    known = dict(zip(asked, (next_tokens(model, prompts) == first_tokens(model, prompts, words)).tolist(), strict=True))
+    return torch.tensor([known[one.hops[0], one.e2] and known[one.hops[1], one.e3] for one in questions])
+
+
+def has_shortcut(model: TransformerBridge, questions: Sequence[TwoHop]) -> Bool[Tensor, "question"]:
+    """Is e3 said without the way over e2 (Biran et al., section 3)? Either the second relation asked of e1 itself brings it, or the two
+    relations alone do: it is the favourite of the mean prediction over all other e1 of the same kind and form, if there are any.
+    """
+    _check(questions)
+    answers = first_tokens(model, [one.text for one in questions], [one.e3 for one in questions])
+    prompts = list(dict.fromkeys(one.direct for one in questions if one.direct))
+    direct = dict(zip(prompts, next_tokens(model, prompts).tolist() if prompts else [], strict=True))
+    found = torch.tensor([direct.get(one.direct, -1) for one in questions]) == answers
+    groups = [[row for row, one in enumerate(questions) if one.group == name] for name in dict.fromkeys(one.group for one in questions)]
+    for rows in progress(groups, desc="kinds"):
+        some = [questions[row] for row in rows]
+        probs = logits_at_end(model, [one.text for one in some]).softmax(-1).cpu()
+        found[rows] |= _without_own(probs, [one.e1 for one in some]) == answers[rows]
+    return found
+
+
+def _without_own(probs: Float[Tensor, "question d_vocab"], e1: Sequence[str]) -> Int[Tensor, "question"]:
+    """The favourite of the mean prediction over all questions about another e1; -1 where there is none."""
+    other = torch.tensor([[one != another for another in e1] for one in e1])
+    return torch.where(other.any(1), (other.float() @ probs).argmax(-1), -1)
+
+
+def _check(questions: Sequence[TwoHop]) -> None:
+    if not questions:
+        raise ValueError("There are no questions: give at least one, such as those of course_chains(model).")
+
+
+# ------------------------------------------------------------------------------------------------------------- answers
+
+
+@dataclass(frozen=True)
+class Answered:
+    """Questions that the model answers right, and those it does not: the first token of e3 is its most likely one, or is not."""
+
+    right: tuple[TwoHop, ...]
+    wrong: tuple[TwoHop, ...]
+
+    def table(self) -> str:
+        """One line for each kind and form, and one for all: how many questions and e1, and the share of right answers with its interval."""
+        every = [(one, True) for one in self.right] + [(one, False) for one in self.wrong]
+        groups = {name: [pair for pair in every if pair[0].group == name] for name in sorted({one.group for one, _ in every})}
+        rows = []
+        for name, pairs in (groups | {"all": every}).items():
+            e1, hits = [one.e1 for one, _ in pairs], [hit for _, hit in pairs]
+            interval = " [{:.1%}, {:.1%}]".format(*cluster_interval(hits, e1)) if len(set(e1)) > 1 else ""
+            rows.append((name, len(hits), len(set(e1)), f"{np.mean(hits):>7.1%}{interval}"))
+        return table({"kind": f"<{max(map(len, groups))}", "n": "6", "e1": "6", "  right": "<"}, rows)
+
+
+def answered(model: TransformerBridge, questions: Sequence[TwoHop]) -> Answered:
+    """Asks the questions and sorts them by whether the model's most likely next token is the first one of e3."""
+    _check(questions)
+    prompts = [one.text for one in questions]
+    hits = next_tokens(model, prompts) == first_tokens(model, prompts, [one.e3 for one in questions])
+    pairs = list(zip(questions, hits.tolist(), strict=True))
+    return Answered(tuple(one for one, hit in pairs if hit), tuple(one for one, hit in pairs if not hit))
+
+
+# ---------------------------------------------------------------------------------------- positions and other questions
+
+
+@dataclass(frozen=True)
+class Located:
+    """Questions as tokens: where ``t1`` is, and the first tokens of e2, as it follows the phrase, and of e3."""
+
+    questions: tuple[TwoHop, ...]
+    texts: Texts
+    t1: Int[Tensor, "question"]
+    e2: Int[Tensor, "question"]
+    e3: Int[Tensor, "question"]
+
+    def place(self, at: str) -> Int[Tensor, "question"]:
+        """The position of t1, or of t2, in each question. Raises ValueError for another name."""
+        if at not in PLACES:
+            raise ValueError(f"There is no position {at!r}: t1 is the end of the first hop's phrase, t2 the last token.")
+        return self.t1 if at == "t1" else self.texts.lengths - 1
+
+
+def located(model: TransformerBridge, questions: Sequence[TwoHop]) -> Located:
+    """Raises ValueError if the tokens of a phrase run on into what follows, and for a prompt that is too long."""
+    _check(questions)
+    t1 = torch.tensor([token_span(model, one.text, 0, len(one.phrase))[-1] for one in questions])
+    e2 = first_tokens(model, [one.phrase for one in questions], [one.e2 for one in questions])
+    e3 = first_tokens(model, [one.text for one in questions], [one.e3 for one in questions])
+    return Located(tuple(questions), as_texts(model, [one.text for one in questions]), t1, e2, e3)
+
+
+def partners(questions: Sequence[TwoHop], seed: int = 0, barred: Bool[Tensor, "question other"] | None = None) -> Int[Tensor, "question"]:
+    """For each question another one, drawn at random, with another e1, e2 and e3: of the same kind and form if there is one, else of the
+    same form, else any. ``barred`` marks further pairs that must not meet. Raises ValueError where there is none.
+    """
+    rng, found = Random(seed), []
+    free = torch.ones(len(questions), len(questions), dtype=torch.bool) if barred is None else ~barred
+    for one, allowed in zip(questions, free.tolist(), strict=True):
+        others = [row for row, other in enumerate(questions) if allowed[row] and one.shares_nothing(other)]
+        same_group = [row for row in others if questions[row].group == one.group]
+        same_form = [row for row in others if questions[row].form == one.form]
+        pool = same_group or same_form or others
+        if not pool:
+            raise ValueError(f"There is no fitting question with another e1, e2 and e3 than {one.text!r}: give more questions.")
+        found.append(rng.choice(pool))
+    return torch.tensor(found)
