@@ -94,16 +94,6 @@ def _has(letter: str) -> bool:
     return any(get_font(findfont(FontProperties(family=[font]))).get_char_index(ord(letter)) for font in plt.rcParams["font.family"])
 
 
-def word_label(word: str) -> str:
-    """A word as it is to be drawn: without the space in front, unless it is nothing but blanks."""
-    return plain(word.strip() or visible(word))
-
-
-def spread(n: int, width: float) -> list[float]:
-    """``n`` offsets between ``-width/2`` and ``width/2``, the same each time, so that dots of one place do not hide each other."""
-    return [width * ((0.5 + at * 0.618034) % 1 - 0.5) for at in range(n)]
-
-
 def side_by_side(names: Iterable[str], width: float) -> int:
     """How many columns a legend with these names should have: at most three that fit into ``width`` inches, its rows of like length."""
     different = set(names)

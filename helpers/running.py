@@ -1,7 +1,7 @@
 """The engine: what every lesson needs to run a model.
 
-Texts run in batches of similar length, with interventions or without. Logits are made only for the positions that are read, and reading
-activations makes none at all: with a vocabulary of 262,144 words the logits of a single text of 100 tokens would take 100 MB.
+Texts run in batches of similar length. Logits are made only for the positions that are read: with a vocabulary of 262,144 words those of
+a single text of 100 tokens would take 100 MB. Reading activations makes none at all.
 
     logits_at_end(model, prompts, *interventions)        what follows each prompt
     activations_at(model, prompts, hooks, positions)     what passes some hooks, at some positions of each prompt
@@ -20,11 +20,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from helpers.interventions import Intervention, head_out, intervene, record, resid_post, resid_pre, unembed_only_at
+from helpers.interventions import Intervention, intervene, record, resid_post, resid_pre, unembed_only_at
 from helpers.metrics import Metric, measure, tokens_read
 from helpers.models import Prefix, TransformerBridge, empty_cache, read_prefix, run_from
 from helpers.prediction import pad, tokenize, truncate
-from helpers.progress import progress
 from helpers.texts import BATCH_TOKENS, Texts, TextsLike, as_texts
 
 Changes = Callable[[Int[Tensor, "batch"]], list[Intervention]]  # interventions of their own for the rows of a batch
@@ -69,11 +68,6 @@ def last_states(model: TransformerBridge, prompts: TextsLike, positions: int = 1
     Layer ``l`` is the stream before block ``l``; layer ``n_layers`` is what is unembedded. Raises ValueError where a prompt is too short.
     """
     return activations_at(model, prompts, [*map(resid_pre, range(model.cfg.n_layers)), resid_post(model.cfg.n_layers - 1)], positions)
-
-
-def last_heads(model: TransformerBridge, prompts: TextsLike) -> Float[Tensor, "layer prompt head d_head"]:
-    """What every head puts out at the last token of each prompt, before the heads are mixed; on the CPU."""
-    return activations_at(model, prompts, [*map(head_out, range(model.cfg.n_layers))])[:, :, 0]
 
 
 @torch.no_grad()
@@ -404,14 +398,3 @@ def read_lens(
     at_once = max(1, LENS_NUMBERS // (model.cfg.d_vocab * (states[..., 0].numel() // max(1, states.shape[-2]))))
     parts = torch.arange(states.shape[-2]).split(at_once)
     return torch.cat([read(lens_logits(model, states[..., some.to(states.device), :]).float(), some) for some in parts], states.ndim - 2)
-
-
-def layer_states(
-    model: TransformerBridge, texts: Texts, layers: Sequence[int]
-) -> Iterator[tuple[Int[Tensor, "batch"], Texts, Float[Tensor, "layer state d_model"]]]:
-    """The texts batch by batch, with their rows, and the states of the layers at all positions but 0, text by text."""
-    for rows in progress(list(texts.batches()), desc="texts"):
-        part = texts.take(rows)
-        with torch.no_grad():
-            seen = record(model, part.tokens.to(model.cfg.device), *{layer_hook(layer) for layer in layers})
-        yield rows, part, torch.stack([seen[layer_hook(layer)][part.mask.to(model.cfg.device)] for layer in layers])

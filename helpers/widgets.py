@@ -9,14 +9,11 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
 from html import escape, unescape
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import ipywidgets
 import torch
 from IPython import get_ipython
 from IPython.display import display
-from jaxtyping import Float
-from torch import Tensor
 
 from helpers.activations import Promoted
 from helpers.html import BAR, LEFT, PALE, PIECE
@@ -49,37 +46,6 @@ def as_text(write: Callable[..., str]) -> Callable[..., str]:
             return f"<p>{escape(str(problem).replace(JOINER.encode('unicode_escape').decode(), JOINER))}</p>"
 
     return answered
-
-
-def remembered(compute: Callable[..., Any]) -> Callable[..., Any]:
-    """Makes a slow function of a model remember its last results; it keeps no model alive."""
-    results: WeakKeyDictionary[TransformerBridge, dict[tuple, Any]] = WeakKeyDictionary()
-
-    @wraps(compute)
-    def found(model: TransformerBridge, *arguments: Any) -> Any:
-        kept = results.setdefault(model, {})
-        if arguments not in kept:
-            if len(kept) == KEPT:
-                del kept[next(iter(kept))]  # the oldest
-            kept[arguments] = compute(model, *arguments)
-        return kept[arguments]
-
-    return found
-
-
-def keeping(write: Callable[..., str]) -> Callable[..., str]:
-    """Where nothing but a sentence can be written, the last table that could be stays below it."""
-    last = ""
-
-    def written(**values: object) -> str:
-        nonlocal last
-        html = write(**values)
-        if "<table" in html:
-            last = html
-            return html
-        return f"{html}<p><small>Below is still the last answer.</small></p><div style='opacity:0.6'>{last}</div>" if last else html
-
-    return written
 
 
 # --------------------------------------------------------------------------------------- what a reader may type or choose
@@ -270,24 +236,9 @@ def _in_words(control: ipywidgets.Widget) -> str:
     return text if len(text) <= 60 else f"{text[:59]}…"
 
 
-# ---------------------------------------------------------------------------- a prompt, and what may come next
-
-
-def word(piece: str, letters: int = 10) -> str:
-    """A piece with its spaces made visible, cut to so many letters; what cannot be printed is a question mark in a diamond."""
-    shown = "".join(letter if letter.isprintable() else "�" for letter in visible(piece))
-    return shown if len(shown) <= letters else f"{shown[: letters - 1]}…"
-
-
 def named_layer(layer: int) -> str:
     """A layer in a sentence."""
     return "the entry" if layer == ENTRY else f"layer {layer}"
-
-
-def top_of(model: TransformerBridge, probs: Float[Tensor, "d_vocab"], k: int) -> TopTokens:
-    """The ``k`` most likely tokens of a distribution."""
-    best, ids = probs.topk(min(k, len(probs)))
-    return TopTokens("", tuple(pieces(model, ids)), tuple(best.tolist()))
 
 
 def framed(piece: str, colour: str = "") -> str:

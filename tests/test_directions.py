@@ -30,18 +30,9 @@ from helpers.one_layer.directions import (
     select_direction,
     steer,
 )
+from helpers.one_layer.function_vectors import last_heads
 from helpers.prediction import tokenize
-from helpers.running import (
-    chat_prompts,
-    generate,
-    last_heads,
-    last_states,
-    losses,
-    perplexity,
-    post_instruction,
-    score_prompts,
-    starts_with,
-)
+from helpers.running import chat_prompts, generate, last_states, losses, perplexity, post_instruction, score_prompts, starts_with
 from helpers.texts import Texts, as_texts
 
 SOME = ["gpt2", "gpt2-relu", "llama", "qwen2"]

@@ -15,6 +15,7 @@ from helpers.one_layer.function_vectors import (
     function_vector,
     head_means,
     head_outputs,
+    last_heads,
     random_heads,
     top_heads,
 )
@@ -49,7 +50,7 @@ from helpers.one_layer.tasks import (
     zero_shot_prompts,
 )
 from helpers.prediction import tokenize
-from helpers.running import last_heads, random_like
+from helpers.running import random_like
 from helpers.texts import Texts
 
 __all__ = ["load"]  # the fixture

@@ -17,19 +17,8 @@ from widget_tools import CASES, ODD, answered, as_before, balanced, case, logits
 
 from helpers.models import load_model
 from helpers.prediction import adjust, last_logits, tokenize
-from helpers.widgets import (
-    KEPT,
-    Demo,
-    _in_words,
-    choice_slider,
-    dropdown,
-    html_to_text,
-    prompt_html,
-    remembered,
-    slider,
-    text_field,
-    tick_box,
-)
+from helpers.speak.widgets_lens import remembered
+from helpers.widgets import KEPT, Demo, _in_words, choice_slider, dropdown, html_to_text, prompt_html, slider, text_field, tick_box
 
 __all__ = ["as_before", "small_world"]  # fixtures
 

@@ -13,8 +13,8 @@ from helpers.running import lens_logits
 from helpers.speak import widgets_lens as lab
 from helpers.speak.lens import LensTable, logit_lens
 from helpers.speak.tuned_lens import TunedLens
-from helpers.speak.widgets_lens import LENSES, MOST_TOKENS, RAW, TUNED, LensViewer, lens_html
-from helpers.widgets import bars_html, html_to_text, keeping, word
+from helpers.speak.widgets_lens import LENSES, MOST_TOKENS, RAW, TUNED, LensViewer, keeping, lens_html, word
+from helpers.widgets import bars_html, html_to_text
 
 __all__ = ["as_before", "small_world"]  # fixtures
 

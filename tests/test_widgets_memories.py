@@ -27,8 +27,9 @@ from helpers.prediction import pieces, visible
 from helpers.speak import widgets_memories as lab
 from helpers.speak.fact_edits import CHANGED, Edit, apply_edit, try_edit, value_edit
 from helpers.speak.knowledge_neurons import KnowledgeNeurons, knowledge_neurons_of
+from helpers.speak.widgets_lens import word
 from helpers.speak.widgets_memories import BROKEN, MemoryBrowser, MemoryEditor, memory_html
-from helpers.widgets import html_to_text, word
+from helpers.widgets import html_to_text
 
 __all__ = ["as_before", "small_world"]  # fixtures
 

@@ -267,7 +267,7 @@ def shift(
         biographies(n, biased, part, professions, seed) for biased, part in ((True, "train"), (False, "train"), (False, "test"))
     )
     stories, he = gendered_stories(2 * n, seed)
-    found: list[tuple[str, int, Bool[Tensor, text]]] = []
+    found: list[tuple[str, int, Tensor]] = []
 
     def fit(texts: Sequence[str], labels: Bool[Tensor, "text"], *changes: Intervention) -> Probes:
         return fit_probes(text_means(model, texts, [sae.hook], *changes)[None], labels)

@@ -21,7 +21,7 @@ from helpers.html import COLD, DEEPEST, RIM, TABLE, WARM
 from helpers.interventions import intervene, pattern, record, resample_ablate
 from helpers.models import TransformerBridge
 from helpers.prediction import TopTokens, last_logits, pieces, tokenize, truncate, visible
-from helpers.widgets import Demo, as_text, choice_slider, chosen, columns_html, dropdown, slider, text_field, top_of
+from helpers.widgets import Demo, as_text, choice_slider, chosen, columns_html, dropdown, slider, text_field
 
 SHARE, CHANGE = SHOWN_AS = ("share restored", "change in logits")
 SIZES = (5, 10, 20, 30, 50, 75, 100, 150, 200, 300, 400, 800, 1500, 3000)  # edges
@@ -245,3 +245,9 @@ class HeadViewer(Demo):
             {"text": text_field(text, "Text")},
             {"layer": slider(layer, 0, model.cfg.n_layers - 1, "Layer"), "head": slider(head, 0, model.cfg.n_heads - 1, "Head")},
         )
+
+
+def top_of(model: TransformerBridge, probs: Float[Tensor, "d_vocab"], k: int) -> TopTokens:
+    """The ``k`` most likely tokens of a distribution."""
+    best, ids = probs.topk(min(k, len(probs)))
+    return TopTokens("", tuple(pieces(model, ids)), tuple(best.tolist()))

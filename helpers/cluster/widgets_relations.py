@@ -14,6 +14,7 @@ from helpers.cluster.knockout import cut_attention, source_masks
 from helpers.cluster.linear_relations import LinearRelation, RelationStates, relation_states
 from helpers.cluster.relation_reports import edit_delta
 from helpers.cluster.relations import RelationData
+from helpers.cluster.widgets_circuits import top_of
 from helpers.html import DEEPEST, WARM
 from helpers.interventions import add, intervene, unembed_only_at
 from helpers.metrics import whole_words
@@ -33,7 +34,6 @@ from helpers.widgets import (
     named_layer,
     slider,
     text_field,
-    top_of,
     within,
 )
 

@@ -23,6 +23,7 @@ from helpers.one_layer.tasks import Prompt, Task, icl_prompts, shuffled_prompts,
 from helpers.progress import progress
 from helpers.running import activations_at, check_plain_writes
 from helpers.tables import table
+from helpers.texts import TextsLike
 
 Head = tuple[int, int]  # layer and number
 
@@ -129,3 +130,8 @@ def random_heads(model: TransformerBridge, n: int, seed: int = 0, exclude: Seque
 def function_vector(outputs: Float[Tensor, "layer head d_model"], heads: Sequence[Head]) -> Float[Tensor, "d_model"]:
     """The function vector: the sum of what some heads write (``head_outputs``), to be added at one layer (section 2.3)."""
     return torch.stack([outputs[layer, head] for layer, head in dict.fromkeys(heads)]).sum(0)
+
+
+def last_heads(model: TransformerBridge, prompts: TextsLike) -> Float[Tensor, "layer prompt head d_head"]:
+    """What every head puts out at the last token of each prompt, before the heads are mixed; on the CPU."""
+    return activations_at(model, prompts, [*map(head_out, range(model.cfg.n_layers))])[:, :, 0]

@@ -12,22 +12,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from helpers.plots import (
-    BLACK,
-    BLUE,
-    COLOURS,
-    DIVERGING,
-    GREY,
-    ORANGE,
-    STYLES,
-    canvas,
-    legend,
-    panels,
-    plain,
-    side_by_side,
-    spread,
-    word_label,
-)
+from helpers.plots import BLACK, BLUE, COLOURS, DIVERGING, GREY, ORANGE, STYLES, canvas, legend, panels, plain, side_by_side
+from helpers.prediction import visible
 
 
 def ablation_bars(bars: Mapping[str, tuple[float, float, float]], control: Mapping[str, Sequence[float]], ylabel: str) -> Figure:
@@ -155,3 +141,13 @@ def score_pairs(scores: Sequence[float], controls: Sequence[float], xlabel: str)
     ax.set(ylim=(len(scores) - 0.5, -0.5), yticks=[], xlabel=plain(xlabel), ylabel="neurons, best explained first")
     legend(fig, ncols=2)
     return fig
+
+
+def word_label(word: str) -> str:
+    """A word as it is to be drawn: without the space in front, unless it is nothing but blanks."""
+    return plain(word.strip() or visible(word))
+
+
+def spread(n: int, width: float) -> list[float]:
+    """``n`` offsets between ``-width/2`` and ``width/2``, the same each time, so that dots of one place do not hide each other."""
+    return [width * ((0.5 + at * 0.618034) % 1 - 0.5) for at in range(n)]

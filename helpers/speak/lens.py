@@ -22,8 +22,8 @@ from helpers.cluster.attribution import direct_effects
 from helpers.interventions import attn_out, mlp_out, record
 from helpers.models import TransformerBridge
 from helpers.prediction import pieces, tokenize, truncate, visible
-from helpers.running import ENTRY, activations_at, check_layers, layer_hook, layer_name, layer_states, read_lens
-from helpers.speak.tuned_lens import TunedLens
+from helpers.running import ENTRY, activations_at, check_layers, layer_hook, layer_name, read_lens
+from helpers.speak.tuned_lens import TunedLens, layer_states
 from helpers.stats import Interval, bootstrap_interval
 from helpers.tables import table
 from helpers.texts import Texts, TextsLike, as_texts

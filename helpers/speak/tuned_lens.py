@@ -4,18 +4,19 @@ Belrose et al. 2023 (arXiv 2303.08112, section 3). ``make lens`` trains the one 
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
+from helpers.interventions import record
 from helpers.models import COURSE_LM, DATA, ModelNotAvailable, TransformerBridge
 from helpers.progress import progress
-from helpers.running import check_layers, layer_states, lens_logits
+from helpers.running import check_layers, layer_hook, lens_logits
 from helpers.texts import Texts, TextsLike, as_texts, held_out_texts
 
 FOLDER = DATA / "lens"
@@ -163,3 +164,14 @@ def load_tuned_lens(name: str | Path = COURSE_LM) -> TunedLens:
         return TunedLens(tensors["weights"].float(), tensors["biases"].float())
     except (SafetensorError, KeyError):
         raise ModelNotAvailable(f"The tuned lens in {folder} is damaged: save it again, or train the course LM's (make lens).") from None
+
+
+def layer_states(
+    model: TransformerBridge, texts: Texts, layers: Sequence[int]
+) -> Iterator[tuple[Int[Tensor, "batch"], Texts, Float[Tensor, "layer state d_model"]]]:
+    """The texts batch by batch, with their rows, and the states of the layers at all positions but 0, text by text."""
+    for rows in progress(list(texts.batches()), desc="texts"):
+        part = texts.take(rows)
+        with torch.no_grad():
+            seen = record(model, part.tokens.to(model.cfg.device), *{layer_hook(layer) for layer in layers})
+        yield rows, part, torch.stack([seen[layer_hook(layer)][part.mask.to(model.cfg.device)] for layer in layers])

@@ -1,16 +1,18 @@
 """The widget of lesson 4a, "Thoughts": what a lens reads at every layer and position of any text."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import wraps
 from html import escape
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from helpers.html import DEEPEST, NUMBER, RIM, SQUARE, TABLE, WARM
 from helpers.models import TransformerBridge
-from helpers.prediction import TopTokens, pieces, tokenize, truncate
+from helpers.prediction import TopTokens, pieces, tokenize, truncate, visible
 from helpers.running import check_layers, layer_name
 from helpers.speak.lens import LensTable, first_of, logit_lens, to_the_end
 from helpers.speak.tuned_lens import TunedLens
-from helpers.widgets import Demo, as_text, bars_html, choice_slider, chosen, dropdown, keeping, named_layer, text_field, word
+from helpers.widgets import KEPT, Demo, as_text, bars_html, choice_slider, chosen, dropdown, named_layer, text_field
 
 RAW, TUNED = LENSES = ("logit lens", "tuned lens")
 LISTED = 10  # tokens of a square
@@ -147,3 +149,40 @@ class LensViewer(Demo):
         options = [(f"{at} {word(written[at])}", at) for at in shown]
         self.pos.options = options or self.pos.options
         self.pos.index = len(self.pos.options) - 1
+
+
+def remembered(compute: Callable[..., Any]) -> Callable[..., Any]:
+    """Makes a slow function of a model remember its last results; it keeps no model alive."""
+    results: WeakKeyDictionary[TransformerBridge, dict[tuple, Any]] = WeakKeyDictionary()
+
+    @wraps(compute)
+    def found(model: TransformerBridge, *arguments: Any) -> Any:
+        kept = results.setdefault(model, {})
+        if arguments not in kept:
+            if len(kept) == KEPT:
+                del kept[next(iter(kept))]  # the oldest
+            kept[arguments] = compute(model, *arguments)
+        return kept[arguments]
+
+    return found
+
+
+def keeping(write: Callable[..., str]) -> Callable[..., str]:
+    """Where nothing but a sentence can be written, the last table that could be stays below it."""
+    last = ""
+
+    def written(**values: object) -> str:
+        nonlocal last
+        html = write(**values)
+        if "<table" in html:
+            last = html
+            return html
+        return f"{html}<p><small>Below is still the last answer.</small></p><div style='opacity:0.6'>{last}</div>" if last else html
+
+    return written
+
+
+def word(piece: str, letters: int = 10) -> str:
+    """A piece with its spaces made visible, cut to so many letters; what cannot be printed is a question mark in a diamond."""
+    shown = "".join(letter if letter.isprintable() else "�" for letter in visible(piece))
+    return shown if len(shown) <= letters else f"{shown[: letters - 1]}…"

@@ -14,8 +14,9 @@ from helpers.prediction import pieces, visible
 from helpers.speak.fact_edits import CHANGED, GROUPS, PLUS, Edit, EditPrompts, apply_edit, try_edit, value_edit
 from helpers.speak.knowledge_neurons import N_NEURONS, KnowledgeNeurons, knowledge_neurons_of
 from helpers.speak.memories import Memory, memory
+from helpers.speak.widgets_lens import keeping, word
 from helpers.speak.word_categories import Categories
-from helpers.widgets import Demo, as_text, choice_slider, clean, dropdown, keeping, number_field, slider, text_field, word
+from helpers.widgets import Demo, as_text, choice_slider, clean, dropdown, number_field, slider, text_field
 
 TOKENS, TRIGGERS = 10, 5  # tokens that a value promotes, and texts, that are listed
 BAR_WIDTH = 130  # pixels of the longest bar

@@ -13,8 +13,8 @@ from helpers.running import next_tokens
 from helpers.speak.back_patching import BackPatch, back_patch
 from helpers.speak.lens import LensTable, first_of, logit_lens
 from helpers.speak.two_hops import Located, TwoHop, answered, located
-from helpers.speak.widgets_lens import hover, lens_grid
-from helpers.widgets import Demo, as_text, chosen, dropdown, remembered, slider, word
+from helpers.speak.widgets_lens import hover, lens_grid, remembered, word
+from helpers.widgets import Demo, as_text, chosen, dropdown, slider
 
 LEFT = f"{NUMBER};text-align:left"
 LISTED = 10  # tokens of a square among which bridge and answer are looked for

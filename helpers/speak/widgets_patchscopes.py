@@ -9,7 +9,8 @@ from helpers.models import TransformerBridge
 from helpers.prediction import pieces, sample, tokenize
 from helpers.running import check_layers, layer_name
 from helpers.speak.patchscopes import DESCRIPTION, IDENTITY, ITSELF, SAME, Layer, Readings, Source, Target, patchscope
-from helpers.widgets import Demo, as_text, choice_slider, dropdown, keeping, named_layer, remembered, text_field, word
+from helpers.speak.widgets_lens import keeping, remembered, word
+from helpers.widgets import Demo, as_text, choice_slider, dropdown, named_layer, text_field
 
 TARGETS = {
     "What is it?": DESCRIPTION,
