@@ -235,11 +235,10 @@ class LabPage:
         controls = self.controls(root)
         moves = {(control, way): self.move(root, control, way) for control, way in product(controls, WAYS)}
         for _ in range(ROUNDS - 1):
-            silent = [key for key, move in moves.items() if move.ms is None]
-            for control in controls if silent else []:
-                if moves[control, "keyboard"].ms is not None:  # moved again, so that the silent ones meet another state
-                    self.move(root, control, "keyboard")
-            moves |= {key: self.move(root, *key) for key in silent}
+            for other in controls if any(move.ms is None for move in moves.values()) else []:
+                if moves[other, "keyboard"].ms is not None:  # moved again, so that the silent ones meet another state
+                    self.move(root, other, "keyboard")
+                moves |= {key: self.move(root, *key) for key, move in moves.items() if move.ms is None}
         return list(moves.values())
 
     def move(self, root: "Locator", control: Control, way: Way) -> Move:
