@@ -6,7 +6,7 @@ from functools import cache
 
 import pytest
 import torch
-from test_prediction import small
+from byte_model import small
 
 from helpers.course_lm.facts import all_facts
 from helpers.course_lm.world import World

@@ -4,9 +4,9 @@ import re
 
 import numpy as np
 import pytest
+from byte_model import small
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_prediction import small
 from tiny_models import write_tiny_model
 
 from helpers.activations import Context, TopContexts, top_contexts

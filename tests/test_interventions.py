@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from test_prediction import small
+from byte_model import small
 from tiny_models import write_tiny_model
 
 from helpers import interventions as tools

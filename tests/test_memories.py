@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from layer_tools import as_before, random_texts
 from tiny_models import write_tiny_model
 
 from helpers.activations import NeuronStats, TopContexts, output_logits, top_contexts
@@ -25,6 +26,8 @@ from helpers.speak.memories import (
 from helpers.speak.word_categories import Categories, category_words, word_categories
 from helpers.stats import wilson
 from helpers.texts import Texts, as_texts
+
+__all__ = ["as_before"]  # the fixture
 
 LAYERS, WIDTH, VOCAB = 2, 128, 300
 TEXT = "The Eiffel Tower is in Paris."
@@ -54,27 +57,6 @@ def planted(tmp_path_factory: pytest.TempPathFactory):
         model.W_U[:, PLANTED] = torch.linspace(0.3, 0.31, len(PLANTED)) * direction[:, None]  # a little apart: ties would fall anyhow
         model.blocks[ALIKE[0]].mlp.W_out[ALIKE[1]] = 3 * direction
     return model
-
-
-@pytest.fixture(autouse=True)
-def as_before(tiny):
-    """After each test the model is to the last bit as before, with no hook left in it."""
-    tokens = torch.arange(1, 21)[None]
-    with torch.no_grad():
-        before = tiny(tokens)
-        yield
-        assert torch.equal(tiny(tokens), before)
-    assert not any(point.fwd_hooks or point.bwd_hooks for point in tiny.hook_dict.values())
-
-
-def random_texts(n: int, longest: int = 12, seed: int = 0) -> Texts:
-    """Rows of random tokens and random lengths behind the mark of a new document."""
-    rng = torch.Generator().manual_seed(seed)
-    tokens = torch.randint(1, VOCAB, (n, longest), generator=rng)
-    tokens[:, 0] = 0
-    lengths = torch.randint(2, longest + 1, (n,), generator=rng)
-    tokens[torch.arange(longest) >= lengths[:, None]] = 0
-    return Texts(tokens, lengths, ("text",) * n)
 
 
 def hand_made(texts: Texts, values: list, rows: list, positions: list) -> TopContexts:

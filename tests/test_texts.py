@@ -2,9 +2,9 @@
 
 import pytest
 import torch
+from byte_model import CONTEXT, small
 from hypothesis import given
 from hypothesis import strategies as st
-from test_prediction import CONTEXT, small
 
 from helpers.texts import HELD_OUT_SEED, Texts, as_texts, held_out_texts
 
