@@ -15,7 +15,6 @@ from helpers.activations import (
     Promoted,
     TopContexts,
     activations,
-    check_layers,
     check_neuron,
     contexts,
     name,
@@ -80,8 +79,8 @@ def test_named_neurons_have_their_activation_on_every_token(tiny):
         (lambda m: check_neuron(m, 2, 0), r"There is no layer 2: this model's layers are 0 to 1\.$"),
         (lambda m: check_neuron(m, 1, 128), r"There is no neuron 128 in layer 1: it has 128, numbered 0 to 127\.$"),
         (lambda m: check_neuron(m, 0, -1), "There is no neuron -1 in layer 0"),
-        (lambda m: check_layers(m, [0, -1]), "There is no layer -1"),
-        (lambda m: check_layers(m, []), "There is no layer to look at: give at least one"),
+        (lambda m: next(scan(m, random_texts(2), [0, -1])), "There is no layer -1"),
+        (lambda m: next(scan(m, random_texts(2), [])), "There is no layer to look at: give at least one"),
         (lambda m: next(scan(m, random_texts(2), [7])), "There is no layer 7"),
         (lambda m: activations(m, random_texts(2), [(0, 3), (0, 500)]), "There is no neuron 500 in layer 0"),
         (lambda m: output_logits(m, 0, 500), "There is no neuron 500 in layer 0"),
@@ -100,8 +99,8 @@ def test_what_the_model_does_not_have_is_said_in_one_sentence(tiny, wrong, sente
         wrong(tiny)
 
 
-def test_layers_come_in_order_and_once(tiny):
-    assert check_layers(tiny, None) == [0, 1] and check_layers(tiny, [1, 0, 1]) == [0, 1]
+def test_layers_are_scanned_in_order_and_once(tiny):
+    assert list(next(scan(tiny, random_texts(2), [1, 0, 1])).activations) == [0, 1]
     assert check_neuron(tiny, 1, 127) is None
 
 
