@@ -9,9 +9,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from tiny_models import tiny_tokenizer, write_tiny_model
+from layer_tools import load, no_gradients
+from tiny_models import tiny_tokenizer
 from torch import Tensor
 from torch.nn.functional import cross_entropy
+from transformers import AutoModelForCausalLM
 
 from helpers import running
 from helpers.interventions import add, clamp, head_out, intervene, record, resid_post, resid_pre
@@ -35,6 +37,10 @@ from helpers.prediction import tokenize
 from helpers.running import chat_prompts, generate, last_states, losses, perplexity, post_instruction, score_prompts, starts_with
 from helpers.texts import Texts, as_texts
 
+__all__ = ["load"]  # the fixture
+
+pytestmark = pytest.mark.usefixtures(no_gradients.__name__)
+
 SOME = ["gpt2", "gpt2-relu", "llama", "qwen2"]
 OTHERS = ["neox-serial", "neox-parallel", "llama-grouped", "gemma2"]
 PROMPTS = ["The Golden Gate Bridge is in", "Taipei", "The Tower, and Taipei 101 is in Paris", "San Francisco", "The Gate"]
@@ -42,37 +48,22 @@ OTHER_PROMPTS = ["Paris is in Taipei", "The Eiffel Bridge", "Golden Tower. The G
 CONTEXT = 64
 
 
-@pytest.fixture(scope="module")
-def load(tmp_path_factory: pytest.TempPathFactory):
-    """A tiny model by the name of its architecture, loaded once, with its folder and its Hugging Face twin."""
-    from transformers import AutoModelForCausalLM
-
-    from helpers.models import load_model
-
-    @cache
-    def get(architecture: str):
-        folder = write_tiny_model(architecture, tmp_path_factory.mktemp(architecture))
-        return load_model(folder), SimpleNamespace(folder=folder, twin=AutoModelForCausalLM.from_pretrained(folder).eval())
-
-    return get
+@cache
+def twin(model):
+    """Hugging Face's own model of the same folder."""
+    return AutoModelForCausalLM.from_pretrained(model.folder).eval()
 
 
 @pytest.fixture(params=SOME)
 def model(load, request):
     """Each of the architectures of the course in turn."""
-    return load(request.param)[0]
+    return load(request.param)
 
 
 @pytest.fixture
 def relu(load):
     """The tiny model that is most like the course LM."""
-    return load("gpt2-relu")[0]
-
-
-@pytest.fixture(autouse=True)
-def no_gradients():
-    with torch.no_grad():
-        yield
+    return load("gpt2-relu")
 
 
 @pytest.fixture
@@ -201,7 +192,7 @@ def test_adding_changes_its_layer_and_those_behind(model):
 
 @pytest.mark.parametrize("architecture", SOME + OTHERS)
 def test_a_projected_direction_is_nowhere_in_the_stream(load, architecture):
-    model = load(architecture)[0]
+    model = load(architecture)
     direction = drawn(model)
     before = components(model, direction)
     after = components(model, direction, *ablate_direction(model, direction))
@@ -217,7 +208,7 @@ def test_projecting_out_at_some_positions_leaves_the_others(relu):
 
 @pytest.mark.parametrize("architecture", [*SOME, *OTHERS[:3]])
 def test_weights_without_the_direction_do_the_same(load, architecture):
-    model = load(architecture)[0]
+    model = load(architecture)
     direction = drawn(model)
     expected = alone(model, PROMPTS[0], *ablate_direction(model, direction)).log_softmax(-1)
     with orthogonalised(model, direction):
@@ -238,9 +229,9 @@ def test_the_weights_are_bit_equal_afterwards_even_after_an_error(model):
 def test_what_cannot_be_written_into_the_weights_is_refused(load):
     from helpers.models import load_model
 
-    raw = load_model(load("gpt2-relu")[1].folder, raw=True)
-    gemma = load("gemma2")[0]
-    relu = load("gpt2-relu")[0]
+    raw = load_model(load("gpt2-relu").folder, raw=True)
+    gemma = load("gemma2")
+    relu = load("gpt2-relu")
     for model, direction, sentence in (
         (raw, drawn(raw), "one matrix in this model: load it with raw=False"),
         (gemma, drawn(gemma), "use ablate_direction"),
@@ -329,10 +320,10 @@ def by_hand(model, prompt: str, tokens: int, *changes, run=None) -> list[int]:
     return ids[start:]
 
 
-def generated(twin, ids: Tensor, tokens: int, end: int) -> list[int]:
+def generated(model, ids: Tensor, tokens: int, end: int) -> list[int]:
     """What Hugging Face's own model and loop write after some tokens, the most likely one each time, up to an end token."""
     settings = dict(max_new_tokens=tokens, do_sample=False, pad_token_id=0, eos_token_id=end)
-    return twin.generate(ids[None], attention_mask=torch.ones_like(ids[None]), **settings)[0, len(ids) :].tolist()
+    return twin(model).generate(ids[None], attention_mask=torch.ones_like(ids[None]), **settings)[0, len(ids) :].tolist()
 
 
 def early_for_some(continuations: list[list[int]]) -> int:
@@ -343,19 +334,19 @@ def early_for_some(continuations: list[list[int]]) -> int:
 
 @pytest.mark.parametrize("architecture", SOME)
 def test_continuations_are_those_of_hugging_face(load, architecture):
-    model, raw = load(architecture)
-    expected = [decoded(model, generated(raw.twin, tokenize(model, prompt), 9, model.tokenizer.eos_token_id)) for prompt in PROMPTS]
+    model = load(architecture)
+    expected = [decoded(model, generated(model, tokenize(model, prompt), 9, model.tokenizer.eos_token_id)) for prompt in PROMPTS]
     assert generate(model, PROMPTS, 9) == expected and (architecture == "gpt2" or len(set(expected)) > 3)
     assert generate(model, ["The"], 0) == [""]
 
 
 @pytest.mark.parametrize("architecture", SOME[1:])
 def test_a_continuation_stops_at_the_end_token_and_the_others_go_on(load, architecture, end_at):
-    model, raw = load(architecture)
+    model = load(architecture)
     plain = [by_hand(model, prompt, 8) for prompt in PROMPTS]
     end = early_for_some(plain)
     end_at(model, end)
-    new = [generated(raw.twin, tokenize(model, prompt), 8, end) for prompt in PROMPTS]
+    new = [generated(model, tokenize(model, prompt), 8, end) for prompt in PROMPTS]
     lengths = [len(ids) for ids in new]
     expected = [decoded(model, ids[:-1] if ids[-1] == end else ids) for ids in new]
     assert 1 < min(lengths) < max(lengths) == 8
@@ -364,12 +355,12 @@ def test_a_continuation_stops_at_the_end_token_and_the_others_go_on(load, archit
 
 @pytest.mark.parametrize("architecture", SOME[1:])
 def test_continuations_go_on_beyond_the_context(load, architecture):
-    model, raw = load(architecture)
+    model = load(architecture)
     short = " ".join(PROMPTS)
     long = [" ".join(PROMPTS * 3), short + "?" * (60 - len(tokenize(model, short))), "Taipei"]
     sizes = [len(tokenize(model, prompt)) for prompt in long]
     assert sizes[0] > CONTEXT and sizes[1] == 60
-    expected = [decoded(model, by_hand(model, prompt, 12, run=lambda ids: raw.twin(ids).logits)) for prompt in long]
+    expected = [decoded(model, by_hand(model, prompt, 12, run=lambda ids: twin(model)(ids).logits)) for prompt in long]
     assert generate(model, long, 12) == expected
 
 
@@ -435,7 +426,7 @@ def test_what_fills_a_row_up_does_not_count(relu):
 
 
 def test_a_single_token_has_no_loss(load):
-    model = load("qwen2")[0]  # it has no mark of a new document, so that a text may be one token
+    model = load("qwen2")  # it has no mark of a new document, so that a text may be one token
     with pytest.raises(ValueError, match="Text 1 has a single token"):
         losses(model, ["The Tower", "a"])
     with pytest.raises(ValueError, match="Text 0 has a single token"):
