@@ -137,9 +137,7 @@ def test_a_word_is_looked_for_from_its_first_token_on(monkeypatch: pytest.Monkey
 @pytest.mark.parametrize(
     "word, sentence",
     [
-        ("zzz", "'zzz' does not stand in these texts: look for another word."),
-        ("<b>", "'<b>' does not stand in these texts: look for another word."),
-        ("x" * 500, f"'{'x' * 500}' does not stand in these texts: look for another word."),
+        *((word, f"'{word}' does not stand in these texts: look for another word.") for word in ("zzz", "<b>", "x" * 500)),
         ("", "Prompt 0 has no word in it (prompts are counted from 0): write something there."),
     ],
     ids=["absent", "markup", "longer than the model reads", "nothing"],
