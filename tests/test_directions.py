@@ -536,18 +536,3 @@ def test_without_a_chat_template_there_is_no_chat(relu, monkeypatch, write):
     monkeypatch.setattr(relu.tokenizer, "chat_template", None)
     with pytest.raises(ValueError, match="This model has no chat template"):
         write(relu)
-
-
-def test_steering_runs_texts_that_are_alike_once(model):
-    prompts, right, wrong = ["The Tower", "a"], ["is", "of"], ["Taipei", "is"]
-    odds = word_odds(model, prompts, right, wrong)
-    vector = torch.randn(model.cfg.d_model, generator=torch.Generator().manual_seed(0))
-    found = steer(model, odds.texts, odds, 1, vector, (0.0, 3.0)).values
-    each = torch.stack([score_prompts(model, odds.texts, odds, add_at(1, vector, scale)) for scale in (0.0, 3.0)])
-    distinct, row = directions._distinct(odds.texts)
-    assert torch.allclose(found, each, atol=1e-4) and not torch.allclose(found[0], found[1])
-    assert len(distinct) < len(odds.texts)
-    assert all(
-        torch.equal(distinct.tokens[at][: int(n)], odds.texts.tokens[i][: int(n)])
-        for i, (at, n) in enumerate(zip(row, odds.texts.lengths, strict=True))
-    )

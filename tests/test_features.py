@@ -38,8 +38,7 @@ def test_features_without_their_zeros_are_the_same_features(monkeypatch):
     dense, found = sae.encode(x), feature_activations(sae, x)
     assert torch.allclose(found.columns(0, 50), dense) and torch.allclose(found.columns(10, 13), dense[:, 10:13]) and len(found) == 50
     assert torch.allclose(found.column(49), dense[:, 49]) and torch.allclose(found.active_share, (dense > 0).float().mean(0))
-    assert torch.allclose(max_activations(found), dense.amax(0)) and torch.equal(max_activations(dense), dense.amax(0))
-    assert (max_activations(found) == 0).any()
+    assert torch.allclose(max_activations(found), dense.amax(0)) and (max_activations(found) == 0).any()
 
 
 def test_contexts_are_the_texts_in_which_a_feature_rises_highest(tiny):

@@ -89,10 +89,8 @@ def feature_activations(sae: SparseAutoencoder, activations: Float[Tensor, "toke
     return FeatureActivations(torch.cat(values)[order], torch.cat(tokens)[order], starts, len(activations))
 
 
-def max_activations(features: Features) -> Float[Tensor, "feature"]:
+def max_activations(features: FeatureActivations) -> Float[Tensor, "feature"]:
     """The highest activation of each feature, 0 where it is never active: the measure of how strongly to steer with it."""
-    if torch.is_tensor(features):
-        return features.amax(0).clamp(min=0)
     return torch.zeros(len(features)).scatter_reduce_(0, features.features, features.values, "amax")
 
 
