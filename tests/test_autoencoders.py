@@ -27,9 +27,6 @@ __all__ = ["tiny"]  # the fixture
 TOY = Settings("topk", d_sae=48, k=2, steps=600, batch=128, learning_rate=5e-3, dead_after=3000)
 
 
-# ------------------------------------------------------------------------------------------------------- the autoencoder
-
-
 def test_two_features_by_hand():
     parts = (
         torch.tensor([[1.0, 0.0], [0.0, 2.0]]),
@@ -56,9 +53,6 @@ def test_folding_changes_no_reconstruction_and_gives_directions_of_length_1(kind
     assert torch.allclose(folded(4 * x), 4 * sae(x), rtol=1e-4, atol=1e-3)
     pieces = [a.encode(y)[..., None] * a.W_dec for a, y in ((folded, 4 * x), (sae, x))]  # what each feature adds
     assert torch.allclose(pieces[0], 4 * pieces[1], rtol=1e-3, atol=1e-3)
-
-
-# --------------------------------------------------------------------------------------------------------------- training
 
 
 @pytest.mark.parametrize("rows, n, k", [(9, 12, 3), (1, 5, 5), (40, 6, 1)])
@@ -160,9 +154,6 @@ def test_toy_data_are_sums_of_unit_directions():
     assert mean_max_cosine(torch.tensor([[2.0, 0.0], [0.0, -1.0]]), torch.eye(2)) == 0.5  # the second only with the wrong sign
 
 
-# ---------------------------------------------------------------------------------------------- activations of a model
-
-
 def test_activations_are_those_of_plain_runs_in_the_order_of_the_mask(tiny):
     texts = random_texts(30)
     found = activations_of(tiny, texts, HOOK)
@@ -189,9 +180,6 @@ def test_the_corpus_gives_as_many_activations_as_asked_for(tiny, monkeypatch):
     assert sum(map(len, parts)) == 25 and len(parts) > 1 and asked == [CORPUS_SEED] and CORPUS_SEED not in (HELD_OUT_SEED, 20_260)
 
 
-# ------------------------------------------------------------------------------------------------ splicing and steering
-
-
 @pytest.mark.parametrize("kind", KINDS)
 def test_clamping_moves_the_activation_along_one_direction(tiny, kind):
     texts, sae = as_texts(tiny, PROMPTS[:1]), random_sae(kind)
@@ -205,9 +193,6 @@ def test_clamping_moves_the_activation_along_one_direction(tiny, kind):
         expected = x + (value - own)[..., None] * sae.W_dec[feature]
         here = torch.tensor([pos in (None, place) for place in range(x.shape[1])])
         assert torch.allclose(changed[:, here], expected[:, here], atol=1e-4) and torch.equal(changed[:, ~here], x[:, ~here])
-
-
-# ---------------------------------------------------------------------------------------------------------------- quality
 
 
 def plain_loss(model, texts: Texts, change=None) -> float:
@@ -248,9 +233,6 @@ def test_a_perfect_autoencoder_recovers_everything(tiny):
 def test_loss_recovered_by_hand():
     found = Quality(20.0, 0.75, 0.125, 2.0, 3.0, 6.0, 1000)
     assert found.loss_recovered == 0.75 and "12.5% (never active on 1,000 tokens)" in found.table()
-
-
-# ----------------------------------------------------------------------------------------------------------------- errors
 
 
 @pytest.mark.parametrize(

@@ -55,9 +55,6 @@ def words(model, texts: Texts, marked: Tensor) -> list[str]:
     return [model.tokenizer.decode(tokens[here].tolist()).strip() for tokens, here in zip(texts.tokens, marked, strict=True)]
 
 
-# --------------------------------------------------------------------------------------------------- runs of tokens and spans
-
-
 RUN = st.lists(st.integers(0, 2), min_size=1, max_size=8)
 ROW = st.lists(st.integers(0, 2), min_size=6, max_size=6)  # few different tokens, which stand in the filling as well
 ROWS = st.lists(st.tuples(ROW, st.integers(1, 6), st.sampled_from(["languages.story", "lists.lists"])), min_size=1, max_size=3)
@@ -74,9 +71,6 @@ def test_runs_and_spans_are_those_of_a_plain_search(some, ids, end):
             ends = 0 < pos < length and pos + 1 >= len(ids) and tokens[pos + 1 - len(ids) : pos + 1] == ids
             within = (within or ends) and tokens[pos] != end
             assert bool(runs[row, pos]) == ends and bool(inside[row, pos]) == (within and 0 < pos < length)
-
-
-# ------------------------------------------------------------------------------------------------------- kinds and languages
 
 
 def test_all_tokens_of_a_kind_are_marked():
@@ -99,9 +93,6 @@ def test_chinese_letters_are_marked_and_their_bytes_in_texts_that_have_one(model
     assert words(model, texts, in_chinese(model, texts))[1:] == ["", "好"]
     marked = in_chinese(model, texts)[0]
     assert model.tokenizer.decode(texts.tokens[0][marked].tolist()).replace(" ", "") == "好語" and int(marked.sum()) == 4
-
-
-# ------------------------------------------------------------------------------------------------------------------- lists
 
 
 @pytest.mark.parametrize(
@@ -130,8 +121,6 @@ def test_a_list_has_the_one_task_that_fits_all_its_lines(model, text, task):
     if task:
         assert torch.equal(found[task], of_kind(texts, "lists.lists") & torch.tensor([[False], [True], [False]]))
 
-
-# ---------------------------------------------------------------------------------------------------------- all of a corpus
 
 CORPUS = {
     "Paris and Rome": "prose.capitals",
@@ -209,9 +198,6 @@ def test_no_mark_stands_on_the_first_place_or_on_filling(model, some, ids, end):
     marks = [ends_of(texts, ids), spans(texts, ids, end), of_kind(texts, "lists.lists"), written_in(texts, [ids], 1)]
     marks += [in_chinese(model, texts), *tasks_of(model, texts).values()]
     assert not any((marked & ~texts.mask).any() for marked in marks)
-
-
-# ------------------------------------------------------------------------------------------------- which of them are judged
 
 
 def counted(**counts: int) -> Concepts:

@@ -30,8 +30,6 @@ __all__ = ["small"]  # the fixture
 
 COUNTRIES = entity_prompts("countries", 12)
 
-# --------------------------------------------------------------------------------------------------------------- prompts
-
 
 @pytest.mark.parametrize("table", ["countries", "people", "landmarks"])
 def test_every_entity_is_named_in_the_same_wordings(table: str):
@@ -127,8 +125,6 @@ def test_what_cannot_be_is_refused_in_a_sentence(small, wrong, sentence):
         wrong(small)
 
 
-# ----------------------------------------------------------------------------------------------------------------- peaks
-
 SHORT = [
     LabelledPrompt("ab", NAME, "A"),
     LabelledPrompt("a longer one", NAME, "B"),
@@ -161,8 +157,6 @@ def test_a_neurons_peaks_kind_by_kind():
     assert found == {"French": [5.0], OTHERS: [2.0], NAME: [1.0]} and list(found) == ["French", OTHERS, NAME]
     assert made(SHORT_PEAKS).by_kind("B", (0, 0)) == {DESCRIPTION: [9.0], NAME: [2.0], OTHERS: [1.0]}
 
-
-# ------------------------------------------------------------------------------------------------------------- the count
 
 ENTITIES = ("Austria", "Belgium", "Chile", "Denmark")
 

@@ -29,8 +29,6 @@ __all__ = ["tiny"]  # the fixture
 
 FEW = FeatureActivations(torch.tensor([2.0]), torch.tensor([1]), torch.tensor([0, 1]), n_tokens=4)
 
-# ----------------------------------------------------------------------------------------------------- features in a corpus
-
 
 def test_features_without_their_zeros_are_the_same_features(monkeypatch):
     monkeypatch.setattr(looking, "ENCODED_NUMBERS", 50 * 9)  # nine tokens at a time
@@ -96,9 +94,6 @@ def test_attribution_estimates_what_taking_a_feature_away_does(tiny):
     assert last.abs().gt(0).sum(1).max() <= 2  # two features are active at one position
 
 
-# --------------------------------------------------------------------------------------------------- features and the truth
-
-
 def by_counting(column: list[float], labels: list[bool]) -> float:
     """The best F1 that any threshold on this column reaches."""
     scores = []
@@ -143,9 +138,6 @@ def test_the_feature_is_the_same_however_many_are_looked_at_at_once(monkeypatch)
         found = best_features(features[0], labels, features[1], others)
         assert torch.equal(found.feature, whole.feature) and torch.equal(found.threshold, whole.threshold)
         assert torch.equal(found.f1, whole.f1)
-
-
-# ----------------------------------------------------------------------------------------------------------------- errors
 
 
 @pytest.mark.parametrize(

@@ -18,8 +18,6 @@ from helpers.one_layer.sae_files import SHIPPED, load_sae, save_sae
 
 __all__ = ["tiny"]  # the fixture
 
-# ----------------------------------------------------------------------------------------------------------------- files
-
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_is_saved_is_what_is_loaded(tmp_path, kind):
@@ -141,9 +139,6 @@ def test_what_the_hub_answers_becomes_one_sentence(monkeypatch, error, sentence)
     with pytest.raises(ModelNotAvailable, match=sentence) as caught:
         load_sae("gemma-scope-2b-pt-res/layer_20/width_16k")
     assert "\n" not in str(caught.value)
-
-
-# -------------------------------------------------------------------------------------------------------- those of the course
 
 
 def test_shipped_ones_are_trained_saved_and_measured(tiny, tmp_path, monkeypatch, capsys):

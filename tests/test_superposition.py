@@ -27,9 +27,6 @@ def by_hand(*columns: tuple[float, float]) -> ToyModels:
     return ToyModels((0.5,), weights, torch.zeros(1, n), torch.ones(n), torch.tensor([0.125]), torch.tensor([0.25]))
 
 
-# ------------------------------------------------------------------------------------------------------------ toy models
-
-
 def test_dense_features_get_a_dimension_each_and_sparse_ones_are_crowded_which_pays():
     toys = small_toys()
     assert toys.represented[0] == 2 and toys.represented[1] >= 4
@@ -118,9 +115,6 @@ SPARSITIES = r"A sparsity is the share of the time that a feature is absent, fro
 def test_what_cannot_be_is_refused_in_a_sentence(wrong, sentence: str):
     with pytest.raises(ValueError, match=sentence):
         wrong()
-
-
-# ---------------------------------------------------------------------------------------------------- room for directions
 
 
 def test_random_directions_have_length_1_and_point_anywhere():

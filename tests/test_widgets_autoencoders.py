@@ -52,9 +52,6 @@ def one_feature() -> SparseAutoencoder:
     return SparseAutoencoder(randn(32, 1), randn(1), randn(1, 32), randn(32), hook=HOOK)
 
 
-# ------------------------------------------------------------------------------------------------- the browser: what is shown
-
-
 def plain() -> list[Tensor]:
     """All features on every text, ``[pos, feature]`` from position 1 on, each text run by itself."""
     cut = [row[:length] for row, length in zip(texts().tokens, texts().lengths.tolist(), strict=True)]
@@ -101,9 +98,6 @@ def test_a_dead_feature_is_called_dead():
     assert html_to_text(browse(WORD, dead)) == (
         f"Feature {dead} is never active on these {features().n_tokens} tokens: dead, or waiting for something rare."
     )
-
-
-# ----------------------------------------------------------------------------------------------- the browser: looking for a word
 
 
 def test_a_word_leads_to_the_feature_that_is_strongest_on_its_last_token():
@@ -162,9 +156,6 @@ def test_a_browser_may_begin_with_a_number_which_counts_while_no_word_is_looked_
     assert browser.panel.value == browse(WORD, 0, search=True) and "Feature <b>" not in browser.frame()
 
 
-# --------------------------------------------------------------------------------------------------------------- the clamp
-
-
 def answers(html: str) -> list[str]:
     """The texts in a panel, as HTML."""
     return re.findall(r"<br>(.*?)</p>", html, re.DOTALL)
@@ -205,9 +196,6 @@ def test_what_there_is_not_is_answered_in_a_sentence():
     assert clamp(" \n\t ", 0, 1.0) == "<p>There is nothing to answer: write something.</p>"
     nowhere = SparseAutoencoder(sae().W_enc, sae().b_enc, sae().W_dec, sae().b_dec)
     assert html_to_text(clamp_html(tiny(), nowhere, max_activations(features()), PROMPT, 0, 1.0)).startswith("There is no place ''")
-
-
-# ------------------------------------------------------------------------------------------------------------- the penalty
 
 
 def test_the_slider_shows_the_numbers_of_the_sweep_each_with_its_bar():

@@ -37,8 +37,6 @@ dial = writer(RefusalDial)
 steered = writer(SteeringLab)
 bench = writer(TaskVectorBench)
 
-# ---------------------------------------------------------------------------------------------------------- what is shown
-
 
 def answers(html: str) -> list[str]:
     """The answers in a panel, as HTML."""
@@ -120,9 +118,6 @@ def test_an_answer_that_ends_at_once_is_put_in_words_and_none_is_markup(monkeypa
     monkeypatch.setattr(dials, "generate", lambda *arguments: [said])
     for html in (dial(REQUEST, 0, 1.0, ADD), steered(PROMPT, "past", 1.0, "past", 0.0)):
         assert answers(html) == [shown] * 2
-
-
-# ----------------------------------------------------------------------------------------------- what cannot be, in a sentence
 
 
 SAME: Tensor = torch.ones(3, 1, 32)

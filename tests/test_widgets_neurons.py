@@ -30,8 +30,6 @@ zeroed, held = partial(removal, kind="zero"), partial(dose, dose=1.0)
 superposition = lab.superposition_html
 NO_WORD = "Prompt 0 has no word in it (prompts are counted from 0): write something there."
 
-# ---------------------------------------------------------------------------------------------------------- what is shown
-
 
 def activations(text: str, layer: int) -> torch.Tensor:
     """The activations of a layer on a text: ``[pos, neuron]``."""
@@ -148,9 +146,6 @@ def test_the_grid_of_superposition_is_that_of_its_toy_model():
 def test_the_toys_of_the_widget_are_trained_once_and_show_superposition():
     toys = REAL_TOYS(5, 2)
     assert toys is REAL_TOYS(5, 2) and toys.sparsities == SPARSITIES and toys.represented[-1] > toys.represented[0] >= 2
-
-
-# ----------------------------------------------------------------------------------------------- what cannot be, in a sentence
 
 
 NO_LAYER = "There is no layer 2: this model's layers are 0 to 1."

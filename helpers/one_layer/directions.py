@@ -28,8 +28,6 @@ from helpers.texts import TextsLike, as_texts
 KL_LIMIT = 0.1  # nats: what a projection may change on harmless prompts (Arditi et al., section 2.3 and their code)
 DEPTH_LIMIT = 0.8  # of the layers: behind them a direction is near the words of the answer itself (same place)
 
-# ------------------------------------------------------------------------------------------------------ finding directions
-
 
 @dataclass(frozen=True)
 class Directions:
@@ -80,9 +78,6 @@ def principal_plane(states: Float[Tensor, "point d_model"]) -> Plane:
     return Plane(centred @ axes[:2].T, (share[0].item(), share[1].item()))
 
 
-# ---------------------------------------------------------------------------------------------------- adding and ablating
-
-
 def add_at(layer: int, vector: Float[Tensor, "d_model"], scale: float = 1.0, pos: Index = None) -> Intervention:
     """Sufficiency: ``x + scale * vector`` before one block, at all positions or at some (Arditi et al., equation 3)."""
     return add(resid_pre(layer), vector, scale, pos=pos)
@@ -130,9 +125,6 @@ def _writers(model: TransformerBridge) -> Iterator[tuple[Tensor, int]]:
         yield inner.weight, 0 if isinstance(inner, torch.nn.Linear) else -1  # GPT-2 and embeddings have the output last
         if getattr(inner, "bias", None) is not None:
             yield inner.bias, -1
-
-
-# ------------------------------------------------------------------------------------------------- choosing a direction
 
 
 @dataclass(frozen=True)
@@ -190,9 +182,6 @@ def select_direction(model: TransformerBridge, found: Directions, positive: Text
         kl = (clean.exp() * (clean - logp)).sum(-1).mean().item()
         candidates.append(Candidate(layer, pos, projected, added, kl, added > 0 and kl < KL_LIMIT and layer < DEPTH_LIMIT * n_layers))
     return Selection(tuple(candidates))
-
-
-# ------------------------------------------------------------------------------------------------------------- steering
 
 
 @dataclass(frozen=True)

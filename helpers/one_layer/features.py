@@ -26,8 +26,6 @@ from helpers.texts import Texts, TextsLike, as_texts
 ENCODED_NUMBERS = 500_000  # features (with their zeros) that are encoded at once: 2 MB
 SORTED_NUMBERS = 1_000_000  # that are sorted at once, some 50 MB of memory
 
-# ----------------------------------------------------------------------------------------------------- features in a corpus
-
 
 @dataclass(frozen=True)
 class FeatureActivations:
@@ -149,9 +147,6 @@ def attribute_features(
     with torch.no_grad():
         effects = -sae.encode(states.float()) * (slopes.float() @ sae.W_dec.T)
     return (effects.cpu() * where[..., None]).sum(1)
-
-
-# --------------------------------------------------------------------------------------------------- features and the truth
 
 
 @dataclass(frozen=True)

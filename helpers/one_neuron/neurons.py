@@ -22,8 +22,6 @@ from helpers.stats import auc
 from helpers.tables import table
 from helpers.texts import Texts
 
-# -------------------------------------------------------------------------------------------------------------- controls
-
 
 def matched_controls(
     stats: NeuronStats, layer: int, neuron: int, n: int = 20, factor: float = 1.5, seed: int = 0, exclude: Collection[Neuron] = ()
@@ -53,9 +51,6 @@ def random_neurons(top: TopContexts, n: int, seed: int = 0) -> list[Neuron]:
         advice = "scan more texts, or ask for fewer"
         raise ValueError(f"Only {len(alive)} neurons are active in {top.values.shape[-1]} of these texts or more, not {n}: {advice}.")
     return sorted((top.stats.layers[at], neuron) for at, neuron in Random(seed).sample(alive, n))
-
-
-# ---------------------------------------------------------------------------------------------- neurons that know a class
 
 
 @dataclass(frozen=True)
@@ -156,9 +151,6 @@ def _pick(model: TransformerBridge, texts: Texts, positions: Int[Tensor, "item t
         for at, layer in enumerate(layers):
             kept[item, at] = batch.activations[layer][place, positions[item, 1]].float().cpu()
     return kept.flatten(1)
-
-
-# --------------------------------------------------------------------------------------------- many jobs for one neuron
 
 
 @dataclass(frozen=True)

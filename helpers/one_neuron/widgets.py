@@ -38,8 +38,6 @@ KINDS = ("zero", "mean", "resample")
 NOTHING = "<p><small>Nothing changes that one can see: try a prompt in which this neuron is active, or another one.</small></p>"
 LARGEST_DOSE = 10_000.0  # far beyond what neurons do, and small enough for every type of number
 
-# ---------------------------------------------------------------------------------------------------- the microscope
-
 
 @as_text
 def microscope_html(model: TransformerBridge, top: TopContexts, text: str, layer: int, neuron: int, most_active: bool = False) -> str:
@@ -96,9 +94,6 @@ class NeuronMicroscope(Demo):
         )
 
 
-# ------------------------------------------------------------------------------------------------------------ take away
-
-
 @as_text
 def removal_html(
     model: TransformerBridge, texts: Texts, means: Float[Tensor, "layer d_mlp"], prompt: str, layer: int, neuron: int, kind: str
@@ -126,9 +121,6 @@ class RemoveIt(Demo):
         )
 
 
-# ----------------------------------------------------------------------------------------------------------------- dose
-
-
 @as_text
 def dose_html(model: TransformerBridge, prompt: str, layer: int, neuron: int, dose: float, length: int = 10) -> str:
     """What follows ``prompt`` while a neuron is held at ``dose`` on every token: the next tokens and the likeliest continuation."""
@@ -154,8 +146,6 @@ class DoseLab(Demo):
             _neuron_controls(model, neuron) | {"dose": slider(highest, 0, highest, "Dose", step=highest / 20)},
         )
 
-
-# -------------------------------------------------------------------------------------------------------- superposition
 
 FEATURES, HIDDEN = (5, 10, 20), (2, 5)
 SQUARE = "width:15px;height:15px;padding:0;text-align:center;font-size:9px;border:1px solid #8c8c8c40"
@@ -211,9 +201,6 @@ class SuperpositionLab(Demo):
                 "sparsity": choice_slider(SPARSITIES, SPARSITIES[0], "Sparsity"),
             },
         )
-
-
-# ------------------------------------------------------------------------------------------------------------- controls
 
 
 def _neuron_controls(model: TransformerBridge, neuron: Neuron) -> dict[str, ipywidgets.Widget]:
