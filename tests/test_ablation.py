@@ -1,6 +1,5 @@
 """Effects of neurons: ablation against plain hooks, one prompt at a time, and the estimate is a gradient."""
 
-import re
 from dataclasses import replace
 
 import pytest
@@ -61,9 +60,6 @@ def word_prob(model, prompt: str, word: str) -> float:
     return product
 
 
-# --------------------------------------------------------------------------------------------------------------- metrics
-
-
 def test_log_odds_and_log_probs_are_those_of_tokens_at_the_end():
     logits, right, wrong = torch.randn(3, 4, 7), torch.tensor([0, 1, 2]), torch.tensor([6, 5, 4])
     ends, rows = logits[:, -1], range(3)
@@ -91,9 +87,6 @@ def test_a_metric_reads_every_prompt_at_its_own_end(tiny):
 def test_a_metric_gives_one_number_a_prompt_or_a_sentence_says_so(tiny, metric, given):
     with pytest.raises(ValueError, match=r"The metric must give one number for each of the 5 prompts, a tensor \[5\]; " + given):
         ablate_each(tiny, PROMPTS, metric, SOME)
-
-
-# ------------------------------------------------------------------------------------------------------------ whole words
 
 
 def test_the_rows_of_words_are_prompt_and_word_without_its_last_token(tiny):
@@ -166,9 +159,6 @@ def test_words_that_cannot_be_read_off_are_refused_with_a_sentence(tiny, wrong, 
         wrong(tiny)
 
 
-# -------------------------------------------------------------------------------------------------------------- baselines
-
-
 def test_resampled_values_are_those_of_another_text_all_neurons_together(tiny):
     texts, others = as_texts(tiny, PROMPTS), random_texts(6, seed=4)
     values = resampled(tiny, texts, others)
@@ -211,9 +201,6 @@ def test_there_are_three_baselines(tiny):
     assert torch.equal(ways["resample"], resampled(tiny, PROMPTS, others))
     item = torch.zeros(5, dtype=torch.long)
     assert torch.equal(baselines(tiny, PROMPTS, others, means, item)["resample"], resampled(tiny, PROMPTS, others, item=item))
-
-
-# ------------------------------------------------------------------------------------------- an estimate for all neurons
 
 
 def some_baseline(kind: str, texts: Texts):
@@ -269,16 +256,6 @@ def test_estimate_and_effect_look_at_the_same_positions(tiny, pos):
     assert torch.allclose(estimate.of(last), measured.effect, atol=1e-4)
 
 
-def test_what_comes_behind_the_end_or_before_the_mark_has_no_part_in_the_estimate(tiny):
-    """The metric reads everything, also what fills a row up: the estimate is the sum over the positions of the text after 0."""
-    texts = as_texts(tiny, PROMPTS)
-    inside = [attribute_neurons(tiny, texts.take([row]), ODDS).effect for row in range(len(texts))]
-    assert torch.allclose(attribute_neurons(tiny, texts, ODDS).effect, torch.stack(inside).mean(0), atol=1e-5)
-    alone = texts.take([0])
-    parts = [attribute_neurons(tiny, alone, ODDS, pos=pos).effect for pos in range(1, int(alone.lengths[0]))]
-    assert torch.allclose(inside[0], torch.stack(parts).sum(0), atol=1e-5)
-
-
 def test_several_words_for_each_prompt_are_averaged_over_the_prompts(double):
     """With rows of several words the metric has fewer numbers than there are rows; the mean is over the prompts, as in a removal."""
     odds = word_odds(double, ["The Golden", "Taipei 101 is"], [["Gate", "Paris"], "in"], ["is", ["Paris", "San Francisco"]])
@@ -295,9 +272,6 @@ def test_estimates_are_ranked_by_size_or_by_sign():
     assert found.top(20, sign=1) == [(1, 0), (1, 2), (0, 0)] and found.top(20, sign=-1) == [(0, 1), (1, 1)]
     assert found.of([(1, 1), (0, 0)]).tolist() == pytest.approx([-0.2, 0.1])
     assert found.table(2).splitlines() == ["neuron     estimate", "L0 N1        -0.500", "L1 N0        +0.400"]
-
-
-# ------------------------------------------------------------------------------------------------------------ taking away
 
 
 def by_hand(model, texts: Texts, metric, group, baseline) -> Tensor:
@@ -392,27 +366,22 @@ EFFECTS = AblationEffects(
 )
 
 
-def test_an_effect_is_the_mean_change_and_a_flip_a_change_of_sign():
+def test_an_effect_is_the_mean_change_and_a_flip_a_change_of_sign_one_group_a_line():
     assert EFFECTS.effect.tolist() == pytest.approx([-4.5 / 4, -1 / 4])
     assert EFFECTS.flips.tolist() == [0.25, 0.75]  # a draw at 0 counts as no decision for the right side
     assert EFFECTS.intervals == [mean_interval([-0.5, -1.0, -3.0, 0.0]), mean_interval([0.0, 2.0, -4.0, 1.0])]
-
-
-def test_effects_are_written_one_group_a_line():
     lines = ["taken away     change  decisions", "L5 N185        -1.125      25.0%", "2 neurons      -0.250      75.0%"]
     assert EFFECTS.table().splitlines() == lines and EFFECTS.table(1).splitlines() == lines[:2]
 
 
 def test_kinds_of_ablation_are_written_one_a_line():
     other = replace(EFFECTS, after=EFFECTS.before + torch.tensor([[1.0], [0.0]]))
-    lines = by_kind({"zero": EFFECTS, "mean": other}).splitlines()
     low, high = EFFECTS.intervals[0]
-    assert lines[0] == "ablation     change   95 % interval     decisions" and len(lines) == 3
-    assert lines[1] == f"zero        -1.125   [{low:+.3f}, {high:+.3f}]    25.0%"
-    assert re.fullmatch(r"mean        \+1\.000   \[\+1\.000, \+1\.000\]    25\.0%", lines[2])
-
-
-# ----------------------------------------------------------------------------------------------------------------- doses
+    assert by_kind({"zero": EFFECTS, "mean": other}).splitlines() == [
+        "ablation     change   95 % interval     decisions",
+        f"zero        -1.125   [{low:+.3f}, {high:+.3f}]    25.0%",
+        "mean        +1.000   [+1.000, +1.000]    25.0%",
+    ]
 
 
 @pytest.mark.parametrize("pos", [slice(1, None), -1], ids=str)

@@ -73,12 +73,6 @@ def test_runs_and_spans_are_those_of_a_plain_search(some, ids, end):
             assert bool(runs[row, pos]) == ends and bool(inside[row, pos]) == (within and 0 < pos < length)
 
 
-def test_all_tokens_of_a_kind_are_marked():
-    texts = rows([0, 1, 2, 3], [0, 1, 0, 0], [0, 1, 2, 3], lengths=[4, 2, 3], kinds=("chat", "lists", "chat"))
-    assert drawn(of_kind(texts, "chat")) == [".xxx", "....", ".xx."]
-    assert drawn(of_kind(texts, "lists")) == ["....", ".x..", "...."] and not of_kind(texts, "cha").any()
-
-
 def test_a_foreign_text_has_two_whole_function_words():
     story = ("languages.story", "languages.dialogue", "languages.story", "languages.story", "languages.glosses")
     texts = rows([0, 5, 1, 6, 7, 0], [0, 5, 1, 5, 0, 5], [0, 5, 1, 1, 1, 5], [0, 6, 7, 1, 7, 6], [0, 5, 5, 5, 6, 7], kinds=story)

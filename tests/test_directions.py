@@ -35,7 +35,7 @@ from helpers.one_layer.directions import (
 from helpers.one_layer.function_vectors import last_heads
 from helpers.prediction import tokenize
 from helpers.running import chat_prompts, generate, last_states, losses, perplexity, post_instruction, score_prompts, starts_with
-from helpers.texts import Texts, as_texts
+from helpers.texts import Texts
 
 __all__ = ["load"]  # the fixture
 
@@ -115,9 +115,6 @@ def components(model, direction: Tensor, *changes) -> dict[str, float]:
     return {place: ((values @ unit).abs() / values.norm(dim=-1)).max().item() for place, values in seen.items()}
 
 
-# ------------------------------------------------------------------------------------------------------ finding directions
-
-
 def test_last_states_and_heads_are_those_of_each_prompt_alone_and_the_last_state_is_unembedded(model, small_batches):
     states, heads = last_states(model, PROMPTS, 2), last_heads(model, PROMPTS)
     places = [resid_pre(0), resid_pre(1), resid_post(1)]
@@ -173,23 +170,6 @@ def test_the_plane_is_that_of_the_covariance():
     assert np.allclose(plane.points.numpy(), expected * signs, atol=1e-4)
 
 
-# ----------------------------------------------------------------------------------------------- adding and taking away
-
-
-def test_adding_changes_its_layer_and_those_behind(model):
-    tokens, vector = torch.arange(1, 9)[None], drawn(model)
-    places = [resid_pre(0), resid_pre(1), resid_post(1)]
-    before = record(model, tokens, *places)
-    with intervene(model, add_at(1, vector, scale=-2.0, pos=[3])):
-        after = record(model, tokens, *places)
-    assert torch.equal(before[places[0]], after[places[0]])
-    expected = before[places[1]].clone()
-    expected[0, 3] -= 2 * vector
-    assert torch.allclose(after[places[1]], expected, atol=1e-6)
-    changed = (before[places[2]] != after[places[2]]).any(-1)[0]
-    assert not changed[:3].any() and changed[3:].all()  # later tokens see it, earlier ones cannot
-
-
 @pytest.mark.parametrize("architecture", SOME + OTHERS)
 def test_a_projected_direction_is_nowhere_in_the_stream(load, architecture):
     model = load(architecture)
@@ -243,9 +223,6 @@ def test_what_cannot_be_written_into_the_weights_is_refused(load):
         ablate_direction(relu, torch.zeros(relu.cfg.d_model))
 
 
-# ---------------------------------------------------------------------------------------------------------------- metrics
-
-
 def test_any_of_is_the_log_odds_of_the_tokens_together():
     logits = torch.randn(4, 3, 9, generator=torch.Generator().manual_seed(0))
     probs = np.exp(logits[:, -1].double().numpy())
@@ -290,19 +267,9 @@ def test_positions_and_units_belong_to_their_own_prompts(relu, request, batched,
     assert given.tolist() == pytest.approx(expected, abs=1e-4)
 
 
-def test_vectors_belong_to_their_own_prompts(relu):
-    vectors = torch.stack([drawn(relu, seed) for seed in range(5)])
-    expected = [alone(relu, prompt, add_at(1, vector))[-1, 7].item() for prompt, vector in zip(PROMPTS, vectors, strict=True)]
-    given = score_prompts(relu, PROMPTS, lambda logits: logits[:, -1, 7], add(resid_pre(1), vectors[:, None]))
-    assert given.tolist() == pytest.approx(expected, abs=1e-4)
-
-
 def test_a_position_that_a_prompt_does_not_have_is_said(relu):
     with pytest.raises(ValueError, match="There is no position -9 in every prompt: the shortest has"):
         score_prompts(relu, PROMPTS, token_set_log_odds([5]), add_at(1, drawn(relu), pos=-9))
-
-
-# ------------------------------------------------------------------------------------------------------------ continuing
 
 
 def decoded(model, ids) -> str:
@@ -400,9 +367,6 @@ def test_beginnings_are_compared_without_their_capitals():
     assert starts_with(texts, []) == [False] * 5 and starts_with([], ["I"]) == []
 
 
-# ----------------------------------------------------------------------------------------------------------------- losses
-
-
 def test_losses_are_cross_entropies_without_the_first_token_and_the_padding(model, small_batches):
     change = add_at(1, drawn(model))
     for changes in ((), (change,)):
@@ -418,22 +382,12 @@ def test_losses_are_cross_entropies_without_the_first_token_and_the_padding(mode
     assert min(small_batches) > 1
 
 
-def test_what_fills_a_row_up_does_not_count(relu):
-    texts = as_texts(relu, PROMPTS)
-    filled = torch.where(torch.arange(texts.tokens.shape[1]) < texts.lengths[:, None], texts.tokens, 77)
-    other = Texts(filled, texts.lengths, texts.kinds)
-    assert torch.equal(losses(relu, texts), losses(relu, other)) and perplexity(relu, other) == perplexity(relu, texts)
-
-
 def test_a_single_token_has_no_loss(load):
     model = load("qwen2")  # it has no mark of a new document, so that a text may be one token
     with pytest.raises(ValueError, match="Text 1 has a single token"):
         losses(model, ["The Tower", "a"])
     with pytest.raises(ValueError, match="Text 0 has a single token"):
         perplexity(model, ["a"])
-
-
-# ------------------------------------------------------------------------------------------------- choosing a direction
 
 
 def test_a_direction_is_chosen_as_by_hand(relu, monkeypatch):
@@ -477,9 +431,6 @@ def test_the_best_candidate_is_the_allowed_one_that_leaves_the_least_and_comes_f
             print(Selection(none).best)
 
 
-# --------------------------------------------------------------------------------------------------------------- steering
-
-
 def test_steering_reads_the_metric_with_each_multiple(model):
     vector, refusal = drawn(model), token_set_log_odds([5, 80])
     given = steer(model, PROMPTS, refusal, 1, vector, scales=[-1, 0, 0.5])
@@ -510,9 +461,6 @@ def test_steering_that_cannot_be_is_said(relu):
         steer(relu, PROMPTS, token_set_log_odds([5]), 7, drawn(relu))
     with pytest.raises(ValueError, match="two different multiples"):
         print(Steering(0, (1.0, 1.0), torch.ones(2, 3)).slopes)
-
-
-# ------------------------------------------------------------------------------------------------------------------- chat
 
 
 def test_requests_are_written_in_the_chat_template_and_the_answer_is_left_open(relu, monkeypatch):

@@ -49,9 +49,6 @@ def on(sentence: str, text: str) -> list[str]:
     return [piece.strip(" ") for piece, guess in zip(pieces, simulate(sentence, pieces), strict=True) if guess > 0]
 
 
-# ------------------------------------------------------------------------------------------------------- the toy language
-
-
 @pytest.mark.parametrize(
     ("sentence", "text", "expected"),
     [
@@ -164,8 +161,6 @@ def test_a_guess_is_the_highest_level_of_the_clauses_that_hold(drawn: list, piec
     assert simulate(write(clauses), pieces) == [max(levels) for levels in zip(*one_by_one, strict=True)]
 
 
-# ------------------------------------------------------------------------------------------------- the built-in explainer
-
 TEXTS = [
     "The capital of Poland is Warsaw. The city of Gdansk is old.",
     "Where is the capital of Peru? The capital of Peru is Lima.",
@@ -228,9 +223,6 @@ def test_a_sentence_stays_short_enough_to_be_read():
     assert sum(len(clause.conditions) for clause in read(explain_simply(noise))) <= 8
 
 
-# ----------------------------------------------------------------------------------------------------------------- scores
-
-
 def test_correlation_is_pearsons():
     x, y = [1.0, 2.0, 4.0, 0.0], [0.5, 3.0, 2.0, 1.0]
     assert correlation(x, y) == pytest.approx(np.corrcoef(x, y)[0, 1])
@@ -244,21 +236,11 @@ def test_a_score_is_the_correlation_over_all_tokens_of_all_contexts():
     assert score('on "is"', unseen) == pytest.approx(expected)
 
 
-def test_right_sentences_score_high_and_wrong_ones_low():
-    unseen = contexts_for('on "is"')
-    assert score('on "is"', unseen) == pytest.approx(1)
-    assert 0.4 < score('on "is", after "peru"; on "is", after "cat"', unseen) < 0.9
-    assert score("on numbers", unseen) < 0.05 and score(NOTHING, unseen) == 0 == score('on "zebra"', unseen)
-
-
 def test_without_contexts_nothing_is_explained_or_scored():
     with pytest.raises(ValueError, match=r"There is nothing to explain: give at least one context\.$"):
         explain_simply([])
     with pytest.raises(ValueError, match=r"A sentence can only be scored on contexts: give at least one\.$"):
         score("on numbers", [])
-
-
-# ---------------------------------------------------------------------------------------------------------------- controls
 
 
 @pytest.fixture(scope="module")
@@ -315,9 +297,6 @@ def test_the_table_lists_the_best_explained_neurons_first():
         "L0 N1      +0.25  +0.20   on numbers.",
     ]
     assert len(found.table(1).splitlines()) == 2
-
-
-# ------------------------------------------------------------------------------------------------- a chat model explains
 
 
 def test_a_chat_model_sees_the_texts_with_activations_from_1_to_10():

@@ -114,9 +114,6 @@ def drawn(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
-# ---------------------------------------------------------------------------------------------------- tasks and prompts
-
-
 def test_prompts_are_written_as_the_corpus_writes_them():
     prompt = Prompt("dark", "light", (("hot", "cold"), ("big", "small")))
     assert prompt.text == "hot: cold\nbig: small\ndark:" and prompt.full == prompt.text + " light"
@@ -204,9 +201,6 @@ def test_item_tasks_ask_about_the_first_or_the_last_item():
     assert item_task("last capital_of", n=40) == capital != item_task("last capital_of", n=40, seed=1)
 
 
-# ------------------------------------------------------------------------------------------------- what a model answers
-
-
 def test_whole_answers_are_read_off_the_logits():
     texts = Texts(torch.zeros(2, 4, dtype=torch.long), torch.tensor([4, 3]), ("prompt",) * 2)
     asked = TokenizedPrompts(texts, torch.tensor([[5, 6], [7, -1]]), torch.tensor([2, 2]))
@@ -245,9 +239,6 @@ def test_a_prompt_that_is_too_long_loses_its_first_demonstrations(gpt2):
     assert first > 0 and asked.texts.tokens[0].tolist() == tokenize(gpt2, Prompt("gg", "hh", shown[first:]).full)[:-1].tolist()
     with pytest.raises(ValueError, match="longer than the 64 tokens of this model: cut it"):
         tokenize_prompts(gpt2, [Prompt("g" * 70, "h")])
-
-
-# ---------------------------------------------------------------------------------------------------- hidden states
 
 
 def test_states_come_from_dummy_questions(gpt2):
@@ -298,21 +289,18 @@ def test_a_comparison_chooses_with_some_prompts_and_reports_others(gpt2):
 
 
 def test_the_best_layer_is_the_one_of_the_validation_prompts():
-    none = torch.tensor([False] * 3)
-    validation = torch.tensor([[[True, True], [False, True]], [[False, False], [False, True]]])
-    hits = torch.tensor([[[False, False, True], [True, True, True]], [[True, True, True], [True, False, False]]])
-    sweeps = [
-        {name: LayerSweep(own, none[: own.shape[1]]) for name, own in zip(("own", "control"), some, strict=True)}
-        for some in (validation, hits)
-    ]
-    found = VectorComparison(*sweeps, {"zero-shot": none})
-    assert found.best == (0, 1) and torch.equal(found.of("own"), hits[0, 0]) and torch.equal(found.of("control"), hits[1, 1])
-    assert not found.of("zero-shot").any()
-    rows = [["zero-shot", "0.0%"], ["own", "0", "33.3%"], ["control", "1", "33.3%"]]
-    assert [line.split() for line in found.table().splitlines()[1:]] == rows
-
-
-# ---------------------------------------------------------------------------------------------------------------- heads
+    yes, no = [True, True], [False, False]
+    validation, test = (
+        {name: LayerSweep(torch.tensor(hits), torch.tensor(no)) for name, hits in zip("ab", some, strict=True)}
+        for some in (([yes, no], [no, yes]), ([no, yes], [yes, [True, False]]))
+    )
+    found = VectorComparison(validation, test, {"zero-shot": torch.tensor(no)})
+    assert found.best == (0, 1) and [found.of(name).tolist() for name in ("a", "b", "zero-shot")] == [no, [True, False], no]
+    assert [line.split() for line in found.table().splitlines()[1:]] == [["zero-shot", "0.0%"], ["a", "0", "0.0%"], ["b", "1", "50.0%"]]
+    grid = TaskGrid(validation, test, torch.tensor([yes, yes]), torch.tensor([no, yes]))
+    assert grid.best == (0, 1) and grid.patched.tolist() == [no, [True, False]]
+    assert grid.accuracy.tolist() == [[0, 1], [1, 0.5]] and grid.tasks == ("a", "b")
+    assert grid.table().splitlines()[2].split() == ["b", "0.0%", "50.0%", "1", "100.0%", "100.0%"]
 
 
 def test_means_of_states_and_heads_are_those_of_each_prompt_alone(model):
@@ -374,9 +362,6 @@ def test_random_heads_leave_some_out(gpt2):
     assert random_heads(gpt2, 3) == random_heads(gpt2, 3) != random_heads(gpt2, 3, seed=2)
 
 
-# ------------------------------------------------------------------------------------------- grid, algebra, conflict
-
-
 def test_a_grid_is_made_of_each_tasks_sweep(model, small_batches):
     tasks = [replace(one, questions=answering(one, letter).questions, arrow="=") for one, letter in ((ANTONYM, "q"), (CAPITALS, "z"))]
     vectors = [torch.stack([drawn(model.cfg.d_model, seed=7), toward(model, letter)]) for letter in "qz"]
@@ -389,18 +374,6 @@ def test_a_grid_is_made_of_each_tasks_sweep(model, small_batches):
         assert torch.equal(grid.icl[at], read_answers(model, icl_prompts(test, 3, 2))[0])
         assert torch.equal(grid.shuffled[at], read_answers(model, shuffled_prompts(test, 3, 2))[0])
         assert own.hits[1].all()  # each task has got its own vector
-
-
-def test_a_grid_reports_the_layer_that_was_chosen():
-    yes, no = [True, True], [False, False]
-    validation, test = (
-        {name: LayerSweep(torch.tensor(hits), torch.tensor(no)) for name, hits in zip("ab", some, strict=True)}
-        for some in (([yes, no], [no, yes]), ([no, yes], [yes, [True, False]]))
-    )
-    found = TaskGrid(validation, test, torch.tensor([yes, yes]), torch.tensor([no, yes]))
-    assert found.best == (0, 1) and found.patched.tolist() == [no, [True, False]]
-    assert found.accuracy.tolist() == [[0, 1], [1, 0.5]] and found.tasks == ("a", "b")
-    assert found.table().splitlines()[2].split() == ["b", "0.0%", "50.0%", "1", "100.0%", "100.0%"]
 
 
 def test_composition_by_hand(gpt2):
@@ -428,9 +401,6 @@ def test_a_conflict_counts_answers_of_both_tasks(gpt2):
     assert 0 < len(shared) < len(a.questions)  # "east" is no input of the other task, and is not asked
     prompts = icl_prompts(Task("antonym", tuple(p for p in a.demonstrations), tuple(shared), "="), 4, 2)
     assert torch.equal(found.a.before, read_answers(gpt2, prompts)[0])
-
-
-# ------------------------------------------------------------------------------------------------ principal component
 
 
 def test_an_in_context_vector_is_the_direction_of_the_differences(model):
@@ -466,9 +436,6 @@ def test_rescaling_keeps_every_length_and_turns_towards_the_vector(model):
     with intervene(model, *icv_interventions(0 * vector)):
         assert torch.allclose(model(tokens), plain, atol=1e-4)
     assert [one.hook for one in icv_interventions(vector)] == [resid_post(layer) for layer in range(model.cfg.n_layers)]
-
-
-# --------------------------------------------------------------------------------------------------------------- errors
 
 
 @pytest.mark.parametrize(

@@ -42,9 +42,6 @@ from helpers.texts import Texts, as_texts
 __all__ = ["as_before", "tiny"]  # the fixtures
 
 
-# ------------------------------------------------------------------------------------------------ one pass over a corpus
-
-
 def test_a_scan_finds_what_each_text_by_itself_gives(tiny):
     texts = random_texts(9)
     expected, rows = plain(tiny, texts), []
@@ -94,9 +91,6 @@ def test_named_neurons_have_their_activation_on_every_token(tiny):
 def test_what_the_model_does_not_have_is_said_in_one_sentence(tiny, wrong, sentence):
     with pytest.raises(ValueError, match=sentence):
         wrong(tiny)
-
-
-# ------------------------------------------------------------------------------------------- statistics and top contexts
 
 
 @pytest.fixture(scope="module")
@@ -164,9 +158,6 @@ def test_texts_in_which_a_neuron_is_silent_are_no_contexts():
         top.where(3, 2)
 
 
-# --------------------------------------------------------------------------------------------------------------- contexts
-
-
 def test_contexts_hold_the_words_the_activations_and_where_they_are_from(tiny):
     texts = as_texts(tiny, PROMPTS, kinds=list("abcde"))
     values = plain(tiny, texts)
@@ -209,9 +200,6 @@ def test_a_context_is_cut_around_its_peak():
     assert early.around(before=4, after=1).pieces == ("a", "b")
 
 
-# -------------------------------------------------------------------------------------------------- what a neuron writes
-
-
 def test_output_logits_are_what_one_more_unit_of_activation_adds(tiny):
     """With the final length held fast, the last layer is linear: adding 1 to a neuron adds its output logits."""
     tokens = torch.tensor([[0, 5, 6]])
@@ -234,9 +222,6 @@ def test_promoted_tokens_are_the_ends_of_the_output_logits(tiny):
 def test_promoted_tokens_are_written_side_by_side():
     table = Promoted(0, 0, ((" Paris", 1.5), ("a", 0.25)), (("\n", -2.0), (" is", -0.125))).table()
     assert table.splitlines() == ["·Paris  +1.50   ⏎       -2.00", "a       +0.25   ·is     -0.12"]
-
-
-# --------------------------------------------------------------------------------------------------------------- controls
 
 
 def some_stats(means: list[float]) -> NeuronStats:
@@ -287,9 +272,6 @@ def test_random_neurons_are_active_in_k_texts():
     assert random_neurons(top, 2, seed=5) == random_neurons(top, 2, seed=5)
     with pytest.raises(ValueError, match="Only 3 neurons are active in 2 of these texts or more, not 4: scan more texts"):
         random_neurons(top, 4)
-
-
-# ---------------------------------------------------------------------------------------------- neurons that know a class
 
 
 def pairs(inside: list[float], outside: list[float]) -> float:
@@ -385,9 +367,6 @@ def test_the_best_neurons_are_chosen_by_the_choosing_half_alone():
     assert [tuple(round(value, 3) for value in rest) for _, *rest in best] == [(0.9, 0.6), (0.9, 0.4), (0.7, 0.8)]
     assert found.table(1).splitlines() == ["neuron     choosing  held out", "L2 N1         0.900     0.600"]
     assert name((5, 185)) == "L5 N185"
-
-
-# --------------------------------------------------------------------------------------------- many jobs for one neuron
 
 
 @given(st.lists(st.sampled_from("abcd"), max_size=30))
