@@ -186,15 +186,13 @@ def test_a_vector_for_a_task_that_nobody_trained(lesson):
 
     said = {name: lesson.model.tokenizer.decode([token]) for name, token in lesson.answers.items()}
     assert all(word.isalpha() for word in said.values())
-    prompts = [Prompt(word, said["last capital"], arrow=":") for word in ("hot", "big", "in Paris")] + [
-        Prompt("cat", said["last copy"], arrow=":")
-    ]
+    asked = {"hot": "last capital", "big": "last capital", "in Paris": "last capital", "cat": "last copy"}
+    prompts = [Prompt(word, said[task], arrow=":") for word, task in asked.items()]
     copy, last, first, composite = (lesson.vectors[name] for name in ("first copy", "last copy", "first capital", "last capital"))
     wrong = [
         ((1, first + last + copy), "Two are added and one is subtracted"),
         ((1, first), "0% of the answers are right, and 0% without it; 30% are wanted"),
         ((1, last), "25% of the answers are right"),
-        ((1, copy - first - last), "0% of the answers are right"),
         ((1, first - first), "subtract a mean from itself"),
         ((2, composite), "has to lie between 0 and 1"),
         (composite, "A pair is needed here"),

@@ -52,9 +52,6 @@ def one_feature() -> SparseAutoencoder:
     return SparseAutoencoder(randn(32, 1), randn(1), randn(1, 32), randn(32), hook=HOOK)
 
 
-# ------------------------------------------------------------------------------------------------- the browser: what is shown
-
-
 def plain() -> list[Tensor]:
     """All features on every text, ``[pos, feature]`` from position 1 on, each text run by itself."""
     cut = [row[:length] for row, length in zip(texts().tokens, texts().lengths.tolist(), strict=True)]
@@ -103,9 +100,6 @@ def test_a_dead_feature_is_called_dead():
     )
 
 
-# ----------------------------------------------------------------------------------------------- the browser: looking for a word
-
-
 def test_a_word_leads_to_the_feature_that_is_strongest_on_its_last_token():
     seen = set()
     for word in (" Paris", " in", "at", "o", "."):
@@ -137,9 +131,7 @@ def test_a_word_is_looked_for_from_its_first_token_on(monkeypatch: pytest.Monkey
 @pytest.mark.parametrize(
     "word, sentence",
     [
-        ("zzz", "'zzz' does not stand in these texts: look for another word."),
-        ("<b>", "'<b>' does not stand in these texts: look for another word."),
-        ("x" * 500, f"'{'x' * 500}' does not stand in these texts: look for another word."),
+        *((word, f"'{word}' does not stand in these texts: look for another word.") for word in ("zzz", "<b>", "x" * 500)),
         ("", "Prompt 0 has no word in it (prompts are counted from 0): write something there."),
     ],
     ids=["absent", "markup", "longer than the model reads", "nothing"],
@@ -162,9 +154,6 @@ def test_a_browser_may_begin_with_a_number_which_counts_while_no_word_is_looked_
     browser.search.value = True
     browser.feature.value = alive()[1]
     assert browser.panel.value == browse(WORD, 0, search=True) and "Feature <b>" not in browser.frame()
-
-
-# --------------------------------------------------------------------------------------------------------------- the clamp
 
 
 def answers(html: str) -> list[str]:
@@ -207,9 +196,6 @@ def test_what_there_is_not_is_answered_in_a_sentence():
     assert clamp(" \n\t ", 0, 1.0) == "<p>There is nothing to answer: write something.</p>"
     nowhere = SparseAutoencoder(sae().W_enc, sae().b_enc, sae().W_dec, sae().b_dec)
     assert html_to_text(clamp_html(tiny(), nowhere, max_activations(features()), PROMPT, 0, 1.0)).startswith("There is no place ''")
-
-
-# ------------------------------------------------------------------------------------------------------------- the penalty
 
 
 def test_the_slider_shows_the_numbers_of_the_sweep_each_with_its_bar():

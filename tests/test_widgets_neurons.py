@@ -26,9 +26,9 @@ microscope = writer(NeuronMicroscope)
 removal = writer(RemoveIt)
 dose = writer(DoseLab)
 
+zeroed, held = partial(removal, kind="zero"), partial(dose, dose=1.0)
 superposition = lab.superposition_html
-
-# ---------------------------------------------------------------------------------------------------------- what is shown
+NO_WORD = "Prompt 0 has no word in it (prompts are counted from 0): write something there."
 
 
 def activations(text: str, layer: int) -> torch.Tensor:
@@ -123,11 +123,6 @@ def test_a_dose_holds_the_neuron_at_it_and_shows_what_follows():
     assert f"<span style='white-space:pre-wrap'>{escape(text)}</span>" in html and len(dose("hello", 1, 9, 6.0, length=2)) < len(html)
 
 
-def test_the_dose_that_the_neuron_has_anyway_changes_nothing():
-    own = activations("x", 1)[1, 9].item()
-    assert dose("x", 1, 9, own).count(bars_html(top_tokens(tiny(), "x", 5))) == 2
-
-
 def test_a_continuation_that_ends_at_once_is_put_in_words(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(lab, "sample", lambda *arguments, **options: "")
     assert "nothing; the text ends here" in html_to_text(dose("x", 0, 0, 1.0))
@@ -153,20 +148,26 @@ def test_the_toys_of_the_widget_are_trained_once_and_show_superposition():
     assert toys is REAL_TOYS(5, 2) and toys.sparsities == SPARSITIES and toys.represented[-1] > toys.represented[0] >= 2
 
 
-# ----------------------------------------------------------------------------------------------- what cannot be, in a sentence
+NO_LAYER = "There is no layer 2: this model's layers are 0 to 1."
+NO_NEURON = "There is no neuron {} in layer {}: it has 128, numbered 0 to 127."
 
 
 @pytest.mark.parametrize(
-    ("layer", "neuron", "sentence"),
+    ("write", "sentence"),
     [
-        (2, 0, "There is no layer 2: this model&#x27;s layers are 0 to 1."),
-        (1, 128, "There is no neuron 128 in layer 1: it has 128, numbered 0 to 127."),
-        (0, -3, "There is no neuron -3 in layer 0: it has 128, numbered 0 to 127."),
+        *((lambda write=write: write("hello", 2, 0), NO_LAYER) for write in (microscope, zeroed, held)),
+        *((lambda write=write: write("hello", 1, 128), NO_NEURON.format(128, 1)) for write in (microscope, zeroed, held)),
+        *((lambda write=write: write("hello", 0, -3), NO_NEURON.format(-3, 0)) for write in (microscope, zeroed, held)),
+        (lambda: removal("hello", 0, 0, "magic"), "There is no kind of ablation 'magic'; choose one of: zero, mean, resample."),
+        (lambda: superposition(5, 2, 0.5), "There is no toy model for a sparsity of 0.5; choose one of: 0.0, 0.7, 0.9, 0.97, 0.99."),
+        (lambda: superposition(0, 2, 0.9), "A toy model needs one feature and one hidden dimension at least, not 0 and 2."),
+        (lambda: microscope("", 0, 0), NO_WORD),
+        (lambda: microscope("<|endoftext|>", 0, 0), NO_WORD),
+        (lambda: removal("", 0, 0, "resample"), NO_WORD),
     ],
 )
-def test_an_unknown_layer_or_neuron_is_answered_in_a_sentence(layer: int, neuron: int, sentence: str):
-    for html in (microscope("hello", layer, neuron), removal("hello", layer, neuron, "zero"), dose("hello", layer, neuron, 1.0)):
-        assert html == f"<p>{sentence}</p>"
+def test_what_there_is_not_is_answered_in_a_sentence(write, sentence: str):
+    assert write() == f"<p>{escape(sentence)}</p>"
 
 
 @pytest.mark.parametrize("value", [float("nan"), -float("inf"), 10_001.0])
@@ -175,20 +176,11 @@ def test_a_dose_that_is_no_number_or_too_large_is_answered_in_a_sentence(value: 
     assert "It goes on:" in dose("hello", 0, 0, LARGEST_DOSE) and "nan" not in dose("hello", 0, 0, -LARGEST_DOSE)
 
 
-def test_other_settings_that_there_are_not_are_answered_in_a_sentence():
-    assert html_to_text(removal("hello", 0, 0, "magic")) == "There is no kind of ablation 'magic'; choose one of: zero, mean, resample."
-    expected = "There is no toy model for a sparsity of 0.5; choose one of: 0.0, 0.7, 0.9, 0.97, 0.99."
-    assert html_to_text(superposition(5, 2, 0.5)) == expected
-    assert html_to_text(superposition(0, 2, 0.9)) == "A toy model needs one feature and one hidden dimension at least, not 0 and 2."
-    for html in (microscope("", 0, 0), microscope("<|endoftext|>", 0, 0), removal("", 0, 0, "resample")):
-        assert "has no word in it" in html and html_to_text(html).endswith("write something there.")
-
-
 def test_a_model_that_needs_a_text_says_so(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(tiny().cfg, "default_prepend_bos", False)
     for html in (removal("", 0, 0, "mean"), dose("", 0, 0, 1.0)):
         assert html == "<p>There is nothing to continue: this model needs at least one token, so give it some text.</p>"
-    for write in (microscope, partial(removal, kind="resample"), partial(dose, dose=1.0)):  # its only token is the first
+    for write in (microscope, partial(removal, kind="resample"), held):  # its only token is the first
         assert "<b>" in write("a", layer=0, neuron=0)
 
 

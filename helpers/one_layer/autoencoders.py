@@ -40,9 +40,6 @@ STATES_AT_ONCE = 1024  # states whose features, with their zeros, are held at a 
 CORPUS_SEED = 20_300  # documents to train on: neither those of the language model's training nor the held-out ones (20_261)
 
 
-# ------------------------------------------------------------------------------------------------------- the autoencoder
-
-
 class SparseAutoencoder(Module):
     """A trained autoencoder that reads activations as the model has them; see the top of this file for its three kinds.
 
@@ -142,9 +139,6 @@ def _frozen(values: Tensor) -> Parameter:
     return Parameter(values.detach().float().contiguous(), requires_grad=False)
 
 
-# ---------------------------------------------------------------------------------------------- activations to train on
-
-
 @torch.no_grad()
 def activations_of(
     model: TransformerBridge, texts: Texts, hook: str | Sequence[str], dtype: torch.dtype = torch.float32
@@ -183,9 +177,6 @@ def corpus_activations(
         yield values
 
 
-# ---------------------------------------------------------------------------------------------------------------- steering
-
-
 def clamp_feature(sae: SparseAutoencoder, hook: str, feature: int, value: float | Tensor, pos: Index = None) -> Intervention:
     """One feature is set to ``value``: ``x + (value - a_k) W_dec[k]``, so that the error and all other features stay.
 
@@ -199,9 +190,6 @@ def clamp_feature(sae: SparseAutoencoder, hook: str, feature: int, value: float 
         return values + ((value - old)[..., None] * sae.W_dec[feature]).to(values)
 
     return Intervention(hook, change, pos=pos)
-
-
-# ---------------------------------------------------------------------------------------------------------------- quality
 
 
 @dataclass(frozen=True)

@@ -36,8 +36,6 @@ SHIPPED = {
 SHIPPED_HOOK = resid_post(5)  # after half of the blocks
 SHIPPED_TOKENS = 2_000_000
 
-# ----------------------------------------------------------------------------------------------------------------- files
-
 
 def save_sae(sae: SparseAutoencoder, folder: str | Path) -> Path:
     """Writes an autoencoder in the format of SAELens: ``cfg.json`` and weights in float16 (float32 where float16 is too narrow)."""
@@ -162,9 +160,6 @@ def _from_gemma_scope(file: Path, repository: str, path: str) -> SparseAutoencod
         )
     about = {"model_name": f"gemma-2-{repository.split('scope-')[1].split('-')[0]}"}
     return SparseAutoencoder(W_enc, b_enc + b_dec @ W_enc, W_dec, b_dec, "jumprelu", None, threshold, place.format(layer), about)
-
-
-# -------------------------------------------------------------------------------------------------------- those of the course
 
 
 def train_shipped(names: Sequence[str] = (), n_tokens: int = SHIPPED_TOKENS, folder: Path = FOLDER, n_texts: int = 2000) -> None:

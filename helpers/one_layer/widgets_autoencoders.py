@@ -30,8 +30,6 @@ from helpers.widgets import (
 
 BINS = 12
 
-# ---------------------------------------------------------------------------------------------------- the feature browser
-
 
 @as_text
 def feature_html(
@@ -100,9 +98,6 @@ class FeatureBrowser(Demo):
         return {name: control for name, control in self.controls.items() if name != "feature" or not self.search.value}
 
 
-# -------------------------------------------------------------------------------------------------------------- the clamp
-
-
 @as_text
 def clamp_html(model: TransformerBridge, sae: SparseAutoencoder, peaks: torch.Tensor, prompt: str, feature: int, multiple: float) -> str:
     """What follows a prompt with a feature held at a multiple of its highest activation, as HTML, and how odd the plain model finds it."""
@@ -132,9 +127,6 @@ class ClampBench(Demo):
                 "multiple": slider(1.0, -10, 10, "Multiple of its highest", step=0.5),
             },
         )
-
-
-# ------------------------------------------------------------------------------------------------------- the toy's penalty
 
 
 @as_text

@@ -39,9 +39,6 @@ def _answer_html(label: str, text: str, extra: str) -> str:
     return f"<p><b>{escape(label)}</b> ({extra})<br><span style='white-space:pre-wrap'>{written}</span></p>"
 
 
-# ------------------------------------------------------------------------------------------------------- the refusal dial
-
-
 @as_text
 def dial_html(
     model: TransformerBridge, found: Directions, refusals: Sequence[int], request: str, layer: int, multiple: float, mode: str
@@ -80,8 +77,6 @@ class RefusalDial(Demo):
         )
 
 
-# ------------------------------------------------------------------------------------------------------- the steering lab
-
 Named = Mapping[str, tuple[int, Float[Tensor, "d_model"]]]  # directions by name, each with the layer where it is added
 
 
@@ -116,9 +111,6 @@ class SteeringLab(Demo):
             {"first": dropdown(names, "Direction"), "strength": slider(1.0, -3, 3, "Strength", step=0.5)},
             {"second": dropdown(names, "and", names[-1]), "other_strength": slider(0.0, -3, 3, "Strength", step=0.5)},
         )
-
-
-# ------------------------------------------------------------------------------------------------------ the task vectors
 
 
 @as_text

@@ -29,9 +29,6 @@ LANGUAGES = {"fr": "French", "de": "German", "zh": "Chinese"}
 OTHERS = "names of others"
 
 
-# --------------------------------------------------------------------------------------------------------------- prompts
-
-
 def entity_prompts(table: str = "countries", n: int | None = None, each: int = 10, seed: int = 0) -> list[LabelledPrompt]:
     """Prompts about the first ``n`` entities of a table of the world (``None``: all), from its facts; the label is the kind.
 
@@ -86,9 +83,6 @@ def _facts(by: str) -> dict[str, list[Fact]]:
     return found
 
 
-# ----------------------------------------------------------------------------------------------------------------- peaks
-
-
 @dataclass(frozen=True)
 class EntityPeaks:
     """The highest activation of every neuron on each prompt, position 0 left out."""
@@ -134,9 +128,6 @@ def entity_peaks(model: TransformerBridge, prompts: Iterable[LabelledPrompt]) ->
         for layer, values in batch.activations.items():
             peaks[batch.rows, layer] = values.masked_fill(~batch.mask[..., None], -torch.inf).amax(1).float().cpu()
     return EntityPeaks(known, peaks)
-
-
-# ------------------------------------------------------------------------------------------------------------- the count
 
 
 @dataclass(frozen=True)

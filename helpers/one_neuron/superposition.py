@@ -139,9 +139,6 @@ def _loss(
     return ((x - written).square() * importance).sum(2).mean(1)
 
 
-# ---------------------------------------------------------------------------------------------------- room for directions
-
-
 def unit_directions(n: int, dims: int, seed: int = 0) -> Float[Tensor, "direction dims"]:
     """``n`` random directions of length 1."""
     drawn = torch.randn(n, dims, generator=torch.Generator().manual_seed(seed))

@@ -11,9 +11,10 @@ from torch import Tensor
 
 from helpers.activations import Context, Neuron, TopContexts, check_neuron, contexts, name, promoted
 from helpers.html import COLD, TABLE, WARM, activation_html
-from helpers.interventions import Intervention, clamp, intervene, mean_ablate, mlp_post, record, set_to, zero_ablate
+from helpers.interventions import clamp, intervene, mlp_post, record
+from helpers.metrics import AFTER_FIRST
 from helpers.models import TransformerBridge
-from helpers.one_neuron.ablation import resampled
+from helpers.one_neuron.ablation import ablate_neurons, resampled
 from helpers.one_neuron.superposition import SPARSITIES, ToyModels, train_toys
 from helpers.prediction import pieces, sample, top_tokens
 from helpers.progress import progress
@@ -33,12 +34,9 @@ from helpers.widgets import (
     within,
 )
 
-AFTER_FIRST = slice(1, None)  # position 0, the mark of a new document, is left alone
 KINDS = ("zero", "mean", "resample")
 NOTHING = "<p><small>Nothing changes that one can see: try a prompt in which this neuron is active, or another one.</small></p>"
 LARGEST_DOSE = 10_000.0  # far beyond what neurons do, and small enough for every type of number
-
-# ---------------------------------------------------------------------------------------------------- the microscope
 
 
 @as_text
@@ -80,8 +78,8 @@ def _best_contexts(model: TransformerBridge, top: TopContexts, layer: int, neuro
 def loudest(top: TopContexts, last: Float[Tensor, "layer d_mlp"]) -> Neuron:
     """The neuron that is nearest to its own highest activation at a token; those that never rise high are left out."""
     share = torch.where(top.stats.peak > top.stats.peak.median(), last / top.stats.peak.clamp(min=1e-6), 0.0)
-    at = int(share.argmax())
-    return top.stats.layers[at // share.shape[1]], at % share.shape[1]
+    at, neuron = divmod(int(share.argmax()), share.shape[1])
+    return top.stats.layers[at], neuron
 
 
 class NeuronMicroscope(Demo):
@@ -96,9 +94,6 @@ class NeuronMicroscope(Demo):
         )
 
 
-# ------------------------------------------------------------------------------------------------------------ take away
-
-
 @as_text
 def removal_html(
     model: TransformerBridge, texts: Texts, means: Float[Tensor, "layer d_mlp"], prompt: str, layer: int, neuron: int, kind: str
@@ -106,23 +101,12 @@ def removal_html(
     """The next tokens after ``prompt`` as they are, and with one neuron taken away by zero, mean or resample ablation, as HTML."""
     check_neuron(model, layer, neuron)
     before = top_tokens(model, prompt, 8)
-    with intervene(model, _removal(model, texts, means, prompt, layer, neuron, kind)):
+    ways = {"zero": lambda: 0.0, "mean": lambda: means, "resample": lambda: resampled(model, [prompt], texts)}
+    baseline = chosen(ways, kind, "kind of ablation")()
+    with intervene(model, *ablate_neurons([(layer, neuron)], baseline)):
         after = top_tokens(model, prompt, 8)
     bars = columns_html({"as it is": before, f"{name((layer, neuron))} taken away ({kind})": after})
     return bars if before.table() != after.table() else bars + NOTHING
-
-
-def _removal(
-    model: TransformerBridge, texts: Texts, means: Float[Tensor, "layer d_mlp"], prompt: str, layer: int, neuron: int, kind: str
-) -> Intervention:
-    """The intervention that takes the neuron away on this prompt."""
-    place, where = mlp_post(layer), {"units": neuron, "pos": AFTER_FIRST}
-    kinds = {
-        "zero": lambda: zero_ablate(place, **where),
-        "mean": lambda: mean_ablate(place, means[layer], **where),
-        "resample": lambda: set_to(place, resampled(model, [prompt], texts)[layer][:, 1:, neuron, None], **where),
-    }
-    return chosen(kinds, kind, "kind of ablation")()
 
 
 class RemoveIt(Demo):
@@ -135,9 +119,6 @@ class RemoveIt(Demo):
             {"prompt": text_field(prompt, "Prompt")},
             _neuron_controls(model, neuron) | {"kind": dropdown(KINDS, "Ablation", "mean")},
         )
-
-
-# ----------------------------------------------------------------------------------------------------------------- dose
 
 
 @as_text
@@ -165,8 +146,6 @@ class DoseLab(Demo):
             _neuron_controls(model, neuron) | {"dose": slider(highest, 0, highest, "Dose", step=highest / 20)},
         )
 
-
-# -------------------------------------------------------------------------------------------------------- superposition
 
 FEATURES, HIDDEN = (5, 10, 20), (2, 5)
 SQUARE = "width:15px;height:15px;padding:0;text-align:center;font-size:9px;border:1px solid #8c8c8c40"
@@ -222,9 +201,6 @@ class SuperpositionLab(Demo):
                 "sparsity": choice_slider(SPARSITIES, SPARSITIES[0], "Sparsity"),
             },
         )
-
-
-# ------------------------------------------------------------------------------------------------------------- controls
 
 
 def _neuron_controls(model: TransformerBridge, neuron: Neuron) -> dict[str, ipywidgets.Widget]:
