@@ -56,13 +56,3 @@ def no_gradients():
 def last_logits(model, texts) -> torch.Tensor:
     """The logits at the end of each text, from a run of the whole model."""
     return model(texts.tokens)[torch.arange(len(texts)), texts.lengths - 1]
-
-
-def random_sae(d_model: int = 32, d_sae: int = 50):
-    """A top-5 autoencoder with random weights, none of them 0, for the stream after block 0."""
-    from helpers.interventions import resid_post
-    from helpers.one_layer.autoencoders import SparseAutoencoder
-
-    rng = torch.Generator().manual_seed(0)
-    parts = [torch.randn(size, generator=rng) for size in ((d_model, d_sae), (d_sae,), (d_sae, d_model), (d_model,))]
-    return SparseAutoencoder(*parts, "topk", 5, None, hook=resid_post(0))
