@@ -4,12 +4,12 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from byte_model import small as letters
 from tiny_models import ARCHITECTURES, write_tiny_model
-from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
-from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
+
+__all__ = ["letters", "load", "no_gradients"]  # the fixtures
 
 TINY = [name for name in ARCHITECTURES if name != "course-like"]
-LETTERS_CONTEXT = 24  # tokens that the model of letters reads
 
 
 @pytest.fixture(scope="session")
@@ -26,24 +26,6 @@ def load(tmp_path_factory: pytest.TempPathFactory) -> Callable:
         return loaded[key]
 
     return of
-
-
-@pytest.fixture(scope="session")
-def letters(tmp_path_factory: pytest.TempPathFactory):
-    """A random GPT-2 with two heads a layer whose tokenizer knows single bytes only."""
-    from helpers.models import load_model
-
-    folder = tmp_path_factory.mktemp("letters")
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    backend = Tokenizer(models.BPE({letter: number for number, letter in enumerate(alphabet)}, []))
-    backend.pre_tokenizer, backend.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
-    backend.add_special_tokens([AddedToken("<|endoftext|>", special=True)])
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, bos_token="<|endoftext|>", eos_token="<|endoftext|>")
-    shape = dict(vocab_size=len(tokenizer), n_positions=LETTERS_CONTEXT, n_embd=16, n_layer=2, n_head=2, initializer_range=0.3)
-    torch.manual_seed(0)
-    GPT2LMHeadModel(GPT2Config(**shape, bos_token_id=256, eos_token_id=256)).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return load_model(folder)
 
 
 @pytest.fixture(autouse=True)

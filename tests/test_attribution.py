@@ -142,15 +142,6 @@ def test_a_planted_head_has_the_right_share(planted, prompts):
     assert effects.of_heads.abs().argmax() == 1 * 4 + 2
 
 
-def test_only_what_a_head_puts_out_at_the_last_position_counts(planted, prompts):
-    model, _ = planted
-    right, wrong, place = torch.full((3,), 5), torch.full((3,), 6), head_out(1)
-    ends = prompts.lengths - 1
-    taken = [direct_effects(model, prompts, right, wrong, zero_ablate(place, head=2, pos=at)) for at in (ends, ends - 1)]
-    assert taken[0].of("a1.2").abs().max() == 0
-    torch.testing.assert_close(taken[1].effect, direct_effects(model, prompts, right, wrong).effect, atol=1e-6, rtol=0)
-
-
 # ------------------------------------------------------------------------------------------------------------- the result
 
 

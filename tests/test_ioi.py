@@ -17,7 +17,6 @@ from transformers import PreTrainedTokenizerFast
 from helpers.cluster.attribution import direct_effects
 from helpers.cluster.ioi import (
     ORDERS,
-    attention,
     copies,
     ioi_sentences,
     knocked_out,
@@ -155,29 +154,23 @@ def test_what_cannot_be_is_said_in_one_sentence(model, load, arguments, sentence
 # ------------------------------------------------------------------------------------------------------------ attention
 
 
-def test_attention_is_read_off_the_pattern(model, data):
-    texts, place = data.tokens, pattern(1)
-    whole = record(model, texts.tokens, place)[place]
-    found = attention(model, texts, data.positions["END"], data.positions["IO"])
-    assert found.shape == (2, 4, N)
-    for row, (end, io) in enumerate(zip(data.positions["END"], data.positions["IO"], strict=True)):
-        assert torch.equal(found[1, :, row], whole[row, :, end, io])
+WAYS = {"name mover": "END IO", "S-inhibition": "END S2", "duplicate token": "S2 S1", "induction": "S2 S1+1", "previous token": "S1+1 S1"}
 
 
-WAYS = {"name mover": ("END", "IO"), "S-inhibition": ("END", "S2"), "duplicate token": ("S2", "S1"), "induction": ("S2", "S1+1")}
-
-
-@pytest.mark.parametrize("role", [*WAYS, "previous token"])
+@pytest.mark.parametrize("role", WAYS)
 def test_a_head_that_looks_as_its_role_says_is_found(model, data, role):
-    query, key = (data.positions[name] for name in WAYS.get(role, ("S1+1", "S1")))
+    query, key = (data.positions[name] for name in WAYS[role].split())
     width, rows = data.tokens.tokens.shape[1], torch.arange(N)
     planted = torch.eye(width).repeat(N, 1, 1)
     planted[rows, query] = torch.nn.functional.one_hot(key, width).float()
     with intervene(model, set_to(pattern(1), planted[:, None], pos=2)):  # of a pattern the first axis after the batch are its heads
         scores = role_attention(model, data)
         lines = role_table(scores).splitlines()
-    assert set(scores) == {*WAYS, "previous token"} and all(score.shape == (2, 4) for score in scores.values())
+    assert set(scores) == {*WAYS} and all(score.shape == (2, 4) for score in scores.values())
     assert scores[role][1, 2] == 1 and (scores[role].flatten()[[0, 1, 2, 3, 4, 5, 7]] < 0.9).all()
+    whole = record(model, data.tokens.tokens, pattern(0))[pattern(0)]
+    looks = torch.stack([whole[row, :, query[row], key[row]] for row in range(N)])
+    assert torch.allclose(scores[role][0], looks.mean(0), atol=1e-6)
     assert [line.split("  ")[0] for line in lines] == list(scores)
     assert next(line for line in lines if line.startswith(role)).split()[-4:-2] == ["a1.2", "(1.00),"]
 

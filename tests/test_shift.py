@@ -71,7 +71,6 @@ def test_stories_tell_of_one_gender_and_of_no_profession():
 @pytest.mark.parametrize(
     "arguments, sentence",
     [
-        (dict(n=4, professions=("nurse", "wizard")), "no profession 'wizard'"),
         (dict(n=0), "multiple of 4, not 0"),
         (dict(n=6), "multiple of 4, not 6"),
         (dict(n=4, part="dev"), "no part 'dev'"),
@@ -147,4 +146,4 @@ def test_a_bias_is_taken_out_with_its_controls(tiny):
     assert report.answers.shape == (15, 16) and "oracle: balanced training" in report.methods
     strict = shift(tiny, SAE, n=16, candidates=8, margin=0.5, seed=1)  # nothing is about gender: nothing is taken out
     same = strict.answers[strict.methods.index("features about gender")]
-    assert strict.chosen["features"] == () and torch.equal(same, strict.answers[0])
+    assert strict.chosen["features"] == [] and torch.equal(same, strict.answers[0])

@@ -121,7 +121,7 @@ def _received(
 class Pruning:
     """What ACDC kept, and what it removed, in this order.
 
-    ``distance`` is that of the circuit from the model: KL divergence in nats, or the drop of the metric.
+    ``distance`` is that of the circuit from the model: the KL divergence in nats.
     """
 
     circuit: Circuit
@@ -129,22 +129,18 @@ class Pruning:
     distance: float
 
 
-def acdc(
-    model: TransformerBridge, pairs: PromptPairs, tau: float, ablation: Ablation = "resample", by: str = "kl", tokens: int | None = None
-) -> Pruning:
+def acdc(model: TransformerBridge, pairs: PromptPairs, tau: float, ablation: Ablation = "resample", tokens: int | None = None) -> Pruning:
     """Removes every edge whose removal makes the circuit's distance from the model rise by less than ``tau`` (Conmy et al., algorithm 1).
 
     Receivers are visited from the logits back to the first block, and in each its senders from the last to the embedding. The distance is
-    the KL divergence (model || circuit) of the next token, in nats, or for ``by="metric"`` the drop of the metric; a mean over the prompts.
+    the KL divergence (model || circuit) of the next token, in nats; a mean over the prompts.
     The result is that of the one-by-one algorithm, and three things make it fast: a pass starts at the receiver's block, since before it
     nothing is removed yet; several removals in a row are tried in one pass of at most ``tokens`` tokens, and hold up to the first that is
     refused; and edges into what no kept edge leaves are removed without a run. All prompts go through the model together.
     """
     if not tau > 0:
         raise ValueError(f"tau says by how much the distance may rise for each removed edge; it must be above 0, not {tau}.")
-    if by not in ("kl", "metric"):
-        raise ValueError(f"The distance is by 'kl' or by 'metric', not {by!r}.")
-    search = _Search(model, pairs, tau, ablation, by, tokens or most_tokens(model))
+    search = _Search(model, pairs, tau, ablation, tokens or most_tokens(model))
     with torch.no_grad(), progress(total=len(search.graph), desc="edges") as bar:
         for receiver in reversed(range(len(search.graph.receivers))):
             search.prune(receiver)
@@ -156,8 +152,8 @@ class _Search:
     """The state of ACDC: which edges are still there, and how far the circuit is from the model."""
 
     @torch.no_grad()
-    def __init__(self, model: TransformerBridge, pairs: PromptPairs, tau: float, ablation: Ablation, by: str, tokens: int) -> None:
-        self.model, self.pairs, self.tau, self.by = model, pairs, tau, by
+    def __init__(self, model: TransformerBridge, pairs: PromptPairs, tau: float, ablation: Ablation, tokens: int) -> None:
+        self.model, self.tau = model, tau
         self.graph, everyone = EdgeGraph.of(model), torch.arange(len(pairs))
         self.texts = texts = pairs.clean.take(everyone)
         self.kept, self.removed, self.distance = self.graph.exists.clone(), [], 0.0
@@ -168,7 +164,7 @@ class _Search:
         with open_edges(model):
             streams = record(model, texts.tokens.to(model.cfg.device), *places)
         self.streams = [streams[place] for place in places]
-        self.model_logits = run_wires(model, self.graph, texts, self.kept[None], self.ablated)[0]
+        self.model_logp = run_wires(model, self.graph, texts, self.kept[None], self.ablated)[0].log_softmax(-1)
 
     def prune(self, receiver: int) -> None:
         """Visits one receiver: removes all its edges that are not missed."""
@@ -199,11 +195,7 @@ class _Search:
         layer = min(self.graph.layer(self.graph.receivers[receiver]), self.graph.n_layers - 1)
         before = self.beyond[: self.graph.before(layer)]
         logits = run_wires(self.model, self.graph, self.texts, kept, self.ablated, layer, self.streams[layer], before)
-        if self.by == "metric":
-            values = [self.pairs.measured(copy).mean() for copy in (self.model_logits, *logits)]
-            return values[0] - torch.stack(values[1:])
-        right, own = self.model_logits.log_softmax(-1), logits.log_softmax(-1)
-        return (right.exp() * (right - own)).sum(-1).mean(-1)
+        return (self.model_logp.exp() * (self.model_logp - logits.log_softmax(-1))).sum(-1).mean(-1)
 
 
 # --------------------------------------------------------------------------------------------------------------- judging

@@ -126,29 +126,23 @@ def _named_positions(texts: Texts, io: Int[Tensor, "prompt"], s: Int[Tensor, "pr
 # ------------------------------------------------------------------------------------------------------ where heads look
 
 
-@torch.no_grad()
-def attention(
-    model: TransformerBridge, texts: Texts, queries: Int[Tensor, "prompt"], keys: Int[Tensor, "prompt"]
-) -> Float[Tensor, "layer head prompt"]:
-    """How much every head attends from one position of each prompt to another, between 0 and 1."""
-    places = [pattern(layer) for layer in range(model.cfg.n_layers)]
-    seen, rows = record(model, texts.tokens.to(model.cfg.device), *places), torch.arange(len(texts))
-    return torch.stack([seen[place][rows, :, queries, keys].T.float().cpu() for place in places])
-
-
 ROLES = {  # role of a head in the paper: from where to where it attends
     "name mover": ("END", "IO"),
     "S-inhibition": ("END", "S2"),
     "duplicate token": ("S2", "S1"),
     "induction": ("S2", "S1+1"),
+    "previous token": ("S1+1", "S1"),
 }
 
 
+@torch.no_grad()
 def role_attention(model: TransformerBridge, data: IoiSentences) -> dict[str, Float[Tensor, "layer head"]]:
-    """The mean attention of every head on the way that each role of the paper takes, and to the token before (``previous token``)."""
-    found = {role: attention(model, data.tokens, *(data.positions[name] for name in way)).mean(-1) for role, way in ROLES.items()}
-    after = data.positions["S1+1"]
-    return found | {"previous token": attention(model, data.tokens, after, after - 1).mean(-1)}
+    """The mean attention of every head on the way that each role of the paper takes, between 0 and 1."""
+    places, rows = [pattern(layer) for layer in range(model.cfg.n_layers)], torch.arange(len(data))
+    seen = record(model, data.tokens.tokens.to(model.cfg.device), *places)
+    looks = torch.stack([seen[place].float().cpu() for place in places])  # [layer, prompt, head, query, key]
+    ways = {role: [data.positions[name] for name in way] for role, way in ROLES.items()}
+    return {role: looks[:, rows, :, query, key].mean(0) for role, (query, key) in ways.items()}
 
 
 def role_table(scores: dict[str, Float[Tensor, "layer head"]], n: int = 2) -> str:

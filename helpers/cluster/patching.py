@@ -163,29 +163,22 @@ def patch_positions(
     return _patch_each(model, pairs, place, {"pos": positions}, positions >= pairs.first_difference, names)
 
 
-def patch_heads(
-    model: TransformerBridge, pairs: PromptPairs, place: Place = head_out, pos: Int[Tensor, "prompt"] | None = None
-) -> PatchMap:
-    """Patches one head after the other, at all positions or at one position of each prompt.
+def patch_heads(model: TransformerBridge, pairs: PromptPairs, place: Place = head_out) -> PatchMap:
+    """Patches one head after the other, at all positions.
 
     ``place``: what the head puts out (``head_out``), its queries, keys or values (``head_q``, ``head_k``, ``head_v``), or its attention
-    (``pattern``, for all positions only, of the axes ``[batch, head, query pos, key pos]``).
+    (``pattern``, of the axes ``[batch, head, query pos, key pos]``).
     """
-    names = _head_names(model, pairs, place, pos)
+    names = _head_names(model, pairs, place)
     heads = torch.arange(len(names))[:, None].expand(-1, len(pairs))
-    alive = ((pairs.ends if pos is None else pos) >= pairs.first_difference).expand_as(heads)
+    alive = torch.ones_like(heads, dtype=torch.bool)
     if place is pattern:  # the first axis after the batch are its heads
         return _patch_each(model, pairs, place, {"pos": heads}, alive, names, text_axis=2)
-    where = {"head": heads[..., None]} | ({} if pos is None else {"pos": pos.expand_as(heads)})
-    return _patch_each(model, pairs, place, where, alive, names)
+    return _patch_each(model, pairs, place, {"head": heads[..., None]}, alive, names)
 
 
-def _head_names(model: TransformerBridge, pairs: PromptPairs, place: Place, pos: Int[Tensor, "prompt"] | None) -> tuple[str, ...]:
-    """The heads of a place. Raises ValueError where it has none, and for a position that does not go with it."""
-    if pos is not None:
-        if place is pattern:
-            raise ValueError("Where a head looks is patched for all positions at once: leave pos out.")
-        pairs.columns(place, [pos])
+def _head_names(model: TransformerBridge, pairs: PromptPairs, place: Place) -> tuple[str, ...]:
+    """The heads of a place. Raises ValueError where it has none."""
     shape = record(model, pairs.clean.tokens[:1, :2].to(model.cfg.device), place(0))[place(0)].shape
     if len(shape) != 4:
         raise ValueError(f"{place(0)} has no heads to patch: choose head_out, head_q, head_k, head_v or pattern, or patch_positions.")
@@ -250,18 +243,10 @@ def attribute_positions(
     return _estimate_each(model, pairs, place, lambda products: products.flatten(2).sum(2)[every, positions], names, steps)
 
 
-def attribute_heads(
-    model: TransformerBridge, pairs: PromptPairs, place: Place = head_out, pos: Int[Tensor, "prompt"] | None = None, steps: int = 0
-) -> PatchMap:
+def attribute_heads(model: TransformerBridge, pairs: PromptPairs, place: Place = head_out, steps: int = 0) -> PatchMap:
     """What ``patch_heads`` would find, estimated at once (see ``attribute_positions``)."""
-    names, rows = _head_names(model, pairs, place, pos), torch.arange(len(pairs))
-
-    def add_up(products: Float[Tensor, "prompt axis *rest"]) -> Float[Tensor, "head prompt"]:
-        if place is pattern:
-            return products.flatten(2).sum(2).T
-        return (products.sum(1) if pos is None else products[rows, pos]).sum(-1).T
-
-    return _estimate_each(model, pairs, place, add_up, names, steps)
+    axes = (2, 3) if place is pattern else (1, 3)  # all but prompt and head
+    return _estimate_each(model, pairs, place, lambda products: products.sum(axes).T, _head_names(model, pairs, place), steps)
 
 
 def _estimate_each(
