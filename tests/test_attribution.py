@@ -72,8 +72,6 @@ def test_several_wrong_answers_count_with_their_mean(load, prompts):
     expected = logits[rows, RIGHT] - logits[rows[:, None], several].mean(1)
     effects = direct_effects(model, prompts, RIGHT, several)
     torch.testing.assert_close(effects.total, expected, atol=1e-4, rtol=0)
-    single = [direct_effects(model, prompts, RIGHT, several[:, at]).effect for at in range(3)]
-    torch.testing.assert_close(effects.effect, torch.stack(single).mean(0), atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize("architecture", ["gpt2", "neox-parallel", "llama"])

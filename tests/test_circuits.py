@@ -11,17 +11,7 @@ from cluster_tools import last_logits, letters, load, no_gradients
 from tiny_models import tiny_tokenizer, write_tiny_model
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from helpers.cluster.circuits import (
-    EdgeScores,
-    acdc,
-    attribute_edges,
-    curve,
-    in_top,
-    judge,
-    prune_dead,
-    random_circuit,
-    ratio_interval,
-)
+from helpers.cluster.circuits import EdgeScores, acdc, attribute_edges, curve, in_top, judge, prune_dead, random_circuit, ratio_interval
 from helpers.cluster.edges import Circuit, EdgeGraph, circuit_metrics, cut_each, logits_of, open_edges, outputs, sender_means
 from helpers.cluster.graph_plots import circuit_graph, places
 from helpers.cluster.patching import prompt_pairs

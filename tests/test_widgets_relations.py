@@ -32,15 +32,7 @@ from helpers.cluster.knockout import source_masks
 from helpers.cluster.linear_relations import LinearRelation
 from helpers.cluster.relation_reports import edit_subjects
 from helpers.cluster.relations import RelationData
-from helpers.cluster.widgets_relations import (
-    CUT,
-    FactEditor,
-    KnockoutBench,
-    RelationExplorer,
-    edit_html,
-    knockout_html,
-    relation_html,
-)
+from helpers.cluster.widgets_relations import CUT, FactEditor, KnockoutBench, RelationExplorer, edit_html, knockout_html, relation_html
 from helpers.html import WARM
 from helpers.prediction import pieces, tokenize, top_tokens, visible
 from helpers.running import random_like
