@@ -4,12 +4,12 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from byte_model import small as letters
 from tiny_models import ARCHITECTURES, write_tiny_model
-from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
-from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
+
+__all__ = ["letters", "load", "no_gradients"]  # the fixtures
 
 TINY = [name for name in ARCHITECTURES if name != "course-like"]
-LETTERS_CONTEXT = 24  # tokens that the model of letters reads
 
 
 @pytest.fixture(scope="session")
@@ -28,24 +28,6 @@ def load(tmp_path_factory: pytest.TempPathFactory) -> Callable:
     return of
 
 
-@pytest.fixture(scope="session")
-def letters(tmp_path_factory: pytest.TempPathFactory):
-    """A random GPT-2 with two heads a layer whose tokenizer knows single bytes only."""
-    from helpers.models import load_model
-
-    folder = tmp_path_factory.mktemp("letters")
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    backend = Tokenizer(models.BPE({letter: number for number, letter in enumerate(alphabet)}, []))
-    backend.pre_tokenizer, backend.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
-    backend.add_special_tokens([AddedToken("<|endoftext|>", special=True)])
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, bos_token="<|endoftext|>", eos_token="<|endoftext|>")
-    shape = dict(vocab_size=len(tokenizer), n_positions=LETTERS_CONTEXT, n_embd=16, n_layer=2, n_head=2, initializer_range=0.3)
-    torch.manual_seed(0)
-    GPT2LMHeadModel(GPT2Config(**shape, bos_token_id=256, eos_token_id=256)).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return load_model(folder)
-
-
 @pytest.fixture(autouse=True)
 def no_gradients():
     """Gradients only where a helper asks for them."""
@@ -56,13 +38,3 @@ def no_gradients():
 def last_logits(model, texts) -> torch.Tensor:
     """The logits at the end of each text, from a run of the whole model."""
     return model(texts.tokens)[torch.arange(len(texts)), texts.lengths - 1]
-
-
-def random_sae(d_model: int = 32, d_sae: int = 50):
-    """A top-5 autoencoder with random weights, none of them 0, for the stream after block 0."""
-    from helpers.interventions import resid_post
-    from helpers.one_layer.autoencoders import SparseAutoencoder
-
-    rng = torch.Generator().manual_seed(0)
-    parts = [torch.randn(size, generator=rng) for size in ((d_model, d_sae), (d_sae,), (d_sae, d_model), (d_model,))]
-    return SparseAutoencoder(*parts, "topk", 5, None, hook=resid_post(0))

@@ -1,6 +1,7 @@
 """Relations: Jacobians against finite differences on every architecture, surrogates and edits against a model that is linear by hand."""
 
 from collections import Counter
+from functools import partial
 
 import pytest
 import torch
@@ -31,7 +32,6 @@ from helpers.cluster.relation_reports import (
     edit_report,
     edit_subjects,
     low_rank_inverse,
-    most_frequent,
     relation_report,
     sweep_lre,
 )
@@ -39,8 +39,7 @@ from helpers.cluster.relations import RelationData, course_relations, known_subj
 from helpers.course_lm.facts import Fact, all_facts
 from helpers.course_lm.world import World
 from helpers.interventions import Intervention, attn_out, intervene, mlp_out, record, resid_post, resid_pre, set_to, zero_ablate
-from helpers.metrics import whole_words
-from helpers.prediction import pieces, tokenize
+from helpers.prediction import pieces, token_id, tokenize
 from helpers.running import layer_hook, lens_logits
 from helpers.stats import wilson
 
@@ -80,11 +79,8 @@ def test_prompts_and_answers():
     assert DATA.prompts[:2] == ["The Tower of Taipei is in", "The Tower of The Golden Gate Bridge is in"]
     assert DATA.answer_of["San Francisco"] == "San" and len(DATA) == 4
     assert DATA.take([2, 0]).answer_of == {"Paris": "Gate", "Taipei": "Paris"}
-
-
-def test_a_subject_with_several_objects_is_left_out():
-    data = relation_data("r", "{s} is", [("a", "x"), ("b", "x"), ("a", "y"), ("b", "x"), ("c", "z")])
-    assert data.subjects == ("b", "c") and data.objects == ("x", "z")
+    several = relation_data("r", "{s} is", [("a", "x"), ("b", "x"), ("a", "y"), ("b", "x"), ("c", "z")])
+    assert several.answer_of == {"b": "x", "c": "z"}  # a subject with several objects is left out
 
 
 def test_the_relations_of_the_course_lm_are_asked_as_its_facts_are():
@@ -111,16 +107,9 @@ def test_split_is_disjoint_and_repeatable():
 
 
 def test_known_keeps_what_the_model_answers_right(letters):
-    said = [letters(tokenize(letters, prompt)[None])[0, -1].argmax().item() for prompt in LETTERS.prompts]
-    objects = tuple("\n" + "q" for _ in said)  # a line break in front, so that no space is written
-    first = [ids[0] for ids in whole_words(letters, LETTERS.prompts, [[answer] for answer in objects]).ids]
-    assert len(set(first)) == 1  # "known" would keep those whose answer is this token
-    direction = letters.W_U[:, first[0]].detach()
-    data = RelationData("l", "x{s}y", LETTERS.subjects, objects[:5] + ("q",) * 7)
-    with intervene(letters, set_to(resid_post(1), 50 * direction)):
-        assert int(letters(tokenize(letters, "xay")[None])[0, -1].argmax()) == first[0]
-        kept = known_subjects(letters, data)
-        assert kept.subjects == LETTERS.subjects[:5] == known_subjects(letters, kept).subjects
+    data = RelationData("l", "x{s}y", LETTERS.subjects, ("\nq",) * 5 + ("q",) * 7)  # a word begins with a space, unless it has a line break
+    with intervene(letters, set_to(resid_post(1), 50 * letters.W_U[:, token_id(letters, "\n")])):
+        assert known_subjects(letters, data).subjects == LETTERS.subjects[:5]
         with pytest.raises(ValueError, match="no right answer"):
             known_subjects(letters, data.take([6, 7]))
 
@@ -186,46 +175,27 @@ def test_jacobians_are_finite_differences(load, architecture):
                 assert (expected.abs().max() > 0.01) == (layer < 1)  # after the last block nothing goes from token to token
 
 
-@pytest.mark.parametrize(
-    "architecture, group, basis", [*((name, 8, 1024) for name in TINY), ("gpt2", 1, 1024), ("gpt2", 3, 16), ("llama", 3, 16)]
-)
-def test_jacobians_are_gradients_one_by_one(load, architecture, group, basis, monkeypatch):
+@pytest.mark.parametrize("architecture, group, basis", [("gpt2", 1, 1024), ("gpt2", 3, 16), ("llama", 3, 16)])
+def test_jacobians_of_any_groups_are_those_of_each_subject_alone(load, architecture, group, basis, monkeypatch):
     model = load(architecture)
+    expected = torch.stack([jacobian(model, DATA, subject, 0) for subject in SUBJECTS])
     monkeypatch.setattr(linear_relations, "GROUP", group)
     monkeypatch.setattr(linear_relations, "BASIS_TOKENS", basis)
-    found = jacobians(model, DATA, [0])[0]
-    last, places = resid_post(1), subject_positions(model, DATA)
-    for row, prompt in enumerate(DATA.prompts):
-        seen = {}
-        with torch.enable_grad(), intervene(model, Intervention(resid_post(0), lambda v, pick, seen=seen: seen.setdefault("s", v))):
-            o = record(model, tokenize(model, prompt)[None], last)[last][0, -1]
-            slopes = [torch.autograd.grad(one, seen["s"], retain_graph=True)[0][0, places[row]] for one in o]
-        assert torch.allclose(found[row], torch.stack(slopes), atol=1e-5)
-        assert torch.equal(found[row], jacobian(model, DATA, SUBJECTS[row], 0)) or group > 1
+    assert torch.allclose(jacobians(model, DATA, [0])[0], expected, atol=1e-5)
 
 
-def test_a_subject_at_the_end_is_its_own_output_in_the_last_layer(gpt2):
-    data = RelationData("end", "The Tower of {s}", SUBJECTS, DATA.objects)
+def test_a_subject_at_the_end_is_its_own_output_in_the_last_layer_and_the_model_is_left_as_it_was(gpt2):
+    before, data = gpt2(tokenize(gpt2, "The Tower")[None]), RelationData("end", "The Tower of {s}", SUBJECTS, DATA.objects)
     assert torch.equal(jacobians(gpt2, data, [1])[0], torch.eye(32).expand(4, 32, 32))
-
-
-def test_the_model_is_left_as_it_was_and_takes_no_gradients(gpt2):
-    tokens = tokenize(gpt2, "The Tower of Taipei")[None]
-    before = gpt2(tokens)
-    with torch.no_grad():
-        jacobians(gpt2, DATA, [0, 1])
-    assert torch.equal(before, gpt2(tokens)) and all(p.grad is None for p in gpt2.parameters())
+    assert torch.equal(before, gpt2(tokenize(gpt2, "The Tower")[None])) and all(p.grad is None for p in gpt2.parameters())
 
 
 # ---------------------------------------------------------------------------------------------------------- surrogates
 
 
 def test_a_fit_is_the_mean_slope_and_what_is_missing(gpt2):
-    found, slopes, states = (
-        fit_lre_layers(gpt2, DATA, [0, -1], beta=2.0),
-        jacobians(gpt2, DATA, [0, -1]),
-        relation_states(gpt2, DATA, [0, -1]),
-    )
+    found, slopes = fit_lre_layers(gpt2, DATA, [0, -1], beta=2.0), jacobians(gpt2, DATA, [0, -1])
+    states = relation_states(gpt2, DATA, [0, -1])
     for at, one in enumerate(found):
         assert (one.layer, one.beta, one.kind, one.relation) == ((0, -1)[at], 2.0, "LRE", "place")
         assert torch.allclose(one.weight, slopes[at].mean(0), atol=1e-5)
@@ -236,7 +206,6 @@ def test_a_fit_is_the_mean_slope_and_what_is_missing(gpt2):
 
 def test_a_surrogate_is_an_affine_map():
     one = LinearRelation("r", "LRE", 0, torch.tensor([[1.0, 2.0], [0.0, 1.0]]), torch.tensor([10.0, 20.0]), beta=2.0)
-    assert one(torch.tensor([1.0, 3.0])).tolist() == [24.0, 26.0]
     assert one(torch.tensor([[1.0, 3.0], [0.0, 0.0]])).tolist() == [[24.0, 26.0], [10.0, 20.0]]
 
 
@@ -269,7 +238,7 @@ def test_a_linear_model_is_found_out(linear):
 
 def test_comparison_judges_all_methods_on_the_test_subjects(letters):
     def usual(data: RelationData) -> int:
-        return most_frequent(relation_states(letters, data, [0]).token)
+        return Counter(relation_states(letters, data, [0]).token.tolist()).most_common(1)[0][0]
 
     data = RelationData("ends", "x{s}", LETTERS.subjects, LETTERS.objects)
     parts = next(parts for seed in range(50) if usual((parts := split(data, 4, seed)).train) != usual(parts.test))
@@ -278,11 +247,9 @@ def test_comparison_judges_all_methods_on_the_test_subjects(letters):
     found = compare_to_baselines(letters, parts, lre)
     for one in (lre, *(method(train, 0) for method in (identity, translation, regression))):
         assert torch.equal(found.of(one.kind), lens_logits(letters, one(test.s[0])).argmax(-1) == test.token)
-    assert found.of("most frequent").tolist() == (test.token == most_frequent(train.token)).tolist()
+    assert torch.equal(found.of("most frequent"), test.token == usual(parts.train))
     assert found.shares["most frequent in test"] == max(Counter(test.token.tolist()).values()) / 4
     assert "regression (8)" in found.methods and found.layer == 0 and found.beta == 1.5
-    with pytest.raises(ValueError, match="'guess' was not compared"):
-        found.of("guess")
 
 
 def test_tables_by_hand():
@@ -339,17 +306,11 @@ def test_report_judges_each_relation_and_skips_small_ones(letters, monkeypatch):
 def test_the_inverse_of_full_rank_inverts_and_a_low_rank_forgets():
     weight = torch.randn(6, 6, generator=torch.Generator().manual_seed(0))
     assert torch.allclose(low_rank_inverse(weight, 6) @ weight, torch.eye(6), atol=1e-4)
-    diagonal = torch.diag(torch.tensor([2.0, 4.0, 1.0]))
-    assert torch.allclose(low_rank_inverse(diagonal, 2), torch.diag(torch.tensor([0.5, 0.25, 0.0])), atol=1e-6)
-    assert torch.allclose(low_rank_inverse(torch.diag(torch.tensor([2.0, 0.0])), 2), torch.diag(torch.tensor([0.5, 0.0])))
-
-
-def test_an_edit_moves_the_output_to_the_other():
-    weight = torch.randn(5, 5, generator=torch.Generator().manual_seed(1))
-    one = LinearRelation("r", "LRE", 0, weight, torch.ones(5))
-    s, wanted = torch.randn(3, 5), torch.randn(3, 5)
-    assert torch.allclose(one(s + edit_delta(one, one(s), wanted, 5)), wanted, atol=1e-3)
-    assert not torch.allclose(one(s + edit_delta(one, one(s), wanted, 2)), wanted, atol=1e-1)
+    for sizes, kept in (([2.0, 4.0, 1.0], [0.5, 0.25, 0.0]), ([2.0, 0.0], [0.5, 0.0])):
+        assert torch.allclose(low_rank_inverse(torch.diag(torch.tensor(sizes)), 2), torch.diag(torch.tensor(kept)), atol=1e-6)
+    one, s, wanted = LinearRelation("r", "LRE", 0, weight, torch.ones(6)), torch.randn(3, 6), torch.randn(3, 6)
+    for rank in (6, 2):
+        assert torch.allclose(one(s + edit_delta(one, one(s), wanted, rank)), wanted, atol=1e-3) == (rank == 6)
 
 
 def test_edits_of_a_linear_model_succeed_all(linear):
@@ -395,11 +356,12 @@ def test_the_map_and_rank_are_chosen_by_successful_edits(letters):
 def test_edit_report_chooses_on_one_half_and_reports_the_other(letters, monkeypatch):
     monkeypatch.setattr(relation_reports, "known_rows", lambda model, data: list(range(len(data))))
     same = RelationData("same", "{s}", LETTERS.subjects, LETTERS.objects)
-    monkeypatch.setattr(relation_reports, "_different", spy := Different(relation_reports._different))
+    different = relation_reports._different
+    monkeypatch.setattr(relation_reports, "_different", lambda model, data: [] if data.name == "same" else different(model, data))
     found, tried = relation_report(letters, [LETTERS, same], [0], [1.0], n_train=4, least=8), []
     monkeypatch.setattr(relation_reports, "choose_edit", lambda *given, **more: tried.append(given[2]) or choose_edit(*given, **more))
     edits = edit_report(letters, found, [4, 16], n=6, draws=2)
-    assert [one.relation for one in edits.edits] == ["letters"] and spy.asked >= 2
+    assert [one.relation for one in edits.edits] == ["letters"]
     entry = next(entry for entry in found.entries if entry.comparison.relation == "letters")
     assert tried == [entry.parts.choose]
     surrogate, rank = choose_edit(letters, entry.sweep.maps, entry.parts.choose, [4, 16])
@@ -410,29 +372,14 @@ def test_edit_report_chooses_on_one_half_and_reports_the_other(letters, monkeypa
     assert edits.agreement == (entry.comparison.shares["LRE"],) and len(edits.table().splitlines()) == 2
 
 
-class Different:
-    """Says of the relation ``same`` that all its subjects have the same answer."""
-
-    def __init__(self, original):
-        self.original, self.asked = original, 0
-
-    def __call__(self, model, data):
-        self.asked += 1
-        return [] if data.name == "same" else self.original(model, data)
-
-
 # -------------------------------------------------------------------------------------------------------------- errors
 
 
-@pytest.mark.parametrize("template", ["The capital is", "{s} and {s} are", "The capital of {s} is {o}"])
-def test_a_template_names_the_subject_once(template):
-    with pytest.raises(ValueError, match="needs the subject once"):
-        RelationData("r", template, ("a",), ("b",))
-
-
-def test_errors_are_sentences(letters, gpt2, load):
+def test_errors_are_sentences(letters, gpt2):
     constant = LinearRelation("place", "LRE", 0, torch.eye(32), torch.zeros(32))
     cases = [
+        *((partial(RelationData, "r", told, ("a",), ("b",)), "needs the subject once") for told in ("It is", "{s} {s} is", "{s} is {o}")),
+        (lambda: BaselineComparison("r", 0, 1.0, ("LRE",), torch.ones(1, 2) > 0).of("guess"), "'guess' was not compared"),
         (lambda: RelationData("r", "{s} is", ("a", "b"), ("c",)), "2 subjects and 1 objects"),
         (lambda: course_relations(["capitol"]), "There is no relation 'capitol' .* perhaps capital"),
         (lambda: split(LETTERS, 11), "has 12 subjects; fitting 11 and judging needs 13"),
@@ -453,7 +400,6 @@ def test_errors_are_sentences(letters, gpt2, load):
         (lambda: edit_subjects(gpt2, DATA, constant, [("Taipei", "Paris")], 40), "between 1 and 32"),
         (lambda: edit_pairs(gpt2, DATA.take([0])), "two subjects with different answers"),
     ]
-    for number, (run, message) in enumerate(cases):
+    for run, message in cases:
         with pytest.raises(ValueError, match=message):
             run()
-            print(f"case {number} raised nothing")

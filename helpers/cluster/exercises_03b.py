@@ -10,7 +10,7 @@ from torch import Tensor
 from helpers.answers import expect, expect_callable, expect_close, expect_indices, expect_number, expect_tensor
 from helpers.cluster.attribution import direct_effects
 from helpers.cluster.circuits import EdgeScores, judge
-from helpers.cluster.edges import Circuit
+from helpers.cluster.edges import ABLATIONS, Circuit
 from helpers.cluster.ioi import IoiSentences, ioi_sentences, knocked_out
 from helpers.cluster.patching import PatchMap, PromptPairs, metric_at_ends
 from helpers.exercises import Exercises
@@ -22,7 +22,6 @@ from helpers.running import score_prompts
 exercises = Exercises("03b_cluster_circuits")
 exercise, check, score_table = exercises.exercise, exercises.check, exercises.score_table
 
-KINDS = ("resample", "mean", "zero")
 KEPT, SHARE = 0.8, 0.02  # what exercise 3.10 asks for
 BROKEN = 0.3  # and 3.11
 
@@ -112,8 +111,8 @@ def own_circuit(answer: Any, model: TransformerBridge, pairs: PromptPairs) -> st
 def break_the_number(answer: Any, model: TransformerBridge, pairs: PromptPairs, scores: EdgeScores) -> str:
     """A number of edges and two kinds of ablation under which the same circuit is faithful and is not."""
     expect(
-        isinstance(answer, tuple | list) and len(answer) == 3 and all(kind in KINDS for kind in answer[1:]),
-        f"A triple is needed here: a number of edges and two of {', '.join(KINDS)}, such as (50, 'mean', 'resample').",
+        isinstance(answer, tuple | list) and len(answer) == 3 and all(kind in ABLATIONS for kind in answer[1:]),
+        f"A triple is needed here: a number of edges and two of {', '.join(ABLATIONS)}, such as (50, 'mean', 'resample').",
     )
     n = int(expect_number(answer[0], 1, 400, "your number of edges"))
     circuit = scores.top(n)
@@ -133,13 +132,9 @@ def two_jobs(answer: Any, model: TransformerBridge, data: IoiSentences, prompts:
     every = [(at, number) for at in range(model.cfg.n_layers) for number in range(model.cfg.n_heads)]
     costs = []
     for texts, metric in ((data.tokens, data.metric), (list(prompts), log_prob(right))):
-        plain = score_prompts(model, texts, metric).mean().item()
-        costs.append(
-            {
-                (at, n): plain - score_prompts(model, texts, metric, zero_ablate(head_out(at), pos=-1, head=n)).mean().item()
-                for at, n in every
-            }
-        )
+        plain = score_prompts(model, texts, metric).mean()
+        gone = {(at, n): score_prompts(model, texts, metric, zero_ablate(head_out(at), pos=-1, head=n)).mean() for at, n in every}
+        costs.append({one: (plain - left).item() for one, left in gone.items()})
     gifts, capitals = costs
     ranks = [1 + sorted(every, key=lambda one, cost=cost: -cost[one]).index((layer, head)) for cost in costs]
     expect(ranks[0] <= 5, f"Without {layer}.{head} the gifts lose {gifts[layer, head]:.2f} logits: it is number {ranks[0]} of all heads.")

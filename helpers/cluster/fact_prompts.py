@@ -9,13 +9,9 @@ from dataclasses import dataclass
 from itertools import zip_longest
 from random import Random
 
-import torch
-from jaxtyping import Int
-from torch import Tensor
-
-from helpers.course_lm.facts import Fact, Relation, all_facts, relations
+from helpers.course_lm.facts import Fact, all_facts, relations
 from helpers.course_lm.world import World
-from helpers.metrics import whole_words
+from helpers.metrics import first_tokens
 from helpers.models import TransformerBridge
 from helpers.prediction import token_span
 from helpers.running import next_tokens
@@ -74,23 +70,14 @@ def _fit_to_ask(fact: Fact) -> bool:
 
 
 def _told(world: World, said: dict[str, tuple[str, ...]], fact: Fact, at_start: bool, rng: Random) -> FactPrompt:
-    """The fact up to its answer, with its own attributes and those of another subject."""
-    asked = fact.probe(rng.choice(_sentences(fact.relation, at_start)))
-    own, other = said[fact.subject], said.get(_another(world, fact, rng), ())
-    about = {"relation": fact.relation.name, "attributes": own, "others": tuple(word for word in other if word not in own)}
-    return fact_prompt(asked.prompt, asked.answer, fact.subject, **about)
-
-
-def _sentences(relation: Relation, at_start: bool) -> list[str]:
-    """The templates that begin with the subject, or the others; if there are none, whatever there is."""
+    """The fact up to its answer, in a sentence that begins with the subject or not, if there is one, and attributes of another subject."""
+    relation = fact.relation
     fitting = [template for template in relation.forward if template.startswith(("{s}", "The {s}", "A {s}")) == at_start]
-    return fitting or list(relation.forward)
-
-
-def _another(world: World, fact: Fact, rng: Random) -> str:
-    """Another subject of the same table."""
-    column = world.column(fact.relation.table, fact.relation.subject)
-    return rng.choice([name for name in column if name != fact.subject])
+    asked = fact.probe(rng.choice(fitting or relation.forward))
+    another = rng.choice([name for name in world.column(relation.table, relation.subject) if name != fact.subject])
+    own, others = said[fact.subject], said.get(another, ())
+    about = {"relation": relation.name, "attributes": own, "others": tuple(word for word in others if word not in own)}
+    return fact_prompt(asked.prompt, asked.answer, fact.subject, **about)
 
 
 def _said(world: World) -> dict[str, tuple[str, ...]]:
@@ -103,16 +90,11 @@ def _said(world: World) -> dict[str, tuple[str, ...]]:
 
 def known_facts(model: TransformerBridge, facts: Sequence[FactPrompt]) -> list[FactPrompt]:
     """The facts that the model answers right: the answer's first token is its most likely one. Raises ValueError where it knows none."""
-    right = next_tokens(model, [fact.text for fact in facts]) == first_answer_tokens(model, facts)
+    texts = [fact.text for fact in facts]
+    right = next_tokens(model, texts) == first_tokens(model, texts, [fact.answer for fact in facts])
     if not right.any():
         raise ValueError("The model answers none of these prompts right: ask for other facts, or write the prompts as it has read them.")
     return [fact for fact, hit in zip(facts, right.tolist(), strict=True) if hit]
-
-
-def first_answer_tokens(model: TransformerBridge, facts: Sequence[FactPrompt]) -> Int[Tensor, "fact"]:
-    """The first token of each answer."""
-    words = whole_words(model, [fact.text for fact in facts], [[fact.answer] for fact in facts])
-    return torch.tensor([ids[0] for ids in words.ids])
 
 
 def subject_span(model: TransformerBridge, fact: FactPrompt) -> range:

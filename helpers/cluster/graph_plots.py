@@ -56,7 +56,7 @@ def edge_graph(edges: Sequence[Edge], labels: Mapping[str, str] | None, max_edge
         _box(ax, name, x, y, (labels or {}).get(name, ""), {part for _, receiver, _ in shown if (part := _part(receiver, name))})
     ax.set(xlim=(-1.0, columns), ylim=(-0.5, rows - 0.5))
     ax.set_axis_off()
-    used = {word: colour for (_, _, weight) in shown for word, colour in [(of[weight < 0], BLUE if weight >= 0 else ORANGE)]}
+    used = {of[weight < 0]: BLUE if weight >= 0 else ORANGE for _, _, weight in shown}
     lines = [Line2D([], [], color=colour, linewidth=2) for colour in used.values()]
     title = f"{len(shown)} of {len(edges)} edges" if len(shown) < len(edges) else f"{len(edges)} edges"
     legend(fig, lines, [plain(word) for word in used], title=title, ncols=2, alignment="left")
@@ -127,29 +127,18 @@ def _line(ax: Axes, at: Mapping[str, tuple[float, float]], sender: str, receiver
     side = 1 if (x0 + x1) / 2 >= sum(x for x, _ in at.values()) / len(at) else -1
     bend = 0.0 if y1 - y0 < 1.5 else side * min(0.22, 1.3 / (y1 - y0))  # so that no line leaves the drawing
     width = abs(weight) ** 0.5  # of a few strong edges and many weak ones, both are to be seen
-    line = FancyArrowPatch(
-        start,
-        end,
-        arrowstyle="-|>",
-        mutation_scale=7 + 4 * width,
-        connectionstyle=f"arc3,rad={bend}",
-        linewidth=0.5 + 3.0 * width,
-        color=BLUE if weight >= 0 else ORANGE,
-        alpha=0.45 + 0.4 * width,
-        shrinkA=0,
-        shrinkB=0,
-        zorder=1,
-    )
-    ax.add_patch(line)
+    arrow = dict(arrowstyle="-|>", mutation_scale=7 + 4 * width, connectionstyle=f"arc3,rad={bend}", shrinkA=0, shrinkB=0)
+    look = dict(color=BLUE if weight >= 0 else ORANGE, alpha=0.45 + 0.4 * width, linewidth=0.5 + 3.0 * width, zorder=1)
+    ax.add_patch(FancyArrowPatch(start, end, **arrow, **look))
 
 
 def _box(ax: Axes, name: str, x: float, y: float, label: str, parts: set[str]) -> None:
     """One sender or the logits: its name, a word under it, and the letters of the inputs that are used."""
     frame = dict(facecolor=FILLS[name[0]], edgecolor=RIMS[name[0]], linewidth=1.2, zorder=2)
     ax.fill([x - HALF_WIDTH, x + HALF_WIDTH, x + HALF_WIDTH, x - HALF_WIDTH], [y - HALF_HEIGHT] * 2 + [y + HALF_HEIGHT] * 2, **frame)
-    lift = (0.06 if parts else 0.0) + (0.07 if label else 0.0)
-    ax.text(x, y + lift, plain(name), ha="center", va="center", fontsize=9, color=BLACK, zorder=3)
+    lift, look = (0.06 if parts else 0.0) + (0.07 if label else 0.0), dict(ha="center", color=BLACK, zorder=3)
+    ax.text(x, y + lift, plain(name), va="center", fontsize=9, **look)
     if label:
-        ax.text(x, y + lift - 0.14, plain(label), ha="center", va="center", fontsize=6.5, color=BLACK, zorder=3)
+        ax.text(x, y + lift - 0.14, plain(label), va="center", fontsize=6.5, **look)
     for part in sorted(parts):
-        ax.text(x + PORTS[part], y - HALF_HEIGHT + 0.015, part, ha="center", va="bottom", fontsize=7, color=BLACK, zorder=3)
+        ax.text(x + PORTS[part], y - HALF_HEIGHT + 0.015, part, va="bottom", fontsize=7, **look)

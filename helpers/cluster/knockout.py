@@ -73,23 +73,23 @@ def _knockout(
 ) -> Float[Tensor, "source window fact"]:
     """All sources of a batch share a pass for each window, which starts at the window's first layer: below it nothing changes."""
     n_layers, every = model.cfg.n_layers, source_masks(model, facts, seed)
-    if not sources or (unknown := [name for name in sources if name not in every]):
-        raise ValueError(f"{unknown[0] if sources else 'No source'!r} cannot be cut; a source is one of {', '.join(SOURCES)}.")
+    if unknown := [name for name in sources if name not in every]:
+        raise ValueError(f"{unknown[0]!r} cannot be cut; a source is one of {', '.join(SOURCES)}.")
     if odd := [layer for window in windows for layer in window if not 0 <= layer < n_layers]:
         raise ValueError(f"There is no layer {odd[0]} to put in a window: this model's layers are 0 to {n_layers - 1}.")
     texts, masks = as_texts(model, [fact.text for fact in facts]), torch.stack([every[name] for name in sources])
     change = torch.empty(len(sources), len(windows), len(facts))
     for rows in progress(list(texts.batches(max(1, BATCH_TOKENS // len(sources)))), desc="batches"):
         part = texts.take(rows)
-        ends, n = part.lengths - 1, len(rows)
         run = read_suffix(model, part.tokens, 0, range(n_layers))
-        before, best = run.logits(model, n_layers - 1, torch.arange(n), ends).float().softmax(-1).cpu().max(-1)
+        before, best = run.logits(model, n_layers - 1, torch.arange(len(rows)), part.lengths - 1).float().softmax(-1).cpu().max(-1)
         keys = masks[:, rows, : part.tokens.shape[1]].flatten(0, 1)  # a copy of the prompts for each source
-        copies, queries = torch.arange(n).repeat(len(sources)), ends.repeat(len(sources))
+        copies = torch.arange(len(rows)).repeat(len(sources))
+        queries = part.lengths[copies] - 1
         for at, window in enumerate(windows):
             cuts = [cut_attention(layer, queries, keys) for layer in window]
-            logits = run.logits(model, min(window, default=n_layers - 1), copies, queries, *cuts)
-            after = logits.float().softmax(-1).cpu().gather(1, best.repeat(len(sources))[:, None]).reshape(len(sources), n)
+            probs = run.logits(model, min(window, default=n_layers - 1), copies, queries, *cuts).float().softmax(-1).cpu()
+            after = probs[torch.arange(len(copies)), best[copies]].reshape(len(sources), -1)
             change[:, at, rows] = (after - before) / before * 100
     return change.masked_fill(~masks.any(-1)[:, None], torch.nan)
 
@@ -125,11 +125,9 @@ def source_masks(model: TransformerBridge, facts: Sequence[FactPrompt], seed: in
     """
     texts, spans = as_texts(model, [fact.text for fact in facts]), [subject_span(model, fact) for fact in facts]
     place, rng = torch.arange(texts.tokens.shape[1]), torch.Generator().manual_seed(seed)
-    last = place == texts.lengths[:, None] - 1
+    last, first = place == texts.lengths[:, None] - 1, (place == 0).expand(len(facts), -1)
     subject = torch.stack([(place >= span.start) & (place < span.stop) for span in spans])
-    relation = (place > 0) & (place < texts.lengths[:, None] - 1) & ~subject
-    rank = torch.rand(relation.shape, generator=rng).masked_fill(~relation, 2.0).argsort(1).argsort(1)
-    enough = relation.sum(1) >= subject.sum(1)
-    random = relation & (rank < subject.sum(1)[:, None]) & enough[:, None]
-    first = (place == 0).expand_as(last)
+    relation = (place < texts.lengths[:, None] - 1) & ~first & ~subject
+    rank, n = torch.rand(relation.shape, generator=rng).masked_fill(~relation, 2.0).argsort(1).argsort(1), subject.sum(1, keepdim=True)
+    random = relation & (rank < n) & (relation.sum(1, keepdim=True) >= n)
     return dict(zip(SOURCES, (subject, relation, last, first, random), strict=True))

@@ -9,12 +9,10 @@ from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from random import Random
 
-import torch
-
 from helpers.course_lm import facts
 from helpers.course_lm.corpus.base import sentence
 from helpers.course_lm.world import World
-from helpers.metrics import whole_words
+from helpers.metrics import first_tokens
 from helpers.models import TransformerBridge
 from helpers.running import next_tokens
 
@@ -55,6 +53,12 @@ class RelationData:
         """The object of each subject."""
         return dict(zip(self.subjects, self.objects, strict=True))
 
+    def rows(self, subjects: Sequence[str]) -> list[int]:
+        """The numbers of some subjects. Raises ValueError for one that is not among the relation's."""
+        if unknown := [subject for subject in subjects if subject not in self.subjects]:
+            raise ValueError(f"{unknown[0]!r} is no subject of {self.name!r}: choose one such as {self.subjects[0]!r}.")
+        return [self.subjects.index(subject) for subject in subjects]
+
     def take(self, rows: Sequence[int]) -> "RelationData":
         """Some of the subjects."""
         return replace(self, subjects=tuple(self.subjects[row] for row in rows), objects=tuple(self.objects[row] for row in rows))
@@ -74,12 +78,12 @@ def course_relations(names: Sequence[str] | None = None) -> dict[str, RelationDa
 
     Sentences with ``a {s}`` or ``a {o}`` are passed over, since their article would tell. Raises ValueError for an unknown name.
     """
-    templates = {name: found for name, relation in facts.relations().items() if (found := _template(relation))}
-    for name in names or ():
-        if name not in templates:
-            near = get_close_matches(name, templates, n=3, cutoff=0.3) or list(templates)[:3]
-            raise ValueError(f"There is no relation {name!r} in the course LM's world: perhaps {', '.join(near)} was meant.")
-    return {name: _course_relation(facts.relations()[name], templates[name]) for name in names or templates}
+    known = facts.relations()
+    templates = {name: found for name, relation in known.items() if (found := _template(relation))}
+    if unknown := [name for name in names or () if name not in templates]:
+        near = get_close_matches(unknown[0], templates, n=3, cutoff=0.3) or list(templates)[:3]
+        raise ValueError(f"There is no relation {unknown[0]!r} in the course LM's world: perhaps {', '.join(near)} was meant.")
+    return {name: _course_relation(known[name], templates[name]) for name in names or templates}
 
 
 def _template(relation: facts.Relation) -> str | None:
@@ -90,6 +94,7 @@ def _template(relation: facts.Relation) -> str | None:
 
 
 def _course_relation(relation: facts.Relation, template: str) -> RelationData:
+    """The relation's subjects as they stand in the template, at the start of a sentence or inside it, and their objects."""
     told = [one for row in World.load().rows(relation.table) if (one := facts.fact(relation, row))]
     start = sentence if template.startswith("{s}") else str
     return relation_data(relation.name, template, [(start(one.phrase), one.answer) for one in told])
@@ -107,9 +112,8 @@ def known_subjects(model: TransformerBridge, data: RelationData) -> RelationData
 
 def known_rows(model: TransformerBridge, data: RelationData) -> list[int]:
     """The numbers of the subjects that the model knows."""
-    answers = whole_words(model, data.prompts, [[answer] for answer in data.objects]).ids
-    first = torch.tensor([ids[0] for ids in answers])
-    return (next_tokens(model, data.prompts) == first).nonzero().flatten().tolist()
+    right = next_tokens(model, data.prompts) == first_tokens(model, data.prompts, data.objects)
+    return right.nonzero().flatten().tolist()
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 import base64
 from collections.abc import Mapping
-from functools import lru_cache
 from html import escape
 from io import BytesIO
 from math import isfinite
@@ -48,14 +47,11 @@ def map_html(values: Float[Tensor, "layer column"], columns: tuple[str, ...], la
     """A map of patches as a table with one framed square."""
     scale = max((abs(value) for value in values.flatten().tolist() if isfinite(value)), default=0) or 1.0
     head = "".join(f"<th style='{CELL}'>{escape(name)}</th>" for name in columns)
-    rows = []
+    rows = ""
     for at, row in enumerate(values.tolist()):
-        squares = zip(columns, row, strict=True)
-        cells = "".join(
-            cell(value, scale, f"layer {at}, {name}", (at, place) == (layer, column)) for place, (name, value) in enumerate(squares)
-        )
-        rows.append(f"<tr><th style='{CELL}'>{at}</th>{cells}</tr>")
-    return f"<table><tr><th style='{CELL}'>layer</th>{head}</tr>{''.join(rows)}</table>"
+        cells = (cell(value, scale, f"layer {at}, {columns[place]}", (at, place) == (layer, column)) for place, value in enumerate(row))
+        rows += f"<tr><th style='{CELL}'>{at}</th>{''.join(cells)}</tr>"
+    return f"<table><tr><th style='{CELL}'>layer</th>{head}</tr>{rows}</table>"
 
 
 @as_text
@@ -108,14 +104,12 @@ class PatchingMap(Demo):
     """
 
     def __init__(self, model: TransformerBridge, data: IoiSentences, maps: Mapping[str, PatchMap]) -> None:
-        if not maps:
-            raise ValueError("There is no map to show: give at least one, such as patch_heads(model, data.pairs(model)), with a name.")
-        self._maps = maps
-        first = next(iter(maps.values()))
+        self._maps, component = maps, dropdown(list(maps), "Component")
+        first = maps[component.value]
         super().__init__(
             "A map of patches",
             lambda **values: patching_html(model, data, maps, **values),
-            {"component": dropdown(list(maps), "Component"), "shown": dropdown(SHOWN_AS, "Shown")},
+            {"component": component, "shown": dropdown(SHOWN_AS, "Shown")},
             {
                 "layer": slider(turning_point(first), 0, model.cfg.n_layers - 1, "Layer"),
                 "column": dropdown(first.columns, "Where", first.columns[-1]),
@@ -139,34 +133,31 @@ def turning_point(found: PatchMap) -> int:
 # --------------------------------------------------------------------------------------------------- the circuit pruner
 
 
-def first_pairs(both: PromptPairs, n: int = MOST_JUDGED) -> PromptPairs:
+def first_pairs(pairs: PromptPairs, n: int = MOST_JUDGED) -> PromptPairs:
     """The first pairs of prompts. A metric wants all of its prompts side by side, so the others are filled up with the first one."""
-    if (missing := len(both) - n) <= 0:
-        return both
+    if (missing := len(pairs) - n) <= 0:
+        return pairs
 
     def metric(logits: Float[Tensor, "prompt pos d_vocab"]) -> Float[Tensor, "prompt"]:
-        return both.metric(torch.cat([logits, logits[:1].expand(missing, -1, -1)]))[:n]
+        return pairs.metric(torch.cat([logits, logits[:1].expand(missing, -1, -1)]))[:n]
 
-    return PromptPairs(both.clean.take(range(n)), both.corrupted.take(range(n)), metric)
+    return PromptPairs(pairs.clean.take(range(n)), pairs.corrupted.take(range(n)), metric)
 
 
 @as_text
-def pruner_html(model: TransformerBridge, scores: EdgeScores, both: PromptPairs, size: int, ablation: str) -> str:
+def pruner_html(model: TransformerBridge, scores: EdgeScores, pairs: PromptPairs, size: int, ablation: str) -> str:
     """A circuit of a size: how faithful it is, beside a random one, and its drawing, as HTML."""
     chosen(dict.fromkeys(ABLATIONS), ablation, "ablation")
     if not 1 <= size <= len(scores.graph):
         raise ValueError(f"A circuit has 1 to {len(scores.graph):,} edges, not {size:,}.")
     circuit = scores.top(size)
-    found = judge(model, both, [circuit, random_circuit(scores.graph, size)], ablation)
-    value, chance = found.faithfulness.tolist()  # first: it says in words where there is nothing to keep
+    found = judge(model, pairs, [circuit, random_circuit(scores.graph, size)], ablation)
+    value, chance = found.faithfulness.tolist()
     low, high = found.intervals[0]
-    words = [
-        f"<p><b>{size:,} edges</b> of {len(scores.graph):,} ({circuit.share:.1%}); {found.alive[0]:,} of them lie on a whole path.<br>",
-        f"Faithfulness ({ablation}): <b>{value:z.2f}</b> [{low:z.2f}, {high:z.2f}]; as many random edges: {chance:z.2f}. ",
-        f"{len(both)} sentences.</p>",
-    ]
+    words = f"<b>{size:,} edges</b> of {len(scores.graph):,} ({circuit.share:.1%}); {found.alive[0]:,} of them lie on a whole path."
+    kept = f"<b>{value:z.2f}</b> [{low:z.2f}, {high:z.2f}]; as many random edges: {chance:z.2f}. {len(pairs)} sentences."
     note = f"<p><small>Drawn are the {MOST_DRAWN} with the largest scores.</small></p>" if size > MOST_DRAWN else ""
-    return "".join(words) + note + _picture(scores, min(size, MOST_DRAWN))
+    return f"<p>{words}<br>Faithfulness ({ablation}): {kept}</p>{note}{_picture(scores, min(size, MOST_DRAWN))}"
 
 
 def _picture(scores: EdgeScores, size: int) -> str:
@@ -183,13 +174,12 @@ class CircuitPruner(Demo):
     It is judged on the first ``MOST_JUDGED`` pairs; best take others than those that the scores come from.
     """
 
-    def __init__(self, model: TransformerBridge, scores: EdgeScores, both: PromptPairs, size: int = 30) -> None:
-        few = first_pairs(both)
+    def __init__(self, model: TransformerBridge, scores: EdgeScores, pairs: PromptPairs, size: int = 30) -> None:
+        few = first_pairs(pairs)
         sizes = [some for some in SIZES if some <= len(scores.graph)]
         nearest = min(sizes, key=lambda some: abs(some - size))
         controls = {"size": choice_slider(sizes, nearest, "Edges kept"), "ablation": dropdown(ABLATIONS, "Ablation")}
-        write = lru_cache(maxsize=64)(lambda size, ablation: pruner_html(model, scores, few, size, ablation))
-        super().__init__("A circuit to be cut down", write, controls)
+        super().__init__("A circuit to be cut down", lambda **values: pruner_html(model, scores, few, **values), controls)
 
 
 # ------------------------------------------------------------------------------------------------------ the head viewer
@@ -198,8 +188,7 @@ class CircuitPruner(Demo):
 @as_text
 def head_html(model: TransformerBridge, text: str, layer: int, head: int) -> str:
     """Where a head looks in a text, token by token, as HTML: a row for each token that looks, a column for each that is looked at."""
-    n_layers = model.cfg.n_layers
-    n_heads = model.cfg.n_heads
+    n_layers, n_heads = model.cfg.n_layers, model.cfg.n_heads
     if not (0 <= layer < n_layers and 0 <= head < n_heads):
         raise ValueError(f"There is no head {layer}.{head}: layers are 0 to {n_layers - 1}, and heads 0 to {n_heads - 1}.")
     if not text.strip():
@@ -223,16 +212,15 @@ def _pattern(looks: Float[Tensor, "query key"], named: list[str]) -> str:
     """The last tokens' attention as a table, the deeper the more; nothing stands where a token would look ahead."""
     shown = range(max(0, len(named) - MOST_TOKENS), len(named))
     head = "".join(f"<th style='{TURNED}' title='token {at}'>{escape(named[at])}</th>" for at in shown)
-    rows = []
+    rows = ""
     for query in shown:
-        start = f"<tr><th style='{UPRIGHT}'>{escape(named[query])}</th>"
-        cells = (
-            f'<td style="{LOOK};background:rgba({WARM},{DEEPEST * share:.2f})"'
-            f' title="{escape(f"{named[query]} → {key}")}: {share:.2f}">{f"{share:.0%}" if share >= SEEN else ""}</td>'
-            for key, share in zip(named[shown.start : query + 1], looks[query, shown.start : query + 1].tolist(), strict=True)
-        )
-        rows.append(f"{start}{''.join(cells)}</tr>")
-    return f"<table style='{TABLE}'><tr><th></th>{head}</tr>{''.join(rows)}</table>"
+        rows += f"<tr><th style='{UPRIGHT}'>{escape(named[query])}</th>"
+        for key in range(shown.start, query + 1):
+            share, title = looks[query, key].item(), escape(f"{named[query]} → {named[key]}")
+            style = f"{LOOK};background:rgba({WARM},{DEEPEST * share:.2f})"
+            rows += f'<td style="{style}" title="{title}: {share:.2f}">{f"{share:.0%}" if share >= SEEN else ""}</td>'
+        rows += "</tr>"
+    return f"<table style='{TABLE}'><tr><th></th>{head}</tr>{rows}</table>"
 
 
 class HeadViewer(Demo):
