@@ -34,7 +34,7 @@ from helpers.running import check_layers, check_plain_writes, next_tokens
 from helpers.speak.knowledge_neurons import N_NEURONS, KnowledgeNeurons, knowledge_neurons_of, upper_layers
 from helpers.speak.memories import value_vectors
 from helpers.speak.world_facts import CHOSEN, known_facts, new_answer, new_token, paraphrases, world_facts
-from helpers.stats import Interval, bootstrap_interval
+from helpers.stats import bootstrap_interval
 from helpers.tables import table
 from helpers.texts import Texts, as_texts, held_out_texts
 
@@ -219,8 +219,8 @@ class Edit:
         """One line for each prompt: its group, itself, the token before and after, and a cross where it is not as it should be."""
         rows = zip(self.groups, self.prompts, self.before, self.after, self.hits, strict=True)
         width = max(map(len, self.prompts))
-        lines = [f"{group:<14} {text:<{width}}  {old:>12} ->{new:<12} {'' if hit else '✗'}" for group, text, old, new, hit in rows]
-        return "\n".join([*(line.rstrip() for line in lines), f"perplexity {self.perplexity[0]:.2f} -> {self.perplexity[1]:.2f}"])
+        lines = [f"{group:<14} {text:<{width}}  {old:>12} ->{new:<12} {'' if hit else '✗'}".rstrip() for group, text, old, new, hit in rows]
+        return "\n".join([*lines, "perplexity {:.2f} -> {:.2f}".format(*self.perplexity)])
 
 
 @dataclass(frozen=True)
@@ -238,10 +238,6 @@ class EditScores:
         """The mean of the shares over the facts; NaN where no fact has such prompts."""
         return mean(self.values(group)) if self.values(group) else float("nan")
 
-    def interval(self, group: str) -> Interval:
-        """The 95 % interval of that mean; the facts are the sample."""
-        return bootstrap_interval(self.values(group))
-
     @property
     def perplexity(self) -> float:
         """By which factor the perplexity on held-out texts grows, on average."""
@@ -255,13 +251,14 @@ class EditScores:
 
     def table(self) -> str:
         """One line for each group: what should be, the share of prompts where it is so, its interval, the number of facts."""
-        lines = ["prompts         should    share   95 % interval    facts"]
+        rows = []
         for group in GROUPS:
             if len(self.values(group)) > 1:
-                low, high = self.interval(group)
+                low, high = bootstrap_interval(self.values(group))  # the facts are the sample
                 wanted = "change" if group in CHANGED else "stay"
-                lines.append(f"{group:<15} {wanted:<7} {self.mean(group):7.1%}   [{low:6.1%}, {high:6.1%}] {len(self.values(group)):6}")
-        return "\n".join([*lines, f"perplexity x {self.perplexity:.3f}, score {self.score:.3f}"])
+                rows.append((group, wanted, self.mean(group), f"  [{low:6.1%}, {high:6.1%}]", len(self.values(group))))
+        columns = {"prompts": "<15", "should": "<7", "share": "7.1%", "  95 % interval": "<18", "facts ": "6"}
+        return table(columns, rows) + f"\nperplexity x {self.perplexity:.3f}, score {self.score:.3f}"
 
 
 @torch.no_grad()
@@ -277,6 +274,12 @@ def apply_edit(model: TransformerBridge, asked: EditPrompts, updates: Sequence[U
     hits = torch.where(changed, after == asked.new_token, after == asked.before)
     said = [tuple(pieces(model, tokens)) for tokens in (asked.before, after)]
     return Edit(asked.fact, asked.new, asked.prompts, asked.groups, *said, tuple(hits.tolist()), (asked.perplexity, harmed))
+
+
+def judge_edits(model: TransformerBridge, asked: Sequence[EditPrompts], updates: Sequence[Sequence[Update]]) -> EditScores:
+    """Makes each fact's updates alone, asks everything, and undoes them."""
+    pairs = zip(progress(asked, desc="edits"), updates, strict=True)
+    return EditScores(tuple(apply_edit(model, one, own) for one, own in pairs))
 
 
 def try_edit(
@@ -306,12 +309,12 @@ def edit_values(
 
     ``control``: instead of them as many random neurons, ``equally active`` or ``any``, with the same strength.
     """
-    edits = []
-    for one, neurons_of in zip(progress(asked, desc="edits"), found, strict=True):
+    updates = []
+    for one, neurons_of in zip(asked, found, strict=True):
         neurons = neurons_of.shared() if n is None else neurons_of.top(n)
         neurons = neurons_of.control(neurons, control, seed) if control else neurons
-        edits.append(apply_edit(model, one, value_edit(model, neurons, one.old_token, one.new_token, plus, minus)))
-    return EditScores(tuple(edits))
+        updates.append(value_edit(model, neurons, one.old_token, one.new_token, plus, minus))
+    return judge_edits(model, asked, updates)
 
 
 @dataclass(frozen=True)

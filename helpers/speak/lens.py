@@ -49,9 +49,8 @@ class StreamParts:
 
     def table(self) -> str:
         """One line for each part: its mean length, and that of the stream with it."""
-        lengths = zip(self.parts.norm(dim=-1).mean(1).tolist(), self.running_sum.norm(dim=-1).mean(1).tolist(), strict=True)
-        lines = [f"{name:<13} {own:8.2f} {so_far:12.2f}" for name, (own, so_far) in zip(self.names, lengths, strict=True)]
-        return "\n".join(["part            length   stream then", *lines])
+        lengths = [parts.norm(dim=-1).mean(1).tolist() for parts in (self.parts, self.running_sum)]
+        return table({"part": "<13", "length": "8.2f", "stream then ": "12.2f"}, zip(self.names, *lengths, strict=True))
 
 
 def stream_parts(model: TransformerBridge, prompts: TextsLike) -> StreamParts:
@@ -151,9 +150,8 @@ def logit_lens(
     tokens = truncate(model, tokenize(model, text) if isinstance(text, str) else text.cpu())
     if not len(tokens):
         raise ValueError("There is no token to read: give the lens some text.")
-    hooks = [layer_hook(layer) for layer in layers]
-    seen = record(model, tokens[None].to(model.cfg.device), *dict.fromkeys(hooks))
-    states = torch.stack([seen[hook][0] for hook in hooks])
+    seen = record(model, tokens[None].to(model.cfg.device), *map(layer_hook, dict.fromkeys(layers)))
+    states = torch.stack([seen[layer_hook(layer)][0] for layer in layers])
 
     def best(logits: Float[Tensor, "layer some d_vocab"], _: Int[Tensor, "some"]) -> Float[Tensor, "layer some 2 k"]:
         top = logits.topk(min(k, model.cfg.d_vocab))
@@ -162,7 +160,8 @@ def logit_lens(
 
     top, probs = read_lens(model, tuned.mapped(model, layers, states) if tuned else states, best).unbind(2)
     ids = torch.cat([top.long().flatten(), tokens]).unique()
-    return LensTable(tokens, layers, top.long(), probs.float(), dict(zip(ids.tolist(), pieces(model, ids), strict=True)))
+    words = dict(zip(ids.tolist(), pieces(model, ids), strict=True))
+    return LensTable(tokens, layers, top.long(), probs.float(), words)
 
 
 # ------------------------------------------------------------------------------------------------- answers, layer by layer
