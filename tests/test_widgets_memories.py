@@ -140,7 +140,7 @@ def test_each_prompt_has_what_was_said_and_is_said_now():
     assert ("What broke" in html) == broke and ("Nothing of what was asked broke." in html) == (not broke)
 
 
-def test_the_shares_are_counted_for_the_edit_and_for_the_control():
+def test_the_shares_are_counted_for_the_edit_and_for_the_control(monkeypatch: pytest.MonkeyPatch):
     """The control by hand, on all of the probes."""
     asked, found = facts()[NAMES[0]]
     edit, asked = try_edit(reader(), asked, found, *SETTING), asked.to(reader(), "Bath")
@@ -148,31 +148,21 @@ def test_the_shares_are_counted_for_the_edit_and_for_the_control():
     control = apply_edit(reader(), asked, others)
     shares = shares_of(changed(NAMES[0], *SETTING))
     for group in set(edit.groups):
-        counts = [
-            f"{sum(hit for hit, own in zip(one.hits, one.groups, strict=True) if own == group)} of {edit.groups.count(group)}"
-            for one in (edit, control)
-        ]
+        counts = [f"{round(one.share(group) * edit.groups.count(group))} of {edit.groups.count(group)}" for one in (edit, control)]
         assert shares[lab.CALLED[group].capitalize()] == ["the new answer" if group in CHANGED else "as before", *counts]
     before, after = edit.perplexity
     assert shares["Perplexity on other texts"] == [f"{before:.2f}, as before", f"{after:.2f}", ""] and len(shares) == 6
-
-
-def test_a_layer_without_other_active_neurons_has_no_control(monkeypatch: pytest.MonkeyPatch):
-    def nobody(*_: object) -> list:
-        raise ValueError("Too few.")
-
-    monkeypatch.setattr(KnowledgeNeurons, "control", nobody)
+    monkeypatch.setattr(KnowledgeNeurons, "control", lambda *_: value_edit(reader(), [], 0, 0))  # raises ValueError: too few
     assert {rest[-1] for rest in shares_of(changed(NAMES[0], *SETTING)).values()} == {"none", ""}
 
 
-def test_the_neurons_are_named_some_of_many_and_of_a_longer_answer_the_first_token_counts():
-    found = facts()[NAMES[0]][1]
-    for n, words in ((1, "the neuron {}."), (3, "the 3 neurons {}."), (10, "the 10 neurons {} and 2 more.")):
-        named = ", ".join(f"L{layer} N{neuron}" for layer, neuron in found.top(n)[:8])
-        expected = f"John: London → Bath. Written into the values of {words.format(named)}"
-        assert len(found.top(n)) == n and html_to_text(changed(NAMES[0], "Bath", n, 2.0)).startswith(expected)
-    assert "An answer is read off its first token, here Bath." in html_to_text(changed(NAMES[0], "Bath Tacoma", 3, 2.0))
-    assert "first token" not in changed(NAMES[0], "Bath", 3, 2.0)
+@pytest.mark.parametrize(("n", "words"), [(1, "the neuron {}."), (3, "the 3 neurons {}."), (10, "the 10 neurons {} and 2 more.")])
+def test_the_neurons_are_named_some_of_many_and_of_a_longer_answer_the_first_token_counts(n: int, words: str):
+    named = ", ".join(f"L{layer} N{neuron}" for layer, neuron in facts()[NAMES[0]][1].top(n)[:8])
+    plain, longer = (html_to_text(changed(NAMES[0], new, n, 2.0)).splitlines()[0] for new in ("Bath", "Bath Tacoma"))
+    written = f"Written into the values of {words.format(named)}"
+    assert plain == f"John: London → Bath. {written}"
+    assert longer == f"John: London → Bath Tacoma. {written} An answer is read off its first token, here Bath."
 
 
 def test_many_broken_prompts_are_cut_short():
