@@ -320,13 +320,11 @@ def test_the_lens_is_trained_on_other_texts_than_it_is_judged_on(gpt2, monkeypat
 
 
 def test_a_lens_survives_its_file(tmp_path):
-    lenses = {"narrow": TunedLens(torch.randn(3, 4, 4), torch.randn(3, 4)), "wide": TunedLens(torch.full((3, 4, 4), 1e6), torch.ones(3, 4))}
-    for name, made in lenses.items():
-        read = load_tuned_lens(save_tuned_lens(made, tmp_path / name, steps=7))
-        assert torch.allclose(read.weights, made.weights, rtol=1e-3) and torch.allclose(read.biases, made.biases, rtol=1e-3)
-    kinds = {name: load_file(tmp_path / name / "tuned_lens.safetensors")["weights"].dtype for name in lenses}
-    assert kinds == {"narrow": torch.float16, "wide": torch.float32}
-    assert '"steps": 7' in (tmp_path / "narrow" / "cfg.json").read_text()
+    made = TunedLens(torch.randn(3, 4, 4), torch.randn(3, 4))
+    read = load_tuned_lens(save_tuned_lens(made, tmp_path, steps=7))
+    assert torch.allclose(read.weights, made.weights, rtol=1e-3) and torch.allclose(read.biases, made.biases, rtol=1e-3)
+    assert load_file(tmp_path / "tuned_lens.safetensors")["weights"].dtype == torch.float16
+    assert '"steps": 7' in (tmp_path / "cfg.json").read_text()
 
 
 def test_a_lens_that_cannot_be_had_is_said_in_a_sentence(tmp_path, monkeypatch):
@@ -496,12 +494,12 @@ def one_token() -> Texts:
     ("wrong", "sentence"),
     [
         (lambda m: logit_lens(m, "a", k=0), "k says how many tokens"),
-        (lambda m: logit_lens(m, torch.tensor([], dtype=torch.long)), "There is no token to read"),
+        (lambda m: logit_lens(m, ""), "There is no token to read"),
         (lambda m: logit_lens(m, "a", layers=[0]).cell(1), "Layer 1 was not read, only 0"),
         (lambda m: target_probs(m, PROMPTS, [[1]]), "3 prompts and 1 sets"),
         (lambda m: target_probs(m, PROMPTS, [[1], [], [2]]), "Prompt 1 has no target"),
         (lambda m: answer_tokens(m, " "), "empty word"),
-        (lambda m: with_context(m, PROMPTS, PROMPTS[:1], [[1]]), "here are 3 without it and 1 with it"),
+        (lambda m: with_context(m, PROMPTS, PROMPTS[:1], [[1]] * 3), "1 prompts and 3 sets"),
         (lambda m: with_context(m, PROMPTS, PROMPTS, worst(m)), "nothing to compare"),
         (lambda m: TunedLens.identity(4, 8).mapped(m, [0], torch.zeros(1, 1, 32)), "of 4 layers of width 8, and this one has 2 layers of"),
         (lambda m: TunedLens.identity(2, 32).mapped(m, [2], torch.zeros(1, 1, 32)), "no layer 2"),

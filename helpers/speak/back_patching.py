@@ -161,7 +161,7 @@ class BackPatchRuns:
         """1 where some pair of layers brings the right answer, else 0."""
         return self.run(source).oracle.float()
 
-    def fixed(self, source: str = "own", chosen: str = "", splits: int = SPLITS, seed: int = 0) -> Float[Tensor, "question"]:
+    def fixed(self, source: str = "own", chosen: str = "") -> Float[Tensor, "question"]:
         """How often each question is right under a single pair of layers that was chosen without any question about its e1.
 
         The e1 are split in halves; the pair with most right answers on one half is judged on the other one, and the other way round; means
@@ -169,10 +169,10 @@ class BackPatchRuns:
         """
         judged, chooser = self.run(source).hits.float(), self.run(chosen or source).hits.float()
         found = torch.zeros(judged.shape[1])
-        for one, other in e1_halves(self.run(source).e1, splits, seed):
+        for one, other in e1_halves(self.run(source).e1):
             for choose, report in ((one, other), (other, one)):
                 found[report] += judged[chooser[:, choose].mean(1).argmax(), report]
-        return found / splits
+        return found / SPLITS
 
     def table(self, only: Sequence[str] = ()) -> str:
         """For the oracle, for each source's own best pair and for the best pair of the own states: the rate with each source's states, and
@@ -200,12 +200,12 @@ def rate(values: Float[Tensor, "question"], e1: Sequence[str], sign: str = "") -
     return f"{values.mean():{sign}.1%} [{low:{sign}.1%}, {high:{sign}.1%}]"
 
 
-def e1_halves(e1: Sequence[str], splits: int, seed: int) -> list[tuple[list[int], list[int]]]:
+def e1_halves(e1: Sequence[str]) -> list[tuple[list[int], list[int]]]:
     """The rows in two halves that share no e1, split after split. Raises ValueError where there is only one e1."""
-    names, rng, found = sorted(set(e1)), Random(seed), []
+    names, rng, found = sorted(set(e1)), Random(0), []
     if len(names) < 2:
         raise ValueError("Splitting needs two first entities at least: ask about more.")
-    for _ in range(splits):
+    for _ in range(SPLITS):
         half = set(rng.sample(names, len(names) // 2))
         sides = [[row for row, name in enumerate(e1) if (name in half) == side] for side in (True, False)]
         found.append((sides[0], sides[1]))

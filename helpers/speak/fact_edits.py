@@ -130,9 +130,7 @@ class EditPrompts:
 
 
 @torch.no_grad()
-def edit_prompts(
-    model: TransformerBridge, facts: Sequence[Fact], start: int | None = None, n_texts: int = N_TEXTS, seed: int = 0
-) -> list[EditPrompts]:
+def edit_prompts(model: TransformerBridge, facts: Sequence[Fact], start: int | None = None, seed: int = 0) -> list[EditPrompts]:
     """For each fact its paraphrases, other facts (those that the model knows), and a new answer drawn at random.
 
     ``start``: the first layer that edits will change, ``None`` for the first of ``upper_layers``.
@@ -145,7 +143,7 @@ def edit_prompts(
     prompts = [prompt for prompt, _ in every]
     said = dict(zip(every, next_tokens(model, prompts).tolist(), strict=True))
     answers = dict(zip(every, first_tokens(model, prompts, [answer for _, answer in every]).tolist(), strict=True))
-    held_out = held_out_texts(model, n_texts)
+    held_out = held_out_texts(model, N_TEXTS)
     held_out = Texts(held_out.tokens[:, :TEXT_TOKENS], held_out.lengths.clamp(max=TEXT_TOKENS), held_out.kinds)
     texts_kept = (held_out, _entering(model, held_out, start))
     usual, found = _perplexity(model, *texts_kept, start), []

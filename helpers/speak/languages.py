@@ -56,8 +56,7 @@ class LanguageProbs:
     """The lens' probability of the right word in each language after each prompt, its first tokens with and without a space summed.
 
     The controls are the English words of the other prompts: ``other`` is their mean probability, and ``other_share`` the mean share that
-    each of them has where it stands in for the right English word among the languages. ``dropped``: words left out because two of their
-    languages begin with the same token.
+    each of them has where it stands in for the right English word among the languages.
     """
 
     layers: tuple[int, ...]

@@ -102,24 +102,16 @@ def _hop(fact: facts.Fact) -> str:
     return told[: told.rindex(fact.object)].rstrip()
 
 
-def course_chains(
-    model: TransformerBridge,
-    n: int | None = None,
-    seed: int = 0,
-    held_out: bool = True,
-    forms: Sequence[str] = FORMS,
-    among: Sequence[TwoHop] = (),
-) -> list[TwoHop]:
-    """Questions of which the model knows both hops, and whose answer it does not say without the way over e2: ``n``, or all of them.
+def course_chains(model: TransformerBridge, forms: Sequence[str] = FORMS, among: Sequence[TwoHop] = ()) -> list[TwoHop]:
+    """Questions of which the model knows both hops, and whose answer it does not say without the way over e2.
 
-    They are taken from ``among``, or from all ``course_questions`` of these ``forms``. Raises ValueError where there are not so many.
+    They are taken from ``among``, or from all ``course_questions`` of these ``forms``. Raises ValueError where there is none.
     """
-    asked = list(among) or course_questions(held_out, forms)
+    asked = list(among) or course_questions(forms=forms)
     fitting = hops_known(model, asked) & ~has_shortcut(model, asked)
-    rows = fitting.nonzero().flatten().tolist()
-    if not 1 <= (len(rows) if n is None else n) <= len(rows):
-        raise ValueError(f"n says how many questions to draw; {len(rows)} pass the filters, so it must be from 1 to that, not {n}.")
-    return [asked[row] for row in (rows if n is None else sorted(Random(seed).sample(rows, n)))]
+    if not fitting.any():
+        raise ValueError("None of these questions passes the filters: the model knows no two hops, or takes shortcuts. Give others.")
+    return [asked[row] for row in fitting.nonzero().flatten().tolist()]
 
 
 # -------------------------------------------------------------------------------------------------------------- filters
