@@ -135,7 +135,7 @@ def _shown(word: str, width: int) -> str:
 @torch.no_grad()
 def logit_lens(
     model: TransformerBridge,
-    text: str,
+    text: str | Int[Tensor, "pos"],
     layers: Sequence[int] | None = None,
     k: int = 5,
     tuned: TunedLens | None = None,
@@ -147,7 +147,7 @@ def logit_lens(
     if k < 1:
         raise ValueError(f"k says how many tokens to list; it must be 1 or more, not {k}.")
     layers = check_layers(model, layers)
-    tokens = truncate(model, tokenize(model, text))
+    tokens = truncate(model, tokenize(model, text) if isinstance(text, str) else text.cpu())
     if not len(tokens):
         raise ValueError("There is no token to read: give the lens some text.")
     seen = record(model, tokens[None].to(model.cfg.device), *map(layer_hook, dict.fromkeys(layers)))
