@@ -387,7 +387,7 @@ def test_an_edit_is_judged_as_by_whole_runs_of_the_edited_model(words, start, mo
 
 def one_edit(hits, groups, ratio=1.0):
     empty = ("",) * len(hits)
-    return Edit(JOHN, "Bath", ("a prompt",) * len(hits), groups, empty, empty, hits, (2.0, 2.0 * ratio))
+    return Edit("Bath", ("a prompt",) * len(hits), groups, empty, empty, hits, (2.0, 2.0 * ratio))
 
 
 def test_shares_are_averaged_over_the_facts_that_have_them():

@@ -2,7 +2,7 @@
 
 import re
 from dataclasses import replace
-from html import escape, unescape
+from html import unescape
 
 import pytest
 from widget_tools import (
@@ -11,7 +11,6 @@ from widget_tools import (
     PAUL,
     as_before,
     balanced,
-    case,
     categories,
     contexts,
     facts,
@@ -113,11 +112,6 @@ SETTING = ("Bath", 3, 6.0)
 changed = writer(MemoryEditor)
 
 
-@pytest.fixture
-def widget() -> MemoryEditor:
-    return case(MemoryEditor).make()
-
-
 def lines_of(html: str) -> list[tuple[str, ...]]:
     """Prompt, word before and after, and the mark if there is one."""
     row = r"<tr><td[^>]*>([^<]*) …</td><td[^>]*>([^<]*)</td><td[^>]*><b>([^<]*)</b></td>(?:<td[^>]*>([✓✗])</td>)?</tr>"
@@ -167,7 +161,7 @@ def test_the_neurons_are_named_some_of_many_and_of_a_longer_answer_the_first_tok
 
 def test_many_broken_prompts_are_cut_short():
     n = BROKEN + 3
-    edit = Edit(JOHN, "Bath", ("<p>",) * n, ("random",) * n, ("a",) * n, (" b",) * n, (False,) * n, (1.0, 1.0))
+    edit = Edit("Bath", ("<p>",) * n, ("random",) * n, ("a",) * n, (" b",) * n, (False,) * n, (1.0, 1.0))
     html = lab._broken_html(edit)
     assert len(lines_of(html)) == BROKEN and "and 3 more" in html and lines_of(html)[0] == ("<p>", "a", "b", "")
     mixed = replace(edit, groups=("edited", "random", "random", *edit.groups[3:]), hits=(False, True, *edit.hits[2:]))
@@ -181,16 +175,13 @@ def test_many_broken_prompts_are_cut_short():
         (("Cardiff", 3, 2.0), "This model has no token for 'Cardiff'"),
         (("London", 3, 2.0), "'London' begins with the same token as the old answer 'London': choose another one."),
         (("x" * 5000, 3, 2.0), "The new answer has 5,000 letters: write a word or a name of 40 letters at most."),
+        (("<b>&amp;", 3, 2.0), "This model has no token for '<b>&amp;'"),
         (("Bath", 0, 2.0), "An edit needs 1 neuron or more and a strength above 0, not 0 and 2."),
         (("Bath", 3, float("nan")), "An edit needs 1 neuron or more and a strength above 0, not 3 and nan."),
     ],
 )
-def test_what_cannot_be_written_is_answered_in_a_sentence_and_the_last_answer_stays(widget, setting: tuple, sentence: str):
+def test_what_cannot_be_written_is_answered_in_a_sentence(setting: tuple, sentence: str):
     assert html_to_text(changed(NAMES[0], *setting)).startswith(sentence) and balanced(changed(NAMES[0], *setting))
-    before = widget.panel.value
-    widget.new.value = "Cardiff"
-    assert html_to_text(widget.panel.value).startswith("This model has no token for 'Cardiff'") and before in widget.panel.value
-    assert escape("<b>&amp;") in changed(NAMES[0], "<b>&amp;", 3, 2.0)
 
 
 def test_a_fact_that_is_not_there_and_no_facts_at_all():

@@ -194,17 +194,6 @@ def test_a_new_source_offers_its_tokens_chooses_the_last_and_its_layers_are_read
     assert len(asked) == 2
 
 
-def test_where_nothing_can_be_read_the_last_answer_stays(widget):
-    before, options = widget.panel.value, widget.pos.options
-    widget.text.value = "  "
-    assert html_to_text(widget.panel.value).startswith("The source text is empty: write some words.\nBelow is still the last answer.")
-    assert before in widget.panel.value and balanced(widget.panel.value) and widget.pos.options == options
-    widget.text.value, widget.prompt.value = RINGO, "no placeholder"
-    assert "does not occur" in widget.panel.value and before in widget.panel.value
-    widget.target.value = "home"
-    assert widget.panel.value == before
-
-
 def test_a_bench_for_a_model_and_targets_of_ones_own():
     with pytest.raises(ValueError, match="There is no target to choose from"):
         PatchscopeBench(reader(), RINGO, {})

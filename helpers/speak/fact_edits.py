@@ -197,7 +197,6 @@ class Edit:
     That is: the new answer after the fact's own prompts, the old token after all others. ``perplexity``: before and after.
     """
 
-    fact: Fact
     new: str
     prompts: tuple[str, ...]
     groups: tuple[str, ...]
@@ -271,7 +270,7 @@ def apply_edit(model: TransformerBridge, asked: EditPrompts, updates: Sequence[U
     changed = torch.tensor([group in CHANGED for group in asked.groups])
     hits = torch.where(changed, after == asked.new_token, after == asked.before)
     said = [tuple(pieces(model, tokens)) for tokens in (asked.before, after)]
-    return Edit(asked.fact, asked.new, asked.prompts, asked.groups, *said, tuple(hits.tolist()), (asked.perplexity, harmed))
+    return Edit(asked.new, asked.prompts, asked.groups, *said, tuple(hits.tolist()), (asked.perplexity, harmed))
 
 
 def judge_edits(model: TransformerBridge, asked: Sequence[EditPrompts], updates: Sequence[Sequence[Update]]) -> EditScores:

@@ -305,8 +305,6 @@ def patchscope(
         raise ValueError(f"Each source needs its answer: there are {len(asked)} sources and {len(answers)} answers.")
     if not all(answer.strip() for answer in answers):
         raise ValueError("An answer is empty: every text would begin with it.")
-    if tokens < 1:
-        raise ValueError(f"tokens says how many to write; it must be 1 or more, not {tokens}.")
     groups: dict[tuple[int, int], list[tuple[int, Place, Place]]] = defaultdict(list)  # sources that go into the same target
     for row, source in enumerate(asked):
         place = source_place(model, source, whole)

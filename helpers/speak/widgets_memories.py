@@ -1,7 +1,6 @@
 """The widgets of lesson 4a on memories: browse what feed-forward neurons answer to and say, and write another answer into a fact."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from html import escape
 from typing import Any
 
@@ -155,14 +154,12 @@ def memory_edit_html(model: TransformerBridge, facts: Mapping[str, Prepared], fa
 def control_edit(
     model: TransformerBridge, probes: EditPrompts, found: KnowledgeNeurons, neurons: Sequence[Neuron], plus: float
 ) -> Edit | None:
-    """The same edit of as many other neurons of the same layers, as active; None where a layer has too few. Its perplexity is not taken."""
+    """The same edit of as many other neurons of the same layers, as active; None where a layer has too few."""
     try:
         others = found.control(neurons)
     except ValueError:
         return None
-    first = probes.held_out.take([0])  # of the held-out texts the first one only: that is quick
-    quick = replace(probes, held_out=first, held_out_streams=probes.held_out_streams[:1, : first.tokens.shape[1]])
-    return apply_edit(model, quick, value_edit(model, others, probes.old_token, probes.new_token, plus))
+    return apply_edit(model, probes, value_edit(model, others, probes.old_token, probes.new_token, plus))
 
 
 def _head(model: TransformerBridge, probes: EditPrompts, edit: Edit, neurons: Sequence[Neuron]) -> str:
