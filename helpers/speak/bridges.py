@@ -59,12 +59,12 @@ class EntityRanks:
 
     def table(self, top: int = 1) -> str:
         """One line for each: the median earliest layer with its interval, and in which share of the questions it can ever be read."""
-        lines = []
+        lines = [f"{'':<28} median earliest layer   ever      n"]
         for what, ranks in self.ranks.items():
             first, (middle, (low, high)) = self.earliest(what, top), self.median(what, top)
             ever = (first[first >= 0] < len(ranks)).float().mean()
             lines.append(f"{what:<28} {middle:>6.1f} [{low:.1f}, {high:.1f}] {ever:>8.1%} {(first >= 0).sum():>6}")
-        return "\n".join([f"{'':<28} median earliest layer   ever      n", *lines])
+        return "\n".join(lines)
 
 
 @torch.no_grad()

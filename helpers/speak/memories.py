@@ -39,7 +39,6 @@ class MemorySum:
     """
 
     layer: int
-    token: str
     neurons: Int[Tensor, "d_mlp"]
     coefficients: Float[Tensor, "d_mlp"]
     values: Float[Tensor, "d_mlp d_model"]
@@ -103,7 +102,7 @@ def memory_sum(model: TransformerBridge, text: str, layer: int, pos: int = -1, s
     order = (m.abs() * values.norm(dim=-1)).argsort(descending=True, stable=True)
     turned = values[order[:shown]] * torch.where(m[order[:shown]] < 0, -1.0, 1.0)[:, None]
     words = tuple(tuple(pieces(model, ids)) for ids in _tops(model, turned, k))
-    found = MemorySum(layer, pieces(model, tokens[0, [pos]])[0], order, m[order], values[order], bias, output, words)
+    found = MemorySum(layer, order, m[order], values[order], bias, output, words)
     if found.error > TOLERANCE * max(1.0, output.norm().item()):
         why = "this model changes what they write, or its numbers have too few digits (load it in float32)"
         raise ValueError(f"The sum of the memories of layer {layer} misses its output by {found.error:.2g}: {why}.")
@@ -157,9 +156,7 @@ class ReadableValues:
         return self.names[number] if number >= 0 else None
 
     def commonest(self, layer: int, n: int = 3) -> list[tuple[str, int]]:
-        """The categories that most values of a layer have, each with their number. Raises ValueError for a layer that was not judged."""
-        if layer not in self.layers:
-            raise ValueError(f"Layer {layer} was not judged; these were: {', '.join(map(str, self.layers))}.")
+        """The categories that most values of a layer have, each with their number."""
         row = self.found[self.layers.index(layer)]
         counts = torch.bincount(row[row >= 0], minlength=len(self.names))
         best = counts.argsort(descending=True, stable=True)[:n].tolist()
@@ -189,7 +186,6 @@ def readable_values(
     Raises ValueError for a ``k`` or a ``least`` that cannot be.
     """
     chosen = check_layers(model, layers, first=0)
-    _check_least(least, k)
     categories, rng = categories or word_categories(model), torch.Generator().manual_seed(seed)
     judged = []
     for layer in progress(chosen, desc="layers"):
@@ -215,11 +211,6 @@ def _tops(model: TransformerBridge, vectors: Float[Tensor, "value d_model"], k: 
     if not 1 <= k <= model.cfg.d_vocab:
         raise ValueError(f"k says how many tokens to list; it must be from 1 to {model.cfg.d_vocab}, not {k}.")
     return torch.cat([logits.topk(k).indices.cpu() for logits in _unembedded(model, vectors)])
-
-
-def _check_least(least: int, k: int) -> None:
-    if not 1 <= least <= k:
-        raise ValueError(f"least says how many of the {k} top tokens must share a category; it must be from 1 to {k}, not {least}.")
 
 
 def _share(hits: Bool[Tensor, "*value"]) -> str:
@@ -381,7 +372,6 @@ def memory(
     """
     check_neuron(model, layer, neuron)
     _check_same(model, top)
-    _check_least(least, k)
     triggers = top.contexts(model, layer, neuron, n)
     number = int(categories.judge(_tops(model, value_vectors(model, layer)[[neuron]].float(), k), least)[0])
     return Memory(layer, neuron, tuple(triggers), promoted(model, layer, neuron, k), categories.names[number] if number >= 0 else None)

@@ -135,15 +135,13 @@ def _gradients(
 
 
 def save_tuned_lens(lens: TunedLens, folder: str | Path, **about: Any) -> Path:
-    """Writes a lens to a folder: weights in float16 (float32 where float16 is too narrow), and what is known about it."""
+    """Writes a lens to a folder: weights in float16, and what is known about it."""
     from safetensors.torch import save_file
 
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    tensors = {"weights": lens.weights.detach().cpu(), "biases": lens.biases.detach().cpu()}
-    narrow = {name: tensor.half() for name, tensor in tensors.items()}
-    fits = all(bool(tensor.isfinite().all()) for tensor in narrow.values())
-    save_file({name: tensor.contiguous() for name, tensor in (narrow if fits else tensors).items()}, folder / WEIGHTS)
+    tensors = {"weights": lens.weights, "biases": lens.biases}
+    save_file({name: tensor.detach().cpu().half().contiguous() for name, tensor in tensors.items()}, folder / WEIGHTS)
     config = {"n_layers": len(lens.biases) - 1, "d_model": lens.biases.shape[1], **about}
     (folder / CONFIG).write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
     return folder

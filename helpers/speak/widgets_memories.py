@@ -1,7 +1,6 @@
 """The widgets of lesson 4a on memories: browse what feed-forward neurons answer to and say, and write another answer into a fact."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from html import escape
 from typing import Any
 
@@ -44,12 +43,9 @@ def memory_html(model: TransformerBridge, top: TopContexts, categories: Categori
     left = f"<p><b>Key: the texts in which it rises highest</b></p>{key}<p><small>{hint if triggers else ''}</small></p>"
     right = f"<p><b>Value: what each unit of activation adds to the logits</b></p>{_value(model, found, categories)}"
     sides = f"<div style='max-width:34em'>{left}</div><div style='max-width:30em'>{right}</div>"
-    return f"<p><b>{name((layer, neuron))}</b>: {_rises(top, (layer, neuron))}.</p><div style='{SIDES}'>{sides}</div>"
-
-
-def _rises(top: TopContexts, neuron: Neuron) -> str:
-    row = top.stats.row(neuron[0]), neuron[1]
-    return f"active on {top.stats.active[row]:.1%} of the tokens, highest {top.stats.peak[row]:.1f}"
+    at = top.stats.row(layer), neuron
+    rises = f"active on {top.stats.active[at]:.1%} of the tokens, highest {top.stats.peak[at]:.1f}"
+    return f"<p><b>{name((layer, neuron))}</b>: {rises}.</p><div style='{SIDES}'>{sides}</div>"
 
 
 def _trigger(context: Context, promoted: set[str]) -> str:
@@ -144,7 +140,9 @@ def memory_edit_html(model: TransformerBridge, facts: Mapping[str, Prepared], fa
     if fact not in facts:
         raise ValueError(f"There is no fact {fact[:60]!r} here: choose one of the {len(facts)} in the list.")
     probes, found = facts[fact]
-    edit = try_edit(model, probes, found, answer_of(new), n, plus)
+    if len(letters := clean(new)) > LONGEST:
+        raise ValueError(f"The new answer has {len(letters):,} letters: write a word or a name of {LONGEST} letters at most.")
+    edit = try_edit(model, probes, found, letters, n, plus)
     neurons = found.top(n)
     asked = probes.to(model, edit.new)
     control = control_edit(model, asked, found, neurons, plus)
@@ -153,25 +151,15 @@ def memory_edit_html(model: TransformerBridge, facts: Mapping[str, Prepared], fa
     return f"{_head(model, asked, edit, neurons)}<div style='{SIDES}'>{left}{right}</div>"
 
 
-def answer_of(typed: str) -> str:
-    """What was typed as a new answer, without blanks around it. Raises ValueError for a text that is no word or name."""
-    letters = clean(typed)
-    if len(letters) > LONGEST:
-        raise ValueError(f"The new answer has {len(letters):,} letters: write a word or a name of {LONGEST} letters at most.")
-    return letters
-
-
 def control_edit(
     model: TransformerBridge, probes: EditPrompts, found: KnowledgeNeurons, neurons: Sequence[Neuron], plus: float
 ) -> Edit | None:
-    """The same edit of as many other neurons of the same layers, as active; None where a layer has too few. Its perplexity is not taken."""
+    """The same edit of as many other neurons of the same layers, as active; None where a layer has too few."""
     try:
         others = found.control(neurons)
     except ValueError:
         return None
-    first = probes.held_out.take([0])  # of the held-out texts the first one only: that is quick
-    quick = replace(probes, held_out=first, held_out_streams=probes.held_out_streams[:1, : first.tokens.shape[1]])
-    return apply_edit(model, quick, value_edit(model, others, probes.old_token, probes.new_token, plus))
+    return apply_edit(model, probes, value_edit(model, others, probes.old_token, probes.new_token, plus))
 
 
 def _head(model: TransformerBridge, probes: EditPrompts, edit: Edit, neurons: Sequence[Neuron]) -> str:
@@ -189,19 +177,18 @@ def _shown(piece: str) -> str:
     return escape(word(piece.strip() or piece, 20))
 
 
-def _mark(hit: bool) -> str:
-    """A tick or a cross on its colour."""
-    colour, sign = (GREEN, "✓") if hit else (WARM, "✗")
-    return f"<td style='text-align:center;padding:1px 6px;background:rgba({colour},0.35)'>{sign}</td>"
-
-
 def _said_html(edit: Edit) -> str:
     """The fact's own prompts and paraphrases, each with what the model said and what it says now."""
-    rows = []
-    for group in CHANGED:
-        found = [row for row, own in enumerate(edit.groups) if own == group]
-        rows += [f"<tr><th colspan='4' style='{CELL};padding-top:8px'>{CALLED[group].capitalize()}</th></tr>"] if found else []
-        rows += [f"<tr>{_line(edit, row)}{_mark(edit.hits[row])}</tr>" for row in found]
+    rows, group = [], ""
+    for row, own in enumerate(edit.groups):
+        if own not in CHANGED:
+            continue
+        if own != group:
+            rows.append(f"<tr><th colspan='4' style='{CELL};padding-top:8px'>{CALLED[own].capitalize()}</th></tr>")
+        colour, sign = (GREEN, "✓") if edit.hits[row] else (WARM, "✗")
+        mark = f"<td style='text-align:center;padding:1px 6px;background:rgba({colour},0.35)'>{sign}</td>"
+        rows.append(f"<tr>{_line(edit, row)}{mark}</tr>")
+        group = own
     heads = "".join(f"<th style='{CELL}'>{head}</th>" for head in ("", "it said", "it says now"))
     return f"<table style='{TABLE}'><tr>{heads}<th></th></tr>{''.join(rows)}</table>"
 

@@ -39,15 +39,13 @@ def stranger(model: TransformerBridge, one: TwoHop, others: Sequence[TwoHop], un
 
     ``unknowing``: the model must not say the answer of either by mistake when it is asked the other one.
     """
+
+    def betrays(other: TwoHop) -> bool:
+        return bool((located(model, [one, other]).e3.flip(0) == next_tokens(model, [one.text, other.text])).any())
+
     drawn = Random(SEED).sample(list(others), len(others))
-    for other in sorted(drawn, key=lambda two: (two.group != one.group, two.form != one.form)):
-        if one.shares_nothing(other) and not (unknowing and _betrays(model, one, other)):
-            return other
-    return None
-
-
-def _betrays(model: TransformerBridge, one: TwoHop, other: TwoHop) -> bool:
-    return bool((located(model, [one, other]).e3.flip(0) == next_tokens(model, [one.text, other.text])).any())
+    fitting = sorted(filter(one.shares_nothing, drawn), key=lambda two: (two.group != one.group, two.form != one.form))
+    return next((other for other in fitting if not (unknowing and betrays(other))), None)
 
 
 def _token(model: TransformerBridge, token: int, mark: str = "") -> str:
@@ -127,13 +125,9 @@ def _cell(found: LensTable, asked: Located, layer: int, pos: int) -> str:
     wanted = (("bridge", int(asked.e2), COLD), ("answer", int(asked.e3), WARM))
     seen = sorted((best.index(token), name, colour) for name, token, colour in wanted if token in best)
     notes = "".join(f"<br><small>{name} {RANKS[rank]}</small>" for rank, name, _ in seen)
-    colour = f";background:rgba({seen[0][2]},{_depth(seen[0][0]):.2f})" if seen else ""
+    depth = DEEPEST * (1.0 if seen[0][0] == 0 else 0.6 if seen[0][0] < 5 else 0.3) if seen else 0  # the best, of the five, of the ten best
+    colour = f";background:rgba({seen[0][2]},{depth:.2f})" if seen else ""
     return f'<td style="{SQUARE}{colour}" {hover(found, layer, pos)}>{escape(word(found.words[best[0]]))}{notes}</td>'
-
-
-def _depth(rank: int) -> float:
-    """The opacity of a colour: the best token, one of the five best, or one of the ten best."""
-    return DEEPEST * (1.0 if rank == 0 else 0.6 if rank < 5 else 0.3)
 
 
 class TwoHopTimeline(Demo):
