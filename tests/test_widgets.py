@@ -246,33 +246,3 @@ def test_a_function_remembers_its_last_results_and_keeps_no_model_alive(tmp_path
     del model
     gc.collect()
     assert kept() is None
-
-
-SHARE = {"n": 10, "at_least": 0.9, "at_most": None, "unit": "share", "groups": {}}
-REPORT = {
-    "rows": [
-        SHARE | {"name": "good", "value": 0.98, "low": 0.97, "high": 0.99},
-        SHARE | {"name": "costs $1 or $2", "value": 0.5, "low": 0.4, "high": 0.6},
-        SHARE | {"name": "free", "value": 3.0, "low": 2.0, "high": 4.0, "at_least": None, "unit": "logits"},
-    ],
-    "checkpoints": [{"tokens": 2_000_000, "values": {"good": 0.9}}, {"tokens": 1_000_000, "values": {"good": 0.2, "free": 1.0}}],
-}
-
-
-def test_the_report_card_has_a_panel_for_each_unit_and_names_what_is_missed():
-    from helpers.plots import holds, report_card
-
-    assert [holds(row) for row in REPORT["rows"]] == [True, False, True]
-    fig = report_card(REPORT)
-    fig.draw_without_rendering()
-    labels = [label.get_text() for ax in fig.axes for label in ax.get_yticklabels()]
-    assert labels == ["good", r"costs \$1 or \$2  (missed)", "free"]
-
-
-def test_learning_curves_are_drawn_in_the_order_of_training():
-    from helpers.plots import learning_curves
-
-    fig = learning_curves(REPORT)
-    fig.draw_without_rendering()
-    lines = [ax.lines[0] for ax in fig.axes if ax.get_visible()]
-    assert len(lines) == 1 and list(lines[0].get_xdata()) == [1, 2] and list(lines[0].get_ydata()) == pytest.approx([20, 90])

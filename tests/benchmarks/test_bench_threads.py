@@ -14,9 +14,6 @@ from pathlib import Path
 
 import psutil
 import pytest
-from bench_tools import one_thread
-
-__all__ = ["one_thread"]  # the fixture
 
 ROOT = Path(__file__).parents[2]
 IDLE_LOSS, BUSY_COST = 1.1, 2.0  # of the quickest number of threads on an idle machine
