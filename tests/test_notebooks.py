@@ -187,12 +187,10 @@ def showing(kind: str, stands_for: str = "<Figure size 640x480 with 1 Axes>") ->
 
 
 def says(text: str, name: str = "stdout") -> NotebookNode:
-    """An output that prints a text."""
     return new_output("stream", name=name, text=text)
 
 
 def html(text: str, plain: str = "3") -> NotebookNode:
-    """An output that is HTML."""
     return new_output("display_data", data={"text/html": text, "text/plain": plain})
 
 
@@ -209,20 +207,16 @@ BROKEN = {
     "cell 2 writes to stderr: '50%'": ends_on(says("3"), says("50%", name="stderr")),
     "cell 2 shows a warning": ends_on(says("UserWarning: it is 3")),
     "cell 2 shows a path of one machine": ends_on(says("3 in /home/ada/x")),
-    "cell 2 shows a path": ends_on(says(r"3 in C:\Users\ada")),
     "shows a path of": ends_on(html("3 in /usr/lib/python3")),
     "only 50%": ends_on(showing("image/png")),
     "only 50% of": ends_on(says("3"), metadata={"tags": ["nbval-ignore-output"]}),
-    "only 50% of the": ends_on(says("3"), source="# NBVAL_IGNORE_OUTPUT\nprint(3)"),
     "cell 2 shows a picture and prints no number": ends_on(says("a fine picture:"), showing("image/png")),
-    "cell 2 shows a picture and prints": ends_on(html("<p style='margin:3px'>fine</p>", "fine"), showing("image/png")),
     "has a widget's view": ends_on(says("3"), showing(WIDGET, "a slider from 1 to 3")),
     "has a widget's picture without a number": ends_on(says("3"), html(f"<div {FRAME}><p style='margin:3px'>A slider</p></div>")),
     "or with a failure": ends_on(says("3"), html(f"<div {FRAME}>This cannot be shown (3)</div>")),
     "prints no number beside it": ends_on(says("3"), showing("image/png"), metadata={"tags": ["nbval-ignore-output"]}),
     "without text for those": ends_on(html("3 <img src='data:image/png;base64,AAAA' alt=''>")),
     "loads something from elsewhere": ends_on(html("3 <img alt='A road' src='https://example.org/road.png'>")),
-    "from elsewhere": ends_on(html("3 <script>draw()</script>")),
     "more than 30 lines": lambda notebook: notebook.cells[2].update(source="1\n" * 31),
     "widget state": lambda notebook: notebook.metadata.update(widgets={}),
     "kernel is not python3": lambda notebook: notebook.metadata.update(kernelspec={"name": "ada", "display_name": "Ada's"}),
@@ -242,16 +236,16 @@ def test_a_notebook_that_is_broken_on_purpose_is_reported(sentence: str, tmp_pat
     assert any(sentence in problem for problem in problems(broken, tmp_path))
 
 
-GOOD = {
-    "a number beside a picture": ends_on(says("3 of 4"), showing("image/png")),
-    "a widget with a number in its picture": ends_on(says("three"), html(f"<div {FRAME}>Layer: 3</div>")),
-    "a table beside a picture": ends_on(html("<table><tr><td>3</td></tr></table>"), showing("image/png")),
-    "a picture in HTML": ends_on(html("3 <img src='data:image/png;base64,AAAA' alt='A road'>")),
-    "a picture that spells a path": ends_on(says("3"), new_output("display_data", data={"image/png": "A/tmp/A"})),
-}
+GOOD = [
+    ends_on(says("3 of 4"), showing("image/png")),
+    ends_on(says("three"), html(f"<div {FRAME}>Layer: 3</div>")),
+    ends_on(html("<table><tr><td>3</td></tr></table>"), showing("image/png")),
+    ends_on(html("3 <img src='data:image/png;base64,AAAA' alt='A road'>")),
+    ends_on(says("3"), new_output("display_data", data={"image/png": "A/tmp/A"})),  # which spells a path
+]
 
 
-@pytest.mark.parametrize("change", GOOD.values(), ids=GOOD)
+@pytest.mark.parametrize("change", GOOD)
 def test_what_is_allowed_is_not_reported(change: Callable[[NotebookNode], None], tmp_path: Path):
     notebook = good_notebook()
     change(notebook)
@@ -276,9 +270,7 @@ def test_a_finding_that_no_output_shows_is_reported():
     difference = {"difference": 0.4, "difference_low": 0.3, "difference_high": 0.45}
     finding = Finding("demo.share", **numbers, **difference, about=Declared("demo.share"))
     notebook = good_notebook()
-    notebook.cells[2].outputs = [says(finding.row())]
-    assert problems_of_findings(notebook, [finding]) == []
-    notebook.cells[2].outputs = [says(finding.row().replace("90 %", "91 %"))]
-    assert problems_of_findings(notebook, [finding]) == ["no output shows the finding demo.share with 90 % [80 %, 95 %]"]
-    notebook.cells[2].outputs = [says(finding.row().replace("demo", "other"))]
-    assert len(problems_of_findings(notebook, [finding])) == 1
+    missing = ["no output shows the finding demo.share with 90 % [80 %, 95 %]"]
+    for old, new, found in (("", "", []), ("90 %", "91 %", missing), ("demo", "other", missing)):
+        notebook.cells[2].outputs = [says(finding.row().replace(old, new))]
+        assert problems_of_findings(notebook, [finding]) == found

@@ -16,6 +16,10 @@ from matplotlib.font_manager import FontProperties
 from matplotlib.textpath import TextPath
 from matplotlib.transforms import Bbox
 
+from helpers.models import load_model
+from helpers.plots import BLUE, COLOURS, MARKERS, ORANGE, PAPER
+from helpers.prediction import top_tokens, visible
+
 FOLDER = Path(__file__).parents[1] / "notebooks" / "figures"
 PICTURES = sorted(path.name for path in FOLDER.glob("*.svg"))
 SKETCHES = [name for name in PICTURES if name != "colab.svg"]  # which is a badge
@@ -154,8 +158,6 @@ def test_a_picture_says_what_it_is_to_who_does_not_see_it(name: str):
 
 @pytest.mark.parametrize("name", SKETCHES)
 def test_a_picture_brings_its_own_light_card_so_that_it_can_be_read_on_a_dark_page(name: str):
-    from helpers.plots import PAPER
-
     picture = read(name)
     card = next(part.style for part in picture if part.tag == "rect")
     assert [card["width"], card["height"]] == [picture[0].style[key] for key in ("width", "height")]
@@ -165,8 +167,6 @@ def test_a_picture_brings_its_own_light_card_so_that_it_can_be_read_on_a_dark_pa
 
 
 def test_harmful_and_harmless_have_the_colours_and_shapes_of_the_figures():
-    from helpers.plots import BLUE, COLOURS, MARKERS, ORANGE
-
     assert (COLOURS[0], MARKERS[0]) == (BLUE, "o") and (COLOURS[1], MARKERS[1]) == (ORANGE, "^")  # of clouds: harmful, then harmless
     picture = read("one_direction.svg")
     assert {part.style["fill"] for part in picture if part.tag == "circle"} == {BLUE}
@@ -179,9 +179,6 @@ def test_harmful_and_harmless_have_the_colours_and_shapes_of_the_figures():
 
 
 def test_the_road_goes_from_the_tokens_of_its_prompt_to_what_the_model_says():
-    from helpers.models import load_model
-    from helpers.prediction import top_tokens, visible
-
     words = [text.words for text in written(read("road.svg"))]
     model = load_model()
     prompt = "The capital of Poland is"

@@ -1,7 +1,7 @@
 """How fast each technique is, beside the plain way of doing the same in the same run: `make bench`.
 
-The plain way is one whole run for each patch, head or output, autograd over tensors that are written out, or a bare pass, which has no
-hooks and keeps nothing. Passes of the model are counted, which needs no clock.
+The plain way is one whole run for each patch, head or output, or a bare pass, which has no hooks and keeps nothing. Passes of the model
+are counted, which needs no clock.
 """
 
 from collections.abc import Callable
@@ -17,7 +17,7 @@ from helpers.activations import scan, top_contexts
 from helpers.cluster.circuits import acdc, attribute_edges
 from helpers.cluster.edges import EdgeGraph, cut_each
 from helpers.cluster.ioi import ioi_sentences
-from helpers.cluster.linear_relations import fit_lre, fit_lre_layers, jacobians, subject_positions
+from helpers.cluster.linear_relations import jacobians, subject_positions
 from helpers.cluster.patching import PromptPairs, attribute_positions, patch_heads, patch_positions
 from helpers.cluster.relations import course_relations
 from helpers.interventions import Intervention, add, head_out, intervene, record, resample_ablate, resid_post, resid_pre, set_to, watch
@@ -26,16 +26,14 @@ from helpers.models import TransformerBridge
 from helpers.one_layer.directions import difference_in_means
 from helpers.one_layer.features import best_features
 from helpers.one_layer.function_vectors import causal_indirect_effects, head_means
-from helpers.one_layer.in_context import patch_sweep, read_answers, task_differences
-from helpers.one_layer.sae_training import Settings, _Training
-from helpers.one_layer.tasks import course_tasks, shuffled_prompts, zero_shot_prompts
+from helpers.one_layer.in_context import read_answers
+from helpers.one_layer.tasks import course_tasks, shuffled_prompts
 from helpers.one_neuron.ablation import attribute_neurons
 from helpers.prediction import tokenize
 from helpers.prompts import load_prompts
 from helpers.running import chat_prompts, check_layers, layer_hook
 from helpers.speak.back_patching import back_patch
 from helpers.speak.lens import logit_lens, target_probs
-from helpers.speak.tuned_lens import sample_states, train_tuned_lens
 from helpers.speak.two_hops import course_questions
 from helpers.texts import Texts, as_texts
 
@@ -115,47 +113,6 @@ def indirect_effects_of_all_heads(model: TransformerBridge, corpus: Texts) -> Jo
     return Jobs(lambda: causal_indirect_effects(model, means, prompts), one_by_one, 1.0, passes=few)
 
 
-def a_vector_at_all_layers(model: TransformerBridge, corpus: Texts) -> Jobs:
-    task = course_tasks("antonym")["antonym"]
-    vectors, prompts = task_differences(model, task, n=20), zero_shot_prompts(task, 12)
-
-    def one_by_one() -> None:
-        for layer in layers(model):
-            read_answers(model, prompts, add(resid_post(layer), vectors[layer], pos=-1))
-
-    return Jobs(lambda: patch_sweep(model, vectors, prompts, how="add"), one_by_one, 1.2)  # ours runs the prompts without a vector, too
-
-
-class PlainSAE(torch.nn.Module):
-    """A topk autoencoder as it is usually written down: zeros are written out, and the gradients are left to autograd."""
-
-    def __init__(self, settings: Settings, d_model: int) -> None:
-        super().__init__()
-        rng = torch.Generator().manual_seed(0)
-        self.k, self.W_dec = settings.k, torch.nn.Parameter(torch.randn(settings.d_sae, d_model, generator=rng))
-        self.W_enc, self.b_enc = torch.nn.Parameter(self.W_dec.data.T.clone()), torch.nn.Parameter(torch.zeros(settings.d_sae))
-        self.b_dec = torch.nn.Parameter(torch.zeros(d_model))
-        self.optimiser = torch.optim.Adam(self.parameters(), lr=settings.learning_rate)
-
-    @torch.enable_grad()
-    def step(self, x: torch.Tensor) -> None:
-        """One step of the training."""
-        before = (x - self.b_dec) @ self.W_enc + self.b_enc
-        values, chosen = before.topk(self.k, dim=-1)
-        features = torch.zeros_like(before).scatter(-1, chosen, values.relu())
-        loss = (features @ self.W_dec + self.b_dec - x).square().sum(-1).mean()
-        self.optimiser.zero_grad()
-        loss.backward()
-        self.optimiser.step()
-        self.W_dec.data /= self.W_dec.data.norm(dim=1, keepdim=True)
-
-
-def a_step_of_an_autoencoder(model: TransformerBridge, corpus: Texts) -> Jobs:
-    rng, settings, width = torch.Generator().manual_seed(0), Settings("topk", d_sae=2048, k=24, steps=1000, batch=2048), model.cfg.d_model
-    ours, plain, x = _Training(torch.zeros(width), settings, rng), PlainSAE(settings, width), torch.randn(2048, width, generator=rng)
-    return Jobs(lambda: ours.step(x, 1), lambda: plain.step(x), 0.6, rounds=10)
-
-
 def scores_of_concepts(model: TransformerBridge, corpus: Texts) -> Jobs:
     rng = torch.Generator().manual_seed(0)
     features, labels = torch.randn(4000, 128, generator=rng), torch.rand(4000, 60, generator=rng) < 0.01
@@ -190,11 +147,6 @@ def jacobians_of_a_relation(model: TransformerBridge, corpus: Texts) -> Jobs:
     return Jobs(lambda: jacobians(model, data, [1]), one_by_one, 0.1 * model.cfg.d_model / COORDINATES)
 
 
-def linear_maps_of_all_layers(model: TransformerBridge, corpus: Texts) -> Jobs:
-    data = course_relations(["capital"])["capital"].take(range(8))
-    return Jobs(lambda: fit_lre_layers(model, data, layers(model)), lambda: fit_lre(model, data, 0), 1.5)
-
-
 def pairs_of(model: TransformerBridge, n: int) -> PromptPairs:
     """Sentences about a gift, beside such with other names."""
     return ioi_sentences(model, n, frames=["when went"]).pairs(model)
@@ -209,34 +161,29 @@ def one_by_one(model: TransformerBridge, pairs: PromptPairs, patches: list[Inter
     return torch.stack(found)
 
 
-def patches_at_all_positions(model: TransformerBridge, corpus: Texts) -> Jobs:
+def patches(model: TransformerBridge, sweep: Callable, place: Callable[[int], str], places: list[dict], limit: float) -> Jobs:
+    """All patches of one kind: at every layer, at each of the places."""
     pairs = pairs_of(model, 8)
-    clean = record(model, pairs.clean.tokens, *map(resid_pre, layers(model)))
-    patches = [resample_ablate(hook, state, pos=pos) for hook, state in clean.items() for pos in range(pairs.clean.tokens.shape[1])]
-    expected = one_by_one(model, pairs, patches).unflatten(0, (len(clean), -1))
-    assert torch.allclose(patch_positions(model, pairs).after.mean(-1), expected, atol=1e-4)
+    clean = record(model, pairs.clean.tokens, *map(place, layers(model)))
+    each = [resample_ablate(hook, state, **where) for hook, state in clean.items() for where in places]
+    expected = one_by_one(model, pairs, each).unflatten(0, (len(clean), -1))
+    assert torch.allclose(sweep(model, pairs, place).after.mean(-1), expected, atol=1e-4)
     most = model.cfg.n_layers + 5  # one a layer, both runs, the prefix
-    return Jobs(lambda: patch_positions(model, pairs), lambda: one_by_one(model, pairs, patches), 0.25, passes=most)
+    return Jobs(lambda: sweep(model, pairs, place), lambda: one_by_one(model, pairs, each), limit, passes=most)
+
+
+def patches_at_all_positions(model: TransformerBridge, corpus: Texts) -> Jobs:
+    width = pairs_of(model, 8).clean.tokens.shape[1]
+    return patches(model, patch_positions, resid_pre, [{"pos": pos} for pos in range(width)], 0.25)
 
 
 def patches_of_all_heads(model: TransformerBridge, corpus: Texts) -> Jobs:
-    pairs = pairs_of(model, 8)
-    clean = record(model, pairs.clean.tokens, *map(head_out, layers(model)))
-    patches = [resample_ablate(hook, state, head=head) for hook, state in clean.items() for head in range(model.cfg.n_heads)]
-    expected = one_by_one(model, pairs, patches).unflatten(0, (len(clean), -1))
-    assert torch.allclose(patch_heads(model, pairs).after.mean(-1), expected, atol=1e-4)
-    most = model.cfg.n_layers + 5
-    return Jobs(lambda: patch_heads(model, pairs), lambda: one_by_one(model, pairs, patches), 0.33, passes=most)
+    return patches(model, patch_heads, head_out, [{"head": head} for head in range(model.cfg.n_heads)], 0.33)
 
 
 def estimates_of_patches(model: TransformerBridge, corpus: Texts) -> Jobs:
     pairs = pairs_of(model, 8)  # clean and corrupted together, then there and back
     return Jobs(lambda: attribute_positions(model, pairs), lambda: patch_positions(model, pairs), 1.0, passes=3)
-
-
-def attribution_of_all_edges(model: TransformerBridge, corpus: Texts) -> Jobs:
-    pairs = pairs_of(model, 20)  # corrupted outputs, then there and back
-    return Jobs(lambda: attribute_edges(model, pairs, steps=0), lambda: patch_positions(model, pairs), None, passes=3)
 
 
 def integrated_gradients_of_all_edges(model: TransformerBridge, corpus: Texts) -> Jobs:
@@ -275,18 +222,6 @@ def answers_at_all_layers(model: TransformerBridge, corpus: Texts) -> Jobs:
     return Jobs(lambda: target_probs(model, texts, answers), lambda: model(texts.tokens), 1.3, rounds=10)
 
 
-def training_of_a_tuned_lens(model: TransformerBridge, corpus: Texts) -> Jobs:
-    """Beside the unembedding of the states that it learns from: forward and backward cannot take less than two of these."""
-    texts, states = corpus.take(range(100)), torch.randn(model.cfg.n_layers + 1, 64, model.cfg.d_model)
-
-    def unembedding() -> None:
-        sample_states(model, texts)
-        for _ in range(10):
-            model.unembed(model.ln_final(states))
-
-    return Jobs(lambda: train_tuned_lens(model, texts, 10, 64), unembedding, 4.0, rounds=5)
-
-
 def a_map_of_back_patches(model: TransformerBridge, corpus: Texts) -> Jobs:
     question, pairs = course_questions()[0], [(source, target) for source in layers(model) for target in layers(model)]
     tokens, pos = tokenize(model, question.text)[None], len(tokenize(model, question.phrase)) - 1
@@ -309,21 +244,16 @@ TECHNIQUES: list[Callable[[TransformerBridge, Texts], Jobs]] = [
     attribution_of_all_neurons,
     directions_of_all_layers,
     indirect_effects_of_all_heads,
-    a_vector_at_all_layers,
-    a_step_of_an_autoencoder,
     scores_of_concepts,
     jacobians_of_a_relation,
-    linear_maps_of_all_layers,
     patches_at_all_positions,
     patches_of_all_heads,
     estimates_of_patches,
-    attribution_of_all_edges,
     integrated_gradients_of_all_edges,
     circuits_side_by_side,
     the_lens_at_all_layers,
     the_lens_at_one_layer,
     answers_at_all_layers,
-    training_of_a_tuned_lens,
     a_map_of_back_patches,
 ]
 

@@ -192,16 +192,6 @@ class LabPage:
         self.page.evaluate("course.listen()")
         return seconds
 
-    def run_cell(self, number: int, wait: bool = True) -> None:
-        """Runs one cell of the notebook, counted from 0, as Ctrl+Enter does; with ``wait`` it returns when the kernel is idle again."""
-        self.page.evaluate("number => (course.notebook().content.activeCellIndex = number)", number)
-        before = self.page.evaluate("number => course.cells()[number].count", number)
-        self.page.evaluate("void jupyterapp.commands.execute('notebook:run-cell')")
-        self._wait("() => course.kernel().status === 'busy'", ANSWERING)
-        if wait:
-            self.page.wait_for_function("([number, before]) => course.cells()[number].count > before", arg=[number, before])
-            self._wait("() => course.kernel().status === 'idle'", RUNNING)
-
     def problems(self) -> list[str]:
         """What went wrong while the cells ran, each in a sentence."""
         found = []
