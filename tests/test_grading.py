@@ -87,7 +87,7 @@ def test_submissions_are_taken_in_the_newest_of_each_and_nothing_is_lost(work: P
     monkeypatch.undo()
     monkeypatch.setattr(grade, "WORK", work)
     assert grade.take_in(work.parent / "class", [NAME]) == [("ann", NAME, "")]
-    assert taken(work) == {f"ann/{NAME}/{NAME}.ipynb": NEWER}, "the newest, and of this assignment alone"
+    assert taken(work) == before | {f"ann/{NAME}/{NAME}.ipynb": NEWER}, "the newest, and of this assignment alone"
 
 
 @pytest.mark.parametrize("name", [f"{NAME} (1).ipynb", f"Copy of {NAME}.ipynb", f"mueller_417_{NAME}-2.ipynb"])

@@ -2,7 +2,7 @@
 
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import nbformat
@@ -10,11 +10,8 @@ import pytest
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from helpers.findings import Declared, Finding, load_findings
-
 ROOT = Path(__file__).parents[1]
 PATHS = [path for path in sorted((ROOT / "notebooks").glob("*.ipynb")) if ".ipynb_checkpoints" not in path.parts]
-FINDINGS = sorted((ROOT / "data" / "findings").glob("*.json"))
 AT_LEAST = 0.6  # of the code cells have an output that nbval compares
 WIDGET = "application/vnd.jupyter.widget-view+json"
 FRAME = 'class="course-frame"'  # of the picture of a widget
@@ -136,28 +133,11 @@ def problems_of_pictures(notebook: NotebookNode, folder: Path) -> list[str]:
     return found
 
 
-def problems_of_findings(notebook: NotebookNode, findings: Sequence[Finding]) -> list[str]:
-    """Which committed findings does no output of the notebook show, by their names and with their values?"""
-    shown = "\n".join(text for cell in code_cells(notebook) for output in cell.outputs for text in texts(output))
-    return [
-        f"no output shows the finding {finding.name} with {finding.shown()['value']}"
-        for finding in findings
-        if finding.name not in shown or finding.shown()["value"] not in shown
-    ]
-
-
 @pytest.mark.parametrize("path", PATHS, ids=lambda path: path.name)
 def test_a_notebook_has_no_problems(path: Path):
     notebook = nbformat.read(path, as_version=4)
     nbformat.validate(notebook)
     assert problems(notebook, path.parent) == []
-
-
-@pytest.mark.parametrize("path", FINDINGS, ids=lambda path: path.name)
-def test_every_finding_is_shown_by_its_notebook(path: Path):
-    notebook = ROOT / "notebooks" / f"{path.stem}.ipynb"
-    assert notebook.is_file(), f"no notebook has the findings of {path.name}"
-    assert problems_of_findings(nbformat.read(notebook, as_version=4), load_findings(path)) == []
 
 
 def test_the_setup_cell_is_the_same_everywhere_and_each_badge_opens_its_own_notebook():
@@ -263,14 +243,3 @@ def test_of_a_widget_its_picture_is_saved_and_of_the_metadata_what_every_machine
     run_notebooks.clean(notebook)
     assert notebook.cells[2].outputs[0].data == frame_only
     assert notebook.metadata == {"kernelspec": notebook.metadata.kernelspec, "language_info": {"name": "python"}}
-
-
-def test_a_finding_that_no_output_shows_is_reported():
-    numbers = {"value": 0.9, "low": 0.8, "high": 0.95, "control": 0.5, "n": 10}
-    difference = {"difference": 0.4, "difference_low": 0.3, "difference_high": 0.45}
-    finding = Finding("demo.share", **numbers, **difference, about=Declared("demo.share"))
-    notebook = good_notebook()
-    missing = ["no output shows the finding demo.share with 90 % [80 %, 95 %]"]
-    for old, new, found in (("", "", []), ("90 %", "91 %", missing), ("demo", "other", missing)):
-        notebook.cells[2].outputs = [says(finding.row().replace(old, new))]
-        assert problems_of_findings(notebook, [finding]) == found

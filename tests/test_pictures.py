@@ -10,13 +10,12 @@ from xml.etree import ElementTree
 
 import pytest
 from contrast import contrast
-from matplotlib.colors import to_rgb
 from matplotlib.font_manager import FontProperties
 from matplotlib.textpath import TextPath
 from matplotlib.transforms import Bbox
 
 from helpers.models import load_model
-from helpers.plots import BLUE, COLOURS, MARKERS, ORANGE, PAPER
+from helpers.plots import PAPER
 from helpers.prediction import top_tokens, visible
 
 FOLDER = Path(__file__).parents[1] / "notebooks" / "figures"
@@ -135,18 +134,6 @@ def test_a_picture_brings_its_own_light_card_so_that_it_can_be_read_on_a_dark_pa
     assert card["fill"] == PAPER.lower() and float(card["rx"]) > 4 and "fill-opacity" not in card
     pale = {text.words for text in written(picture) if contrast(text.colour, PAPER) < 4.5}
     assert not pale, "WCAG 2.1 asks for a contrast of 4.5 to 1"
-
-
-def test_harmful_and_harmless_have_the_colours_and_shapes_of_the_figures():
-    assert (COLOURS[0], MARKERS[0]) == (BLUE, "o") and (COLOURS[1], MARKERS[1]) == (ORANGE, "^")  # of clouds: harmful, then harmless
-    picture = read("one_direction.svg")
-    assert {part.style["fill"] for part in picture if part.tag == "circle"} == {BLUE}
-    triangles = [part.style["fill"] for part in picture if part.tag == "path" and part.style["d"].endswith("z")]
-    assert len(triangles) > 20 and set(triangles) == {ORANGE}
-    colours = {text.words: text.colour for text in written(picture)}
-    assert colours["states of harmful requests"] == BLUE
-    red, _, blue = to_rgb(colours["states of harmless requests"])
-    assert red > 0.5 and blue == 0  # a darker orange, so that it can be read
 
 
 def test_the_road_goes_from_the_tokens_of_its_prompt_to_what_the_model_says():
