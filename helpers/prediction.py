@@ -1,6 +1,5 @@
 """What a language model does: text to tokens, tokens to a distribution over the next token, and sampling from it."""
 
-import codecs
 import math
 import re
 from collections.abc import Sequence
@@ -98,15 +97,8 @@ def lost_bytes(stored: str, text: str) -> str:
     values = {letter: value for value, letter in bytes_to_unicode().items()}  # as GPT-2 does
     if not all(letter in values for letter in stored):
         return text
-    return bytes(map(values.get, stored)).decode("utf-8", "numbered")
-
-
-def _numbered(problem: UnicodeDecodeError) -> tuple[str, int]:
-    """Bytes that are no letter, each by its number, and where to go on; Python calls it when it decodes with ``numbered``."""
-    return "".join(f"⟨{byte:02X}⟩" for byte in problem.object[problem.start : problem.end]), problem.end
-
-
-codecs.register_error("numbered", _numbered)
+    letters = bytes(map(values.get, stored)).decode("utf-8", "surrogateescape")  # which hides a lost byte in a letter of its own
+    return re.sub("[\udc80-\udcff]", lambda lost: f"⟨{ord(lost[0]) - 0xDC00:02X}⟩", letters)
 
 
 def visible(piece: str) -> str:
