@@ -50,7 +50,7 @@ class StreamParts:
     def table(self) -> str:
         """One line for each part: its mean length, and that of the stream with it."""
         lengths = [parts.norm(dim=-1).mean(1).tolist() for parts in (self.parts, self.running_sum)]
-        return table({"part": "<13", "length": "8.2f", "stream then ": "12.2f"}, zip(self.names, *lengths, strict=True))
+        return table({"part": "<13", "length": "8.2f", "  stream then": "12.2f"}, zip(self.names, *lengths, strict=True))
 
 
 def stream_parts(model: TransformerBridge, prompts: TextsLike) -> StreamParts:
@@ -334,7 +334,7 @@ class ByLayer:
 
 def _interval(values: Float[Tensor, "text"]) -> str:
     """A mean over texts with its 95 % interval (bootstrap)."""
-    return "{:6.3f} [{:.3f}, {:.3f}]".format(values.mean(), *bootstrap_interval(values))
+    return "{:6.3f} [{:.3f}, {:.3f}] ".format(values.mean(), *bootstrap_interval(values))
 
 
 @torch.no_grad()

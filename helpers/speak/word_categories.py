@@ -92,7 +92,8 @@ class Categories:
 
     def judge(self, tokens: Int[Tensor, "*value k"], least: int = 5) -> Int[Tensor, "*value"]:
         """For each list of ``k`` tokens the category that most of them share, if ``least`` do, else -1; of two the smaller category."""
-        if not 1 <= least <= (k := tokens.shape[-1]):
+        k = tokens.shape[-1]
+        if not 1 <= least <= k:
             raise ValueError(f"least says how many of the {k} top tokens must share a category; it must be from 1 to {k}, not {least}.")
         shared, category = self.members.sum(1).new_zeros(tokens.shape[:-1]), torch.full(tokens.shape[:-1], -1)
         for number, member in enumerate(self.members):  # one by one: all at once would be large
