@@ -16,9 +16,8 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from helpers.activations import scan, top_contexts
 from helpers.cluster.circuits import acdc, attribute_edges
 from helpers.cluster.edges import EdgeGraph, cut_each
-from helpers.cluster.ioi import ioi_sentences
 from helpers.cluster.linear_relations import jacobians, subject_positions
-from helpers.cluster.patching import PromptPairs, attribute_positions, patch_heads, patch_positions
+from helpers.cluster.patching import PromptPairs, attribute_positions, patch_heads, patch_positions, prompt_pairs
 from helpers.cluster.relations import course_relations
 from helpers.interventions import Intervention, add, head_out, intervene, record, resample_ablate, resid_post, resid_pre, set_to, watch
 from helpers.metrics import log_odds
@@ -29,7 +28,7 @@ from helpers.one_layer.function_vectors import causal_indirect_effects, head_mea
 from helpers.one_layer.in_context import read_answers
 from helpers.one_layer.tasks import course_tasks, shuffled_prompts
 from helpers.one_neuron.ablation import attribute_neurons
-from helpers.prediction import tokenize
+from helpers.prediction import token_id, tokenize
 from helpers.prompts import load_prompts
 from helpers.running import chat_prompts, check_layers, layer_hook
 from helpers.speak.back_patching import back_patch
@@ -147,9 +146,13 @@ def jacobians_of_a_relation(model: TransformerBridge, corpus: Texts) -> Jobs:
     return Jobs(lambda: jacobians(model, data, [1]), one_by_one, 0.1 * model.cfg.d_model / COORDINATES)
 
 
-def pairs_of(model: TransformerBridge, n: int) -> PromptPairs:
-    """Sentences about a gift, beside such with other names."""
-    return ioi_sentences(model, n, frames=["when went"]).pairs(model)
+def gifts(model: TransformerBridge) -> PromptPairs:
+    """Eight equally long sentences in which the first or the second one gives, beside the same with the other giver."""
+    names = (("John", "Mary"), ("Tom", "Anna"), ("Peter", "Lucy"), ("Paul", "Emma"))
+    cases = [(pair, *order) for pair in names for order in (pair, pair[::-1])]
+    clean, corrupted = ([f"When {a} and {b} went to the park, {who[at]} gave a book to" for (a, b), *who in cases] for at in (0, 1))
+    right, wrong = (torch.tensor([token_id(model, f" {who[at]}") for _, *who in cases]) for at in (1, 0))
+    return prompt_pairs(model, clean, corrupted, log_odds(right, wrong))
 
 
 def one_by_one(model: TransformerBridge, pairs: PromptPairs, patches: list[Intervention]) -> torch.Tensor:
@@ -163,7 +166,7 @@ def one_by_one(model: TransformerBridge, pairs: PromptPairs, patches: list[Inter
 
 def patches(model: TransformerBridge, sweep: Callable, place: Callable[[int], str], places: list[dict], limit: float) -> Jobs:
     """All patches of one kind: at every layer, at each of the places."""
-    pairs = pairs_of(model, 8)
+    pairs = gifts(model)
     clean = record(model, pairs.clean.tokens, *map(place, layers(model)))
     each = [resample_ablate(hook, state, **where) for hook, state in clean.items() for where in places]
     expected = one_by_one(model, pairs, each).unflatten(0, (len(clean), -1))
@@ -173,7 +176,7 @@ def patches(model: TransformerBridge, sweep: Callable, place: Callable[[int], st
 
 
 def patches_at_all_positions(model: TransformerBridge, corpus: Texts) -> Jobs:
-    width = pairs_of(model, 8).clean.tokens.shape[1]
+    width = gifts(model).clean.tokens.shape[1]
     return patches(model, patch_positions, resid_pre, [{"pos": pos} for pos in range(width)], 0.25)
 
 
@@ -182,17 +185,17 @@ def patches_of_all_heads(model: TransformerBridge, corpus: Texts) -> Jobs:
 
 
 def estimates_of_patches(model: TransformerBridge, corpus: Texts) -> Jobs:
-    pairs = pairs_of(model, 8)  # clean and corrupted together, then there and back
-    return Jobs(lambda: attribute_positions(model, pairs), lambda: patch_positions(model, pairs), 1.0, passes=3)
+    pairs = gifts(model)  # both runs and their metrics, then there and back
+    return Jobs(lambda: attribute_positions(model, pairs), lambda: patch_positions(model, pairs), 1.0, passes=6)
 
 
 def integrated_gradients_of_all_edges(model: TransformerBridge, corpus: Texts) -> Jobs:
-    pairs = pairs_of(model, 20)  # five times there and back, and the clean outputs, where no gradient is taken
+    pairs = gifts(model)  # five times there and back, and the clean outputs, where no gradient is taken
     return Jobs(lambda: attribute_edges(model, pairs, steps=5), lambda: patch_positions(model, pairs), None, passes=12)
 
 
 def circuits_side_by_side(model: TransformerBridge, corpus: Texts) -> Jobs:
-    both, edges = pairs_of(model, 20), EdgeGraph.of(model).edges[-48:]
+    both, edges = gifts(model), EdgeGraph.of(model).edges[-48:]
     few = PromptPairs(both.clean.take(range(4)), both.corrupted.take(range(4)), log_odds(5, 6))
     return Jobs(lambda: cut_each(model, few, edges), lambda: [cut_each(model, few, [edge]) for edge in edges], 0.7, rounds=2)
 
@@ -269,6 +272,6 @@ def test_a_technique_keeps_its_limit(benchmark: BenchmarkFixture, course_lm: Tra
 
 
 def test_acdc_of_all_edges(benchmark: BenchmarkFixture, course_lm: TransformerBridge) -> None:
-    pairs = pairs_of(course_lm, 20)
+    pairs = gifts(course_lm)
     taken = seconds(partial(benchmark.pedantic, lambda: acdc(course_lm, pairs, 0.003), rounds=1))
     assert taken <= ACDC_SECONDS
