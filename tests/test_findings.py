@@ -317,6 +317,14 @@ def test_each_declared_finding_asks_something_and_was_measured_by_its_notebook()
 
 
 @pytest.mark.course
+def test_rows_that_were_called_absent_for_overlapping_intervals_are_shown():
+    """McNemar, Fisher and a bootstrap over pairs see these differences in the same data."""
+    retested = ("patchscope.precision_over_linear", "sae.error.removed", "shift.gender_after", "shift.gender_deleted")
+    found = {finding.name: finding.outcome for every in load_all().values() for finding in every}
+    assert {name: found[name] for name in retested} == dict.fromkeys(retested, SHOWN)
+
+
+@pytest.mark.course
 def test_what_is_declared_is_typed_nowhere_else():
     published = [one.published for one in findings.declarations().values() if len(one.published) > 20]
     code = "\n".join(cell.source for path in NOTEBOOKS for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code")

@@ -57,8 +57,11 @@ class Move:
 KEYS: dict[str, Sequence[Sequence[str]]] = {
     "slider": (["ArrowRight"], ["ArrowLeft"], ["End"], ["Home"]),
     "dropdown": (["Space", "ArrowDown", "Enter"], ["Space", "ArrowUp", "Enter"]),
+    "list": (["End"], ["Home"]),
     "number": (["ArrowUp"], ["ArrowDown"]),
     "checkbox": (["Space"],),
+    "choice": (["Space"],),
+    "button": (["Space"],),
 }
 
 Act = Callable[["Page", "Locator"], None]
@@ -138,9 +141,14 @@ def acts(kind: str, way: Way) -> list[Act]:
         return [press(keys) for keys in KEYS[kind]]
     if kind == "slider":
         return [drag(share) for share in (0.75, 0.25)]
-    if kind == "dropdown":
+    if kind in ("dropdown", "list"):
         return [pick(key) for key in ("ArrowDown", "ArrowUp")]
     return [click]
+
+
+def touched(kind: str, element: "Locator") -> "Locator":
+    """What is touched of a control: of several buttons to choose from, one that is not chosen."""
+    return element.locator("input:not(:checked), button:not(.mod-active)").first if kind == "choice" else element
 
 
 # -------------------------------------------------------------------------------------------------------- the notebook
@@ -183,6 +191,16 @@ class LabPage:
         self._wait("() => course.kernel().status === 'idle'", ANSWERING)
         self.page.evaluate("course.listen()")
         return seconds
+
+    def run_cell(self, number: int, wait: bool = True) -> None:
+        """Runs one cell of the notebook, counted from 0, as Ctrl+Enter does; with ``wait`` it returns when the kernel is idle again."""
+        self.page.evaluate("number => (course.notebook().content.activeCellIndex = number)", number)
+        before = self.page.evaluate("number => course.cells()[number].count", number)
+        self.page.evaluate("void jupyterapp.commands.execute('notebook:run-cell')")
+        self._wait("() => course.kernel().status === 'busy'", ANSWERING)
+        if wait:
+            self.page.wait_for_function("([number, before]) => course.cells()[number].count > before", arg=[number, before])
+            self._wait("() => course.kernel().status === 'idle'", RUNNING)
 
     def problems(self) -> list[str]:
         """What went wrong while the cells ran, each in a sentence."""
@@ -233,7 +251,7 @@ class LabPage:
     def answer(self, root: "Locator", control: Control, act: Act) -> float | None:
         """The milliseconds from the last key or click of ``act`` to a new panel. Raises TimeoutError for a kernel that never answers."""
         self.controls(root)  # numbers them again: a widget may have drawn them anew
-        element = root.locator(f'[data-control="{control.number}"]')
+        element = touched(control.kind, root.locator(f'[data-control="{control.number}"]'))
         element.scroll_into_view_if_needed()
         root.evaluate("root => course.watch(root)")
         act(self.page, element)

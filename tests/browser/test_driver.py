@@ -14,19 +14,24 @@ panel = w.HTML()
 controls = [
     w.IntSlider(0, min=0, max=9, description="Slider", continuous_update=False),
     w.Dropdown(options=["a", "b", "c"], description="Dropdown"),
+    w.Select(options=["a", "b", "c"], description="List"),
     w.BoundedIntText(3, min=0, max=9, description="Number"),
     w.Text("x", description="Text", continuous_update=False),
     w.Checkbox(False, description="Checkbox"),
+    w.ToggleButtons(options=["a", "b"], description="Choice"),
 ]
+button = w.Button(description="Button")
+pressed = []
 
 
 def update(_=None):
-    panel.value = f"{[control.value for control in controls]}"
+    panel.value = f"{len(pressed)} {[control.value for control in controls]}"
 
 
 for control in controls:
     control.observe(update, names="value")
-w.VBox([*controls, panel])
+button.on_click(lambda _: (pressed.append(1), update()))
+w.VBox([*controls, button, panel])
 """
 
 BROKEN = """

@@ -44,9 +44,12 @@ window.course = {
   kinds: {
     slider: ".noUi-handle",
     dropdown: ".widget-dropdown select",
+    list: ".widget-select select",
     number: ".widget-text input[type=number]",
     text: ".widget-text input:not([type=number]), .widget-combobox input, .widget-textarea textarea",
     checkbox: ".widget-checkbox input",
+    choice: ".widget-radio, .widget-toggle-buttons",
+    button: ".widget-button, .jupyter-widgets.widget-toggle-button",
   },
 
   // Numbers the controls that can be seen, and says of each what it is and what is written beside it.
