@@ -51,6 +51,8 @@ class Move:
     ms: float | None
 
 
+# ---------------------------------------------------------------------------------------------- how controls are moved
+
 # Keys that move a control of each kind. JupyterLab takes the plain up and down arrows for itself, so a list opens by Space.
 KEYS: dict[str, Sequence[Sequence[str]]] = {
     "slider": (["ArrowRight"], ["ArrowLeft"], ["End"], ["Home"]),
@@ -139,6 +141,9 @@ def acts(kind: str, way: Way) -> list[Act]:
     if kind == "dropdown":
         return [pick(key) for key in ("ArrowDown", "ArrowUp")]
     return [click]
+
+
+# -------------------------------------------------------------------------------------------------------- the notebook
 
 
 class LabPage:
