@@ -2,8 +2,7 @@
 
 import pytest
 import torch
-from cluster_tools import TINY, last_logits, load, no_gradients
-from tiny_models import write_tiny_model
+from tiny_models import ARCHITECTURES, last_logits, write_tiny_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from helpers.cluster.attribution import DirectEffects, component_names, components, direct_effects
@@ -11,9 +10,9 @@ from helpers.interventions import attn_out, head_out, intervene, mlp_out, record
 from helpers.models import load_model
 from helpers.texts import Texts
 
-__all__ = ["load", "no_gradients"]  # the fixtures
+pytestmark = pytest.mark.usefixtures("no_gradients")
 
-FAMILIES = [name for name in TINY if name != "gemma2"]
+FAMILIES = [name for name in ARCHITECTURES if name != "gemma2"]
 LENGTHS = (7, 5, 6)
 RIGHT, WRONG = torch.tensor([5, 9, 7]), torch.tensor([6, 8, 40])
 
@@ -28,9 +27,6 @@ def prompts():
 def logit_difference(model, texts, right=RIGHT, wrong=WRONG) -> torch.Tensor:
     logits, rows = last_logits(model, texts), torch.arange(len(texts))
     return logits[rows, right] - logits[rows, wrong]
-
-
-# -------------------------------------------------------------------------------------------------------------- the sum
 
 
 @pytest.mark.parametrize("raw", [False, True], ids=["folded", "raw"])
@@ -95,9 +91,6 @@ def test_models_that_rescale_what_heads_write_are_refused(load, prompts, raw):
         assert "\n" not in str(caught.value)
 
 
-# --------------------------------------------------------------------------------------------------------- a planted head
-
-
 @pytest.fixture(scope="module")
 def planted(tmp_path_factory):
     """A GPT-2 in which head a1.2 alone writes: the mean of one reading of all tokens, for token 5 and against token 6."""
@@ -138,9 +131,6 @@ def test_a_planted_head_has_the_right_share(planted, prompts):
     others = [at for at, name in enumerate(effects.names) if name not in ("a1.2", "embed")]
     assert effects.effect[others].abs().max() < 1e-4 and effects.of("a1.2").abs().min() > 0.05
     assert effects.of_heads.abs().argmax() == 1 * 4 + 2
-
-
-# ------------------------------------------------------------------------------------------------------------- the result
 
 
 def test_means_tables_and_heads_by_hand():

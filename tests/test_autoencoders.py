@@ -5,7 +5,7 @@ from itertools import islice
 
 import pytest
 import torch
-from layer_tools import D_MODEL, HOOK, KINDS, PROMPTS, draw, random_sae, random_texts, tiny
+from layer_tools import D_MODEL, HOOK, KINDS, PROMPTS, draw, random_sae, random_texts
 
 from helpers.course_lm.corpus.mixture import Document
 from helpers.interventions import Intervention, intervene, mlp_post, record, resid_post, zero_ablate
@@ -21,8 +21,6 @@ from helpers.one_layer.autoencoders import (
 )
 from helpers.one_layer.sae_training import Settings, mean_max_cosine, sweep_penalties, toy_data, train_sae
 from helpers.texts import HELD_OUT_SEED, Texts, as_texts
-
-__all__ = ["tiny"]  # the fixture
 
 TOY = Settings("topk", d_sae=48, k=2, steps=600, batch=128, learning_rate=5e-3, dead_after=3000)
 

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from cluster_tools import last_logits, letters, load, no_gradients
-from tiny_models import tiny_tokenizer, write_tiny_model
+from tiny_models import last_logits, tiny_tokenizer, write_tiny_model
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from helpers.cluster.circuits import EdgeScores, acdc, attribute_edges, curve, in_top, judge, prune_dead, random_circuit, ratio_interval
@@ -20,7 +19,7 @@ from helpers.metrics import log_odds
 from helpers.models import load_model
 from helpers.texts import Texts
 
-__all__ = ["letters", "load", "no_gradients"]  # the fixtures
+pytestmark = pytest.mark.usefixtures("no_gradients")
 
 FAMILIES = ("gpt2", "neox-serial", "neox-parallel", "llama", "llama-grouped", "qwen2")
 PLANTED = {"embed -> a0.0.v", "a0.0 -> a1.0.k", "a1.0 -> logits"}
@@ -51,9 +50,6 @@ def make_pairs(model, lengths=(7, 5, 7, 6)):
 @pytest.fixture(scope="module")
 def pairs(tiny):
     return make_pairs(tiny)
-
-
-# --------------------------------------------------------------------------------------------------- a model with a circuit
 
 
 def plant(folder: Path) -> Path:
@@ -117,9 +113,6 @@ def test_a_planted_circuit_is_found_by_acdc(planted):
     assert judge(model, pairs, [found.circuit.complement]).faithfulness[0] == pytest.approx(0, abs=0.01)
 
 
-# --------------------------------------------------------------------------------------------------------------- the graph
-
-
 def test_edges_are_named_and_counted():
     assert len(EdgeGraph(12, 4, 4, False)) == 4555
     one = EdgeGraph(1, 1, 1, False)
@@ -168,9 +161,6 @@ def test_the_model_is_as_before_even_after_an_error(tiny, pairs):
         raise KeyError
     assert torch.equal(before, tiny(pairs.clean.tokens))
     assert not (tiny.cfg.use_split_qkv_input or tiny.cfg.use_hook_mlp_in or tiny.cfg.use_attn_result)
-
-
-# -------------------------------------------------------------------------------------------------------------- cut edges
 
 
 @pytest.mark.parametrize("edge, hook, head", [("a0.2 -> a1.1.q", "blocks.1.hook_q_input", 1), ("a0.2 -> m1", "blocks.1.hook_mlp_in", None)])
@@ -225,9 +215,6 @@ def test_circuits_side_by_side_and_in_batches_are_those_alone(load, family, monk
     assert torch.allclose(pairs.measured(run_circuit(model, pairs, circuits[1])), together[1], atol=1e-4)
 
 
-# --------------------------------------------------------------------------------------------------------------- estimates
-
-
 def test_estimates_are_exact_for_small_differences(tmp_path):
     folder = write_tiny_model("gpt2", tmp_path)
     near = GPT2LMHeadModel.from_pretrained(folder)
@@ -263,9 +250,6 @@ def test_circuits_are_cut_from_scores():
     assert scores.table(1).splitlines()[1].split() == ["embed", "->", "a0.0.q", "+9.0000"]
 
 
-# -------------------------------------------------------------------------------------------------------------------- ACDC
-
-
 def one_by_one(model, pairs, tau, ablation):
     """ACDC as the paper writes it: one run of the whole model for each edge. Returns the kept edges and the removed ones in order."""
     graph, clean = EdgeGraph.of(model), last_logits(model, pairs.clean).log_softmax(-1)
@@ -284,17 +268,14 @@ def one_by_one(model, pairs, tau, ablation):
 
 
 @pytest.mark.parametrize("ablation, tau", [("resample", 0.01), ("zero", 0.02), ("mean", 0.02)])
-def test_acdc_in_few_passes_is_acdc_one_by_one(letters, ablation, tau):
-    pairs = make_pairs(letters)
-    kept, removed, last = one_by_one(letters, pairs, tau, sender_means(letters, pairs.corrupted) if ablation == "mean" else ablation)
+def test_acdc_in_few_passes_is_acdc_one_by_one(small, ablation, tau):
+    pairs = make_pairs(small)
+    kept, removed, last = one_by_one(small, pairs, tau, sender_means(small, pairs.corrupted) if ablation == "mean" else ablation)
     assert 5 < len(kept) < len(kept.graph) - 5
     for tokens in (None, 1) if ablation == "resample" else (None,):
-        found = acdc(letters, pairs, tau, ablation, tokens)
+        found = acdc(small, pairs, tau, ablation, tokens)
         assert set(found.circuit.names) == set(kept.names) and list(found.removed) == removed
         assert found.distance == pytest.approx(last, abs=1e-4)
-
-
-# ----------------------------------------------------------------------------------------------------------------- judging
 
 
 def test_dead_edges_are_pruned_and_change_nothing(tiny, pairs):
@@ -351,9 +332,6 @@ def test_hits_among_the_best_are_counted(tiny, pairs):
     assert circuit_metrics(tiny, pairs, [graph.full], metric=in_top(best, 1)).tolist() == [[1, 1, 1, 1]]
 
 
-# -------------------------------------------------------------------------------------------------------------- a drawing
-
-
 def test_no_box_of_a_drawing_lies_on_another():
     graph = EdgeGraph(12, 4, 4, False)
     circuit = random_circuit(graph, 40, 2)
@@ -361,9 +339,6 @@ def test_no_box_of_a_drawing_lies_on_another():
     spots = sorted(at.values(), key=lambda spot: (spot[1], spot[0]))
     assert all(a[1] != b[1] or b[0] - a[0] > 0.99 for a, b in pairwise(spots))
     assert min(x for x, _ in spots) == 0
-
-
-# -------------------------------------------------------------------------------------------------------------------- errors
 
 
 @pytest.mark.parametrize(

@@ -9,15 +9,14 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from layer_tools import load, no_gradients
 from tiny_models import tiny_tokenizer
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 from transformers import AutoModelForCausalLM
 
 from helpers import running
-from helpers.interventions import add, clamp, head_out, intervene, record, resid_post, resid_pre
-from helpers.metrics import token_set_log_odds, word_odds
+from helpers.interventions import add, clamp, intervene, record, resid_post, resid_pre
+from helpers.metrics import token_set_log_odds
 from helpers.one_layer import directions
 from helpers.one_layer.directions import (
     Candidate,
@@ -32,14 +31,11 @@ from helpers.one_layer.directions import (
     select_direction,
     steer,
 )
-from helpers.one_layer.function_vectors import last_heads
 from helpers.prediction import tokenize
-from helpers.running import chat_prompts, generate, last_states, losses, perplexity, post_instruction, score_prompts, starts_with
+from helpers.running import chat_prompts, generate, losses, perplexity, post_instruction, score_prompts, starts_with
 from helpers.texts import Texts
 
-__all__ = ["load"]  # the fixture
-
-pytestmark = pytest.mark.usefixtures(no_gradients.__name__)
+pytestmark = pytest.mark.usefixtures("no_gradients")
 
 SOME = ["gpt2", "gpt2-relu", "llama", "qwen2"]
 OTHERS = ["neox-serial", "neox-parallel", "llama-grouped", "gemma2"]
@@ -58,12 +54,6 @@ def twin(model):
 def model(load, request):
     """Each of the architectures of the course in turn."""
     return load(request.param)
-
-
-@pytest.fixture
-def relu(load):
-    """The tiny model that is most like the course LM."""
-    return load("gpt2-relu")
 
 
 @pytest.fixture
@@ -115,31 +105,21 @@ def components(model, direction: Tensor, *changes) -> dict[str, float]:
     return {place: ((values @ unit).abs() / values.norm(dim=-1)).max().item() for place, values in seen.items()}
 
 
-def test_last_states_and_heads_are_those_of_each_prompt_alone_and_the_last_state_is_unembedded(model, small_batches):
-    states, heads = last_states(model, PROMPTS, 2), last_heads(model, PROMPTS)
-    places = [resid_pre(0), resid_pre(1), resid_post(1)]
-    assert min(small_batches) > 1
-    for row, prompt in enumerate(PROMPTS):
-        seen = record(model, tokenize(model, prompt)[None], *places, head_out(0), head_out(1))
-        assert torch.allclose(states[:, row], torch.stack([seen[place][0, -2:] for place in places]), atol=1e-5)
-        assert torch.allclose(heads[:, row], torch.stack([seen[head_out(layer)][0, -1] for layer in (0, 1)]), atol=1e-5)
-    logits = model.ln_final(states[-1:, :, -1])[0] @ model.W_U + model.b_U
-    assert torch.allclose(logits, torch.stack([alone(model, prompt)[-1] for prompt in PROMPTS]), atol=1e-4)
+def test_the_direction_is_the_difference_of_two_means(model, small_batches):
+    found, places = difference_in_means(model, PROMPTS, OTHER_PROMPTS, positions=2), [resid_pre(0), resid_pre(1), resid_post(1)]
+    means = []
+    for prompts in (PROMPTS, OTHER_PROMPTS):
+        runs = [record(model, tokenize(model, prompt)[None], *places) for prompt in prompts]
+        means.append(torch.stack([torch.stack([run[place][0, -2:] for run in runs]).mean(0) for place in places]))
+    expected = means[0] - means[1]
+    assert found.n == (5, 3) and torch.allclose(found.vectors, expected, atol=1e-5) and min(small_batches) > 1
+    assert torch.allclose(found.vector(1), expected[1, -1], atol=1e-5) and torch.allclose(found.vector(2, -2), expected[2, 0], atol=1e-5)
 
 
-def test_the_direction_is_the_difference_of_two_means(model):
-    found = difference_in_means(model, PROMPTS, OTHER_PROMPTS, positions=2)
-    states = [last_states(model, prompts, 2).double().numpy() for prompts in (PROMPTS, OTHER_PROMPTS)]
-    expected = states[0].mean(1) - states[1].mean(1)
-    assert found.n == (5, 3) and found.vectors.shape == (model.cfg.n_layers + 1, 2, model.cfg.d_model)
-    assert np.allclose(found.vectors, expected, atol=1e-5)
-    assert np.allclose(found.vector(1), expected[1, -1], atol=1e-5) and np.allclose(found.vector(2, -2), expected[2, 0], atol=1e-5)
-
-
-def test_means_are_taken_in_double_precision(relu, monkeypatch):
+def test_means_are_taken_in_double_precision(tiny, monkeypatch):
     states = torch.tensor([2.0**25, 1.0, -(2.0**25), 1.0]).reshape(1, 4, 1, 1)  # in float32 the first 1 is lost
     monkeypatch.setattr(directions, "last_states", lambda *_: states)
-    assert difference_in_means(relu, PROMPTS, PROMPTS).positive.item() == 0.5
+    assert difference_in_means(tiny, PROMPTS, PROMPTS).positive.item() == 0.5
 
 
 def test_there_are_vectors_for_the_layers_and_positions_that_were_looked_at():
@@ -179,10 +159,10 @@ def test_a_projected_direction_is_nowhere_in_the_stream(load, architecture):
     assert min(before.values()) > 0.05 and max(after.values()) < 1e-5 and len(after) == model.cfg.n_layers
 
 
-def test_projecting_out_at_some_positions_leaves_the_others(relu):
-    direction = drawn(relu)
-    removed = ablate_direction(relu, direction, pos=[4])
-    changed = (alone(relu, PROMPTS[0], *removed) - alone(relu, PROMPTS[0])).abs().amax(-1) > 1e-6
+def test_projecting_out_at_some_positions_leaves_the_others(tiny):
+    direction = drawn(tiny)
+    removed = ablate_direction(tiny, direction, pos=[4])
+    changed = (alone(tiny, PROMPTS[0], *removed) - alone(tiny, PROMPTS[0])).abs().amax(-1) > 1e-6
     assert not changed[:4].any() and changed[4:].all()
 
 
@@ -206,70 +186,34 @@ def test_the_weights_are_bit_equal_afterwards_even_after_an_error(model):
     assert changed and all(torch.equal(weights, before[name]) for name, weights in model.named_parameters())
 
 
-def test_what_cannot_be_written_into_the_weights_is_refused(load):
-    from helpers.models import load_model
-
-    raw = load_model(load("gpt2-relu").folder, raw=True)
-    gemma = load("gemma2")
-    relu = load("gpt2-relu")
+def test_what_cannot_be_written_into_the_weights_is_refused(load, tiny):
+    raw, gemma = load("gpt2-relu", raw=True), load("gemma2")
     for model, direction, sentence in (
         (raw, drawn(raw), "one matrix in this model: load it with raw=False"),
         (gemma, drawn(gemma), "use ablate_direction"),
-        (relu, torch.zeros(relu.cfg.d_model), "points nowhere"),
+        (tiny, torch.zeros(tiny.cfg.d_model), "points nowhere"),
     ):
         with pytest.raises(ValueError, match=sentence), orthogonalised(model, direction):
             pass
     with pytest.raises(ValueError, match="points nowhere"):
-        ablate_direction(relu, torch.zeros(relu.cfg.d_model))
+        ablate_direction(tiny, torch.zeros(tiny.cfg.d_model))
 
 
-def test_any_of_is_the_log_odds_of_the_tokens_together():
-    logits = torch.randn(4, 3, 9, generator=torch.Generator().manual_seed(0))
-    probs = np.exp(logits[:, -1].double().numpy())
-    together = probs[:, [2, 5]].sum(1) / probs.sum(1)
-    assert np.allclose(token_set_log_odds([2, 5])(logits), np.log(together) - np.log(1 - together), atol=1e-6)
+def test_any_of_is_the_log_odds_of_the_tokens_together_also_where_their_probability_is_almost_one():
+    logits = torch.tensor([[[60.0, 59.0, 1.0, 2.0]], [[-60.0, -59.0, 1.0, 2.0]], [[0.3, -1.0, 1.0, 0.2]]])
+    for given, found in zip(logits[:, 0].tolist(), token_set_log_odds([0, 1])(logits).tolist(), strict=True):
+        inside, outside = (math.fsum(map(math.exp, some)) for some in (given[:2], given[2:]))
+        assert found == pytest.approx(math.log(inside) - math.log(outside), rel=1e-6)
 
 
-def test_any_of_is_right_where_the_probability_is_almost_one():
-    logits = torch.tensor([[[60.0, 59.0, 1.0, 2.0]], [[-60.0, -59.0, 1.0, 2.0]]])
-    for row, sign in enumerate((1, -1)):
-        inside, outside = (math.fsum(map(math.exp, ends)) for ends in ([60 * sign, 59 * sign], [1, 2]))
-        assert token_set_log_odds([0, 1])(logits)[row].item() == pytest.approx(math.log(inside) - math.log(outside), rel=1e-6)
-
-
-def test_the_odds_of_whole_words_are_read_off_all_their_tokens(relu):
-    right, wrong = ["Paris", "is"], [["Taipei", "San"], ["in"]]
-    odds = word_odds(relu, PROMPTS[:2], right, wrong)
-    change = add_at(1, drawn(relu))
-
-    def prob(prompt: str, word: str) -> float:
-        start, logits = len(tokenize(relu, prompt)), alone(relu, f"{prompt} {word}", change)
-        ids = tokenize(relu, f"{prompt} {word}")[start:]
-        return logits[start - 1 : -1].softmax(-1)[torch.arange(len(ids)), ids].prod().item()
-
-    expected = [
-        math.log(prob(prompt, yes) / sum(prob(prompt, no) for no in noes))
-        for prompt, yes, noes in zip(PROMPTS[:2], right, wrong, strict=True)
-    ]
-    assert score_prompts(relu, odds.texts, odds, change).tolist() == pytest.approx(expected, abs=1e-3)
-
-
-@pytest.mark.parametrize("batched", [True, False])
 @pytest.mark.parametrize("pos", [-1, -2, 1, torch.tensor([2, 1, 5, 0, 1]), torch.tensor([-3, 1, -1, 0, -2])], ids=str)
-def test_positions_and_units_belong_to_their_own_prompts(relu, request, batched, pos):
-    if batched:
-        request.getfixturevalue("small_batches")
+def test_positions_and_units_belong_to_their_own_prompts(tiny, small_batches, pos):
     refusal, units = token_set_log_odds([5, 80]), torch.arange(10).reshape(5, 2)
     own = pos.tolist() if torch.is_tensor(pos) else [pos] * 5
     changes = [clamp(resid_pre(1), 9.0, units=some.tolist(), pos=[place]) for some, place in zip(units, own, strict=True)]
-    expected = [refusal(alone(relu, prompt, change)[None]).item() for prompt, change in zip(PROMPTS, changes, strict=True)]
-    given = score_prompts(relu, PROMPTS, refusal, clamp(resid_pre(1), 9.0, units=units, pos=pos))
+    expected = [refusal(alone(tiny, prompt, change)[None]).item() for prompt, change in zip(PROMPTS, changes, strict=True)]
+    given = score_prompts(tiny, PROMPTS, refusal, clamp(resid_pre(1), 9.0, units=units, pos=pos))
     assert given.tolist() == pytest.approx(expected, abs=1e-4)
-
-
-def test_a_position_that_a_prompt_does_not_have_is_said(relu):
-    with pytest.raises(ValueError, match="There is no position -9 in every prompt: the shortest has"):
-        score_prompts(relu, PROMPTS, token_set_log_odds([5]), add_at(1, drawn(relu), pos=-9))
 
 
 def decoded(model, ids) -> str:
@@ -332,20 +276,20 @@ def test_continuations_go_on_beyond_the_context(load, architecture):
 
 
 @pytest.mark.parametrize("pos", [None, -1, slice(0, 3)], ids=str)
-def test_interventions_act_on_new_tokens_too_the_newest_of_which_is_minus_1(relu, pos):
-    change = add_at(1, drawn(relu, seed=3), 2.0, pos=pos)
-    expected = [decoded(relu, by_hand(relu, prompt, 6, change)) for prompt in PROMPTS]
-    assert generate(relu, PROMPTS, 6, change) == expected != generate(relu, PROMPTS, 6)
+def test_interventions_act_on_new_tokens_too_the_newest_of_which_is_minus_1(tiny, pos):
+    change = add_at(1, drawn(tiny, seed=3), 2.0, pos=pos)
+    expected = [decoded(tiny, by_hand(tiny, prompt, 6, change)) for prompt in PROMPTS]
+    assert generate(tiny, PROMPTS, 6, change) == expected != generate(tiny, PROMPTS, 6)
 
 
-def test_positions_of_their_own_stay_with_the_prompts_that_go_on(relu, end_at):
-    places, vector = [1, 0, 3, 2, 1], drawn(relu, seed=3)
+def test_positions_of_their_own_stay_with_the_prompts_that_go_on(tiny, end_at):
+    places, vector = [1, 0, 3, 2, 1], drawn(tiny, seed=3)
     changes = [add_at(1, vector, 2.0, pos=[place]) for place in places]
-    plain = [by_hand(relu, prompt, 6, change) for prompt, change in zip(PROMPTS, changes, strict=True)]
+    plain = [by_hand(tiny, prompt, 6, change) for prompt, change in zip(PROMPTS, changes, strict=True)]
     end = early_for_some(plain)
-    end_at(relu, end)
-    expected = [decoded(relu, ids[: ids.index(end)] if end in ids else ids) for ids in plain]
-    assert generate(relu, PROMPTS, 6, add_at(1, vector, 2.0, pos=torch.tensor(places))) == expected
+    end_at(tiny, end)
+    expected = [decoded(tiny, ids[: ids.index(end)] if end in ids else ids) for ids in plain]
+    assert generate(tiny, PROMPTS, 6, add_at(1, vector, 2.0, pos=torch.tensor(places))) == expected
 
 
 def test_answers_end_where_the_chat_template_ends_a_turn():
@@ -390,18 +334,18 @@ def test_a_single_token_has_no_loss(load):
         perplexity(model, ["a"])
 
 
-def test_a_direction_is_chosen_as_by_hand(relu, monkeypatch):
-    found = difference_in_means(relu, PROMPTS[:3], OTHER_PROMPTS, positions=3)
+def test_a_direction_is_chosen_as_by_hand(tiny, monkeypatch):
+    found = difference_in_means(tiny, PROMPTS[:3], OTHER_PROMPTS, positions=3)
     found.positive[0, 1] = found.negative[0, 1]  # a place where both sets are alike has no direction
     refusal = token_set_log_odds(range(5, 120))
-    places = [(layer, pos) for layer in range(relu.cfg.n_layers) for pos in (-3, -2, -1) if (layer, pos) != (0, -2)]
+    places = [(layer, pos) for layer in range(tiny.cfg.n_layers) for pos in (-3, -2, -1) if (layer, pos) != (0, -2)]
     rows = []
     for layer, pos in places:
         vector = found.vector(layer, pos)
-        removed = ablate_direction(relu, vector)
-        projected = np.mean([refusal(alone(relu, prompt, *removed)[None]).item() for prompt in PROMPTS])
-        added = np.mean([refusal(alone(relu, prompt, add_at(layer, vector))[None]).item() for prompt in OTHER_PROMPTS])
-        before, after = (torch.stack([alone(relu, p, *c)[-1].double().softmax(-1) for p in OTHER_PROMPTS]) for c in ((), removed))
+        removed = ablate_direction(tiny, vector)
+        projected = np.mean([refusal(alone(tiny, prompt, *removed)[None]).item() for prompt in PROMPTS])
+        added = np.mean([refusal(alone(tiny, prompt, add_at(layer, vector))[None]).item() for prompt in OTHER_PROMPTS])
+        before, after = (torch.stack([alone(tiny, p, *c)[-1].double().softmax(-1) for p in OTHER_PROMPTS]) for c in ((), removed))
         rows.append((layer, pos, projected, added, (before * (before / after).log()).sum(-1).mean().item()))
     limit = float(np.median([row[4] for row in rows]))  # so that about half of them pass
     monkeypatch.setattr(directions, "KL_LIMIT", limit + 1e-4)
@@ -409,7 +353,7 @@ def test_a_direction_is_chosen_as_by_hand(relu, monkeypatch):
     metric = lambda logits: refusal(logits) - shift  # noqa: E731
     for depth in (0.8, 0.5):
         monkeypatch.setattr(directions, "DEPTH_LIMIT", depth)
-        given = select_direction(relu, found, PROMPTS, OTHER_PROMPTS, metric)
+        given = select_direction(tiny, found, PROMPTS, OTHER_PROMPTS, metric)
         assert [(c.layer, c.pos) for c in given.candidates] == places
         for candidate, (layer, _, projected, added, kl) in zip(given.candidates, rows, strict=True):
             assert (candidate.projected, candidate.added) == pytest.approx((projected - shift, added - shift), abs=1e-4)
@@ -456,31 +400,33 @@ def test_monotone_means_that_every_step_rises(means, rises):
     assert given.mean.tolist() == pytest.approx(means) and given.monotone is rises
 
 
-def test_steering_that_cannot_be_is_said(relu):
+def test_steering_that_cannot_be_is_said(tiny):
     with pytest.raises(ValueError, match="layers are 0 to 1"):
-        steer(relu, PROMPTS, token_set_log_odds([5]), 7, drawn(relu))
+        steer(tiny, PROMPTS, token_set_log_odds([5]), 7, drawn(tiny))
+    with pytest.raises(ValueError, match="There is no position -9 in every prompt: the shortest has"):
+        score_prompts(tiny, PROMPTS, token_set_log_odds([5]), add_at(1, drawn(tiny), pos=-9))
     with pytest.raises(ValueError, match="two different multiples"):
         print(Steering(0, (1.0, 1.0), torch.ones(2, 3)).slopes)
 
 
-def test_requests_are_written_in_the_chat_template_and_the_answer_is_left_open(relu, monkeypatch):
-    assert chat_prompts(relu, ["Sing", "Draw"]) == ["user: Sing\n", "user: Draw\n"]
-    assert chat_prompts(relu, ["Sing"], system="Be kind") == ["system: Be kind\nuser: Sing\n"]
-    assert chat_prompts(relu, []) == []
-    opened = relu.tokenizer.chat_template + "{% if add_generation_prompt %}assistant:{% endif %}"
-    monkeypatch.setattr(relu.tokenizer, "chat_template", opened)
-    assert chat_prompts(relu, ["Sing"]) == ["user: Sing\nassistant:"]
+def test_requests_are_written_in_the_chat_template_and_the_answer_is_left_open(tiny, monkeypatch):
+    assert chat_prompts(tiny, ["Sing", "Draw"]) == ["user: Sing\n", "user: Draw\n"]
+    assert chat_prompts(tiny, ["Sing"], system="Be kind") == ["system: Be kind\nuser: Sing\n"]
+    assert chat_prompts(tiny, []) == []
+    opened = tiny.tokenizer.chat_template + "{% if add_generation_prompt %}assistant:{% endif %}"
+    monkeypatch.setattr(tiny.tokenizer, "chat_template", opened)
+    assert chat_prompts(tiny, ["Sing"]) == ["user: Sing\nassistant:"]
 
 
 @pytest.mark.parametrize("ending", ["", "assistant:", "assistant: in Paris"])
-def test_what_follows_the_instruction_is_counted_in_tokens(relu, monkeypatch, ending):
-    monkeypatch.setattr(relu.tokenizer, "chat_template", relu.tokenizer.chat_template + ending)
-    expected = len(relu.tokenizer("\n" + ending, add_special_tokens=False)["input_ids"])
-    assert post_instruction(relu) == expected and (not ending or expected > 1)
+def test_what_follows_the_instruction_is_counted_in_tokens(tiny, monkeypatch, ending):
+    monkeypatch.setattr(tiny.tokenizer, "chat_template", tiny.tokenizer.chat_template + ending)
+    expected = len(tiny.tokenizer("\n" + ending, add_special_tokens=False)["input_ids"])
+    assert post_instruction(tiny) == expected and (not ending or expected > 1)
 
 
 @pytest.mark.parametrize("write", [lambda model: chat_prompts(model, ["Sing"]), post_instruction])
-def test_without_a_chat_template_there_is_no_chat(relu, monkeypatch, write):
-    monkeypatch.setattr(relu.tokenizer, "chat_template", None)
+def test_without_a_chat_template_there_is_no_chat(tiny, monkeypatch, write):
+    monkeypatch.setattr(tiny.tokenizer, "chat_template", None)
     with pytest.raises(ValueError, match="This model has no chat template"):
-        write(relu)
+        write(tiny)

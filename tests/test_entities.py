@@ -6,7 +6,6 @@ from functools import cache
 
 import pytest
 import torch
-from byte_model import small
 
 from helpers.course_lm.facts import all_facts
 from helpers.course_lm.world import World
@@ -25,8 +24,6 @@ from helpers.one_neuron.entities import (
 )
 from helpers.prediction import tokenize
 from helpers.prompts import LabelledPrompt
-
-__all__ = ["small"]  # the fixture
 
 COUNTRIES = entity_prompts("countries", 12)
 

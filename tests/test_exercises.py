@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from exercise_tools import (
     assert_exercise,
     names_of,
     overwritten_by_solutions,
+    printed_by_solutions,
     said,
     solutions,
     solved_cell,
@@ -37,6 +39,7 @@ from helpers.exercises import Exercises
 from helpers.html import AMBER, GREEN
 from helpers.widgets import html_to_text
 
+ROOT = Path(__file__).parents[1]
 DATA = torch.tensor([[1.0, 2.0, 3.0], [3.0, 2.0, 4.0]])
 
 
@@ -65,9 +68,6 @@ def demo() -> Exercises:
         return "Thank you."
 
     return exercises
-
-
-# ------------------------------------------------------------------------------------------------------------- a verdict
 
 
 def test_checks_pass_on_solutions_and_explain_what_is_wrong():
@@ -144,9 +144,6 @@ def test_answers_that_fight_back_do_not_end_in_a_traceback_either():
             assert not exercise.verdict(answer).solved
 
 
-# ------------------------------------------------------------------------------------------------------------ the tools
-
-
 SAID = [  # a call, and words of what it says
     (lambda: expect_text(DATA.numpy()), "A text in quotes is needed here, and your answer is a ndarray of shape [2, 3]"),
     (lambda: expect_text(True), "is the truth value True"),
@@ -197,9 +194,6 @@ def test_what_fits_is_handed_on_as_floats():
     assert expect_indices(3, layer=12) == (3,)
     expect_close(1000.05, 1000.0)  # in proportion
     expect_close(torch.tensor([1e-9, 1.0]), torch.tensor([0.0, 1.0]))
-
-
-# ------------------------------------------------------------------------------------------------------- cards and score
 
 
 def test_a_card_says_what_it_costs_and_is_safe_html():
@@ -275,8 +269,6 @@ def test_results_of_other_notebooks_stay_and_a_damaged_file_is_replaced(before: 
     assert set(results) == ({"08_other", "09_demo"} if "other" in before else {"09_demo"})
 
 
-# ------------------------------------------------------------------------------------------- solutions out of a notebook
-
 FOLDED = "<details><summary>Solution {}</summary>\n\n```python\n{}```\n</details>"
 LESSON = """
 from typing import Any
@@ -309,7 +301,7 @@ def notebook(tmp_path: Path) -> Path:
     """A lesson with two exercises, the second of which builds on a value of the notebook."""
     return write_notebook(
         tmp_path,
-        f"import sys\nsys.path.insert(0, {str(Path(__file__).parents[1])!r})\n{LESSON}",
+        f"import sys\nsys.path.insert(0, {str(ROOT)!r})\n{LESSON}",
         "start = 21",
         "<p>Double it.</p>",
         'twice = ...\ncheck("9.1", twice)',
@@ -371,7 +363,15 @@ def test_a_solution_that_takes_a_value_away_from_later_cells_is_reported(after: 
     assert overwritten_by_solutions(path) == said
 
 
-@pytest.mark.parametrize("path", sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb")), ids=lambda path: path.name)
+@pytest.mark.parametrize("module", sorted((ROOT / "helpers").glob("*/exercises_*.py")), ids=lambda module: module.stem)
+def test_the_folded_solutions_of_a_lesson_solve_its_exercises(module: Path):
+    [notebook] = (ROOT / "notebooks").glob(f"{module.stem.removeprefix('exercises_')}_*.ipynb")
+    said = printed_by_solutions(notebook)
+    assert said.keys() == import_module(f"helpers.{module.parent.name}.{module.stem}").exercises.known.keys()
+    assert [text for text in said.values() if not text.startswith("Solved. ")] == []
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "notebooks").glob("*.ipynb")), ids=lambda path: path.name)
 def test_no_solution_of_a_lesson_takes_a_value_away_from_later_cells(path: Path):
     assert overwritten_by_solutions(path) == []
 

@@ -4,10 +4,8 @@ import re
 
 import numpy as np
 import pytest
-from byte_model import small
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny_models import write_tiny_model
 
 from helpers.activations import Context, TopContexts, contexts, top_contexts
 from helpers.models import ModelNotAvailable
@@ -35,8 +33,6 @@ from helpers.one_neuron.explanations import (
 )
 from helpers.texts import as_texts
 
-__all__ = ["small"]  # the fixture
-
 
 def cut(text: str) -> list[str]:
     """A text in pieces: each word with the space before it, and marks by themselves."""
@@ -55,7 +51,6 @@ def on(sentence: str, text: str) -> list[str]:
         ('Active on "is".', "This is it; IS it?", ["is", "IS"]),
         ('on "is" and "are", after "capital" or "city"', "The capital is, the cities are, a city are", ["is", "are"]),
         ('on "is" or "was", after "of" or "in"', "of is in is at was of was", ["is", "is", "was"]),
-        ('on "is"; after "of" or "in"', "of is in is at was of was", ["is", "is", "was"]),
         ('on "was"; after "in"', "of is in is at was of was", ["is", "was", "was"]),
         ('on "New York"', "York is not New York.", ["York"]),
         ('on "art"', "art starts part", ["art"]),
@@ -308,15 +303,9 @@ def test_a_chat_model_sees_the_texts_with_activations_from_1_to_10():
     assert "- a b\n" in instruction([Context(("a", " b"), (0.0, 0.0), "made", 0)])
 
 
-@pytest.fixture(scope="module")
-def chat_folder(tmp_path_factory: pytest.TempPathFactory):
-    """A random model whose tokenizer has a chat template."""
-    return write_tiny_model("gpt2", tmp_path_factory.mktemp("chat"))
-
-
-def test_a_chat_model_explains_greedily_in_one_line(chat_folder):
+def test_a_chat_model_explains_greedily_in_one_line(gpt2):
     seen = contexts_for("on numbers", TEXTS[:2])
-    explainer = chat_explainer(str(chat_folder), tokens=8)
+    explainer = chat_explainer(str(gpt2.folder), tokens=8)
     sentence = explainer(seen)
     assert sentence and "\n" not in sentence and sentence == explainer(seen)
     assert isinstance(score(sentence, seen), float)
@@ -326,11 +315,11 @@ def test_a_chat_model_explains_greedily_in_one_line(chat_folder):
     ("answer", "expected"),
     [("\n  Active on numbers. \nAnd so on", "Active on numbers."), ("on 3", "on 3"), ("", NOTHING), (" \n\n ", NOTHING)],
 )
-def test_the_first_line_of_an_answer_counts(chat_folder, monkeypatch, answer: str, expected: str):
+def test_the_first_line_of_an_answer_counts(gpt2, monkeypatch, answer: str, expected: str):
     asked = []
     monkeypatch.setattr(explanations, "generate", lambda chat, prompts, tokens: asked.append((prompts, tokens)) or [answer])
     seen = contexts_for("on numbers", TEXTS[:2])
-    assert chat_explainer(str(chat_folder), 20)(seen) == expected
+    assert chat_explainer(str(gpt2.folder), 20)(seen) == expected
     assert asked == [([f"user: {instruction(seen)}\n"], 20)]
 
 

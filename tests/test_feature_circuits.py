@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from layer_tools import HOOK, as_before, random_sae, tiny
+from layer_tools import HOOK, as_before, random_sae
 
 from helpers.cluster.feature_circuits import (
     FeatureCircuit,
@@ -24,7 +24,7 @@ from helpers.metrics import log_odds
 from helpers.prediction import token_id
 from helpers.texts import Texts, as_texts
 
-__all__ = ["as_before", "tiny"]  # the fixtures
+__all__ = ["as_before"]  # a fixture
 
 SAE = random_sae("topk", k=5)
 
@@ -40,9 +40,6 @@ def pair(tiny) -> PromptPairs:
 
 def states(model, texts: Texts) -> torch.Tensor:
     return record(model, texts.tokens, HOOK)[HOOK]
-
-
-# ---------------------------------------------------------------------------------------------------- indirect effects
 
 
 def test_integrated_gradients_add_up_to_the_whole_difference(tiny, pair):
@@ -99,9 +96,6 @@ def test_agreement_prompts_differ_in_the_number_of_their_subject(course_lm):
     assert agreement_pairs(course_lm, 6, seed=2).clean.tokens.tolist() != both.clean.tokens.tolist()
     with pytest.raises(ValueError, match="not 3 prompts of one length in the group 'future'"):
         agreement_pairs(course_lm, 3, "future")
-
-
-# ------------------------------------------------------------------------------------------------------ faithfulness
 
 
 def test_what_is_outside_the_circuit_has_its_mean(tiny, pair):

@@ -6,7 +6,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from layer_tools import D_MODEL, HOOK, PROMPTS, draw, random_sae, random_texts, tiny
+from layer_tools import D_MODEL, HOOK, PROMPTS, draw, random_sae, random_texts
 
 from helpers.interventions import Intervention
 from helpers.metrics import AFTER_FIRST, log_prob
@@ -24,8 +24,6 @@ from helpers.one_layer.features import (
 )
 from helpers.running import score_prompts
 from helpers.texts import as_texts
-
-__all__ = ["tiny"]  # the fixture
 
 FEW = FeatureActivations(torch.tensor([2.0]), torch.tensor([1]), torch.tensor([0, 1]), n_tokens=4)
 

@@ -71,9 +71,6 @@ def test_no_text_can_break_out_of_its_token(tokens: list[tuple[str, float]]):
     assert html.count("<") == 2 * (len(tokens) + 3)  # a pair of tags for each token, for both paragraphs and the small print
 
 
-# ---------------------------------------------------------------------------------------------------- a rich thing beside a plain one
-
-
 def test_a_notebook_keeps_html_and_text_in_one_output_between_what_is_printed():
     lines = ["import sys", f"sys.path.insert(0, {str(ROOT)!r})", "from helpers.html import show"]
     code = "\n".join([*lines, "print('before')", "show('<b>1</b>', 'one')", "print('after')"])

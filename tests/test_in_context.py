@@ -5,7 +5,6 @@ from random import Random
 
 import pytest
 import torch
-from layer_tools import load, no_gradients
 from torch import Tensor
 
 from helpers.interventions import add, attn_out, clamp, head_out, intervene, record, resid_post, set_to
@@ -54,9 +53,7 @@ from helpers.prediction import tokenize
 from helpers.running import random_like
 from helpers.texts import Texts
 
-__all__ = ["load"]  # the fixture
-
-pytestmark = pytest.mark.usefixtures(no_gradients.__name__)
+pytestmark = pytest.mark.usefixtures("no_gradients")
 
 ANTONYM = Task(
     "antonym",
@@ -75,11 +72,6 @@ PROMPTS = [*zero_shot_prompts(ANTONYM, 3), *icl_prompts(ANTONYM, 3, shots=2)]  #
 def model(load, request):
     """Architectures with learned and with rotary positions."""
     return load(request.param)
-
-
-@pytest.fixture
-def gpt2(load):
-    return load("gpt2")
 
 
 @pytest.fixture

@@ -4,21 +4,11 @@ from itertools import product
 
 import pytest
 import torch
-from byte_model import small
-from tiny_models import write_tiny_model
 
 from helpers import interventions as tools
-from helpers.models import load_model
 
-__all__ = ["small"]  # the fixture
-
+pytestmark = pytest.mark.usefixtures("no_gradients")
 TOKENS = torch.tensor([[0, 5, 6, 7, 8], [0, 9, 8, 7, 6]])
-
-
-@pytest.fixture(autouse=True)
-def no_gradients():
-    with torch.no_grad():
-        yield
 
 
 def seen(model, place: str, *changes: tools.Intervention) -> torch.Tensor:
@@ -131,8 +121,8 @@ def test_recording_changes_nothing_and_stops_early(small):
 
 
 @pytest.fixture(scope="module", params=["gpt2", "neox-parallel", "llama-grouped", "gemma2"])
-def family(request, tmp_path_factory):
-    return load_model(write_tiny_model(request.param, tmp_path_factory.mktemp(request.param)))
+def family(request, load):
+    return load(request.param)
 
 
 def test_values_and_pattern_make_the_output_of_each_head(family):

@@ -5,13 +5,10 @@ The models are tiny and random, with a tokenizer that is trained here on the sen
 
 from collections import Counter
 from functools import partial
-from pathlib import Path
 
 import pytest
 import torch
-from cluster_tools import load, no_gradients
-from tiny_models import CHAT, END, write_tiny_model
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from tiny_models import tiny_tokenizer, write_tiny_model
 from transformers import PreTrainedTokenizerFast
 
 from helpers.cluster.attribution import direct_effects
@@ -34,7 +31,7 @@ from helpers.models import load_model
 from helpers.prediction import pieces, token_id
 from helpers.texts import as_texts
 
-__all__ = ["load", "no_gradients"]  # the fixtures
+pytestmark = pytest.mark.usefixtures("no_gradients")
 
 N = 44  # every frame in both orders
 
@@ -49,34 +46,17 @@ def known() -> list[str]:
 def tokenizer(known) -> PreTrainedTokenizerFast:
     """A byte-level BPE that was trained on the names, and on the frames without names."""
     words = [frame.format(people="", giver="", Giver="", place="park", gave="gave", thing="a book") for frame in FRAMES.values()]
-    backend = Tokenizer(models.BPE())
-    backend.pre_tokenizer, backend.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    trainer = trainers.BpeTrainer(vocab_size=700, special_tokens=[END], initial_alphabet=alphabet, show_progress=False)
-    backend.train_from_iterator([*words, *(f" {name}" for name in known for _ in range(50))], trainer)
-    wrapped = PreTrainedTokenizerFast(tokenizer_object=backend, bos_token=END, eos_token=END, pad_token=END)
-    wrapped.chat_template = CHAT
-    return wrapped
-
-
-def random_model(folder: Path, tokenizer: PreTrainedTokenizerFast, architecture: str = "gpt2"):
-    """A random model of an architecture with this tokenizer."""
-    write_tiny_model(architecture, folder, vocab_size=len(tokenizer))
-    tokenizer.save_pretrained(folder)
-    return load_model(folder)
+    return tiny_tokenizer([*words, *(f" {name}" for name in known for _ in range(50))], 700)
 
 
 @pytest.fixture(scope="module")
 def model(tokenizer, tmp_path_factory):
-    return random_model(tmp_path_factory.mktemp("gifts"), tokenizer)
+    return load_model(write_tiny_model("gpt2", tmp_path_factory.mktemp("gifts"), tokenizer))
 
 
 @pytest.fixture(scope="module")
 def data(model):
     return ioi_sentences(model, N)
-
-
-# ---------------------------------------------------------------------------------------------------------- the sentences
 
 
 def test_frames_and_orders_are_balanced_and_names_are_hidden_pairs_of_single_tokens(data, known, model):
@@ -151,9 +131,6 @@ def test_what_cannot_be_is_said_in_one_sentence(model, load, arguments, sentence
     assert sentence in str(caught.value) and "\n" not in str(caught.value)
 
 
-# ------------------------------------------------------------------------------------------------------------ attention
-
-
 WAYS = {"name mover": "END IO", "S-inhibition": "END S2", "duplicate token": "S2 S1", "induction": "S2 S1+1", "previous token": "S1+1 S1"}
 
 
@@ -204,12 +181,9 @@ def test_repeated_tokens_come_twice_after_the_mark_and_depend_on_the_seed(model)
         repeated_scores(model, 2, 32)
 
 
-# ------------------------------------------------------------------------------------------------------------- copying
-
-
 @pytest.mark.parametrize("family", ["gpt2", "llama-grouped", "qwen2"])
 def test_copying_is_what_the_head_writes_if_it_looks_at_the_name_only(tokenizer, tmp_path, family):
-    model = random_model(tmp_path, tokenizer, family)
+    model = load_model(write_tiny_model(family, tmp_path, tokenizer))
     data = ioi_sentences(model, 24)
     rows, name, end = torch.arange(24), data.positions["IO"], data.positions["END"]
     looking = torch.nn.functional.one_hot(name, data.tokens.tokens.shape[1]).float()[:, None, None]
@@ -220,9 +194,6 @@ def test_copying_is_what_the_head_writes_if_it_looks_at_the_name_only(tokenizer,
     expected = (best == data.io[:, None]).any(-1)
     assert torch.equal(copies(model, [(1, head) for head in range(4)], data, k=60), expected)
     assert 0 < expected.sum() < expected.numel() and not torch.equal(expected[0], expected[1])
-
-
-# ---------------------------------------------------------------------------------------------------- taking heads away
 
 
 def by_hooks(model, data, chosen, ends_only: bool) -> torch.Tensor:

@@ -104,9 +104,6 @@ def test_no_cell_shows_a_figure_that_the_map_does_not_know_of():
     assert shown == {(row["notebook"], row["cell"]) for row in ROWS}
 
 
-# ------------------------------------------------------------------------------------- the checks find what is wrong
-
-
 @pytest.fixture
 def tree(tmp_path: Path) -> Path:
     """A small tree in which RIGHT holds: a notebook with a tagged cell, and a file with a test."""

@@ -5,14 +5,14 @@ import math
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tiny_models import ARCHITECTURES, write_tiny_model
+from tiny_models import NAMES
 
 from helpers import running
 from helpers.course_lm.corpus.languages import ENGLISH, FRENCH, in_lists
 from helpers.course_lm.report import EVALUATION_SEED
 from helpers.course_lm.world import World
 from helpers.interventions import record, resid_post, resid_pre
-from helpers.models import ModelNotAvailable, load_model
+from helpers.models import ModelNotAvailable
 from helpers.prediction import pieces, tokenize
 from helpers.running import layer_hook, lens_logits
 from helpers.speak import languages, lens, train_lens, tuned_lens
@@ -42,22 +42,16 @@ from helpers.speak.tuned_lens import (
 from helpers.stats import bootstrap_interval
 from helpers.texts import HELD_OUT_SEED, Texts, as_texts
 
-NAMES = [name for name in ARCHITECTURES if name not in ("course-like", "gpt2-relu")]
 PROMPTS = ["The Eiffel Tower is in Paris.", "Taipei 101 is", "The Golden Gate Bridge"]
 FLOWER = dict(en="flower", fr="xleur", de="Blume", zh="花")
 CAT = dict(en="cat", fr="zchat", de="Katze", zh="貓")
 
 
 @pytest.fixture(scope="module", params=[(name, raw) for name in NAMES for raw in (True, False)], ids=lambda p: f"{p[0]}{'-raw' * p[1]}")
-def tiny(request, tmp_path_factory):
+def tiny(request, load):
     """A random model of each architecture, as stored and folded."""
     name, raw = request.param
-    return load_model(write_tiny_model(name, tmp_path_factory.mktemp(name)), raw=raw)
-
-
-@pytest.fixture(scope="module")
-def gpt2(tmp_path_factory):
-    return load_model(write_tiny_model("gpt2", tmp_path_factory.mktemp("gpt2")))
+    return load(name, raw=raw)
 
 
 @pytest.fixture
@@ -151,8 +145,8 @@ def test_the_lens_in_the_middle_is_norm_and_unembedding(gpt2):
         assert [prob for _, prob in found.cell(layer)] == pytest.approx(best.values.tolist(), abs=1e-5)
 
 
-def test_other_number_types_are_read_too(gpt2, tmp_path):
-    half = load_model(write_tiny_model("gpt2", tmp_path), dtype="bfloat16")
+def test_other_number_types_are_read_too(gpt2, load):
+    half = load("gpt2", dtype="bfloat16")
     states = torch.randn(3, half.cfg.d_model)
     with torch.no_grad():
         assert torch.allclose(lens_logits(half, states).float(), lens_logits(gpt2, states), atol=0.15)

@@ -4,16 +4,14 @@ No check reads the course LM here: directions are planted in the unembedding of 
 """
 
 from collections.abc import Callable
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
-from exercise_tools import assert_exercise, printed_by_solutions
+from exercise_tools import assert_exercise
 from tiny_models import write_tiny_model
 from torch import Tensor
 
-NOTEBOOK = Path(__file__).parents[1] / "notebooks" / "02a_one_layer_directions.ipynb"
 FIRST, LAST, COPY, CAPITAL, REFUSE = range(5)  # numbers of orthogonal directions
 REFUSAL, YES, NO = 70, 80, 81  # tokens
 SIZE = 40.0  # of a vector that outweighs whatever else is in the stream of the tiny model
@@ -217,10 +215,3 @@ def test_the_layer_of_a_task_vector_is_the_one_that_was_named(lesson, monkeypatc
     first, second = (lesson.exercises.exercise("2.6").verdict((layer, torch.ones(32)), **given) for layer in (0, 1))
     assert not first.solved and "With your vector 40% of the answers are right, and 40% without it" in first.text
     assert second.solved and second.text.startswith("80% of the answers are right, and 40% without the vector")
-
-
-@pytest.mark.skipif(not NOTEBOOK.exists(), reason="the notebook is not there")
-def test_the_folded_solutions_solve_the_exercises():
-    said = printed_by_solutions(NOTEBOOK)
-    assert sorted(said) == ["2.1", "2.2", "2.3", "2.4", "2.5", "2.6"]
-    assert [text for text in said.values() if not text.startswith("Solved. ")] == []

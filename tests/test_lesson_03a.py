@@ -3,27 +3,15 @@
 No check reads the course LM here: what a tiny model says is planted in its unembedding.
 """
 
-from pathlib import Path
-
 import pytest
 import torch
-from cluster_tools import load
-from exercise_tools import assert_exercise, printed_by_solutions
+from exercise_tools import assert_exercise
 
 from helpers.cluster import exercises_03a as lesson
 from helpers.cluster.linear_relations import LinearRelation, relation_states
 from helpers.cluster.relations import relation_data
 from helpers.interventions import record, resid_post
 from helpers.prediction import token_id, tokenize
-
-__all__ = ["load"]  # the fixture
-
-NOTEBOOK = Path(__file__).parents[1] / "notebooks" / "03a_cluster_model_of_a_model.ipynb"
-
-
-@pytest.fixture
-def model(load):
-    return load("gpt2-relu")
 
 
 def knock_out(how: str):
@@ -92,16 +80,16 @@ def test_back_through_the_strongest_directions():
     assert_exercise(lesson.exercises, "3.4", right, wrong, stub=lambda W, difference, rank: ...)
 
 
-def test_move_a_capital(model, monkeypatch: pytest.MonkeyPatch):
+def test_move_a_capital(tiny, monkeypatch: pytest.MonkeyPatch):
     """Whoever adds enough of a planted direction makes the tiny model say the wished token; random pushes do not."""
-    wished, other, subject = (token_id(model, word) for word in (" Taipei", " San", " Tow"))
+    wished, other, subject = (token_id(tiny, word) for word in (" Taipei", " San", " Tow"))
     said = {"PROMPT": "The Tower is in", "SUBJECT": " Tow", "WISHED": " Taipei"}
     said["_said"] = lambda model, layer, delta, at: wished if delta[0] > 0.9 * delta.norm() else other
     for name, value in said.items():
         monkeypatch.setattr(lesson, name, value)
-    tokens = tokenize(model, "The Tower is in")
-    size = record(model, tokens[None], resid_post(1))[resid_post(1)][0, tokens.tolist().index(subject)].norm()
-    direction = torch.eye(model.cfg.d_model)[0]
+    tokens = tokenize(tiny, "The Tower is in")
+    size = record(tiny, tokens[None], resid_post(1))[resid_post(1)][0, tokens.tolist().index(subject)].norm()
+    direction = torch.eye(tiny.cfg.d_model)[0]
     wrong = [
         ((1, 3 * size * direction), "so long a push breaks more than it edits"),
         ((1, 0.5 * size * direction.flip(0)), "With your delta the model says 'San'"),
@@ -109,23 +97,16 @@ def test_move_a_capital(model, monkeypatch: pytest.MonkeyPatch):
         ((7, direction), "has to lie between 0 and 1"),
         (direction, "A pair is needed here"),
     ]
-    assert_exercise(lesson.exercises, "3.5", (1, 0.5 * size * direction), wrong, stub=..., model=model)
+    assert_exercise(lesson.exercises, "3.5", (1, 0.5 * size * direction), wrong, stub=..., model=tiny)
 
 
-def test_where_the_line_ends(model):
+def test_where_the_line_ends(tiny):
     data = relation_data("is in", "The {s} is in", [("Tower", "Paris"), ("Bridge", "San"), ("Gate", "Taipei")])
-    states = relation_states(model, data, [0])
+    states = relation_states(tiny, data, [0])
     surrogate = LinearRelation("is in", "constant", 0, torch.zeros(32, 32), states.o[0])  # which is right about the first
     wrong = [
         ("Tower", "both say"),
         ("Nowhere", "'Nowhere' is no subject of this relation"),
         (3, "The name of a country is needed here"),
     ]
-    assert_exercise(lesson.exercises, "3.6", "Bridge", wrong, stub=..., model=model, surrogate=surrogate, data=data)
-
-
-@pytest.mark.skipif(not NOTEBOOK.exists(), reason="the notebook is not there")
-def test_the_folded_solutions_solve_the_exercises():
-    said = printed_by_solutions(NOTEBOOK)
-    assert sorted(said) == ["3.1", "3.2", "3.3", "3.4", "3.5", "3.6"]
-    assert [text for text in said.values() if not text.startswith("Solved. ")] == []
+    assert_exercise(lesson.exercises, "3.6", "Bridge", wrong, stub=..., model=tiny, surrogate=surrogate, data=data)

@@ -3,13 +3,11 @@
 No check reads the course LM here: what a circuit keeps, and what a head costs, is planted.
 """
 
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
-from cluster_tools import load
-from exercise_tools import assert_exercise, printed_by_solutions
+from exercise_tools import assert_exercise
 
 from helpers.cluster import exercises_03b as lesson
 from helpers.cluster.circuits import EdgeScores
@@ -19,9 +17,6 @@ from helpers.cluster.patching import PatchMap, PromptPairs
 from helpers.interventions import intervene, record, resample_ablate, resid_pre
 from helpers.texts import Texts
 
-__all__ = ["load"]  # the fixture
-
-NOTEBOOK = Path(__file__).parents[1] / "notebooks" / "03b_cluster_circuits.ipynb"
 NAMES, IDS = ("a", "a"), torch.zeros(2, dtype=torch.long)
 TEXTS = Texts(torch.zeros(2, 4, dtype=torch.long), IDS + 4, NAMES)
 GIFTS = IoiSentences(NAMES, NAMES, NAMES, (("a", "b", "c"),) * 2, NAMES, TEXTS, IDS, IDS + 1, {"END": IDS + 3})  # words do not matter here
@@ -29,8 +24,8 @@ PAIRS = PromptPairs(TEXTS, TEXTS, lambda logits: logits[:, -1, 0])
 
 
 @pytest.fixture
-def model(load):
-    return load("gpt2-relu")
+def model(tiny):
+    return tiny
 
 
 def patching(how: str):
@@ -138,10 +133,3 @@ def test_one_head_two_jobs(model, monkeypatch: pytest.MonkeyPatch):
     ]
     assert_exercise(lesson.exercises, "3.12", (0, 3), wrong, stub=..., **given)
     assert lesson.exercises.exercise("3.12").verdict((1, 0), **given).solved
-
-
-@pytest.mark.skipif(not NOTEBOOK.exists(), reason="the notebook is not there")
-def test_the_folded_solutions_solve_the_exercises():
-    said = printed_by_solutions(NOTEBOOK)
-    assert sorted(said) == ["3.10", "3.11", "3.12", "3.7", "3.8", "3.9"]
-    assert [text for text in said.values() if not text.startswith("Solved. ")] == []

@@ -3,13 +3,11 @@
 No check reads the course LM here: what is said, read and edited is planted.
 """
 
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
-from exercise_tools import assert_exercise, printed_by_solutions
-from layer_tools import tiny
+from exercise_tools import assert_exercise
 
 from helpers.cluster.fact_prompts import FactPrompt
 from helpers.speak import exercises_04a
@@ -20,10 +18,6 @@ from helpers.speak.lens import BlockEffects, LensScores
 from helpers.speak.memories import Agreement, ReadableValues
 from helpers.speak.self_explanations import SelfExplanations
 from helpers.speak.tuned_lens import TunedLens
-
-__all__ = ["tiny"]  # the fixture
-
-NOTEBOOK = Path(__file__).parents[1] / "notebooks" / "04a_speak_lens_and_memories.ipynb"
 
 
 def test_an_account_that_changes(tiny, monkeypatch: pytest.MonkeyPatch):
@@ -131,10 +125,3 @@ def test_edit_with_a_light_hand(tiny, monkeypatch: pytest.MonkeyPatch):
         (8, "A pair is needed here"),
     ]
     assert_exercise(exercises, "4.6", (8, 2.0), wrong, stub=..., model=tiny, **given)
-
-
-@pytest.mark.skipif(not NOTEBOOK.exists(), reason="the notebook is not there")
-def test_the_folded_solutions_solve_the_exercises():
-    said = printed_by_solutions(NOTEBOOK)
-    assert sorted(said) == ["4.1", "4.2", "4.3", "4.4", "4.5", "4.6"]
-    assert [text for text in said.values() if not text.startswith("Solved. ")] == []

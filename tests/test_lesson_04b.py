@@ -3,23 +3,17 @@
 No check reads the course LM here: which questions are right, and what is read, is planted.
 """
 
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
-from exercise_tools import assert_exercise, printed_by_solutions
-from layer_tools import tiny
+from exercise_tools import assert_exercise
 
 from helpers.interventions import add, intervene, record, resid_post, set_to
 from helpers.speak import exercises_04b
 from helpers.speak.exercises_04b import exercises
 from helpers.speak.patchscopes import Source, Target
 from helpers.speak.two_hops import Answered, TwoHop
-
-__all__ = ["tiny"]  # the fixture
-
-NOTEBOOK = Path(__file__).parents[1] / "notebooks" / "04b_speak_patchscopes.ipynb"
 
 
 def scope(how: str):
@@ -128,10 +122,3 @@ def test_measured_honestly():
         (lambda *given: 7, "has to lie between 0 and 1"),
     ]
     assert_exercise(exercises, "4.11", rate("right"), wrong, stub=lambda *given: ...)
-
-
-@pytest.mark.skipif(not NOTEBOOK.exists(), reason="the notebook is not there")
-def test_the_folded_solutions_solve_the_exercises():
-    said = printed_by_solutions(NOTEBOOK)
-    assert sorted(said) == ["4.10", "4.11", "4.7", "4.8", "4.9"]
-    assert [text for text in said.values() if not text.startswith("Solved. ")] == []

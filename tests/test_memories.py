@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from layer_tools import as_before, load, random_texts, tiny
+from layer_tools import as_before, random_texts
 from tiny_models import write_tiny_model
 
 from helpers.activations import NeuronStats, TopContexts, output_logits, top_contexts
@@ -28,7 +28,7 @@ from helpers.speak.word_categories import Categories, category_words, word_categ
 from helpers.stats import wilson
 from helpers.texts import Texts, as_texts
 
-__all__ = ["as_before", "load", "tiny"]  # fixtures
+__all__ = ["as_before"]  # a fixture
 
 LAYERS, WIDTH, VOCAB = 2, 128, 300
 TEXT = "The Eiffel Tower is in Paris."
@@ -36,14 +36,10 @@ PLANTED = list(range(40, 60))  # the tokens of a category that no other has
 ALIKE = (1, 7)  # the neuron whose value promotes these tokens
 
 
-def write(folder, architecture: str = "gpt2-relu"):
-    return load_model(write_tiny_model(architecture, folder))
-
-
 @pytest.fixture(scope="module")
 def planted(tmp_path_factory: pytest.TempPathFactory):
     """The same with an unembedding made by hand: one direction stands for the planted tokens alone, and one value points along it."""
-    model = write(tmp_path_factory.mktemp("planted"))
+    model = load_model(write_tiny_model("gpt2-relu", tmp_path_factory.mktemp("planted")))
     direction = torch.tensor([1.0, -1.0] * 16) / 32**0.5  # of length 1, and spread over all coordinates
     with torch.no_grad():
         model.W_U[:] -= direction[:, None] * (direction @ model.W_U)
@@ -57,9 +53,6 @@ def hand_made(texts: Texts, values: list, rows: list, positions: list) -> TopCon
     kept = torch.tensor([values], dtype=torch.float32)
     stats = NeuronStats((0,), kept.mean(-1), kept.gt(0).float().mean(-1), kept[..., 0], texts.n_tokens)
     return TopContexts(texts, stats, kept, torch.tensor([rows]), torch.tensor([positions]))
-
-
-# --------------------------------------------------------------------------------------------------- a sum of memories
 
 
 @pytest.mark.parametrize("architecture", ["gpt2", "gpt2-relu", "neox-parallel", "llama"])
@@ -86,13 +79,13 @@ def test_the_longest_parts_come_first(tiny):
     assert found.active == int((by_hand > 0).sum()) < WIDTH
 
 
-def test_the_words_of_a_part_are_turned_round_where_the_coefficient_is_negative(load):
-    model = load("gpt2")  # its activation function, GELU, goes below 0
-    found = memory_sum(model, TEXT, 1, shown=WIDTH, k=3)
+def test_the_words_of_a_part_are_turned_round_where_the_coefficient_is_negative(gpt2):
+    """The activation function of GPT-2, GELU, goes below 0."""
+    found = memory_sum(gpt2, TEXT, 1, shown=WIDTH, k=3)
     assert (found.coefficients < 0).any() and (found.coefficients > 0).any()
     for m, neuron, words in list(zip(found.coefficients.tolist(), found.neurons.tolist(), found.words, strict=True))[::8]:
-        logits = output_logits(model, 1, neuron) * (-1 if m < 0 else 1)
-        assert words == tuple(pieces(model, logits.topk(3).indices))
+        logits = output_logits(gpt2, 1, neuron) * (-1 if m < 0 else 1)
+        assert words == tuple(pieces(gpt2, logits.topk(3).indices))
 
 
 def test_a_sum_by_hand_and_its_table():
@@ -108,9 +101,6 @@ def test_a_sum_by_hand_and_its_table():
         "L3 N0         -1.00     1.00     1.00   c ⏎",
         "2 of 3 memories are active; the sum of the longest 2 has cosine 1.00 with that of all.",
     ]
-
-
-# -------------------------------------------------------------------------------------------------- categories of words
 
 
 def ids(model, *words: str) -> list[int]:
@@ -202,9 +192,6 @@ def test_a_list_of_tokens_has_the_category_that_most_of_them_share():
     assert found.judge(lists, least=2)[2].tolist() == [0, -1]
 
 
-# ------------------------------------------------------------------------------------------------ are values readable?
-
-
 def test_a_value_that_promotes_a_category_is_readable(planted):
     found = readable_values(planted, by_hand(PLANTED), layers=[1], least=10)
     assert found.category(*ALIKE) == "a"
@@ -262,9 +249,6 @@ def test_shares_have_their_intervals_and_the_table_says_all():
     ]
 
 
-# -------------------------------------------------------------------------------------- does the value say what follows?
-
-
 def test_the_token_behind_the_highest_peak_that_does_not_end_its_text():
     texts = Texts(torch.tensor([[0, 11, 12, 13], [0, 21, 22, 0], [0, 31, 0, 0]]), torch.tensor([4, 3, 2]), ("a", "b", "c"))
     values = [[3.0, 2.0, 1.0], [3.0, 2.0, 1.0], [3.0, 0.0, 0.0], [0.0, 0.0, 0.0]]
@@ -320,9 +304,6 @@ def test_the_control_gives_each_neuron_the_next_token_of_another_one():
     assert of_another(torch.tensor([-1, -1]), torch.Generator()).tolist() == [-1, -1]
 
 
-# ------------------------------------------------------------------------------------------------------------ one memory
-
-
 def test_a_memory_is_its_triggers_beside_what_it_promotes(planted):
     top = top_contexts(planted, random_texts(30), k=6)
     found = memory(planted, *ALIKE, top, by_hand(PLANTED), n=3, k=4, least=4)
@@ -342,9 +323,6 @@ def test_a_memory_in_no_category_and_one_without_triggers_say_so(tiny):
     found = memory(tiny, 0, 5, silent, by_hand([1]))
     assert found.triggers == () and found.category is None
     assert "  never active in these texts" in found.table() and "(in no category)" in found.table()
-
-
-# ---------------------------------------------------------------------------------------------------------------- errors
 
 
 READABLE = ReadableValues((4, 6), ("a", "b"), *torch.zeros(2, 2, 4, dtype=torch.long), 10, 5)

@@ -22,7 +22,6 @@ from helpers.models import CATALOGUE, ModelNotAvailable, catalogue, load_model, 
 
 ROOT = Path(__file__).parents[1]
 TEXT = "The Eiffel Tower is in Paris, and Taipei 101 is in Taipei."
-TINY = [name for name in ARCHITECTURES if name != "course-like"]
 needs_course_lm = pytest.mark.skipif(
     not (models.COURSE_LM_FOLDER / "model.safetensors").exists(), reason="the course LM has not been trained yet: make model"
 )
@@ -32,7 +31,7 @@ needs_course_lm = pytest.mark.skipif(
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with one small checkpoint of every architecture."""
     folder = tmp_path_factory.mktemp("models")
-    for architecture in TINY:
+    for architecture in ARCHITECTURES:
         write_tiny_model(architecture, folder / architecture)
     return folder
 
@@ -65,9 +64,6 @@ def sentence(**arguments: object) -> str:
     return message
 
 
-# ---------------------------------------------------------------------------------------------- the same numbers
-
-
 def assert_same_numbers(name: str | Path, folder: Path) -> None:
     """Raw logits and folded log-probabilities equal those of plain Hugging Face within 1e-4."""
     plain = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
@@ -80,7 +76,7 @@ def assert_same_numbers(name: str | Path, folder: Path) -> None:
     torch.testing.assert_close(folded.log_softmax(-1), expected.log_softmax(-1), atol=1e-4, rtol=0)
 
 
-@pytest.mark.parametrize("architecture", TINY)
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_numbers_equal_plain_hugging_face(architecture: str, tiny: Path) -> None:
     assert_same_numbers(tiny / architecture, tiny / architecture)
 
@@ -107,9 +103,6 @@ def test_16_bit_weights_become_float32(tiny: Path, tmp_path: Path) -> None:
     assert load_model(tmp_path, dtype="bfloat16", raw=True)(TEXT).dtype == torch.bfloat16
 
 
-# ------------------------------------------------------------------------------------------ running a part of the model
-
-
 def streams(model: models.TransformerBridge, tokens: torch.Tensor) -> list[torch.Tensor]:
     """What enters every block, and what leaves the last one."""
     last = model.cfg.n_layers - 1
@@ -130,7 +123,7 @@ def some_tokens(length: int = 20) -> torch.Tensor:
 
 @torch.no_grad()
 @pytest.mark.parametrize(
-    ("architecture", "raw"), [*((name, False) for name in TINY), ("gpt2", True), ("llama-grouped", True), ("gemma2", True)]
+    ("architecture", "raw"), [*((name, False) for name in ARCHITECTURES), ("gpt2", True), ("llama-grouped", True), ("gemma2", True)]
 )
 def test_a_run_from_any_layer_equals_the_whole_run(architecture: str, raw: bool, tiny: Path) -> None:
     model, tokens, rows = loaded(tiny / architecture, raw), some_tokens(), torch.tensor([2, 0, 2, 1])
@@ -191,9 +184,6 @@ def test_a_run_from_a_layer_lets_gradients_through(tiny: Path) -> None:
             run_from(model, stream, layer)
 
 
-# -------------------------------------------------------------------------------------------- the begin of a text
-
-
 def assert_one_begin(model: models.TransformerBridge) -> None:
     """A text gets the BOS token exactly once, in every way of handing it over."""
     begin = model.tokenizer.convert_tokens_to_ids(END)
@@ -213,11 +203,8 @@ def test_the_course_lm_gets_one_begin_token(architecture: str, tiny: Path, monke
         assert_one_begin(load_model(name))
 
 
-# ------------------------------------------------------------------------------------------- quiet and offline
-
-
 @pytest.mark.usefixtures("no_network")
-@pytest.mark.parametrize("architecture", TINY)
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_loading_a_folder_is_quiet_and_offline(architecture: str, tiny: Path, capfd: pytest.CaptureFixture, caplog) -> None:
     with warnings.catch_warnings(record=True) as caught:
         load_model(tiny / architecture, device="cpu").generate("Paris", max_new_tokens=2, do_sample=False, verbose=False)
@@ -251,9 +238,6 @@ def test_a_fresh_python_is_quiet_and_the_door_opens_without_loading_the_librarie
     code += f"; helpers.models.load_model({str(tiny / 'gemma2')!r}).generate('Paris', max_new_tokens=2, verbose=False)"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120, check=True)
     assert (done.stdout, done.stderr) == ("light\n", "")
-
-
-# ------------------------------------------------------------------------------------- errors that say what to do
 
 
 class Hub(BaseHTTPRequestHandler):
@@ -360,7 +344,7 @@ def test_too_little_memory(raw: bool, tiny: Path, monkeypatch: pytest.MonkeyPatc
     assert "llama needs" in sentence(name=tiny / "llama", device="cpu", raw=raw)
 
 
-@pytest.mark.parametrize("architecture", TINY)
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_weights_are_counted_as_stored(architecture: str, tiny: Path) -> None:
     model = AutoModelForCausalLM.from_pretrained(tiny / architecture)
     assert models.stored_params(tiny / architecture) == model.num_parameters()
@@ -371,9 +355,6 @@ def test_notebooks_show_the_sentence_and_no_traceback(capsys: pytest.CaptureFixt
 
     InteractiveShell().run_cell("from helpers.models import load_model; load_model('./nowhere')")
     assert capsys.readouterr().out.strip().startswith("ModelNotAvailable: There is no folder './nowhere'")
-
-
-# --------------------------------------------------------------------------------------------- device, catalogue
 
 
 def test_the_device_is_cuda_or_cpu_unless_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:

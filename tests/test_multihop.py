@@ -4,8 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from speak_tools import NAMES, token, write_word_model
-from tiny_models import write_tiny_model
+from tiny_models import NAMES, token, write_word_model
 
 from helpers import interventions
 from helpers.course_lm.facts import chains
@@ -57,9 +56,9 @@ PROSE = [
 
 
 @pytest.fixture(scope="module", params=NAMES)
-def tiny(request, tmp_path_factory):
+def tiny(request, load):
     """A random model of each architecture."""
-    return load_model(write_tiny_model(request.param, tmp_path_factory.mktemp(request.param)))
+    return load(request.param)
 
 
 @pytest.fixture(scope="module")
@@ -388,9 +387,9 @@ WRONG = [
 
 
 @pytest.mark.parametrize(("wrong", "sentence"), WRONG)
-def test_what_cannot_be_asked_is_said(deep, tmp_path, wrong, sentence):
+def test_what_cannot_be_asked_is_said(deep, gpt2, wrong, sentence):
     with pytest.raises(ValueError, match=sentence):
-        wrong(load_model(write_tiny_model("gpt2", tmp_path)) if "separate" in sentence else deep)
+        wrong(gpt2 if "separate" in sentence else deep)
 
 
 # ------------------------------------------------------------------------------------------------ rates on hand-made truths

@@ -6,7 +6,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from layer_tools import PROMPTS, WIDTH, as_before, plain, random_texts, tiny
+from layer_tools import PROMPTS, WIDTH, as_before, plain, random_texts
 from torch import Tensor
 
 from helpers.activations import (
@@ -39,7 +39,7 @@ from helpers.prediction import pieces
 from helpers.stats import auc
 from helpers.texts import Texts, as_texts
 
-__all__ = ["as_before", "tiny"]  # the fixtures
+__all__ = ["as_before"]  # a fixture
 
 
 def test_a_scan_finds_what_each_text_by_itself_gives(tiny):

@@ -147,9 +147,6 @@ def test_the_setup_cell_is_the_same_everywhere_and_each_badge_opens_its_own_note
     assert [path for path, notebook in notebooks.items() if f"/blob/main/{path})" not in notebook.cells[0].source] == []
 
 
-# ------------------------------------------------------------------------------------- the checks find what is wrong
-
-
 def good_notebook() -> NotebookNode:
     """A notebook of two cells in which nothing is wrong."""
     outputs = [new_output("stream", name="stdout", text="3\n")]

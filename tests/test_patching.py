@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from cluster_tools import TINY, load, no_gradients
+from tiny_models import ARCHITECTURES
 
 from helpers import interventions
 from helpers.cluster import patching
@@ -26,7 +26,7 @@ from helpers.interventions import head_k, head_out, mlp_out, pattern, record, re
 from helpers.metrics import log_odds, word_odds
 from helpers.texts import Texts
 
-__all__ = ["load", "no_gradients"]  # the fixtures
+pytestmark = pytest.mark.usefixtures("no_gradients")
 
 RIGHT, WRONG = torch.tensor([5, 9, 7]), torch.tensor([6, 6, 8])
 NAMES = ("resid_pre", "mlp_out", "attn_out", "head_out", "head_q", "head_k", "head_v", "pattern")
@@ -80,9 +80,6 @@ def metric(pairs, model, tokens) -> torch.Tensor:
     return pairs.metric(logits[:, None])
 
 
-# ------------------------------------------------------------------------------------------------- the library's numbers
-
-
 def assert_as_library(model, pairs, place: str) -> None:
     sweep = patch_heads if SWEEPS[place].endswith("all_pos") else patch_positions
     result, expected = sweep(model, pairs, PLACES[place]), by_library(model, pairs, SWEEPS[place])
@@ -92,7 +89,7 @@ def assert_as_library(model, pairs, place: str) -> None:
 
 
 @pytest.mark.parametrize("place", [place for place in SWEEPS if place not in ("head_q", "head_k")])  # these further below
-@pytest.mark.parametrize("architecture", TINY)
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_patches_equal_those_of_the_library(load, architecture, place):
     assert_as_library(load(architecture), make_pairs(load(architecture), (5, 5), first=2), place)
 
@@ -125,9 +122,6 @@ def test_many_small_passes_give_the_numbers_of_one(model, pairs, monkeypatch):
     monkeypatch.setattr(patching, "PATCHED_TOKENS", 8)  # two patches in a pass
     for expected, (sweep, place) in zip(before, sweeps, strict=True):
         torch.testing.assert_close(sweep(model, pairs, place).after, expected, atol=1e-5, rtol=0)
-
-
-# ---------------------------------------------------------------------------------------------------- prompts, positions
 
 
 @pytest.mark.parametrize("architecture", ["neox-parallel", "gemma2"])
@@ -177,10 +171,7 @@ def test_pairs_whose_first_differences_lie_apart(model):
     assert_as_library(model, pairs, "resid_pre")
 
 
-# --------------------------------------------------------------------------------------------------- what must come out
-
-
-@pytest.mark.parametrize("architecture", TINY)
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_clean_and_corrupted_are_the_metric_of_the_whole_runs(load, architecture):
     model = load(architecture)
     pairs = make_pairs(model, (8, 6, 7))
@@ -190,7 +181,7 @@ def test_clean_and_corrupted_are_the_metric_of_the_whole_runs(load, architecture
         torch.testing.assert_close(found, sides, atol=1e-4, rtol=0)
 
 
-@pytest.mark.parametrize("architecture", TINY)
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_the_model_is_bit_equal_before_and_after_even_after_an_error(load, architecture):
     model = load(architecture)
     pairs = make_pairs(model)
@@ -199,9 +190,6 @@ def test_the_model_is_bit_equal_before_and_after_even_after_an_error(load, archi
     with pytest.raises(ZeroDivisionError), model.hooks(fwd_hooks=[(mlp_out(1), lambda value, hook: 1 / 0)]):
         patch_heads(model, pairs)
     assert torch.equal(model(pairs.clean.tokens), before) and not any(parameter.grad is not None for parameter in model.parameters())
-
-
-# -------------------------------------------------------------------------------------------------------------- the maps
 
 
 def test_effects_tables_and_correlations_by_hand():
@@ -214,9 +202,6 @@ def test_effects_tables_and_correlations_by_hand():
     assert lines == [" layer  where   effect", "     0  bb        1.00", "     1  a        -1.00", "     1  head 2    1.00"]
     turned = PatchMap(-by_hand.after, by_hand.clean, -by_hand.corrupted, by_hand.columns, by_hand.place)
     assert correlation(by_hand, by_hand) == pytest.approx(1) and correlation(by_hand, turned) == pytest.approx(-1)
-
-
-# -------------------------------------------------------------------------------------------------- attribution patching
 
 
 def step_towards(model, pairs, place: str, share: float, **where) -> torch.Tensor:
@@ -260,9 +245,6 @@ def test_integrated_gradients_of_the_embedding_add_up_to_the_whole_difference(lo
             result = attribute_positions(load(family), pairs, steps=steps)
             total, wanted = result.after[0].sub(result.corrupted).sum(0), result.clean - result.corrupted
             assert torch.allclose(total, wanted, atol=0.02) == close, (family, steps)
-
-
-# ---------------------------------------------------------------------------------------------------------------- errors
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,7 @@
 
 import pytest
 import torch
-from speak_tools import NAMES
-from tiny_models import write_tiny_model
+from tiny_models import NAMES, write_tiny_model
 
 from helpers.cluster.relations import RelationData
 from helpers.interventions import intervene, record, set_to
@@ -45,13 +44,8 @@ EVERY = (-1, 0, 1)  # the layers of a tiny model
 
 
 @pytest.fixture(scope="module", params=NAMES)
-def tiny(request, tmp_path_factory):
-    return load_model(write_tiny_model(request.param, tmp_path_factory.mktemp(request.param)))
-
-
-@pytest.fixture(scope="module")
-def gpt2(tmp_path_factory):
-    return load_model(write_tiny_model("gpt2", tmp_path_factory.mktemp("gpt2")))
+def tiny(request, load):
+    return load(request.param)
 
 
 @pytest.fixture
@@ -129,8 +123,8 @@ def test_the_papers_targets_have_their_placeholder(course_lm):
 
 
 @pytest.mark.parametrize("name", ["gpt2", "neox-serial"])  # with and without a mark of a new document
-def test_filler_brings_both_to_one_position(name, tmp_path):
-    model = load_model(write_tiny_model(name, tmp_path))
+def test_filler_brings_both_to_one_position(name, load):
+    model = load(name)
     marked = int(bool(model.cfg.default_prepend_bos))
     source, target = source_place(model, Source("Taipei")), target_place(model, Target("a -> a; a -> a; x"), 1)
     for one, other in ((source, target), (target, source)):

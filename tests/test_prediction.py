@@ -2,13 +2,10 @@
 
 import pytest
 import torch
-from byte_model import CONTEXT, small
 from hypothesis import given
 from hypothesis import strategies as st
-from tiny_models import write_tiny_model
 from transformers import GPT2LMHeadModel
 
-from helpers.models import load_model
 from helpers.prediction import (
     adjust,
     draw,
@@ -22,8 +19,6 @@ from helpers.prediction import (
     truncate,
 )
 
-__all__ = ["small"]  # the fixture
-
 
 def test_tokens_begin_with_the_mark_of_a_document_once(small):
     assert pieces(small, tokenize(small, "a b")) == ["<|endoftext|>", "a", " ", "b"]
@@ -33,7 +28,7 @@ def test_tokens_begin_with_the_mark_of_a_document_once(small):
 
 def test_a_long_text_keeps_its_mark_and_its_end(small):
     kept = pieces(small, truncate(small, tokenize(small, "x" * 500 + "end")))
-    assert len(kept) == CONTEXT and kept[0] == "<|endoftext|>" and kept[-3:] == list("end")
+    assert len(kept) == small.cfg.n_ctx and kept[0] == "<|endoftext|>" and kept[-3:] == list("end")
     assert torch.equal(next_token_probs(small, "x" * 500 + "end"), next_token_probs(small, "x" * 20 + "end"))
 
 
@@ -119,25 +114,19 @@ def test_letters_stay_letters_beside_bytes(stored: str, text: str, shown: str):
     assert lost_bytes(stored, text) == shown
 
 
-@pytest.fixture(scope="module")
-def merging(tmp_path_factory: pytest.TempPathFactory):
-    """A random GPT-2 whose tokenizer joins letters to words, each with the space in front of it."""
-    return load_model(write_tiny_model("gpt2", tmp_path_factory.mktemp("merging")))
-
-
 @given(st.data())
-def test_the_span_of_a_stretch_is_that_of_the_tokenizers_own_offsets(merging, data: st.DataObject):
+def test_the_span_of_a_stretch_is_that_of_the_tokenizers_own_offsets(gpt2, data: st.DataObject):
     words = data.draw(st.lists(st.sampled_from(["The", "Golden", "Gate", "Paris", "Paris,", "é🙂", "in", "Tower"]), min_size=1, max_size=6))
     text = data.draw(st.sampled_from([" ", "  "])).join(words)
     start, end = sorted(data.draw(st.lists(st.integers(0, len(text)), min_size=2, max_size=2)))
-    offsets = merging.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
+    offsets = gpt2.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
     begin, stop = len(text[:start].rstrip(" ")), len(text[:end].rstrip(" "))
     inside = [at for at, (first, last) in enumerate(offsets, 1) if begin <= first and last <= stop]  # position 0 is the BOS token
     cut = [at for at, (first, last) in enumerate(offsets, 1) if first < begin < last or first < stop < last]
     if cut or not inside:
         with pytest.raises(ValueError, match="not separate"):
-            token_span(merging, text, start, end)
+            token_span(gpt2, text, start, end)
     else:
-        assert list(token_span(merging, text, start, end)) == inside
+        assert list(token_span(gpt2, text, start, end)) == inside
     with pytest.raises(ValueError, match=r"this model reads 64: shorten it\.$"):
-        token_span(merging, "The Tower " * 64, 0, 3)
+        token_span(gpt2, "The Tower " * 64, 0, 3)

@@ -55,8 +55,6 @@ def test_every_folder_of_helpers_is_a_package():
     assert all((path.parent / "__init__.py").exists() for path in (ROOT / "helpers").rglob("*.py"))
 
 
-# --------------------------------------------------------------------------------------------------- who imports whom
-
 ROOMS = ("course_lm", "core", "one_neuron", "one_layer", "cluster", "speak", "reproduce")  # each imports itself and those before it,
 DATA_FOR_CORE = ("helpers.course_lm.corpus", "helpers.course_lm.world")  # but of the factory the core takes these only
 
@@ -128,9 +126,6 @@ def test_an_import_that_was_planted_is_found(importer: str, allowed: str, plante
     assert forbidden_imports(tmp_path) == []
     path.write_text(f"{allowed}\n{planted}")
     assert len(forbidden_imports(tmp_path)) == 1
-
-
-# ------------------------------------------------------------------------------------------------- commands and scripts
 
 
 @pytest.mark.skipif(os.name == "nt", reason="make and sh belong to Linux and macOS")

@@ -119,9 +119,6 @@ def test_a_file_that_is_no_json_object_says_so(text: str, words: str, tmp_path: 
         load(tmp_path, text)
 
 
-# --------------------------------------------------------------------------------------------------- the course's own files
-
-
 @pytest.mark.parametrize("path", sorted(FOLDER.glob("*.json")), ids=lambda path: path.name)
 def test_every_file_of_the_course_can_be_loaded(path: Path):
     prompts = load_prompts(path.stem)

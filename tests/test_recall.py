@@ -4,8 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from cluster_tools import TINY, load, no_gradients
-from tiny_models import END
+from tiny_models import END, NAMES
 
 from helpers.cluster import extraction as extraction_module
 from helpers.cluster import knockout as knockout_module
@@ -16,7 +15,7 @@ from helpers.interventions import add, attn_out, head_out, intervene, mlp_out, p
 from helpers.prediction import pieces, tokenize
 from helpers.running import lens_logits
 
-__all__ = ["load", "no_gradients"]  # the fixtures
+pytestmark = pytest.mark.usefixtures("no_gradients")
 
 ABOUT = dict(attributes=("Paris", "San Francisco"), others=("Bridge", "Taipei"))
 FACTS = [
@@ -27,18 +26,10 @@ FACTS = [
 ]
 
 
-@pytest.fixture(scope="module", params=[name for name in TINY if name != "gpt2-relu"])
+@pytest.fixture(scope="module", params=NAMES)
 def tiny(request, load):
     """A random model of each architecture."""
     return load(request.param)
-
-
-@pytest.fixture(scope="module")
-def gpt2(load):
-    return load("gpt2")
-
-
-# ------------------------------------------------------------------------------------------------------------- prompts
 
 
 def test_a_subject_is_found_whatever_its_capitals_and_its_marks():
@@ -74,9 +65,6 @@ def test_facts_of_the_world():
     capitals = course_facts(["capital"], n=20)
     assert {fact.relation for fact in capitals} == {"capital"}
     assert sum(fact.text[: fact.start].strip() in ("", "The") for fact in capitals) == 10
-
-
-# ------------------------------------------------------------------------------------------------------------- knockout
 
 
 def test_cut_attention_is_zero_and_the_rest_sums_to_one(tiny):
@@ -155,9 +143,6 @@ def test_windows():
     assert all(len(window) == 1 for window in layer_windows(5, 1))
 
 
-# -------------------------------------------------------------------------------------------------------- enrichment
-
-
 def test_first_tokens_of_words(gpt2):
     assert first_tokens(gpt2, ["Zyx"]) == set()  # which begins with " Z" there
     words = ["Paris", "the San Francisco", "in it", "Tower, 20"]
@@ -203,9 +188,6 @@ def test_enrichment_looks_at_the_last_token_of_the_subject(tiny, monkeypatch):
 
 def test_nothing_is_ahead_of_no_words(gpt2):
     assert enrichment(gpt2, [replace(FACTS[0], others=())]).ahead.isnan().all()
-
-
-# -------------------------------------------------------------------------------------------------------------- extraction
 
 
 def test_the_heads_together_write_what_the_attention_writes(tiny):
@@ -257,9 +239,6 @@ def test_wrong_answers_come_from_the_same_relation_if_they_can():
     drawn = extraction_module._wrong_answers(facts, torch.tensor([1, 2, 3, 3, 4]), seed=0).tolist()
     assert drawn[:2] == [2, 1] and drawn[2] in (1, 2, 4) and drawn[4] in (1, 2, 3)
     assert extraction_module._wrong_answers(facts[:2], torch.tensor([1, 1]), seed=0).tolist() == [-1, -1]
-
-
-# -------------------------------------------------------------------------------------------------------------- errors
 
 
 @pytest.mark.parametrize(

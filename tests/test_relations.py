@@ -5,7 +5,7 @@ from functools import partial
 
 import pytest
 import torch
-from cluster_tools import TINY, letters, load, no_gradients
+from tiny_models import ARCHITECTURES
 from torch import Tensor
 
 from helpers.cluster import linear_relations, relation_reports
@@ -43,7 +43,7 @@ from helpers.prediction import pieces, token_id, tokenize
 from helpers.running import layer_hook, lens_logits
 from helpers.stats import wilson
 
-__all__ = ["letters", "load", "no_gradients"]  # the fixtures
+pytestmark = pytest.mark.usefixtures("no_gradients")
 
 SUBJECTS = ("Taipei", "The Golden Gate Bridge", "Paris", "San Francisco")
 DATA = RelationData("place", "The Tower of {s} is in", SUBJECTS, ("Paris", "Taipei", "Gate", "San"))
@@ -52,13 +52,8 @@ LETTERS = RelationData("letters", "x{s}y", tuple("abcdefghijkl"), tuple("bcdefgh
 
 
 @pytest.fixture
-def gpt2(load):
-    return load("gpt2")
-
-
-@pytest.fixture
-def linear(letters):
-    """The letters model with no blocks, but for one affine map from the last token but one, after block 0, to the end: its M and c."""
+def linear(small):
+    """The small model with no blocks, but for one affine map from the last token but one, after block 0, to the end: its M and c."""
     rng = torch.Generator().manual_seed(3)
     m, c = torch.randn(16, 16, generator=rng) + 2 * torch.eye(16), torch.randn(16, generator=rng)
 
@@ -68,8 +63,8 @@ def linear(letters):
         return torch.cat([stream[:, :-1], (stream[:, -2] @ m.T + c)[:, None]], 1)
 
     blocks = [zero_ablate(place(layer)) for layer in range(2) for place in (attn_out, mlp_out)]
-    with intervene(letters, *blocks, Intervention(resid_post(1), send)):
-        yield letters, m, c
+    with intervene(small, *blocks, Intervention(resid_post(1), send)):
+        yield small, m, c
 
 
 # ---------------------------------------------------------------------------------------------------------------- data
@@ -106,20 +101,20 @@ def test_split_is_disjoint_and_repeatable():
     assert split(LETTERS, 4) == parts != split(LETTERS, 4, seed=1)
 
 
-def test_known_keeps_what_the_model_answers_right(letters):
+def test_known_keeps_what_the_model_answers_right(small):
     data = RelationData("l", "x{s}y", LETTERS.subjects, ("\nq",) * 5 + ("q",) * 7)  # a word begins with a space, unless it has a line break
-    with intervene(letters, set_to(resid_post(1), 50 * letters.W_U[:, token_id(letters, "\n")])):
-        assert known_subjects(letters, data).subjects == LETTERS.subjects[:5]
+    with intervene(small, set_to(resid_post(1), 50 * small.W_U[:, token_id(small, "\n")])):
+        assert known_subjects(small, data).subjects == LETTERS.subjects[:5]
         with pytest.raises(ValueError, match="no right answer"):
-            known_subjects(letters, data.take([6, 7]))
+            known_subjects(small, data.take([6, 7]))
 
 
 # -------------------------------------------------------------------------------------------------------------- states
 
 
-def test_the_last_token_of_a_subject_is_found(letters, gpt2):
+def test_the_last_token_of_a_subject_is_found(small, gpt2):
     data = RelationData("l", "xy {s} z", ("a", "bcd", "é"), ("q", "q", "q"))
-    assert subject_positions(letters, data).tolist() == [4, 6, 5]  # the mark, x, y, space, and the letters; é is two bytes
+    assert subject_positions(small, data).tolist() == [4, 6, 5]  # the mark, x, y, space, and the small; é is two bytes
     for prompt, subject, last in zip(DATA.prompts, SUBJECTS, subject_positions(gpt2, DATA), strict=True):
         shown = pieces(gpt2, tokenize(gpt2, prompt)[: last + 1])
         assert "".join(shown).endswith(" " + subject) and not "".join(shown[:-1]).endswith(subject)
@@ -160,7 +155,7 @@ def differences(model, data: RelationData, row: int, layer: int, step: float) ->
     return ((end_state(model, tokens, place, pos, s + steps) - end_state(model, tokens, place, pos, s - steps)) / (2 * step)).T
 
 
-@pytest.mark.parametrize("architecture", TINY)
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_jacobians_are_finite_differences(load, architecture):
     model = load(architecture, dtype="float64")
     coarse = architecture.startswith(("llama", "qwen2", "gemma2"))  # these compute their softmax in float32 whatever they are loaded in
@@ -236,17 +231,17 @@ def test_a_linear_model_is_found_out(linear):
     assert compare_to_baselines(model, parts, found).shares["LRE"] == 1
 
 
-def test_comparison_judges_all_methods_on_the_test_subjects(letters):
+def test_comparison_judges_all_methods_on_the_test_subjects(small):
     def usual(data: RelationData) -> int:
-        return Counter(relation_states(letters, data, [0]).token.tolist()).most_common(1)[0][0]
+        return Counter(relation_states(small, data, [0]).token.tolist()).most_common(1)[0][0]
 
     data = RelationData("ends", "x{s}", LETTERS.subjects, LETTERS.objects)
     parts = next(parts for seed in range(50) if usual((parts := split(data, 4, seed)).train) != usual(parts.test))
-    lre = fit_lre(letters, parts.train, 0, 1.5)
-    train, test = (relation_states(letters, some, [0]) for some in (parts.train, parts.test))
-    found = compare_to_baselines(letters, parts, lre)
+    lre = fit_lre(small, parts.train, 0, 1.5)
+    train, test = (relation_states(small, some, [0]) for some in (parts.train, parts.test))
+    found = compare_to_baselines(small, parts, lre)
     for one in (lre, *(method(train, 0) for method in (identity, translation, regression))):
-        assert torch.equal(found.of(one.kind), lens_logits(letters, one(test.s[0])).argmax(-1) == test.token)
+        assert torch.equal(found.of(one.kind), lens_logits(small, one(test.s[0])).argmax(-1) == test.token)
     assert torch.equal(found.of("most frequent"), test.token == usual(parts.train))
     assert found.shares["most frequent in test"] == max(Counter(test.token.tolist()).values()) / 4
     assert "regression (8)" in found.methods and found.layer == 0 and found.beta == 1.5
@@ -259,15 +254,15 @@ def test_tables_by_hand():
     assert table.splitlines()[1] == f"LRE        75.0%  [{low:.1%}, {high:.1%}]" and table.splitlines()[2].startswith("identity    0.0%")
 
 
-def test_sweep_tries_every_layer_and_factor(letters):
+def test_sweep_tries_every_layer_and_factor(small):
     parts = split(LETTERS, 4)
-    found = sweep_lre(letters, parts, [0, 1], [0.5, 1.0, 3.0])
+    found = sweep_lre(small, parts, [0, 1], [0.5, 1.0, 3.0])
     assert found.share.shape == found.log_prob.shape == (2, 3)
-    states = relation_states(letters, parts.choose, [0, 1])
+    states = relation_states(small, parts.choose, [0, 1])
     for at, layer in enumerate((0, 1)):
         for number, beta in enumerate((0.5, 1.0, 3.0)):
-            one = fit_lre(letters, parts.train, layer, beta)
-            logits = lens_logits(letters, one(states.s[at]))
+            one = fit_lre(small, parts.train, layer, beta)
+            logits = lens_logits(small, one(states.s[at]))
             assert torch.equal(found.hits[at, number], logits.argmax(-1) == states.token)
             logp = logits.log_softmax(-1).gather(-1, states.token[:, None]).mean()
             assert torch.allclose(found.log_prob[at, number], logp, atol=1e-3)
@@ -281,23 +276,23 @@ def test_the_best_of_a_sweep_agrees_most_and_is_surest():
     assert (found.best.layer, found.best.beta) == (5, 1.0)
 
 
-def test_report_judges_each_relation_and_skips_small_ones(letters, monkeypatch):
+def test_report_judges_each_relation_and_skips_small_ones(small, monkeypatch):
     monkeypatch.setattr(relation_reports, "known_rows", lambda model, data: list(range(len(data)))[: 8 if data.name == "few" else 11])
     other = RelationData("other", "q{s}yz", LETTERS.subjects, LETTERS.objects)
     few = RelationData("few", "q{s}yz", LETTERS.subjects, LETTERS.objects)
-    found = relation_report(letters, {"l": LETTERS, "o": other, "f": few}, [0, 1], [2.0, 3.0], n_train=4, most=9, least=9)
+    found = relation_report(small, {"l": LETTERS, "o": other, "f": few}, [0, 1], [2.0, 3.0], n_train=4, most=9, least=9)
     assert found.skipped == ("few",) and {entry.comparison.relation for entry in found.entries} == {"letters", "other"}
     shares = [entry.comparison.shares["LRE"] for entry in found.entries]
     assert shares == sorted(shares, reverse=True)
     for entry in found.entries:
         parts = entry.parts
         assert entry.known == 11 / 12 and [len(side) for side in (parts.train, parts.choose, parts.test)] == [4, 2, 3]
-        again = compare_to_baselines(letters, parts, fit_lre(letters, parts.train, entry.sweep.best.layer, entry.sweep.best.beta))
+        again = compare_to_baselines(small, parts, fit_lre(small, parts.train, entry.sweep.best.layer, entry.sweep.best.beta))
         assert (entry.comparison.layer, entry.comparison.beta) == (again.layer, again.beta) and again.beta in (2.0, 3.0)
         assert torch.equal(again.hits, entry.comparison.hits) and again.methods == entry.comparison.methods
     lines = found.table().splitlines()
     assert len(lines) == 4 and lines[-1] == "too few known subjects: few" and " 92%" in lines[1]
-    assert "skipped: letters" in relation_report(letters, [LETTERS], least=50).table()
+    assert "skipped: letters" in relation_report(small, [LETTERS], least=50).table()
 
 
 # ------------------------------------------------------------------------------------------------------------- editing
@@ -339,33 +334,33 @@ def test_each_edit_is_made_in_the_model_at_the_subject(gpt2):
         assert [found.hits[number].item(), *found.random[:, number].tolist(), found.swapped[number].item()] == hits
 
 
-def test_pairs_have_different_answers(letters):
-    token = dict(zip(LETTERS.subjects, relation_states(letters, LETTERS, [0]).token.tolist(), strict=True))
-    every = edit_pairs(letters, LETTERS, 1000)
+def test_pairs_have_different_answers(small):
+    token = dict(zip(LETTERS.subjects, relation_states(small, LETTERS, [0]).token.tolist(), strict=True))
+    every = edit_pairs(small, LETTERS, 1000)
     assert {*every} == {(a, b) for a in token for b in token if token[a] != token[b]} and len({*every}) == len(every) > 10
-    assert len(edit_pairs(letters, LETTERS, 7)) == 7 and edit_pairs(letters, LETTERS, 7) != edit_pairs(letters, LETTERS, 7, seed=1)
+    assert len(edit_pairs(small, LETTERS, 7)) == 7 and edit_pairs(small, LETTERS, 7) != edit_pairs(small, LETTERS, 7, seed=1)
 
 
-def test_the_map_and_rank_are_chosen_by_successful_edits(letters):
-    maps, pairs = fit_lre_layers(letters, split(LETTERS, 4).train, [-1, 0]), edit_pairs(letters, LETTERS, 9)
-    hits = [[edit_subjects(letters, LETTERS, one, pairs, rank, draws=1).hits.sum() for rank in (2, 8, 16)] for one in maps]
+def test_the_map_and_rank_are_chosen_by_successful_edits(small):
+    maps, pairs = fit_lre_layers(small, split(LETTERS, 4).train, [-1, 0]), edit_pairs(small, LETTERS, 9)
+    hits = [[edit_subjects(small, LETTERS, one, pairs, rank, draws=1).hits.sum() for rank in (2, 8, 16)] for one in maps]
     best, rank = divmod(int(torch.tensor(hits).argmax()), 3)
-    assert choose_edit(letters, maps, LETTERS, [2, 8, 16], n=9) == (maps[best], (2, 8, 16)[rank])
+    assert choose_edit(small, maps, LETTERS, [2, 8, 16], n=9) == (maps[best], (2, 8, 16)[rank])
 
 
-def test_edit_report_chooses_on_one_half_and_reports_the_other(letters, monkeypatch):
+def test_edit_report_chooses_on_one_half_and_reports_the_other(small, monkeypatch):
     monkeypatch.setattr(relation_reports, "known_rows", lambda model, data: list(range(len(data))))
     same = RelationData("same", "{s}", LETTERS.subjects, LETTERS.objects)
     different = relation_reports._different
     monkeypatch.setattr(relation_reports, "_different", lambda model, data: [] if data.name == "same" else different(model, data))
-    found, tried = relation_report(letters, [LETTERS, same], [0], [1.0], n_train=4, least=8), []
+    found, tried = relation_report(small, [LETTERS, same], [0], [1.0], n_train=4, least=8), []
     monkeypatch.setattr(relation_reports, "choose_edit", lambda *given, **more: tried.append(given[2]) or choose_edit(*given, **more))
-    edits = edit_report(letters, found, [4, 16], n=6, draws=2)
+    edits = edit_report(small, found, [4, 16], n=6, draws=2)
     assert [one.relation for one in edits.edits] == ["letters"]
     entry = next(entry for entry in found.entries if entry.comparison.relation == "letters")
     assert tried == [entry.parts.choose]
-    surrogate, rank = choose_edit(letters, entry.sweep.maps, entry.parts.choose, [4, 16])
-    again = edit_subjects(letters, entry.parts.test, surrogate, edit_pairs(letters, entry.parts.test, 6), rank, 2)
+    surrogate, rank = choose_edit(small, entry.sweep.maps, entry.parts.choose, [4, 16])
+    again = edit_subjects(small, entry.parts.test, surrogate, edit_pairs(small, entry.parts.test, 6), rank, 2)
     one = edits.edits[0]
     assert one.rank == rank and torch.equal(one.hits, again.hits) and torch.equal(one.random, again.random)
     assert {subject for pair in one.pairs for subject in pair} <= set(entry.parts.test.subjects)
@@ -375,7 +370,7 @@ def test_edit_report_chooses_on_one_half_and_reports_the_other(letters, monkeypa
 # -------------------------------------------------------------------------------------------------------------- errors
 
 
-def test_errors_are_sentences(letters, gpt2):
+def test_errors_are_sentences(small, gpt2):
     constant = LinearRelation("place", "LRE", 0, torch.eye(32), torch.zeros(32))
     cases = [
         *((partial(RelationData, "r", told, ("a",), ("b",)), "needs the subject once") for told in ("It is", "{s} {s} is", "{s} is {o}")),
@@ -390,9 +385,9 @@ def test_errors_are_sentences(letters, gpt2):
         (lambda: relation_states(gpt2, DATA, [0]).at(1), "layer 1 were not read, only those of 0"),
         (lambda: relation_states(gpt2, DATA.take([]), [0]), "There are no prompts"),
         (lambda: subject_positions(gpt2, RelationData("r", "In Par{s}s", ("i",), ("a",))), "are not separate from the text around"),
-        (lambda: subject_positions(letters, RelationData("r", "{s} is", ("a" * 40,), ("b",))), "this model reads 24"),
-        (lambda: sweep_lre(letters, split(LETTERS, 4), [0], []), "at least one layer and one beta"),
-        (lambda: relation_report(letters, []), "no relation to report on"),
+        (lambda: subject_positions(small, RelationData("r", "{s} is", ("a" * 40,), ("b",))), "this model reads 24"),
+        (lambda: sweep_lre(small, split(LETTERS, 4), [0], []), "at least one layer and one beta"),
+        (lambda: relation_report(small, []), "no relation to report on"),
         (lambda: low_rank_inverse(torch.eye(3), 4), "between 1 and 3, .* not 4"),
         (lambda: low_rank_inverse(torch.eye(3), 0), "between 1 and 3, .* not 0"),
         (lambda: edit_subjects(gpt2, DATA, constant, [], 4), "no pair of subjects"),

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny_models import ARCHITECTURES, draw_weights
+from tiny_models import write_tiny_model
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
-from transformers import AutoModelForCausalLM, GemmaTokenizer, GPT2Tokenizer, GPTNeoXTokenizer, PreTrainedTokenizerFast, Qwen2Tokenizer
+from transformers import GemmaTokenizer, GPT2Tokenizer, GPTNeoXTokenizer, PreTrainedTokenizerFast, Qwen2Tokenizer
 
 from helpers import models as loading
 from helpers.course_lm.corpus.mixture import documents
@@ -115,18 +115,8 @@ FAMILIES = {"gpt2": "gpt2", "pythia": "neox-parallel", "llama": "llama-grouped",
 
 def write_family(family: str, folder: Path) -> Path:
     """Writes a checkpoint with random weights of a family, with its tokenizer, to ``folder``."""
-    tokenizer = tokenizer_of(family)
-    config_class, settings = ARCHITECTURES[FAMILIES[family]]
-    length = "n_positions" if "n_positions" in settings else "max_position_embeddings"
-    ends = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
-    config = config_class(**settings | {length: CONTEXT, "vocab_size": len(tokenizer)} | ends)
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        model = AutoModelForCausalLM.from_config(config)
-        draw_weights(model)
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
+    length = "max_position_embeddings" if family != "gpt2" else "n_positions"
+    return write_tiny_model(FAMILIES[family], folder, tokenizer_of(family), **{length: CONTEXT})
 
 
 # ------------------------------------------------------------------------------------------------- every experiment, every family

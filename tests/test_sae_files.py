@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from huggingface_hub import errors
-from layer_tools import D_MODEL, HOOK, KINDS, draw, random_sae, random_texts, tiny
+from layer_tools import D_MODEL, HOOK, KINDS, draw, random_sae, random_texts
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -15,8 +15,6 @@ from helpers.interventions import resid_post, resid_pre
 from helpers.models import ModelNotAvailable
 from helpers.one_layer import sae_files
 from helpers.one_layer.sae_files import SHIPPED, load_sae, save_sae
-
-__all__ = ["tiny"]  # the fixture
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from layer_tools import HOOK, PROMPTS, as_before, random_sae, tiny
+from layer_tools import HOOK, PROMPTS, as_before, random_sae
 
 from helpers.cluster.shift import (
     HE,
@@ -24,12 +24,9 @@ from helpers.interventions import intervene, mlp_post, record
 from helpers.one_layer.probes import Probes
 from helpers.texts import as_texts
 
-__all__ = ["as_before", "tiny"]  # the fixtures
+__all__ = ["as_before"]  # a fixture
 
 SAE = random_sae("topk", k=5)
-
-
-# ------------------------------------------------------------------------------------------------- the texts
 
 
 def words_of(text: str) -> set[str]:
@@ -81,9 +78,6 @@ def test_unknown_biographies_are_one_sentence(arguments, sentence):
         biographies(**arguments, biased=True)
 
 
-# -------------------------------------------------------------------------------------------- units and judges
-
-
 def test_means_over_texts_leave_position_0_and_the_filling_out(tiny):
     texts = as_texts(tiny, PROMPTS)
     found = text_means(tiny, PROMPTS, features_of(SAE).places, read=features_of(SAE).read)
@@ -123,9 +117,6 @@ def test_units_are_judged_by_how_well_they_tell_the_stories_apart():
     he = torch.tensor([True, True, False, False])
     values = torch.tensor([[3.0, 0.0, 1.0], [4.0, 0.0, 0.0], [1.0, 5.0, 1.0], [2.0, 0.0, 0.0]])  # AUC 1, 0.25 and 0.5
     assert judged(values, he).tolist() == [True, True, False] and judged(values, he, margin=0.3).tolist() == [True, False, False]
-
-
-# ----------------------------------------------------------------------------------------------------------- the whole
 
 
 def test_the_report_counts_by_hand():

@@ -4,10 +4,7 @@ from itertools import product
 
 import pytest
 import torch
-from cluster_tools import load, no_gradients
-from tiny_models import END, draw_weights
-from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import AutoModelForCausalLM, GPT2Config, PreTrainedTokenizerFast
+from tiny_models import write_word_model
 
 from helpers.cluster import sums
 from helpers.cluster.patching import PatchMap
@@ -17,24 +14,15 @@ from helpers.interventions import attn_out, mlp_out, record
 from helpers.models import load_model
 from helpers.prediction import tokenize
 
-__all__ = ["load", "no_gradients"]  # the fixtures
+pytestmark = pytest.mark.usefixtures("no_gradients")
 
 
 @pytest.fixture(scope="module")
 def counter(tmp_path_factory):
-    """A random GPT-2 whose tokenizer has one token for each number up to twentyand for each sign."""
-    words = [END, *map(str, range(21)), *("+", "-", "=")]
-    backend = Tokenizer(models.WordLevel({word: at for at, word in enumerate(words)}, unk_token=END))
-    backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    config = GPT2Config(vocab_size=len(words), n_embd=16, n_layer=2, n_head=2, n_positions=16, bos_token_id=0, eos_token_id=0)
-    with torch.random.fork_rng():
-        torch.manual_seed(1)
-        model = AutoModelForCausalLM.from_config(config)
-        draw_weights(model)
-    folder = tmp_path_factory.mktemp("counter")
-    model.save_pretrained(folder)
-    PreTrainedTokenizerFast(tokenizer_object=backend, bos_token=END, eos_token=END, pad_token=END).save_pretrained(folder)
-    return load_model(folder)
+    """A random GPT-2 with one token for each number up to twenty and for each sign."""
+    words = [*map(str, range(21)), "+", "-", "="]
+    sizes = dict(n_embd=16, n_layer=2, n_head=2, n_positions=16)
+    return load_model(write_word_model(tmp_path_factory.mktemp("counter"), words, seed=1, **sizes))
 
 
 @pytest.fixture

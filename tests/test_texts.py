@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from byte_model import small
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -10,8 +9,6 @@ from helpers.course_lm.corpus.mixture import document
 from helpers.course_lm.report import EVALUATION_SEED
 from helpers.course_lm.train import PRESETS
 from helpers.texts import HELD_OUT_SEED, Texts, as_texts, held_out_texts
-
-__all__ = ["small"]  # the fixture
 
 KINDS = ("lists.few_shot", "chat.myths", "lists.identity", "prose")
 
@@ -29,9 +26,6 @@ def numbered(lengths: list[int]) -> Texts:
     return Texts(rows, torch.tensor(lengths, dtype=torch.long), tuple(map(str, range(len(lengths)))))
 
 
-# ------------------------------------------------------------------------------------------------------------ what counts
-
-
 def test_the_first_position_and_what_fills_a_row_up_do_not_count(four):
     kept = four.tokens[four.mask].tolist()
     assert kept == [11, 12, 21, 22, 23, 24, 41, 42, 43]
@@ -43,9 +37,6 @@ def test_the_last_positions_are_counted_from_the_end_of_each_text(four):
     last = four.last(2)
     assert [row[-1] for row in last.tokens.tolist()] == [int(row[n - 1]) for row, n in zip(four.tokens, four.lengths, strict=True)]
     assert last.tokens.shape == (4, 2) and set(last.lengths.tolist()) == {2} and last.kinds == four.kinds
-
-
-# --------------------------------------------------------------------------------------------------------------- choosing
 
 
 def test_taken_rows_keep_their_order_and_lose_what_they_do_not_need(four):
@@ -91,9 +82,6 @@ def test_batches_are_as_large_as_is_allowed_and_no_text_makes_none():
     assert [len(batch) for batch in numbered([4] * 6).batches(8)] == [2, 2, 2]
 
 
-# ---------------------------------------------------------------------------------------------------- prompts in any form
-
-
 def test_strings_become_rows_with_the_mark_in_front(small):
     texts = as_texts(small, ["ab", "c"])
     mark = small.tokenizer.bos_token_id
@@ -133,9 +121,6 @@ NO_PROMPT = [  # prompts, kinds, and what is said
 def test_what_is_no_prompt_is_said_in_one_sentence(small, prompts, kinds, sentence):
     with pytest.raises(ValueError, match=sentence):
         as_texts(small, prompts, kinds)
-
-
-# --------------------------------------------------------------------------------------------------------- held-out texts
 
 
 def test_held_out_texts_are_the_corpus_of_their_seed_every_time(small):

@@ -15,17 +15,20 @@ from nbformat.v4 import new_code_cell, new_notebook
 from tiny_models import write_tiny_model
 from widget_tools import CASES, ODD, answered, as_before, balanced, case, logits_after, move, odd_values, small_world, tiny
 
+from helpers.cluster.widgets_relations import FactEditor
 from helpers.models import load_model
+from helpers.one_layer.widgets_autoencoders import ClampBench
+from helpers.one_layer.widgets_directions import RefusalDial
+from helpers.one_neuron.widgets import DoseLab
 from helpers.prediction import adjust, last_logits, tokenize
 from helpers.speak.widgets_lens import remembered
-from helpers.widgets import KEPT, Demo, _in_words, choice_slider, dropdown, html_to_text, prompt_html, slider, text_field, tick_box
+from helpers.widgets import KEPT, Demo, _in_words, choice_slider, chosen, dropdown, html_to_text, prompt_html, slider, text_field, tick_box
 
 __all__ = ["as_before", "small_world"]  # fixtures
 
 ROOT = Path(__file__).parents[1]
 MOVES = 25  # of the controls of one widget
 
-# ----------------------------------------------------------------------------------------------------------- every widget
 
 every_widget = pytest.mark.parametrize("kind", CASES, ids=lambda kind: kind.__name__)
 
@@ -76,7 +79,24 @@ def test_whatever_a_control_could_never_be_set_to_is_answered_too(kind: type[Dem
             assert answered(case(kind).write(**values | {name: odd}), case(kind).heading), (name, odd)
 
 
-# ------------------------------------------------------------------------------------------------------ the prompt explorer
+def test_what_is_not_in_a_list_is_answered_with_what_is():
+    assert chosen({"a": 1, "<b>": 2}, "<b>", "map") == 2
+    with pytest.raises(ValueError, match=r"^There is no map 'c'; choose one of: a, <b>\.$"):
+        chosen({"a": 1, "<b>": 2}, "c", "map")
+
+
+LARGEST = {DoseLab: ("dose", 10_000), ClampBench: ("multiple", 100), RefusalDial: ("multiple", 100), FactEditor: ("strength", 100)}
+
+
+@pytest.mark.parametrize("kind", LARGEST, ids=lambda kind: kind.__name__)
+def test_a_number_that_is_none_or_too_large_is_answered_in_a_sentence(kind: type[Demo]):
+    name, most = LARGEST[kind]
+    values, write = case(kind).make().values(), case(kind).write
+    for value in (float("nan"), -float("inf"), most + 0.5):
+        assert write(**values | {name: value}) == f"<p>The {name} must be a number from -{most} to {most}, not {value}.</p>"
+    for value in (-most, most):
+        html = write(**values | {name: value})
+        assert case(kind).heading in html_to_text(html) and "nan" not in html
 
 
 def test_a_text_that_is_too_long_is_cut_with_a_sentence_and_an_empty_one_may_need_one(monkeypatch: pytest.MonkeyPatch):
@@ -97,9 +117,6 @@ def test_temperature_and_top_k_change_how_tokens_are_drawn_and_not_what_the_mode
     assert plain == tuple(f"{100 * prob:.1f}" for prob in logits_after(tiny(), "hello").softmax(-1).topk(10).values.tolist())
     probs = adjust(last_logits(tiny(), tokenize(tiny(), "hello")), 0.5, 3).sort(descending=True).values[:10]
     assert drawn == tuple(f"{100 * prob:.1f}" for prob in probs.tolist()) and drawn[3:] == ("0.0",) * 7
-
-
-# ------------------------------------------------------------------------------------------------------- the base of all widgets
 
 
 @pytest.fixture

@@ -28,10 +28,10 @@ from helpers.one_layer import widgets_autoencoders as benches
 from helpers.one_layer.autoencoders import SparseAutoencoder
 from helpers.one_layer.features import FeatureActivations, max_activations
 from helpers.one_layer.sae_training import PenaltySweep
-from helpers.one_layer.widgets_autoencoders import ANSWER, ClampBench, FeatureBrowser, clamp_html, feature_html, sparsity_html, strongest_on
+from helpers.one_layer.widgets_autoencoders import ANSWER, ClampBench, FeatureBrowser, feature_html, sparsity_html, strongest_on
 from helpers.prediction import pieces, sample, tokenize, visible
 from helpers.texts import as_texts
-from helpers.widgets import LARGEST, html_to_text
+from helpers.widgets import html_to_text
 
 __all__ = ["as_before", "small_world"]  # fixtures
 
@@ -183,25 +183,9 @@ def test_an_answer_that_ends_at_once_is_put_in_words_and_none_is_markup(monkeypa
     assert answers(clamp(PROMPT, 0, 1.0)) == [shown] * 2
 
 
-@pytest.mark.parametrize("value", [float("nan"), -float("inf"), 100.5])
-def test_a_multiple_that_is_no_number_or_too_large_is_answered_in_a_sentence(value: float):
-    assert clamp(PROMPT, alive()[0], value) == f"<p>The multiple must be a number from -100 to 100, not {value}.</p>"
-    assert "As it is" in clamp(PROMPT, alive()[0], LARGEST) and "nan" not in clamp(PROMPT, alive()[0], -LARGEST)
-
-
-def test_what_there_is_not_is_answered_in_a_sentence():
-    for number in (-1, 50):
-        sentence = f"<p>There is no feature {number}: this autoencoder has 50, numbered 0 to 49.</p>"
-        assert browse(WORD, number) == clamp(PROMPT, number, 1.0) == sentence
-    assert clamp(" \n\t ", 0, 1.0) == "<p>There is nothing to answer: write something.</p>"
-    nowhere = SparseAutoencoder(sae().W_enc, sae().b_enc, sae().W_dec, sae().b_dec)
-    assert html_to_text(clamp_html(tiny(), nowhere, max_activations(features()), PROMPT, 0, 1.0)).startswith("There is no place ''")
-
-
 def test_the_slider_shows_the_numbers_of_the_sweep_each_with_its_bar():
     html = sparsity_html(SWEEP, 0.5)
     assert html_to_text(html).splitlines() == ["penalty 0.5", "active at a time 4.5", "variance lost 2.0%", "cosine with the truth 0.625"]
     assert re.findall(r"width:(\d+)px", html) == ["100", "4", "125"]  # of 200, which are 9 features, all of the variance, a cosine of 1
     silent = PenaltySweep((1.0,), l0=(0.0,), unexplained=(0.0,), mmcs=(0.0,))
     assert re.findall(r"width:(\d+)px", sparsity_html(silent, 1.0)) == ["0", "0", "0"]
-    assert html_to_text(sparsity_html(SWEEP, 0.3)) == "There is no autoencoder with the penalty 0.3; choose one of: 0.1, 0.5, 2.0, 8.0."

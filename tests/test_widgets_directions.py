@@ -4,8 +4,6 @@ import re
 from html import escape
 
 import pytest
-import torch
-from torch import Tensor
 from widget_tools import (
     MODES_OF,
     NAMED,
@@ -23,10 +21,9 @@ from widget_tools import (
 )
 
 from helpers.one_layer import widgets_directions as dials
-from helpers.one_layer.directions import Directions
-from helpers.one_layer.widgets_directions import ADD, ANSWER, PROJECT, RefusalDial, SteeringLab, TaskVectorBench, cut, dial_html
+from helpers.one_layer.widgets_directions import ADD, ANSWER, PROJECT, RefusalDial, SteeringLab, TaskVectorBench, cut
 from helpers.prediction import sample, tokenize, top_tokens
-from helpers.widgets import LARGEST, bars_html, html_to_text
+from helpers.widgets import bars_html, html_to_text
 
 __all__ = ["as_before", "small_world"]  # fixtures
 
@@ -120,22 +117,9 @@ def test_an_answer_that_ends_at_once_is_put_in_words_and_none_is_markup(monkeypa
         assert answers(html) == [shown] * 2
 
 
-SAME: Tensor = torch.ones(3, 1, 32)
-NO_CHANGE = "There is no kind of change 'magic'; choose one of: add at this layer, project out everywhere."
-NO_DIRECTION = "There is no direction 'rude'; choose one of: polite, <formal>, past."
-
-
 @pytest.mark.parametrize(
     "write, sentence",
     [
-        (lambda: dial(REQUEST, 0, 1.0, "magic"), NO_CHANGE),
-        (lambda: dial(REQUEST, -1, 1.0, ADD), "There are directions for layers 0 to 2"),
-        (lambda: dial(REQUEST, 2, 1.0, ADD), "There is no place 'blocks.2.hook_resid_pre': this model's layers are 0 to 1"),
-        (lambda: dial_html(tiny(), Directions(SAME, SAME, (1, 1)), REFUSALS, REQUEST, 0, 1.0, PROJECT), "A direction of length 0 points"),
-        (lambda: steered(PROMPT, "rude", 1.0, "past", 0.0), NO_DIRECTION),
-        (lambda: steered(PROMPT, "past", 1.0, "rude", 0.0), NO_DIRECTION),
-        (lambda: bench("sums", 0, WORD), "There is no task 'sums'; choose one of: antonym, capital & co."),
-        (lambda: bench("antonym", -1, WORD), "There is no layer -1; choose one of: 0, 1."),
         *((lambda text=text: dial(text, 0, 1.0, ADD), "There is nothing to answer: write something.") for text in ("", " \n\t ")),
         (lambda: steered(" \n", "past", 1.0, "past", 0.0), "There is nothing to answer: write something."),
         (lambda: bench("antonym", 0, " \n"), "There is no word: write one, such as hot."),
@@ -144,16 +128,3 @@ NO_DIRECTION = "There is no direction 'rude'; choose one of: polite, <formal>, p
 def test_what_there_is_not_is_answered_in_a_sentence(write, sentence: str):
     html = write()
     assert html_to_text(html).startswith(sentence) and html.startswith(f"<p>{escape(sentence)}") and html.count("<") == 2
-
-
-@pytest.mark.parametrize("value", [float("nan"), -float("inf"), 100.5])
-def test_a_multiple_that_is_no_number_or_too_large_is_answered_in_a_sentence(value: float):
-    sentence = f"<p>The multiple must be a number from -100 to 100, not {value}.</p>"
-    assert dial(REQUEST, 0, value, ADD) == sentence
-    assert steered(PROMPT, "past", value, "past", 0.0) == steered(PROMPT, "past", 0.0, "past", value) == sentence
-    assert "As it is" in dial(REQUEST, 0, LARGEST, ADD) and "nan" not in steered(PROMPT, "past", LARGEST, "past", -LARGEST)
-
-
-def test_a_model_that_does_not_chat_gets_a_sentence(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(tiny().tokenizer, "chat_template", None)
-    assert html_to_text(dial(REQUEST, 0, 1.0, ADD)).startswith("This model has no chat template")

@@ -32,7 +32,6 @@ from helpers.widgets import html_to_text
 
 __all__ = ["as_before", "small_world"]  # fixtures
 
-# ------------------------------------------------------------------------------------------------------------- the browser
 
 browsed = writer(MemoryBrowser)
 
@@ -104,8 +103,6 @@ def test_what_is_silent_or_not_there_is_said():
     assert MemoryBrowser(tiny(), first, categories()).layer.options == (0,)
 
 
-# -------------------------------------------------------------------------------------------------------------- the editor
-
 NAMES = ("The home of John is London", "The home of Paul is Liverpool")
 SETTING = ("Bath", 3, 6.0)
 
@@ -171,9 +168,6 @@ def test_many_broken_prompts_are_cut_short():
 @pytest.mark.parametrize(
     ("setting", "sentence"),
     [
-        ((" \n", 3, 2.0), "The new answer is empty: write a word."),
-        (("Cardiff", 3, 2.0), "This model has no token for 'Cardiff'"),
-        (("London", 3, 2.0), "'London' begins with the same token as the old answer 'London': choose another one."),
         (("x" * 5000, 3, 2.0), "The new answer has 5,000 letters: write a word or a name of 40 letters at most."),
         (("<b>&amp;", 3, 2.0), "This model has no token for '<b>&amp;'"),
         (("Bath", 0, 2.0), "An edit needs 1 neuron or more and a strength above 0, not 0 and 2."),

@@ -14,7 +14,7 @@ from helpers.interventions import mlp_post, record
 from helpers.one_neuron import widgets as lab
 from helpers.one_neuron.ablation import resampled
 from helpers.one_neuron.superposition import SPARSITIES
-from helpers.one_neuron.widgets import KINDS, LARGEST_DOSE, DoseLab, NeuronMicroscope, RemoveIt, loudest, microscope_html
+from helpers.one_neuron.widgets import KINDS, DoseLab, NeuronMicroscope, RemoveIt, loudest, microscope_html
 from helpers.prediction import pieces, sample, tokenize, top_tokens, visible
 from helpers.widgets import bars_html, html_to_text
 
@@ -28,7 +28,6 @@ dose = writer(DoseLab)
 
 zeroed, held = partial(removal, kind="zero"), partial(dose, dose=1.0)
 superposition = lab.superposition_html
-NO_WORD = "Prompt 0 has no word in it (prompts are counted from 0): write something there."
 
 
 def activations(text: str, layer: int) -> torch.Tensor:
@@ -146,34 +145,6 @@ def test_the_grid_of_superposition_is_that_of_its_toy_model():
 def test_the_toys_of_the_widget_are_trained_once_and_show_superposition():
     toys = REAL_TOYS(5, 2)
     assert toys is REAL_TOYS(5, 2) and toys.sparsities == SPARSITIES and toys.represented[-1] > toys.represented[0] >= 2
-
-
-NO_LAYER = "There is no layer 2: this model's layers are 0 to 1."
-NO_NEURON = "There is no neuron {} in layer {}: it has 128, numbered 0 to 127."
-
-
-@pytest.mark.parametrize(
-    ("write", "sentence"),
-    [
-        *((lambda write=write: write("hello", 2, 0), NO_LAYER) for write in (microscope, zeroed, held)),
-        *((lambda write=write: write("hello", 1, 128), NO_NEURON.format(128, 1)) for write in (microscope, zeroed, held)),
-        *((lambda write=write: write("hello", 0, -3), NO_NEURON.format(-3, 0)) for write in (microscope, zeroed, held)),
-        (lambda: removal("hello", 0, 0, "magic"), "There is no kind of ablation 'magic'; choose one of: zero, mean, resample."),
-        (lambda: superposition(5, 2, 0.5), "There is no toy model for a sparsity of 0.5; choose one of: 0.0, 0.7, 0.9, 0.97, 0.99."),
-        (lambda: superposition(0, 2, 0.9), "A toy model needs one feature and one hidden dimension at least, not 0 and 2."),
-        (lambda: microscope("", 0, 0), NO_WORD),
-        (lambda: microscope("<|endoftext|>", 0, 0), NO_WORD),
-        (lambda: removal("", 0, 0, "resample"), NO_WORD),
-    ],
-)
-def test_what_there_is_not_is_answered_in_a_sentence(write, sentence: str):
-    assert write() == f"<p>{escape(sentence)}</p>"
-
-
-@pytest.mark.parametrize("value", [float("nan"), -float("inf"), 10_001.0])
-def test_a_dose_that_is_no_number_or_too_large_is_answered_in_a_sentence(value: float):
-    assert dose("hello", 0, 0, value) == f"<p>The dose must be a number from -10000 to 10000, not {value}.</p>"
-    assert "It goes on:" in dose("hello", 0, 0, LARGEST_DOSE) and "nan" not in dose("hello", 0, 0, -LARGEST_DOSE)
 
 
 def test_a_model_that_needs_a_text_says_so(monkeypatch: pytest.MonkeyPatch):

@@ -67,9 +67,6 @@ def bare(model: TransformerBridge, texts: Texts, last: int | None = None) -> Non
         model(texts.tokens[rows, : int(texts.lengths[rows].max())], **({} if last is None else {"stop_at_layer": last + 1}))
 
 
-# -------------------------------------------------------------------------------------------------------------- lessons 1 and 2
-
-
 def scanning_one_layer(model: TransformerBridge, corpus: Texts) -> Jobs:
     texts = corpus.take(range(1000))
     return Jobs(lambda: [None for _ in scan(model, texts, [LAYER])], lambda: bare(model, texts, LAYER), 1.2)
@@ -122,9 +119,6 @@ def scores_of_concepts(model: TransformerBridge, corpus: Texts) -> Jobs:
 
     assert torch.allclose(best_features(features, labels, features, labels).f1_validation, one_sum_for_each_concept())
     return Jobs(lambda: best_features(features, labels, features, labels), one_sum_for_each_concept, 0.5)
-
-
-# -------------------------------------------------------------------------------------------------------------------- lesson 3
 
 
 def jacobians_of_a_relation(model: TransformerBridge, corpus: Texts) -> Jobs:
@@ -198,9 +192,6 @@ def circuits_side_by_side(model: TransformerBridge, corpus: Texts) -> Jobs:
     both, edges = gifts(model), EdgeGraph.of(model).edges[-48:]
     few = PromptPairs(both.clean.take(range(4)), both.corrupted.take(range(4)), log_odds(5, 6))
     return Jobs(lambda: cut_each(model, few, edges), lambda: [cut_each(model, few, [edge]) for edge in edges], 0.7, rounds=2)
-
-
-# -------------------------------------------------------------------------------------------------------------------- lesson 4
 
 
 def the_lens_at_all_layers(model: TransformerBridge, corpus: Texts) -> Jobs:
