@@ -51,13 +51,6 @@ def as_text(write: Callable[..., str]) -> Callable[..., str]:
 # --------------------------------------------------------------------------------------- what a reader may type or choose
 
 
-def chosen(options: Mapping[Any, Any], name: Any, what: str) -> Any:
-    """The option with this name. Raises ValueError where there is none."""
-    if name not in options:
-        raise ValueError(f"There is no {what} {name!r}; choose one of: {', '.join(map(str, options))}.")
-    return options[name]
-
-
 def within(value: float, largest: float, what: str) -> float:
     """The number. Raises ValueError for one that is not a number or too large."""
     if not abs(value) <= largest:

@@ -18,6 +18,7 @@ from torch import Tensor
 from helpers.course_lm.corpus.base import sentence
 from helpers.course_lm.corpus.tasks import LETTERS, QUESTIONS, quiz_question
 from helpers.course_lm.world import World
+from helpers.inputs import check_number
 from helpers.interventions import intervene, unembed_only_at
 from helpers.metrics import whole_words
 from helpers.models import TransformerBridge
@@ -67,8 +68,7 @@ def choice_prompts(n: int, options: int = 4, seed: int = 0, hidden: bool = True)
 
     Raises ValueError unless there are 2 to 4 options, and one question at least.
     """
-    if n < 1:
-        raise ValueError(f"n says how many questions to ask; it must be 1 or more, not {n}.")
+    check_number("n says how many questions to ask", n)
     if not 2 <= options <= len(LETTERS):
         raise ValueError(f"A question has 2 to {len(LETTERS)} options, not {options}.")
     rng, rows = Random(f"{seed} choices"), []

@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from helpers.cluster.fact_prompts import FactPrompt, subject_span
+from helpers.inputs import check_number
 from helpers.interventions import attn_out, head_out, mlp_out, pattern, record, resid_post
 from helpers.metrics import first_tokens as answer_starts
 from helpers.models import TransformerBridge
@@ -57,8 +58,7 @@ class Enrichment:
 @torch.no_grad()
 def enrichment(model: TransformerBridge, facts: Sequence[FactPrompt], k: int = 50) -> Enrichment:
     """The attributes rate after every block. Raises ValueError for a fact without attributes."""
-    if not 1 <= k <= model.cfg.d_vocab:
-        raise ValueError(f"k says how many tokens of the lens to look at; it must be from 1 to {model.cfg.d_vocab}, not {k}.")
+    check_number("k says how many tokens of the lens to look at", k, high=model.cfg.d_vocab)
     own, other = _word_starts(model, facts)
     ends, hooks = torch.tensor([[subject_span(model, fact)[-1]] for fact in facts]), [*map(resid_post, range(model.cfg.n_layers))]
     states = activations_at(model, [fact.text for fact in facts], hooks, ends)[:, :, 0]  # [layer, fact, d_model]

@@ -11,6 +11,7 @@ from random import Random
 
 from helpers.course_lm.facts import Fact, all_facts, relations
 from helpers.course_lm.world import World
+from helpers.inputs import check_number
 from helpers.metrics import first_tokens
 from helpers.models import TransformerBridge
 from helpers.prediction import token_span
@@ -54,8 +55,7 @@ def course_facts(names: Sequence[str] | None = None, n: int = 100, seed: int = 0
     if unknown := next((name for name in names or () if name not in every), None):
         raise ValueError(f"There is no relation {unknown!r} in the world; there are: {', '.join(every)}.")
     usable = [fact for fact in all_facts(world) if (not names or fact.relation.name in names) and _fit_to_ask(fact)]
-    if not 1 <= n <= len(usable):
-        raise ValueError(f"n says how many facts to draw; these relations have {len(usable)}, so it must be from 1 to that, not {n}.")
+    check_number("n says how many facts of these relations to draw", n, high=len(usable))
     pools = [[fact for fact in usable if fact.relation is relation] for relation in every.values()]
     pools = [rng.sample(pool, len(pool)) for pool in pools]
     turns = [(turn, fact) for turn, row in enumerate(zip_longest(*pools)) for fact in row if fact]

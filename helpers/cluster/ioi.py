@@ -21,6 +21,7 @@ from helpers.cluster.attribution import direct_effects
 from helpers.cluster.patching import PromptPairs, metric_at_ends, prompt_pairs
 from helpers.course_lm.corpus import tasks
 from helpers.course_lm.world import World
+from helpers.inputs import check_number, chosen
 from helpers.interventions import Intervention, head_out, pattern, record, resample_ablate, resid_post
 from helpers.metrics import Metric, log_odds
 from helpers.models import TransformerBridge
@@ -65,10 +66,8 @@ class IoiSentences:
 
     def pairs(self, model: TransformerBridge, corrupted: str = "swapped") -> PromptPairs:
         """The sentences beside corrupted ones: ``swapped`` or ``unrelated``. Raises ValueError for another kind."""
-        kinds = {"swapped": self.swapped, "unrelated": self.unrelated}
-        if corrupted not in kinds:
-            raise ValueError(f"There is no corruption {corrupted!r}: choose one of {', '.join(kinds)}.")
-        return prompt_pairs(model, list(self.texts), kinds[corrupted](), self.metric)
+        kind = chosen({"swapped": self.swapped, "unrelated": self.unrelated}, corrupted, "corruption")
+        return prompt_pairs(model, list(self.texts), kind(), self.metric)
 
 
 def _renamed(text: str, io: str, s: str, names: Sequence[str]) -> str:
@@ -85,11 +84,10 @@ def ioi_sentences(model: TransformerBridge, n: int, seed: int = 0, frames: Seque
     Orders are balanced where ``n`` is a multiple of twice the number of frames. ``frames`` are some of the corpus's (all of them if none
     is named). Raises ValueError for an unknown frame, and for a model in which fewer than five first names are one token.
     """
-    if n < 1:
-        raise ValueError(f"n says how many sentences to write; it must be 1 or more, not {n}.")
-    if unknown := [frame for frame in frames if frame not in tasks.FRAMES]:
-        raise ValueError(f"There is no frame {unknown[0]!r}: there are {', '.join(tasks.FRAMES)}.")
+    check_number("n says how many sentences to write", n)
     frames, usable = tuple(frames or tasks.FRAMES), single_names(model)
+    for frame in frames:
+        chosen(tasks.FRAMES, frame, "frame")
     if len(usable) < 5:
         raise ValueError(f"Five first names must be one token of this model, and only {len(usable)} are.")
     rows = [_draw(Random(f"{seed} {number}"), usable, frames, number) for number in range(n)]

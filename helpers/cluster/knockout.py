@@ -15,6 +15,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from helpers.cluster.fact_prompts import FactPrompt, subject_span
+from helpers.inputs import check_number
 from helpers.interventions import Intervention
 from helpers.models import TransformerBridge
 from helpers.progress import progress
@@ -113,8 +114,7 @@ def cut_attention(layer: int, queries: Int[Tensor, "row"], keys: Bool[Tensor, "r
 
 def layer_windows(n_layers: int, width: int) -> list[range]:
     """The ``width`` layers around each layer (an even width reaches one further back), fewer at the ends of the model."""
-    if not 1 <= width <= n_layers:
-        raise ValueError(f"width says how many layers a window has; this model has {n_layers}, so it must be from 1 to that, not {width}.")
+    check_number("width says how many of this model's layers a window has", width, high=n_layers)
     return [range(max(0, layer - width // 2), min(n_layers, layer + (width + 1) // 2)) for layer in range(n_layers)]
 
 

@@ -27,6 +27,7 @@ from helpers.cluster.linear_relations import (
     translation,
 )
 from helpers.cluster.relations import N_TRAIN, Parts, RelationData, known_rows, split
+from helpers.inputs import chosen
 from helpers.interventions import add
 from helpers.models import TransformerBridge
 from helpers.progress import progress
@@ -52,9 +53,7 @@ class BaselineComparison:
 
     def of(self, method: str) -> Bool[Tensor, "subject"]:
         """The hits of one method. Raises ValueError for one that was not compared."""
-        if method not in self.methods:
-            raise ValueError(f"{method!r} was not compared: there are {', '.join(self.methods)}.")
-        return self.hits[self.methods.index(method)]
+        return self.hits[self.methods.index(chosen(self.methods, method, "method"))]
 
     @property
     def shares(self) -> dict[str, float]:

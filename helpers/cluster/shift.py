@@ -19,6 +19,7 @@ from helpers.course_lm.corpus.base import sentence
 from helpers.course_lm.corpus.prose import HOBBIES, PROFESSIONS, PRONOUNS
 from helpers.course_lm.corpus.stories import story
 from helpers.course_lm.world import World
+from helpers.inputs import chosen
 from helpers.interventions import Intervention, add, intervene, mlp_post, project_out, record
 from helpers.metrics import AFTER_FIRST
 from helpers.models import TransformerBridge
@@ -82,8 +83,7 @@ def biographies(n: int, biased: bool, part: str = "train", seed: int = 0) -> Bio
     """
     if n < 4 or n % 4:
         raise ValueError(f"n says how many biographies to write for four equal groups; it must be a multiple of 4, not {n}.")
-    if part not in BIOGRAPHIES:
-        raise ValueError(f"There is no part {part!r} of the biographies: choose train or test.")
+    chosen(BIOGRAPHIES, part, "part of the biographies")
     rng = Random(f"{seed} {part} {biased}")
     groups = [(False, False), (True, True)] if biased else [(False, False), (True, True), (False, True), (True, False)]
     labels = [groups[number % len(groups)] for number in range(n)]

@@ -17,10 +17,11 @@ from helpers.cluster.graph_plots import circuit_graph
 from helpers.cluster.ioi import IoiSentences
 from helpers.cluster.patching import PatchMap, PromptPairs
 from helpers.html import COLD, DEEPEST, RIM, TABLE, WARM
+from helpers.inputs import chosen
 from helpers.interventions import intervene, pattern, record, resample_ablate
 from helpers.models import TransformerBridge
 from helpers.prediction import TopTokens, last_logits, pieces, tokenize, truncate, visible
-from helpers.widgets import Demo, as_text, choice_slider, chosen, columns_html, dropdown, slider, text_field
+from helpers.widgets import Demo, as_text, choice_slider, columns_html, dropdown, slider, text_field
 
 SHARE, CHANGE = SHOWN_AS = ("share restored", "change in logits")
 SIZES = (5, 10, 20, 30, 50, 75, 100, 150, 200, 300, 400, 800, 1500, 3000)  # edges
@@ -85,9 +86,7 @@ def _where(data: IoiSentences, hook: str, column: str, at: int) -> dict[str, int
     """Where a column of a map is patched in the first sentence: in one head, or at one position."""
     if column == f"head {at}":
         return {"pos": at} if hook.endswith("hook_pattern") else {"head": at}  # a pattern's first axis after the batch are its heads
-    if column not in data.positions:
-        raise ValueError(f"These sentences have no position {column!r}: make the map with the positions {', '.join(data.positions)}.")
-    return {"pos": int(data.positions[column][0])}
+    return {"pos": int(chosen(data.positions, column, "position in these sentences")[0])}
 
 
 def answer(model: TransformerBridge, text: str, right: int, wrong: int) -> tuple[TopTokens, float]:

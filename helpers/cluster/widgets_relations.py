@@ -16,6 +16,7 @@ from helpers.cluster.relation_reports import edit_delta
 from helpers.cluster.relations import RelationData
 from helpers.cluster.widgets_circuits import top_of
 from helpers.html import DEEPEST, WARM
+from helpers.inputs import check_number, chosen
 from helpers.interventions import add, intervene
 from helpers.metrics import first_tokens
 from helpers.models import TransformerBridge
@@ -26,7 +27,6 @@ from helpers.widgets import (
     Demo,
     as_text,
     choice_slider,
-    chosen,
     clean,
     columns_html,
     dropdown,
@@ -216,8 +216,7 @@ def window_of(model: TransformerBridge, first: int, width: int) -> range:
     """Layers from ``first`` on, fewer where the model ends. Raises ValueError where there are no such layers."""
     n_layers = model.cfg.n_layers
     check_layers(model, [first], first=0)
-    if not 1 <= width <= n_layers:
-        raise ValueError(f"The window must have from 1 to {n_layers} layers, not {width}.")
+    check_number("The window has a number of layers", width, high=n_layers)
     return range(first, min(first + width, n_layers))
 
 

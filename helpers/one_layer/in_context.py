@@ -20,6 +20,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from helpers.inputs import chosen
 from helpers.interventions import Intervention, add, resid_post, set_to, unembed_only_at
 from helpers.models import TransformerBridge
 from helpers.one_layer.tasks import Prompt, Task, icl_prompts, shuffled_prompts, zero_shot_prompts
@@ -127,6 +128,9 @@ def task_differences(
     return task_states(model, task, n, shots, seed, shuffled) - mean_states(model, zero_shot_prompts(task, n, seed, dummy=True))
 
 
+VECTORS = {"replace": task_states, "add": task_differences}  # what replaces the state, and what is added to it
+
+
 def mean_states(model: TransformerBridge, prompts: Sequence[Prompt]) -> Float[Tensor, "layer d_model"]:
     """The mean of the stream after every block at the last token of the prompts (means in float64); on the CPU."""
     asked = tokenize_prompts(model, prompts)
@@ -134,17 +138,11 @@ def mean_states(model: TransformerBridge, prompts: Sequence[Prompt]) -> Float[Te
     return states[:, :, 0].double().mean(1).float()
 
 
-def _check_how(how: str) -> None:
-    if how not in ("replace", "add"):
-        raise ValueError(f"how says what to do with the vector: 'replace' the state, or 'add' to it, not {how!r}.")
-
-
 def with_controls(
     model: TransformerBridge, task: Task, other: Task, n: int = 50, shots: int = 5, seed: int = 0, how: str = "replace"
 ) -> dict[str, Float[Tensor, "layer d_model"]]:
     """The task's vector beside its controls: another task's, one of shuffled labels, a random one of the same length."""
-    _check_how(how)
-    vector = task_states if how == "replace" else task_differences
+    vector = chosen(VECTORS, how, "way to put a vector in")
     own = vector(model, task, n, shots, seed)
     return {
         task.name: own,
@@ -194,11 +192,10 @@ def patch_sweep(
     (Hendel et al., section 3), or is added to it (Todd et al., section 2.3). In models with learned positions (GPT-2, the course LM) a
     mean state also says where in the text it stood, and far from there it misleads: add ``task_differences`` instead.
     """
-    _check_how(how)
     wanted = (model.cfg.n_layers, model.cfg.d_model)
     if states.shape not in (wanted, wanted[1:]):
         raise ValueError(f"A vector for this model has the shape {list(wanted)}, or {list(wanted[1:])}, not {list(states.shape)}.")
-    patch = set_to if how == "replace" else add
+    patch = chosen({"replace": set_to, "add": add}, how, "way to put a vector in")
     asked = tokenize_prompts(model, prompts)
     hits = [read_answers(model, asked, patch(resid_post(at), vector, pos=-1))[0] for at, vector in enumerate(states.expand(wanted))]
     return LayerSweep(torch.stack(hits), read_answers(model, asked)[0])
@@ -353,8 +350,7 @@ def composition(
     layer. References are ``bd`` without demonstrations and with. ``how``: differences of mean states are added as function vectors
     are, or mean states replace the state.
     """
-    _check_how(how)
-    vector = task_states if how == "replace" else task_differences
+    vector = chosen(VECTORS, how, "way to put a vector in")
     own, v_ad, v_bc, v_ac = (vector(model, task, n_states, shots, seed) for task in progress((bd, ad, bc, ac), desc="tasks"))
     vectors = {"composed": v_ad + v_bc - v_ac, f"direct: {bd.name}": own}
     vectors |= {f"parent: {task.name}": parent for task, parent in ((ad, v_ad), (bc, v_bc), (ac, v_ac))}

@@ -16,6 +16,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.functional import embedding_bag
 
+from helpers.inputs import chosen
 from helpers.one_layer.autoencoders import KINDS, SparseAutoencoder
 from helpers.one_neuron.superposition import draw_features, unit_directions
 from helpers.progress import progress
@@ -48,8 +49,7 @@ class Settings:
 
     def __post_init__(self) -> None:
         """Raises ValueError, in one sentence, for settings with which nothing can be trained."""
-        if self.kind not in KINDS[:2]:
-            raise ValueError(f"An autoencoder to train is 'topk' or 'standard', not {self.kind!r}.")
+        chosen(KINDS[:2], self.kind, "kind of autoencoder to train")
         if min(self.d_sae, self.steps, self.batch) < 1:
             raise ValueError("Training needs one feature, one step and one activation a batch at least.")
         if self.kind == "topk" and not 1 <= self.k <= self.d_sae:

@@ -6,6 +6,7 @@ import ipywidgets
 import torch
 
 from helpers.html import BAR, activation_html
+from helpers.inputs import chosen
 from helpers.models import TransformerBridge
 from helpers.one_layer.autoencoders import SparseAutoencoder, clamp_feature
 from helpers.one_layer.concepts import ends_of
@@ -19,7 +20,6 @@ from helpers.widgets import (
     Demo,
     as_text,
     choice_slider,
-    chosen,
     number_field,
     promoted_html,
     slider,

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from helpers.activations import Context, Neuron, TopContexts, check_neuron, contexts, name, promoted
 from helpers.html import COLD, TABLE, WARM, activation_html
+from helpers.inputs import chosen
 from helpers.interventions import clamp, intervene, mlp_post, record
 from helpers.metrics import AFTER_FIRST
 from helpers.models import TransformerBridge
@@ -23,7 +24,6 @@ from helpers.widgets import (
     Demo,
     as_text,
     choice_slider,
-    chosen,
     columns_html,
     dropdown,
     number_field,

@@ -25,6 +25,7 @@ from torch.nn.functional import cross_entropy, normalize
 from helpers.activations import Neuron, check_neuron
 from helpers.course_lm.corpus.base import Probe
 from helpers.course_lm.facts import Fact
+from helpers.inputs import chosen
 from helpers.interventions import intervene, record, resid_pre, unembed_only_at
 from helpers.metrics import first_tokens
 from helpers.models import TransformerBridge, run_from
@@ -201,8 +202,7 @@ class Edit:
 
     def share(self, group: str) -> float | None:
         """The share of a group's prompts that are as they should be; None where the group is empty."""
-        if group not in GROUPS:
-            raise ValueError(f"There is no group {group!r}; there are {', '.join(GROUPS)}.")
+        chosen(GROUPS, group, "group")
         mine = [hit for hit, own in zip(self.hits, self.groups, strict=True) if own == group]
         return mean(mine) if mine else None
 

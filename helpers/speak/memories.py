@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from helpers.activations import Context, Promoted, TopContexts, check_neuron, name, promoted
+from helpers.inputs import check_number
 from helpers.interventions import mlp_out, mlp_post, record
 from helpers.models import TransformerBridge
 from helpers.prediction import pieces, visible
@@ -89,8 +90,7 @@ def memory_sum(model: TransformerBridge, text: str, layer: int, pos: int = -1, s
     ValueError where there is no such layer or position, and where the sum is not the output, as in models that normalise it.
     """
     check_layers(model, [layer], first=0)
-    if not 1 <= shown <= model.cfg.d_mlp:
-        raise ValueError(f"shown says of how many parts the tokens are read off; it must be from 1 to {model.cfg.d_mlp}, not {shown}.")
+    check_number("shown says of how many parts the tokens are read off", shown, high=model.cfg.d_mlp)
     tokens = as_texts(model, [text]).tokens
     if not -tokens.shape[1] <= pos < tokens.shape[1]:
         raise ValueError(f"There is no position {pos} in this text: it has {tokens.shape[1]} tokens, counted from 0.")
@@ -208,8 +208,7 @@ def _unembedded(model: TransformerBridge, vectors: Float[Tensor, "value d_model"
 
 def _tops(model: TransformerBridge, vectors: Float[Tensor, "value d_model"], k: int) -> Int[Tensor, "value k"]:
     """The ``k`` tokens that each vector promotes most, best first. Raises ValueError for a ``k`` that cannot be."""
-    if not 1 <= k <= model.cfg.d_vocab:
-        raise ValueError(f"k says how many tokens to list; it must be from 1 to {model.cfg.d_vocab}, not {k}.")
+    check_number("k says how many tokens to list", k, high=model.cfg.d_vocab)
     return torch.cat([logits.topk(k).indices.cpu() for logits in _unembedded(model, vectors)])
 
 

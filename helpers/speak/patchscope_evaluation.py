@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from helpers.cluster.relations import RelationData
+from helpers.inputs import chosen
 from helpers.metrics import first_tokens
 from helpers.models import TransformerBridge
 from helpers.progress import progress
@@ -86,9 +87,7 @@ class Precision:
 
     def of(self, method: str) -> Bool[Tensor, "layer text"]:
         """The hits of one method. Raises ValueError for a method that was not tried."""
-        if method not in self.hits:
-            raise ValueError(f"{method!r} was not tried, only {', '.join(map(repr, self.hits))}.")
-        return self.hits[method]
+        return chosen(self.hits, method, "method")
 
     def gain(self, method: str, over: str) -> list[tuple[float, Interval]]:
         """By how much one method is better than another in each layer, text by text, with the 95 % interval (bootstrap)."""

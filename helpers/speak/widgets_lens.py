@@ -7,12 +7,13 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 from helpers.html import DEEPEST, NUMBER, RIM, SQUARE, TABLE, WARM
+from helpers.inputs import chosen
 from helpers.models import TransformerBridge
 from helpers.prediction import TopTokens, pieces, tokenize, truncate, visible
 from helpers.running import check_layers, layer_name
 from helpers.speak.lens import LensTable, first_of, logit_lens, to_the_end
 from helpers.speak.tuned_lens import TunedLens
-from helpers.widgets import KEPT, Demo, as_text, bars_html, choice_slider, chosen, dropdown, named_layer, text_field
+from helpers.widgets import KEPT, Demo, as_text, bars_html, choice_slider, dropdown, named_layer, text_field
 
 RAW, TUNED = LENSES = ("logit lens", "tuned lens")
 LISTED = 10  # tokens of a square

@@ -7,6 +7,7 @@ from random import Random
 import torch
 
 from helpers.html import COLD, DEEPEST, GREEN, NUMBER, RIM, SIDES, SQUARE, TABLE, WARM
+from helpers.inputs import chosen
 from helpers.models import TransformerBridge
 from helpers.prediction import pieces
 from helpers.running import next_tokens
@@ -14,7 +15,7 @@ from helpers.speak.back_patching import BackPatch, back_patch
 from helpers.speak.lens import LensTable, first_of, logit_lens
 from helpers.speak.two_hops import Located, TwoHop, answered, located
 from helpers.speak.widgets_lens import hover, lens_grid, remembered, word
-from helpers.widgets import Demo, as_text, chosen, dropdown, slider
+from helpers.widgets import Demo, as_text, dropdown, slider
 
 LEFT = f"{NUMBER};text-align:left"
 LISTED = 10  # tokens of a square among which bridge and answer are looked for
