@@ -86,9 +86,7 @@ def word_odds(
     Raises ValueError where words and prompts are not equally many, or a prompt and a word do not stay apart as tokens.
     """
     if not len(prompts) == len(right) == len(wrong):
-        raise ValueError(
-            f"Each prompt needs right and wrong words: there are {len(prompts)} prompts, {len(right)} and {len(wrong)} of these."
-        )
+        raise ValueError(f"Each prompt needs right and wrong words: there are {len(prompts)} prompts, {len(right)} and {len(wrong)} words.")
     sides = [[[side] if isinstance(side, str) else list(side) for side in both] for both in zip(right, wrong, strict=True)]
     if not all(yes and no for yes, no in sides):
         raise ValueError("Each prompt needs one right word and one wrong word at least.")
@@ -109,9 +107,8 @@ def whole_words(model: TransformerBridge, prompts: Sequence[str], words: Sequenc
             gap = "" if prompt.endswith((" ", "\n", '"', "(", "|>")) or word.startswith((" ", "\n")) else " "
             full = tokenize(model, prompt + gap + word).tolist()
             if not word or full[: len(start)] != start or len(full) == len(start) or len(full) > model.cfg.n_ctx:
-                raise ValueError(
-                    f"{word!r} cannot be read off after {prompt!r}: it is no word of its own there, or the prompt is too long."
-                )
+                why = "it is no word of its own there, or the prompt is too long"
+                raise ValueError(f"{word!r} cannot be read off after {prompt!r}: {why}.")
             rows.append(torch.tensor(full[:-1], dtype=torch.long))
             ids.append(tuple(full[len(start) :]))
             item.append(number)

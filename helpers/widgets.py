@@ -263,6 +263,12 @@ def promoted_html(found: Promoted) -> str:
     return f"<p><b>It promotes</b> {up}<br><b>and suppresses</b> {down}</p>"
 
 
+def cut_note(whole: int, read: int, most: int | None = None) -> str:
+    """In words, what of a text is not read, and what not shown where ``most`` tokens are; "" where all is."""
+    unread = f" The model reads {read} tokens at most, so the first {whole - read:,} of the text are cut off." if whole > read else ""
+    return unread + (f" Of {read} tokens the last {most} are shown." if most and read > most else "")
+
+
 @as_text
 def prompt_html(model: TransformerBridge, text: str, temperature: float = 1.0, top_k: int = 0, seed: int = 0, length: int = 12) -> str:
     """What the model makes of ``text``, as HTML: its tokens, the ten most likely next ones, and a sampled continuation.
@@ -283,9 +289,8 @@ def prompt_html(model: TransformerBridge, text: str, temperature: float = 1.0, t
     head = f"<tr><th></th><th style='{LEFT}'>what the model says</th><th style='{LEFT}'>{how}</th></tr>"
     bars = f"<p><b>The ten most likely next tokens</b></p><table>{head}{''.join(rows)}</table>"
     kept = truncate(model, tokens)
-    cut = len(tokens) - len(kept)
-    note = f" The model reads {model.cfg.n_ctx} tokens at most, so the first {cut:,} of the text are cut off." if cut else ""
-    read = f"<p><b>{len(kept)} {'token' if len(kept) == 1 else 'tokens'}.</b>{note}</p><p>{''.join(map(framed, pieces(model, kept)))}</p>"
+    count = f"<b>{len(kept)} {'token' if len(kept) == 1 else 'tokens'}.</b>{cut_note(len(tokens), len(kept))}"
+    read = f"<p>{count}</p><p>{''.join(map(framed, pieces(model, kept)))}</p>"
     written = "none; the model ends the document here."
     if continuation:
         written = f"<span style='white-space:pre-wrap'>{escape(continuation)}</span>"

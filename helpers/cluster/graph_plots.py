@@ -91,15 +91,12 @@ def places(edges: Sequence[Edge], sweeps: int = 6) -> dict[str, tuple[float, flo
     x = {name: (width - 1) / 2 - (len(row) - 1) / 2 + number for row in rows for number, name in enumerate(row)}
     for sweep in range(sweeps):
         for row in rows if sweep % 2 == 0 else rows[::-1]:
-            wished = {name: _mean([x[b if a == name else a] for a, b in pairs if name in (a, b)]) for name in row}
+            near = {name: [x[b if a == name else a] for a, b in pairs if name in (a, b)] for name in row}
+            wished = {name: sum(some) / len(some) for name, some in near.items()}
             x |= _apart(wished, width)
     x = _swung(rows, x, width)
     left = min(x.values())
     return {name: (x[name] - left, float(levels.index(_level(name)))) for name in names}
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values)
 
 
 def _apart(wished: Mapping[str, float], width: int) -> dict[str, float]:

@@ -151,6 +151,14 @@ class RelationEntry:
     comparison: BaselineComparison
 
 
+def relation_entry(
+    model: TransformerBridge, parts: Parts, layers: Sequence[int] | None, betas: Sequence[float], known: float
+) -> RelationEntry:
+    """One relation: layer and factor are chosen, and the map is judged on the test subjects beside its baselines."""
+    tried = sweep_lre(model, parts, layers, betas)
+    return RelationEntry(known, parts, tried, compare_to_baselines(model, parts, tried.best))
+
+
 @dataclass(frozen=True)
 class RelationReport:
     """Many relations, the best first; ``skipped`` had too few subjects that the model knows."""
@@ -194,9 +202,7 @@ def relation_report(
         if len(kept) < max(least, n_train + 2):
             skipped.append(data.name)
             continue
-        parts = split(some.take(kept[:most]), n_train, seed)
-        tried = sweep_lre(model, parts, layers, betas)
-        entries.append(RelationEntry(len(kept) / len(some), parts, tried, compare_to_baselines(model, parts, tried.best)))
+        entries.append(relation_entry(model, split(some.take(kept[:most]), n_train, seed), layers, betas, len(kept) / len(some)))
     entries.sort(key=lambda entry: -entry.comparison.shares["LRE"])
     return RelationReport(tuple(entries), tuple(skipped))
 

@@ -34,9 +34,8 @@ class RelationData:
 
     def __post_init__(self) -> None:
         if self.template.count("{s}") != 1 or "{o}" in self.template:
-            raise ValueError(
-                f"The template {self.template!r} needs the subject once, as {{s}}, and no object: write it like 'The capital of {{s}} is'."
-            )
+            needs = "needs the subject once, as {s}, and no object: write it like 'The capital of {s} is'"
+            raise ValueError(f"The template {self.template!r} {needs}.")
         if len(self.subjects) != len(self.objects):
             raise ValueError(f"{self.name!r} has {len(self.subjects)} subjects and {len(self.objects)} objects: give one for each.")
 

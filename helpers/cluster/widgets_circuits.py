@@ -21,7 +21,7 @@ from helpers.inputs import chosen
 from helpers.interventions import intervene, pattern, record, resample_ablate
 from helpers.models import TransformerBridge
 from helpers.prediction import TopTokens, last_logits, pieces, tokenize, truncate, visible
-from helpers.widgets import Demo, as_text, choice_slider, columns_html, dropdown, slider, text_field
+from helpers.widgets import Demo, as_text, choice_slider, columns_html, cut_note, dropdown, slider, text_field
 
 SHARE, CHANGE = SHOWN_AS = ("share restored", "change in logits")
 SIZES = (5, 10, 20, 30, 50, 75, 100, 150, 200, 300, 400, 800, 1500, 3000)  # edges
@@ -105,12 +105,14 @@ class PatchingMap(Demo):
     def __init__(self, model: TransformerBridge, data: IoiSentences, maps: Mapping[str, PatchMap]) -> None:
         self._maps, component = maps, dropdown(list(maps), "Component")
         first = maps[component.value]
+        sizes = first.effect[:, -1].abs().nan_to_num()
+        start = int((sizes >= sizes.max() / 2).int().argmax())  # the first layer with half of the largest effect in the last column
         super().__init__(
             "A map of patches",
             lambda **values: patching_html(model, data, maps, **values),
             {"component": component, "shown": dropdown(SHOWN_AS, "Shown")},
             {
-                "layer": slider(turning_point(first), 0, model.cfg.n_layers - 1, "Layer"),
+                "layer": slider(start, 0, model.cfg.n_layers - 1, "Layer"),
                 "column": dropdown(first.columns, "Where", first.columns[-1]),
             },
         )
@@ -121,12 +123,6 @@ class PatchingMap(Demo):
         if self.column.options != columns:
             self.column.options = columns
             self.column.value = columns[-1]
-
-
-def turning_point(found: PatchMap) -> int:
-    """The first layer at which a patch in the last column has half of the largest effect there; 0 where none has any."""
-    sizes = found.effect[:, -1].abs().nan_to_num()
-    return int((sizes >= sizes.max() / 2).int().argmax())
 
 
 # --------------------------------------------------------------------------------------------------- the circuit pruner
@@ -197,14 +193,8 @@ def head_html(model: TransformerBridge, text: str, layer: int, head: int) -> str
     named = [visible(piece) for piece in pieces(model, tokens)]
     best = looks[-1].topk(min(3, len(tokens)))
     words = ", ".join(f"{escape(named[at])} (token {at}, {looks[-1, at]:.0%})" for at in best.indices.tolist())
-    story = f"<p>From the last token, {escape(named[-1])}, head {layer}.{head} looks at {words}.{_cut(len(whole), len(tokens))}</p>"
-    return story + _pattern(looks, named)
-
-
-def _cut(whole: int, read: int) -> str:
-    """In words, what of a long text is not read or not shown."""
-    unread = f" The model reads {read} tokens at most, so the first {whole - read:,} of the text are cut off." if whole > read else ""
-    return unread + (f" Of {read} tokens the last {MOST_TOKENS} are shown." if read > MOST_TOKENS else "")
+    note = cut_note(len(whole), len(tokens), MOST_TOKENS)
+    return f"<p>From the last token, {escape(named[-1])}, head {layer}.{head} looks at {words}.{note}</p>{_pattern(looks, named)}"
 
 
 def _pattern(looks: Float[Tensor, "query key"], named: list[str]) -> str:

@@ -51,9 +51,7 @@ def split_task(name: str, pairs: Sequence[Example], share: float = 0.3, seed: in
     """A task for any model from any pairs, of which a ``share``, drawn at random, becomes questions."""
     asked = round(share * len(pairs))
     if not 0 < asked < len(pairs):
-        raise ValueError(
-            f"{len(pairs)} pairs with a share of {share:g} leave no question or no demonstration: give more pairs, or another share."
-        )
+        raise ValueError(f"{len(pairs)} pairs with a share of {share:g} leave no question or no demonstration: change one of the two.")
     drawn = Random(f"{seed} split").sample(list(pairs), len(pairs))
     return Task(name, tuple(drawn[asked:]), tuple(drawn[:asked]), arrow, separator)
 

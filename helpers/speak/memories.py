@@ -334,9 +334,7 @@ def _judged(
 def _check_same(model: TransformerBridge, top: TopContexts) -> None:
     """Raises ValueError where the contexts cannot be those of this model."""
     if top.values.shape[1] != model.cfg.d_mlp or max(top.stats.layers) >= model.cfg.n_layers:
-        raise ValueError(
-            f"These contexts were found for layers of {top.values.shape[1]} neurons, not for this model: scan the texts with it."
-        )
+        raise ValueError(f"These contexts are of layers of {top.values.shape[1]} neurons, not of this model: scan the texts with it.")
 
 
 # ------------------------------------------------------------------------------------------------------------ one memory

@@ -312,9 +312,8 @@ def patchscope(
         place, blank = matched(model, place, blank) if match else (place, blank)
         groups[len(place.at), len(blank.tokens)].append((row, place, blank))
         if (length := len(blank.tokens)) + tokens > model.cfg.n_ctx:
-            raise ValueError(
-                f"The target has {length} tokens and this model reads {model.cfg.n_ctx}, so {tokens} more are too many: ask for fewer."
-            )
+            room = f"The target has {length} tokens and this model reads {model.cfg.n_ctx}"
+            raise ValueError(f"{room}, so {tokens} more are too many: ask for fewer.")
     said: dict[int, tuple[list[str], str]] = {}  # of each source: a text for each layer, and that of the bare target
     for group in progress(list(groups.values()), desc="targets"):
         rows, places, blanks = zip(*group, strict=True)

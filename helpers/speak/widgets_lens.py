@@ -13,7 +13,7 @@ from helpers.prediction import TopTokens, pieces, tokenize, truncate, visible
 from helpers.running import check_layers, layer_name
 from helpers.speak.lens import LensTable, first_of, logit_lens, to_the_end
 from helpers.speak.tuned_lens import TunedLens
-from helpers.widgets import KEPT, Demo, as_text, bars_html, choice_slider, dropdown, named_layer, text_field
+from helpers.widgets import KEPT, Demo, as_text, bars_html, choice_slider, cut_note, dropdown, named_layer, text_field
 
 RAW, TUNED = LENSES = ("logit lens", "tuned lens")
 LISTED = 10  # tokens of a square
@@ -71,7 +71,8 @@ def lens_html(model: TransformerBridge, tuned: TunedLens | None, text: str, laye
 
     table = lens_grid(found, shown, [escape(_token(found, at)) for at in shown], square)
     key = "The deeper the colour, the surer the lens. Bold: what the model says in the end. Rest the mouse on a square for its ten best."
-    under = f"<p style='contain:inline-size'><small>{key}{_cut(len(tokenize(model, text)), found)}</small></p>"  # no wider than the table
+    note = cut_note(len(tokenize(model, text)), len(found.tokens), MOST_TOKENS)
+    under = f"<p style='contain:inline-size'><small>{key}{note}</small></p>"  # no wider than the table
     left = f"<div style='max-width:100%;min-width:22em'>{table}{under}</div>"
     return f"{_story(found, pos, lens)}<div style='display:flex;flex-wrap:wrap;gap:0 32px'>{left}{_best(found, layer, pos)}</div>"
 
@@ -105,14 +106,6 @@ def _best(found: LensTable, layer: int, pos: int) -> str:
     place = f"{named_layer(layer)}, after {escape(_token(found, pos))}"
     top = TopTokens("", tuple(word(token, 24) for token in tokens), probs)
     return f"<div><p><b>{place[0].upper()}{place[1:]}</b></p>{bars_html(top)}</div>"
-
-
-def _cut(whole: int, found: LensTable) -> str:
-    """In one sentence, what of a long text is not read or not shown."""
-    read, shown = len(found.tokens), len(shown_positions(len(found.tokens)))
-    if whole > read:
-        return f" Of {whole:,} tokens the model reads {read}, the most it can, and the last {shown} are shown."
-    return f" Of {read} tokens the last {shown} are shown." if read > shown else ""
 
 
 class LensViewer(Demo):

@@ -121,9 +121,7 @@ def word_categories(model: TransformerBridge, words: Mapping[str, Sequence[str]]
         found.setdefault(category, set()).update(token for token, text in enumerate(texts) if text and fits(text))
     ordered = sorted((category for category, tokens in found.items() if tokens), key=lambda category: len(found[category]))
     if not ordered:
-        raise ValueError(
-            "None of the categories has a token in this model's vocabulary: give words that it does not cut into short pieces."
-        )
+        raise ValueError("None of the categories has a token of this model: give words that it does not cut into short pieces.")
     members = torch.zeros(len(ordered), model.cfg.d_vocab, dtype=torch.bool)
     for row, category in enumerate(ordered):
         members[row, sorted(found[category])] = True
