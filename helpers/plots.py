@@ -156,11 +156,7 @@ def outermost(xs: Sequence[float], ys: Sequence[float], n: int = 5) -> list[int]
 
 
 def class_lines(
-    lines: Mapping[str, Sequence[float]],
-    ylabel: str,
-    xlabel: str = "layer",
-    reference: Mapping[str, float] | None = None,
-    start: int = 0,
+    lines: Mapping[str, Sequence[float]], ylabel: str, xlabel: str = "layer", reference: Mapping[str, float] | None = None, start: int = 0
 ) -> Figure:
     """One line for each name over the layers, of which the first is ``start``; references are dashed levels that hold for all layers."""
     columns = side_by_side([*lines, *(reference or {})], 6.6)

@@ -111,10 +111,7 @@ class PatchingMap(Demo):
             "A map of patches",
             lambda **values: patching_html(model, data, maps, **values),
             {"component": component, "shown": dropdown(SHOWN_AS, "Shown")},
-            {
-                "layer": slider(start, 0, model.cfg.n_layers - 1, "Layer"),
-                "column": dropdown(first.columns, "Where", first.columns[-1]),
-            },
+            {"layer": slider(start, 0, model.cfg.n_layers - 1, "Layer"), "column": dropdown(first.columns, "Where", first.columns[-1])},
         )
 
     def follow(self, before: Mapping[str, Any]) -> None:

@@ -93,13 +93,7 @@ class AverageIndirectEffects:
 
 
 def average_indirect_effects(
-    model: TransformerBridge,
-    tasks: Sequence[Task],
-    n: int = 25,
-    shots: int = 5,
-    seed: int = 0,
-    n_means: int = 100,
-    zero_shot: bool = False,
+    model: TransformerBridge, tasks: Sequence[Task], n: int = 25, shots: int = 5, seed: int = 0, n_means: int = 100, zero_shot: bool = False
 ) -> AverageIndirectEffects:
     """The causal indirect effects of all heads on ``n`` shuffled prompts of each task, averaged over prompts and tasks (section 2.3).
 

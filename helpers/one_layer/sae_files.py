@@ -24,10 +24,7 @@ from helpers.texts import held_out_texts
 FOLDER = DATA / "sae"
 WEIGHTS, CONFIG = "sae_weights.safetensors", "cfg.json"
 GEMMA_SCOPE = {"res": "blocks.{}.hook_resid_post", "mlp": "blocks.{}.hook_mlp_out"}
-RELEASES = {
-    "gpt2-small-res-jb": "jbloom/GPT2-Small-SAEs-Reformatted",
-    "gemma-scope-2b-pt-res": "google/gemma-scope-2b-pt-res",
-}
+RELEASES = {"gpt2-small-res-jb": "jbloom/GPT2-Small-SAEs-Reformatted", "gemma-scope-2b-pt-res": "google/gemma-scope-2b-pt-res"}
 
 # What `python -m helpers.one_layer.sae_files` trains, from which place, and on how many tokens.
 SHIPPED = {

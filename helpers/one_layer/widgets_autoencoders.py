@@ -15,18 +15,7 @@ from helpers.one_layer.sae_training import PenaltySweep
 from helpers.one_layer.widgets_directions import ANSWER, cut
 from helpers.running import generate, perplexity
 from helpers.texts import Texts, as_texts
-from helpers.widgets import (
-    LARGEST,
-    Demo,
-    as_text,
-    choice_slider,
-    number_field,
-    promoted_html,
-    slider,
-    text_field,
-    tick_box,
-    within,
-)
+from helpers.widgets import LARGEST, Demo, as_text, choice_slider, number_field, promoted_html, slider, text_field, tick_box, within
 
 BINS = 12
 

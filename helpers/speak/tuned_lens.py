@@ -89,13 +89,7 @@ def sample_states(model: TransformerBridge, texts: TextsLike, each: int = 4, see
 
 
 def train_tuned_lens(
-    model: TransformerBridge,
-    texts: TextsLike,
-    steps: int = 400,
-    batch: int = 64,
-    learning_rate: float = 5e-3,
-    each: int = 4,
-    seed: int = 0,
+    model: TransformerBridge, texts: TextsLike, steps: int = 400, batch: int = 64, learning_rate: float = 5e-3, each: int = 4, seed: int = 0
 ) -> TunedLens:
     """Trains all layers' maps at once from the identity on, so that the lens says what the model says at the end.
 

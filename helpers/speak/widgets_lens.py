@@ -115,11 +115,7 @@ class LensViewer(Demo):
     """
 
     def __init__(
-        self,
-        model: TransformerBridge,
-        text: str = "The capital of Poland is",
-        tuned: TunedLens | None = None,
-        layer: int | None = None,
+        self, model: TransformerBridge, text: str = "The capital of Poland is", tuned: TunedLens | None = None, layer: int | None = None
     ) -> None:
         self._model = model
         layers = [(layer_name(number), number) for number in check_layers(model, None)]
