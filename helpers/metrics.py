@@ -17,7 +17,6 @@ from helpers.texts import Texts, as_texts
 
 Metric = Callable[[Float[Tensor, "prompt pos d_vocab"]], Float[Tensor, "prompt"]]
 AFTER_FIRST = slice(1, None)
-COPIED_TOKENS = 2048  # tokens in one forward pass over copies of the prompts: the logits of all of them are kept for a moment
 
 
 def log_odds(right: int | Int[Tensor, "prompt"], wrong: int | Int[Tensor, "prompt"]) -> Metric:

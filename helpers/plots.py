@@ -173,15 +173,13 @@ def class_lines(
     return fig
 
 
-def patch_maps(
-    maps: Mapping[str, Float[Tensor, "layer column"]], columns: Sequence[str], label: str, rows: str = "layer", limit: float | None = None
-) -> Figure:
+def patch_maps(maps: Mapping[str, Float[Tensor, "layer column"]], columns: Sequence[str], label: str) -> Figure:
     """What a patch at each layer and each position or head does: a panel for each title, orange above zero and blue below.
 
-    All panels share one scale from ``-limit`` to ``limit`` (left out, the largest effect). Few columns have their numbers written in.
+    All panels share one scale, up to the largest effect. Few columns have their numbers written in.
     """
-    largest = max(values.abs().max().item() for values in maps.values())
-    limit, n_rows, n_columns = limit or largest or 1.0, max(map(len, maps.values())), len(columns)
+    limit = max(values.abs().max().item() for values in maps.values()) or 1.0
+    n_rows, n_columns = max(map(len, maps.values())), len(columns)
     upright = max(map(len, columns)) * n_columns > 34
     width = min(6.0, 0.7 + max(0.42 if n_columns <= 8 else 0.36, 0 if upright else 0.08 * max(map(len, columns))) * n_columns)
     fig, axes = panels(len(maps), width, 0.9 + 0.24 * n_rows + (0.08 * max(map(len, columns)) if upright else 0), spare=0.9)
@@ -193,7 +191,7 @@ def patch_maps(
         ax.spines[:].set_visible(True)
         if n_columns <= 8:
             _write_numbers(ax, values, limit)
-    axes[0].set_ylabel(rows)
+    axes[0].set_ylabel("layer")
     fig.colorbar(image, ax=axes, label=plain(fill(label, 40)), fraction=0.03, pad=0.02, aspect=30)
     return fig
 

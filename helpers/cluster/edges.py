@@ -363,10 +363,8 @@ def circuit_metrics(
     return torch.stack([asked.measured(logits) for logits in logits_of(model, pairs, circuits, ablation)])
 
 
-def cut_each(
-    model: TransformerBridge, pairs: PromptPairs, edges: Sequence[str], ablation: Ablation = "resample"
-) -> Float[Tensor, "edge prompt"]:
+def cut_each(model: TransformerBridge, pairs: PromptPairs, edges: Sequence[str]) -> Float[Tensor, "edge prompt"]:
     """By how much the metric changes when each edge by itself is cut: exact, and one run for each, many of them in a pass."""
     graph = EdgeGraph.of(model)
-    values = circuit_metrics(model, pairs, [graph.full, *(graph.circuit([edge]).complement for edge in edges)], ablation)
+    values = circuit_metrics(model, pairs, [graph.full, *(graph.circuit([edge]).complement for edge in edges)])
     return values[1:] - values[0]

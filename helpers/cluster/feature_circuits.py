@@ -224,15 +224,13 @@ def circuit_of(nodes: Sequence[Node], means: NodeMeans, name: str = "circuit", e
     return FeatureCircuit(name, keep, error)
 
 
-def circuit_sizes(
-    effects: NodeEffects, means: NodeMeans, sizes: Sequence[int] = (0, 5, 10, 20, 50, 100, 200), seed: int = 0
-) -> list[FeatureCircuit]:
+def circuit_sizes(effects: NodeEffects, means: NodeMeans, sizes: Sequence[int] = (0, 5, 10, 20, 50, 100, 200)) -> list[FeatureCircuit]:
     """For each size the top nodes, as many random ones among those that are ever active, and what is left without the top ones.
 
     Each with the error kept and with the error ablated.
     """
     active = means.features.gt(0).nonzero()
-    order = torch.randperm(len(active), generator=torch.Generator().manual_seed(seed))
+    order = torch.randperm(len(active), generator=torch.Generator().manual_seed(0))
     drawn = [tuple(node) for node in active[order].tolist()]
     made = []
     for error, size in product((False, True), sizes):

@@ -94,7 +94,10 @@ def ioi_sentences(model: TransformerBridge, n: int, seed: int = 0, frames: Seque
     texts, receivers, givers, others, orders = map(tuple, zip(*rows, strict=True))
     tokens = as_texts(model, texts)
     io, s = (torch.tensor([token_id(model, f" {name}") for name in side]) for side in (receivers, givers))
-    return IoiSentences(texts, receivers, givers, others, orders, tokens, io, s, _named_positions(tokens, io, s))
+    is_io, is_s = tokens.tokens == io[:, None], tokens.tokens == s[:, None]
+    first, last = is_s.int().argmax(1), tokens.tokens.shape[1] - 1 - is_s.flip(1).int().argmax(1)
+    positions = {"IO": is_io.int().argmax(1), "S1": first, "S1+1": first + 1, "S2": last, "END": tokens.lengths - 1}
+    return IoiSentences(texts, receivers, givers, others, orders, tokens, io, s, positions)
 
 
 def single_names(model: TransformerBridge) -> list[str]:
@@ -112,13 +115,6 @@ def _draw(rng: Random, names: Sequence[str], frames: Sequence[str], number: int)
     io, s = people if order == "ABB" else people[::-1]
     others = rng.sample([name for name in names if name not in people], 3)
     return tasks.frame_text(rng, frame, people, s), io, s, tuple(others), order
-
-
-def _named_positions(texts: Texts, io: Int[Tensor, "prompt"], s: Int[Tensor, "prompt"]) -> dict[str, Int[Tensor, "prompt"]]:
-    """Where the receiver stands, the giver the first time, the token after it, the giver the second time, and the end."""
-    is_io, is_s = texts.tokens == io[:, None], texts.tokens == s[:, None]
-    first, last = is_s.int().argmax(1), texts.tokens.shape[1] - 1 - is_s.flip(1).int().argmax(1)
-    return {"IO": is_io.int().argmax(1), "S1": first, "S1+1": first + 1, "S2": last, "END": texts.lengths - 1}
 
 
 # ------------------------------------------------------------------------------------------------------ where heads look

@@ -48,32 +48,28 @@ class Knockout:
         return table({"layer": "6"} | dict.fromkeys(self.names, "10"), rows, gap="")
 
 
-def knockout(
-    model: TransformerBridge, facts: Sequence[FactPrompt], windows: Windows, source: str = "subject", seed: int = 0
-) -> Float[Tensor, "window fact"]:
-    """``knockout_curves`` for one source and any windows, such as ``[[0, 1, 2], [9]]``.
+def knockout(model: TransformerBridge, facts: Sequence[FactPrompt], windows: Windows) -> Float[Tensor, "window fact"]:
+    """``knockout_curves`` for the subject and any windows, such as ``[[0, 1, 2], [9]]``.
 
     What is returned is (P after - P before) / P before, in percent, of the predicted token's probability P.
     """
-    return _knockout(model, facts, windows, [source], seed)[0]
+    return _knockout(model, facts, windows, ["subject"])[0]
 
 
-def knockout_curves(
-    model: TransformerBridge, facts: Sequence[FactPrompt], width: int = 3, sources: Sequence[str] = SOURCES, seed: int = 0
-) -> Knockout:
+def knockout_curves(model: TransformerBridge, facts: Sequence[FactPrompt], width: int = 3, sources: Sequence[str] = SOURCES) -> Knockout:
     """Cuts the last token off from each source in the ``width`` layers around each layer in turn.
 
     Give facts that the model knows (``known_facts``). Raises ValueError for an unknown source, and a width that does not fit.
     """
-    return Knockout(tuple(sources), _knockout(model, facts, layer_windows(model.cfg.n_layers, width), sources, seed))
+    return Knockout(tuple(sources), _knockout(model, facts, layer_windows(model.cfg.n_layers, width), sources))
 
 
 @torch.no_grad()
 def _knockout(
-    model: TransformerBridge, facts: Sequence[FactPrompt], windows: Windows, sources: Sequence[str], seed: int
+    model: TransformerBridge, facts: Sequence[FactPrompt], windows: Windows, sources: Sequence[str]
 ) -> Float[Tensor, "source window fact"]:
     """All sources of a batch share a pass for each window, which starts at the window's first layer: below it nothing changes."""
-    n_layers, every = model.cfg.n_layers, source_masks(model, facts, seed)
+    n_layers, every = model.cfg.n_layers, source_masks(model, facts)
     if unknown := [name for name in sources if name not in every]:
         raise ValueError(f"{unknown[0]!r} cannot be cut; a source is one of {', '.join(SOURCES)}.")
     if odd := [layer for window in windows for layer in window if not 0 <= layer < n_layers]:

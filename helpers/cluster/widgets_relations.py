@@ -212,14 +212,6 @@ def _two_subjects(data: RelationData) -> tuple[str, str]:
 # ---------------------------------------------------------------------------------------------------------- the knockout
 
 
-def window_of(model: TransformerBridge, first: int, width: int) -> range:
-    """Layers from ``first`` on, fewer where the model ends. Raises ValueError where there are no such layers."""
-    n_layers = model.cfg.n_layers
-    check_layers(model, [first], first=0)
-    check_number("The window has a number of layers", width, high=n_layers)
-    return range(first, min(first + width, n_layers))
-
-
 @as_text
 def knockout_html(model: TransformerBridge, facts: Mapping[str, FactPrompt], fact: str, source: str, first: int, width: int) -> str:
     """The next tokens after a fact's prompt, as it is and while the last token cannot look at a source in some layers, as HTML.
@@ -227,7 +219,9 @@ def knockout_html(model: TransformerBridge, facts: Mapping[str, FactPrompt], fac
     ``facts`` are named by their texts. Whatever cannot be done is said in a sentence.
     """
     asked = chosen(facts, fact, "fact")
-    window, masks = window_of(model, first, width), source_masks(model, [asked], SEED)
+    check_layers(model, [first], first=0)
+    check_number("The window has a number of layers", width, high=model.cfg.n_layers)
+    window, masks = range(first, min(first + width, model.cfg.n_layers)), source_masks(model, [asked], SEED)
     mask = chosen({name: masks[name] for name in CUT}, source, "source")
     before = next_token_probs(model, asked.text)
     with intervene(model, *(cut_attention(layer, torch.tensor([mask.shape[1] - 1]), mask) for layer in window)):

@@ -128,9 +128,6 @@ def task_differences(
     return task_states(model, task, n, shots, seed, shuffled) - mean_states(model, zero_shot_prompts(task, n, seed, dummy=True))
 
 
-VECTORS = {"replace": task_states, "add": task_differences}  # what replaces the state, and what is added to it
-
-
 def mean_states(model: TransformerBridge, prompts: Sequence[Prompt]) -> Float[Tensor, "layer d_model"]:
     """The mean of the stream after every block at the last token of the prompts (means in float64); on the CPU."""
     asked = tokenize_prompts(model, prompts)
@@ -142,7 +139,7 @@ def with_controls(
     model: TransformerBridge, task: Task, other: Task, n: int = 50, shots: int = 5, seed: int = 0, how: str = "replace"
 ) -> dict[str, Float[Tensor, "layer d_model"]]:
     """The task's vector beside its controls: another task's, one of shuffled labels, a random one of the same length."""
-    vector = chosen(VECTORS, how, "way to put a vector in")
+    vector = chosen({"replace": task_states, "add": task_differences}, how, "way to put a vector in")
     own = vector(model, task, n, shots, seed)
     return {
         task.name: own,
@@ -331,32 +328,18 @@ def accuracy_grid(
 # -------------------------------------------------------------------------------------------- algebra, and two tasks at once
 
 
-def composition(
-    model: TransformerBridge,
-    ad: Task,
-    bc: Task,
-    ac: Task,
-    bd: Task,
-    n: int = 40,
-    shots: int = 5,
-    seed: int = 0,
-    how: str = "add",
-    n_states: int = 50,
-) -> VectorComparison:
+def composition(model: TransformerBridge, ad: Task, bc: Task, ac: Task, bd: Task, n: int = 40, shots: int = 5) -> VectorComparison:
     """The vector of a task BD from three others, ``v_BD = v_AD + v_BC - v_AC`` (Todd et al., section 3.3; the lecture's figure 22).
 
     With A first, B last, C copy, D capital of: the capital of the first, plus the last, minus the first, is the capital of the last.
     It answers ``bd`` beside the task's own vector, and each parent alone. One half of the questions of ``bd`` chooses each vector's
-    layer. References are ``bd`` without demonstrations and with. ``how``: differences of mean states are added as function vectors
-    are, or mean states replace the state.
+    layer. References are ``bd`` without demonstrations and with. Differences of mean states are added, as function vectors are.
     """
-    vector = chosen(VECTORS, how, "way to put a vector in")
-    own, v_ad, v_bc, v_ac = (vector(model, task, n_states, shots, seed) for task in progress((bd, ad, bc, ac), desc="tasks"))
+    own, v_ad, v_bc, v_ac = (task_differences(model, task, shots=shots) for task in progress((bd, ad, bc, ac), desc="tasks"))
     vectors = {"composed": v_ad + v_bc - v_ac, f"direct: {bd.name}": own}
     vectors |= {f"parent: {task.name}": parent for task, parent in ((ad, v_ad), (bc, v_bc), (ac, v_ac))}
-    validation, test = bd.halves(seed)
-    prompts = zero_shot_prompts(validation, n, seed), zero_shot_prompts(test, n, seed)
-    return compare_vectors(model, vectors, *prompts, how, icl_prompts(test, n, shots, seed))
+    validation, test = bd.halves(0)
+    return compare_vectors(model, vectors, zero_shot_prompts(validation, n), zero_shot_prompts(test, n), "add", icl_prompts(test, n, shots))
 
 
 @dataclass(frozen=True)

@@ -294,15 +294,13 @@ class ContextEffect:
         return table({"context": "<8", "appears": "8.1f", "leads": "8.1f", "right": "8.0%"}, rows) + f"\n{last}"
 
 
-def with_context(
-    model: TransformerBridge, without: Sequence[str], within: Sequence[str], targets: Targets, layers: Sequence[int] | None = None
-) -> ContextEffect:
+def with_context(model: TransformerBridge, without: Sequence[str], within: Sequence[str], targets: Targets) -> ContextEffect:
     """Reads the answers off prompts, and off the same prompts after a context that states the fact.
 
     Merullo et al. find that what can be copied from the context is not looked up the way a remembered fact is.
     Raises ValueError where no answer leads in both.
     """
-    found = ContextEffect(*(target_probs(model, prompts, targets, layers) for prompts in (without, within)))
+    found = ContextEffect(*(target_probs(model, prompts, targets) for prompts in (without, within)))
     if not found.both.any():
         raise ValueError("No answer is on top at the last layer in both forms, so there is nothing to compare: ask what the model knows.")
     return found

@@ -50,16 +50,14 @@ Map = tuple[Float[Tensor, "d_model d_model"], Float[Tensor, "d_model"]]  # weigh
 # ------------------------------------------------------------------------------------------------------ the next token
 
 
-def fit_maps(
-    model: TransformerBridge, pairs: Sequence[Pair], texts: TextsLike, each: int = 16, penalty: float = PENALTY, seed: int = 0
-) -> dict[Pair, Map]:
+def fit_maps(model: TransformerBridge, pairs: Sequence[Pair], texts: TextsLike, penalty: float = PENALTY) -> dict[Pair, Map]:
     """For each pair of layers weight and bias of the affine map from the states of the one to those of the same tokens in the other.
 
-    Ridge regression; ``each``: positions drawn from each text, never position 0; ``penalty`` is a share of the mean variance of a unit.
+    Ridge regression on 16 positions drawn from each text, never position 0; ``penalty`` is a share of the mean variance of a unit.
     This is the paper's linear mapping when the target is the last layer (section 4.1). Raises ValueError for an unknown layer.
     """
     check_layers(model, [layer for pair in pairs for layer in pair])
-    states = sample_states(model, texts, each, seed).cpu()  # [layer, state, d_model], from layer -1 on
+    states = sample_states(model, texts, 16).cpu()  # [layer, state, d_model], from layer -1 on
     found = {}
     for source, target in pairs:
         x = states[source + 1]

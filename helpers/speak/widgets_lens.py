@@ -114,9 +114,7 @@ class LensViewer(Demo):
     With a ``tuned`` lens there is a control to switch to it.
     """
 
-    def __init__(
-        self, model: TransformerBridge, text: str = "The capital of Poland is", tuned: TunedLens | None = None, layer: int | None = None
-    ) -> None:
+    def __init__(self, model: TransformerBridge, text: str = "The capital of Poland is", tuned: TunedLens | None = None) -> None:
         self._model = model
         layers = [(layer_name(number), number) for number in check_layers(model, None)]
         super().__init__(
@@ -124,7 +122,7 @@ class LensViewer(Demo):
             keeping(lambda **values: lens_html(model, tuned, **values)),
             {"text": text_field(text, "Text")},
             {
-                "layer": choice_slider(layers, model.cfg.n_layers // 2 if layer is None else layer, "Layer"),
+                "layer": choice_slider(layers, model.cfg.n_layers // 2, "Layer"),
                 "pos": dropdown([("none", 0)], "After the token"),
             }
             | ({"lens": dropdown(LENSES, "Lens")} if tuned else {}),
