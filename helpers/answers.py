@@ -48,9 +48,6 @@ def described(answer: Any) -> str:
     return "a function" if callable(answer) else f"an object of the kind {kind}"
 
 
-# ---------------------------------------------------------------------------------------------------------------- kinds
-
-
 def expect_text(answer: Any, what: str = YOURS) -> str:
     """The answer as a text that is not blank."""
     expect(isinstance(answer, str), f"A text in quotes is needed here, and {what} is {described(answer)}.")
@@ -135,9 +132,6 @@ def _stopped(problem: BaseException, what: str) -> str:
     if "ellipsis" in message.lower():
         return f"There is still a `...` to fill in: {what} stopped there."
     return f"{_capital(what)} stopped with an error before it had an answer: {type(problem).__name__}, {message}"
-
-
-# --------------------------------------------------------------------------------------------------------------- values
 
 
 def expect_nonzero(vector: Tensor, what: str = "your vector") -> None:

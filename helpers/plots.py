@@ -205,9 +205,6 @@ def _write_numbers(ax: Axes, values: Float[Tensor, "layer column"], limit: float
                 ax.text(column, layer, f"{value:.2f}" if limit < 3 else f"{value:.1f}", ha="center", va="center", fontsize=7, color=colour)
 
 
-# ------------------------------------------------------------------------------------------------ report card
-
-
 def report_card(report: Mapping[str, Any]) -> Figure:
     """The report card: for each row a dot, its 95 % interval, and a mark at the bar that it should reach."""
     shares = [row for row in report["rows"] if row["unit"] == "share"]

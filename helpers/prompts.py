@@ -107,9 +107,6 @@ class Prompts:
         return chosen(self.sets, name, "set of prompts")
 
 
-# ---------------------------------------------------------------------------------------------------------------- loading
-
-
 def load_prompts(notebook: str, folder: Path = FOLDER) -> Prompts:
     """The prompt sets of a notebook. Raises PromptFileError, with one sentence, for a file that is missing or wrong."""
     path = folder / f"{notebook}.json"

@@ -48,9 +48,6 @@ def as_text(write: Callable[..., str]) -> Callable[..., str]:
     return answered
 
 
-# --------------------------------------------------------------------------------------- what a reader may type or choose
-
-
 def within(value: float, largest: float, what: str) -> float:
     """The number. Raises ValueError for one that is not a number or too large."""
     if not abs(value) <= largest:
@@ -62,8 +59,6 @@ def clean(text: str) -> str:
     """A text that can be sent to a browser, without the blanks around it: half of a surrogate pair is replaced."""
     return text.encode("utf-8", errors="replace").decode("utf-8").strip()
 
-
-# ------------------------------------------------------------------------------------------------------------- controls
 
 LABELS = {"description_width": "initial"}  # a label is as wide as its words
 WIDE = {"width": "95%"}
@@ -108,8 +103,6 @@ def tick_box(value: bool, label: str) -> ipywidgets.Checkbox:
     """A box to tick, with its words behind it."""
     return ipywidgets.Checkbox(value, description=label, indent=False, layout={"width": "auto"})
 
-
-# --------------------------------------------------------------------------------------------- what every widget is built on
 
 STATUS, FRAME = "course-status", "course-frame"  # classes of the line below the controls, and of the picture on a page without a kernel
 LINE_HINT = "A text is read when you press Enter or leave its field."

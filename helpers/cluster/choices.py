@@ -39,8 +39,6 @@ SENTENCES = {  # relation of a quiz -> the fact as a sentence, up to the answer
     "animal": "The {} is a",
 }
 
-# ------------------------------------------------------------------------------------------------------------- questions
-
 
 @dataclass(frozen=True)
 class Choices:
@@ -88,9 +86,6 @@ def _sentence(question: str) -> str:
         if found := re.fullmatch(f"Question: {before}(.+){after}", question):
             return sentence(SENTENCES[relation].format(found[1]))
     raise ValueError(f"There is no sentence for {question!r}: it is no question of the quiz.")
-
-
-# --------------------------------------------------------------------------------------------------------------- answers
 
 
 @dataclass(frozen=True)

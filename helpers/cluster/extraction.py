@@ -28,8 +28,6 @@ from helpers.texts import as_texts
 FEW_LETTERS = 3  # shorter words, and shorter beginnings of words, say too little to count as an attribute
 STOP_WORDS = {"the", "and", "for", "with", "from", "you", "she", "her", "his", "its", "one"}
 
-# -------------------------------------------------------------------------------------------------------------- enrichment
-
 
 @dataclass(frozen=True)
 class Enrichment:
@@ -99,9 +97,6 @@ def first_tokens(model: TransformerBridge, attributes: Sequence[str], subject: s
     start = tokenize(model, "is")
     firsts = [tokenize(model, f"is {word}")[len(start)] for word in sorted(words) if word.lower() not in skipped]
     return {int(one) for one in firsts if len(re.sub("(⟨..⟩)+", LOST, pieces(model, one[None])[0]).strip()) >= FEW_LETTERS}
-
-
-# -------------------------------------------------------------------------------------------------------------- extraction
 
 
 @dataclass(frozen=True)

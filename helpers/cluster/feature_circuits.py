@@ -34,8 +34,6 @@ from helpers.tables import table
 
 Node = tuple[int, int]  # position, and feature; the error is feature d_sae
 
-# ------------------------------------------------------------------------------------------------------- minimal pairs
-
 
 def agreement_pairs(model: TransformerBridge, n: int, group: str = "present relative", seed: int = 0) -> PromptPairs:
     """``n`` prompts that ask for a verb across an attractor, and the same with the number of the subject changed.
@@ -64,9 +62,6 @@ def _other_number(prompt: str) -> str:
     others = dict(nouns) | {many: one for one, many in nouns}
     at = next(number for number, word in enumerate(words) if word in others)
     return " ".join([*words[:at], others[words[at]], *words[at + 1 :]])
-
-
-# ---------------------------------------------------------------------------------------------------- indirect effects
 
 
 @dataclass(frozen=True)
@@ -126,9 +121,6 @@ def _split(
     """The features of states, and the error that these leave."""
     features = sae.encode(x)
     return features, x - sae.decode(features)
-
-
-# ------------------------------------------------------------------------------------------------------ faithfulness
 
 
 @dataclass(frozen=True)

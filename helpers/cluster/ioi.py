@@ -117,9 +117,6 @@ def _draw(rng: Random, names: Sequence[str], frames: Sequence[str], number: int)
     return tasks.frame_text(rng, frame, people, s), io, s, tuple(others), order
 
 
-# ------------------------------------------------------------------------------------------------------ where heads look
-
-
 ROLES = {  # role of a head in the paper: from where to where it attends
     "name mover": ("END", "IO"),
     "S-inhibition": ("END", "S2"),
@@ -185,9 +182,6 @@ def copies(model: TransformerBridge, chosen: Sequence[Head], data: IoiSentences,
         best = model.unembed(model.ln_final(written[:, None]))[:, 0].topk(k).indices.cpu()
         found.append((best == data.io[:, None]).any(1))
     return torch.stack(found)
-
-
-# ---------------------------------------------------------------------------------------------------------- self-repair
 
 
 @dataclass(frozen=True)

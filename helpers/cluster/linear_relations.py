@@ -131,9 +131,6 @@ def jacobians(model: TransformerBridge, data: RelationData, layers: Sequence[int
     return linearise(model, data, layers)[2]
 
 
-# ------------------------------------------------------------------------------------------------------------ baselines
-
-
 @dataclass(frozen=True)
 class RelationStates:
     """What a model computes for each subject: ``s`` at position ``subject``, ``o`` at the prompt's end, and its own next token."""

@@ -38,8 +38,6 @@ from helpers.tables import table
 BETAS = (1.0, 1.5, 2.0, 2.5, 3.0, 4.0)  # the authors' own choices lie between 2.25 and 8
 RANKS = (4, 8, 16, 32, 64, 128)
 
-# --------------------------------------------------------------------------------------------- a map and its baselines
-
 
 @dataclass(frozen=True)
 class BaselineComparison:
@@ -135,9 +133,6 @@ def sweep_lre(model: TransformerBridge, parts: Parts, layers: Sequence[int] | No
     return LreSweep(tuple(maps), tuple(map(float, betas)), hits.bool(), log_prob.mean(-1))
 
 
-# ------------------------------------------------------------------------------------------------- all relations at once
-
-
 @dataclass(frozen=True)
 class RelationEntry:
     """One relation: what was tried on the subjects for choosing, and how the chosen map does on those for testing.
@@ -206,8 +201,6 @@ def relation_report(
     entries.sort(key=lambda entry: -entry.comparison.shares["LRE"])
     return RelationReport(tuple(entries), tuple(skipped))
 
-
-# ------------------------------------------------------------------------------------------------------------- editing
 
 Pair = tuple[str, str]  # the subject to be edited, and the one whose answer is wished for
 

@@ -33,8 +33,6 @@ from helpers.texts import TextsLike, as_texts
 
 Read = Callable[[Sequence[Tensor]], Tensor]
 
-# ---------------------------------------------------------------------------------------------------------- the texts
-
 # A start, the work and an end; the training texts and the test texts have other words around the same clues, and other names.
 BIOGRAPHIES: dict[str, tuple[tuple[str, ...], ...]] = {
     "train": (
@@ -111,9 +109,6 @@ def gendered_stories(n: int, seed: int = 0) -> tuple[list[str], Bool[Tensor, "te
         if he != bool(words & set(SHE)) and not words & set(PROFESSIONS):
             found[he].append(text)
     return [found[number % 2 == 1][number // 2] for number in range(n)], torch.arange(n) % 2 == 1
-
-
-# -------------------------------------------------------------------------------------------- units and judges
 
 
 @dataclass(frozen=True)
@@ -196,9 +191,6 @@ def judged(values: Float[Tensor, "text unit"], he: Bool[Tensor, "text"], margin:
     That is, the AUC is farther than ``margin`` from one half. The corpus is the judge; in the paper it was a person.
     """
     return (auc(values[he], values[~he]) - 0.5).abs() > margin
-
-
-# ----------------------------------------------------------------------------------------------------------- the whole
 
 
 @dataclass(frozen=True)

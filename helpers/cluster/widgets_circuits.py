@@ -33,8 +33,6 @@ TURNED = "writing-mode:vertical-rl;font-weight:normal;font-size:85%"
 LOOK, SEEN = "min-width:15px;padding:0 2px;text-align:center;font-size:70%", 0.1  # a square, and the least share that is written into it
 UPRIGHT = "text-align:right;font-weight:normal;font-size:85%;padding-right:4px"
 
-# -------------------------------------------------------------------------------------------------- the map of patches
-
 
 def cell(value: float, scale: float, where: str, framed: bool = False) -> str:
     """A square of a map: orange above zero, blue below, with its value; place and value show when the mouse rests on it."""
@@ -122,9 +120,6 @@ class PatchingMap(Demo):
             self.column.value = columns[-1]
 
 
-# --------------------------------------------------------------------------------------------------- the circuit pruner
-
-
 def first_pairs(pairs: PromptPairs, n: int = MOST_JUDGED) -> PromptPairs:
     """The first pairs of prompts. A metric wants all of its prompts side by side, so the others are filled up with the first one."""
     if (missing := len(pairs) - n) <= 0:
@@ -172,9 +167,6 @@ class CircuitPruner(Demo):
         nearest = min(sizes, key=lambda some: abs(some - size))
         controls = {"size": choice_slider(sizes, nearest, "Edges kept"), "ablation": dropdown(ABLATIONS, "Ablation")}
         super().__init__("A circuit to be cut down", lambda **values: pruner_html(model, scores, few, **values), controls)
-
-
-# ------------------------------------------------------------------------------------------------------ the head viewer
 
 
 @as_text

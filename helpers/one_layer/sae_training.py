@@ -56,9 +56,6 @@ class Settings:
             raise ValueError(f"k is how many features are active, 1 to {self.d_sae}, not {self.k}.")
 
 
-# --------------------------------------------------------------------------------------------------------------- training
-
-
 @dataclass(frozen=True)
 class History:
     """How a training went, at about a hundred of its steps: the loss, the mean number of active features, and more."""
@@ -259,9 +256,6 @@ class _Strongest(torch.autograd.Function):
         weight = grad.flatten()[order]
         d_encoder = embedding_bag(order // chosen.shape[1], x, starts, per_sample_weights=weight, mode="sum")
         return None, d_encoder, torch.zeros_like(x[0, :1]).expand(ctx.n_features).clone().index_add_(0, feature, weight), None
-
-
-# ------------------------------------------------------------------------------------------------- toy data: known truth
 
 
 @dataclass(frozen=True)

@@ -141,9 +141,6 @@ def _patched(
     return found
 
 
-# ----------------------------------------------------------------------------------------------------- beside its controls
-
-
 @dataclass(frozen=True)
 class BackPatchRuns:
     """Back-patching of the same questions with their own states and with those of each control, equally many tries each."""

@@ -49,8 +49,6 @@ N_TEXTS, TEXT_TOKENS = 16, 24  # held-out texts for the perplexity, and how many
 # MINUS is the paper's own.
 PLUS, MINUS = 1.0, 1.0
 
-# --------------------------------------------------------------------------------------------------- changing the weights
-
 
 @dataclass(frozen=True)
 class Update:
@@ -98,9 +96,6 @@ def value_edit(
     values = {layer: value_vectors(model, layer)[some] for layer, some in units.items()}
     step = plus * u_new - minus * u_old
     return [Update(layer, torch.tensor(some), values[layer].norm(dim=1, keepdim=True) * step) for layer, some in units.items()]
-
-
-# ------------------------------------------------------------------------------------------------- what changed, what broke
 
 
 @dataclass(frozen=True)

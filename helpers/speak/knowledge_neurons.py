@@ -36,8 +36,6 @@ NEAREST = 10  # a control neuron is drawn from so many that are about as active
 CONTROLS = ("equally active", "any")
 DOSES = {"suppressed": 0.0, "amplified": 2.0}
 
-# ------------------------------------------------------------------------------------------------------- finding neurons
-
 
 @dataclass(frozen=True)
 class KnowledgeNeurons:
@@ -151,9 +149,6 @@ def _path_scores(
         probs = logits.softmax(-1)[torch.arange(len(rows)), answers[rows].to(logits.device)]
         gradients = torch.autograd.grad(probs.sum(), path)[0]
     return w * gradients.unflatten(0, (steps, len(w))).mean(0)
-
-
-# ----------------------------------------------------------------------------------------------- suppressed and amplified
 
 
 @dataclass(frozen=True)

@@ -47,8 +47,6 @@ PROBE_PENALTY = 0.1  # of a probe that has few subjects to learn from
 Pair = tuple[int, int]  # source layer, target layer
 Map = tuple[Float[Tensor, "d_model d_model"], Float[Tensor, "d_model"]]  # weight and bias
 
-# ------------------------------------------------------------------------------------------------------ the next token
-
 
 def fit_maps(model: TransformerBridge, pairs: Sequence[Pair], texts: TextsLike, penalty: float = PENALTY) -> dict[Pair, Map]:
     """For each pair of layers weight and bias of the affine map from the states of the one to those of the same tokens in the other.
@@ -163,9 +161,6 @@ def _after_patch(
             rows, ends = torch.zeros_like(some), torch.full_like(some, len(tokens) - 1)
             found[number, some] = suffix.logits(model, layer + 1, rows, ends, stream=stream).argmax(-1).cpu()
     return found
-
-
-# --------------------------------------------------------------------------------------------------------- attributes
 
 
 def attribute(data: RelationData) -> Target:

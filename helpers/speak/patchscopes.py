@@ -38,8 +38,6 @@ TOKENS = 8  # of a continuation
 
 Layer = int | str  # the target layer, or "same"
 
-# ------------------------------------------------------------------------------------------------------ source and target
-
 
 @dataclass(frozen=True)
 class Source:
@@ -156,9 +154,6 @@ def matched(model: TransformerBridge, source: Place, target: Place) -> tuple[Pla
     return source, target.filled(model, -shift) if shift else target
 
 
-# ------------------------------------------------------------------------------------------------------------- patchscopes
-
-
 @dataclass(frozen=True)
 class Readings:
     """What the model wrote about each source, its state taken after each source layer.
@@ -273,9 +268,6 @@ def _text(model: TransformerBridge, ids: list[int], until: str) -> str:
     end = model.tokenizer.eos_token_id
     ids = ids[: ids.index(end)] if end in ids else ids
     return model.tokenizer.decode(ids, clean_up_tokenization_spaces=False).split(until)[0].strip()
-
-
-# ------------------------------------------------------------------------------------------------------- many at a time
 
 
 def patchscope(

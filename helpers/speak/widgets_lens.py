@@ -19,8 +19,6 @@ RAW, TUNED = LENSES = ("logit lens", "tuned lens")
 LISTED = 10  # tokens of a square
 MOST_TOKENS = 16  # columns: the last ones of a long text
 
-# ------------------------------------------------------------------------------------------------- a table of what is read
-
 
 def lens_grid(found: LensTable, shown: Iterable[int], heads: Sequence[str], square: Callable[[int, int], str]) -> str:
     """A table with a row for each layer, the last one at the bottom, and a column with a head for each position that is shown."""
@@ -38,9 +36,6 @@ def hover(found: LensTable, layer: int, pos: int) -> str:
     best = "".join(f"\n{word(token, 24)} {prob:.1%}" for token, prob in found.cell(layer, pos))
     place = f"{named_layer(layer)}, after {word(found.words[int(found.tokens[pos])], 24)}"
     return f'title="{escape(place + best)}"'.replace("\n", "&#10;")
-
-
-# ------------------------------------------------------------------------------------------------------ the lens on a text
 
 
 def shown_positions(n: int) -> range:

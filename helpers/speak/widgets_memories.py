@@ -25,8 +25,6 @@ NAMED, BROKEN = 8, 8  # neurons in a sentence, and prompts that are listed as br
 CELL = "text-align:left;vertical-align:top;padding:1px 14px 1px 0"
 NUMBER = "text-align:right;vertical-align:top;padding:1px 10px 1px 0;font-family:monospace"
 
-# ------------------------------------------------------------------------------------------------------------ the browser
-
 
 @as_text
 def memory_html(model: TransformerBridge, top: TopContexts, categories: Categories, layer: int, neuron: int) -> str:
@@ -105,8 +103,6 @@ class MemoryBrowser(Demo):
             },
         )
 
-
-# ------------------------------------------------------------------------------------------------------------- the editor
 
 Prepared = tuple[EditPrompts, KnowledgeNeurons]  # what is asked after an edit of one fact, and the neurons that hold it
 CALLED = {

@@ -25,8 +25,6 @@ SEED = 0  # of the other questions that are drawn
 PATCH = "width:1.5em;height:1.5em;line-height:1.5em;padding:0;text-align:center;font-size:85%;border:1px solid rgba(140,140,140,0.35)"
 MARKS = {"right": ("✓", GREEN, DEEPEST), "changed": ("~", COLD, 0.25), "the same": ("", COLD, 0.0)}  # sign, colour, opacity
 
-# ------------------------------------------------------------------------------------------------ questions to choose from
-
 
 def _asked(model: TransformerBridge, questions: Mapping[str, TwoHop], question: str) -> tuple[TwoHop, Located]:
     """The question with this text, and the same as tokens. Raises ValueError where there is none, and for one that is too long."""
@@ -56,9 +54,6 @@ def _token(model: TransformerBridge, token: int, mark: str = "") -> str:
 
 def _chain(one: TwoHop) -> str:
     return f"{escape(one.e1)} → {escape(one.e2)} → {escape(one.e3)}"
-
-
-# ------------------------------------------------------------------------------------------------------------ the timeline
 
 
 def first_layer(found: LensTable, token: int, pos: int, top: int) -> int | None:
@@ -157,9 +152,6 @@ def readable_marks(model: TransformerBridge, one: TwoHop) -> int:
     found, end = lens_of(model, one), asked.place("t2")
     marks = ((asked.e2, asked.t1), (asked.e2, end), (asked.e3, end))
     return sum(first_layer(found, int(token), int(pos), 5) is not None for token, pos in marks)
-
-
-# ------------------------------------------------------------------------------------------------------- the back-patching map
 
 
 @remembered

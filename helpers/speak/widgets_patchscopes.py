@@ -24,8 +24,6 @@ CELL = "text-align:left;vertical-align:top;padding:2px 16px 2px 0"
 ROW = "text-align:left;padding:1px 10px;font-size:90%"
 NUMBER = "text-align:right;padding:1px 10px 1px 2px;font-weight:normal;font-size:90%"
 
-# -------------------------------------------------------------------------------------------------------- source and target
-
 
 def tokens_of(model: TransformerBridge, text: str) -> list[tuple[str, int]]:
     """The tokens of a source with their positions, the mark of a new document left out; none where the text is empty or too long."""
@@ -53,9 +51,6 @@ def name_at(model: TransformerBridge, text: str, pos: int) -> str:
     while first > 0 and words[first][0].isupper() and words[first - 1][0].isupper() and words[first - 1][-1].isalnum():
         first -= 1
     return " ".join(words[first:])
-
-
-# ---------------------------------------------------------------------------------------------------------------- readings
 
 
 @remembered
@@ -138,9 +133,6 @@ def _kind(text: str, words: str | None, bare: str) -> tuple[str, str]:
     if text == bare:
         return f";background:rgba({WARM},{DEEPEST / 2})", "as with nothing put in"
     return "", ""
-
-
-# ------------------------------------------------------------------------------------------------------------------ widget
 
 
 class PatchscopeBench(Demo):
