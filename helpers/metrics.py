@@ -56,6 +56,12 @@ class Words:
         logp = logits[:, -max(map(len, self.ids)) :].log_softmax(-1)
         return torch.stack([sum(logp[row, at - len(ids), one] for at, one in enumerate(ids)) for row, ids in enumerate(self.ids)])
 
+    @torch.no_grad()
+    def read(self, model: TransformerBridge) -> Float[Tensor, "row"]:
+        """The same under whatever interventions are at work, from one pass; on the CPU."""
+        with intervene(model, unembed_only_at(self.texts.last_positions(max(map(len, self.ids))))):
+            return self.log_probs(model(self.texts.tokens.to(model.cfg.device))).float().cpu()
+
 
 @dataclass(frozen=True)
 class WordOdds(Words):
@@ -121,11 +127,7 @@ def first_tokens(model: TransformerBridge, prompts: Sequence[str], words: Sequen
 
 def word_probs(model: TransformerBridge, prompts: Sequence[str], words: Sequence[str]) -> Float[Tensor, "prompt word"]:
     """The probability of each of some whole words after each prompt, under whatever interventions are at work."""
-    rows = whole_words(model, prompts, [words] * len(prompts))
-    ends = rows.texts.last_positions(max(map(len, rows.ids)))
-    with torch.no_grad(), intervene(model, unembed_only_at(ends)):
-        logits = model(rows.texts.tokens.to(model.cfg.device))
-    return rows.log_probs(logits).exp().reshape(len(prompts), len(words)).float().cpu()
+    return whole_words(model, prompts, [words] * len(prompts)).read(model).exp().reshape(len(prompts), len(words))
 
 
 def measure(metric: Metric, logits: Float[Tensor, "row pos d_vocab"], texts: Texts) -> Float[Tensor, "prompt"]:

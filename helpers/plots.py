@@ -227,7 +227,8 @@ def _rows(ax: Axes, rows: Sequence[Mapping[str, Any]], scale: float) -> None:
     for place, row in enumerate(rows):
         value, low, high = (scale * row[key] for key in ("value", "low", "high"))
         ax.plot([low, high], [place, place], color=GREY, linewidth=2, zorder=1)
-        ax.plot(value, place, "o", color=_colour(row), zorder=3)
+        colour = BLUE if row.get("at_least") is None and row.get("at_most") is None else GREEN if holds(row) else ORANGE
+        ax.plot(value, place, "o", color=colour, zorder=3)
         for bar in (row.get("at_least"), row.get("at_most")):
             if bar is not None:
                 ax.plot(scale * bar, place, "|", color=BLACK, markersize=13, markeredgewidth=1.6, zorder=2)
@@ -240,12 +241,6 @@ def holds(row: Mapping[str, Any]) -> bool:
     """Does a row of the report card keep its bars? A row without a bar does."""
     least, most = row.get("at_least"), row.get("at_most")
     return (least is None or row["value"] >= least) and (most is None or row["value"] <= most)
-
-
-def _colour(row: Mapping[str, Any]) -> str:
-    if row.get("at_least") is None and row.get("at_most") is None:
-        return BLUE
-    return GREEN if holds(row) else ORANGE
 
 
 def learning_curves(report: Mapping[str, Any]) -> Figure:

@@ -19,7 +19,6 @@ from helpers.course_lm.corpus.base import sentence
 from helpers.course_lm.corpus.tasks import LETTERS, QUESTIONS, quiz_question
 from helpers.course_lm.world import World
 from helpers.inputs import check_number
-from helpers.interventions import intervene, unembed_only_at
 from helpers.metrics import whole_words
 from helpers.models import TransformerBridge
 from helpers.prediction import token_id
@@ -131,7 +130,5 @@ def answer(model: TransformerBridge, asked: Choices) -> Answers:
     """What a model answers: the letter, and, as a test of what it knows, the words after the same fact told as a sentence."""
     ids = [token_id(model, f" {letter}") for letter in asked.letters[: len(asked.options[0])]]
     letters = logits_at_end(model, asked.texts).log_softmax(-1)[:, ids].cpu()
-    words = whole_words(model, asked.sentences, asked.options)
-    with intervene(model, unembed_only_at(words.texts.last_positions(max(map(len, words.ids))))):
-        own = words.log_probs(model(words.texts.tokens.to(model.cfg.device))).float().cpu()
-    return Answers(letters, own.reshape(letters.shape), asked.right)
+    words = whole_words(model, asked.sentences, asked.options).read(model)
+    return Answers(letters, words.reshape(letters.shape), asked.right)

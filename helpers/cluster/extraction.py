@@ -25,6 +25,7 @@ from helpers.running import activations_at, read_lens
 from helpers.tables import table
 from helpers.texts import as_texts
 
+MIXED = "blocks.{}.attn.hook_out".format  # what the attention puts out, before a norm that may follow (Gemma 2)
 FEW_LETTERS = 3  # shorter words, and shorter beginnings of words, say too little to count as an attribute
 STOP_WORDS = {"the", "and", "for", "with", "from", "you", "she", "her", "his", "its", "one"}
 
@@ -140,7 +141,7 @@ def extraction(model: TransformerBridge, facts: Sequence[FactPrompt], seed: int 
     wrong = _wrong_answers(facts, answers, seed)
     attention, mlp, control = (torch.zeros(n_layers, n, dtype=torch.bool) for _ in range(3))
     by_head, to_subject = torch.zeros(n_layers, n_heads, n, dtype=torch.bool), torch.zeros(n_layers, n_heads, n)
-    places = [place(layer) for layer in range(n_layers) for place in (attn_out, mlp_out, head_out, pattern, _mixed)]
+    places = [place(layer) for layer in range(n_layers) for place in (attn_out, mlp_out, head_out, pattern, MIXED)]
     for rows in progress(list(texts.batches()), desc="batches"):
         part, each = texts.take(rows), torch.arange(len(rows))
         ends, seen = part.lengths - 1, record(model, part.tokens.to(model.cfg.device), *places)
@@ -157,11 +158,6 @@ def extraction(model: TransformerBridge, facts: Sequence[FactPrompt], seed: int 
     return Extraction(attention, mlp, by_head, control, to_subject)
 
 
-def _mixed(layer: int) -> str:
-    """What the attention puts out, before a norm that may follow (Gemma 2)."""
-    return f"blocks.{layer}.attn.hook_out"
-
-
 def _written(
     model: TransformerBridge, layer: int, seen: dict[str, Tensor], ends: Int[Tensor, "fact"]
 ) -> Float[Tensor, "fact head d_model"]:
@@ -170,7 +166,7 @@ def _written(
     written = torch.einsum("nhd,hdm->nhm", seen[head_out(layer)][every, ends], model.blocks[layer].attn.W_O)
     if not hasattr(model.blocks[layer], "ln1_post"):
         return written
-    mixed, out = (seen[place(layer)][every, ends] for place in (_mixed, attn_out))
+    mixed, out = (seen[place(layer)][every, ends] for place in (MIXED, attn_out))
     return written * torch.where(mixed == 0, 0, out / mixed)[:, None]  # an RMS norm only rescales each dimension
 
 

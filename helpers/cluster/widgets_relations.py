@@ -43,8 +43,6 @@ CUT = {"subject": "the subject", "relation": "the relation", "last": "itself", "
 SEED = 0  # of random vectors and random tokens
 Editor = tuple[RelationData, LinearRelation, int]  # a relation, its map, and the rank that its edits have
 
-# ------------------------------------------------------------------------------------------- what the three have in common
-
 
 def about(data: RelationData, subject: str) -> RelationData:
     """The relation with one subject, whatever a person wrote. Raises ValueError where nothing is written."""
@@ -70,9 +68,6 @@ def _prompt_html(asked: RelationData) -> str:
 def _subjects_html(data: RelationData) -> str:
     names = ", ".join(data.subjects[:NAMED])
     return f"<p><small>Subjects of this relation: {escape(names)}{' and others' if len(data) > NAMED else ''}.</small></p>"
-
-
-# ------------------------------------------------------------------------------------------------------ the map and the model
 
 
 @as_text
@@ -129,9 +124,6 @@ class RelationExplorer(Demo):
             lambda **values: relation_html(model, surrogates, fitted or {}, **values),
             {"relation": relation, "subject": subject},
         )
-
-
-# --------------------------------------------------------------------------------------------------------------- an edit
 
 
 @as_text
@@ -209,9 +201,6 @@ def _two_subjects(data: RelationData) -> tuple[str, str]:
     return first, next((name for name, other in data.answer_of.items() if other != answer), data.subjects[-1])
 
 
-# ---------------------------------------------------------------------------------------------------------- the knockout
-
-
 @as_text
 def knockout_html(model: TransformerBridge, facts: Mapping[str, FactPrompt], fact: str, source: str, first: int, width: int) -> str:
     """The next tokens after a fact's prompt, as it is and while the last token cannot look at a source in some layers, as HTML.
@@ -227,7 +216,11 @@ def knockout_html(model: TransformerBridge, facts: Mapping[str, FactPrompt], fac
     with intervene(model, *(cut_attention(layer, torch.tensor([mask.shape[1] - 1]), mask) for layer in window)):
         after = next_token_probs(model, asked.text)
     bars = _columns(model, {"as it is": before, f"without looking at {CUT[source]}": after})
-    return _cut_html(model, asked, mask[0], window) + bars + _change_html(model, asked, before, after)
+    [token] = first_tokens(model, [asked.text], [asked.answer])
+    name, was, now = _token(model, token), before[token].item(), after[token].item()
+    change = f"{(now - was) / was:+.1%}" if was else "not defined, since it was 0"
+    told = f"The probability of the answer, {escape(name)}, was {was:.1%} and is {now:.1%}: a change of <b>{change}.</b>"
+    return f"{_cut_html(model, asked, mask[0], window)}{bars}<p>{told}</p>"
 
 
 def _cut_html(model: TransformerBridge, fact: FactPrompt, mask: Bool[Tensor, "pos"], window: range) -> str:
@@ -239,14 +232,6 @@ def _cut_html(model: TransformerBridge, fact: FactPrompt, mask: Bool[Tensor, "po
     gone = ", ".join(CUT["last"] if at == len(tokens) - 1 else tokens[at] for at in mask.nonzero().flatten().tolist())
     words = f"In {layers} the last token, {tokens[-1]}, cannot look at {gone}." if gone else "Nothing is cut: there are no such tokens."
     return f"<p>{frames}</p><p><b>{escape(words)}</b></p>"
-
-
-def _change_html(model: TransformerBridge, fact: FactPrompt, before: Float[Tensor, "d_vocab"], after: Float[Tensor, "d_vocab"]) -> str:
-    """By how many percent the probability of the answer's first token has changed."""
-    [token] = first_tokens(model, [fact.text], [fact.answer])
-    name, was, now = _token(model, token), before[token].item(), after[token].item()
-    change = f"{(now - was) / was:+.1%}" if was else "not defined, since it was 0"
-    return f"<p>The probability of the answer, {escape(name)}, was {was:.1%} and is {now:.1%}: a change of <b>{change}.</b></p>"
 
 
 class KnockoutBench(Demo):

@@ -199,25 +199,28 @@ def patch_sweep(
 
 
 @dataclass(frozen=True)
-class VectorComparison:
-    """Several vectors by name, each at every layer: prompts for validation choose the layer, and others test it.
-
-    ``references`` are the right answers to the test prompts without a vector, by name.
-    """
+class Sweeps:
+    """Several vectors by name, or tasks, each at every layer: prompts for validation choose the layer, and others test it."""
 
     validation: dict[str, LayerSweep]
     test: dict[str, LayerSweep]
-    references: dict[str, Bool[Tensor, "prompt"]]
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The names of the vectors."""
+        """The names of the vectors, or of the tasks."""
         return tuple(self.test)
 
     @property
     def best(self) -> tuple[int, ...]:
-        """The best layer of each vector by the validation prompts: the controls have a layer of their own too."""
+        """The best layer of each by the validation prompts: controls have a layer of their own too."""
         return tuple(sweep.best for sweep in self.validation.values())
+
+
+@dataclass(frozen=True)
+class VectorComparison(Sweeps):
+    """Several vectors; ``references`` are the right answers to the test prompts without a vector, by name."""
+
+    references: dict[str, Bool[Tensor, "prompt"]]
 
     def of(self, name: str) -> Bool[Tensor, "prompt"]:
         """Right answers to the test prompts with one vector at its best layer, or those of a reference."""
@@ -257,32 +260,19 @@ def compare_vectors(
 
 
 @dataclass(frozen=True)
-class TaskGrid:
+class TaskGrid(Sweeps):
     """Right answers for several tasks, with each task's vector at each layer (the lecture's figure 21).
 
-    ``validation`` holds the sweeps over the questions that choose each task's layer, ``test`` those over others. ``icl`` and
-    ``shuffled`` are the answers to the questions of ``test`` without a vector, after right and after wrong demonstrations.
+    ``icl`` and ``shuffled`` are the answers to the questions of ``test`` without a vector, after right and after wrong demonstrations.
     """
 
-    validation: dict[str, LayerSweep]
-    test: dict[str, LayerSweep]
     icl: Bool[Tensor, "task prompt"]
     shuffled: Bool[Tensor, "task prompt"]
-
-    @property
-    def tasks(self) -> tuple[str, ...]:
-        """The names of the tasks."""
-        return tuple(self.test)
 
     @property
     def accuracy(self) -> Float[Tensor, "task layer"]:
         """The share of right answers to the test questions with the vector."""
         return torch.stack([sweep.accuracy for sweep in self.test.values()])
-
-    @property
-    def best(self) -> tuple[int, ...]:
-        """The best layer of each task by the validation questions."""
-        return tuple(sweep.best for sweep in self.validation.values())
 
     @property
     def patched(self) -> Bool[Tensor, "task prompt"]:
@@ -297,8 +287,8 @@ class TaskGrid:
     def table(self) -> str:
         """One line for each task: accuracy without demonstrations, with the vector and its layer, with right and with wrong ones."""
         shares = [hits.float().mean(1).tolist() for hits in (self.zero_shot, self.patched, self.icl, self.shuffled)]
-        rows = [(name, zero, own, at, icl, bad) for name, at, zero, own, icl, bad in zip(self.tasks, self.best, *shares, strict=True)]
-        width = max(map(len, (*self.tasks, "task")))
+        rows = [(name, zero, own, at, icl, bad) for name, at, zero, own, icl, bad in zip(self.names, self.best, *shares, strict=True)]
+        width = max(map(len, (*self.names, "task")))
         return table({"task": f"<{width}", "zero-shot": "9.1%", "vector": "8.1%", "layer": "6", "ICL": "6.1%", "shuffled": "9.1%"}, rows)
 
 

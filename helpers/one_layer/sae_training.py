@@ -97,7 +97,9 @@ def train_sae(
                 bar.set_postfix_str("loss {:.2f}, L0 {:.1f}, lost {:.1%}, dead {:.1%}".format(*log[-1][1:]), refresh=False)
             bar.update()
     columns = [torch.tensor(column) for column in zip(*log, strict=True)]
-    return training.autoencoder(hook).folded(scale), History(columns[0], *(column.float() for column in columns[1:]))
+    k = settings.k if settings.kind == "topk" else None
+    found = SparseAutoencoder(training.encoder.T, training.b_enc, training.W_dec, training.b_dec, settings.kind, k, hook=hook)
+    return found.folded(scale), History(columns[0], *(column.float() for column in columns[1:]))
 
 
 def _batches(activations: Float[Tensor, "token d_model"], size: int, rng: torch.Generator) -> Iterator[Float[Tensor, "batch d_model"]]:
@@ -227,11 +229,6 @@ class _Training:
         for weight in (self.W_dec, self.encoder, self.b_enc):
             for moment in ("exp_avg", "exp_avg_sq"):
                 self.optimiser.state[weight][moment][dead] = 0.0
-
-    def autoencoder(self, hook: str) -> SparseAutoencoder:
-        """The autoencoder as it stands, for scaled activations."""
-        k = self.settings.k if self.settings.kind == "topk" else None
-        return SparseAutoencoder(self.encoder.T, self.b_enc, self.W_dec, self.b_dec, self.settings.kind, k, hook=hook)
 
 
 class _Strongest(torch.autograd.Function):

@@ -92,10 +92,11 @@ def steering_html(
         layer, vector = chosen(directions, name, "direction")
         changes.append(add_at(layer, vector, within(scale, LARGEST, "multiple")))
     label = f"{strength:g} × {first}, {other_strength:g} × {second}"
-    return note + _answer_with(model, text, "As it is") + _answer_with(model, text, label, *changes)
+    return note + answer_with(model, text, "As it is") + answer_with(model, text, label, *changes)
 
 
-def _answer_with(model: TransformerBridge, text: str, label: str, *changes: Intervention) -> str:
+def answer_with(model: TransformerBridge, text: str, label: str, *changes: Intervention) -> str:
+    """What follows a text with some interventions, and how odd the plain model finds it."""
     [answer] = generate(model, [text], ANSWER, *changes)
     return _answer_html(label, answer, f"perplexity to the plain model {perplexity(model, [f'{text} {answer}']):.1f}")
 

@@ -322,13 +322,10 @@ class ByLayer:
 
     def table(self) -> str:
         """One line for each layer: each mean with its 95 % interval."""
-        rows = [(layer_name(layer), *map(_interval, rows)) for layer, *rows in zip(self.layers, *self.values.values(), strict=True)]
+        rows = []
+        for layer, *found in zip(self.layers, *self.values.values(), strict=True):
+            rows.append((layer_name(layer), *("{:6.3f} [{:.3f}, {:.3f}] ".format(one.mean(), *bootstrap_interval(one)) for one in found)))
         return table({"layer": ">5"} | dict.fromkeys(self.values, "<22"), rows, gap="  ")
-
-
-def _interval(values: Float[Tensor, "text"]) -> str:
-    """A mean over texts with its 95 % interval (bootstrap)."""
-    return "{:6.3f} [{:.3f}, {:.3f}] ".format(values.mean(), *bootstrap_interval(values))
 
 
 @torch.no_grad()

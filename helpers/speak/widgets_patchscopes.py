@@ -144,17 +144,11 @@ class PatchscopeBench(Demo):
     """
 
     def __init__(
-        self,
-        model: TransformerBridge,
-        text: str = "The train from Paris to Warsaw",
-        targets: Mapping[str, Target] | None = None,
-        source_layer: int | None = None,
-        target_layer: Layer = 0,
+        self, model: TransformerBridge, text: str = "The train from Paris to Warsaw", targets: Mapping[str, Target] | None = None
     ) -> None:
         self._model, self._targets = model, TARGETS if targets is None else targets
         targets, first = self._targets, next(iter(self._targets), "")
         layers = [(layer_name(layer), layer) for layer in check_layers(model, None)]
-        chosen = model.cfg.n_layers // 3 if source_layer is None else source_layer
         target = dropdown([*targets, OWN] if targets else [], "Target")
         super().__init__(
             "Put a state into another text",
@@ -163,8 +157,8 @@ class PatchscopeBench(Demo):
             {"target": target},
             {"prompt": text_field(targets[first].prompt, "Its text, x the placeholder", several_lines=True)},
             {
-                "source_layer": choice_slider(layers, chosen, "From layer"),
-                "target_layer": choice_slider([("the same", SAME), *layers], target_layer, "Into layer"),
+                "source_layer": choice_slider(layers, model.cfg.n_layers // 3, "From layer"),
+                "target_layer": choice_slider([("the same", SAME), *layers], 0, "Into layer"),
             },
         )
 
