@@ -91,7 +91,7 @@ class PromptSet:
         """The prompts of one group, and of one label of it. Raises ValueError where there is no such group or label."""
         for word, known, kind in ((group, self.groups, "group"), (label, self.labels, "label")):
             if word is not None:
-                chosen(known, word, f"{kind} of {self.name!r}")
+                chosen(known, word, kind)
         return tuple(p for p in self.entries if p.group == group and label in (None, getattr(p, "label", None)))
 
 

@@ -24,11 +24,11 @@ from widget_tools import (
 )
 
 from helpers.interventions import record
-from helpers.one_layer import widgets_autoencoders as benches
 from helpers.one_layer.autoencoders import SparseAutoencoder
 from helpers.one_layer.features import FeatureActivations, max_activations
 from helpers.one_layer.sae_training import PenaltySweep
-from helpers.one_layer.widgets_autoencoders import ANSWER, ClampBench, FeatureBrowser, clamp_html, feature_html, sparsity_html, strongest_on
+from helpers.one_layer.widgets_autoencoders import ClampBench, FeatureBrowser, clamp_html, feature_html, sparsity_html, strongest_on
+from helpers.one_layer.widgets_directions import ANSWER
 from helpers.prediction import pieces, sample, tokenize, visible
 from helpers.texts import as_texts
 from helpers.widgets import LARGEST, html_to_text
@@ -175,12 +175,6 @@ def test_the_clamp_shows_what_follows_with_the_feature_held(multiple: float):
     expected = [perplexity_of(tiny(), f"{PROMPT} {text}") for text in (before, after)]
     assert numbers(html, "perplexity to the plain model #") == pytest.approx(expected, abs=0.06)
     assert html.index("<b>As it is</b>") < html.index(f"<b>Feature {feature} held at {value:.1f}</b>")
-
-
-@pytest.mark.parametrize("said, shown", [("", "nothing: the text ends at once"), ("<b>&amp;", "&lt;b&gt;&amp;amp;")])
-def test_an_answer_that_ends_at_once_is_put_in_words_and_none_is_markup(monkeypatch: pytest.MonkeyPatch, said: str, shown: str):
-    monkeypatch.setattr(benches, "generate", lambda *arguments: [said])
-    assert answers(clamp(PROMPT, 0, 1.0)) == [shown] * 2
 
 
 @pytest.mark.parametrize("value", [float("nan"), -float("inf"), 100.5])

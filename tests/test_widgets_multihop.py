@@ -202,7 +202,7 @@ LONG, CUT = replace(QUESTIONS[0], text=f"{TEXT} {'is ' * 20}is"), replace(QUESTI
     [
         (lambda: timed("Why?"), "There is no question 'Why?' here: choose one of the 4 in the list."),
         (lambda: mapped("Why?", "t1", "random", 0, 0), "There is no question 'Why?' here: choose one of the 3 in the list."),
-        (lambda: mapped(TEXT, "t3", "random", 0, 0), "There is no position 't3': t1 is the end"),
+        (lambda: mapped(TEXT, "t3", "random", 0, 0), "There is no position 't3'; choose one of: t1, t2"),
         (lambda: mapped(TEXT, "t1", "soul", 0, 0), "There is no control 'soul'; choose one of: unknowing prompt, prev"),
         (lambda: mapped(TEXT, "t1", "random", 3, 0), "There is no pair of layers 3 and 0: this model's layers are 0 to 2."),
         (lambda: mapped(TEXT, "t1", "random", 0, -1), "There is no pair of layers 0 and -1: this model's layers are 0 to 2."),

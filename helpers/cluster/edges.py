@@ -57,7 +57,8 @@ class EdgeGraph:
         needed = ["blocks.0.hook_q_input", "blocks.0.hook_mlp_in", "blocks.0.attn.hook_result"]
         block, cfg = model.blocks[0], model.cfg
         if hasattr(block, "ln1_post") or not hasattr(block, "ln2") or not all(hook in model.hook_dict for hook in needed):
-            raise ValueError("Edges cannot be cut in this model: its blocks norm what they write, or have no norm for the MLP alone.")
+            why = "its blocks norm what they write, or have no norm of their own for the MLP"
+            raise ValueError(f"Edges cannot be cut in this model: {why}.")
         n_kv_heads = getattr(cfg, "n_key_value_heads", None) or cfg.n_heads
         return cls(cfg.n_layers, cfg.n_heads, n_kv_heads, bool(getattr(cfg, "parallel_attn_mlp", False)))
 
