@@ -25,8 +25,6 @@ Index = int | Sequence[int] | slice | Int[Tensor, "..."] | None
 AXES = ("row", "position", "head", "unit")
 Pick = Callable[[Tensor], Tensor]  # the same selection, made in another tensor that is as wide as the activation
 
-# ------------------------------------------------------------------------------------------------------- names of places
-
 
 def mlp_post(layer: int) -> str:
     """The neurons of a block, after their activation function: ``[batch, pos, d_mlp]``."""
@@ -89,9 +87,6 @@ def check_hook(model: TransformerBridge, hook: str) -> None:
         raise ValueError(f"There is no place {hook!r}: this model's layers are 0 to {last}, and its places are named like {example!r}.")
     near = [name.split(".", 2)[2] for name in model.hook_dict if name.startswith(f"blocks.{layer}.hook_")]
     raise ValueError(f"Layer {layer} of this model has no place {hook.split('.', 2)[2]!r}; it has {', '.join(near)} and others.")
-
-
-# --------------------------------------------------------------------------------------------------------- interventions
 
 
 @dataclass(frozen=True)
@@ -212,9 +207,6 @@ def intervene(model: TransformerBridge, *interventions: Intervention) -> Iterato
         check_hook(model, intervention.hook)
     with model.hooks(fwd_hooks=[(intervention.hook, intervention) for intervention in interventions]):
         yield model
-
-
-# ------------------------------------------------------------------------------------------------------------- looking
 
 
 def record(model: TransformerBridge, tokens: Int[Tensor, "batch pos"], *hooks: str) -> dict[str, Float[Tensor, "batch *rest"]]:

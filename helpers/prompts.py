@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from helpers.course_lm.corpus.base import Probe
+from helpers.inputs import chosen
 
 FOLDER = Path(__file__).parents[1] / "data" / "prompts"
 
@@ -89,8 +90,8 @@ class PromptSet:
     def of(self, group: str, label: str | None = None) -> tuple[Prompt, ...]:
         """The prompts of one group, and of one label of it. Raises ValueError where there is no such group or label."""
         for word, known, kind in ((group, self.groups, "group"), (label, self.labels, "label")):
-            if word is not None and word not in known:
-                raise ValueError(f"The prompts {self.name!r} have no {kind} {word!r}; there are: {', '.join(known) or 'none'}.")
+            if word is not None:
+                chosen(known, word, kind)
         return tuple(p for p in self.entries if p.group == group and label in (None, getattr(p, "label", None)))
 
 
@@ -103,12 +104,7 @@ class Prompts:
 
     def __getitem__(self, name: str) -> PromptSet:
         """The set of this name. Raises ValueError where there is none."""
-        if name not in self.sets:
-            raise ValueError(f"There are no prompts {name!r} for {self.notebook}; there are: {', '.join(self.sets)}.")
-        return self.sets[name]
-
-
-# ---------------------------------------------------------------------------------------------------------------- loading
+        return chosen(self.sets, name, "set of prompts")
 
 
 def load_prompts(notebook: str, folder: Path = FOLDER) -> Prompts:

@@ -233,5 +233,5 @@ def test_mentions_count_a_name_each_time_it_stands(model):
     texts = as_texts(model, ["Paris and Rome", "Rome, Rome", "la la"])
     found = mentions(model, texts, "capital")
     assert found["Rome"].tolist() == [0, 1, 1] and found["Paris"].tolist() == [0] and found["Berlin"].tolist() == []
-    with pytest.raises(ValueError, match="choose from element, country"):
+    with pytest.raises(ValueError, match="choose one of: element, country"):
         mentions(model, texts, "river")

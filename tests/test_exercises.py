@@ -230,7 +230,7 @@ def test_a_notebook_shows_what_is_solved_by_sign_and_colour_and_the_score_as_a_t
 def test_numbers_that_are_unknown_taken_or_no_numbers():
     exercises = demo()
     for call, words in (
-        (lambda: exercises.exercise("9.9"), "There is no exercise '9.9' in 09_demo; there are: 9.1, 9.2, 9.3."),
+        (lambda: exercises.exercise("9.9"), "There is no exercise '9.9'; choose one of: 9.1, 9.2, 9.3."),
         (lambda: exercises.check("9.9", 3), "There is no exercise '9.9'"),
         (lambda: exercises.add("9.1", "Again", minutes=1), "'9.1' is taken"),
         (lambda: exercises.add("first", "No number", minutes=1), "'first' is none"),

@@ -106,7 +106,7 @@ def test_runs_and_the_metric(data, model):
         first = torch.stack([data.positions[place] for place in places]).amin(0)
         assert torch.equal(pairs.first_difference, first) and torch.equal(pairs.clean.tokens, data.tokens.tokens)
     assert torch.equal(data.pairs(model).corrupted.tokens, data.pairs(model, "swapped").corrupted.tokens)
-    with pytest.raises(ValueError, match=r"There is no corruption 'mixed': choose one of swapped, unrelated\.$"):
+    with pytest.raises(ValueError, match=r"There is no corruption 'mixed'; choose one of: swapped, unrelated\.$"):
         data.pairs(model, "mixed")
 
 
@@ -121,7 +121,7 @@ def test_seeds_and_frames_can_be_chosen(data, model):
     "arguments, sentence",
     [
         (dict(n=0), "it must be 1 or more, not 0"),
-        (dict(n=4, frames=["when flew"]), "There is no frame 'when flew': there are when went, "),
+        (dict(n=4, frames=["when flew"]), "There is no frame 'when flew'; choose one of: when went, "),
         (dict(model="gpt2", n=4), "and only 0 are"),
     ],
 )

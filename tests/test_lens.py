@@ -479,7 +479,7 @@ def one_token() -> Texts:
     [
         (lambda m: logit_lens(m, "a", k=0), "k says how many tokens"),
         (lambda m: logit_lens(m, ""), "There is no token to read"),
-        (lambda m: logit_lens(m, "a", layers=[0]).cell(1), "Layer 1 was not read, only 0"),
+        (lambda m: logit_lens(m, "a", layers=[0]).cell(1), "There is no layer 1; choose one of: 0"),
         (lambda m: target_probs(m, PROMPTS, [[1]]), "3 prompts and 1 sets"),
         (lambda m: target_probs(m, PROMPTS, [[1], [], [2]]), "Prompt 1 has no target"),
         (lambda m: answer_tokens(m, " "), "empty word"),
@@ -490,7 +490,7 @@ def one_token() -> Texts:
         (lambda m: sample_states(m, PROMPTS, each=0), "each says how many positions"),
         (lambda m: sample_states(m, torch.tensor([[1]])), "no position but the first"),
         (lambda m: train_tuned_lens(m, PROMPTS, steps=0), "steps and batch must be 1 or more, not 0 and 64"),
-        (lambda m: ByLayer((0,), {"share": torch.zeros(1, 2)}).mean("kl"), "'kl' was not measured, only 'share'"),
+        (lambda m: ByLayer((0,), {"share": torch.zeros(1, 2)}).mean("kl"), "There is no measure 'kl'; choose one of: share"),
         (lambda m: lens_kl(m, one_token()), "Text 1 has a single token"),
         (lambda m: input_and_next(m, one_token()), "Text 1 has a single token"),
         (lambda m: translations("fr", "de"), "not fr to de"),

@@ -359,7 +359,7 @@ def one(model) -> tuple[TopContexts, Categories]:
         (lambda m: agreement(m, other_model()), r"found for layers of 4 neurons, not for this model: scan the texts with it\.$"),
         (lambda m: memory(m, 0, 1, other_model(), by_hand([1])), "not for this model: scan the texts with it"),
         (lambda m: memory(m, 0, 500, *one(m)), "There is no neuron 500 in layer 0"),
-        (lambda m: memory(m, 1, 0, *one(m)), r"Layer 1 was not scanned; these were: 0\.$"),
+        (lambda m: memory(m, 1, 0, *one(m)), r"There is no scanned layer 1; choose one of: 0\.$"),
         (lambda m: memory(m, 0, 0, *one(m), k=4), "of the 4 top tokens must share a category; it must be from 1 to 4, not 5"),
     ],
 )

@@ -138,7 +138,7 @@ def test_only_some_layers_can_be_scanned(tiny, corpus, top):
     upper = top_contexts(tiny, some, k=3, layers=[1])
     assert upper.stats.layers == (1,) and upper.values.shape == (1, WIDTH, 3) and upper.stats.row(1) == 0
     assert torch.allclose(upper.values[0], top_contexts(tiny, some, k=3).values[1], atol=1e-5)
-    with pytest.raises(ValueError, match=r"Layer 0 was not scanned; these were: 1\."):
+    with pytest.raises(ValueError, match=r"There is no scanned layer 0; choose one of: 1\."):
         upper.where(0, 3)
 
 
@@ -255,7 +255,7 @@ SILENT = r"Neuron 2 of layer 4 is never active in these texts, so there is nothi
         ((4, 2), 1, SILENT),
         ((4, 4), 1, r"There is no neuron 4 in layer 4: it has 4, numbered 0 to 3\.$"),
         ((4, -1), 1, "There is no neuron -1 in layer 4"),
-        ((0, 0), 1, r"Layer 0 was not scanned; these were: 4\.$"),
+        ((0, 0), 1, r"There is no scanned layer 0; choose one of: 4\.$"),
     ],
 )
 def test_controls_that_cannot_be_had_are_refused_with_a_sentence(neuron, n, sentence):

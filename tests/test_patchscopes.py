@@ -391,7 +391,7 @@ def test_an_attribute_is_asked_in_the_words_of_its_relation():
         (lambda model: target_place(model, Target("a: zq:", placeholder="zq")), "'zq' is 2 tokens of this model"),
         (lambda model: readings((("red.", "blue"),), ()).hits, "no answers to compare with"),
         (lambda model: readings((("red",),), ("red",)).others, "A single source has no others"),
-        (lambda model: Precision((3,), {"Patchscope": ONE}, 0.3, 7).of("probe"), "'probe' was not tried, only 'Patchscope'"),
+        (lambda model: Precision((3,), {"Patchscope": ONE}, 0.3, 7).of("probe"), "no method 'probe'; choose one of: Patchscope"),
     ],
 )
 def test_what_cannot_be_measured_is_said(gpt2, wrong, sentence):

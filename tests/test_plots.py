@@ -96,7 +96,7 @@ FIGURES = {
     "size_curves": lambda p: p.size_curves([1, 10, 400], {"resample": RISING, "random edges": RISING}, "edges kept", LONG, (0, 1)),
     "report_card": lambda p: p.report_card(REPORT),
     "learning_curves": lambda p: p.learning_curves(REPORT),
-    "circuit": lambda p: circuit(EDGES, {"a3.1": "花", "m2": "names"}, 9, ("holds the metric up", "holds it down")),
+    "circuit": lambda p: circuit(EDGES, 9, ("holds the metric up", "holds it down")),
 }
 
 

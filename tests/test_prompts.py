@@ -66,8 +66,8 @@ def test_a_right_file_becomes_typed_sets(tmp_path: Path):
 def test_what_is_not_there_is_named_with_what_is(tmp_path: Path):
     prompts = load(tmp_path, json.dumps(GOOD))
     for ask, words in (
-        (lambda: prompts["wether"], "no prompts 'wether' for lesson; there are: weather, number, tower"),
-        (lambda: prompts["tower"].of("bridge"), "no group 'bridge'; there are: tower"),
+        (lambda: prompts["wether"], "no set of prompts 'wether'; choose one of: weather, number, tower"),
+        (lambda: prompts["tower"].of("bridge"), "no group 'bridge'; choose one of: tower"),
         (lambda: prompts["tower"].of("tower", "nam"), "no label 'nam'; there are: name, other"),
         (lambda: prompts["weather"].of("wet", "name"), "no label 'name'; there are: none"),
         (lambda: load_prompts("leson", tmp_path), "no prompt file data/prompts/leson.json; there are prompts for: lesson"),

@@ -374,7 +374,7 @@ def test_errors_are_sentences(small, gpt2):
     constant = LinearRelation("place", "LRE", 0, torch.eye(32), torch.zeros(32))
     cases = [
         *((partial(RelationData, "r", told, ("a",), ("b",)), "needs the subject once") for told in ("It is", "{s} {s} is", "{s} is {o}")),
-        (lambda: BaselineComparison("r", 0, 1.0, ("LRE",), torch.ones(1, 2) > 0).of("guess"), "'guess' was not compared"),
+        (lambda: BaselineComparison("r", 0, 1.0, ("LRE",), torch.ones(1, 2) > 0).of("guess"), "There is no method 'guess'"),
         (lambda: RelationData("r", "{s} is", ("a", "b"), ("c",)), "2 subjects and 1 objects"),
         (lambda: course_relations(["capitol"]), "There is no relation 'capitol' .* perhaps capital"),
         (lambda: split(LETTERS, 11), "has 12 subjects; fitting 11 and judging needs 13"),
@@ -382,7 +382,7 @@ def test_errors_are_sentences(small, gpt2):
         (lambda: relation_states(gpt2, DATA, [2]), "There is no layer 2"),
         (lambda: fit_lre(gpt2, DATA, 2), "this model's layers are 0 to 1"),
         (lambda: jacobian(gpt2, DATA, "Rome", 0), "'Rome' is no subject of 'place'"),
-        (lambda: relation_states(gpt2, DATA, [0]).at(1), "layer 1 were not read, only those of 0"),
+        (lambda: relation_states(gpt2, DATA, [0]).at(1), "There is no layer 1; choose one of: 0"),
         (lambda: relation_states(gpt2, DATA.take([]), [0]), "There are no prompts"),
         (lambda: subject_positions(gpt2, RelationData("r", "In Par{s}s", ("i",), ("a",))), "are not separate from the text around"),
         (lambda: subject_positions(small, RelationData("r", "{s} is", ("a" * 40,), ("b",))), "this model reads 24"),

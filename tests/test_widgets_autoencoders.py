@@ -24,11 +24,11 @@ from widget_tools import (
 )
 
 from helpers.interventions import record
-from helpers.one_layer import widgets_autoencoders as benches
 from helpers.one_layer.autoencoders import SparseAutoencoder
 from helpers.one_layer.features import FeatureActivations, max_activations
 from helpers.one_layer.sae_training import PenaltySweep
-from helpers.one_layer.widgets_autoencoders import ANSWER, ClampBench, FeatureBrowser, feature_html, sparsity_html, strongest_on
+from helpers.one_layer.widgets_autoencoders import ClampBench, FeatureBrowser, feature_html, sparsity_html, strongest_on
+from helpers.one_layer.widgets_directions import ANSWER
 from helpers.prediction import pieces, sample, tokenize, visible
 from helpers.texts import as_texts
 from helpers.widgets import html_to_text

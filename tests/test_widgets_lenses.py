@@ -149,6 +149,6 @@ def test_where_nothing_was_ever_read_there_is_only_the_sentence():
 
 
 def test_without_a_tuned_lens_there_is_nothing_to_switch():
-    widget = LensViewer(tiny(), TEXT, layer=-1)
+    widget = LensViewer(tiny(), TEXT)
     assert list(widget.controls) == ["text", "layer", "pos"] and widget.layer.options == (("in", -1), ("0", 0), ("1", 1))
-    assert widget.panel.value == viewed(TEXT, -1, len(tokenize(tiny(), TEXT)) - 1, RAW)
+    assert widget.panel.value == viewed(TEXT, 1, len(tokenize(tiny(), TEXT)) - 1, RAW)

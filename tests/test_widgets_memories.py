@@ -97,7 +97,7 @@ def test_what_is_silent_or_not_there_is_said():
     assert "It is never active in these texts." in html_to_text(html) and len(bars_of(html)) == 10 and "Bold" not in html
     assert html_to_text(browsed(2, 0)) == "There is no layer 2: this model's layers are 0 to 1."
     assert html_to_text(browsed(0, 128)) == "There is no neuron 128 in layer 0: it has 128, numbered 0 to 127."
-    assert memory_html(tiny(), first, categories(), 1, 3) == "<p>Layer 1 was not scanned; these were: 0.</p>"
+    assert memory_html(tiny(), first, categories(), 1, 3) == "<p>There is no scanned layer 1; choose one of: 0.</p>"
     widget = MemoryBrowser(tiny(), contexts(), categories())  # a smaller model begins with its last layer and neuron
     assert (widget.layer.value, widget.neuron.value) == (1, 127) and widget.panel.value == browsed(1, 127)
     assert MemoryBrowser(tiny(), first, categories()).layer.options == (0,)

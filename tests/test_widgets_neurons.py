@@ -83,7 +83,7 @@ def test_a_neuron_that_is_never_active_and_a_layer_that_was_not_scanned():
     silent = replace(top, values=values, stats=replace(top.stats, peak=peak))
     assert "It is never active." in html_to_text(microscope_html(tiny(), silent, "hello", 0, 3))
     first = top_contexts(tiny(), texts(), k=2, layers=[0])
-    assert microscope_html(tiny(), first, "hello", 1, 3) == "<p>Layer 1 was not scanned; these were: 0.</p>"
+    assert microscope_html(tiny(), first, "hello", 1, 3) == "<p>There is no scanned layer 1; choose one of: 0.</p>"
 
 
 def bars_with(layer: int, neuron: int, value: float | torch.Tensor, prompt: str, k: int) -> str:

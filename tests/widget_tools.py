@@ -364,7 +364,7 @@ CASES: dict[type[Demo], Callable[[], Case]] = {
         partial(back_patch_html, reader(), dict(list(asked().items())[:3])),
         "Unpatched the model says",
     ),
-    PatchscopeBench: lambda: Case(lambda: PatchscopeBench(reader(), RINGO, TARGETS, 1), _one_patched, "The model goes on:"),
+    PatchscopeBench: lambda: Case(lambda: PatchscopeBench(reader(), RINGO, TARGETS), _one_patched, "The model goes on:"),
 }
 
 

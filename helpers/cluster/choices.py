@@ -18,7 +18,7 @@ from torch import Tensor
 from helpers.course_lm.corpus.base import sentence
 from helpers.course_lm.corpus.tasks import LETTERS, QUESTIONS, quiz_question
 from helpers.course_lm.world import World
-from helpers.interventions import intervene, unembed_only_at
+from helpers.inputs import check_number
 from helpers.metrics import whole_words
 from helpers.models import TransformerBridge
 from helpers.prediction import token_id
@@ -37,8 +37,6 @@ SENTENCES = {  # relation of a quiz -> the fact as a sentence, up to the answer
     "young": "A young {} is called a",
     "animal": "The {} is a",
 }
-
-# ------------------------------------------------------------------------------------------------------------- questions
 
 
 @dataclass(frozen=True)
@@ -67,8 +65,7 @@ def choice_prompts(n: int, options: int = 4, seed: int = 0, hidden: bool = True)
 
     Raises ValueError unless there are 2 to 4 options, and one question at least.
     """
-    if n < 1:
-        raise ValueError(f"n says how many questions to ask; it must be 1 or more, not {n}.")
+    check_number("n says how many questions to ask", n)
     if not 2 <= options <= len(LETTERS):
         raise ValueError(f"A question has 2 to {len(LETTERS)} options, not {options}.")
     rng, rows = Random(f"{seed} choices"), []
@@ -88,9 +85,6 @@ def _sentence(question: str) -> str:
         if found := re.fullmatch(f"Question: {before}(.+){after}", question):
             return sentence(SENTENCES[relation].format(found[1]))
     raise ValueError(f"There is no sentence for {question!r}: it is no question of the quiz.")
-
-
-# --------------------------------------------------------------------------------------------------------------- answers
 
 
 @dataclass(frozen=True)
@@ -136,7 +130,5 @@ def answer(model: TransformerBridge, asked: Choices) -> Answers:
     """What a model answers: the letter, and, as a test of what it knows, the words after the same fact told as a sentence."""
     ids = [token_id(model, f" {letter}") for letter in asked.letters[: len(asked.options[0])]]
     letters = logits_at_end(model, asked.texts).log_softmax(-1)[:, ids].cpu()
-    words = whole_words(model, asked.sentences, asked.options)
-    with intervene(model, unembed_only_at(words.texts.last_positions(max(map(len, words.ids))))):
-        own = words.log_probs(model(words.texts.tokens.to(model.cfg.device))).float().cpu()
-    return Answers(letters, own.reshape(letters.shape), asked.right)
+    words = whole_words(model, asked.sentences, asked.options).read(model)
+    return Answers(letters, words.reshape(letters.shape), asked.right)

@@ -41,8 +41,6 @@ from helpers.running import path_gradients
 from helpers.stats import DRAWS, Interval
 from helpers.tables import table
 
-# ------------------------------------------------------------------------------------------------------------- estimates
-
 
 @dataclass(frozen=True)
 class EdgeScores:
@@ -112,9 +110,6 @@ def _received(
     if not values.requires_grad:
         raise ValueError("The metric has no gradient: it must be computed from the logits by differentiable steps, so without argmax.")
     return values, [seen[name] for name in received]
-
-
-# ------------------------------------------------------------------------------------------------------------------ ACDC
 
 
 @dataclass(frozen=True)
@@ -196,9 +191,6 @@ class _Search:
         before = self.beyond[: self.graph.before(layer)]
         logits = run_wires(self.model, self.graph, self.texts, kept, self.ablated, layer, self.streams[layer], before)
         return (self.model_logp.exp() * (self.model_logp - logits.log_softmax(-1))).sum(-1).mean(-1)
-
-
-# --------------------------------------------------------------------------------------------------------------- judging
 
 
 @dataclass(frozen=True)

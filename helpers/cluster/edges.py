@@ -57,9 +57,8 @@ class EdgeGraph:
         needed = ["blocks.0.hook_q_input", "blocks.0.hook_mlp_in", "blocks.0.attn.hook_result"]
         block, cfg = model.blocks[0], model.cfg
         if hasattr(block, "ln1_post") or not hasattr(block, "ln2") or not all(hook in model.hook_dict for hook in needed):
-            raise ValueError(
-                "Edges cannot be cut in this model: its blocks norm what they write, or have no norm of their own for the MLP."
-            )
+            why = "its blocks norm what they write, or have no norm of their own for the MLP"
+            raise ValueError(f"Edges cannot be cut in this model: {why}.")
         n_kv_heads = getattr(cfg, "n_key_value_heads", None) or cfg.n_heads
         return cls(cfg.n_layers, cfg.n_heads, n_kv_heads, bool(getattr(cfg, "parallel_attn_mlp", False)))
 
@@ -365,10 +364,8 @@ def circuit_metrics(
     return torch.stack([asked.measured(logits) for logits in logits_of(model, pairs, circuits, ablation)])
 
 
-def cut_each(
-    model: TransformerBridge, pairs: PromptPairs, edges: Sequence[str], ablation: Ablation = "resample"
-) -> Float[Tensor, "edge prompt"]:
+def cut_each(model: TransformerBridge, pairs: PromptPairs, edges: Sequence[str]) -> Float[Tensor, "edge prompt"]:
     """By how much the metric changes when each edge by itself is cut: exact, and one run for each, many of them in a pass."""
     graph = EdgeGraph.of(model)
-    values = circuit_metrics(model, pairs, [graph.full, *(graph.circuit([edge]).complement for edge in edges)], ablation)
+    values = circuit_metrics(model, pairs, [graph.full, *(graph.circuit([edge]).complement for edge in edges)])
     return values[1:] - values[0]

@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from helpers.cluster.fact_prompts import FactPrompt, subject_span
+from helpers.inputs import check_number
 from helpers.interventions import attn_out, head_out, mlp_out, pattern, record, resid_post
 from helpers.metrics import first_tokens as answer_starts
 from helpers.models import TransformerBridge
@@ -24,10 +25,9 @@ from helpers.running import activations_at, read_lens
 from helpers.tables import table
 from helpers.texts import as_texts
 
+MIXED = "blocks.{}.attn.hook_out".format  # what the attention puts out, before a norm that may follow (Gemma 2)
 FEW_LETTERS = 3  # shorter words, and shorter beginnings of words, say too little to count as an attribute
 STOP_WORDS = {"the", "and", "for", "with", "from", "you", "she", "her", "his", "its", "one"}
-
-# -------------------------------------------------------------------------------------------------------------- enrichment
 
 
 @dataclass(frozen=True)
@@ -57,8 +57,7 @@ class Enrichment:
 @torch.no_grad()
 def enrichment(model: TransformerBridge, facts: Sequence[FactPrompt], k: int = 50) -> Enrichment:
     """The attributes rate after every block. Raises ValueError for a fact without attributes."""
-    if not 1 <= k <= model.cfg.d_vocab:
-        raise ValueError(f"k says how many tokens of the lens to look at; it must be from 1 to {model.cfg.d_vocab}, not {k}.")
+    check_number("k says how many tokens of the lens to look at", k, high=model.cfg.d_vocab)
     own, other = _word_starts(model, facts)
     ends, hooks = torch.tensor([[subject_span(model, fact)[-1]] for fact in facts]), [*map(resid_post, range(model.cfg.n_layers))]
     states = activations_at(model, [fact.text for fact in facts], hooks, ends)[:, :, 0]  # [layer, fact, d_model]
@@ -99,9 +98,6 @@ def first_tokens(model: TransformerBridge, attributes: Sequence[str], subject: s
     start = tokenize(model, "is")
     firsts = [tokenize(model, f"is {word}")[len(start)] for word in sorted(words) if word.lower() not in skipped]
     return {int(one) for one in firsts if len(re.sub("(⟨..⟩)+", LOST, pieces(model, one[None])[0]).strip()) >= FEW_LETTERS}
-
-
-# -------------------------------------------------------------------------------------------------------------- extraction
 
 
 @dataclass(frozen=True)
@@ -145,7 +141,7 @@ def extraction(model: TransformerBridge, facts: Sequence[FactPrompt], seed: int 
     wrong = _wrong_answers(facts, answers, seed)
     attention, mlp, control = (torch.zeros(n_layers, n, dtype=torch.bool) for _ in range(3))
     by_head, to_subject = torch.zeros(n_layers, n_heads, n, dtype=torch.bool), torch.zeros(n_layers, n_heads, n)
-    places = [place(layer) for layer in range(n_layers) for place in (attn_out, mlp_out, head_out, pattern, _mixed)]
+    places = [place(layer) for layer in range(n_layers) for place in (attn_out, mlp_out, head_out, pattern, MIXED)]
     for rows in progress(list(texts.batches()), desc="batches"):
         part, each = texts.take(rows), torch.arange(len(rows))
         ends, seen = part.lengths - 1, record(model, part.tokens.to(model.cfg.device), *places)
@@ -162,11 +158,6 @@ def extraction(model: TransformerBridge, facts: Sequence[FactPrompt], seed: int 
     return Extraction(attention, mlp, by_head, control, to_subject)
 
 
-def _mixed(layer: int) -> str:
-    """What the attention puts out, before a norm that may follow (Gemma 2)."""
-    return f"blocks.{layer}.attn.hook_out"
-
-
 def _written(
     model: TransformerBridge, layer: int, seen: dict[str, Tensor], ends: Int[Tensor, "fact"]
 ) -> Float[Tensor, "fact head d_model"]:
@@ -175,7 +166,7 @@ def _written(
     written = torch.einsum("nhd,hdm->nhm", seen[head_out(layer)][every, ends], model.blocks[layer].attn.W_O)
     if not hasattr(model.blocks[layer], "ln1_post"):
         return written
-    mixed, out = (seen[place(layer)][every, ends] for place in (_mixed, attn_out))
+    mixed, out = (seen[place(layer)][every, ends] for place in (MIXED, attn_out))
     return written * torch.where(mixed == 0, 0, out / mixed)[:, None]  # an RMS norm only rescales each dimension
 
 

@@ -34,8 +34,6 @@ from helpers.tables import table
 
 Node = tuple[int, int]  # position, and feature; the error is feature d_sae
 
-# ------------------------------------------------------------------------------------------------------- minimal pairs
-
 
 def agreement_pairs(model: TransformerBridge, n: int, group: str = "present relative", seed: int = 0) -> PromptPairs:
     """``n`` prompts that ask for a verb across an attractor, and the same with the number of the subject changed.
@@ -64,9 +62,6 @@ def _other_number(prompt: str) -> str:
     others = dict(nouns) | {many: one for one, many in nouns}
     at = next(number for number, word in enumerate(words) if word in others)
     return " ".join([*words[:at], others[words[at]], *words[at + 1 :]])
-
-
-# ---------------------------------------------------------------------------------------------------- indirect effects
 
 
 @dataclass(frozen=True)
@@ -126,9 +121,6 @@ def _split(
     """The features of states, and the error that these leave."""
     features = sae.encode(x)
     return features, x - sae.decode(features)
-
-
-# ------------------------------------------------------------------------------------------------------ faithfulness
 
 
 @dataclass(frozen=True)
@@ -224,15 +216,13 @@ def circuit_of(nodes: Sequence[Node], means: NodeMeans, name: str = "circuit", e
     return FeatureCircuit(name, keep, error)
 
 
-def circuit_sizes(
-    effects: NodeEffects, means: NodeMeans, sizes: Sequence[int] = (0, 5, 10, 20, 50, 100, 200), seed: int = 0
-) -> list[FeatureCircuit]:
+def circuit_sizes(effects: NodeEffects, means: NodeMeans, sizes: Sequence[int] = (0, 5, 10, 20, 50, 100, 200)) -> list[FeatureCircuit]:
     """For each size the top nodes, as many random ones among those that are ever active, and what is left without the top ones.
 
     Each with the error kept and with the error ablated.
     """
     active = means.features.gt(0).nonzero()
-    order = torch.randperm(len(active), generator=torch.Generator().manual_seed(seed))
+    order = torch.randperm(len(active), generator=torch.Generator().manual_seed(0))
     drawn = [tuple(node) for node in active[order].tolist()]
     made = []
     for error, size in product((False, True), sizes):

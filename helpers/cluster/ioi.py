@@ -21,6 +21,7 @@ from helpers.cluster.attribution import direct_effects
 from helpers.cluster.patching import PromptPairs, metric_at_ends, prompt_pairs
 from helpers.course_lm.corpus import tasks
 from helpers.course_lm.world import World
+from helpers.inputs import check_number, chosen
 from helpers.interventions import Intervention, head_out, pattern, record, resample_ablate, resid_post
 from helpers.metrics import Metric, log_odds
 from helpers.models import TransformerBridge
@@ -65,10 +66,8 @@ class IoiSentences:
 
     def pairs(self, model: TransformerBridge, corrupted: str = "swapped") -> PromptPairs:
         """The sentences beside corrupted ones: ``swapped`` or ``unrelated``. Raises ValueError for another kind."""
-        kinds = {"swapped": self.swapped, "unrelated": self.unrelated}
-        if corrupted not in kinds:
-            raise ValueError(f"There is no corruption {corrupted!r}: choose one of {', '.join(kinds)}.")
-        return prompt_pairs(model, list(self.texts), kinds[corrupted](), self.metric)
+        kind = chosen({"swapped": self.swapped, "unrelated": self.unrelated}, corrupted, "corruption")
+        return prompt_pairs(model, list(self.texts), kind(), self.metric)
 
 
 def _renamed(text: str, io: str, s: str, names: Sequence[str]) -> str:
@@ -85,18 +84,20 @@ def ioi_sentences(model: TransformerBridge, n: int, seed: int = 0, frames: Seque
     Orders are balanced where ``n`` is a multiple of twice the number of frames. ``frames`` are some of the corpus's (all of them if none
     is named). Raises ValueError for an unknown frame, and for a model in which fewer than five first names are one token.
     """
-    if n < 1:
-        raise ValueError(f"n says how many sentences to write; it must be 1 or more, not {n}.")
-    if unknown := [frame for frame in frames if frame not in tasks.FRAMES]:
-        raise ValueError(f"There is no frame {unknown[0]!r}: there are {', '.join(tasks.FRAMES)}.")
+    check_number("n says how many sentences to write", n)
     frames, usable = tuple(frames or tasks.FRAMES), single_names(model)
+    for frame in frames:
+        chosen(tasks.FRAMES, frame, "frame")
     if len(usable) < 5:
         raise ValueError(f"Five first names must be one token of this model, and only {len(usable)} are.")
     rows = [_draw(Random(f"{seed} {number}"), usable, frames, number) for number in range(n)]
     texts, receivers, givers, others, orders = map(tuple, zip(*rows, strict=True))
     tokens = as_texts(model, texts)
     io, s = (torch.tensor([token_id(model, f" {name}") for name in side]) for side in (receivers, givers))
-    return IoiSentences(texts, receivers, givers, others, orders, tokens, io, s, _named_positions(tokens, io, s))
+    is_io, is_s = tokens.tokens == io[:, None], tokens.tokens == s[:, None]
+    first, last = is_s.int().argmax(1), tokens.tokens.shape[1] - 1 - is_s.flip(1).int().argmax(1)
+    positions = {"IO": is_io.int().argmax(1), "S1": first, "S1+1": first + 1, "S2": last, "END": tokens.lengths - 1}
+    return IoiSentences(texts, receivers, givers, others, orders, tokens, io, s, positions)
 
 
 def single_names(model: TransformerBridge) -> list[str]:
@@ -114,16 +115,6 @@ def _draw(rng: Random, names: Sequence[str], frames: Sequence[str], number: int)
     io, s = people if order == "ABB" else people[::-1]
     others = rng.sample([name for name in names if name not in people], 3)
     return tasks.frame_text(rng, frame, people, s), io, s, tuple(others), order
-
-
-def _named_positions(texts: Texts, io: Int[Tensor, "prompt"], s: Int[Tensor, "prompt"]) -> dict[str, Int[Tensor, "prompt"]]:
-    """Where the receiver stands, the giver the first time, the token after it, the giver the second time, and the end."""
-    is_io, is_s = texts.tokens == io[:, None], texts.tokens == s[:, None]
-    first, last = is_s.int().argmax(1), texts.tokens.shape[1] - 1 - is_s.flip(1).int().argmax(1)
-    return {"IO": is_io.int().argmax(1), "S1": first, "S1+1": first + 1, "S2": last, "END": texts.lengths - 1}
-
-
-# ------------------------------------------------------------------------------------------------------ where heads look
 
 
 ROLES = {  # role of a head in the paper: from where to where it attends
@@ -191,9 +182,6 @@ def copies(model: TransformerBridge, chosen: Sequence[Head], data: IoiSentences,
         best = model.unembed(model.ln_final(written[:, None]))[:, 0].topk(k).indices.cpu()
         found.append((best == data.io[:, None]).any(1))
     return torch.stack(found)
-
-
-# ---------------------------------------------------------------------------------------------------------- self-repair
 
 
 @dataclass(frozen=True)

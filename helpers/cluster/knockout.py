@@ -15,6 +15,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from helpers.cluster.fact_prompts import FactPrompt, subject_span
+from helpers.inputs import check_number
 from helpers.interventions import Intervention
 from helpers.models import TransformerBridge
 from helpers.progress import progress
@@ -47,32 +48,28 @@ class Knockout:
         return table({"layer": "6"} | dict.fromkeys(self.names, "10"), rows, gap="")
 
 
-def knockout(
-    model: TransformerBridge, facts: Sequence[FactPrompt], windows: Windows, source: str = "subject", seed: int = 0
-) -> Float[Tensor, "window fact"]:
-    """``knockout_curves`` for one source and any windows, such as ``[[0, 1, 2], [9]]``.
+def knockout(model: TransformerBridge, facts: Sequence[FactPrompt], windows: Windows) -> Float[Tensor, "window fact"]:
+    """``knockout_curves`` for the subject and any windows, such as ``[[0, 1, 2], [9]]``.
 
     What is returned is (P after - P before) / P before, in percent, of the predicted token's probability P.
     """
-    return _knockout(model, facts, windows, [source], seed)[0]
+    return _knockout(model, facts, windows, ["subject"])[0]
 
 
-def knockout_curves(
-    model: TransformerBridge, facts: Sequence[FactPrompt], width: int = 3, sources: Sequence[str] = SOURCES, seed: int = 0
-) -> Knockout:
+def knockout_curves(model: TransformerBridge, facts: Sequence[FactPrompt], width: int = 3, sources: Sequence[str] = SOURCES) -> Knockout:
     """Cuts the last token off from each source in the ``width`` layers around each layer in turn.
 
     Give facts that the model knows (``known_facts``). Raises ValueError for an unknown source, and a width that does not fit.
     """
-    return Knockout(tuple(sources), _knockout(model, facts, layer_windows(model.cfg.n_layers, width), sources, seed))
+    return Knockout(tuple(sources), _knockout(model, facts, layer_windows(model.cfg.n_layers, width), sources))
 
 
 @torch.no_grad()
 def _knockout(
-    model: TransformerBridge, facts: Sequence[FactPrompt], windows: Windows, sources: Sequence[str], seed: int
+    model: TransformerBridge, facts: Sequence[FactPrompt], windows: Windows, sources: Sequence[str]
 ) -> Float[Tensor, "source window fact"]:
     """All sources of a batch share a pass for each window, which starts at the window's first layer: below it nothing changes."""
-    n_layers, every = model.cfg.n_layers, source_masks(model, facts, seed)
+    n_layers, every = model.cfg.n_layers, source_masks(model, facts)
     if unknown := [name for name in sources if name not in every]:
         raise ValueError(f"{unknown[0]!r} cannot be cut; a source is one of {', '.join(SOURCES)}.")
     if odd := [layer for window in windows for layer in window if not 0 <= layer < n_layers]:
@@ -113,8 +110,7 @@ def cut_attention(layer: int, queries: Int[Tensor, "row"], keys: Bool[Tensor, "r
 
 def layer_windows(n_layers: int, width: int) -> list[range]:
     """The ``width`` layers around each layer (an even width reaches one further back), fewer at the ends of the model."""
-    if not 1 <= width <= n_layers:
-        raise ValueError(f"width says how many layers a window has; this model has {n_layers}, so it must be from 1 to that, not {width}.")
+    check_number("width says how many of this model's layers a window has", width, high=n_layers)
     return [range(max(0, layer - width // 2), min(n_layers, layer + (width + 1) // 2)) for layer in range(n_layers)]
 
 

@@ -19,6 +19,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from helpers.cluster.relations import RelationData
+from helpers.inputs import chosen
 from helpers.interventions import Intervention, intervene, resid_post
 from helpers.models import TransformerBridge, read_prefix
 from helpers.prediction import token_span, tokenize
@@ -130,9 +131,6 @@ def jacobians(model: TransformerBridge, data: RelationData, layers: Sequence[int
     return linearise(model, data, layers)[2]
 
 
-# ------------------------------------------------------------------------------------------------------------ baselines
-
-
 @dataclass(frozen=True)
 class RelationStates:
     """What a model computes for each subject: ``s`` at position ``subject``, ``o`` at the prompt's end, and its own next token."""
@@ -147,9 +145,7 @@ class RelationStates:
 
     def at(self, layer: int) -> Float[Tensor, "subject d_model"]:
         """The subjects' states in one layer. Raises ValueError for a layer that was not looked at."""
-        if layer not in self.layers:
-            raise ValueError(f"The states of layer {layer} were not read, only those of {', '.join(map(str, self.layers))}.")
-        return self.s[self.layers.index(layer)]
+        return self.s[self.layers.index(chosen(self.layers, layer, "layer"))]
 
 
 @torch.no_grad()

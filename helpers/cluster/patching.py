@@ -18,7 +18,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from helpers.interventions import Intervention, add, head_out, intervene, pattern, record, resample_ablate, resid_pre, unembed_only_at
-from helpers.metrics import Metric, WordOdds, run_with_gradients
+from helpers.metrics import Metric, WordOdds, measure, run_with_gradients
 from helpers.models import TransformerBridge
 from helpers.progress import progress
 from helpers.running import path_gradients, read_suffix
@@ -57,10 +57,7 @@ class PromptPairs:
 
     def measured(self, logits: Float[Tensor, "prompt d_vocab"]) -> Float[Tensor, "prompt"]:
         """The metric of each prompt, from the logits at its end. Raises ValueError unless the metric gives one number a prompt."""
-        values = self.metric(logits[:, None])
-        if not torch.is_tensor(values) or values.shape != (len(self),):
-            raise ValueError(f"The metric must give one number for each of the {len(self)} prompts, a tensor [{len(self)}].")
-        return values.float()
+        return measure(self.metric, logits[:, None], self.clean.last(1))
 
     def columns(
         self, place: Place, positions: Positions | None, names: Sequence[str] = ()
@@ -70,9 +67,7 @@ class PromptPairs:
             raise ValueError("Where a head looks belongs to no single position: use patch_heads or attribute_heads.")
         if positions is None:
             if self.clean.lengths.unique().numel() > 1:
-                raise ValueError(
-                    "These prompts are not equally long, so their positions do not correspond: name positions for each prompt."
-                )
+                raise ValueError("These prompts are not equally long, so their positions do not correspond: name those of each prompt.")
             positions = torch.arange(int(self.clean.lengths[0]))[:, None]
             names = names or [str(at) for at in range(len(positions))]
         found = torch.stack([torch.as_tensor(at).expand(len(self)) for at in positions]) if len(positions) else torch.empty(0)

@@ -27,6 +27,7 @@ from helpers.cluster.linear_relations import (
     translation,
 )
 from helpers.cluster.relations import N_TRAIN, Parts, RelationData, known_rows, split
+from helpers.inputs import chosen
 from helpers.interventions import add
 from helpers.models import TransformerBridge
 from helpers.progress import progress
@@ -36,8 +37,6 @@ from helpers.tables import table
 
 BETAS = (1.0, 1.5, 2.0, 2.5, 3.0, 4.0)  # the authors' own choices lie between 2.25 and 8
 RANKS = (4, 8, 16, 32, 64, 128)
-
-# --------------------------------------------------------------------------------------------- a map and its baselines
 
 
 @dataclass(frozen=True)
@@ -52,9 +51,7 @@ class BaselineComparison:
 
     def of(self, method: str) -> Bool[Tensor, "subject"]:
         """The hits of one method. Raises ValueError for one that was not compared."""
-        if method not in self.methods:
-            raise ValueError(f"{method!r} was not compared: there are {', '.join(self.methods)}.")
-        return self.hits[self.methods.index(method)]
+        return self.hits[self.methods.index(chosen(self.methods, method, "method"))]
 
     @property
     def shares(self) -> dict[str, float]:
@@ -136,9 +133,6 @@ def sweep_lre(model: TransformerBridge, parts: Parts, layers: Sequence[int] | No
     return LreSweep(tuple(maps), tuple(map(float, betas)), hits.bool(), log_prob.mean(-1))
 
 
-# ------------------------------------------------------------------------------------------------- all relations at once
-
-
 @dataclass(frozen=True)
 class RelationEntry:
     """One relation: what was tried on the subjects for choosing, and how the chosen map does on those for testing.
@@ -150,6 +144,14 @@ class RelationEntry:
     parts: Parts
     sweep: LreSweep
     comparison: BaselineComparison
+
+
+def relation_entry(
+    model: TransformerBridge, parts: Parts, layers: Sequence[int] | None, betas: Sequence[float], known: float
+) -> RelationEntry:
+    """One relation: layer and factor are chosen, and the map is judged on the test subjects beside its baselines."""
+    tried = sweep_lre(model, parts, layers, betas)
+    return RelationEntry(known, parts, tried, compare_to_baselines(model, parts, tried.best))
 
 
 @dataclass(frozen=True)
@@ -195,14 +197,10 @@ def relation_report(
         if len(kept) < max(least, n_train + 2):
             skipped.append(data.name)
             continue
-        parts = split(some.take(kept[:most]), n_train, seed)
-        tried = sweep_lre(model, parts, layers, betas)
-        entries.append(RelationEntry(len(kept) / len(some), parts, tried, compare_to_baselines(model, parts, tried.best)))
+        entries.append(relation_entry(model, split(some.take(kept[:most]), n_train, seed), layers, betas, len(kept) / len(some)))
     entries.sort(key=lambda entry: -entry.comparison.shares["LRE"])
     return RelationReport(tuple(entries), tuple(skipped))
 
-
-# ------------------------------------------------------------------------------------------------------------- editing
 
 Pair = tuple[str, str]  # the subject to be edited, and the one whose answer is wished for
 

@@ -12,6 +12,7 @@ from random import Random
 from helpers.course_lm import facts
 from helpers.course_lm.corpus.base import sentence
 from helpers.course_lm.world import World
+from helpers.inputs import check_number
 from helpers.metrics import first_tokens
 from helpers.models import TransformerBridge
 from helpers.running import next_tokens
@@ -33,9 +34,8 @@ class RelationData:
 
     def __post_init__(self) -> None:
         if self.template.count("{s}") != 1 or "{o}" in self.template:
-            raise ValueError(
-                f"The template {self.template!r} needs the subject once, as {{s}}, and no object: write it like 'The capital of {{s}} is'."
-            )
+            needs = "needs the subject once, as {s}, and no object: write it like 'The capital of {s} is'"
+            raise ValueError(f"The template {self.template!r} {needs}.")
         if len(self.subjects) != len(self.objects):
             raise ValueError(f"{self.name!r} has {len(self.subjects)} subjects and {len(self.objects)} objects: give one for each.")
 
@@ -127,8 +127,7 @@ class Parts:
 
 def split(data: RelationData, n_train: int = N_TRAIN, seed: int = 0) -> Parts:
     """``n_train`` subjects for fitting, and two halves of the others. Raises ValueError where these would be empty."""
-    if n_train < 1:
-        raise ValueError(f"n_train says how many subjects to fit; it must be 1 or more, not {n_train}.")
+    check_number("n_train says how many subjects to fit", n_train)
     if len(data) < n_train + 2:
         raise ValueError(f"{data.name!r} has {len(data)} subjects; fitting {n_train} and judging needs {n_train + 2}: lower n_train.")
     order = Random(f"{seed} {data.name}").sample(range(len(data)), len(data))

@@ -19,6 +19,7 @@ from helpers.course_lm.corpus.base import sentence
 from helpers.course_lm.corpus.prose import HOBBIES, PROFESSIONS, PRONOUNS
 from helpers.course_lm.corpus.stories import story
 from helpers.course_lm.world import World
+from helpers.inputs import chosen
 from helpers.interventions import Intervention, add, intervene, mlp_post, project_out, record
 from helpers.metrics import AFTER_FIRST
 from helpers.models import TransformerBridge
@@ -31,8 +32,6 @@ from helpers.tables import table
 from helpers.texts import TextsLike, as_texts
 
 Read = Callable[[Sequence[Tensor]], Tensor]
-
-# ---------------------------------------------------------------------------------------------------------- the texts
 
 # A start, the work and an end; the training texts and the test texts have other words around the same clues, and other names.
 BIOGRAPHIES: dict[str, tuple[tuple[str, ...], ...]] = {
@@ -82,8 +81,7 @@ def biographies(n: int, biased: bool, part: str = "train", seed: int = 0) -> Bio
     """
     if n < 4 or n % 4:
         raise ValueError(f"n says how many biographies to write for four equal groups; it must be a multiple of 4, not {n}.")
-    if part not in BIOGRAPHIES:
-        raise ValueError(f"There is no part {part!r} of the biographies: choose train or test.")
+    chosen(BIOGRAPHIES, part, "part of the biographies")
     rng = Random(f"{seed} {part} {biased}")
     groups = [(False, False), (True, True)] if biased else [(False, False), (True, True), (False, True), (True, False)]
     labels = [groups[number % len(groups)] for number in range(n)]
@@ -111,9 +109,6 @@ def gendered_stories(n: int, seed: int = 0) -> tuple[list[str], Bool[Tensor, "te
         if he != bool(words & set(SHE)) and not words & set(PROFESSIONS):
             found[he].append(text)
     return [found[number % 2 == 1][number // 2] for number in range(n)], torch.arange(n) % 2 == 1
-
-
-# -------------------------------------------------------------------------------------------- units and judges
 
 
 @dataclass(frozen=True)
@@ -196,9 +191,6 @@ def judged(values: Float[Tensor, "text unit"], he: Bool[Tensor, "text"], margin:
     That is, the AUC is farther than ``margin`` from one half. The corpus is the judge; in the paper it was a person.
     """
     return (auc(values[he], values[~he]) - 0.5).abs() > margin
-
-
-# ----------------------------------------------------------------------------------------------------------- the whole
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from helpers.cluster.patching import PatchMap, patch_positions, prompt_pairs
 from helpers.course_lm.corpus.tasks import SUMS, total
+from helpers.inputs import check_number
 from helpers.interventions import attn_out, mlp_out
 from helpers.metrics import log_odds, log_prob, whole_words
 from helpers.models import TransformerBridge
@@ -42,9 +43,7 @@ def sum_pairs(model: TransformerBridge, n: int = 50, seed: int = 0, same_result:
     sums = _known_sums(model)
     alike = [lambda entry: (entry[1], total(*entry))] if same_result else [itemgetter(0, 1), itemgetter(1, 2)]
     pairs = [pair for key in alike for _, group in groupby(sorted(sums, key=key), key) for pair in permutations(group, 2)]
-    if not 1 <= n <= len(pairs):
-        many = f"the model's {len(sums)} right sums make {len(pairs)} such pairs"
-        raise ValueError(f"n says how many pairs to draw; {many}, so it must be from 1 to that, not {n}.")
+    check_number(f"n says how many pairs of the model's {len(sums)} right sums to draw", n, high=len(pairs))
     drawn = Random(seed).sample(pairs, n)
     return [SumPair(_sum_text(*one), str(total(*one)), _sum_text(*other), str(total(*other))) for one, other in drawn]
 

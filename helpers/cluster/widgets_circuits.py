@@ -17,10 +17,11 @@ from helpers.cluster.graph_plots import circuit_graph
 from helpers.cluster.ioi import IoiSentences
 from helpers.cluster.patching import PatchMap, PromptPairs
 from helpers.html import COLD, DEEPEST, RIM, TABLE, WARM
+from helpers.inputs import chosen
 from helpers.interventions import intervene, pattern, record, resample_ablate
 from helpers.models import TransformerBridge
 from helpers.prediction import TopTokens, last_logits, pieces, tokenize, truncate, visible
-from helpers.widgets import Demo, as_text, choice_slider, chosen, columns_html, dropdown, slider, text_field
+from helpers.widgets import Demo, as_text, choice_slider, columns_html, cut_note, dropdown, slider, text_field
 
 SHARE, CHANGE = SHOWN_AS = ("share restored", "change in logits")
 SIZES = (5, 10, 20, 30, 50, 75, 100, 150, 200, 300, 400, 800, 1500, 3000)  # edges
@@ -31,8 +32,6 @@ CELL = "padding:1px 6px;text-align:right;font-size:90%"
 TURNED = "writing-mode:vertical-rl;font-weight:normal;font-size:85%"
 LOOK, SEEN = "min-width:15px;padding:0 2px;text-align:center;font-size:70%", 0.1  # a square, and the least share that is written into it
 UPRIGHT = "text-align:right;font-weight:normal;font-size:85%;padding-right:4px"
-
-# -------------------------------------------------------------------------------------------------- the map of patches
 
 
 def cell(value: float, scale: float, where: str, framed: bool = False) -> str:
@@ -85,9 +84,7 @@ def _where(data: IoiSentences, hook: str, column: str, at: int) -> dict[str, int
     """Where a column of a map is patched in the first sentence: in one head, or at one position."""
     if column == f"head {at}":
         return {"pos": at} if hook.endswith("hook_pattern") else {"head": at}  # a pattern's first axis after the batch are its heads
-    if column not in data.positions:
-        raise ValueError(f"These sentences have no position {column!r}: make the map with the positions {', '.join(data.positions)}.")
-    return {"pos": int(data.positions[column][0])}
+    return {"pos": int(chosen(data.positions, column, "position in these sentences")[0])}
 
 
 def answer(model: TransformerBridge, text: str, right: int, wrong: int) -> tuple[TopTokens, float]:
@@ -106,14 +103,13 @@ class PatchingMap(Demo):
     def __init__(self, model: TransformerBridge, data: IoiSentences, maps: Mapping[str, PatchMap]) -> None:
         self._maps, component = maps, dropdown(list(maps), "Component")
         first = maps[component.value]
+        sizes = first.effect[:, -1].abs().nan_to_num()
+        start = int((sizes >= sizes.max() / 2).int().argmax())  # the first layer with half of the largest effect in the last column
         super().__init__(
             "A map of patches",
             lambda **values: patching_html(model, data, maps, **values),
             {"component": component, "shown": dropdown(SHOWN_AS, "Shown")},
-            {
-                "layer": slider(turning_point(first), 0, model.cfg.n_layers - 1, "Layer"),
-                "column": dropdown(first.columns, "Where", first.columns[-1]),
-            },
+            {"layer": slider(start, 0, model.cfg.n_layers - 1, "Layer"), "column": dropdown(first.columns, "Where", first.columns[-1])},
         )
 
     def follow(self, before: Mapping[str, Any]) -> None:
@@ -122,15 +118,6 @@ class PatchingMap(Demo):
         if self.column.options != columns:
             self.column.options = columns
             self.column.value = columns[-1]
-
-
-def turning_point(found: PatchMap) -> int:
-    """The first layer at which a patch in the last column has half of the largest effect there; 0 where none has any."""
-    sizes = found.effect[:, -1].abs().nan_to_num()
-    return int((sizes >= sizes.max() / 2).int().argmax())
-
-
-# --------------------------------------------------------------------------------------------------- the circuit pruner
 
 
 def first_pairs(pairs: PromptPairs, n: int = MOST_JUDGED) -> PromptPairs:
@@ -182,9 +169,6 @@ class CircuitPruner(Demo):
         super().__init__("A circuit to be cut down", lambda **values: pruner_html(model, scores, few, **values), controls)
 
 
-# ------------------------------------------------------------------------------------------------------ the head viewer
-
-
 @as_text
 def head_html(model: TransformerBridge, text: str, layer: int, head: int) -> str:
     """Where a head looks in a text, token by token, as HTML: a row for each token that looks, a column for each that is looked at."""
@@ -198,14 +182,8 @@ def head_html(model: TransformerBridge, text: str, layer: int, head: int) -> str
     named = [visible(piece) for piece in pieces(model, tokens)]
     best = looks[-1].topk(min(3, len(tokens)))
     words = ", ".join(f"{escape(named[at])} (token {at}, {looks[-1, at]:.0%})" for at in best.indices.tolist())
-    story = f"<p>From the last token, {escape(named[-1])}, head {layer}.{head} looks at {words}.{_cut(len(whole), len(tokens))}</p>"
-    return story + _pattern(looks, named)
-
-
-def _cut(whole: int, read: int) -> str:
-    """In words, what of a long text is not read or not shown."""
-    unread = f" The model reads {read} tokens at most, so the first {whole - read:,} of the text are cut off." if whole > read else ""
-    return unread + (f" Of {read} tokens the last {MOST_TOKENS} are shown." if read > MOST_TOKENS else "")
+    note = cut_note(len(whole), len(tokens), MOST_TOKENS)
+    return f"<p>From the last token, {escape(named[-1])}, head {layer}.{head} looks at {words}.{note}</p>{_pattern(looks, named)}"
 
 
 def _pattern(looks: Float[Tensor, "query key"], named: list[str]) -> str:

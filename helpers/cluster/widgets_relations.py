@@ -16,6 +16,7 @@ from helpers.cluster.relation_reports import edit_delta
 from helpers.cluster.relations import RelationData
 from helpers.cluster.widgets_circuits import top_of
 from helpers.html import DEEPEST, WARM
+from helpers.inputs import check_number, chosen
 from helpers.interventions import add, intervene
 from helpers.metrics import first_tokens
 from helpers.models import TransformerBridge
@@ -26,7 +27,6 @@ from helpers.widgets import (
     Demo,
     as_text,
     choice_slider,
-    chosen,
     clean,
     columns_html,
     dropdown,
@@ -42,8 +42,6 @@ NAMED = 6  # subjects that are named below a picture
 CUT = {"subject": "the subject", "relation": "the relation", "last": "itself", "random": "random tokens"}  # sources, and their names
 SEED = 0  # of random vectors and random tokens
 Editor = tuple[RelationData, LinearRelation, int]  # a relation, its map, and the rank that its edits have
-
-# ------------------------------------------------------------------------------------------- what the three have in common
 
 
 def about(data: RelationData, subject: str) -> RelationData:
@@ -70,9 +68,6 @@ def _prompt_html(asked: RelationData) -> str:
 def _subjects_html(data: RelationData) -> str:
     names = ", ".join(data.subjects[:NAMED])
     return f"<p><small>Subjects of this relation: {escape(names)}{' and others' if len(data) > NAMED else ''}.</small></p>"
-
-
-# ------------------------------------------------------------------------------------------------------ the map and the model
 
 
 @as_text
@@ -129,9 +124,6 @@ class RelationExplorer(Demo):
             lambda **values: relation_html(model, surrogates, fitted or {}, **values),
             {"relation": relation, "subject": subject},
         )
-
-
-# --------------------------------------------------------------------------------------------------------------- an edit
 
 
 @as_text
@@ -209,18 +201,6 @@ def _two_subjects(data: RelationData) -> tuple[str, str]:
     return first, next((name for name, other in data.answer_of.items() if other != answer), data.subjects[-1])
 
 
-# ---------------------------------------------------------------------------------------------------------- the knockout
-
-
-def window_of(model: TransformerBridge, first: int, width: int) -> range:
-    """Layers from ``first`` on, fewer where the model ends. Raises ValueError where there are no such layers."""
-    n_layers = model.cfg.n_layers
-    check_layers(model, [first], first=0)
-    if not 1 <= width <= n_layers:
-        raise ValueError(f"The window must have from 1 to {n_layers} layers, not {width}.")
-    return range(first, min(first + width, n_layers))
-
-
 @as_text
 def knockout_html(model: TransformerBridge, facts: Mapping[str, FactPrompt], fact: str, source: str, first: int, width: int) -> str:
     """The next tokens after a fact's prompt, as it is and while the last token cannot look at a source in some layers, as HTML.
@@ -228,13 +208,19 @@ def knockout_html(model: TransformerBridge, facts: Mapping[str, FactPrompt], fac
     ``facts`` are named by their texts. Whatever cannot be done is said in a sentence.
     """
     asked = chosen(facts, fact, "fact")
-    window, masks = window_of(model, first, width), source_masks(model, [asked], SEED)
+    check_layers(model, [first], first=0)
+    check_number("The window has a number of layers", width, high=model.cfg.n_layers)
+    window, masks = range(first, min(first + width, model.cfg.n_layers)), source_masks(model, [asked], SEED)
     mask = chosen({name: masks[name] for name in CUT}, source, "source")
     before = next_token_probs(model, asked.text)
     with intervene(model, *(cut_attention(layer, torch.tensor([mask.shape[1] - 1]), mask) for layer in window)):
         after = next_token_probs(model, asked.text)
     bars = _columns(model, {"as it is": before, f"without looking at {CUT[source]}": after})
-    return _cut_html(model, asked, mask[0], window) + bars + _change_html(model, asked, before, after)
+    [token] = first_tokens(model, [asked.text], [asked.answer])
+    name, was, now = _token(model, token), before[token].item(), after[token].item()
+    change = f"{(now - was) / was:+.1%}" if was else "not defined, since it was 0"
+    told = f"The probability of the answer, {escape(name)}, was {was:.1%} and is {now:.1%}: a change of <b>{change}.</b>"
+    return f"{_cut_html(model, asked, mask[0], window)}{bars}<p>{told}</p>"
 
 
 def _cut_html(model: TransformerBridge, fact: FactPrompt, mask: Bool[Tensor, "pos"], window: range) -> str:
@@ -246,14 +232,6 @@ def _cut_html(model: TransformerBridge, fact: FactPrompt, mask: Bool[Tensor, "po
     gone = ", ".join(CUT["last"] if at == len(tokens) - 1 else tokens[at] for at in mask.nonzero().flatten().tolist())
     words = f"In {layers} the last token, {tokens[-1]}, cannot look at {gone}." if gone else "Nothing is cut: there are no such tokens."
     return f"<p>{frames}</p><p><b>{escape(words)}</b></p>"
-
-
-def _change_html(model: TransformerBridge, fact: FactPrompt, before: Float[Tensor, "d_vocab"], after: Float[Tensor, "d_vocab"]) -> str:
-    """By how many percent the probability of the answer's first token has changed."""
-    [token] = first_tokens(model, [fact.text], [fact.answer])
-    name, was, now = _token(model, token), before[token].item(), after[token].item()
-    change = f"{(now - was) / was:+.1%}" if was else "not defined, since it was 0"
-    return f"<p>The probability of the answer, {escape(name)}, was {was:.1%} and is {now:.1%}: a change of <b>{change}.</b></p>"
 
 
 class KnockoutBench(Demo):

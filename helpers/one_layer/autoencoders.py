@@ -28,6 +28,7 @@ from torch.nn import Module, Parameter
 from torch.nn.functional import cross_entropy
 
 from helpers.course_lm.corpus.mixture import documents
+from helpers.inputs import check_number, chosen
 from helpers.interventions import Index, Intervention, record, zero_ablate
 from helpers.metrics import AFTER_FIRST
 from helpers.models import TransformerBridge
@@ -60,8 +61,7 @@ class SparseAutoencoder(Module):
     ) -> None:
         """Raises ValueError for an unknown kind, and for one without its ``k`` or ``threshold``."""
         super().__init__()
-        if kind not in KINDS:
-            raise ValueError(f"An autoencoder is of the kind {', '.join(KINDS[:2])} or {KINDS[2]}, not {kind!r}.")
+        chosen(KINDS, kind, "kind of autoencoder")
         if kind == "topk" and (k is None or not 1 <= k <= len(b_enc)):
             raise ValueError(f"A topk autoencoder needs k, the number of features that stay active: from 1 to {len(b_enc)}, not {k}.")
         if kind == "jumprelu" and threshold is None:
@@ -167,8 +167,7 @@ def corpus_activations(
 
     The seed is one that neither the language model's training nor the held-out texts use.
     """
-    if n_tokens < 1:
-        raise ValueError(f"n_tokens says how many activations to record; it must be 1 or more, not {n_tokens}.")
+    check_number("n_tokens says how many activations to record", n_tokens)
     written, left = documents(seed), n_tokens
     while left > 0:
         texts = as_texts(model, [document.text for document in islice(written, documents_at_once)])

@@ -6,13 +6,14 @@ from html import escape
 from jaxtyping import Float
 from torch import Tensor
 
+from helpers.inputs import chosen
 from helpers.interventions import Intervention, add, intervene, resid_post
 from helpers.metrics import token_set_log_odds
 from helpers.models import TransformerBridge
 from helpers.one_layer.directions import Directions, ablate_direction, add_at
 from helpers.prediction import tokenize, top_tokens, truncate
 from helpers.running import chat_prompts, generate, perplexity, score_prompts
-from helpers.widgets import LARGEST, Demo, as_text, chosen, columns_html, dropdown, slider, text_field, within
+from helpers.widgets import LARGEST, Demo, as_text, columns_html, dropdown, slider, text_field, within
 
 ADD, PROJECT = MODES = ("add at this layer", "project out everywhere")
 INERT = "<p><small>Projecting out takes away whatever lies along the direction: the multiple plays no part.</small></p>"
@@ -91,10 +92,11 @@ def steering_html(
         layer, vector = chosen(directions, name, "direction")
         changes.append(add_at(layer, vector, within(scale, LARGEST, "multiple")))
     label = f"{strength:g} × {first}, {other_strength:g} × {second}"
-    return note + _answer_with(model, text, "As it is") + _answer_with(model, text, label, *changes)
+    return note + answer_with(model, text, "As it is") + answer_with(model, text, label, *changes)
 
 
-def _answer_with(model: TransformerBridge, text: str, label: str, *changes: Intervention) -> str:
+def answer_with(model: TransformerBridge, text: str, label: str, *changes: Intervention) -> str:
+    """What follows a text with some interventions, and how odd the plain model finds it."""
     [answer] = generate(model, [text], ANSWER, *changes)
     return _answer_html(label, answer, f"perplexity to the plain model {perplexity(model, [f'{text} {answer}']):.1f}")
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from helpers.activations import Context, Neuron, TopContexts, check_neuron, contexts, name, promoted
 from helpers.html import COLD, TABLE, WARM, activation_html
+from helpers.inputs import chosen
 from helpers.interventions import clamp, intervene, mlp_post, record
 from helpers.metrics import AFTER_FIRST
 from helpers.models import TransformerBridge
@@ -23,7 +24,6 @@ from helpers.widgets import (
     Demo,
     as_text,
     choice_slider,
-    chosen,
     columns_html,
     dropdown,
     number_field,
@@ -165,19 +165,15 @@ def superposition_html(features: int, hidden: int, sparsity: float) -> str:
     count = toys.represented[at]
     shared = toys.interference[at][toys.norms[at] > 0.5].mean().item() if count else 0.0
     words = f"{count} of {features} features in {hidden} neurons; mean interference {shared:.2f}; loss {toys.loss[at]:.4f}"
+    rows = "".join(f"<tr>{''.join(map(_cell, row))}</tr>" for row in toys.overlaps[at].tolist())
     return (
         f"<p><b>{words}</b> (one dimension for each of the {min(hidden, features)} most important: {toys.dedicated_loss[at]:.4f})</p>"
-        + _grid(toys.overlaps[at])
+        f"<table style='{TABLE}' aria-label='how much of each feature comes out as each other feature'>{rows}</table>"
     )
 
 
-def _grid(matrix: Float[Tensor, "row column"]) -> str:
-    """A square of coloured cells: orange above zero, blue below, white at zero."""
-    rows = "".join(f"<tr>{''.join(map(_cell, row))}</tr>" for row in matrix.tolist())
-    return f"<table style='{TABLE}' aria-label='how much of each feature comes out as each other feature'>{rows}</table>"
-
-
 def _cell(value: float) -> str:
+    """A coloured cell: orange above zero, blue below, white at zero."""
     depth = min(abs(value), 1.0)
     sign = ("+" if value > 0 else "−") if depth >= 0.1 else ""  # for who sees no colour
     return f"<td title='{value:.2f}' style='{SQUARE};background:rgba({WARM if value > 0 else COLD},{depth:.2f})'>{sign}</td>"

@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from helpers.inputs import chosen
 from helpers.interventions import resid_post
 from helpers.models import TransformerBridge
 from helpers.progress import progress
@@ -107,9 +108,7 @@ def _given(
     model: TransformerBridge, asked: Located, places: Int[Tensor, "question"], source: str, before: Int[Tensor, "question"], seed: int
 ) -> Float[Tensor, "layer question d_model"]:
     """The states that are put in, for each source layer."""
-    if source not in SOURCES:
-        raise ValueError(f"There is no source {source!r}: a state is taken from {', '.join(SOURCES)}.")
-    if source == "previous token":
+    if chosen(SOURCES, source, "source") == "previous token":
         if int(places.min()) == 0:
             raise ValueError("A first hop ends at the first token, so there is no previous one: begin the prompt with another word.")
         places = places - 1
@@ -142,9 +141,6 @@ def _patched(
     return found
 
 
-# ----------------------------------------------------------------------------------------------------- beside its controls
-
-
 @dataclass(frozen=True)
 class BackPatchRuns:
     """Back-patching of the same questions with their own states and with those of each control, equally many tries each."""
@@ -153,9 +149,7 @@ class BackPatchRuns:
 
     def run(self, source: str = "own") -> BackPatch:
         """The patches with the states of one source. Raises ValueError where it was left out."""
-        if source not in self.runs:
-            raise ValueError(f"There are no patches from {source!r}, only from {', '.join(map(repr, self.runs))}.")
-        return self.runs[source]
+        return chosen(self.runs, source, "source")
 
     def oracle(self, source: str = "own") -> Float[Tensor, "question"]:
         """1 where some pair of layers brings the right answer, else 0."""

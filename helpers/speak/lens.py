@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from helpers.cluster.attribution import direct_effects
+from helpers.inputs import check_number, chosen
 from helpers.interventions import attn_out, mlp_out, record
 from helpers.models import TransformerBridge
 from helpers.prediction import pieces, tokenize, truncate, visible
@@ -111,9 +112,7 @@ class LensTable:
 
     def cell(self, layer: int, pos: int = -1) -> list[tuple[str, float]]:
         """The best tokens at one layer and position with their probabilities. Raises ValueError for a layer that was not read."""
-        if layer not in self.layers:
-            raise ValueError(f"Layer {layer} was not read, only {', '.join(map(str, self.layers))}.")
-        row = self.layers.index(layer)
+        row = self.layers.index(chosen(self.layers, layer, "layer"))
         return [(self.words[token], prob) for token, prob in zip(self.top[row, pos].tolist(), self.probs[row, pos].tolist(), strict=True)]
 
     def table(self, last: int = 6, width: int = 12) -> str:
@@ -144,8 +143,7 @@ def logit_lens(
 
     Longer text is truncated on the left. Raises ValueError for an empty text, an unknown layer, and ``k`` below 1.
     """
-    if k < 1:
-        raise ValueError(f"k says how many tokens to list; it must be 1 or more, not {k}.")
+    check_number("k says how many tokens to list", k)
     layers = check_layers(model, layers)
     tokens = truncate(model, tokenize(model, text) if isinstance(text, str) else text.cpu())
     if not len(tokens):
@@ -296,15 +294,13 @@ class ContextEffect:
         return table({"context": "<8", "appears": "8.1f", "leads": "8.1f", "right": "8.0%"}, rows) + f"\n{last}"
 
 
-def with_context(
-    model: TransformerBridge, without: Sequence[str], within: Sequence[str], targets: Targets, layers: Sequence[int] | None = None
-) -> ContextEffect:
+def with_context(model: TransformerBridge, without: Sequence[str], within: Sequence[str], targets: Targets) -> ContextEffect:
     """Reads the answers off prompts, and off the same prompts after a context that states the fact.
 
     Merullo et al. find that what can be copied from the context is not looked up the way a remembered fact is.
     Raises ValueError where no answer leads in both.
     """
-    found = ContextEffect(*(target_probs(model, prompts, targets, layers) for prompts in (without, within)))
+    found = ContextEffect(*(target_probs(model, prompts, targets) for prompts in (without, within)))
     if not found.both.any():
         raise ValueError("No answer is on top at the last layer in both forms, so there is nothing to compare: ask what the model knows.")
     return found
@@ -322,19 +318,14 @@ class ByLayer:
 
     def mean(self, name: str) -> Float[Tensor, "layer"]:
         """The mean over the texts. Raises ValueError for a name that is not there."""
-        if name not in self.values:
-            raise ValueError(f"{name!r} was not measured, only {', '.join(map(repr, self.values))}.")
-        return self.values[name].mean(1)
+        return chosen(self.values, name, "measure").mean(1)
 
     def table(self) -> str:
         """One line for each layer: each mean with its 95 % interval."""
-        rows = [(layer_name(layer), *map(_interval, rows)) for layer, *rows in zip(self.layers, *self.values.values(), strict=True)]
+        rows = []
+        for layer, *found in zip(self.layers, *self.values.values(), strict=True):
+            rows.append((layer_name(layer), *("{:6.3f} [{:.3f}, {:.3f}] ".format(one.mean(), *bootstrap_interval(one)) for one in found)))
         return table({"layer": ">5"} | dict.fromkeys(self.values, "<22"), rows, gap="  ")
-
-
-def _interval(values: Float[Tensor, "text"]) -> str:
-    """A mean over texts with its 95 % interval (bootstrap)."""
-    return "{:6.3f} [{:.3f}, {:.3f}] ".format(values.mean(), *bootstrap_interval(values))
 
 
 @torch.no_grad()

@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from helpers.activations import Context, Promoted, TopContexts, check_neuron, name, promoted
+from helpers.inputs import check_number
 from helpers.interventions import mlp_out, mlp_post, record
 from helpers.models import TransformerBridge
 from helpers.prediction import pieces, visible
@@ -89,8 +90,7 @@ def memory_sum(model: TransformerBridge, text: str, layer: int, pos: int = -1, s
     ValueError where there is no such layer or position, and where the sum is not the output, as in models that normalise it.
     """
     check_layers(model, [layer], first=0)
-    if not 1 <= shown <= model.cfg.d_mlp:
-        raise ValueError(f"shown says of how many parts the tokens are read off; it must be from 1 to {model.cfg.d_mlp}, not {shown}.")
+    check_number("shown says of how many parts the tokens are read off", shown, high=model.cfg.d_mlp)
     tokens = as_texts(model, [text]).tokens
     if not -tokens.shape[1] <= pos < tokens.shape[1]:
         raise ValueError(f"There is no position {pos} in this text: it has {tokens.shape[1]} tokens, counted from 0.")
@@ -208,8 +208,7 @@ def _unembedded(model: TransformerBridge, vectors: Float[Tensor, "value d_model"
 
 def _tops(model: TransformerBridge, vectors: Float[Tensor, "value d_model"], k: int) -> Int[Tensor, "value k"]:
     """The ``k`` tokens that each vector promotes most, best first. Raises ValueError for a ``k`` that cannot be."""
-    if not 1 <= k <= model.cfg.d_vocab:
-        raise ValueError(f"k says how many tokens to list; it must be from 1 to {model.cfg.d_vocab}, not {k}.")
+    check_number("k says how many tokens to list", k, high=model.cfg.d_vocab)
     return torch.cat([logits.topk(k).indices.cpu() for logits in _unembedded(model, vectors)])
 
 
@@ -335,9 +334,7 @@ def _judged(
 def _check_same(model: TransformerBridge, top: TopContexts) -> None:
     """Raises ValueError where the contexts cannot be those of this model."""
     if top.values.shape[1] != model.cfg.d_mlp or max(top.stats.layers) >= model.cfg.n_layers:
-        raise ValueError(
-            f"These contexts were found for layers of {top.values.shape[1]} neurons, not for this model: scan the texts with it."
-        )
+        raise ValueError(f"These contexts are of layers of {top.values.shape[1]} neurons, not of this model: scan the texts with it.")
 
 
 # ------------------------------------------------------------------------------------------------------------ one memory

@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from helpers.cluster.relations import RelationData
+from helpers.inputs import chosen
 from helpers.metrics import first_tokens
 from helpers.models import TransformerBridge
 from helpers.progress import progress
@@ -46,19 +47,15 @@ PROBE_PENALTY = 0.1  # of a probe that has few subjects to learn from
 Pair = tuple[int, int]  # source layer, target layer
 Map = tuple[Float[Tensor, "d_model d_model"], Float[Tensor, "d_model"]]  # weight and bias
 
-# ------------------------------------------------------------------------------------------------------ the next token
 
-
-def fit_maps(
-    model: TransformerBridge, pairs: Sequence[Pair], texts: TextsLike, each: int = 16, penalty: float = PENALTY, seed: int = 0
-) -> dict[Pair, Map]:
+def fit_maps(model: TransformerBridge, pairs: Sequence[Pair], texts: TextsLike, penalty: float = PENALTY) -> dict[Pair, Map]:
     """For each pair of layers weight and bias of the affine map from the states of the one to those of the same tokens in the other.
 
-    Ridge regression; ``each``: positions drawn from each text, never position 0; ``penalty`` is a share of the mean variance of a unit.
+    Ridge regression on 16 positions drawn from each text, never position 0; ``penalty`` is a share of the mean variance of a unit.
     This is the paper's linear mapping when the target is the last layer (section 4.1). Raises ValueError for an unknown layer.
     """
     check_layers(model, [layer for pair in pairs for layer in pair])
-    states = sample_states(model, texts, each, seed).cpu()  # [layer, state, d_model], from layer -1 on
+    states = sample_states(model, texts, 16).cpu()  # [layer, state, d_model], from layer -1 on
     found = {}
     for source, target in pairs:
         x = states[source + 1]
@@ -86,9 +83,7 @@ class Precision:
 
     def of(self, method: str) -> Bool[Tensor, "layer text"]:
         """The hits of one method. Raises ValueError for a method that was not tried."""
-        if method not in self.hits:
-            raise ValueError(f"{method!r} was not tried, only {', '.join(map(repr, self.hits))}.")
-        return self.hits[method]
+        return chosen(self.hits, method, "method")
 
     def gain(self, method: str, over: str) -> list[tuple[float, Interval]]:
         """By how much one method is better than another in each layer, text by text, with the 95 % interval (bootstrap)."""
@@ -166,9 +161,6 @@ def _after_patch(
             rows, ends = torch.zeros_like(some), torch.full_like(some, len(tokens) - 1)
             found[number, some] = suffix.logits(model, layer + 1, rows, ends, stream=stream).argmax(-1).cpu()
     return found
-
-
-# --------------------------------------------------------------------------------------------------------- attributes
 
 
 def attribute(data: RelationData) -> Target:

@@ -38,8 +38,6 @@ TOKENS = 8  # of a continuation
 
 Layer = int | str  # the target layer, or "same"
 
-# ------------------------------------------------------------------------------------------------------ source and target
-
 
 @dataclass(frozen=True)
 class Source:
@@ -154,9 +152,6 @@ def matched(model: TransformerBridge, source: Place, target: Place) -> tuple[Pla
     if shift > 0:
         return source.filled(model, shift), target
     return source, target.filled(model, -shift) if shift else target
-
-
-# ------------------------------------------------------------------------------------------------------------- patchscopes
 
 
 @dataclass(frozen=True)
@@ -275,9 +270,6 @@ def _text(model: TransformerBridge, ids: list[int], until: str) -> str:
     return model.tokenizer.decode(ids, clean_up_tokenization_spaces=False).split(until)[0].strip()
 
 
-# ------------------------------------------------------------------------------------------------------- many at a time
-
-
 def patchscope(
     model: TransformerBridge,
     sources: Sequence[SourceLike],
@@ -312,15 +304,18 @@ def patchscope(
         place, blank = matched(model, place, blank) if match else (place, blank)
         groups[len(place.at), len(blank.tokens)].append((row, place, blank))
         if (length := len(blank.tokens)) + tokens > model.cfg.n_ctx:
-            raise ValueError(
-                f"The target has {length} tokens and this model reads {model.cfg.n_ctx}, so {tokens} more are too many: ask for fewer."
-            )
+            room = f"The target has {length} tokens and this model reads {model.cfg.n_ctx}"
+            raise ValueError(f"{room}, so {tokens} more are too many: ask for fewer.")
     said: dict[int, tuple[list[str], str]] = {}  # of each source: a text for each layer, and that of the bare target
     for group in progress(list(groups.values()), desc="targets"):
         rows, places, blanks = zip(*group, strict=True)
         states = states_at(model, places, layers)
         changes = zip(into, states, strict=True) if target_layer == SAME else [(into[0], states.flatten(0, 1))]
-        ids = [one for layer, some in changes for one in _written(model, blanks[0], layer, some, tokens)]
+        ids: list[list[int]] = []
+        for layer, every in changes:
+            for some in every.split(PATCHED_ROWS):  # copies of the target, each with its own states in it while the text goes on
+                patch = set_to(layer_hook(layer), some, pos=list(blanks[0].at))
+                ids += generate_tokens(model, blanks[0].tokens.expand(len(some), -1), tokens, patch)
         *written, bare = [_text(model, one, target.until) for one in (*ids, *generate_tokens(model, blanks[0].tokens[None], tokens))]
         said |= {row: (written[at :: len(rows)], bare) for at, row in enumerate(rows)}
     texts, unpatched = zip(*(said[row] for row in range(len(asked))), strict=True)
@@ -331,14 +326,6 @@ def states_at(model: TransformerBridge, places: Sequence[Place], layers: Sequenc
     """The states of the layers at the positions of some texts, equally many in each."""
     texts = Texts(*pad(model, [place.tokens for place in places]), ("source",) * len(places))
     return activations_at(model, texts, [layer_hook(layer) for layer in layers], torch.tensor([place.at for place in places]))
-
-
-def _written(model: TransformerBridge, blank: Place, layer: int, states: Float[Tensor, "row n d_model"], tokens: int) -> list[list[int]]:
-    """What is written at copies of one target, each with its own states in it. The patch stays at work while the text goes on."""
-    ids = []
-    for some in states.split(PATCHED_ROWS):
-        ids += generate_tokens(model, blank.tokens.expand(len(some), -1), tokens, set_to(layer_hook(layer), some, pos=list(blank.at)))
-    return ids
 
 
 @torch.no_grad()

@@ -44,12 +44,7 @@ def second_moment(model: TransformerBridge, layer: int, texts: Texts, ridge: flo
 
 @torch.no_grad()
 def edit_rank_one(
-    model: TransformerBridge,
-    fact: Fact,
-    new: str,
-    moment: Float[Tensor, "d_mlp d_mlp"],
-    layer: int = ROME_LAYER,
-    steps: int = ROME_STEPS,
+    model: TransformerBridge, fact: Fact, new: str, moment: Float[Tensor, "d_mlp d_mlp"], layer: int = ROME_LAYER, steps: int = ROME_STEPS
 ) -> list[Update]:
     """The update that writes a new answer to a fact at the last token of its subject; ``moment`` is the layer's (``second_moment``).
 
@@ -67,12 +62,7 @@ def edit_rank_one(
 
 
 def missing_value(
-    model: TransformerBridge,
-    texts: Texts,
-    places: Int[Tensor, "prompt"],
-    answers: Int[Tensor, "prompt"],
-    layer: int,
-    steps: int,
+    model: TransformerBridge, texts: Texts, places: Int[Tensor, "prompt"], answers: Int[Tensor, "prompt"], layer: int, steps: int
 ) -> Float[Tensor, "d_model"]:
     """``v* - W k*``: what has to be added to the MLP's output at one place of each prompt for all to be answered so.
 

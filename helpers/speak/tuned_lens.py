@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from helpers.inputs import check_number
 from helpers.interventions import record
 from helpers.models import COURSE_LM, DATA, ModelNotAvailable, TransformerBridge
 from helpers.progress import progress
@@ -75,8 +76,7 @@ def sample_states(model: TransformerBridge, texts: TextsLike, each: int = 4, see
 
     Raises ValueError unless ``each`` is 1 or more, and where no text has a second token.
     """
-    if each < 1:
-        raise ValueError(f"each says how many positions of a text to take; it must be 1 or more, not {each}.")
+    check_number("each says how many positions of a text to take", each)
     rng, kept = torch.Generator().manual_seed(seed), []
     for _, part, states in layer_states(model, as_texts(model, texts), check_layers(model, None)):
         drawn = torch.rand(part.mask.shape, generator=rng).masked_fill(~part.mask, 2.0).argsort(1).argsort(1)
@@ -89,13 +89,7 @@ def sample_states(model: TransformerBridge, texts: TextsLike, each: int = 4, see
 
 
 def train_tuned_lens(
-    model: TransformerBridge,
-    texts: TextsLike,
-    steps: int = 400,
-    batch: int = 64,
-    learning_rate: float = 5e-3,
-    each: int = 4,
-    seed: int = 0,
+    model: TransformerBridge, texts: TextsLike, steps: int = 400, batch: int = 64, learning_rate: float = 5e-3, each: int = 4, seed: int = 0
 ) -> TunedLens:
     """Trains all layers' maps at once from the identity on, so that the lens says what the model says at the end.
 

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from helpers.course_lm import facts
 from helpers.course_lm.corpus.base import sentence
+from helpers.inputs import chosen
 from helpers.metrics import first_tokens
 from helpers.models import TransformerBridge
 from helpers.prediction import token_span
@@ -73,14 +74,13 @@ def course_questions(held_out: bool = True, forms: Sequence[str] = FORMS) -> lis
 
     Left out are questions that name their answer or bridge, whose answer has an article, and e1 with several bridges of one kind.
     """
-    if unknown := next((form for form in forms if form not in FORMS), None):
-        raise ValueError(f"There is no form {unknown!r}; a question has the form {' or '.join(FORMS)}.")
+    numbers = [FORMS.index(chosen(FORMS, form, "form")) for form in forms]
     every = [chain for chain in facts.chains() if chain.held_out == held_out]
     bridges: dict[tuple[str, str], set[str]] = defaultdict(set)
     for chain in every:
         bridges[chain.name, chain.first.subject].add(chain.first.object)
     kept = [chain for chain in every if len(bridges[chain.name, chain.first.subject]) == 1 and _tells_nothing(chain)]
-    return [_question(chain, FORMS.index(form)) for chain in kept for form in forms]
+    return [_question(chain, number) for chain in kept for number in numbers]
 
 
 def _tells_nothing(chain: facts.Chain) -> bool:
@@ -194,9 +194,7 @@ class Located:
 
     def place(self, at: str) -> Int[Tensor, "question"]:
         """The position of t1, or of t2, in each question. Raises ValueError for another name."""
-        if at not in PLACES:
-            raise ValueError(f"There is no position {at!r}: t1 is the end of the first hop's phrase, t2 the last token.")
-        return self.t1 if at == "t1" else self.texts.lengths - 1
+        return self.t1 if chosen(PLACES, at, "position") == "t1" else self.texts.lengths - 1
 
 
 def located(model: TransformerBridge, questions: Sequence[TwoHop]) -> Located:

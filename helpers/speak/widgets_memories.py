@@ -25,8 +25,6 @@ NAMED, BROKEN = 8, 8  # neurons in a sentence, and prompts that are listed as br
 CELL = "text-align:left;vertical-align:top;padding:1px 14px 1px 0"
 NUMBER = "text-align:right;vertical-align:top;padding:1px 10px 1px 0;font-family:monospace"
 
-# ------------------------------------------------------------------------------------------------------------ the browser
-
 
 @as_text
 def memory_html(model: TransformerBridge, top: TopContexts, categories: Categories, layer: int, neuron: int) -> str:
@@ -105,8 +103,6 @@ class MemoryBrowser(Demo):
             },
         )
 
-
-# ------------------------------------------------------------------------------------------------------------- the editor
 
 Prepared = tuple[EditPrompts, KnowledgeNeurons]  # what is asked after an edit of one fact, and the neurons that hold it
 CALLED = {
@@ -248,14 +244,8 @@ class MemoryEditor(Demo):
         super().__init__(
             "Write another answer into a fact's memories",
             keeping(lambda **values: memory_edit_html(model, facts, **values)),
-            {
-                "fact": dropdown(list(facts), "Fact"),
-                "new": text_field(next(iter(facts.values()))[0].new, "New answer", width="20em"),
-            },
-            {
-                "n": slider(min(N_NEURONS, most), 1, most, "Number of neurons"),
-                "plus": slider(PLUS, 0.25, STRONGEST, "Strength", step=0.25),
-            },
+            {"fact": dropdown(list(facts), "Fact"), "new": text_field(next(iter(facts.values()))[0].new, "New answer", width="20em")},
+            {"n": slider(min(N_NEURONS, most), 1, most, "Number of neurons"), "plus": slider(PLUS, 0.25, STRONGEST, "Strength", step=0.25)},
         )
 
     def follow(self, before: Mapping[str, Any]) -> None:

@@ -7,6 +7,7 @@ from random import Random
 import torch
 
 from helpers.html import COLD, DEEPEST, GREEN, NUMBER, RIM, SIDES, SQUARE, TABLE, WARM
+from helpers.inputs import chosen
 from helpers.models import TransformerBridge
 from helpers.prediction import pieces
 from helpers.running import next_tokens
@@ -14,7 +15,7 @@ from helpers.speak.back_patching import BackPatch, back_patch
 from helpers.speak.lens import LensTable, first_of, logit_lens
 from helpers.speak.two_hops import Located, TwoHop, answered, located
 from helpers.speak.widgets_lens import hover, lens_grid, remembered, word
-from helpers.widgets import Demo, as_text, chosen, dropdown, slider
+from helpers.widgets import Demo, as_text, dropdown, slider
 
 LEFT = f"{NUMBER};text-align:left"
 LISTED = 10  # tokens of a square among which bridge and answer are looked for
@@ -23,8 +24,6 @@ CONTROLS = {"unknowing prompt": "another prompt", "previous token": "the token b
 SEED = 0  # of the other questions that are drawn
 PATCH = "width:1.5em;height:1.5em;line-height:1.5em;padding:0;text-align:center;font-size:85%;border:1px solid rgba(140,140,140,0.35)"
 MARKS = {"right": ("✓", GREEN, DEEPEST), "changed": ("~", COLD, 0.25), "the same": ("", COLD, 0.0)}  # sign, colour, opacity
-
-# ------------------------------------------------------------------------------------------------ questions to choose from
 
 
 def _asked(model: TransformerBridge, questions: Mapping[str, TwoHop], question: str) -> tuple[TwoHop, Located]:
@@ -55,9 +54,6 @@ def _token(model: TransformerBridge, token: int, mark: str = "") -> str:
 
 def _chain(one: TwoHop) -> str:
     return f"{escape(one.e1)} → {escape(one.e2)} → {escape(one.e3)}"
-
-
-# ------------------------------------------------------------------------------------------------------------ the timeline
 
 
 def first_layer(found: LensTable, token: int, pos: int, top: int) -> int | None:
@@ -156,9 +152,6 @@ def readable_marks(model: TransformerBridge, one: TwoHop) -> int:
     found, end = lens_of(model, one), asked.place("t2")
     marks = ((asked.e2, asked.t1), (asked.e2, end), (asked.e3, end))
     return sum(first_layer(found, int(token), int(pos), 5) is not None for token, pos in marks)
-
-
-# ------------------------------------------------------------------------------------------------------- the back-patching map
 
 
 @remembered
