@@ -24,6 +24,7 @@ from widget_tools import (
 )
 
 from helpers.interventions import record
+from helpers.one_layer import widgets_directions as benches
 from helpers.one_layer.autoencoders import SparseAutoencoder
 from helpers.one_layer.features import FeatureActivations, max_activations
 from helpers.one_layer.sae_training import PenaltySweep
@@ -158,7 +159,7 @@ def test_a_browser_may_begin_with_a_number_which_counts_while_no_word_is_looked_
 
 def answers(html: str) -> list[str]:
     """The texts in a panel, as HTML."""
-    return re.findall(r"<br>(.*?)</p>", html, re.DOTALL)
+    return re.findall(r"<span style='white-space:pre-wrap'>(.*?)</span>", html, re.DOTALL)
 
 
 @pytest.mark.parametrize("multiple", [2.0, -0.5, 0.0])
@@ -177,7 +178,7 @@ def test_the_clamp_shows_what_follows_with_the_feature_held(multiple: float):
     assert html.index("<b>As it is</b>") < html.index(f"<b>Feature {feature} held at {value:.1f}</b>")
 
 
-@pytest.mark.parametrize("said, shown", [("", "nothing: the text ends at once"), ("<b>&amp;", "&lt;b&gt;&amp;amp;")])
+@pytest.mark.parametrize("said, shown", [("", "nothing: the answer ends at once"), ("<b>&amp;", "&lt;b&gt;&amp;amp;")])
 def test_an_answer_that_ends_at_once_is_put_in_words_and_none_is_markup(monkeypatch: pytest.MonkeyPatch, said: str, shown: str):
     monkeypatch.setattr(benches, "generate", lambda *arguments: [said])
     assert answers(clamp(PROMPT, 0, 1.0)) == [shown] * 2
