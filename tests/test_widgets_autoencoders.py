@@ -158,7 +158,7 @@ def test_a_browser_may_begin_with_a_number_which_counts_while_no_word_is_looked_
 
 def answers(html: str) -> list[str]:
     """The texts in a panel, as HTML."""
-    return re.findall(r"<br>(.*?)</p>", html, re.DOTALL)
+    return re.findall(r"<span style='white-space:pre-wrap'>(.*?)</span>", html, re.DOTALL)
 
 
 @pytest.mark.parametrize("multiple", [2.0, -0.5, 0.0])
