@@ -139,7 +139,7 @@ def test_word_odds_set_all_right_words_against_all_wrong_ones(tiny):
 @pytest.mark.parametrize(
     "wrong, sentence",
     [
-        (lambda m: word_odds(m, ["a", "b"], ["x"], ["y", "z"]), r"there are 2 prompts, 1 and 2 of these\.$"),
+        (lambda m: word_odds(m, ["a", "b"], ["x"], ["y", "z"]), r"there are 2 prompts, 1 and 2 words\.$"),
         (lambda m: word_odds(m, ["a"], [[]], ["y"]), r"Each prompt needs one right word and one wrong word at least\.$"),
         (lambda m: word_odds(m, [], [], []), r"There are no prompts: give at least one text\.$"),
         (lambda m: word_odds(m, ["a"], ["x" * 99], ["y"]), "x' cannot be read off after 'a': it is no word of its own there, or"),

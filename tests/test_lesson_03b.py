@@ -126,7 +126,7 @@ def test_one_head_two_jobs(model, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(lesson, "score_prompts", score_prompts)
     given = {"model": model, "data": GIFTS, "prompts": ["The Tower"], "right": torch.tensor([5])}
     wrong = [
-        ((0, 0), "Without 0.0 the capitals lose 0.00 nats: it is number"),
+        ((0, 0), "Without 0.0 the capitals lose 0.00 nats: number"),
         ((1, 2), "Without 1.2 the gifts lose 0.00 logits: it is number 7"),
         ((1, 9), "There is no head 9"),
         ("a6.3", "Whole numbers are needed here"),

@@ -68,8 +68,8 @@ def test_what_is_not_there_is_named_with_what_is(tmp_path: Path):
     for ask, words in (
         (lambda: prompts["wether"], "no set of prompts 'wether'; choose one of: weather, number, tower"),
         (lambda: prompts["tower"].of("bridge"), "no group 'bridge'; choose one of: tower"),
-        (lambda: prompts["tower"].of("tower", "nam"), "no label 'nam'; there are: name, other"),
-        (lambda: prompts["weather"].of("wet", "name"), "no label 'name'; there are: none"),
+        (lambda: prompts["tower"].of("tower", "nam"), "no label 'nam'; choose one of: name, other"),
+        (lambda: prompts["weather"].of("wet", "name"), "no label 'name'; choose one of: none"),
         (lambda: load_prompts("leson", tmp_path), "no prompt file data/prompts/leson.json; there are prompts for: lesson"),
     ):
         with pytest.raises(ValueError, match=re.escape(words)):

@@ -126,7 +126,7 @@ def test_a_map_of_pairs_that_do_not_differ_in_the_metric_is_still_drawn():
 def test_maps_of_other_positions_and_no_maps_are_refused(pairs):
     other = {"all": patch_positions(tiny(), pairs)}  # of every position, which have other names
     column = other["all"].columns[2]
-    says = f"These sentences have no position {column!r}: make the map with the positions IO, S2, END."
+    says = f"There is no position {column!r}; choose one of: IO, S2, END."
     assert html_to_text(patching_html(tiny(), gifts(), other, "all", SHARE, 0, column)) == says
     with pytest.raises(ValueError, match="There is no component to choose from: give at least one"):
         PatchingMap(tiny(), gifts(), {})

@@ -94,7 +94,10 @@ def test_of_long_texts_the_end_is_shown_and_one_sentence_says_so():
     assert f"Of {n} tokens the last 16 are shown." in html_to_text(html) and len(squares(html)) == 3 * 16
     assert re.findall("title='token (\\d+)'", html) == [str(at) for at in range(n - 16, n)]
     assert [shown for *_, shown in squares(html)[-16:]] == [word(found.cell(1, at)[0][0]) for at in range(n - 16, n)]
-    assert f"Of {whole:,} tokens the model reads 64, the most it can, and the last 16 are shown." in html_to_text(longer)
+    assert (
+        f"The model reads 64 tokens at most, so the first {whole - 64:,} of the text are cut off. Of 64 tokens the last 16 are shown."
+        in html_to_text(longer)
+    )
     best = logit_lens(tiny(), text * 90).cell(1, 63)[0][0]
     assert squares(longer)[-1][2] == word(best) and "tokens" not in html_to_text(viewed("x", 0, 0))
 

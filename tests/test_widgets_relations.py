@@ -210,8 +210,8 @@ def test_an_answer_whose_probability_is_0_has_no_change(monkeypatch: pytest.Monk
     [
         (edited, ("place", "Paris", "Taipei", 33, 1.0), "The rank must lie between 1 and 32"),
         (benched, ("Paris is", "last", 2, 1), "There is no layer 2: this model's layers are 0 to 1."),
-        (benched, ("Paris is", "last", 0, 0), "The window must have from 1 to 2 layers, not 0."),
-        (benched, ("Paris is", "last", 0, 3), "The window must have from 1 to 2 layers, not 3."),
+        (benched, ("Paris is", "last", 0, 0), "The window has a number of layers; it must be from 1 to 2, not 0."),
+        (benched, ("Paris is", "last", 0, 3), "The window has a number of layers; it must be from 1 to 2, not 3."),
     ],
 )
 def test_what_there_is_not_is_answered_in_a_sentence(panel, asked, says):

@@ -84,7 +84,7 @@ def _where(data: IoiSentences, hook: str, column: str, at: int) -> dict[str, int
     """Where a column of a map is patched in the first sentence: in one head, or at one position."""
     if column == f"head {at}":
         return {"pos": at} if hook.endswith("hook_pattern") else {"head": at}  # a pattern's first axis after the batch are its heads
-    return {"pos": int(chosen(data.positions, column, "position in these sentences")[0])}
+    return {"pos": int(chosen(data.positions, column, "position")[0])}
 
 
 def answer(model: TransformerBridge, text: str, right: int, wrong: int) -> tuple[TopTokens, float]:
