@@ -379,7 +379,7 @@ WRONG = [
     (lambda m: back_patch(m, QUESTIONS, pairs=[(1, -1)]), "from 0 to 3"),
     (lambda m: back_patch(m, QUESTIONS, pairs=[]), "at least one such pair"),
     (lambda m: back_patch(m, [BROKEN]), "not separate from the text around"),
-    (lambda m: BackPatchRuns({"own": each_its_own(3)}).oracle("random"), "no patches from 'random'"),
+    (lambda m: BackPatchRuns({"own": each_its_own(3)}).oracle("random"), "no source 'random'"),
     (lambda m: e1_halves(["Imagine"] * 2), "two first entities"),
     (lambda m: EntityRanks(tuple(QUESTIONS), {"e2 at t1": RANKS}).earliest("e3 at t2"), "no entity 'e3 at t2'"),
     *((lambda m, ask=ask: ask(m, []), "There are no prompts") for ask in (back_patch, entity_ranks, answered, hops_known, has_shortcut)),

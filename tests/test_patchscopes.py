@@ -267,7 +267,7 @@ def planted(monkeypatch):
     first, noise = torch.randn(200, 4, generator=rng) + 3, torch.randn(200, 4, generator=rng)
     weight, bias = torch.randn(4, 4, generator=rng), torch.randn(4, generator=rng)
     states = torch.stack([first, noise, first @ weight.T + bias])
-    monkeypatch.setattr(patchscope_evaluation, "sample_states", lambda model, texts, each, seed: states)
+    monkeypatch.setattr(patchscope_evaluation, "sample_states", lambda model, texts, each: states)
     return weight, bias, states
 
 
