@@ -32,7 +32,7 @@ from helpers.one_layer.directions import (
     steer,
 )
 from helpers.prediction import tokenize
-from helpers.running import chat_prompts, generate, losses, perplexity, post_instruction, score_prompts, starts_with
+from helpers.running import chat_prompts, generate, last_states, losses, perplexity, post_instruction, score_prompts, starts_with
 from helpers.texts import Texts
 
 pytestmark = pytest.mark.usefixtures("no_gradients")
@@ -103,6 +103,29 @@ def components(model, direction: Tensor, *changes) -> dict[str, float]:
     with intervene(model, *changes):
         seen = record(model, tokens, *places)
     return {place: ((values @ unit).abs() / values.norm(dim=-1)).max().item() for place, values in seen.items()}
+
+
+@pytest.mark.parametrize("positions", [1, 2])
+def test_last_states_are_those_of_each_prompt_alone(model, small_batches, positions):
+    states = last_states(model, PROMPTS[:4], positions)
+    assert states.shape == (model.cfg.n_layers + 1, 4, positions, model.cfg.d_model) and small_batches[0] > 1
+    hooks = [*map(resid_pre, range(model.cfg.n_layers)), resid_post(model.cfg.n_layers - 1)]
+    for row, prompt in enumerate(PROMPTS[:4]):
+        seen = record(model, tokenize(model, prompt)[None], *hooks)
+        assert all(torch.allclose(states[layer, row], seen[hook][0, -positions:], atol=1e-5) for layer, hook in enumerate(hooks))
+
+
+def test_adding_changes_its_layer_and_those_behind(model):
+    tokens, vector = torch.arange(1, 9)[None], drawn(model)
+    hooks = [resid_pre(0), resid_pre(1), resid_post(1)]
+    before = record(model, tokens, *hooks)
+    with intervene(model, add_at(1, vector, scale=-2.0, pos=[3])):
+        after = record(model, tokens, *hooks)
+    assert torch.equal(before[hooks[0]], after[hooks[0]])
+    before[hooks[1]][0, 3] -= 2 * vector
+    assert torch.allclose(after[hooks[1]], before[hooks[1]], atol=1e-6)
+    changed = (before[hooks[2]] != after[hooks[2]]).any(-1)[0]
+    assert not changed[:3].any() and changed[3:].all()  # later tokens see it, earlier ones cannot
 
 
 def test_the_direction_is_the_difference_of_two_means(model, small_batches):
