@@ -15,6 +15,8 @@ from hypothesis import settings
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
 
+    from helpers.texts import Texts
+
 matplotlib.use("Agg")  # figures are drawn, never shown
 settings.register_profile("course", deadline=None, derandomize=True)
 settings.load_profile("course")
@@ -73,6 +75,28 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> "TransformerBridge":
     model = load_model(folder)
     model.folder = folder
     return model
+
+
+@pytest.fixture(scope="module")
+def one_thread(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Benchmarks run on one thread, and only when times are asked for."""
+    import torch
+
+    if not request.config.getoption("benchmark_enable"):
+        pytest.skip("times are taken by `make bench`")
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    with torch.no_grad():
+        yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="session")
+def corpus(course_lm: "TransformerBridge") -> "Texts":
+    """Held-out documents with some 60,000 tokens together, for benchmarks."""
+    from helpers.texts import held_out_texts
+
+    return held_out_texts(course_lm, 2500)
 
 
 @pytest.fixture

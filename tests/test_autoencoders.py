@@ -70,7 +70,7 @@ def test_the_loss_is_that_of_the_papers(kind):
     settings = Settings(kind, d_sae=20, k=3, sparsity=0.5, steps=100, warm_up=0.0)
     training = sae_training._Training(draw(6), settings, torch.Generator().manual_seed(0))
     x = draw(40, 6, seed=5)
-    sae = training.autoencoder("")
+    sae = SparseAutoencoder(training.encoder.T, training.b_enc, training.W_dec, training.b_dec, kind, settings.k)
     features = sae.encode(x)
     squared = (x - sae.decode(features)).square().sum(1).mean()
     penalty = 0.5 * (features * sae.W_dec.norm(dim=1)).sum(1).mean() if kind == "standard" else 0.0
@@ -236,10 +236,10 @@ def test_loss_recovered_by_hand():
 @pytest.mark.parametrize(
     "wrong, sentence",
     [
-        (lambda m: Settings("jumprelu"), "is 'topk' or 'standard', not 'jumprelu'"),
+        (lambda m: Settings("jumprelu"), "no kind of autoencoder to train 'jumprelu'; choose one of: standard, topk"),
         (lambda m: Settings(k=0), "k is how many features are active"),
         (lambda m: Settings(steps=0), "one step"),
-        (lambda m: random_sae("gated"), "not 'gated'"),
+        (lambda m: random_sae("gated"), "no kind of autoencoder 'gated'; choose one of: standard, topk, jumprelu"),
         (lambda m: random_sae("topk", k=51), "from 1 to 50, not 51"),
         (lambda m: SparseAutoencoder(torch.eye(2), torch.zeros(2), torch.eye(2), torch.zeros(2), "jumprelu"), "needs a threshold"),
         (lambda m: random_sae().encode(torch.zeros(3, 5)), "of width 32, not 5"),

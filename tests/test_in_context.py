@@ -341,7 +341,7 @@ def test_the_largest_effects_come_first():
 def test_average_effects_are_those_of_each_task(gpt2):
     found = average_indirect_effects(gpt2, [ANTONYM, CAPITALS], n=3, shots=2, n_means=4)
     prompts = shuffled_prompts(CAPITALS, 3, 2, seed=1, dummy=True)
-    assert found.names == ("antonym", "capitals")
+    assert found.tasks == ("antonym", "capitals")
     assert torch.allclose(found.by_task[1], causal_indirect_effects(gpt2, head_means(gpt2, CAPITALS, 4, 2), prompts).mean(-1))
     bare = average_indirect_effects(gpt2, [CAPITALS], n=3, shots=2, n_means=4, zero_shot=True)
     prompts = zero_shot_prompts(CAPITALS, 3, seed=1, dummy=True)
@@ -440,7 +440,10 @@ def test_rescaling_keeps_every_length_and_turns_towards_the_vector(model):
         (lambda m: Task("t", (("a", "b"),), (("c", "d"),)).halves(), "has 1 questions, and two halves need two"),
         (lambda m: course_tasks("antonyms"), "There is no task 'antonyms' in the course LM's lists: perhaps antonym"),
         (lambda m: item_task("second copy"), "There is no item task 'second copy'"),
-        (lambda m: item_task("first copy", "en_fr"), "its words from identity, country_capital, antonym, plural, not from 'en_fr'"),
+        (
+            lambda m: item_task("first copy", "en_fr"),
+            "no source of words 'en_fr'; choose one of: identity, country_capital, antonym, plural",
+        ),
         (lambda m: icl_prompts(ANTONYM, 0), "n says how many prompts to write; it must be 1 or more, not 0"),
         (lambda m: icl_prompts(ANTONYM, 1, shots=9), "has 6 pairs to show before a question, not 9: ask for fewer shots"),
         (lambda m: shuffled_prompts(ANTONYM, 1, shots=1), "it must be 2 or more, not 1"),
@@ -450,7 +453,7 @@ def test_rescaling_keeps_every_length_and_turns_towards_the_vector(model):
         (lambda m: tokenize_prompts(m, []), "There are no prompts"),
         (lambda m: tokenize_prompts(m, [Prompt("a", "", arrow="=")]), "'' cannot be read off after 'a=': it is not a separate token there"),
         (lambda m: patch_sweep(m, torch.zeros(3, 32), PROMPTS), "the shape [2, 32], or [32], not [3, 32]"),
-        (lambda m: patch_sweep(m, torch.zeros(32), PROMPTS, how="swap"), "'replace' the state, or 'add' to it, not 'swap'"),
+        (lambda m: patch_sweep(m, torch.zeros(32), PROMPTS, how="swap"), "no way to put a vector in 'swap'; choose one of: replace, add"),
         (lambda m: compare_vectors(m, {}, PROMPTS[:1], PROMPTS[1:]), "There is no vector to compare"),
         (lambda m: compare_vectors(m, {"v": torch.zeros(32)}, PROMPTS[:1], PROMPTS), "take the two halves of a task"),
         (lambda m: compare_vectors(m, {"v": torch.zeros(32)}, PROMPTS[:1], PROMPTS[1:3], icl=PROMPTS[3:4]), "has 1 prompts and the test 2"),

@@ -95,7 +95,7 @@ def test_gemma_scope_is_read_without_pickle(tmp_path, monkeypatch):
 def test_files_that_cannot_be_used_say_so(tmp_path):
     weights = {name: weight.data for name, weight in random_sae().named_parameters()}
     for kept, config, problem, sentence in [
-        (weights, dict(architecture="gated"), ValueError, "architecture 'gated' is not known"),
+        (weights, dict(architecture="gated"), ValueError, "no architecture 'gated'; choose one of"),
         (weights, dict(normalize_activations="layer_norm"), ValueError, "normalises its activations"),
         (weights | {"scaling_factor": torch.full((50,), 2.0)}, {}, ValueError, "scales its features after encoding"),
         ({"W_enc": weights["W_enc"]}, {}, ModelNotAvailable, "is damaged"),

@@ -70,7 +70,7 @@ def test_stories_tell_of_one_gender_and_of_no_profession():
     [
         (dict(n=0), "multiple of 4, not 0"),
         (dict(n=6), "multiple of 4, not 6"),
-        (dict(n=4, part="dev"), "no part 'dev'"),
+        (dict(n=4, part="dev"), "no part of the biographies 'dev'"),
     ],
 )
 def test_unknown_biographies_are_one_sentence(arguments, sentence):

@@ -16,13 +16,14 @@ from tiny_models import write_tiny_model
 from widget_tools import CASES, ODD, answered, as_before, balanced, case, logits_after, move, odd_values, small_world, tiny
 
 from helpers.cluster.widgets_relations import FactEditor
+from helpers.inputs import chosen
 from helpers.models import load_model
 from helpers.one_layer.widgets_autoencoders import ClampBench
 from helpers.one_layer.widgets_directions import RefusalDial
 from helpers.one_neuron.widgets import DoseLab
 from helpers.prediction import adjust, last_logits, tokenize
 from helpers.speak.widgets_lens import remembered
-from helpers.widgets import KEPT, Demo, _in_words, choice_slider, chosen, dropdown, html_to_text, prompt_html, slider, text_field, tick_box
+from helpers.widgets import KEPT, Demo, _in_words, choice_slider, dropdown, html_to_text, prompt_html, slider, text_field, tick_box
 
 __all__ = ["as_before", "small_world"]  # fixtures
 

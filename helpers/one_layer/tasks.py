@@ -81,7 +81,8 @@ def item_task(name: str, source: str | None = None, n: int = 200, seed: int = 0)
     """
     chosen(lists.ITEM_TASKS, name, "item task")
     known = lists.ITEM_FUNCTIONS[name.split()[1]]
-    chosen((None, *dict.fromkeys(known)), source, "source of words")
+    if source:
+        chosen(tuple(dict.fromkeys(known)), source, "source of words")
     world, rng = World.load(), Random(f"{seed} {name}")
     draw = partial(lists.item_example, world, rng, name)
     shown, asked = (dict(draw(source or rng.choice(known), hidden=hidden) for _ in range(n)) for hidden in (False, True))

@@ -15,6 +15,8 @@ from transformers.utils.logging import disable_progress_bar, enable_progress_bar
 
 from helpers.models import COURSE_LM_FOLDER, TransformerBridge, load_model
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 ROOT = Path(__file__).parents[2]
 PROMPT_TOKENS, BATCH, NEW_TOKENS = 20, 32, 20
 Tokens = Int[torch.Tensor, "batch pos"]

@@ -36,6 +36,8 @@ from helpers.speak.lens import logit_lens, target_probs
 from helpers.speak.two_hops import course_questions
 from helpers.texts import Texts, as_texts
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 ACDC_SECONDS = 60.0  # at most, for all edges; some 4,555
 COORDINATES = 24  # of a Jacobian's outputs that are computed one by one; the limit is for all of them
 LAYER = 6  # in the middle

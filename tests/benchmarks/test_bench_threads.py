@@ -15,6 +15,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 ROOT = Path(__file__).parents[2]
 IDLE_LOSS, BUSY_COST = 1.1, 2.0  # of the quickest number of threads on an idle machine
 WORK = """

@@ -52,6 +52,8 @@ from helpers.speak.world_facts import known_facts
 from helpers.texts import held_out_texts
 from helpers.widgets import Demo, PromptExplorer
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 SETTINGS = 50
 ANSWER, WRITING, MAP = 0.1, 0.3, 1.0  # seconds for 95 % of the answers: a picture; a text that is written; each pair of layers
 PROMPTS = (
