@@ -38,7 +38,7 @@ class Settings:
     seed: int = 0
     vocab_size: int = 10240
     layers: int = 12
-    width: int = 192
+    width: int = 256
     context: int = 96
     batch: int = 32  # rows in one step
     warmup: int = 60  # steps
