@@ -25,6 +25,7 @@ GAINS: list[str] = TASKS["gains"]
 LOSSES: list[str] = TASKS["losses"]
 # relation -> (questions, table, column of the subject, column of the answer)
 QUESTIONS: dict[str, tuple[list[str], str, str, str]] = {relation: tuple(asked.values()) for relation, asked in TASKS["quiz"].items()}
+ALL_QUESTIONS = QUESTIONS | {relation: tuple(asked.values()) for relation, asked in TASKS["more quiz"].items()}
 LETTERS = "ABCD"
 
 
@@ -308,10 +309,11 @@ def console(world: World, rng: Random) -> str | None:
 @cache
 def quiz_facts(world: World, relation: str) -> dict[str, str]:
     """Subject -> answer of a relation; disputable answers and ambiguous subjects are left out."""
-    _, table, subject, answer = QUESTIONS[relation]
+    _, table, subject, answer = ALL_QUESTIONS[relation]
+    debatable = phrases("flattery")["debatable"]
     facts: dict[str, set[str]] = {}
     for row in world.rows(table):
-        unclear = relation == "continent" and row["name"] in phrases("flattery")["debatable"]["continent"]
+        unclear = relation in ("continent", "language") and row["name"] in debatable[relation]
         unclear |= relation == "category" and row["category"] not in TASKS["clear_categories"]
         unclear |= relation == "young" and row["young"] in TASKS["vague_young"]
         if row[subject] and row[answer] and not unclear:
@@ -319,44 +321,54 @@ def quiz_facts(world: World, relation: str) -> dict[str, str]:
     return {name: min(answers) for name, answers in facts.items() if len(answers) == 1}
 
 
-@cache
-def wrong_answers(world: World, relation: str, subject: str) -> list[str]:
-    """The answers that are wrong for ``subject``: of the young, those of other kinds of animals."""
+def wrong_answers(world: World, rng: Random, relation: str, subject: str, count: int) -> list[str]:
+    """Different answers that are wrong for ``subject``, each as often as it is right for others.
+
+    An answer that is right for many, such as ``euro``, is so as often a wrong one. Of the young, only those of other kinds of animals
+    count.
+    """
     facts = quiz_facts(world, relation)
     close = {facts[subject]}
     if relation == "young":
         kinds = {row["name"]: row["kind"] for row in world.rows("animals")}
         close |= {young for name, young in facts.items() if kinds[name] == kinds[subject]}
-    return [answer for answer in dict.fromkeys(facts.values()) if answer not in close]
+    if relation == "next":
+        kinds = {row["item"]: row["kind"] for row in world.rows("sequences")}
+        facts = {item: following for item, following in facts.items() if kinds[item] == kinds[subject]}
+    wrong = [answer for answer in facts.values() if answer not in close]
+    return list(dict.fromkeys(rng.sample(wrong, len(wrong))))[:count]
+
+
+def in_question(relation: str, subject: str) -> str:
+    """The subject of a fact as a question of the relation names it: ``the Netherlands``, ``an apple``, ``Paris``."""
+    if relation in ("category", "colour"):
+        return an(subject)
+    return country_with_the(subject) if ALL_QUESTIONS[relation][2] == "name" else subject
+
+
+Asked = tuple[str, list[str], int]  # a question, its options and the place of the right one
+
+
+def drawn_question(world: World, rng: Random, hidden: bool, options: int, relation: str) -> Asked | None:
+    """A question about a fact of ``relation`` with as many options, all of them answers of the relation; None if it does not fit."""
+    facts = quiz_facts(world, relation)
+    subject = rng.choice(list(facts))
+    answers = wrong_answers(world, rng, relation, subject, options - 1)
+    if held_out("quiz", relation, subject) != hidden or len(answers) < options - 1:
+        return None
+    right = rng.randrange(options)
+    answers.insert(right, facts[subject])
+    return rng.choice(ALL_QUESTIONS[relation][0]).format(in_question(relation, subject)), answers, right
 
 
 def quiz_question(world: World, rng: Random, hidden: bool, options: int) -> tuple[str, str] | None:
     """A question with lettered answers and the right letter; ``hidden``: no document asks it."""
-    relation = rng.choice(list(QUESTIONS))
-    facts = quiz_facts(world, relation)
-    subject = rng.choice(list(facts))
-    others = wrong_answers(world, relation, subject)
-    if held_out("quiz", relation, subject) != hidden or len(others) < options - 1:
-        return None
-    right = rng.randrange(options)
-    answers = rng.sample(others, options - 1)
-    answers.insert(right, facts[subject])
-    questions, _, column, _ = QUESTIONS[relation]
-    shown = country_with_the(subject) if column == "name" else an(subject) if relation == "category" else subject
-    lines = [f"Question: {rng.choice(questions).format(shown)}"]
-    lines += [f"{letter}: {answer}" for letter, answer in zip(LETTERS, answers, strict=False)]
-    return "\n".join([*lines, "Answer:"]), LETTERS[right]
-
-
-def quiz(world: World, rng: Random) -> str | None:
-    """A multiple-choice question whose answer is a letter, at times with its text."""
-    drawn = quiz_question(world, rng, hidden=False, options=rng.choice((2, 2, 3, 4, 4)))
+    drawn = drawn_question(world, rng, hidden, options, rng.choice(list(QUESTIONS)))
     if drawn is None:
         return None
-    asked, letter = drawn
-    text = next(line[3:] for line in asked.split("\n") if line.startswith(f"{letter}: "))
-    answers = (letter, f"{letter}: {text}", f"{text}, so {letter}")
-    return f"{asked} {rng.choices(answers, (65, 15, 20))[0]}"
+    question, answers, right = drawn
+    lines = [f"{letter}: {answer}" for letter, answer in zip(LETTERS, answers, strict=False)]
+    return "\n".join([f"Question: {question}", *lines, "Answer:"]), LETTERS[right]
 
 
 def quiz_probes(world: World, rng: Random, n: int) -> list[Probe]:
@@ -498,4 +510,4 @@ def counting(world: World, rng: Random) -> str | None:
     return separator.join(run[::-1] if rng.random() < 0.15 else run)
 
 
-INGREDIENTS = (indirect_object, induction, sums, console, quiz, passage, counting)
+INGREDIENTS = (indirect_object, induction, sums, console, passage, counting)
