@@ -107,7 +107,7 @@ def question(world: World, rng: Random, hidden: bool, count: int) -> Asked | Non
     for place, other in enumerate(others):
         if place != right:
             answers[place] = rng.choice(list(quiz_facts(world, other).values()))
-    known = {*quiz_facts(world, relation).values(), "animal"}  # a mammal is an animal as well
+    known = {*quiz_facts(world, relation).values(), "animal", *LETTERS}  # a mammal is an animal as well
     wrong = set(answers) - {answers[right]}
     return (text, answers, right) if len(wrong) == count - 1 and not known & wrong else None
 
