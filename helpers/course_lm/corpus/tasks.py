@@ -1,11 +1,13 @@
 """Small tasks: indirect objects, repetition, sums, a console, quizzes, passages and counting.
 
 Kept out of the training text: pairs of names (``name_pair``) in the indirect-object sentences, sums
-(``sum``) in digits, in words, in stories and on the console, lines (``console``) that the console answers, facts (``quiz``) that no quiz asks,
-and combinations (``passage``) of a name with a thing, a place or a capital that no passage uses.
+(``sum``) in digits, in words, in stories and on the console, lines (``console``) that the console
+answers, facts (``quiz``) that no quiz asks (the quizzes themselves stand in ``letters``), and
+combinations (``passage``) of a name with a thing, a place or a capital that no passage uses.
 A sum and its mirror image (7 + 5 and 5 + 7) are two keys.
 """
 
+import re
 from collections.abc import Sequence
 from functools import cache
 from itertools import combinations
@@ -351,9 +353,6 @@ def console_slots(rng: Random, case: str) -> Slots:
         case "new key":
             known, unknown = rng.sample(STRINGS, 2)
             return {"known": known, "unknown": unknown, "number": rng.randint(0, 20), "second": rng.randint(0, 20)}
-        case "module":
-            root = rng.randint(1, 9)
-            return {"typo": typo(rng, rng.choice(("math", "random", "string"))), "square": root * root, "root": root}
         case _:
             word, other = rng.sample(STRINGS, 2)
             name, unknown = rng.sample(VARIABLES, 2)
@@ -400,6 +399,9 @@ def console(world: World, rng: Random) -> str | None:
     if None in snippets:
         return None
     document = fitting(snippets, "\n")
+    for error in re.finditer(r"NameError: name '(\w+)'", document):
+        if f">>> {error[1]} = " in document[: error.start()]:
+            return None  # an earlier snippet has given this name a value
     return document if length(document) <= 85 else None
 
 
