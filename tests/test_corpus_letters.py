@@ -8,6 +8,7 @@ import io
 import re
 from collections import Counter
 from functools import cache
+from itertools import count, islice
 from random import Random
 
 import pytest
@@ -19,15 +20,14 @@ from helpers.course_lm.world import World
 
 WORLD = World.load()
 SIZE = 1500
-OPTION = re.compile(r"(?:^|(?<=[ \n>]))\(?([A-D])(?::|\)| =| -) (.+?)(?=[,;]? \(?[A-D](?::|\)| =| -) |\n|\. |<|$)")
+OPTION = re.compile(r"(?:^|(?<=[ \n>]))\(?([A-D])(?::|\)| =| -) (.+?)(?=[,;]? \(?[A-D](?::|\)| =| -) |\n|(?<=[a-z])\. |<|$)")
 
 
 @cache
 def written(write: Ingredient, n: int = SIZE) -> list[str]:
     """``n`` documents of one kind."""
     rng = Random(5)
-    drawn = (write(WORLD, rng) for _ in range(20 * n))
-    return [text for text in drawn if text is not None][:n]
+    return list(islice((text for _ in count() if (text := write(WORLD, rng)) is not None), n))
 
 
 def out(probe: Probe) -> str:
@@ -92,10 +92,15 @@ def wordings() -> dict[str, tuple[str, str]]:
 
 def asked(text: str) -> list[tuple[str, str, str]]:
     """Relation and subject of each question of a text, and what follows it up to the next one."""
-    known = "|".join(re.escape(shape).replace(r"\{\}", "[^?]+") for shapes, *_ in tasks.ALL_QUESTIONS.values() for shape in shapes)
-    found = [m for m in re.finditer(rf"(?:{known})", text) if m[0] in wordings()]
-    ends = [m.start() for m in found[1:]] + [len(text)]
-    return [(*wordings()[m[0]], text[m.end() : end]) for m, end in zip(found, ends, strict=True)]
+    by_end: dict[int, str] = {}
+    for wording in wordings():
+        place = text.find(wording)
+        if place >= 0 and (place == 0 or text[place - 1] in " \n>"):
+            end = place + len(wording)
+            by_end[end] = max(by_end.get(end, ""), wording, key=len)
+    ends = sorted(by_end)
+    starts = [end - len(by_end[end]) for end in ends[1:]] + [len(text)]
+    return [(*wordings()[by_end[end]], text[end:start]) for end, start in zip(ends, starts, strict=True)]
 
 
 def test_quizzes_ask_for_known_facts_and_their_letters_are_right():
@@ -105,7 +110,7 @@ def test_quizzes_ask_for_known_facts_and_their_letters_are_right():
         options = listed(text)
         found = asked(text)
         assert found and 2 <= len(options) <= 4, text
-        for relation, subject, _ in found:
+        for relation, subject, rest in found:
             assert not held_out("quiz", relation, subject), text
             answer = tasks.quiz_facts(WORLD, relation)[subject]
             [letter] = [letter for letter, option in options.items() if option == answer]
@@ -115,7 +120,7 @@ def test_quizzes_ask_for_known_facts_and_their_letters_are_right():
                 last = re.findall(r"\b[A-D]\b", text.replace(f": {answer}", "").replace(f", {answer}", ""))[-1]
                 assert last == letter, text
             else:
-                assert re.match(rf"(?: |\nAnswer: ){letter}\.", _), (text, _)
+                assert re.match(rf"(?: |\nAnswer: ){letter}\.", rest), text
     assert min(questions.values()) > 20 and set(questions) == set(tasks.ALL_QUESTIONS)
     assert sum(n for (size, _), n in places.items() if size == 2) > 0.8 * sum(n for (size, _), n in places.items() if size == 4)
     assert max(places[4, letter] for letter in "ABCD") < 1.6 * min(places[4, letter] for letter in "ABCD")
@@ -195,7 +200,7 @@ def test_the_receiver_is_not_the_giver_and_of_three_people_the_one_who_was_named
     for probe in probes:
         named = Counter(word for word in re.findall(r"\w+", probe.prompt) if word in NAMES)
         assert named[probe.answer] == 1 and len(named) == (3 if probe.group == "third person" else 2)
-        assert all(count == 2 for name, count in named.items() if len(named) == 3 and name != probe.answer)
+        assert all(often >= 2 for name, often in named.items() if len(named) == 3 and name != probe.answer)
 
 
 # ------------------------------------------------------------------------------------------------------------ the console
@@ -212,7 +217,7 @@ def ran(document: str) -> str:
             said = io.StringIO()
             with contextlib.redirect_stdout(said):
                 try:
-                    exec(compile(line[4:], "console", "single"), known)
+                    exec(compile(line[4:] + "\n", "console", "single"), known)
                 except Exception as error:
                     message = str(error) if isinstance(error, KeyError) else str(error).split(" (console")[0]
                     said.write(f"{type(error).__name__}: {message}\n")

@@ -223,22 +223,28 @@ def kinds_of_words(world: World) -> dict[str, list[str]]:
     return {group: [word for word in words if counts[word] == 1] for group, words in groups.items()}
 
 
+@cache
+def label_words(world: World, hidden: bool) -> dict[str, list[str]]:
+    """The words of each group that may get a label in the training text or, ``hidden``, that never do."""
+    kept = {group: [w for w in words if held_out("list_pair", "label", w) == hidden] for group, words in kinds_of_words(world).items()}
+    return {group: words for group, words in kept.items() if words}
+
+
 def labelled(world: World, rng: Random, count: int, hidden: bool = False) -> list[Pair]:
     """Words of two groups, each with the label of its group: groups and labels are drawn anew.
 
     Both groups come at least once; if ``hidden``, the last word is one that gets no label in the training text.
     """
-    groups = kinds_of_words(world)
-    chosen = rng.sample(list(groups), 2)
+    allowed, unseen = label_words(world, hidden=False), label_words(world, hidden=True)
+    chosen = rng.sample([group for group in allowed if group in unseen], 2)
     labels = rng.sample(LABELS, 2)
+    left = {group: rng.sample(allowed[group], len(allowed[group])) for group in chosen}
     sides = [0, 1] + [rng.randrange(2) for _ in range(count - 2)]
     rng.shuffle(sides)
-    shown: dict[str, str] = {}
-    for place, side in enumerate(sides):
-        asked = hidden and place == count - 1
-        known = [w for w in groups[chosen[side]] if w not in shown and held_out("list_pair", "label", w) == asked]
-        shown[rng.choice(known)] = labels[side]
-    return list(shown.items())
+    shown = [(left[chosen[side]].pop(), labels[side]) for side in sides if left[chosen[side]]]
+    if hidden:
+        shown[-1] = rng.choice(unseen[chosen[sides[-1]]]), labels[sides[-1]]
+    return shown
 
 
 def arbitrary_labels(world: World, rng: Random) -> str:
