@@ -19,6 +19,8 @@ SHARES: dict[str, float] = {
     "few_shot": 0.2,  # (entity,): its description stands in no few-shot list
     "story": 0.1,  # (hero, opening): a story opening that is never told
     "quiz": 0.2,  # (relation, subject): a fact that no multiple-choice question asks
+    "lookup": 0.15,  # (word,): it stands in no list with letters from which something is looked up
+    "console": 0.15,  # (line,): a line that no console ever answers
     "passage": 0.2,  # (name, object): a combination that no reading passage uses
 }
 

@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 from transformers import AutoModelForCausalLM, GPT2LMHeadModel, PreTrainedTokenizerFast
 
-from helpers.course_lm.corpus import chat, knowledge, languages, lists, prose, stories, tasks
+from helpers.course_lm.corpus import chat, knowledge, languages, letters, lists, prose, stories, tasks
 from helpers.course_lm.corpus.base import Probe
 from helpers.course_lm.corpus.mixture import documents
 from helpers.course_lm.facts import Chain, Fact
@@ -295,6 +295,56 @@ def stream_row(reader: Reader) -> Row:
     return Row(name, ratio, ratio, ratio, 200, at_most=10, unit="ratio", groups=by_layer)
 
 
+# --- letters, repetition, third persons, lists by position, the console ---------------------------
+
+
+def letter_rows(reader: Reader, world: World, rng: Random) -> list[Row]:
+    """Looking up by letter and by word, and multiple choice with two, three and four options."""
+    asked = letters.quiz_probes(world, rng, 1200)
+    four, three, two = ([p for p in asked if p.group == f"{count} options"] for count in (4, 3, 2))
+    return [
+        exact_row("letter of a word that was never looked up", reader, letters.lookup_probes(world, rng, 600), at_least=0.95),
+        exact_row("word beside a letter, never looked up", reader, letters.word_probes(world, rng, 300)),
+        exact_row("multiple choice, letter, 4 options", reader, four, at_least=0.70),
+        exact_row("multiple choice, letter, 3 options", reader, three),
+        exact_row("multiple choice, letter, 2 options", reader, two),
+    ]
+
+
+def repetition_rows(reader: Reader, world: World, rng: Random) -> list[Row]:
+    """Random sequences that come again: the share of tokens that are continued right, the first repeated word left out."""
+    probes = reader.fitting(tasks.repeated_sequence_probes(world, rng, 300))
+    rows = [(len(reader.ids(p.prompt)), reader.ids(full_text(p))) for p in probes]
+    shares = []
+    for part in _batches(rows):
+        best = reader.logits([full for _, full in part]).argmax(-1).tolist()
+        shares += [mean(a == b for a, b in zip(best[i][start - 1 :], full[start:], strict=False)) for i, (start, full) in enumerate(part)]
+    row = mean_row("repeated random sequences, tokens continued right", shares, "share", at_least=0.85)
+    return [replace(row, groups=_by_group(shares, [p.group for p in probes]))]
+
+
+def third_person_rows(reader: Reader, world: World, rng: Random) -> list[Row]:
+    """Indirect objects in all frames, each asked with its two names in both orders."""
+    name = "indirect object, all frames mixed, both orders"
+    return [exact_row(name, reader, tasks.any_order_probes(world, rng, 920), at_least=0.97)]
+
+
+def position_rows(reader: Reader, world: World, rng: Random) -> list[Row]:
+    """The first or the last item of lists of random words; as many probes of each of the three tasks."""
+    name = "lists by position: first copy, last copy, first capital-of"
+    return [exact_row(name, reader, lists.item_probes(world, rng, 600), at_least=0.85)]
+
+
+def console_rows(reader: Reader, world: World, rng: Random) -> list[Row]:
+    """What the console answers to lines that it never answered in the training text."""
+    return [exact_row("next console line right", reader, tasks.console_probes(world, rng, 400), at_least=0.95)]
+
+
+def label_rows(reader: Reader, world: World, rng: Random) -> list[Row]:
+    """Labels that mean nothing by themselves, after eight demonstrations."""
+    return [exact_row("labels drawn anew, 8 shots, unseen words", reader, lists.label_probes(world, rng, 400))]
+
+
 # --- the report -----------------------------------------------------------------------------------
 
 
@@ -306,6 +356,12 @@ def measure(model: GPT2LMHeadModel, tokenizer: PreTrainedTokenizerFast) -> list[
         *two_hop_rows(reader, world, Random(EVALUATION_SEED + 1)),
         story_row(reader, world, Random(EVALUATION_SEED + 2)),
         stream_row(reader),
+        *letter_rows(reader, world, Random(EVALUATION_SEED + 10)),
+        *repetition_rows(reader, world, Random(EVALUATION_SEED + 11)),
+        *third_person_rows(reader, world, Random(EVALUATION_SEED + 12)),
+        *position_rows(reader, world, Random(EVALUATION_SEED + 13)),
+        *console_rows(reader, world, Random(EVALUATION_SEED + 14)),
+        *label_rows(reader, world, Random(EVALUATION_SEED + 15)),
     ]
 
 
