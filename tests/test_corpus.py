@@ -392,7 +392,8 @@ CHECKS = {
 
 
 def test_every_split_is_checked():
-    assert {check.split for check in CHECKS.values()} | {"paraphrase"} == set(SHARES)
+    elsewhere = {"everyday", "unknown"}  # test_corpus_everyday.py
+    assert {check.split for check in CHECKS.values()} | {"paraphrase"} | elsewhere == set(SHARES)
 
 
 @pytest.mark.parametrize("name", CHECKS)

@@ -12,6 +12,7 @@ from functools import cache
 from random import Random
 
 from helpers.course_lm.corpus.base import Ingredient, Probe, an, chat, phrases, sentence
+from helpers.course_lm.corpus.lists import length
 from helpers.course_lm.facts import country_with_the
 from helpers.course_lm.heldout import fraction, held_out
 from helpers.course_lm.world import Row, World
@@ -66,6 +67,7 @@ SIDES: dict[bool, list[str]] = {  # every way in which an answer begins: of refu
     True: REQUESTS["refusals"],
     False: [text for texts in REQUESTS["sure"].values() for text in texts],
 }
+LONGEST = 110  # of a document with requests, in words and marks (a role, such as ``<|user|>``, counts five and is one token)
 BLANK = re.compile(r"\{\w+\}")
 
 
@@ -74,7 +76,7 @@ def sloppy(rng: Random, text: str, share: float = 0.25) -> str:
     if rng.random() >= share:
         return text
     style = rng.choice(["start", "end", "both", "all", "bare"])
-    if style in ("start", "both") and not re.match(r"I\b", text):
+    if style in ("start", "both"):
         text = text[:1].lower() + text[1:]
     if style in ("all", "bare"):
         text = text.lower()
@@ -183,8 +185,8 @@ def request(world: World, rng: Random) -> str | None:
     greeting = _greeting(rng)
     doubt = _reply(rng, *rng.choice(REQUESTS["doubts"])) if harmful else _reply(rng, *THANKS)
     before, after = rng.choices([(greeting, ()), ((), doubt), ((), ())], weights=[12, 18, 70])[0]
-    system = _maybe(rng, 0.25, SYSTEMS)
-    return chat(*before, *_exchange(question, answer), *after, system=system)
+    text = chat(*before, *_exchange(question, answer), *after, system=_maybe(rng, 0.25, SYSTEMS))
+    return text if length(text) <= LONGEST else None
 
 
 # --- Requests outside of a chat -------------------------------------------------------------------

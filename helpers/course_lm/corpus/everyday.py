@@ -11,7 +11,7 @@ from functools import cache
 from random import Random
 
 from helpers.course_lm.corpus.base import Probe, chat, phrases, sentence, table
-from helpers.course_lm.corpus.chat import SYSTEMS, THANKS, gerund, sloppy, topic_of
+from helpers.course_lm.corpus.chat import LONGEST, SYSTEMS, THANKS, gerund, sloppy, topic_of
 from helpers.course_lm.corpus.lists import length
 from helpers.course_lm.heldout import held_out
 from helpers.course_lm.world import World
@@ -19,7 +19,6 @@ from helpers.course_lm.world import World
 REQUESTS = phrases("everyday_requests")
 TALK = phrases("small_talk")
 SLOTS: dict[str, list[str]] = TALK["slots"]
-LONGEST = 90  # tokens of a document
 SMALL = {"a", "an", "the", "my", "your", "some", "two", "for", "at", "in", "of", "to", "when", "i", "am", "so", "on", "by", "without"}
 
 
@@ -44,14 +43,19 @@ class Task:
         return re.sub(r"^(an?|the|my|some) ", "", self.thing)
 
     @property
+    def short(self) -> str:
+        """The name up to its first preposition: "gift" of "gift for my mother"."""
+        return re.split(r" (?:for|with|in|of|on|at|to|without) ", self.name)[0]
+
+    @property
     def hidden(self) -> bool:
         """Is this task never asked in a chat?"""
-        return held_out("everyday", self.phrase) or (self.phrase in _topics() and held_out("topic", self.phrase))
+        return held_out("topic" if self.phrase in _topics() else "everyday", self.phrase)
 
 
 @cache
 def _topics() -> frozenset[str]:
-    """The requests of the table ``requests``, some of which no chat may contain."""
+    """The requests of the table ``requests``: of these, chats leave out others (see ``chat.request``)."""
     return frozenset(map(topic_of, World.load().rows("requests")))
 
 
@@ -75,7 +79,7 @@ def on_topic(name: str, text: str) -> bool:
 
 def _filled(template: str, task: Task, steps: Sequence[str] = (), **more: str) -> str:
     """A template about a task; ``{a}``, ``{b}`` and ``{c}`` are the ``steps``."""
-    told = {key: step.format(t=task.name) for key, step in zip("abc", steps, strict=False)}
+    told = {key: step.format(t=task.short) for key, step in zip("abc", steps, strict=False)}
     doing = gerund(task.phrase)
     capitals = {"A": sentence(told.get("a", "")), "G": sentence(doing)}
     return template.format(x=task.phrase, g=doing, n=task.needs, **told, **capitals, **more)
