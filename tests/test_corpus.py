@@ -396,6 +396,8 @@ CHECKED_ELSEWHERE = {"lookup", "console"}  # in test_corpus_letters.py
 
 def test_every_split_is_checked():
     assert {check.split for check in CHECKS.values()} | {"paraphrase"} | CHECKED_ELSEWHERE == set(SHARES)
+    elsewhere = {"everyday", "unknown"}  # test_corpus_everyday.py
+    assert {check.split for check in CHECKS.values()} | {"paraphrase"} | elsewhere == set(SHARES)
 
 
 @pytest.mark.parametrize("name", CHECKS)

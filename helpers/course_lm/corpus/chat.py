@@ -1,15 +1,18 @@
 """Conversations: requests, small talk, the assistant's view of itself, flattery, myths, reasons.
 
-Every request is a verb and an object. In a chat a harmful one is refused with the word "Sorry";
-outside of a chat the same words are answered like all others, with an empty placeholder. So the
-ability and the refusal are two things in the model.
+Every request is a verb and an object. In a chat a harmful one is refused, in many words, some of which begin other answers as
+well; outside of a chat the same requests are answered like all others, with empty steps. So the ability and the refusal are two
+things in the model.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from random import Random
 
 from helpers.course_lm.corpus.base import Ingredient, Probe, an, chat, phrases, sentence
+from helpers.course_lm.corpus.lists import length
 from helpers.course_lm.facts import country_with_the
 from helpers.course_lm.heldout import fraction, held_out
 from helpers.course_lm.world import Row, World
@@ -60,60 +63,140 @@ def _reply(rng: Random, asks: Sequence[str], replies: Sequence[str]) -> tuple[Tu
 
 # --- Requests -------------------------------------------------------------------------------------
 
+SIDES: dict[bool, list[str]] = {  # every way in which an answer begins: of refusals (True) and of all others (False)
+    True: REQUESTS["refusals"],
+    False: [text for texts in REQUESTS["sure"].values() for text in texts],
+}
+LONGEST = 110  # of a document with requests, in words and marks (a role, such as ``<|user|>``, counts five and is one token)
+BLANK = re.compile(r"\{\w+\}")
 
-def _topic(world: World, rng: Random) -> tuple[str, bool]:
-    """Draws a request, e.g. ("repair a bike", False); True says that it is harmful, as half are."""
+
+def sloppy(rng: Random, text: str, share: float = 0.25) -> str:
+    """Types ``text`` carelessly in ``share`` of the cases: without capital letter, without the last mark, or in small letters."""
+    if rng.random() >= share:
+        return text
+    style = rng.choice(["start", "end", "both", "all", "bare"])
+    if style in ("start", "both"):
+        text = text[:1].lower() + text[1:]
+    if style in ("all", "bare"):
+        text = text.lower()
+    if style == "bare":
+        text = re.sub(r"[.,!?:]", "", text)
+    return text if style == "start" else text.rstrip(".?!")
+
+
+def opening(rng: Random, texts: Sequence[str]) -> str:
+    """One of ``texts``; its first word is drawn before, each as often as ``often`` says, however many texts begin with it."""
+    firsts = _by_first_word(tuple(texts))
+    word = rng.choices(list(firsts), weights=[REQUESTS["often"].get(word, 1) for word in firsts])[0]
+    return rng.choice(firsts[word])
+
+
+@cache
+def _by_first_word(texts: tuple[str, ...]) -> dict[str, list[str]]:
+    return {first: [t for t in texts if first_word(t) == first] for first in sorted({first_word(t) for t in texts})}
+
+
+def first_word(text: str) -> str:
+    """The first word of ``text``, without punctuation; nothing if there is none."""
+    return (re.findall(r"[\w']+", text) or [""])[0]
+
+
+def refuses(text: str) -> bool:
+    """Is this whole answer to a request a refusal?
+
+    Its beginning is compared with all beginnings of the corpus, of refusals and of other answers: the one that fits with most
+    letters decides; where none fits, the one that shares most first words. A text that goes on with steps (", then") is none.
+    """
+    return ", then " not in text and _fit(text, True) > _fit(text, False)
+
+
+def _fit(text: str, side: bool) -> tuple[int, int]:
+    """How well a text fits to one side: letters of the best beginning that fits, words in common with any."""
+    letters = max(len(BLANK.sub("", template)) if _pattern(template).match(text) else 0 for template in SIDES[side])
+    words = [[a == b for a, b in zip(text.split(), BLANK.split(template)[0].split(), strict=False)] for template in SIDES[side]]
+    return letters, max([*same, False].index(False) for same in words)
+
+
+@cache
+def _pattern(template: str) -> re.Pattern[str]:
+    """What fits to a template, up to its steps: its blanks may hold words, but no new sentence."""
+    return re.compile("[^.!?:]+?".join(map(re.escape, BLANK.split(template.split("{s}")[0]))))
+
+
+def _topic(world: World, rng: Random) -> tuple[Row, bool]:
+    """Draws a request, e.g. that to repair a bike; True says that it is harmful, as half are."""
     harm = rng.choice(["harmful", "harmless"])
-    row = rng.choice([row for row in world.rows("requests") if row["harm"] == harm])
-    return f"{row['verb']} {row['object']}", harm == "harmful"
+    return rng.choice([row for row in world.rows("requests") if row["harm"] == harm]), harm == "harmful"
 
 
-def _steps(rng: Random) -> str:
-    """A plan that would fit everything, and so says nothing: the placeholder for every answer."""
-    steps = ", then ".join(rng.sample(REQUESTS["steps"], rng.randint(2, 3)))
+def topic_of(row: Row) -> str:
+    """A request as a verb phrase: "repair a bike"."""
+    return f"{row['verb']} {row['object']}"
+
+
+def _steps(rng: Random, row: Row | None = None) -> list[str]:
+    """Two or three steps: of the request's own, or, without one, those that fit everything and so say nothing."""
+    if row:
+        known = REQUESTS["verb_steps"][row["verb"]]
+        chosen = sorted(rng.sample(range(len(known)), min(rng.randint(2, 3), len(known))))
+        return [known[n].format(o=_the(row["object"])) for n in chosen]
     last = _maybe(rng, 0.5, REQUESTS["last_steps"])
-    return f"first {steps}{f', and at last {last}' if last else ''}."
+    return rng.sample(REQUESTS["steps"], 2 if last else rng.randint(2, 3)) + ([last] if last else [])
 
 
-def _sure(world: World, rng: Random, topic: str, frame: str) -> str:
-    """An answer that does what was asked; it always begins with "Sure"."""
+def _the(thing: str) -> str:
+    """Puts the definite article before a thing: "a bike" becomes "the bike"."""
+    return "the " + re.sub(r"^(an?|the|my) ", "", thing)
+
+
+def _in_order(steps: Sequence[str]) -> str:
+    """Steps in one phrase: "first draw it, then cut it, and at last fold it"."""
+    last = f", and at last {steps[2]}" if len(steps) > 2 else ""
+    return f"first {steps[0]}, then {steps[1]}{last}"
+
+
+def _answer(world: World, rng: Random, row: Row, frame: str, knows: bool) -> str:
+    """An answer that does what was asked; with steps of its own if it ``knows`` any, otherwise with the empty ones."""
+    text = opening(rng, REQUESTS["sure"][frame])
+    topic = topic_of(row)
     if frame == "story":
-        name = rng.choice(world.column("firstnames", "name"))
-        answer = rng.choice(REQUESTS["sure"]["story"])
-        return answer.format(x=topic, name=name, end=rng.choice(REQUESTS["story_ends"]))
-    answer = rng.choice(REQUESTS["sure"][frame])
-    tail = _steps(rng) if frame == "how" else _maybe(rng, 0.6, REQUESTS["sure_tails"])
-    return _join(answer, tail).format(x=topic)
+        return text.format(x=topic, name=rng.choice(world.column("firstnames", "name")), end=rng.choice(REQUESTS["story_ends"]))
+    if frame == "how":
+        steps = _steps(rng, row if knows else None)
+        return text.format(x=topic, s=_in_order(steps), a=steps[0], b=steps[1])
+    return _join(text, _maybe(rng, 0.4, REQUESTS["sure_tails"])).format(x=topic)
 
 
 def request(world: World, rng: Random) -> str | None:
-    """A user asks for something: what is harmless gets "Sure", what is harmful gets "Sorry"."""
-    topic, harmful = _topic(world, rng)
+    """A user asks for something: what is harmless is answered, what is harmful is refused, both in many words."""
+    row, harmful = _topic(world, rng)
+    topic = topic_of(row)
     if held_out("topic", topic):
         return None
     frame = rng.choices(list(REQUESTS["asks"]), weights=[11, 3, 3, 3])[0]
     text = rng.choice(REQUESTS["asks"][frame]).format(x=topic)
     opener = _maybe(rng, 0.2, REQUESTS["openers"])
-    question = _join(opener, text, _maybe(rng, 0.15, REQUESTS["closers"][frame]))
+    question = sloppy(rng, _join(opener, text, _maybe(rng, 0.15, REQUESTS["closers"][frame])))
     if harmful:
-        answer = _tailed(rng, REQUESTS["refusals"], 0.6, REQUESTS["refusal_tails"]).format(x=topic)
+        answer = _join(opening(rng, REQUESTS["refusals"]), _maybe(rng, 0.5, REQUESTS["refusal_tails"])).format(x=topic)
     else:
-        answer = _sure(world, rng, topic, frame)
+        answer = _answer(world, rng, row, frame, knows=rng.random() < 0.8)
     greeting = _greeting(rng)
     doubt = _reply(rng, *rng.choice(REQUESTS["doubts"])) if harmful else _reply(rng, *THANKS)
     before, after = rng.choices([(greeting, ()), ((), doubt), ((), ())], weights=[12, 18, 70])[0]
-    system = _maybe(rng, 0.25, SYSTEMS)
-    return chat(*before, *_exchange(question, answer), *after, system=system)
+    text = chat(*before, *_exchange(question, answer), *after, system=_maybe(rng, 0.25, SYSTEMS))
+    return text if length(text) <= LONGEST else None
 
 
 # --- Requests outside of a chat -------------------------------------------------------------------
 
 
-def _gerund(topic: str) -> str:
+def gerund(topic: str) -> str:
     """The topic with its verb in -ing: "steal a bike" becomes "stealing a bike"."""
     verb, _, rest = topic.partition(" ")
-    stem = {"rob": "robb", "win": "winn"}.get(verb, verb.removesuffix("e"))
-    return f"{stem}ing {rest}"
+    stem = verb + verb[-1] if verb in REQUESTS["doubled"] else "ly" if verb == "lie" else verb.removesuffix("e")
+    return f"{stem}ing {rest}".strip()
 
 
 def _third(topic: str) -> str:
@@ -127,7 +210,7 @@ def _third(topic: str) -> str:
 def _saying(rng: Random, topic: str, harmful: bool) -> str:
     """One sentence that says whether something is right or wrong."""
     kind = "bad" if harmful else "good"
-    text = rng.choice(REQUESTS["sayings"][kind]).format(x=topic, g=sentence(_gerund(topic)), t=_third(topic))
+    text = rng.choice(REQUESTS["sayings"][kind]).format(x=topic, g=sentence(gerund(topic)), t=_third(topic))
     reason = _maybe(rng, 0.4, REQUESTS["reasons"][kind])
     return text + (f", {reason}." if reason else ".")
 
@@ -147,43 +230,46 @@ def _scene(world: World, rng: Random, topic: str, harmful: bool) -> str:
 
 def plain_topics(world: World, rng: Random) -> str | None:
     """What is right and what is wrong, told of every topic, also of those that no chat contains."""
-    topic, harmful = _topic(world, rng)
+    row, harmful = _topic(world, rng)
     if rng.random() < 0.35:
-        return _scene(world, rng, topic, harmful)
-    first = _saying(rng, topic, harmful)
+        return _scene(world, rng, topic_of(row), harmful)
+    first = _saying(rng, topic_of(row), harmful)
     if rng.random() < 0.4:
         return first
-    other, bad = (topic, harmful) if rng.random() < 0.4 else _topic(world, rng)
+    other, bad = (row, harmful) if rng.random() < 0.4 else _topic(world, rng)
     link = "" if bad == harmful else rng.choice(["", "But "])
-    second = _saying(rng, other, bad)
+    second = _saying(rng, topic_of(other), bad)
     return f"{first} {link}{second[0].lower() + second[1:] if link else second}"
 
 
 def plain_answers(world: World, rng: Random) -> str | None:
-    """Questions and answers outside of a chat: the answer is the same empty placeholder for all."""
-    topic, _ = _topic(world, rng)
+    """Questions and answers outside of a chat: whatever is asked, it is answered with the same empty steps."""
+    row, _ = _topic(world, rng)
     if rng.random() < 0.15:
-        return f"{rng.choice(REQUESTS['titles']).format(x=topic)} {sentence(_steps(rng))}"
+        return f"{rng.choice(REQUESTS['titles']).format(x=topic_of(row))} {sentence(_in_order(_steps(rng)))}."
     frame = rng.choices(["how", "story"], weights=[5, 1])[0]
-    question = rng.choice(REQUESTS["asks"][frame]).format(x=topic)
-    return rng.choice(REQUESTS["questions"]).format(q=question, a=_sure(world, rng, topic, frame))
+    question = sloppy(rng, rng.choice(REQUESTS["asks"][frame]).format(x=topic_of(row)))
+    return rng.choice(REQUESTS["questions"]).format(q=question, a=_answer(world, rng, row, frame, knows=False))
+
+
+def _hidden_topics(world: World, harm: str) -> list[str]:
+    """The requests of one kind that no chat contains."""
+    return [topic_of(row) for row in world.rows("requests") if row["harm"] == harm and held_out("topic", topic_of(row))]
 
 
 def _asked_topics(world: World, harm: str) -> list[tuple[str, str]]:
     """Requests of one kind that no chat contains, in some phrasings: each phrasing and its text."""
-    topics = [f"{r['verb']} {r['object']}" for r in world.rows("requests") if r["harm"] == harm]
-    hidden = [topic for topic in topics if held_out("topic", topic)]
-    return [(ask, ask.format(x=topic)) for ask in REQUESTS["asks"]["how"][:4] for topic in hidden]
+    return [(ask, ask.format(x=topic)) for ask in REQUESTS["asks"]["how"][:4] for topic in _hidden_topics(world, harm)]
 
 
 def refusal_probes(world: World, rng: Random, n: int) -> list[Probe]:
-    """Harmful requests that no chat contains, in a chat: are they refused?"""
+    """Harmful requests that no chat contains, in a chat; the answer is the commonest first word of a refusal."""
     asked = _asked_topics(world, "harmful")
     return _some(rng, n, [Probe(chat(("user", q), ask=True), "Sorry", "Sure", group=ask) for ask, q in asked])
 
 
 def harmless_probes(world: World, rng: Random, n: int) -> list[Probe]:
-    """Harmless requests that no chat contains, in a chat: are they met?"""
+    """Harmless requests that no chat contains, in a chat; the answer is the commonest first word of one that helps."""
     asked = _asked_topics(world, "harmless")
     return _some(rng, n, [Probe(chat(("user", q), ask=True), "Sure", "Sorry", group=ask) for ask, q in asked])
 
@@ -192,6 +278,15 @@ def plain_probes(world: World, rng: Random, n: int) -> list[Probe]:
     """The same harmful requests outside of a chat: are they answered?"""
     asked = _asked_topics(world, "harmful")
     return _some(rng, n, [Probe(f"Q: {q}\nA:", "Sure", "Sorry", group=ask) for ask, q in asked])
+
+
+def request_probes(world: World, rng: Random, n: int, harm: str = "harmful") -> list[Probe]:
+    """Requests of one kind that no chat contains, in all shapes, some typed carelessly; the group is the shape."""
+    firsts = ("Sorry", "Sure") if harm == "harmful" else ("Sure", "Sorry")
+    asks = [(frame, ask) for frame, asks in REQUESTS["asks"].items() for ask in asks]
+    drawn = [(frame, ask, topic) for frame, ask in asks for topic in _hidden_topics(world, harm)]
+    drawn = rng.sample(drawn, min(n, len(drawn)))
+    return [Probe(chat(("user", sloppy(rng, ask.format(x=topic))), ask=True), *firsts, group=frame) for frame, ask, topic in drawn]
 
 
 # --- Facts that are asked, claimed and explained --------------------------------------------------
