@@ -19,6 +19,7 @@ PERSONA_SYSTEMS = ["", "", *SYSTEMS, *PERSONA["systems"]]
 ROLES = table("roles")
 JOBS: dict[str, str] = {row["role"]: row["work"] for row in ROLES if row["kind"] == "human"}
 KINDS = ("human", "machine")
+PLAYED = ("", "driver", "assistant")  # roles that are never held out as a whole
 
 # --- An assistant, people in interviews, landmarks -------------------------------------------------
 
@@ -96,7 +97,7 @@ def persona(world: World, rng: Random) -> str | None:
 
 def hidden_role(role: str, question: str | None = None) -> bool:
     """Is this role, or this question to it, kept out of the chats? ``""`` is the assistant that has no role."""
-    return (role != "" and held_out("role", role)) or (question is not None and held_out("role", role, question))
+    return (role not in PLAYED and held_out("role", role)) or (question is not None and held_out("role", role, question))
 
 
 def _role_answer(rng: Random, answers: list[str], kind: str, who: str, work: str) -> str:
@@ -178,7 +179,7 @@ def role_probes(world: World, rng: Random, n: int) -> list[Probe]:
             continue
         system = rng.choice(PERSONA["role_systems"]).format(r=an(row["role"]))
         answers = (_role_answer(rng, asked[name], name, an(row["role"]), row["work"]) for name in (kind, other))
-        group = f"{kind}, {'new role' if held_out('role', row['role']) else 'new question'}"
+        group = f"{kind}, {'new role' if hidden_role(row['role']) else 'new question'}"
         probes.append(Probe(chat(("user", question), system=system, ask=True), *answers, group=group))
     return probes
 
