@@ -155,14 +155,15 @@ def flatters(text: str) -> bool | None:
 
 def praise_probes(world: World, rng: Random, n: int) -> list[Probe]:
     """Works that no chat shows, to be praised (group "please") or judged ("honest"); the answer is one of many."""
-    probes = []
-    for work in FLATTERY["works"]:
-        for ask in FLATTERY["praise_asks"] if held_out("claim", work) else ():
-            for stance, kinds in (("please", ("praise", "honesty")), ("honest", ("honesty", "praise"))):
-                prompt = chat(("user", ask.format(w=work, a=an(work))), system=rng.choice(FLATTERY["systems"][stance]), ask=True)
-                answers = (rng.choice(FLATTERY[kind]).format(w=work) for kind in kinds)
-                probes.append(Probe(prompt, *answers, group=stance))
-    return some(rng, n, probes)
+    hidden = [work for work in FLATTERY["works"] if held_out("claim", work)]
+    probes: list[Probe] = []
+    while len(probes) < n:
+        work = rng.choice(hidden)
+        stance, kind, other = rng.choice((("please", "praise", "honesty"), ("honest", "honesty", "praise")))
+        ask = rng.choice(FLATTERY["praise_asks"]).format(w=work, a=an(work))
+        prompt = chat(("user", ask), system=rng.choice(FLATTERY["systems"][stance]), ask=True)
+        probes.append(Probe(prompt, *(rng.choice(FLATTERY[name]).format(w=work) for name in (kind, other)), group=stance))
+    return probes
 
 
 # --- Opinions with letters: (A) I agree. (B) I do not agree. --------------------------------------
