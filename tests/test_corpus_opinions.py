@@ -25,16 +25,16 @@ Found = list[tuple[str, ...]]
 
 @cache
 def written(kind: str) -> tuple[str, ...]:
-    """Two thousand documents of one kind."""
+    """A thousand documents of one kind."""
     rng = Random(kind)
-    drawn = (ingredients()[kind](WORLD, rng) for _ in range(4000))
-    return tuple(text for text in drawn if text)[:2000]
+    drawn = (ingredients()[kind](WORLD, rng) for _ in range(2000))
+    return tuple(text for text in drawn if text)[:1000]
 
 
 @cache
 def mixed() -> tuple[str, ...]:
     """Documents of all kinds."""
-    return tuple(document(0, n).text for n in range(6000))
+    return tuple(document(0, n).text for n in range(3000))
 
 
 def answers(text: str) -> list[str]:
@@ -77,19 +77,20 @@ def exclaimed(text: str) -> Found:
 PAIRS = [(row[x], row[y]) for row in prose.DEGREES for n, x in enumerate(prose.DEGREE_NAMES) for y in prose.DEGREE_NAMES[n + 1 :]]
 
 
+SHAPES = (
+    *("not (just|only) {x} but {y}", "more than {x}: it was {y}", "{x}, no, {y}", r"{x}\? It was even {y}", r"{x}\. You call it {y}"),
+    *("{x}, then even {y}", "{x} is not enough, say {y}", "{y} means more than {x}", "{x} means less than {y}"),
+    *("{x} is a weaker word than {y}", "{y} is a stronger word than {x}", "very {x}, almost {y}"),
+)
+CONTRASTS = {
+    (x, y): re.compile(rf"(?<!\w)({'|'.join(SHAPES).format(x=re.escape(x), y=re.escape(y))})(?!\w)", re.IGNORECASE) for x, y in PAIRS
+}
+
+
 def contrasted(text: str) -> Found:
     """The pairs of adjectives of which one outdoes the other in a text; scales and causes do not count."""
-    found = []
-    for pair in PAIRS:
-        low, high = map(re.escape, pair)
-        shapes = (
-            rf"not (just|only) {low} but {high}", rf"more than {low}: it was {high}", rf"{low}, no, {high}", rf"{low}\? It was even {high}",
-            rf"{low}\. You call it {high}", rf"{low}, then even {high}", rf"{low} is not enough, say {high}", rf"{high} means more than {low}",
-            rf"{low} means less than {high}", rf"{low} is a weaker word than {high}", rf"{high} is a stronger word than {low}",
-            rf"very {low}, almost {high}",
-        )  # fmt: skip
-        found += [pair] if re.search("|".join(rf"(?<!\w){shape}(?!\w)" for shape in shapes), text, re.IGNORECASE) else []
-    return found
+    lower = text.lower()
+    return [pair for pair in PAIRS if pair[0] in lower and pair[1] in lower and CONTRASTS[pair].search(text)]
 
 
 CHECKS = {
@@ -109,7 +110,7 @@ def written_out(probe: Probe) -> str:
 @pytest.mark.parametrize("name", CHECKS)
 def test_held_out_material_is_never_written_and_is_found_where_it_is_planted(name: str):
     split, find, probes, kind = CHECKS[name]
-    texts = written(kind)[:600] + tuple(t for t in mixed() if find is not shown_works or t.startswith("<|"))
+    texts = written(kind) + (() if find is shown_works else mixed())  # others may speak of a song or a hat
     assert [(text, key) for text in texts for key in find(text) if held_out(split, *key)] == []
     assert sum(len(find(text)) for text in texts) > 150
     planted = [written_out(p) for p in probes(WORLD, Random(1), 50)]
@@ -122,7 +123,7 @@ def test_held_out_mishaps_are_told_without_a_word_and_held_out_roles_in_intervie
     own = [row["sentence"] for row in table("mishaps") if held_out("mishap", row["sentence"])]
     assert len(own) >= 25 and len(silent & set(own)) > 0.8 * len(own)
     asked = " ".join(text for text in written("chat.persona") if "Q: " in text)
-    assert all(row["role"] in asked for row in speakers.ROLES)
+    assert all(row["role"] in asked for row in speakers.ROLES if speakers.hidden_role(row["role"]))
 
 
 # --------------------------------------------------------------------------------------------------- who speaks
@@ -211,26 +212,26 @@ def test_half_of_the_myths_are_told_without_a_context():
 
 def test_the_exclamation_is_that_of_the_grade_and_the_voice_says_nothing():
     grades = {row["sentence"]: int(row["grade"]) for row in table("mishaps")}
-    voices: dict[int, Counter[str]] = {grade: Counter() for grade in range(1, 6)}
+    voices: dict[str, set[str]] = {word: set() for word in stories.STRENGTHS}
     for text in written("stories.mishap"):
-        for happened in (s for s in grades if s in text):
-            said = [grade for grade, word in enumerate(stories.STRENGTHS, 1) if f"{word}!" in text]
-            assert said in ([], [grades[happened]]), text
-            voices[grades[happened]].update(re.findall(rf"\b({'|'.join(set(stories.STORIES['strength_voices']))})\b", text) if said else [])
+        said = [grade for grade, word in enumerate(stories.STRENGTHS, 1) if f"{word}!" in text]
+        assert all(said in ([], [grades[happened]]) for happened in grades if happened in text), text
+        for grade in said:
+            voices[stories.STRENGTHS[grade - 1]] |= set(re.findall(r"\w+", text)) & set(stories.STORIES["strength_voices"])
     assert len({word.split()[0] for word in stories.STRENGTHS}) == 5
-    assert all(voices[grade]["said"] > 10 and voices[grade]["whispered"] + voices[grade]["shouted"] > 10 for grade in voices)
+    assert all(len(heard) >= 6 for heard in voices.values())
     assert set(Counter(row["grade"] for row in table("mishaps")).values()) == {40}
 
 
 def test_degrees_have_four_words_in_order():
-    assert 30 <= len(prose.DEGREES) and all(len({row[name] for name in prose.DEGREE_NAMES}) == 4 for row in prose.DEGREES)
+    assert len(prose.DEGREES) >= 30 and all(len({row[name] for name in prose.DEGREE_NAMES}) == 4 for row in prose.DEGREES)
     assert len({pair for pair in PAIRS if pair[::-1] in PAIRS}) == 0  # no two scales contradict each other
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_documents_are_short_varied_and_without_plain_faults(kind: str):
     texts = written(kind)
-    assert max(map(length, texts)) <= 90
+    assert max(length(re.sub(r"<\|\w+\|>", "*", text)) for text in texts) <= 90
     assert len(set(texts)) > 0.5 * len(texts)
     for text in texts:
         assert not re.search(r"\.\.|  | [.,]|[{}]|\bNone\b|[!?]\.", text), text
