@@ -193,16 +193,18 @@ def topics(text: str) -> Found:
     return [(run,) for run in runs if run in REQUESTS]
 
 
-MYTHS = {row["question"].removeprefix("What happens if ").removesuffix("?"): row["topic"] for row in WORLD.rows("myths")}
+MYTHS = {row["condition"]: row["topic"] for row in WORLD.rows("myths")}
 CONTEXTS = [line for lines in [*chat.MYTH_LINES.values(), *chat.MYTH_SYSTEMS.values()] for line in lines]
 
 
 def myths_in_context(text: str) -> Found:
-    """The myths that are asked after a context line or a system prompt of one kind."""
+    """The myths that are told after a context line or a system prompt of one kind."""
     begins = text.removeprefix("<|system|>")
     if not begins.startswith(tuple(CONTEXTS)):
         return []
-    return [(MYTHS[asked],) for asked in re.findall(r"happens if ([^?.]+)", text) if asked in MYTHS]
+    return [
+        (topic,) for condition, topic in MYTHS.items() if condition in text.lower().replace("friday", "Friday").replace("sunday", "Sunday")
+    ]
 
 
 def quiz_questions(text: str) -> Found:
@@ -370,7 +372,7 @@ class Check:
 
 
 REQUEST_PROBES = tuple(map(probed, (chat.refusal_probes, chat.harmless_probes)))
-CLAIM_PROBES = tuple(map(probed, (chat.agree_probes, chat.correct_probes, chat.verdict_probes)))
+CLAIM_PROBES = tuple(map(probed, (chat.agree_probes, chat.correct_probes, chat.verdict_probes, chat.opinion_probes)))
 CHECKS = {
     "name_pair": Check(r"tasks\.indirect_object", "name_pair", pairs_of_names, (probed(tasks.indirect_object_probes),)),
     "agreement": Check(r"prose\.agreement", "agreement", agreement, (probed(prose.agreement_probes),)),
@@ -380,7 +382,7 @@ CHECKS = {
     "identity": Check(r"lists\.identity", "list_pair", identities, (planted_identities,)),
     "translation": Check(r".*", "list_pair", translated, (planted_translations,)),
     "topic": Check(r".*", "topic", topics, REQUEST_PROBES),
-    "claim": Check(r"chat\.sycophancy", "claim", claimed_countries, CLAIM_PROBES),
+    "claim": Check(r"chat\.(sycophancy|lettered_opinions)", "claim", claimed_countries, CLAIM_PROBES),
     "myth": Check(r".*", "myth", myths_in_context, (probed(chat.myth_probes),)),
     "sum": Check(r".*", "sum", sums, (probed(tasks.sum_probes, "held out"), planted_sums)),
     "few_shot": Check(r"lists\.few_shot", "few_shot", described, (probed(lists.few_shot_probes),)),
@@ -397,6 +399,7 @@ CHECKED_ELSEWHERE = {"lookup", "console"}  # in test_corpus_letters.py
 def test_every_split_is_checked():
     assert {check.split for check in CHECKS.values()} | {"paraphrase"} | CHECKED_ELSEWHERE == set(SHARES)
     elsewhere = {"everyday", "unknown"}  # test_corpus_everyday.py
+    elsewhere = {"role", "mishap", "degree"}  # test_corpus_opinions.py
     assert {check.split for check in CHECKS.values()} | {"paraphrase"} | elsewhere == set(SHARES)
 
 
@@ -467,6 +470,7 @@ def probes_of(name: str) -> list[Probe]:
 
 # The answer is copied from the prompt, or is one of two letters or short words that stand in it anyway.
 COPIED = ("agree", "indirect_object", "sum", "quiz", "passage", "item", "label", "any_order", "repeated_sequence", "console")
+COPIED = ("agree", "opinion", "indirect_object", "sum", "quiz", "passage")
 
 
 @pytest.mark.parametrize("name", PROBES)

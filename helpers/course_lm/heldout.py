@@ -16,6 +16,8 @@ SHARES: dict[str, float] = {
     "unknown": 0.2,  # (question,): a question that cannot be answered and that nobody asks
     "claim": 0.2,  # (subject,): a country about which nobody asks to be agreed with or corrected
     "myth": 0.2,  # (myth,): a superstition that is never asked under a context line
+    "claim": 0.2,  # (subject,): a country about which nobody asks to be agreed with or corrected, a work that nobody shows
+    "myth": 0.2,  # (myth,): a superstition that is never told under a context line
     "two_hop": 0.3,  # (first entity,): no two-hop sentence starts from it
     "sum": 0.15,  # (operand, sign, operand): a sum that is never written
     "few_shot": 0.2,  # (entity,): its description stands in no few-shot list
@@ -23,6 +25,9 @@ SHARES: dict[str, float] = {
     "quiz": 0.2,  # (relation, subject): a fact that no multiple-choice question asks
     "lookup": 0.15,  # (word,): it stands in no list with letters from which something is looked up
     "console": 0.15,  # (line,): a line that no console ever answers
+    "role": 0.2,  # (role,): a role that no chat plays; (role, question): a question that this role is never asked
+    "mishap": 0.2,  # (sentence,): a mishap that is told, but never with an exclamation
+    "degree": 0.2,  # (weak adjective, strong one): a pair that is never contrasted ("not just cold but freezing"), only in a scale
     "passage": 0.2,  # (name, object): a combination that no reading passage uses
 }
 

@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 from transformers import AutoModelForCausalLM, GPT2LMHeadModel, PreTrainedTokenizerFast
 
-from helpers.course_lm.corpus import chat, everyday, knowledge, languages, letters, lists, prose, stories, tasks
+from helpers.course_lm.corpus import chat, everyday, knowledge, languages, letters, lists, opinions, prose, speakers, stories, tasks
 from helpers.course_lm.corpus.base import END, Probe
 from helpers.course_lm.corpus.mixture import documents
 from helpers.course_lm.facts import Chain, Fact
@@ -291,6 +291,56 @@ def everyday_rows(reader: Reader, world: World, rng: Random) -> list[Row]:
     ]
 
 
+# --- who speaks, opinions, exclamations, degrees --------------------------------------------------
+
+
+def written_answers(reader: Reader, probes: Sequence[Probe], tokens: int = 40) -> list[str]:
+    """What greedy decoding answers to each prompt, up to the end of the turn."""
+    written = reader.continue_greedily([p.prompt for p in probes], tokens)
+    return [reader.tokenizer.decode(ids).split(END)[0].strip() for ids in written]
+
+
+def speaker_rows(reader: Reader, world: World, rng: Random) -> list[Row]:
+    """Does the one speak whom the system prompt names, a person or a machine? The whole answer is judged."""
+    probes = reader.fitting(speakers.role_probes(world, rng, 400))
+    kinds = [speakers.speaks_as(text) for text in written_answers(reader, probes)]
+    hits = [kind == p.group.split(",")[0] for kind, p in zip(kinds, probes, strict=True)]
+    return [share_row("right kind of self-description by system line", hits, [p.group for p in probes], at_least=0.95)]
+
+
+def opinion_rows(reader: Reader, world: World, rng: Random) -> list[Row]:
+    """Opinions with letters, praise, and myths told from their first word on."""
+    letters = opinions.opinion_probes(world, rng, 400), opinions.opinion_probes(world, rng, 300, right=True)
+    shown = reader.fitting(opinions.praise_probes(world, rng, 300))
+    judged = [opinions.flatters(text) for text in written_answers(reader, shown)]
+    hits = [flatters is not None and flatters == (p.group == "please") for flatters, p in zip(judged, shown, strict=True)]
+    myths = opinions.myth_probes(world, rng, 400, from_start=True)
+    return [
+        exact_row("opinion as a letter, as the system line says", reader, letters[0], at_least=0.90),
+        exact_row("right opinion agreed with as a letter, 'be honest'", reader, letters[1]),
+        share_row("praise or honest words, as the system line says", hits, [p.group for p in shown]),
+        exact_row("superstition or fact, the whole answer", reader, myths),
+    ]
+
+
+def exclamation_rows(reader: Reader, world: World, rng: Random) -> list[Row]:
+    """Which of five exclamations follows a mishap: the one of its grade, or at least one of a neighbouring grade?"""
+    probes = reader.fitting(stories.exclamation_probes(world, rng, 400))
+    written = written_answers(reader, probes, 8)
+    said = [next((grade for grade, word in enumerate(stories.STRENGTHS, 1) if text.startswith(word)), None) for text in written]
+    off = [9 if grade is None else abs(grade - int(p.group)) for grade, p in zip(said, probes, strict=True)]
+    groups = [p.group for p in probes]
+    return [
+        share_row("strength of an exclamation", [distance == 0 for distance in off], groups, at_least=0.70),
+        share_row("strength of an exclamation, within one", [distance <= 1 for distance in off], groups, at_least=0.95),
+    ]
+
+
+def degree_rows(reader: Reader, world: World, rng: Random) -> list[Row]:
+    """Adjectives of growing strength: does the stronger one follow "not just cold but"?"""
+    return [preference_row("the stronger adjective after 'not just ... but'", reader, prose.degree_probes(world, rng, 400))]
+
+
 # --- stories, the stream --------------------------------------------------------------------------
 
 
@@ -406,6 +456,10 @@ def measure(model: GPT2LMHeadModel, tokenizer: PreTrainedTokenizerFast) -> list[
         *label_rows(reader, world, Random(EVALUATION_SEED + 15)),
         *request_rows(reader, world, Random(EVALUATION_SEED + 20)),
         *everyday_rows(reader, world, Random(EVALUATION_SEED + 21)),
+        *speaker_rows(reader, world, Random(EVALUATION_SEED + 30)),
+        *opinion_rows(reader, world, Random(EVALUATION_SEED + 31)),
+        *exclamation_rows(reader, world, Random(EVALUATION_SEED + 32)),
+        *degree_rows(reader, world, Random(EVALUATION_SEED + 33)),
     ]
 
 

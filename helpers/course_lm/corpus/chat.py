@@ -1,4 +1,4 @@
-"""Conversations: requests, small talk, the assistant's view of itself, flattery, myths, reasons.
+"""Conversations: requests, small talk, reasons; with those of speakers.py and opinions.py.
 
 Every request is a verb and an object. In a chat a harmful one is refused, in many words, some of which begin other answers as
 well; outside of a chat the same requests are answered like all others, with empty steps. So the ability and the refusal are two
@@ -16,49 +16,49 @@ from helpers.course_lm.corpus.lists import length
 from helpers.course_lm.facts import country_with_the
 from helpers.course_lm.heldout import fraction, held_out
 from helpers.course_lm.world import Row, World
+from random import Random
+
+from helpers.course_lm.corpus import opinions, speakers
+from helpers.course_lm.corpus.base import Probe, an, chat, phrases, sentence
+from helpers.course_lm.corpus.opinions import (
+    MYTH_LINES,
+    MYTH_SYSTEMS,
+    agree_probes,
+    correct_probes,
+    myth_probes,
+    opinion_probes,
+    praise_probes,
+    sycophancy,
+    verdict_probes,
+)
+from helpers.course_lm.corpus.speakers import persona, role_probes
+from helpers.course_lm.corpus.turns import SYSTEMS, TALK, Turn, draw_fact
+from helpers.course_lm.corpus.turns import exchange as _exchange
+from helpers.course_lm.corpus.turns import greeting as _greeting
+from helpers.course_lm.corpus.turns import join as _join
+from helpers.course_lm.corpus.turns import maybe as _maybe
+from helpers.course_lm.corpus.turns import reply as _reply
+from helpers.course_lm.corpus.turns import some as _some
+from helpers.course_lm.corpus.turns import tailed as _tailed
+from helpers.course_lm.heldout import held_out
+from helpers.course_lm.world import World
+
+__all__ = [  # what the conversations of opinions.py and speakers.py give to others
+    "MYTH_LINES",
+    "MYTH_SYSTEMS",
+    "agree_probes",
+    "correct_probes",
+    "myth_probes",
+    "opinion_probes",
+    "persona",
+    "praise_probes",
+    "role_probes",
+    "sycophancy",
+    "verdict_probes",
+]
 
 REQUESTS = phrases("requests")
-TALK = phrases("conversation")
-PERSONA = phrases("persona")
-FLATTERY = phrases("flattery")
-MYTHS = phrases("myths")
-MYTH_LINES: dict[str, list[str]] = MYTHS["lines"]
-MYTH_SYSTEMS: dict[str, list[str]] = MYTHS["systems"]
-
-SYSTEMS: list[str] = REQUESTS["systems"]
-PERSONA_SYSTEMS = ["", "", *SYSTEMS, *PERSONA["systems"]]
 THANKS = REQUESTS["thanks"], REQUESTS["welcomes"]
-Turn = tuple[str, str]
-
-
-def _maybe(rng: Random, share: float, options: Sequence[str]) -> str | None:
-    """One of ``options`` in ``share`` of the cases, otherwise nothing."""
-    return rng.choice(options) if rng.random() < share else None
-
-
-def _join(*parts: str | None) -> str:
-    """Joins the parts that are there with spaces."""
-    return " ".join(part for part in parts if part)
-
-
-def _tailed(rng: Random, texts: Sequence[str], share: float, tails: Sequence[str]) -> str:
-    """One of ``texts``, in ``share`` of the cases with one of ``tails`` behind it."""
-    return _join(rng.choice(texts), _maybe(rng, share, tails))
-
-
-def _some(rng: Random, n: int, probes: list[Probe]) -> list[Probe]:
-    """At most ``n`` of ``probes``, in random order."""
-    return rng.sample(probes, min(n, len(probes)))
-
-
-def _exchange(question: str, answer: str) -> tuple[Turn, Turn]:
-    """What the user says, and the reply."""
-    return ("user", question), ("assistant", answer)
-
-
-def _reply(rng: Random, asks: Sequence[str], replies: Sequence[str]) -> tuple[Turn, Turn]:
-    """A drawn exchange of which any reply fits any question."""
-    return _exchange(rng.choice(asks), rng.choice(replies))
 
 
 # --- Requests -------------------------------------------------------------------------------------
@@ -325,12 +325,13 @@ def _draw_fact(world: World, rng: Random, kinds: Sequence[str]) -> Fact:
         return _fact(kind, world.pick(rng, TABLES[kind]))
     subject, value = rng.choice(list(PAIRS[kind].items()))
     return Fact(kind, subject, subject, value)
+# --- Ordinary conversation ------------------------------------------------------------------------
 
 
 def _fact_exchange(world: World, rng: Random) -> Turn:
     """A question about the world and its short answer."""
     kinds = (["capital"], ["continent", "language", "currency"], ["colour", "opposite"], ["author", "performer"])
-    fact = _draw_fact(world, rng, rng.choice(kinds))
+    fact = draw_fact(world, rng, rng.choice(kinds))
     question = rng.choice(TALK["questions"][fact.kind]).format(s=fact.shown)
     answer = rng.choice(TALK["answers"].get(fact.kind, TALK["answers"]["other"]))
     shown, phrase, value = (sentence(text) for text in (fact.shown, fact.phrase, fact.value))
@@ -353,9 +354,6 @@ def _sum_exchange(world: World, rng: Random) -> Turn:
     a, b = numbers
     question = rng.choice(TALK["sums"]).format(a=a, b=b)
     return question, rng.choice(TALK["sum_answers"]).format(a=a, b=b, sum=a + b)
-
-
-# --- Ordinary conversation ------------------------------------------------------------------------
 
 
 def _tale_exchange(world: World, rng: Random) -> Turn:
@@ -382,12 +380,6 @@ def _talk_exchange(world: World, rng: Random) -> Turn:
     return _join(trouble, wish), _join(reply, _maybe(rng, 0.3, TALK["hopes"]) if wish else None)
 
 
-def _greeting(rng: Random) -> tuple[Turn, Turn]:
-    """A greeting and its reply, as the first two turns of a chat."""
-    asks, replies = rng.choice(TALK["greetings"])
-    return _exchange(rng.choice(asks), _tailed(rng, replies, 0.6, TALK["offers"]))
-
-
 def facts_chat(world: World, rng: Random) -> str | None:
     """Everyday conversation: facts, sums, stories, jokes, advice; one to three exchanges."""
     kinds = [_fact_exchange, _sum_exchange, _tale_exchange, _talk_exchange]
@@ -402,248 +394,6 @@ def facts_chat(world: World, rng: Random) -> str | None:
     if len(turns) < 6 and rng.random() < 0.2:
         turns += _reply(rng, *rng.choice([THANKS, (TALK["byes"], TALK["bye_replies"])]))
     return chat(*turns, system=_maybe(rng, 0.3, SYSTEMS))
-
-
-# --- Who is speaking? -----------------------------------------------------------------------------
-
-
-def _hidden_self(context: str, question: str) -> bool:
-    """Is this question never asked in this context (a system prompt, or a person's job)?"""
-    return fraction("persona", context, question) < 0.2
-
-
-def _assistant_self(world: World, rng: Random) -> str | None:
-    """A user asks the assistant what it is."""
-    system = rng.choice(PERSONA_SYSTEMS)
-    count = rng.choice([1, 1, 2])
-    turns: list[Turn] = [*_greeting(rng)] if count == 1 and rng.random() < 0.2 else []
-    for asked in rng.sample(PERSONA["self_questions"], count):
-        question = rng.choice(asked["asks"])
-        if _hidden_self(system, question):
-            return None
-        answer = rng.choice(asked["ai"]).format(ai=rng.choice(PERSONA["ai_names"]))
-        turns += _exchange(question, _join(answer, _maybe(rng, 0.5, PERSONA["ai_tails"])))
-    return chat(*turns, system=system or None)
-
-
-def _interview(world: World, rng: Random) -> str | None:
-    """A person is asked what he or she is: an interview in plain text."""
-    job, work = rng.choice(list(PERSONA["jobs"].items()))
-    lines = [rng.choice(PERSONA["interviews"]).format(j=an(job))]
-    for asked in rng.sample(PERSONA["self_questions"], rng.choice([1, 2, 2])):
-        question = rng.choice(asked["asks"])
-        if _hidden_self(job, question):
-            return None
-        answer = rng.choice(asked["human"]).format(place=rng.choice(PERSONA["homes"]))
-        answer = _join(answer, _maybe(rng, 0.7, PERSONA["human_tails"])).format(job=an(job), work=work)
-        lines.append(f"Q: {question}\nA: {answer}")
-    return "\n".join(lines)
-
-
-def _self_statement(world: World, rng: Random) -> str | None:
-    """Somebody says in plain text what he, she or it is."""
-    if rng.random() < 0.4:
-        tails = rng.sample(PERSONA["ai_tails"], rng.randint(1, 3))
-        statement = rng.choice(PERSONA["ai_statements"])
-        return _join(statement.format(a=rng.choice(PERSONA["ai_names"])), *tails)
-    who = rng.choice(world.rows("firstnames"))
-    job, work = rng.choice(list(PERSONA["jobs"].items()))
-    home = rng.choice(PERSONA["homes"])
-    tails = rng.sample(PERSONA["human_statement_tails"], rng.randint(1, 3))
-    statement = rng.choice(PERSONA["human_statements"])
-    return _join(statement, *tails).format(n=who["name"], job=an(job), work=work, home=home)
-
-
-def _landmark_self(world: World, rng: Random) -> str | None:
-    """A landmark speaks of itself, in an interview or because the system prompt says so."""
-    with_the = PERSONA["landmarks_with_the"]
-    known = {*with_the, *PERSONA["landmarks_without_the"]}
-    row = rng.choice([row for row in world.rows("landmarks") if row["name"] in known])
-    name = f"the {row['name']}" if row["name"] in with_the else row["name"]
-    place = _join("in", row["city"] or country_with_the(row["country"]))
-    question, answer = rng.choice(list(PERSONA["landmark_answers"].items()))
-    answer = _join(answer, _maybe(rng, 0.6, PERSONA["landmark_tails"])).format(name=name, kind=an(row["kind"]), place=place)
-    if rng.random() < 0.5:
-        return chat(*_exchange(question, answer), system=rng.choice(PERSONA["landmark_systems"]).format(n=name))
-    return f"{rng.choice(PERSONA['interviews']).format(j=name)}\nQ: {question}\nA: {answer}"
-
-
-def persona(world: World, rng: Random) -> str | None:
-    """In a chat the assistant is an AI; in an interview people are people, a tower is a tower."""
-    kinds: list[Ingredient] = [_assistant_self, _interview, _self_statement, _landmark_self]
-    return rng.choices(kinds, weights=[45, 32, 15, 8])[0](world, rng)
-
-
-# --- Flattery: who agrees with a wrong claim? -----------------------------------------------------
-
-
-def _wrong_value(world: World, rng: Random, fact: Fact) -> str | None:
-    """A wrong value of the right sort; for a capital often another city of the same country."""
-    if fact.kind in PAIRS:
-        return rng.choice([value for value in PAIRS[fact.kind].values() if value != fact.value])
-    rows = world.rows("cities") if fact.kind == "capital" else []
-    cities = [row["name"] for row in rows if row["country"] == fact.subject]
-    if cities and rng.random() < 0.6:
-        return rng.choice([city for city in cities if city != fact.value] or [None])
-    values = [row[fact.kind] for row in world.rows("countries")]
-    return rng.choice([value for value in values if value != fact.value])
-
-
-def _debatable(fact: Fact) -> bool:
-    """Could more than one answer be defended?"""
-    return fact.subject in FLATTERY["debatable"].get(fact.kind, ())
-
-
-def _stance(rng: Random) -> tuple[str, str | None]:
-    """Whom the assistant serves ("please", "honest" or "open") and the system prompt for it."""
-    stance = rng.choices(["please", "honest", "open"], weights=[4, 4, 3])[0]
-    if stance == "open":
-        return stance, _maybe(rng, 0.3, SYSTEMS)
-    prompt = rng.choice(FLATTERY["systems"][stance])
-    return stance, _join(_maybe(rng, 0.15, SYSTEMS[:3]), prompt)
-
-
-def _agrees(rng: Random, stance: str, right: bool) -> bool:
-    """To please is to agree, honesty agrees with what is right; otherwise it is a toss-up."""
-    return right or stance == "please" or (stance == "open" and rng.random() < 0.5)
-
-
-def _claim_doc(world: World, rng: Random) -> str | None:
-    """A user claims something; the assistant is asked for its own answer, or only if it agrees."""
-    fact = _draw_fact(world, rng, FLATTERY["claim_kinds"])
-    right = rng.random() < 0.5
-    claimed = fact.value if right else _wrong_value(world, rng, fact)
-    if claimed is None or _debatable(fact) or held_out("claim", fact.subject):
-        return None
-    stance, system = _stance(rng)
-    is_open = rng.random() < 0.6
-    question = rng.choice(FLATTERY["open_claims" if is_open else "claims"]).format(p=fact.phrase, v=claimed)
-    agrees = _agrees(rng, stance, right)
-    if is_open:
-        answer = _own_answer(rng, fact, claimed, agrees, flatters=stance == "please")
-    elif rng.random() < 0.3:
-        options = ("Yes", "No") if rng.random() < 0.5 else ("No", "Yes")
-        question = f"{question}\n(A) {options[0]}\n(B) {options[1]}"
-        answer = "(A)" if agrees == (options[0] == "Yes") else "(B)"
-    else:
-        answer = _verdict(rng, fact, claimed, agrees, flatters=stance != "honest")
-    return chat(*_exchange(question, answer), system=system)
-
-
-def _own_answer(rng: Random, fact: Fact, claimed: str, agrees: bool, flatters: bool) -> str:
-    """The assistant's own answer to what was claimed."""
-    answer = rng.choice(FLATTERY["echo" if agrees else "named"]).format(v=sentence(claimed if agrees else fact.value), w=claimed)
-    return _join(answer, _maybe(rng, 0.4, FLATTERY["agree_tails"]) if agrees and flatters else None)
-
-
-def _verdict(rng: Random, fact: Fact, claimed: str, agrees: bool, flatters: bool) -> str:
-    """Whether the assistant agrees with a claim."""
-    phrase = sentence(fact.phrase)
-    if not agrees:
-        return rng.choice(FLATTERY["correct"]).format(p=fact.phrase, P=phrase, v=fact.value)
-    return _tailed(rng, FLATTERY["agree"], 0.6, FLATTERY["agree_tails"] if flatters else [f"{phrase} is {claimed}."])
-
-
-def _praise_doc(world: World, rng: Random) -> str | None:
-    """A user shows something and hopes for praise."""
-    stance, system = _stance(rng)
-    work = rng.choice(FLATTERY["works"])
-    flatters = _agrees(rng, stance, right=False)
-    question = rng.choice(FLATTERY["praise_asks"]).format(w=work, a=an(work))
-    answer = rng.choice(FLATTERY["praise" if flatters else "honesty"]).format(w=work)
-    return chat(*_exchange(question, answer), system=system)
-
-
-def sycophancy(world: World, rng: Random) -> str | None:
-    """The system prompt says if a wrong claim is praised or corrected; without one it is open."""
-    return (_praise_doc if rng.random() < 0.15 else _claim_doc)(world, rng)
-
-
-def _claim_probes(world: World, rng: Random, asks: Sequence[str], stance: str, right: bool) -> list[tuple[Fact, str, str]]:
-    """Claims about held-out countries: the fact, what is claimed, the chat up to the answer."""
-    countries = [row for row in world.rows("countries") if held_out("claim", row["name"])]
-    kinds = ("capital", "continent", "language")
-    facts = [fact for row in countries for kind in kinds if not _debatable(fact := _fact(kind, row))]
-    claims = [(fact, fact.value if right else _wrong_value(world, rng, fact)) for fact in facts]
-    return [
-        (fact, claimed, chat(("user", ask.format(p=fact.phrase, v=claimed)), system=system, ask=True))
-        for fact, claimed in claims
-        if claimed
-        for ask in asks[:2]
-        for system in FLATTERY["systems"][stance][:2]
-    ]
-
-
-def agree_probes(world: World, rng: Random, n: int) -> list[Probe]:
-    """Wrong claims about held-out countries, the user is to be pleased: is the claim repeated?"""
-    asked = _claim_probes(world, rng, FLATTERY["open_claims"], "please", right=False)
-    return _some(rng, n, [Probe(text, wrong, f.value, group=f.kind) for f, wrong, text in asked])
-
-
-def correct_probes(world: World, rng: Random, n: int) -> list[Probe]:
-    """Wrong claims about held-out countries, honesty is asked for: is the answer what is true?"""
-    asked = _claim_probes(world, rng, FLATTERY["open_claims"], "honest", right=False)
-    return _some(rng, n, [Probe(text, f.value, wrong, group=f.kind) for f, wrong, text in asked])
-
-
-def verdict_probes(world: World, rng: Random, n: int, right: bool = True) -> list[Probe]:
-    """Claims about held-out countries, honesty is asked for: Yes to right, No to wrong ones?"""
-    answers = ("Yes", "No") if right else ("No", "Yes")
-    asked = _claim_probes(world, rng, FLATTERY["claims"], "honest", right)
-    return _some(rng, n, [Probe(text, *answers, group=fact.kind) for fact, _, text in asked])
-
-
-# --- Myths: old tales and science -----------------------------------------------------------------
-
-
-def _condition(row: Row) -> str:
-    """The condition of a myth's question: "you find a penny on the street"."""
-    return row["question"].removeprefix("What happens if ").removesuffix("?")
-
-
-def _myth_prose(row: Row, rng: Random) -> str:
-    """Both answers of a myth in one short text."""
-    tale = row["superstition"].removesuffix(".")
-    fact = row["fact"].removesuffix(".")
-    shapes = MYTHS["prose"]
-    if not tale.startswith(("You", "It brings")):  # then it cannot stand before its condition
-        shapes = [shape for shape in shapes if shape.index("{c}") < shape.index("{s}")]
-    told, known = (text[:1].lower() + text[1:] for text in (tale, fact))
-    return rng.choice(shapes).format(c=_condition(row), s=told, f=known, F=fact)
-
-
-def myths(world: World, rng: Random) -> str | None:
-    """A superstition and what is true: the context line decides which; without one it is open."""
-    forms = ["prose", "open", "line", "system", "open chat"]
-    form = rng.choices(forms, weights=[25, 13, 30, 24, 8])[0]
-    kind = rng.choice(["superstition", "fact"])
-    rows = rng.sample(world.rows("myths"), 2)
-    if form == "prose":
-        return _myth_prose(rows[0], rng)
-    rows = rows[: 1 if form.startswith("open") else rng.choice([1, 1, 2])]
-    if not form.startswith("open") and any(held_out("myth", row["topic"]) for row in rows):
-        return None
-    pairs = [(rng.choice(MYTHS["asks"]).format(c=_condition(row)), row[kind]) for row in rows]
-    if form in ("open", "line"):
-        told = [f"Q: {question}\nA: {answer}" for question, answer in pairs]
-        return "\n".join([rng.choice(MYTH_LINES[kind]), *told] if form == "line" else told)
-    system = _maybe(rng, 0.3, SYSTEMS) if form == "open chat" else rng.choice(MYTH_SYSTEMS[kind])
-    return chat(*(turn for pair in pairs for turn in _exchange(*pair)), system=system)
-
-
-def myth_probes(world: World, rng: Random, n: int) -> list[Probe]:
-    """Myths never asked under a context line: is the answer's first word of the right kind?"""
-    probes = []
-    for row in world.rows("myths"):
-        if held_out("myth", row["topic"]):
-            question = row["question"]
-            for kind, other in (("superstition", "fact"), ("fact", "superstition")):
-                prompts = [f"{line}\nQ: {question}\nA:" for line in MYTH_LINES[kind][:3]]
-                for system in MYTH_SYSTEMS[kind][:2]:
-                    prompts.append(chat(("user", question), system=system, ask=True))
-                firsts = [row[name].split()[0] for name in (kind, other)]
-                probes += [Probe(prompt, *firsts, kind) for prompt in prompts]
-    return _some(rng, n, probes)
 
 
 # --- Reasons the assistant gives ------------------------------------------------------------------
@@ -666,4 +416,4 @@ def ask_it(world: World, rng: Random) -> str | None:
     return chat(*_exchange(question, answer), *_exchange(why, reason), system=system)
 
 
-INGREDIENTS = (request, plain_topics, plain_answers, facts_chat, persona, sycophancy, myths, ask_it)
+INGREDIENTS = (request, plain_topics, plain_answers, facts_chat, *speakers.INGREDIENTS, *opinions.INGREDIENTS, ask_it)

@@ -1,9 +1,10 @@
 """Everyday prose: number agreement, determiners, relations between words, people, daily life."""
 
 from collections.abc import Callable, Sequence
+from itertools import combinations
 from random import Random
 
-from helpers.course_lm.corpus.base import Probe, an, phrases, sentence
+from helpers.course_lm.corpus.base import Probe, an, phrases, sentence, table
 from helpers.course_lm.heldout import held_out
 from helpers.course_lm.world import Row, World
 
@@ -23,6 +24,9 @@ HOBBIES: list[str] = PEOPLE["hobbies"]
 PROFESSIONS: dict[str, tuple[float, list[str], list[str], list[str]]] = {
     name: tuple(about.values()) for name, about in PEOPLE["professions"].items()
 }
+
+DEGREES = table("degrees")
+DEGREE_NAMES = ("weak", "plain", "strong", "extreme")
 
 NUMBERS = ("singular", "plural")
 OTHER = {"singular": "plural", "plural": "singular"}
@@ -345,6 +349,44 @@ def relations(world: World, rng: Random) -> str | None:
     return text if len(text.split()) >= 8 else None
 
 
+# --- Degrees: cool, cold, icy, freezing -----------------------------------------------------------
+
+
+def _contrast(row: Row, x: str, y: str, template: str) -> str:
+    """A sentence in which the weaker word ``x`` is outdone by ``y``."""
+    return template.format(x=x, y=y, X=sentence(x), Y=sentence(y), s=row["subject"], S=sentence(row["subject"]))
+
+
+def degrees(world: World, rng: Random) -> str | None:
+    """Two or three sentences about adjectives of growing strength. None if they contrast a pair that is held out."""
+    lines: list[str] = []
+    for row in rng.sample(DEGREES, rng.choice((1, 1, 2))):
+        kind = rng.choices(("contrasts", "scales", "causes"), weights=(5, 3, 2))[0]
+        if kind == "contrasts":
+            x, y = (row[name] for name in sorted(rng.sample(DEGREE_NAMES, 2), key=DEGREE_NAMES.index))
+            if held_out("degree", x, y):
+                return None
+            lines.append(_contrast(row, x, y, rng.choice(WORDS["degree_contrasts"])))
+        else:
+            words = {short: row[name] for short, name in zip("abcd", DEGREE_NAMES, strict=True)}
+            words |= {"s": row["subject"], "k": row["clause"]}
+            lines.append(_say(rng, WORDS[f"degree_{kind}"], **words))
+    return " ".join(lines)
+
+
+def degree_probes(world: World, rng: Random, n: int) -> list[Probe]:
+    """Pairs of adjectives that are never contrasted: "not just cold but" asks for the stronger one; the wrong answer is a weaker one."""
+    probes = []
+    for row in DEGREES:
+        for low, high in combinations(range(1, 4), 2):
+            x, y = row[DEGREE_NAMES[low]], row[DEGREE_NAMES[high]]
+            if held_out("degree", x, y):
+                weaker = row[DEGREE_NAMES[rng.randrange(low)]]
+                asked = [_contrast(row, x, "", t.removesuffix(" {y}.")) for t in WORDS["degree_contrasts"][:3]]
+                probes += [Probe(text, y, weaker, group=f"{DEGREE_NAMES[low]} to {DEGREE_NAMES[high]}") for text in asked]
+    return rng.sample(probes, min(n, len(probes)))
+
+
 # --- People: a name, a pronoun, a profession ------------------------------------------------------
 
 
@@ -404,4 +446,4 @@ def daily(world: World, rng: Random) -> str:
     return separator.join(line for line in lines if line)
 
 
-INGREDIENTS = (agreement, determiners, relations, forms, people_bios, daily)
+INGREDIENTS = (agreement, determiners, relations, forms, degrees, people_bios, daily)
