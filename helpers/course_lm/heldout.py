@@ -19,6 +19,8 @@ SHARES: dict[str, float] = {
     "few_shot": 0.2,  # (entity,): its description stands in no few-shot list
     "story": 0.1,  # (hero, opening): a story opening that is never told
     "quiz": 0.2,  # (relation, subject): a fact that no multiple-choice question asks
+    "foreign": 0.25,  # (place, language, relation): no sentence tells this fact of the place under its name in the language
+    "sentence": 0.1,  # (noun, adjective, verb): no text translates a sentence about them
     "passage": 0.2,  # (name, object): a combination that no reading passage uses
 }
 
