@@ -137,6 +137,15 @@ def native_question(told: Fact, code: str, shape: str, rng: Random) -> str:
     return shape.format(q=question, y=filled["y"], Y=filled["Y"])
 
 
+def _in_both(told: Fact, language: Language, rng: Random) -> str | None:
+    """The fact in a plain English sentence and the same in this language; None if it is not to be told in this way."""
+    plain = FOREIGN_FACTS["plain"][told.relation.name]
+    if told.held_out(plain["en"]):
+        return None
+    both = {"e": told.tell(plain["en"]), "f": plain[language.code].format(**native_slots(told, language.code))}
+    return rng.choice(SHAPES["bilingual_shapes"]).format(**both, L=language.name, l=language.label)
+
+
 def foreign_facts(world: World, rng: Random) -> str | None:
     """Facts about places in French, German or Chinese: sentences, questions, a sentence with its English one."""
     language = draw_language(rng)
@@ -145,10 +154,7 @@ def foreign_facts(world: World, rng: Random) -> str | None:
     if style < 0.25:
         return code_switch(world, rng)
     if style < 0.4:
-        told = facts[0]
-        allowed = [text for text in told.relation.statements if not told.held_out(text)]
-        both = {"e": told.tell(rng.choice(allowed)), "f": native_statement(told, language.code, rng)} if allowed else None
-        return rng.choice(SHAPES["bilingual_shapes"]).format(**both, L=language.name, l=language.label) if both else None
+        return _in_both(facts[0], language, rng)
     if style < 0.65:
         shape = rng.choice(SHAPES["answer_shapes"][language.code])
         return "\n".join(native_question(told, language.code, shape, rng) for told in facts)

@@ -84,7 +84,8 @@ def _nouns(world: World) -> tuple[list[Row], list[Row]]:
     known = [row for row in world.rows("nouns") if all(row[language.code] for language in FOREIGN)]
     beings = [row for row in known if row["category"] in ("person", "animal")]
     small = [row for row in known if row["category"] in GRAMMAR["small"] or row["singular"] in GRAMMAR["small_too"]]
-    return beings, [row for row in small if row["singular"] not in (*GRAMMAR["no_story"], *GRAMMAR["parts"], *GRAMMAR["fixed"])]
+    unfit = {word for words in ("no_story", "no_object", "parts", "fixed") for word in GRAMMAR[words]}
+    return beings, [row for row in small if row["singular"] not in unfit]
 
 
 def draw_sentence(world: World, rng: Random) -> Sentence:
