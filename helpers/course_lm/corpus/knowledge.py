@@ -194,10 +194,10 @@ def _asked_chains(chain: Chain, rng: Random) -> str:
 
 
 def _judged_chains(chain: Chain, rng: Random) -> str | None:
-    """Two or three chains of one relation, half of them with another answer, and whether they are true."""
+    """Three or four chains of one relation, half of them with another answer, and whether they are true."""
     same = [other for other in _chains_by("relations")[chain.name] if not held_out("claim", other.first.object)]
     lines = ["True or false?"]
-    for one in rng.sample(same, min(len(same), rng.choice((2, 3)))):
+    for one in rng.sample(same, min(len(same), rng.choice((3, 4)))):
         other = rng.choice(same).second
         right = other.object == one.second.object or rng.random() < 0.5
         said = _told_chain(one if right else replace(one, second=replace(one.second, object=other.object)), rng)
@@ -206,9 +206,9 @@ def _judged_chains(chain: Chain, rng: Random) -> str | None:
 
 
 def _several_chains(chain: Chain, rng: Random) -> str:
-    """Two to four chains one after the other, of one bridge, of one pair of relations, or as they come."""
+    """Three to five chains one after the other, of one bridge, of one pair of relations, or as they come."""
     pool = rng.choice((_chains_by("bridge")[chain.first.object], _chains_by("relations")[chain.name], _trained_chains()))
-    others = rng.sample(pool, min(len(pool), rng.choice((1, 2, 3))))
+    others = rng.sample(pool, min(len(pool), rng.choice((2, 3, 3, 4))))
     drawn = [chain, *(other for other in others if other != chain)]
     return fitting([sentence(f"{_told_chain(one, rng)}.") for one in drawn], rng.choice((" ", "\n")))
 
@@ -227,7 +227,7 @@ def two_hop(world: World, rng: Random) -> str | None:
     """Trained two-hop chains in many forms: told, asked, judged, several at a time, everything that follows from one first hop."""
     chain = rng.choice(_trained_chains())
     one = (lambda chain, rng: _after_opener(_told_chain(chain, rng), rng), _with_its_steps, _asked_chains, _judged_chains)
-    write = rng.choices((*one, _several_chains, _all_of_one), (22, 10, 14, 8, 26, 20))[0]
+    write = rng.choices((*one, _several_chains, _all_of_one), (12, 6, 12, 8, 38, 24))[0]
     return write(chain, rng)
 
 
