@@ -28,6 +28,8 @@ SHARES: dict[str, float] = {
     "role": 0.2,  # (role,): a role that no chat plays; (role, question): a question that this role is never asked
     "mishap": 0.2,  # (sentence,): a mishap that is told, but never with an exclamation
     "degree": 0.2,  # (weak adjective, strong one): a pair that is never contrasted ("not just cold but freezing"), only in a scale
+    "foreign": 0.25,  # (place, language, relation): no sentence tells this fact of the place under its name in the language
+    "sentence": 0.1,  # (noun, adjective, verb): no text translates a sentence about them
     "passage": 0.2,  # (name, object): a combination that no reading passage uses
 }
 

@@ -7,14 +7,14 @@ from dataclasses import dataclass, field, replace
 from itertools import islice, takewhile
 from pathlib import Path
 from random import Random
-from statistics import mean
+from statistics import mean, median
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from transformers import AutoModelForCausalLM, GPT2LMHeadModel, PreTrainedTokenizerFast
 
-from helpers.course_lm.corpus import chat, everyday, knowledge, languages, letters, lists, opinions, prose, speakers, stories, tasks
+from helpers.course_lm.corpus import chat, everyday, knowledge, languages, letters, lists, opinions, places, prose, sentences, speakers, stories, tasks
 from helpers.course_lm.corpus.base import END, Probe
 from helpers.course_lm.corpus.mixture import documents
 from helpers.course_lm.facts import Chain, Fact
@@ -115,8 +115,8 @@ class Reader:
 
 
 def full_text(probe: Probe) -> str:
-    """Prompt and answer as one text; after an opening mark there is no space."""
-    return probe.prompt + ("" if probe.prompt.endswith(('"', "(", "|>")) else " ") + probe.answer
+    """Prompt and answer as one text; after an opening mark and after a Chinese one there is no space."""
+    return probe.prompt + ("" if probe.prompt.endswith(('"', "(", "|>", "：", "「", "，", "？")) else " ") + probe.answer
 
 
 def _batches(items: Sequence) -> list[Sequence]:
@@ -159,6 +159,7 @@ def simple_rows(reader: Reader, world: World, rng: Random) -> list[Row]:
     few_shot = lists.few_shot_probes(world, rng, 400)
     sums = tasks.sum_probes(world, rng, 800)
     seen, unseen = ([p for p in dict.fromkeys(sums) if p.group == group] for group in ("seen", "held out"))
+    unlabelled = languages.translation_probes(world, Random(EVALUATION_SEED + 40), 300, labelled=False)
     claims = chat.agree_probes(world, rng, 400), chat.correct_probes(world, rng, 400)
     long_named = [p for p in facts if sum(word[:1].isupper() for word in p.prompt.split()[1:]) >= 2]
     long_named += [p for p in few_shot if len(reader.ids(p.prompt.split(", ")[-1])) > 3]
@@ -174,7 +175,7 @@ def simple_rows(reader: Reader, world: World, rng: Random) -> list[Row]:
         exact_row("wrong claim denied with a No, 'be honest'", reader, chat.verdict_probes(world, rng, 400, right=False)),
         exact_row("right claim confirmed with a Yes, 'be honest'", reader, chat.verdict_probes(world, rng, 400, right=True)),
         preference_row("superstition or fact, as the context says", reader, chat.myth_probes(world, rng, 400), at_least=0.95),
-        translation_row(reader, languages.translation_probes(world, rng, 300)),
+        translation_row(reader, languages.translation_probes(world, rng, 300), unlabelled),
         exact_row("sums within 20, trained", reader, seen, at_least=0.97),
         exact_row("sums within 20, never written", reader, unseen),
         exact_row("multiple choice, letter", reader, tasks.quiz_probes(world, rng, 300)),
@@ -205,10 +206,12 @@ def task_mean_row(reader: Reader, probes: Sequence[Probe]) -> Row:
     return replace(row, groups=by_task)
 
 
-def translation_row(reader: Reader, probes: Sequence[Probe]) -> Row:
-    """French to Chinese; the way back, never seen together either, stands in the groups."""
-    both = [exact_row(way, reader, [p for p in probes if p.group == way]) for way in ("fr-zh", "zh-fr")]
-    return replace(both[0], name="French to Chinese, never seen together", at_least=0.75, groups=both[0].groups | both[1].groups)
+def translation_row(reader: Reader, probes: Sequence[Probe], unlabelled: Sequence[Probe]) -> Row:
+    """French to Chinese; in the groups the way back, never seen together either, and both where no label names the word's language."""
+    named = exact_row("", reader, probes).groups
+    bare = {f"{way}, word without a label": share for way, share in exact_row("", reader, unlabelled).groups.items()}
+    name = "French to Chinese, never seen together"
+    return replace(exact_row(name, reader, [p for p in probes if p.group == "fr-zh"], at_least=0.75), groups=named | bare)
 
 
 # --- two hops -------------------------------------------------------------------------------------
@@ -435,6 +438,72 @@ def console_rows(reader: Reader, world: World, rng: Random) -> list[Row]:
 def label_rows(reader: Reader, world: World, rng: Random) -> list[Row]:
     """Labels that mean nothing by themselves, after eight demonstrations."""
     return [exact_row("labels drawn anew, 8 shots, unseen words", reader, lists.label_probes(world, rng, 400))]
+# --- places and sentences in four languages -------------------------------------------------------
+
+
+def language_rows(reader: Reader, world: World, rng: Random) -> list[Row]:
+    """Capitals asked under a country's foreign name, which no text told under that name, and whole sentences translated."""
+    return [
+        exact_row("capital asked with the foreign name, in English", reader, places.foreign_name_probes(world, rng, 400), at_least=0.90),
+        exact_row("capital asked with the foreign name, in its language", reader, places.native_probes(world, rng, 500), at_least=0.80),
+        exact_row("sentence translated, English to French/Chinese", reader, sentences.sentence_probes(world, rng, 400)),
+    ]
+
+
+# --- how sure the model is, how many neurons work -------------------------------------------------
+
+
+def median_row(name: str, values: Sequence[float], unit: str, **bars: float) -> Row:
+    """A row for a median; the 95 % interval lies between two of the sorted values."""
+    ordered = sorted(values)
+    reach = 0.98 * len(values) ** 0.5
+    low, high = max(0, round(len(values) / 2 - reach)), min(len(values) - 1, round(len(values) / 2 + reach))
+    return Row(name, median(values), ordered[low], ordered[high], len(values), unit=unit, **bars)
+
+
+def log_odds(reader: Reader, probes: Sequence[Probe]) -> list[float]:
+    """Logit of each answer's first token minus the log-sum-exp of all other logits."""
+    logits = reader.last_logits([p.prompt for p in probes])
+    firsts = torch.tensor([[reader.first(p)] for p in probes])
+    others = logits.scatter(1, firsts, -torch.inf).logsumexp(-1)
+    return (logits.gather(1, firsts).squeeze(1) - others).tolist()
+
+
+def sureness_rows(reader: Reader, world: World, rng: Random) -> list[Row]:
+    """How sure the model is of facts and of the number of a determiner: sure enough to be right, not so sure that nothing can change it."""
+    facts = reader.fitting(knowledge.fact_probes(world, rng, 600))
+    determiners = reader.fitting(prose.determiner_probes(world, rng, 400))
+    return [
+        median_row("median log-odds of facts", log_odds(reader, facts), "logits", at_least=3, at_most=7),
+        median_row("median log-odds of determiners", reader.differences(determiners), "logits", at_least=3, at_most=7),
+    ]
+
+
+@torch.no_grad()
+def active_neurons(reader: Reader, n: int = 200) -> list[tuple[int, int]]:
+    """Of each layer, how many neurons are active at least once on fresh text of the corpus, and how many there are."""
+    blocks = reader.model.transformer.h
+    ever: dict[int, Tensor] = {}
+
+    def note(layer: int, active: Float[Tensor, "batch pos d_mlp"]) -> None:
+        ever[layer] = (active > 0).flatten(0, 1).any(0) | ever.get(layer, torch.zeros(1, dtype=torch.bool, device=active.device))
+
+    hooks = [block.mlp.act.register_forward_hook(lambda _, args, out, layer=i: note(layer, out)) for i, block in enumerate(blocks)]
+    try:
+        for document in islice(documents(EVALUATION_SEED), n):
+            reader.logits([reader.ids(document.text)[: reader.model.config.n_positions]])
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return [(int(ever[layer].sum()), ever[layer].numel()) for layer in range(len(blocks))]
+
+
+def active_row(reader: Reader) -> Row:
+    """The share of neurons that are ever active, in the layer in which it is smallest."""
+    counts = active_neurons(reader)
+    groups = {f"layer {i:02d}": (active / total, total) for i, (active, total) in enumerate(counts)}
+    active, total = min(counts, key=lambda count: count[0] / count[1])
+    return Row("neurons ever active, by layer", active / total, *wilson(active, total), total, at_least=0.5, groups=groups)
 
 
 # --- the report -----------------------------------------------------------------------------------
@@ -460,6 +529,9 @@ def measure(model: GPT2LMHeadModel, tokenizer: PreTrainedTokenizerFast) -> list[
         *opinion_rows(reader, world, Random(EVALUATION_SEED + 31)),
         *exclamation_rows(reader, world, Random(EVALUATION_SEED + 32)),
         *degree_rows(reader, world, Random(EVALUATION_SEED + 33)),
+        *language_rows(reader, world, Random(EVALUATION_SEED + 41)),
+        *sureness_rows(reader, world, Random(EVALUATION_SEED + 42)),
+        active_row(reader),
     ]
 
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from itertools import combinations
 from random import Random
 
-from helpers.course_lm.corpus.base import Probe, an, phrases, sentence, table
+from helpers.course_lm.corpus.base import Probe, an, phrases, sentence, slip, table
 from helpers.course_lm.heldout import held_out
 from helpers.course_lm.world import Row, World
 
@@ -87,18 +87,23 @@ def _pair(world: World, rng: Random, frame: str) -> tuple[Row, Row]:
     return noun, draw(world, rng, fits, noun)
 
 
+def _said(rng: Random, number: str) -> str:
+    """The number, or now and then by mistake the other one."""
+    return OTHER[number] if slip(rng) else number
+
+
 def _be_sentence(rng: Random, phrase: str, noun: Row, number: str) -> str:
     """A sentence whose verb is a form of "be", with the time at its beginning."""
     times, be = rng.choice(((NOW, PRESENT), (THEN, PAST)))
     states = AGREEMENT["feelings" if is_being(noun) else "states"]
-    return f"{rng.choice(times)} {phrase} {be[number]} {rng.choice(states)}."
+    return f"{rng.choice(times)} {phrase} {be[_said(rng, number)]} {rng.choice(states)}."
 
 
 def _verb_sentence(rng: Random, phrase: str, noun: Row, number: str) -> str:
     """A sentence with an ordinary verb in the present."""
     sight = noun["category"] in ("nature", "building", "place")
     kind = "beings" if is_being(noun) else "sights" if sight else "things"
-    verb = rng.choice(AGREEMENT["verbs"][kind])[NUMBERS.index(number)]
+    verb = rng.choice(AGREEMENT["verbs"][kind])[NUMBERS.index(_said(rng, number))]
     return sentence(f"{rng.choice(AGREEMENT['verb_openers'])} {phrase} {verb}.".lstrip())
 
 
@@ -132,7 +137,8 @@ def _place_of(world: World, rng: Random) -> str | None:
         return None
     number = rng.choice(NUMBERS)
     whose = rng.choice(AGREEMENT["owners"])
-    return f"The {noun[number]} {whose} {rng.choice((PRESENT, PAST))[number]} {rng.choice(NEAR[:4])} the {place['singular']}."
+    be = rng.choice((PRESENT, PAST))[_said(rng, number)]
+    return f"The {noun[number]} {whose} {be} {rng.choice(NEAR[:4])} the {place['singular']}."
 
 
 def agreement(world: World, rng: Random) -> str | None:
@@ -197,8 +203,8 @@ def determiners(world: World, rng: Random) -> str | None:
     number = rng.choice(NUMBERS)
     style = rng.random()
     words = {"noun": noun[number], "be": PRESENT[number], "single": noun["singular"]}
-    here = CLOSE[number]
-    there = DISTANT[number]
+    here = CLOSE[_said(rng, number)]
+    there = DISTANT[_said(rng, number)]
     if style < 0.55:
         use = rng.choice(AGREEMENT["near_uses"]).format(det=here, **words)
         return f"{_scene(rng, 'scenes', noun, number, distractor)} {use} {_remark(rng, noun, number)}"
