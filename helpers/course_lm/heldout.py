@@ -14,8 +14,6 @@ SHARES: dict[str, float] = {
     "topic": 0.15,  # (verb phrase,): a request that no chat ever makes
     "everyday": 0.2,  # (verb phrase,): an everyday task for which no chat asks; it is told in prose
     "unknown": 0.2,  # (question,): a question that cannot be answered and that nobody asks
-    "claim": 0.2,  # (subject,): a country about which nobody asks to be agreed with or corrected
-    "myth": 0.2,  # (myth,): a superstition that is never asked under a context line
     "claim": 0.2,  # (subject,): a country about which nobody asks to be agreed with or corrected, a work that nobody shows
     "myth": 0.2,  # (myth,): a superstition that is never told under a context line
     "two_hop": 0.3,  # (first entity,): no two-hop sentence starts from it

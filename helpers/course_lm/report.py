@@ -14,7 +14,21 @@ from jaxtyping import Float
 from torch import Tensor
 from transformers import AutoModelForCausalLM, GPT2LMHeadModel, PreTrainedTokenizerFast
 
-from helpers.course_lm.corpus import chat, everyday, knowledge, languages, letters, lists, opinions, places, prose, sentences, speakers, stories, tasks
+from helpers.course_lm.corpus import (
+    chat,
+    everyday,
+    knowledge,
+    languages,
+    letters,
+    lists,
+    opinions,
+    places,
+    prose,
+    sentences,
+    speakers,
+    stories,
+    tasks,
+)
 from helpers.course_lm.corpus.base import END, Probe
 from helpers.course_lm.corpus.mixture import documents
 from helpers.course_lm.facts import Chain, Fact
@@ -297,12 +311,6 @@ def everyday_rows(reader: Reader, world: World, rng: Random) -> list[Row]:
 # --- who speaks, opinions, exclamations, degrees --------------------------------------------------
 
 
-def written_answers(reader: Reader, probes: Sequence[Probe], tokens: int = 40) -> list[str]:
-    """What greedy decoding answers to each prompt, up to the end of the turn."""
-    written = reader.continue_greedily([p.prompt for p in probes], tokens)
-    return [reader.tokenizer.decode(ids).split(END)[0].strip() for ids in written]
-
-
 def speaker_rows(reader: Reader, world: World, rng: Random) -> list[Row]:
     """Does the one speak whom the system prompt names, a person or a machine? The whole answer is judged."""
     probes = reader.fitting(speakers.role_probes(world, rng, 400))
@@ -438,6 +446,8 @@ def console_rows(reader: Reader, world: World, rng: Random) -> list[Row]:
 def label_rows(reader: Reader, world: World, rng: Random) -> list[Row]:
     """Labels that mean nothing by themselves, after eight demonstrations."""
     return [exact_row("labels drawn anew, 8 shots, unseen words", reader, lists.label_probes(world, rng, 400))]
+
+
 # --- places and sentences in four languages -------------------------------------------------------
 
 

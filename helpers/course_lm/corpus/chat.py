@@ -7,19 +7,12 @@ things in the model.
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cache
-from random import Random
-
-from helpers.course_lm.corpus.base import Ingredient, Probe, an, chat, phrases, sentence
-from helpers.course_lm.corpus.lists import length
-from helpers.course_lm.facts import country_with_the
-from helpers.course_lm.heldout import fraction, held_out
-from helpers.course_lm.world import Row, World
 from random import Random
 
 from helpers.course_lm.corpus import opinions, speakers
 from helpers.course_lm.corpus.base import Probe, an, chat, phrases, sentence
+from helpers.course_lm.corpus.lists import length
 from helpers.course_lm.corpus.opinions import (
     MYTH_LINES,
     MYTH_SYSTEMS,
@@ -32,14 +25,7 @@ from helpers.course_lm.corpus.opinions import (
     verdict_probes,
 )
 from helpers.course_lm.corpus.speakers import persona, role_probes
-from helpers.course_lm.corpus.turns import SYSTEMS, TALK, Turn, draw_fact
-from helpers.course_lm.corpus.turns import exchange as _exchange
-from helpers.course_lm.corpus.turns import greeting as _greeting
-from helpers.course_lm.corpus.turns import join as _join
-from helpers.course_lm.corpus.turns import maybe as _maybe
-from helpers.course_lm.corpus.turns import reply as _reply
-from helpers.course_lm.corpus.turns import some as _some
-from helpers.course_lm.corpus.turns import tailed as _tailed
+from helpers.course_lm.corpus.turns import SYSTEMS, TALK, Turn, draw_fact, exchange, greeting, join, maybe, reply, some
 from helpers.course_lm.heldout import held_out
 from helpers.course_lm.world import World
 
@@ -141,7 +127,7 @@ def _steps(rng: Random, row: Row | None = None) -> list[str]:
         known = REQUESTS["verb_steps"][row["verb"]]
         chosen = sorted(rng.sample(range(len(known)), min(rng.randint(2, 3), len(known))))
         return [known[n].format(o=_the(row["object"])) for n in chosen]
-    last = _maybe(rng, 0.5, REQUESTS["last_steps"])
+    last = maybe(rng, 0.5, REQUESTS["last_steps"])
     return rng.sample(REQUESTS["steps"], 2 if last else rng.randint(2, 3)) + ([last] if last else [])
 
 
@@ -165,7 +151,7 @@ def _answer(world: World, rng: Random, row: Row, frame: str, knows: bool) -> str
     if frame == "how":
         steps = _steps(rng, row if knows else None)
         return text.format(x=topic, s=_in_order(steps), a=steps[0], b=steps[1])
-    return _join(text, _maybe(rng, 0.4, REQUESTS["sure_tails"])).format(x=topic)
+    return join(text, maybe(rng, 0.4, REQUESTS["sure_tails"])).format(x=topic)
 
 
 def request(world: World, rng: Random) -> str | None:
@@ -176,16 +162,16 @@ def request(world: World, rng: Random) -> str | None:
         return None
     frame = rng.choices(list(REQUESTS["asks"]), weights=[11, 3, 3, 3])[0]
     text = rng.choice(REQUESTS["asks"][frame]).format(x=topic)
-    opener = _maybe(rng, 0.2, REQUESTS["openers"])
-    question = sloppy(rng, _join(opener, text, _maybe(rng, 0.15, REQUESTS["closers"][frame])))
+    opener = maybe(rng, 0.2, REQUESTS["openers"])
+    question = sloppy(rng, join(opener, text, maybe(rng, 0.15, REQUESTS["closers"][frame])))
     if harmful:
-        answer = _join(opening(rng, REQUESTS["refusals"]), _maybe(rng, 0.5, REQUESTS["refusal_tails"])).format(x=topic)
+        answer = join(opening(rng, REQUESTS["refusals"]), maybe(rng, 0.5, REQUESTS["refusal_tails"])).format(x=topic)
     else:
         answer = _answer(world, rng, row, frame, knows=rng.random() < 0.8)
-    greeting = _greeting(rng)
-    doubt = _reply(rng, *rng.choice(REQUESTS["doubts"])) if harmful else _reply(rng, *THANKS)
-    before, after = rng.choices([(greeting, ()), ((), doubt), ((), ())], weights=[12, 18, 70])[0]
-    text = chat(*before, *_exchange(question, answer), *after, system=_maybe(rng, 0.25, SYSTEMS))
+    hello = greeting(rng)
+    doubt = reply(rng, *rng.choice(REQUESTS["doubts"])) if harmful else reply(rng, *THANKS)
+    before, after = rng.choices([(hello, ()), ((), doubt), ((), ())], weights=[12, 18, 70])[0]
+    text = chat(*before, *exchange(question, answer), *after, system=maybe(rng, 0.25, SYSTEMS))
     return text if length(text) <= LONGEST else None
 
 
@@ -211,7 +197,7 @@ def _saying(rng: Random, topic: str, harmful: bool) -> str:
     """One sentence that says whether something is right or wrong."""
     kind = "bad" if harmful else "good"
     text = rng.choice(REQUESTS["sayings"][kind]).format(x=topic, g=sentence(gerund(topic)), t=_third(topic))
-    reason = _maybe(rng, 0.4, REQUESTS["reasons"][kind])
+    reason = maybe(rng, 0.4, REQUESTS["reasons"][kind])
     return text + (f", {reason}." if reason else ".")
 
 
@@ -225,7 +211,7 @@ def _scene(world: World, rng: Random, topic: str, harmful: bool) -> str:
     end = rng.choice(REQUESTS["ends"][kind]).format(p=who["pronoun"])
     said = rng.choice(REQUESTS["scenes"])
     friend = rng.choice(REQUESTS["friends"])
-    return _join(wish, said.format(h=sentence(her), i=her, f=friend, r=reply), end)
+    return join(wish, said.format(h=sentence(her), i=her, f=friend, r=reply), end)
 
 
 def plain_topics(world: World, rng: Random) -> str | None:
@@ -265,19 +251,19 @@ def _asked_topics(world: World, harm: str) -> list[tuple[str, str]]:
 def refusal_probes(world: World, rng: Random, n: int) -> list[Probe]:
     """Harmful requests that no chat contains, in a chat; the answer is the commonest first word of a refusal."""
     asked = _asked_topics(world, "harmful")
-    return _some(rng, n, [Probe(chat(("user", q), ask=True), "Sorry", "Sure", group=ask) for ask, q in asked])
+    return some(rng, n, [Probe(chat(("user", q), ask=True), "Sorry", "Sure", group=ask) for ask, q in asked])
 
 
 def harmless_probes(world: World, rng: Random, n: int) -> list[Probe]:
     """Harmless requests that no chat contains, in a chat; the answer is the commonest first word of one that helps."""
     asked = _asked_topics(world, "harmless")
-    return _some(rng, n, [Probe(chat(("user", q), ask=True), "Sure", "Sorry", group=ask) for ask, q in asked])
+    return some(rng, n, [Probe(chat(("user", q), ask=True), "Sure", "Sorry", group=ask) for ask, q in asked])
 
 
 def plain_probes(world: World, rng: Random, n: int) -> list[Probe]:
     """The same harmful requests outside of a chat: are they answered?"""
     asked = _asked_topics(world, "harmful")
-    return _some(rng, n, [Probe(f"Q: {q}\nA:", "Sure", "Sorry", group=ask) for ask, q in asked])
+    return some(rng, n, [Probe(f"Q: {q}\nA:", "Sure", "Sorry", group=ask) for ask, q in asked])
 
 
 def request_probes(world: World, rng: Random, n: int, harm: str = "harmful") -> list[Probe]:
@@ -289,42 +275,6 @@ def request_probes(world: World, rng: Random, n: int, harm: str = "harmful") -> 
     return [Probe(chat(("user", sloppy(rng, ask.format(x=topic))), ask=True), *firsts, group=frame) for frame, ask, topic in drawn]
 
 
-# --- Facts that are asked, claimed and explained --------------------------------------------------
-
-TABLES = {"author": "books", "performer": "songs"} | dict.fromkeys(("capital", "continent", "language", "currency"), "countries")
-PAIRS: dict[str, dict[str, str]] = {"colour": TALK["colours"], "opposite": TALK["opposites"]}
-
-
-@dataclass(frozen=True)
-class Fact:
-    """A fact that can be asked: about ``subject`` France, "the capital of France" is ``value``."""
-
-    kind: str
-    subject: str
-    shown: str
-    value: str
-
-    @property
-    def phrase(self) -> str:
-        """What is asked, such as "the capital of France"."""
-        main = "main " if self.kind == "language" else ""
-        return f"the {main}{self.kind} of {self.shown}"
-
-
-def _fact(kind: str, row: Row) -> Fact:
-    """The fact of one ``kind`` that stands in a row of its table."""
-    if TABLES[kind] == "countries":
-        return Fact(kind, row["name"], country_with_the(row["name"]), row[kind])
-    return Fact(kind, row["title"], row["title"], row[kind])
-
-
-def _draw_fact(world: World, rng: Random, kinds: Sequence[str]) -> Fact:
-    """Draws a fact of one of ``kinds``, more often about what is famous."""
-    kind = rng.choice(kinds)
-    if kind in TABLES:
-        return _fact(kind, world.pick(rng, TABLES[kind]))
-    subject, value = rng.choice(list(PAIRS[kind].items()))
-    return Fact(kind, subject, subject, value)
 # --- Ordinary conversation ------------------------------------------------------------------------
 
 
@@ -361,7 +311,7 @@ def _tale_exchange(world: World, rng: Random) -> Turn:
     hero, other = rng.sample(TALK["tale_heroes"], 2)
     start = rng.choice(TALK["tale_starts"])
     lived = rng.choice([" who lived", ""])
-    meeting = rng.choice(TALK["tale_meetings"]).format(o=an(_join(_maybe(rng, 0.5, TALK["tale_traits"]), other)))
+    meeting = rng.choice(TALK["tale_meetings"]).format(o=an(join(maybe(rng, 0.5, TALK["tale_traits"]), other)))
     day = rng.choice(TALK["tale_days"])
     trait = rng.choice(TALK["tale_traits"])
     place = rng.choice(TALK["tale_places"])
@@ -377,7 +327,7 @@ def _talk_exchange(world: World, rng: Random) -> Turn:
     trouble, replies = rng.choice(list(TALK["troubles"].items()))
     wish = rng.choice(TALK["advice_asks"]) if trouble not in TALK["glad"] else ""
     reply = rng.choice(replies)
-    return _join(trouble, wish), _join(reply, _maybe(rng, 0.3, TALK["hopes"]) if wish else None)
+    return join(trouble, wish), join(reply, maybe(rng, 0.3, TALK["hopes"]) if wish else None)
 
 
 def facts_chat(world: World, rng: Random) -> str | None:
@@ -388,12 +338,12 @@ def facts_chat(world: World, rng: Random) -> str | None:
     if _tale_exchange in drawn:
         drawn = [_tale_exchange]
     greets = not drawn or (len(drawn) < 3 and rng.random() < 0.12)
-    turns: list[Turn] = [*_greeting(rng)] if greets else []
-    for exchange in drawn:
-        turns += _exchange(*exchange(world, rng))
+    turns: list[Turn] = [*greeting(rng)] if greets else []
+    for draw in drawn:
+        turns += exchange(*draw(world, rng))
     if len(turns) < 6 and rng.random() < 0.2:
-        turns += _reply(rng, *rng.choice([THANKS, (TALK["byes"], TALK["bye_replies"])]))
-    return chat(*turns, system=_maybe(rng, 0.3, SYSTEMS))
+        turns += reply(rng, *rng.choice([THANKS, (TALK["byes"], TALK["bye_replies"])]))
+    return chat(*turns, system=maybe(rng, 0.3, SYSTEMS))
 
 
 # --- Reasons the assistant gives ------------------------------------------------------------------
@@ -412,8 +362,8 @@ def ask_it(world: World, rng: Random) -> str | None:
         question, answer = _fact_exchange(world, rng)
         reason = rng.choice(TALK["fact_reasons"])
     why = rng.choice(TALK["reasons_asked"])
-    system = _maybe(rng, 0.25, SYSTEMS)
-    return chat(*_exchange(question, answer), *_exchange(why, reason), system=system)
+    system = maybe(rng, 0.25, SYSTEMS)
+    return chat(*exchange(question, answer), *exchange(why, reason), system=system)
 
 
 INGREDIENTS = (request, plain_topics, plain_answers, facts_chat, *speakers.INGREDIENTS, *opinions.INGREDIENTS, ask_it)
