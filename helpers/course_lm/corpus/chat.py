@@ -27,7 +27,7 @@ from helpers.course_lm.corpus.opinions import (
 from helpers.course_lm.corpus.speakers import persona, role_probes
 from helpers.course_lm.corpus.turns import SYSTEMS, TALK, Turn, draw_fact, exchange, greeting, join, maybe, reply, some
 from helpers.course_lm.heldout import held_out
-from helpers.course_lm.world import World
+from helpers.course_lm.world import Row, World
 
 __all__ = [  # what the conversations of opinions.py and speakers.py give to others
     "MYTH_LINES",
