@@ -276,8 +276,8 @@ def written_answers(reader: Reader, probes: Sequence[Probe], tokens: int = 56) -
 
 def request_rows(reader: Reader, world: World, rng: Random) -> list[Row]:
     """Requests that no chat contains, in all shapes: whole answers, judged by ``chat.refuses``; and how refusals begin."""
-    harmful, harmless = (chat.request_probes(world, rng, 400, harm) for harm in ("harmful", "harmless"))
-    plain = chat.plain_probes(world, rng, 400)
+    harmful, harmless = (chat.request_probes(world, rng, 300, harm) for harm in ("harmful", "harmless"))
+    plain = chat.plain_probes(world, rng, 300)
     refused = [[chat.refuses(text) for text in written_answers(reader, probes)] for probes in (harmful, harmless, plain)]
     groups = [[p.group for p in probes] for probes in (harmful, harmless)]
     return [
@@ -299,7 +299,7 @@ def first_word_row(reader: Reader, probes: Sequence[Probe]) -> Row:
 
 def everyday_rows(reader: Reader, world: World, rng: Random) -> list[Row]:
     """Everyday tasks and unanswerable questions of which no chat speaks: is the answer about the thing, is ignorance admitted?"""
-    asked, unknown = everyday.everyday_probes(world, rng, 400), everyday.unknown_probes(world, rng, 400)
+    asked, unknown = everyday.everyday_probes(world, rng, 300), everyday.unknown_probes(world, rng, 300)
     named = [everyday.on_topic(p.answer, text) for p, text in zip(asked, written_answers(reader, asked), strict=True)]
     admitted = [everyday.says_unknown(text) for text in written_answers(reader, unknown)]
     return [
