@@ -171,8 +171,10 @@ def agreement(text: str) -> Found:
 
 
 def story_openings(text: str) -> Found:
-    """The hero and the opening of a story: the first name or animal after the opening."""
-    opening = next(o for o in stories.OPENINGS if text.startswith(o))
+    """The hero and the opening of a story: the first name or animal after the opening. Short notes have none."""
+    opening = next((o for o in stories.OPENINGS if text.startswith(o)), None)
+    if opening is None:
+        return []
     rest = re.findall(r"\w+", text[len(opening) :])
     hero = next(word for word in rest if word in NAMES or word in stories.ANIMALS)
     return [(hero, opening)]

@@ -19,6 +19,7 @@ PERSONA_SYSTEMS = ["", "", *SYSTEMS, *PERSONA["systems"]]
 ROLES = table("roles")
 JOBS: dict[str, str] = {row["role"]: row["work"] for row in ROLES if row["kind"] == "human"}
 KINDS = ("human", "machine")
+CONTENT = r"\w{5,}|\{\w+\}"  # what a sentence is about: its longer words and its slots
 PLAYED = ("", "driver", "assistant")  # roles that are never held out as a whole
 
 # --- An assistant, people in interviews, landmarks -------------------------------------------------
@@ -105,8 +106,8 @@ def _role_answer(rng: Random, answers: list[str], kind: str, who: str, work: str
     tail = maybe(rng, 0.5, PERSONA[f"{kind}_role_tails"])
     words = {"r": who, "w": work, "W": sentence(work), "home": rng.choice(PERSONA["role_homes"]), "food": rng.choice(PERSONA["foods"])}
     said = rng.choice(answers)
-    repeats = tail and any(slot in said and slot in tail for slot in ("{home}", "{food}"))
-    return join(said, None if repeats or tail == said else tail).format(**words)
+    same = set(re.findall(CONTENT, said)) & set(re.findall(CONTENT, tail or ""))  # nothing is said twice
+    return join(said, None if same else tail).format(**words)
 
 
 def roles(world: World, rng: Random) -> str | None:
@@ -166,7 +167,7 @@ def speaks_as(text: str) -> str | None:
 def role_probes(world: World, rng: Random, n: int) -> list[Probe]:
     """Questions that a role is never asked, half to people and half to machines.
 
-    ``answer`` and ``wrong`` are one answer of each kind; whoever decodes a whole answer judges it by ``speaks_as``.
+    ``answer`` and ``wrong`` are one answer of each kind of speaker; whoever decodes a whole answer judges it by ``speaks_as``.
     The group says which kind of speaker, and if its role is a new one or only the question to it.
     """
     probes: list[Probe] = []
@@ -178,7 +179,8 @@ def role_probes(world: World, rng: Random, n: int) -> list[Probe]:
         if not hidden_role(row["role"], question):
             continue
         system = rng.choice(PERSONA["role_systems"]).format(r=an(row["role"]))
-        answers = (_role_answer(rng, asked[name], name, an(row["role"]), row["work"]) for name in (kind, other))
+        rival = rng.choice([row for row in ROLES if row["kind"] == other])
+        answers = (_role_answer(rng, asked[who["kind"]], who["kind"], an(who["role"]), who["work"]) for who in (row, rival))
         group = f"{kind}, {'new role' if hidden_role(row['role']) else 'new question'}"
         probes.append(Probe(chat(("user", question), system=system, ask=True), *answers, group=group))
     return probes
