@@ -11,29 +11,26 @@ from helpers.course_lm.corpus.mixture import MIXTURES, Document, documents
 sys.path.insert(0, str(Path(__file__).parents[1] / "tools"))
 import check_corpus
 
-PLANTED = (
-    *(
-        ("articles", "I eat a apple."),
-        ("articles", "She is an nurse."),
-        ("articles", "Here is an useful tool."),
-        ("articles", "A old man waits."),
-    ),
-    *(("doubled_words", "We saw the the dog."), ("doubled_marks", "A song by R.E.M.."), ("doubled_marks", "Really?! Yes.")),
-    *(("spaces", "Not so , please."), ("spaces", "Two  spaces."), ("spaces", "Ends. "), ("small_beginnings", "He came. then he went.")),
-    *(("small_beginnings", "<|user|>hi<|end|><|assistant|>hello.<|end|>"), ("unfilled", "A {noun} is here."), ("unfilled", "He is None.")),
-    *(("quotes", 'She said: "Yes.'), ("too_long", "word " * 96 + "word.")),
-)
+PLANTED = {
+    "articles": ("I eat a apple.", "She is an nurse.", "Here is an useful tool.", "A old man waits."),
+    "doubled_words": ("We saw the the dog.",),
+    "doubled_marks": ("A song by R.E.M..", "Really?! Yes."),
+    "spaces": ("Not so , please.", "Two  spaces.", "Ends. "),
+    "small_beginnings": ("He came. then he went.", "<|user|>hi<|end|><|assistant|>hello.<|end|>"),
+    "unfilled": ("The {noun} is here.", "He is None."),
+    "quotes": ('She said: "Yes.',),
+    "too_long": ("Word " + " ".join(f"word{n}" for n in range(96)) + ".",),
+}
 RIGHT = (
-    *(
-        "An hour ago a European bought a useful book.",
-        "A song by J. R. Smith... It is nice!",
-        "<|user|>hi, who are you<|end|><|assistant|>I am here.<|end|>",
-    ),
-    *('"Yes," she said. "No!"', "Which is it? A is right."),
+    "An hour ago a European bought a useful book.",
+    "A song by J. R. Smith... It is nice!",
+    "<|user|>hi, who are you<|end|><|assistant|>I am here.<|end|>",
+    '"Yes," she said. "No!"',
+    "Which is it? A is right.",
 )
 
 
-@pytest.mark.parametrize(("rule", "text"), PLANTED)
+@pytest.mark.parametrize(("rule", "text"), [(rule, text) for rule, texts in PLANTED.items() for text in texts])
 def test_a_planted_fault_is_found_by_its_rule(rule: str, text: str):
     kind = "chat.planted" if "<|" in text else "prose.planted"
     assert {fault.split(":")[0] for fault in check_corpus.faults(Document(text, kind))} == {rule}

@@ -24,9 +24,9 @@ WORLD = World.load()
 @pytest.fixture(scope="module")
 def corpus() -> list[Document]:
     """Documents of each stage, and more of the kinds that tell of places and of chains."""
-    mixed = [d for number, mixture in enumerate(MIXTURES) for d in islice(documents(50 + number, mixture=mixture), 4000)]
+    mixed = [d for number, mixture in enumerate(MIXTURES) for d in islice(documents(50 + number, mixture=mixture), 1000)]
     makers = (knowledge.statements, knowledge.questions, knowledge.two_hop, places.foreign_facts, places.code_switch, languages.questions)
-    more = [Document(text, make.__name__) for make in makers for n in range(3000) if (text := make(WORLD, Random(f"{make.__name__}{n}")))]
+    more = [Document(text, make.__name__) for make in makers for n in range(1000) if (text := make(WORLD, Random(f"{make.__name__}{n}")))]
     return mixed + more
 
 
@@ -45,16 +45,20 @@ def country_names() -> dict[str, set[tuple[str, str]]]:
     return found
 
 
+@cache
+def any_name() -> re.Pattern[str]:
+    """Finds every foreign name of a country: as a whole word, or anywhere in Chinese."""
+    names = sorted(country_names(), key=len, reverse=True)
+    latin, chinese = ("|".join(re.escape(name) for name in names if (name > "\u4e00") == wide) for wide in (False, True))
+    return re.compile(rf"(?<!\w)(?:{latin})(?!\w)|{chinese}")
+
+
 def named_with_its_capital(text: str) -> list[tuple[str, str]]:
-    """Country and language wherever a sentence has a country's foreign name and its capital, in English or in that language."""
+    """Country and language wherever a text has a country's foreign name and its capital, in English or in that language."""
     found = []
-    lines = re.split(r"(?<=[.?])\s|\n(?=Q|F|問)|(?<=。)", text.replace("Question : ", "\nQuestion : ").replace("Réponse", "réponse"))
-    for line in lines:
-        for name, meant in country_names().items():
-            if (name in line and re.search(rf"(?<!\w){re.escape(name)}", line)) or (
-                not name.isascii() and not name[0].isalpha() and name in line
-            ):
-                found += [key for key in meant if any(capital in line for capital in capitals(*key) if capital not in name)]
+    for name in any_name().findall(text):
+        rest = text.replace(name, " ")
+        found += [key for key in country_names()[name] if any(capital in rest for capital in capitals(*key))]
     return found
 
 
@@ -90,7 +94,7 @@ def test_a_capital_is_never_told_under_a_name_that_is_held_out(corpus: list[Docu
     looked_at = [d.text for d in corpus if TELLING.search(d.text) and not d.kind.startswith("lists")]
     found = Counter(key for text in looked_at for line in telling(text) for key in named_with_its_capital(line))
     assert [(text, hidden) for text in looked_at for line in telling(text) if (hidden := under_foreign_names(line))] == []
-    assert len(found) > 100
+    assert len(found) > 80
 
 
 def telling(text: str) -> list[str]:
@@ -110,7 +114,7 @@ def test_planted_capitals_are_found(probes: Callable[..., list[Probe]]):
 
 def meant_by(prompt: str) -> list[tuple[str, str]]:
     """The countries, each with a language, that a prompt may name."""
-    return [key for name, meant in country_names().items() if name in prompt for key in meant]
+    return [key for name in any_name().findall(prompt) for key in country_names()[name]]
 
 
 def test_foreign_sentences_fit_their_words():
@@ -153,7 +157,7 @@ def test_translated_sentences_are_right_and_held_out_ones_are_never_written():
         *("Jetzt trägt die Tante einen gelben Drachen am Strand.", "現在這個阿姨在海灘上拿著一個黃色的風箏。"),
     ]
     hidden = {p.prompt.splitlines()[-2].removeprefix("English: ") for p in sentences.sentence_probes(WORLD, Random(1), 400)}
-    written = [text for n in range(8000) if (text := sentences.sentences(WORLD, Random(n)))]
+    written = [text for n in range(3000) if (text := sentences.sentences(WORLD, Random(n)))]
     assert len(hidden) > 390 and not [text for text in written if any(one in text for one in hidden)]
     assert all(translated_triples(one) for one in list(hidden)[:50])
     assert not [text for text in written if any(held_out("sentence", *key) for key in translated_triples(text))]
@@ -196,9 +200,10 @@ def test_lists_without_the_first_label_keep_out_what_is_held_out():
 
 
 @cache
-def openings() -> dict[str, str]:
-    """First entities by every phrase for their bridge, of those that are held out."""
-    return {inner.lower(): c.first.subject for c in chains() if c.held_out for inner in c.inners}
+def openings() -> dict[str, str | None]:
+    """First entities by every phrase for their bridge; None instead of those that are not held out."""
+    hidden = {inner.lower(): c.first.subject for c in chains() if c.held_out for inner in c.inners}
+    return hidden | {inner.lower(): None for c in chains() if not c.held_out for inner in c.inners}
 
 
 @cache
@@ -210,18 +215,17 @@ def second_hops() -> list[re.Pattern[str]]:
 
 def held_out_chains(text: str) -> list[str]:
     """The held-out first entities from which a text hops twice."""
-    lowered = text.lower()
-    if not any(inner in lowered for inner in openings() if inner.split()[-1] in lowered):
-        return []
-    lines = re.split(r"(?<=[.?!])\s|; |that (?=the |in |most )", text)
-    said = [found for line in lines for shape in second_hops() for found in shape.findall(line)]
-    cut = [phrase[start:].lower() for phrase in said for start in range(len(phrase)) if start == 0 or phrase[start - 1] == " "]
-    return [openings()[phrase] for phrase in cut if phrase in openings()]
+    lines = re.split(r"(?<=[.?!])\s|; ", text)
+    found = []
+    for phrase in (said.lower() for line in lines for shape in second_hops() for said in shape.findall(line)):
+        cut = (phrase[start:] for start in range(len(phrase)) if start == 0 or phrase[start - 1] == " ")
+        found.append(next((openings()[one] for one in cut if one in openings()), None))  # the longest name: Henry Ford, not Ford
+    return [entity for entity in found if entity]
 
 
 def test_no_form_of_a_two_hop_question_starts_from_a_held_out_entity(corpus: list[Document]):
     told = [d.text for d in corpus if d.kind in ("two_hop", "knowledge.two_hop")]
-    assert len(told) > 4000 and len({form for text in told for form in re.findall(r"in the country (\w+ \w+)", text)}) > 5
+    assert len(told) > 1000 and len({form for text in told for form in re.findall(r"in the country (\w+ \w+)", text)}) > 5
     assert [(text, found) for text in told if (found := held_out_chains(text))] == []
     planted = [f"I know that {form.format(y=c.second.answer)}." for c in chains()[::40] if c.held_out for form in c.phrasings]
     planted += [
@@ -238,9 +242,11 @@ def test_the_first_two_forms_of_a_chain_are_the_plain_ones_and_judged_chains_are
     verdicts: list[bool] = []
     for n in range(300):
         text = knowledge._judged_chains(knowledge._trained_chains()[n * 7], Random(n)) or ""
+        if re.search(r"\b[A-Z]\. [A-Z]|Jr\.", text):
+            continue  # no full stop, but initials
         for said, verdict in re.findall(r"([^.?\n]+)\. (True|False)\.", text):
             verdicts.append(verdict == "True")
-            assert (said.strip().lower() in true) == verdicts[-1] or "." in said, text
+            assert (said.strip().lower() in true) == verdicts[-1], text
     assert 0.4 < sum(verdicts) / len(verdicts) < 0.75
 
 
@@ -250,8 +256,8 @@ def test_the_first_two_forms_of_a_chain_are_the_plain_ones_and_judged_chains_are
 def test_slips_and_other_ends_are_as_rare_as_they_should_be():
     counts: Counter[str] = Counter()
     facts = [one for one in all_facts(WORLD) if one.relation.name in knowledge.OTHER_ENDS]
-    for n in range(30_000):
-        rng = Random(n)
+    rng = Random(1)
+    for _ in range(10_000):
         told = rng.choice(facts)
         said = knowledge.say(told, GERMAN, rng)
         if said:
@@ -266,9 +272,10 @@ def test_slips_and_other_ends_are_as_rare_as_they_should_be():
 
 
 def test_other_ends_stand_where_an_object_may_stand():
+    facts = all_facts(WORLD)
     for name, ends in knowledge.OTHER_ENDS.items():
         assert set(ends) <= set(relations()[name].statements)
-        objects = {one.object for one in all_facts(WORLD) if one.relation.name == name}
+        objects = {one.object for one in facts if one.relation.name == name}
         assert not [end for texts in ends.values() for end in texts if end in objects]
 
 

@@ -21,7 +21,7 @@ LONGEST = 96  # tokens that the model reads at once, the mark of the beginning i
 LISTS = ("lists.", "tasks.induction", "tasks.counting", "tasks.lookup", "tasks.console", "letters.")
 SENTENCES = ("knowledge.", "prose.", "stories.", "chat.")
 AFTER_THE_LETTER = ("is", "or", "and", "in", "of", "as", "at", "on", "if", "it", "A", "I")  # "A is right" is about an option
-REPEATED = ("had had", "that that", "her her", "very very", "ha ha", "no no")
+REPEATED = ("had had", "that that", "her her", "very very", "ha ha", "no no", "yi yi")
 ABBREVIATED = r"(?:\b[A-Z]|\b(?:Mr|Mrs|Dr|St|Jr|Sr))\.$"
 
 
@@ -45,11 +45,7 @@ def doubled_marks(text: str, kind: str) -> list[str]:
     if kind.startswith("tasks.console"):
         return []
     found = re.finditer(r"[.,;:!?]{2,}", text)
-    return [
-        mark[0]
-        for mark in found
-        if mark[0] != "..." and not (mark[0][0] == "." and mark[0][1] in ",;:?!" and _abbreviated(text, mark.start()))
-    ]
+    return [mark[0] for mark in found if mark[0] != "..." and not re.fullmatch(r"\.[,;:?!]", mark[0] * _abbreviated(text, mark.start()))]
 
 
 def _abbreviated(text: str, dot: int) -> bool:
@@ -69,11 +65,7 @@ def small_beginnings(text: str, kind: str) -> list[str]:
         return []
     said = re.sub(r"<\|user\|>.*?<\|end\|>", "", text, flags=re.DOTALL)
     found = re.finditer(r"(?:^|<\|assistant\|>|[.!?] )([a-z]\w*)", said)
-    return [
-        one[0]
-        for one in found
-        if not _abbreviated(said, said.find(one[0], one.start())) and "..." not in said[max(0, one.start() - 3) : one.end()]
-    ]
+    return [one[0] for one in found if not _abbreviated(said, one.start()) and not said[: one.start() + 1].endswith("...")]
 
 
 def unfilled(text: str, kind: str) -> list[str]:

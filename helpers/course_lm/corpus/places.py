@@ -12,7 +12,7 @@ from random import Random
 
 from helpers.course_lm.corpus.base import Probe, an, phrases, sentence, table
 from helpers.course_lm.corpus.grammar import CHINESE, FOREIGN, FRENCH, Language, draw_language
-from helpers.course_lm.facts import Fact, all_facts, country_with_the, fact, relations, with_the
+from helpers.course_lm.facts import Fact, country_with_the, fact, relations, with_the
 from helpers.course_lm.heldout import held_out
 from helpers.course_lm.world import Row, World, fame
 
@@ -107,22 +107,27 @@ def native_facts(code: str) -> list[tuple[Fact, float]]:
     """Every fact that can be told in this language, with the fame of its place."""
     world = World.load()
     found = []
-    for told in all_facts(world):
-        if told.relation.name in FOREIGN_FACTS["statements"] and native_slots(told, code):
-            rows = world.rows(told.relation.table)
-            found.append((told, fame(rows.index(told.row), len(rows))))
+    for relation in (relations()[name] for name in FOREIGN_FACTS["statements"]):
+        rows = world.rows(relation.table)
+        known = [(fact(relation, row), fame(rank, len(rows))) for rank, row in enumerate(rows)]
+        found += [(told, weight) for told, weight in known if told and native_slots(told, code)]
     return found
+
+
+@cache
+def _told_natively(code: str, of: str = "") -> tuple[list[Fact], list[float]]:
+    """The facts that may be told in this language and their weights: all of them, or those of one place or one relation."""
+    facts = [one for one in native_facts(code) if not untold(one[0], code) and of in ("", one[0].subject, one[0].relation.name)]
+    return [told for told, _ in facts], [weight for _, weight in facts]
 
 
 def draw_native(rng: Random, code: str) -> list[Fact]:
     """One to three facts that may be told in this language: of one place, of one relation, or as they come."""
-    allowed = [(told, weight) for told, weight in native_facts(code) if not untold(told, code)]
-    [first] = rng.choices([told for told, _ in allowed], [weight for _, weight in allowed])
-    same = {"place": lambda told: told.subject == first.subject, "relation": lambda told: told.relation is first.relation}
-    fits = same.get(rng.choice(("place", "place", "relation", "any")), lambda told: True)
-    others = [(told, weight) for told, weight in allowed if fits(told) and told is not first]
-    drawn = rng.choices([told for told, _ in others], [weight for _, weight in others], k=rng.choice((0, 1, 2, 2))) if others else []
-    return list({(told.subject, told.relation.name): told for told in (first, *drawn)}.values())
+    facts, weights = _told_natively(code)
+    [first] = rng.choices(facts, weights)
+    others, weights = _told_natively(code, rng.choice((first.subject, first.subject, first.relation.name, "")))
+    drawn = [first, *rng.choices(others, weights, k=rng.choice((0, 1, 2, 2)))]
+    return list({(told.subject, told.relation.name): told for told in drawn}.values())
 
 
 def native_statement(told: Fact, code: str, rng: Random) -> str:
