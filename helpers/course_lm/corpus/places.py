@@ -11,7 +11,7 @@ from functools import cache
 from random import Random
 
 from helpers.course_lm.corpus.base import Probe, an, phrases, sentence, table
-from helpers.course_lm.corpus.grammar import CHINESE, FOREIGN, FRENCH, Language, draw_language
+from helpers.course_lm.corpus.grammar import CHINESE, FOREIGN, FRENCH, GERMAN, Language, draw_language
 from helpers.course_lm.facts import Fact, country_with_the, fact, relations, with_the
 from helpers.course_lm.heldout import held_out
 from helpers.course_lm.world import Row, World, fame
@@ -87,7 +87,7 @@ def object_words(told: Fact, code: str) -> str | None:
         return f"à {city}" if city and code == FRENCH.code else city
     if relation in ("landmark_country", "city_country"):
         country = country_slots(told.object, code)
-        return country["in"] if country else None
+        return None if country is None else f"in {country['in']}" if code == GERMAN.code else country["in"]
     term = TERMS.get((relation, told.object))
     return term[code] if term else None
 
