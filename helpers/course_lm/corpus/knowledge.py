@@ -226,9 +226,9 @@ def _all_of_one(chain: Chain, rng: Random) -> str:
 def two_hop(world: World, rng: Random) -> str | None:
     """Trained two-hop chains in many forms: told, asked, judged, several at a time, everything that follows from one first hop.
 
-    A document has about three chains. With the shares of the mixtures, for one mention of a fact that is a step of a trained chain
-    there are about five two-hop statements that take this step: from such a ratio on, models learn to take unseen steps as well
-    (Wang et al. 2024, arXiv 2405.15071, "Grokked Transformers are Implicit Reasoners").
+    A document has about three chains. With the shares of the mixtures, for one mention of a fact that is a first step of trained
+    chains there are about five two-hop statements that take this step, for one of a second step more than four: from such a ratio on,
+    models learn to take unseen steps as well (Wang et al. 2024, arXiv 2405.15071, "Grokked Transformers are Implicit Reasoners").
     """
     chain = rng.choice(_trained_chains())
     one = (lambda chain, rng: _after_opener(_told_chain(chain, rng), rng), _with_its_steps, _asked_chains, _judged_chains)

@@ -184,18 +184,20 @@ def named_facts(known: Iterable[Fact | None], language: Language, rng: Random) -
     return told
 
 
-def _city(rng: Random, language: Language) -> tuple[str, str, str]:
-    """A city with a name of its own in the language: its English name, that name, and a sentence with it."""
+def _city(rng: Random, language: Language) -> tuple[str, str, list[str]]:
+    """A city with a name of its own in the language: its English name, that name, and sentences that tell where it is."""
     while True:
+        row = rng.choice(list(CAPITALS.values()))
+        english, name = row["capital_en"], row[f"capital_{language.code}"]
+        capital = next(one for one, _ in native_facts(language.code) if one.subject == row["country_en"] and one.relation.name == "capital")
+        shapes = [text for text in capital.relation.statements if text.startswith("{o}") and not capital.held_out(text)]
+        told = [replace(capital, object=name).tell(text) for text in shapes]
         if rng.random() < 0.5:
-            row = rng.choice(list(CAPITALS.values()))
-            english, name, country, shapes = row["capital_en"], row[f"capital_{language.code}"], row["country_en"], "capital_shapes"
-        else:
-            row = rng.choice(list(CITIES.values()))
-            english, name, shapes = row["name"], row[language.code], "city_shapes"
-            country = next(city["country"] for city in World.load().rows("cities") if city["name"] == english)
+            known = rng.choice([one for one, _ in native_facts(language.code) if one.relation.name == "city_country"])
+            english, name = known.subject, CITIES[known.subject][language.code]
+            told = named_facts([known], language, rng)
         if name != english:
-            return english, name, rng.choice(FOREIGN_FACTS[shapes]).format(f=name, p=country_with_the(country))
+            return english, name, told
 
 
 def code_switch(world: World, rng: Random) -> str | None:
@@ -203,8 +205,8 @@ def code_switch(world: World, rng: Random) -> str | None:
     kind = rng.choice(("countries", "landmarks", "landmarks", "cities"))
     language = draw_language(rng)
     if kind == "cities":
-        english, name, fact_told = _city(rng, language)
-        told = [fact_told] if rng.random() < 0.7 else []
+        english, name, sayings = _city(rng, language)
+        told = rng.sample(sayings, 1) if sayings and rng.random() < 0.7 else []
     else:
         row = world.pick(rng, kind)
         name = row[language.code]

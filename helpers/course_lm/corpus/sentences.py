@@ -101,10 +101,10 @@ def draw_sentence(world: World, rng: Random) -> Sentence:
 def sentences(world: World, rng: Random) -> str | None:
     """One or two English sentences, each with its translation, or translated into English."""
     language = draw_language(rng)
-    drawn = [draw_sentence(world, rng) for _ in range(rng.choice((1, 1, 2)))]
+    shape = rng.choice(SHAPES)
+    drawn = [draw_sentence(world, rng) for _ in range(rng.choice((1, 1, 2)) if "{l}" in shape else 1)]
     if any(one.held_out for one in drawn):
         return None
-    shape = rng.choice(SHAPES)
     told = [shape.format(e=one.written(ENGLISH), f=one.written(language), L=language.name, l=language.label) for one in drawn]
     return "\n".join(told)
 
