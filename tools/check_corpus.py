@@ -60,8 +60,8 @@ def spaces(text: str, kind: str) -> list[str]:
 
 
 def small_beginnings(text: str, kind: str) -> list[str]:
-    """A sentence that begins with a small letter; what a user types may."""
-    if not kind.startswith(SENTENCES):
+    """A sentence that begins with a small letter; what a user types may, in a chat or before an answer in plain text."""
+    if not kind.startswith(SENTENCES) or kind == "chat.plain_answers":
         return []
     said = re.sub(r"<\|user\|>.*?<\|end\|>", "", text, flags=re.DOTALL)
     found = re.finditer(r"(?:^|<\|assistant\|>|[.!?] )([a-z]\w*)", said)
