@@ -41,7 +41,7 @@ class Settings:
     width: int = 256
     context: int = 96
     batch: int = 32  # rows in one step
-    warmup: int = 60  # steps
+    warmup: int = 200  # steps: short ones kill the neurons of whole layers
     matrix_lr: float = 0.02  # Muon, matrices that read from the residual stream
     writer_lr: float = 0.01  # Muon, matrices that write to it: smaller, so that its norm grows smoothly
     decay: float = 0.002  # learning rate times weight decay, the same for both
