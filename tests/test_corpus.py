@@ -469,8 +469,7 @@ def probes_of(name: str) -> list[Probe]:
 
 
 # The answer is copied from the prompt, or is one of two letters or short words that stand in it anyway.
-COPIED = ("agree", "indirect_object", "sum", "quiz", "passage", "item", "label", "any_order", "repeated_sequence", "console")
-COPIED = ("agree", "opinion", "indirect_object", "sum", "quiz", "passage")
+COPIED = ("agree", "any_order", "console", "indirect_object", "item", "label", "opinion", "passage", "quiz", "repeated_sequence", "sum")
 
 
 @pytest.mark.parametrize("name", PROBES)
