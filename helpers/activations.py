@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from helpers.inputs import check_number, chosen
 from helpers.interventions import mlp_post, record
 from helpers.models import TransformerBridge
 from helpers.prediction import pieces, visible
@@ -67,9 +68,7 @@ class NeuronStats:
 
     def row(self, layer: int) -> int:
         """Where a layer stands on the first axis. Raises ValueError for one that was not scanned."""
-        if layer not in self.layers:
-            raise ValueError(f"Layer {layer} was not scanned; these were: {', '.join(map(str, self.layers))}.")
-        return self.layers.index(layer)
+        return self.layers.index(chosen(self.layers, layer, "scanned layer"))
 
 
 def activations(model: TransformerBridge, texts: Texts, neurons: Sequence[Neuron]) -> Float[Tensor, "neuron row pos"]:
@@ -135,8 +134,7 @@ class TopContexts:
 
 def top_contexts(model: TransformerBridge, texts: Texts, k: int = 20, layers: Sequence[int] | None = None) -> TopContexts:
     """The ``k`` highest activations of every neuron of some layers (``None``: all), one a text, and its statistics: one scan."""
-    if k < 1:
-        raise ValueError(f"k says how many contexts to keep of each neuron; it must be 1 or more, not {k}.")
+    check_number("k says how many contexts to keep of each neuron", k)
     chosen = sorted(set(check_layers(model, layers, first=0)))
     total = torch.zeros(len(chosen), model.cfg.d_mlp)
     active = torch.zeros_like(total)
@@ -215,8 +213,7 @@ def promoted(model: TransformerBridge, layer: int, neuron: int, k: int = 10) -> 
 
 def promoted_tokens(model: TransformerBridge, logits: Float[Tensor, "d_vocab"], k: int) -> tuple[Ranked, Ranked]:
     """The ``k`` tokens to whose logits most is added, and the ``k`` from which most is taken; ValueError for a ``k`` that cannot be."""
-    if not 1 <= k <= model.cfg.d_vocab:
-        raise ValueError(f"k says how many tokens to list; it must be from 1 to {model.cfg.d_vocab}, not {k}.")
+    check_number("k says how many tokens to list", k, high=model.cfg.d_vocab)
     up, down = (
         tuple(zip(pieces(model, ids), logits[ids].tolist(), strict=True)) for ids in (logits.topk(k).indices, (-logits).topk(k).indices)
     )

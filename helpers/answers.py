@@ -4,7 +4,7 @@ All of them raise ``NotYet``; its message is what the reader sees. They accept a
 anything. ``what`` names the thing in the sentence: "your vector", "what your function returns".
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -46,9 +46,6 @@ def described(answer: Any) -> str:
     if isinstance(answer, list | tuple | set | dict):
         return f"a {kind} with {len(answer)} {'entry' if len(answer) == 1 else 'entries'}"
     return "a function" if callable(answer) else f"an object of the kind {kind}"
-
-
-# ---------------------------------------------------------------------------------------------------------------- kinds
 
 
 def expect_text(answer: Any, what: str = YOURS) -> str:
@@ -137,9 +134,6 @@ def _stopped(problem: BaseException, what: str) -> str:
     return f"{_capital(what)} stopped with an error before it had an answer: {type(problem).__name__}, {message}"
 
 
-# --------------------------------------------------------------------------------------------------------------- values
-
-
 def expect_nonzero(vector: Tensor, what: str = "your vector") -> None:
     """A vector that points somewhere."""
     expect(bool(vector.norm() > 0), f"{_capital(what)} has norm 0: did you subtract a mean from itself?")
@@ -159,6 +153,13 @@ def expect_close(answer: Tensor | float, right: Tensor | float, what: str = YOUR
         sentence = f"points the right way, but is {factor:.3g} times as long as it should be: was it divided by the wrong number?"
         raise NotYet(f"{_capital(what)} {sentence} {hint}".strip())
     raise NotYet(f"{_capital(what)} {_difference(got, want, tolerance * size)}. {hint}".strip())
+
+
+def expect_unlike(answer: Tensor | float, mistakes: Mapping[str, Tensor | float], tolerance: float = 1e-4) -> None:
+    """Is it what a typical mistake gives? ``mistakes`` have what to say to each: the first that the answer is like is named."""
+    got = torch.as_tensor(answer).double()
+    for sentence, wrong in mistakes.items():
+        expect(not torch.allclose(got, torch.as_tensor(wrong).double().expand_as(got), rtol=0, atol=tolerance), sentence)
 
 
 def _difference(got: Tensor, want: Tensor, bound: float) -> str:

@@ -24,6 +24,7 @@ from typing import Any
 
 from helpers.answers import NotYet, untouched
 from helpers.html import AMBER, COLD, GREEN, boxed, prose, show
+from helpers.inputs import chosen
 
 NUMBER = re.compile(r"\d+[a-z]?\.\d+")
 RESULTS = "results.json"
@@ -168,9 +169,7 @@ class Exercises:
 
     def exercise(self, number: str) -> Exercise:
         """The exercise of this number, whose card a notebook shows. Raises ValueError where there is none."""
-        if number not in self.known:
-            raise ValueError(f"There is no exercise {number!r} in {self.notebook}; there are: {', '.join(self.known) or 'none'}.")
-        return replace(self.known[number], solved=number in self.solved)
+        return replace(chosen(self.known, number, "exercise"), solved=number in self.solved)
 
     def check(self, number: str, answer: Any, **given: Any) -> None:
         """Shows what the check says about ``answer``, and remembers what is solved."""

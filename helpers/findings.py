@@ -381,7 +381,11 @@ class Findings:
     def save(self) -> None:
         """Writes the file, unless it already says the same, and prints how many findings there are."""
         found = list(self.found.values())
-        if _rows_in(self.path) != [finding.row() for finding in found]:
+        try:
+            known = [finding.row() for finding in load_findings(self.path)]
+        except (OSError, ValueError):  # there is no such file, or a damaged one
+            known = None
+        if known != [finding.row() for finding in found]:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             text = json.dumps([measured(finding) for finding in found], indent=1, ensure_ascii=False)
             self.path.write_text(text + "\n", encoding="utf-8")
@@ -393,14 +397,6 @@ class Findings:
 def measured(finding: Finding) -> dict[str, Any]:
     """What a file keeps of a finding: its name and its numbers; the rest is declared."""
     return {key: number for key, number in asdict(finding).items() if key != "about"}
-
-
-def _rows_in(path: Path) -> list[str] | None:
-    """The rows of a file of findings; None where there is no such file, or a damaged one."""
-    try:
-        return [finding.row() for finding in load_findings(path)]
-    except (OSError, ValueError):
-        return None
 
 
 def load_findings(path: Path) -> list[Finding]:

@@ -62,9 +62,6 @@ def strongest(pieces: Sequence[str], values: Sequence[float], n: int = 3) -> str
     return f"most on {', '.join(named)}" if named else "silent on every token"
 
 
-# ---------------------------------------------------------------------------------------------------- a rich thing beside a plain one
-
-
 def show(html: str, text: str) -> None:
     """Shows ``html`` in a notebook, and ``text`` wherever HTML cannot be shown; outside of notebooks it prints ``text``.
 

@@ -25,8 +25,6 @@ Index = int | Sequence[int] | slice | Int[Tensor, "..."] | None
 AXES = ("row", "position", "head", "unit")
 Pick = Callable[[Tensor], Tensor]  # the same selection, made in another tensor that is as wide as the activation
 
-# ------------------------------------------------------------------------------------------------------- names of places
-
 
 def mlp_post(layer: int) -> str:
     """The neurons of a block, after their activation function: ``[batch, pos, d_mlp]``."""
@@ -91,9 +89,6 @@ def check_hook(model: TransformerBridge, hook: str) -> None:
     raise ValueError(f"Layer {layer} of this model has no place {hook.split('.', 2)[2]!r}; it has {', '.join(near)} and others.")
 
 
-# --------------------------------------------------------------------------------------------------------- interventions
-
-
 @dataclass(frozen=True)
 class Intervention:
     """One change at one place.
@@ -122,19 +117,17 @@ class Intervention:
     def where(self, shape: torch.Size, device: torch.device) -> tuple[Tensor, ...]:
         """Index tensors, one for each axis, that together select ``[batch, pos, (head,) unit]``."""
         n_axes = len(shape)
-        per_row = {1: torch.is_tensor(self.pos) and self.pos.ndim == 1, n_axes - 1: torch.is_tensor(self.units) and self.units.ndim == 2}
-        per_row |= {2: torch.is_tensor(self.head) and self.head.ndim == 2} if n_axes == 4 else {}
-        wanted = {1: self.pos, n_axes - 1: self.units} | ({2: self.head} if n_axes == 4 else {})
         if self.head is not None and n_axes != 4:
             raise ValueError(f"{self.hook} has no heads to choose from; leave head out, or name a place such as 'blocks.0.attn.hook_z'.")
+        wanted = [None, self.pos, self.head, self.units] if n_axes == 4 else [None, self.pos, self.units]
+        names = [axis for axis in AXES if n_axes == 4 or axis != "head"]
         indices = []
-        for axis, size in enumerate(shape):
-            chosen = numbers(wanted.get(axis), size, self.hook, AXES[axis if axis < 2 else axis - n_axes + 4])
+        for axis, (size, index, name) in enumerate(zip(shape, wanted, names, strict=True)):
             view = [1] * n_axes
-            if per_row.get(axis):
-                view[0] = shape[0]
             view[axis] = -1
-            indices.append(chosen.to(device).reshape(view))
+            if torch.is_tensor(index) and index.ndim == (1 if name == "position" else 2):  # each row has its own
+                view[0] = shape[0]
+            indices.append(numbers(index, size, self.hook, name).to(device).reshape(view))
         return tuple(indices)
 
 
@@ -214,9 +207,6 @@ def intervene(model: TransformerBridge, *interventions: Intervention) -> Iterato
         check_hook(model, intervention.hook)
     with model.hooks(fwd_hooks=[(intervention.hook, intervention) for intervention in interventions]):
         yield model
-
-
-# ------------------------------------------------------------------------------------------------------------- looking
 
 
 def record(model: TransformerBridge, tokens: Int[Tensor, "batch pos"], *hooks: str) -> dict[str, Float[Tensor, "batch *rest"]]:

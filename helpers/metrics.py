@@ -17,7 +17,6 @@ from helpers.texts import Texts, as_texts
 
 Metric = Callable[[Float[Tensor, "prompt pos d_vocab"]], Float[Tensor, "prompt"]]
 AFTER_FIRST = slice(1, None)
-COPIED_TOKENS = 2048  # tokens in one forward pass over copies of the prompts: the logits of all of them are kept for a moment
 
 
 def log_odds(right: int | Int[Tensor, "prompt"], wrong: int | Int[Tensor, "prompt"]) -> Metric:
@@ -57,6 +56,12 @@ class Words:
         logp = logits[:, -max(map(len, self.ids)) :].log_softmax(-1)
         return torch.stack([sum(logp[row, at - len(ids), one] for at, one in enumerate(ids)) for row, ids in enumerate(self.ids)])
 
+    @torch.no_grad()
+    def read(self, model: TransformerBridge) -> Float[Tensor, "row"]:
+        """The same under whatever interventions are at work, from one pass; on the CPU."""
+        with intervene(model, unembed_only_at(self.texts.last_positions(max(map(len, self.ids))))):
+            return self.log_probs(model(self.texts.tokens.to(model.cfg.device))).float().cpu()
+
 
 @dataclass(frozen=True)
 class WordOdds(Words):
@@ -86,9 +91,7 @@ def word_odds(
     Raises ValueError where words and prompts are not equally many, or a prompt and a word do not stay apart as tokens.
     """
     if not len(prompts) == len(right) == len(wrong):
-        raise ValueError(
-            f"Each prompt needs right and wrong words: there are {len(prompts)} prompts, {len(right)} and {len(wrong)} of these."
-        )
+        raise ValueError(f"Each prompt needs right and wrong words: there are {len(prompts)} prompts, {len(right)} and {len(wrong)} words.")
     sides = [[[side] if isinstance(side, str) else list(side) for side in both] for both in zip(right, wrong, strict=True)]
     if not all(yes and no for yes, no in sides):
         raise ValueError("Each prompt needs one right word and one wrong word at least.")
@@ -109,9 +112,8 @@ def whole_words(model: TransformerBridge, prompts: Sequence[str], words: Sequenc
             gap = "" if prompt.endswith((" ", "\n", '"', "(", "|>")) or word.startswith((" ", "\n")) else " "
             full = tokenize(model, prompt + gap + word).tolist()
             if not word or full[: len(start)] != start or len(full) == len(start) or len(full) > model.cfg.n_ctx:
-                raise ValueError(
-                    f"{word!r} cannot be read off after {prompt!r}: it is no word of its own there, or the prompt is too long."
-                )
+                why = "it is no word of its own there, or the prompt is too long"
+                raise ValueError(f"{word!r} cannot be read off after {prompt!r}: {why}.")
             rows.append(torch.tensor(full[:-1], dtype=torch.long))
             ids.append(tuple(full[len(start) :]))
             item.append(number)
@@ -125,11 +127,7 @@ def first_tokens(model: TransformerBridge, prompts: Sequence[str], words: Sequen
 
 def word_probs(model: TransformerBridge, prompts: Sequence[str], words: Sequence[str]) -> Float[Tensor, "prompt word"]:
     """The probability of each of some whole words after each prompt, under whatever interventions are at work."""
-    rows = whole_words(model, prompts, [words] * len(prompts))
-    ends = rows.texts.last_positions(max(map(len, rows.ids)))
-    with torch.no_grad(), intervene(model, unembed_only_at(ends)):
-        logits = model(rows.texts.tokens.to(model.cfg.device))
-    return rows.log_probs(logits).exp().reshape(len(prompts), len(words)).float().cpu()
+    return whole_words(model, prompts, [words] * len(prompts)).read(model).exp().reshape(len(prompts), len(words))
 
 
 def measure(metric: Metric, logits: Float[Tensor, "row pos d_vocab"], texts: Texts) -> Float[Tensor, "prompt"]:

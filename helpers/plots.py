@@ -156,11 +156,7 @@ def outermost(xs: Sequence[float], ys: Sequence[float], n: int = 5) -> list[int]
 
 
 def class_lines(
-    lines: Mapping[str, Sequence[float]],
-    ylabel: str,
-    xlabel: str = "layer",
-    reference: Mapping[str, float] | None = None,
-    start: int = 0,
+    lines: Mapping[str, Sequence[float]], ylabel: str, xlabel: str = "layer", reference: Mapping[str, float] | None = None, start: int = 0
 ) -> Figure:
     """One line for each name over the layers, of which the first is ``start``; references are dashed levels that hold for all layers."""
     columns = side_by_side([*lines, *(reference or {})], 6.6)
@@ -177,15 +173,13 @@ def class_lines(
     return fig
 
 
-def patch_maps(
-    maps: Mapping[str, Float[Tensor, "layer column"]], columns: Sequence[str], label: str, rows: str = "layer", limit: float | None = None
-) -> Figure:
+def patch_maps(maps: Mapping[str, Float[Tensor, "layer column"]], columns: Sequence[str], label: str) -> Figure:
     """What a patch at each layer and each position or head does: a panel for each title, orange above zero and blue below.
 
-    All panels share one scale from ``-limit`` to ``limit`` (left out, the largest effect). Few columns have their numbers written in.
+    All panels share one scale, up to the largest effect. Few columns have their numbers written in.
     """
-    largest = max(values.abs().max().item() for values in maps.values())
-    limit, n_rows, n_columns = limit or largest or 1.0, max(map(len, maps.values())), len(columns)
+    limit = max(values.abs().max().item() for values in maps.values()) or 1.0
+    n_rows, n_columns = max(map(len, maps.values())), len(columns)
     upright = max(map(len, columns)) * n_columns > 34
     width = min(6.0, 0.7 + max(0.42 if n_columns <= 8 else 0.36, 0 if upright else 0.08 * max(map(len, columns))) * n_columns)
     fig, axes = panels(len(maps), width, 0.9 + 0.24 * n_rows + (0.08 * max(map(len, columns)) if upright else 0), spare=0.9)
@@ -197,7 +191,7 @@ def patch_maps(
         ax.spines[:].set_visible(True)
         if n_columns <= 8:
             _write_numbers(ax, values, limit)
-    axes[0].set_ylabel(rows)
+    axes[0].set_ylabel("layer")
     fig.colorbar(image, ax=axes, label=plain(fill(label, 40)), fraction=0.03, pad=0.02, aspect=30)
     return fig
 
@@ -209,9 +203,6 @@ def _write_numbers(ax: Axes, values: Float[Tensor, "layer column"], limit: float
             if abs(value) >= 0.05 * limit:
                 colour = "white" if value < -0.92 * limit else "black"  # the darkest blue is darker than the darkest orange
                 ax.text(column, layer, f"{value:.2f}" if limit < 3 else f"{value:.1f}", ha="center", va="center", fontsize=7, color=colour)
-
-
-# ------------------------------------------------------------------------------------------------ report card
 
 
 def report_card(report: Mapping[str, Any]) -> Figure:
@@ -236,7 +227,8 @@ def _rows(ax: Axes, rows: Sequence[Mapping[str, Any]], scale: float) -> None:
     for place, row in enumerate(rows):
         value, low, high = (scale * row[key] for key in ("value", "low", "high"))
         ax.plot([low, high], [place, place], color=GREY, linewidth=2, zorder=1)
-        ax.plot(value, place, "o", color=_colour(row), zorder=3)
+        colour = BLUE if row.get("at_least") is None and row.get("at_most") is None else GREEN if holds(row) else ORANGE
+        ax.plot(value, place, "o", color=colour, zorder=3)
         for bar in (row.get("at_least"), row.get("at_most")):
             if bar is not None:
                 ax.plot(scale * bar, place, "|", color=BLACK, markersize=13, markeredgewidth=1.6, zorder=2)
@@ -249,12 +241,6 @@ def holds(row: Mapping[str, Any]) -> bool:
     """Does a row of the report card keep its bars? A row without a bar does."""
     least, most = row.get("at_least"), row.get("at_most")
     return (least is None or row["value"] >= least) and (most is None or row["value"] <= most)
-
-
-def _colour(row: Mapping[str, Any]) -> str:
-    if row.get("at_least") is None and row.get("at_most") is None:
-        return BLUE
-    return GREEN if holds(row) else ORANGE
 
 
 def learning_curves(report: Mapping[str, Any]) -> Figure:

@@ -1,6 +1,5 @@
 """What a language model does: text to tokens, tokens to a distribution over the next token, and sampling from it."""
 
-import codecs
 import math
 import re
 from collections.abc import Sequence
@@ -14,6 +13,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
+from helpers.inputs import check_number
 from helpers.interventions import intervene, unembed_only_at
 from helpers.models import TransformerBridge
 
@@ -98,15 +98,8 @@ def lost_bytes(stored: str, text: str) -> str:
     values = {letter: value for value, letter in bytes_to_unicode().items()}  # as GPT-2 does
     if not all(letter in values for letter in stored):
         return text
-    return bytes(map(values.get, stored)).decode("utf-8", "numbered")
-
-
-def _numbered(problem: UnicodeDecodeError) -> tuple[str, int]:
-    """Bytes that are no letter, each by its number, and where to go on; Python calls it when it decodes with ``numbered``."""
-    return "".join(f"⟨{byte:02X}⟩" for byte in problem.object[problem.start : problem.end]), problem.end
-
-
-codecs.register_error("numbered", _numbered)
+    letters = bytes(map(values.get, stored)).decode("utf-8", "surrogateescape")  # which hides a lost byte in a letter of its own
+    return re.sub("[\udc80-\udcff]", lambda lost: f"⟨{ord(lost[0]) - 0xDC00:02X}⟩", letters)
 
 
 def visible(piece: str) -> str:
@@ -153,8 +146,7 @@ class TopTokens:
 
 def top_tokens(model: TransformerBridge, text: str, k: int = 10) -> TopTokens:
     """The ``k`` most likely next tokens after ``text``. Raises ValueError unless ``k`` is 1 or more."""
-    if k < 1:
-        raise ValueError(f"k says how many tokens to list; it must be 1 or more, not {k}.")
+    check_number("k says how many tokens to list", k)
     probs, ids = next_token_probs(model, text).topk(min(k, model.cfg.d_vocab))
     return TopTokens(text, tuple(pieces(model, ids)), tuple(probs.tolist()))
 
@@ -166,8 +158,7 @@ def adjust(logits: Float[Tensor, "d_vocab"], temperature: float = 1.0, top_k: in
     """
     if not (math.isfinite(temperature) and temperature >= 0):
         raise ValueError(f"The temperature must be a number of 0 or more, not {temperature}.")
-    if top_k is not None and top_k < 1:
-        raise ValueError(f"top_k says how many tokens may be drawn; it must be 1 or more, not {top_k}.")
+    check_number("top_k says how many tokens may be drawn", 1 if top_k is None else top_k)
     if temperature == 0:
         return torch.nn.functional.one_hot(logits.argmax(), len(logits)).float()
     if top_k is not None and top_k < len(logits):

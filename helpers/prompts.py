@@ -15,12 +15,13 @@ A wrong file is one sentence that says which file, which set and entry, and what
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from helpers.course_lm.corpus.base import Probe
+from helpers.inputs import chosen
 
 FOLDER = Path(__file__).parents[1] / "data" / "prompts"
 
@@ -89,8 +90,8 @@ class PromptSet:
     def of(self, group: str, label: str | None = None) -> tuple[Prompt, ...]:
         """The prompts of one group, and of one label of it. Raises ValueError where there is no such group or label."""
         for word, known, kind in ((group, self.groups, "group"), (label, self.labels, "label")):
-            if word is not None and word not in known:
-                raise ValueError(f"The prompts {self.name!r} have no {kind} {word!r}; there are: {', '.join(known) or 'none'}.")
+            if word is not None:
+                chosen(known, word, kind)
         return tuple(p for p in self.entries if p.group == group and label in (None, getattr(p, "label", None)))
 
 
@@ -103,12 +104,7 @@ class Prompts:
 
     def __getitem__(self, name: str) -> PromptSet:
         """The set of this name. Raises ValueError where there is none."""
-        if name not in self.sets:
-            raise ValueError(f"There are no prompts {name!r} for {self.notebook}; there are: {', '.join(self.sets)}.")
-        return self.sets[name]
-
-
-# ---------------------------------------------------------------------------------------------------------------- loading
+        return chosen(self.sets, name, "set of prompts")
 
 
 def load_prompts(notebook: str, folder: Path = FOLDER) -> Prompts:
@@ -126,7 +122,7 @@ def _read(path: Path) -> dict[str, Any]:
         raw = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_without_doubles)
     except json.JSONDecodeError as problem:
         raise PromptFileError(f"{path.name}, line {problem.lineno}: this is no valid JSON ({problem.msg}).") from None
-    except (UnicodeDecodeError, PromptFileError) as problem:
+    except PromptFileError as problem:
         raise PromptFileError(f"{path.name} cannot be read: {problem}") from None
     if not isinstance(raw, dict) or not raw:
         raise PromptFileError(f"{path.name} must be an object with a name for each of its sets.")
@@ -142,16 +138,14 @@ def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _prompt_set(name: str, spec: Any, where: str) -> PromptSet:
     """A set out of the object that describes it."""
-    _check_fields(spec, {"about": str, "type": str, "entries": list}, {"labels": list}, where)
+    _check_fields(spec, ("about", "type", "entries"), ("labels",), where)
     if spec["type"] not in TYPES:
         raise PromptFileError(f"{where}: there is no type {spec['type']!r}; it is one of: {', '.join(TYPES)}.")
     labels = spec.get("labels", [])
     if (spec["type"] == "labelled") != bool(labels):  # listed, so that a mistyped one is found
         raise PromptFileError(f"{where}: a set of type 'labelled' lists its 'labels', and no other set does.")
-    if not all(isinstance(label, str) for label in labels):
-        raise PromptFileError(f"{where}: every one of its 'labels' must be a text.")
-    if not spec["entries"]:
-        raise PromptFileError(f"{where}: it has no entries.")
+    if not spec["entries"] or not isinstance(spec["entries"], list):
+        raise PromptFileError(f"{where}: its 'entries' must be a list, and not an empty one.")
     entries = [_prompt(raw, spec["type"], labels, f"{where}, entry {number}") for number, raw in enumerate(spec["entries"], 1)]
     for number, entry in enumerate(entries, 1):
         if (first := entries.index(entry) + 1) < number:
@@ -162,28 +156,22 @@ def _prompt_set(name: str, spec: Any, where: str) -> PromptSet:
 def _prompt(raw: Any, kind: str, labels: list[str], where: str) -> Prompt:
     """One entry as a prompt."""
     made, needed = TYPES[kind]
-    _check_fields(raw, dict.fromkeys(needed, str), {field.name: str for field in fields(made)}, where)
+    _check_fields(raw, needed, [field.name for field in fields(made)], where)
     for field, text in raw.items():
-        if not text.strip() or text != text.strip():
-            wrong = "begins or ends with a space" if text.strip() else "is empty"
-            raise PromptFileError(f"{where}: its {field!r} {wrong}.")
+        if not isinstance(text, str) or not text or text != text.strip():
+            raise PromptFileError(f"{where}: its {field!r} must be a text that neither begins nor ends with a space, not {text!r}.")
     if "label" in raw and raw["label"] not in labels:
-        raise PromptFileError(f"{where}: there is no label {raw['label']!r} in this set; it has: {', '.join(labels)}.")
+        raise PromptFileError(f"{where}: there is no label {raw['label']!r} in this set; it has: {', '.join(map(str, labels))}.")
     if kind == "pair" and raw["answer"] == raw["wrong"]:
         raise PromptFileError(f"{where}: its 'answer' and its 'wrong' answer are both {raw['answer']!r}.")
     return made(**raw)
 
 
-def _check_fields(raw: Any, needed: Mapping[str, type], allowed: Mapping[str, type], where: str) -> None:
-    """Are all needed fields there, no unknown ones, and each of the right type?"""
-    names = {str: "a text", list: "a list"}
+def _check_fields(raw: Any, needed: Sequence[str], optional: Sequence[str], where: str) -> None:
+    """Are all needed fields there, and no unknown ones?"""
     if not isinstance(raw, dict):
         raise PromptFileError(f"{where}: it must be an object with the fields {', '.join(needed)}, not {raw!r}.")
     if missing := [name for name in needed if name not in raw]:
         raise PromptFileError(f"{where}: its {missing[0]!r} is missing.")
-    for name, value in raw.items():
-        wanted = (needed | allowed).get(name)
-        if wanted is None:
-            raise PromptFileError(f"{where}: there is no field {name!r}; it may have: {', '.join(needed | allowed)}.")
-        if not isinstance(value, wanted):
-            raise PromptFileError(f"{where}: its {name!r} must be {names[wanted]}, not {value!r}.")
+    if unknown := [name for name in raw if name not in (*needed, *optional)]:
+        raise PromptFileError(f"{where}: there is no field {unknown[0]!r}; it may have: {', '.join(dict.fromkeys((*needed, *optional)))}.")

@@ -99,9 +99,7 @@ def paired_share_interval(hits: Sequence[float], others: Sequence[float]) -> Int
     return difference_interval(own / n, wilson(own, n), control / n, wilson(control, n), correlation)
 
 
-def cluster_interval(
-    values: Numbers, clusters: Sequence[str], seed: int = 0, statistic: Callable = np.mean, draws: int = DRAWS
-) -> Interval:
+def cluster_interval(values: Numbers, clusters: Sequence[str], seed: int = 0, statistic: Callable = np.mean) -> Interval:
     """The 95 % interval of a mean (or another ``statistic``) by resampling whole clusters, such as all questions about one entity.
 
     Raises ValueError unless each value has its cluster, and there are two clusters at least.
@@ -113,7 +111,7 @@ def cluster_interval(
         raise ValueError("An interval over clusters needs two of them at least: ask about more entities.")
     own = np.searchsorted(np.array(names), np.array(clusters))
     rng = np.random.RandomState(seed)  # numpy promises that this generator never changes
-    counts = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), size=draws)  # how often each cluster was drawn
+    counts = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), size=DRAWS)  # how often each cluster was drawn
     found = [statistic(np.repeat(numbers, count[own])) for count in counts]
     low, high = np.percentile(found, [2.5, 97.5])
     return float(min(low, statistic(numbers))), float(max(high, statistic(numbers)))

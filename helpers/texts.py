@@ -13,6 +13,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from helpers.course_lm.corpus.mixture import documents
+from helpers.inputs import check_number
 from helpers.models import TransformerBridge
 from helpers.prediction import tokenize_all
 
@@ -117,7 +118,6 @@ def held_out_texts(model: TransformerBridge, n: int = 2000, seed: int = HELD_OUT
     They are written anew, with a seed that training never uses; about 30 tokens each. What is short and has few fillings,
     such as a sum, can still happen to stand in the training text as well.
     """
-    if n < 1:
-        raise ValueError(f"n says how many documents to write; it must be 1 or more, not {n}.")
+    check_number("n says how many documents to write", n)
     written = list(islice(documents(seed), n))
     return as_texts(model, [document.text for document in written], [document.kind for document in written])

@@ -48,16 +48,6 @@ def as_text(write: Callable[..., str]) -> Callable[..., str]:
     return answered
 
 
-# --------------------------------------------------------------------------------------- what a reader may type or choose
-
-
-def chosen(options: Mapping[Any, Any], name: Any, what: str) -> Any:
-    """The option with this name. Raises ValueError where there is none."""
-    if name not in options:
-        raise ValueError(f"There is no {what} {name!r}; choose one of: {', '.join(map(str, options))}.")
-    return options[name]
-
-
 def within(value: float, largest: float, what: str) -> float:
     """The number. Raises ValueError for one that is not a number or too large."""
     if not abs(value) <= largest:
@@ -69,8 +59,6 @@ def clean(text: str) -> str:
     """A text that can be sent to a browser, without the blanks around it: half of a surrogate pair is replaced."""
     return text.encode("utf-8", errors="replace").decode("utf-8").strip()
 
-
-# ------------------------------------------------------------------------------------------------------------- controls
 
 LABELS = {"description_width": "initial"}  # a label is as wide as its words
 WIDE = {"width": "95%"}
@@ -115,8 +103,6 @@ def tick_box(value: bool, label: str) -> ipywidgets.Checkbox:
     """A box to tick, with its words behind it."""
     return ipywidgets.Checkbox(value, description=label, indent=False, layout={"width": "auto"})
 
-
-# --------------------------------------------------------------------------------------------- what every widget is built on
 
 STATUS, FRAME = "course-status", "course-frame"  # classes of the line below the controls, and of the picture on a page without a kernel
 LINE_HINT = "A text is read when you press Enter or leave its field."
@@ -270,6 +256,12 @@ def promoted_html(found: Promoted) -> str:
     return f"<p><b>It promotes</b> {up}<br><b>and suppresses</b> {down}</p>"
 
 
+def cut_note(whole: int, read: int, most: int | None = None) -> str:
+    """In words, what of a text is not read, and what not shown where ``most`` tokens are; "" where all is."""
+    unread = f" The model reads {read} tokens at most, so the first {whole - read:,} of the text are cut off." if whole > read else ""
+    return unread + (f" Of {read} tokens the last {most} are shown." if most and read > most else "")
+
+
 @as_text
 def prompt_html(model: TransformerBridge, text: str, temperature: float = 1.0, top_k: int = 0, seed: int = 0, length: int = 12) -> str:
     """What the model makes of ``text``, as HTML: its tokens, the ten most likely next ones, and a sampled continuation.
@@ -290,9 +282,8 @@ def prompt_html(model: TransformerBridge, text: str, temperature: float = 1.0, t
     head = f"<tr><th></th><th style='{LEFT}'>what the model says</th><th style='{LEFT}'>{how}</th></tr>"
     bars = f"<p><b>The ten most likely next tokens</b></p><table>{head}{''.join(rows)}</table>"
     kept = truncate(model, tokens)
-    cut = len(tokens) - len(kept)
-    note = f" The model reads {model.cfg.n_ctx} tokens at most, so the first {cut:,} of the text are cut off." if cut else ""
-    read = f"<p><b>{len(kept)} {'token' if len(kept) == 1 else 'tokens'}.</b>{note}</p><p>{''.join(map(framed, pieces(model, kept)))}</p>"
+    count = f"<b>{len(kept)} {'token' if len(kept) == 1 else 'tokens'}.</b>{cut_note(len(tokens), len(kept))}"
+    read = f"<p>{count}</p><p>{''.join(map(framed, pieces(model, kept)))}</p>"
     written = "none; the model ends the document here."
     if continuation:
         written = f"<span style='white-space:pre-wrap'>{escape(continuation)}</span>"

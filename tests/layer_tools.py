@@ -1,8 +1,7 @@
-"""What the tests of lessons 1 and 2 share: a tiny model and texts for it, neurons read plainly, and autoencoders made by hand."""
+"""What the tests of lessons 1 and 2 share: texts for the tiny model, neurons read plainly, and autoencoders made by hand."""
 
 import pytest
 import torch
-from tiny_models import write_tiny_model
 from torch import Tensor
 
 from helpers.interventions import mlp_post, resid_post
@@ -13,17 +12,6 @@ LAYERS, WIDTH, D_MODEL = 2, 128, 32  # of the tiny model
 PROMPTS = ["The Eiffel Tower is in Paris.", "Taipei 101", "The Golden Gate Bridge is in San Francisco, and", "in", "Paris is in the"]
 HOOK = resid_post(0)
 KINDS = ["standard", "topk", "jumprelu"]
-
-
-@pytest.fixture(scope="session")
-def tiny(tmp_path_factory: pytest.TempPathFactory):
-    """A random GPT-2 of two layers with ReLU and a tokenizer of whole and cut words; its folder as an attribute."""
-    from helpers.models import load_model
-
-    folder = write_tiny_model("gpt2-relu", tmp_path_factory.mktemp("tiny"))
-    model = load_model(folder)
-    model.folder = folder
-    return model
 
 
 @pytest.fixture(autouse=True)
@@ -70,26 +58,3 @@ def random_sae(kind: str = "standard", d_model: int = D_MODEL, d_sae: int = 50, 
 
 def draw(*size: int, seed: int = 1) -> Tensor:
     return torch.randn(size, generator=torch.Generator().manual_seed(seed))
-
-
-@pytest.fixture(scope="session")
-def load(tmp_path_factory: pytest.TempPathFactory):
-    """A tiny model by the name of its architecture, loaded once; its folder as an attribute."""
-    from helpers.models import load_model
-
-    loaded = {}
-
-    def get(architecture: str):
-        if architecture not in loaded:
-            folder = write_tiny_model(architecture, tmp_path_factory.mktemp(architecture))
-            loaded[architecture] = load_model(folder)
-            loaded[architecture].folder = folder
-        return loaded[architecture]
-
-    return get
-
-
-@pytest.fixture
-def no_gradients():
-    with torch.no_grad():
-        yield

@@ -1,11 +1,10 @@
 """Effects of neurons: ablation against plain hooks, one prompt at a time, and the estimate is a gradient."""
 
-import re
 from dataclasses import replace
 
 import pytest
 import torch
-from layer_tools import LAYERS, PROMPTS, WIDTH, as_before, random_texts, tiny
+from layer_tools import LAYERS, PROMPTS, WIDTH, as_before, random_texts
 from torch import Tensor
 
 from helpers.interventions import Intervention, clamp, intervene, mlp_post, record
@@ -15,7 +14,6 @@ from helpers.one_neuron.ablation import (
     Attribution,
     ablate_each,
     ablate_groups,
-    ablate_neurons,
     attribute_neurons,
     baselines,
     by_kind,
@@ -23,25 +21,25 @@ from helpers.one_neuron.ablation import (
     resampled,
 )
 from helpers.prediction import tokenize
+from helpers.running import score_prompts
 from helpers.stats import mean_interval
 from helpers.texts import Texts, as_texts
 
-__all__ = ["as_before", "tiny"]  # the fixtures
+__all__ = ["as_before"]  # a fixture
 
 SOME = [(1, 5), (0, 77), (1, 127), (0, 0)]
 ODDS = log_odds(20, 30)
+EMPTY = Texts(torch.zeros(2, 1, dtype=torch.long), torch.ones(2, dtype=torch.long), ("", ""))
 
 
 @pytest.fixture(scope="module")
-def double(tiny):
+def double(load):
     """The same model with twice as many digits, for differences that are finite."""
-    from helpers.models import load_model
-
-    return load_model(tiny.folder, dtype="float64")
+    return load("gpt2-relu", dtype="float64")
 
 
 def each_by_itself(model, texts: Texts, metric, *changes: Intervention) -> Tensor:
-    """The metric of every prompt, run alone and without filling; changes are made at all positions but 0."""
+    """The metric of every prompt, run alone and without filling."""
     alone = [texts.take([row]) for row in range(len(texts))]
     with intervene(model, *changes):
         return torch.cat([metric(model(one.tokens)) for one in alone])
@@ -61,36 +59,19 @@ def word_prob(model, prompt: str, word: str) -> float:
     return product
 
 
-# --------------------------------------------------------------------------------------------------------------- metrics
-
-
-def test_log_odds_are_the_difference_of_two_logits_at_the_end():
-    logits = torch.randn(3, 4, 7)
-    assert torch.equal(log_odds(2, 5)(logits), logits[:, -1, 2] - logits[:, -1, 5])
-    right, wrong = torch.tensor([0, 1, 2]), torch.tensor([6, 5, 4])
-    expected = [logits[row, -1, row].item() - logits[row, -1, 6 - row].item() for row in range(3)]
-    assert log_odds(right, wrong)(logits).tolist() == pytest.approx(expected)
-
-
-def test_log_prob_is_the_log_of_a_probability_at_the_end():
-    logits = torch.randn(3, 4, 7)
-    probs = logits[:, -1].softmax(-1)
-    assert torch.allclose(log_prob(3)(logits), probs[:, 3].log(), atol=1e-5)
-    assert torch.allclose(log_prob(torch.tensor([6, 0, 3]))(logits), probs[[0, 1, 2], [6, 0, 3]].log(), atol=1e-5)
+def test_log_odds_and_log_probs_are_those_of_tokens_at_the_end():
+    logits, right, wrong = torch.randn(3, 4, 7), torch.tensor([0, 1, 2]), torch.tensor([6, 5, 4])
+    ends, rows = logits[:, -1], range(3)
+    assert torch.equal(log_odds(2, 5)(logits), ends[:, 2] - ends[:, 5])
+    assert torch.equal(log_odds(right, wrong)(logits), ends[rows, right] - ends[rows, wrong])
+    assert torch.allclose(log_prob(3)(logits), ends.softmax(-1)[:, 3].log(), atol=1e-5)
+    assert torch.allclose(log_prob(wrong)(logits), ends.softmax(-1)[rows, wrong].log(), atol=1e-5)
 
 
 def test_a_metric_reads_every_prompt_at_its_own_end(tiny):
     texts = as_texts(tiny, PROMPTS)
     assert len(set(texts.lengths.tolist())) > 2
     assert torch.allclose(measure(ODDS, tiny(texts.tokens), texts), each_by_itself(tiny, texts, ODDS), atol=1e-4)
-
-
-def test_before_the_first_place_of_a_short_prompt_stands_its_first_again(tiny):
-    texts = Texts(torch.tensor([[0, 1, 2, 3], [0, 4, 0, 0]]), torch.tensor([4, 2]), ("", ""))
-    seen = []
-    logits = tiny(texts.tokens)
-    measure(lambda shifted: seen.append(shifted) or shifted[:, -1, 0], logits, texts)
-    assert torch.equal(seen[0][0], logits[0]) and torch.equal(seen[0][1], logits[1, [0, 0, 0, 1]])
 
 
 @pytest.mark.parametrize(
@@ -105,9 +86,6 @@ def test_before_the_first_place_of_a_short_prompt_stands_its_first_again(tiny):
 def test_a_metric_gives_one_number_a_prompt_or_a_sentence_says_so(tiny, metric, given):
     with pytest.raises(ValueError, match=r"The metric must give one number for each of the 5 prompts, a tensor \[5\]; " + given):
         ablate_each(tiny, PROMPTS, metric, SOME)
-
-
-# ------------------------------------------------------------------------------------------------------------ whole words
 
 
 def test_the_rows_of_words_are_prompt_and_word_without_its_last_token(tiny):
@@ -138,19 +116,13 @@ def test_a_word_stands_after_one_space_unless_there_is_one_or_an_opening_mark(ti
     assert [*words.texts.tokens[0].tolist(), words.ids[0][-1]] == tokenize(tiny, whole).tolist()
 
 
-def test_the_probability_of_a_word_is_the_product_over_its_tokens(tiny):
+@pytest.mark.parametrize("changes", [[], [clamp(mlp_post(1), 3.0, units=slice(0, 64))]], ids=["plain", "changed"])
+def test_the_probability_of_a_word_is_the_product_over_its_tokens(tiny, changes):
     prompts, words = ["The Eiffel Tower is in", "Taipei", "Paris is in the Golden Gate"], ["Paris", "the", "Francisco", "q"]
     assert len({len(ids) for ids in whole_words(tiny, prompts, [words] * 3).ids}) > 2
-    expected = [[word_prob(tiny, prompt, f" {word}") for word in words] for prompt in prompts]
-    assert torch.allclose(word_probs(tiny, prompts, words).log(), torch.tensor(expected).log(), atol=1e-3)
-
-
-def test_the_probabilities_of_words_feel_interventions(tiny):
-    before = word_probs(tiny, ["The Golden"], ["Gate"])
-    change = clamp(mlp_post(1), 3.0, units=slice(0, 64))
-    with intervene(tiny, change):
-        after, expected = word_probs(tiny, ["The Golden"], ["Gate"]).item(), word_prob(tiny, "The Golden", " Gate")
-    assert after == pytest.approx(expected, rel=1e-3) and after != pytest.approx(before.item(), rel=1e-2)
+    with intervene(tiny, *changes):
+        expected = [[word_prob(tiny, prompt, f" {word}") for word in words] for prompt in prompts]
+        assert torch.allclose(word_probs(tiny, prompts, words).log(), torch.tensor(expected).log(), atol=1e-3)
 
 
 def test_word_odds_set_all_right_words_against_all_wrong_ones(tiny):
@@ -161,23 +133,13 @@ def test_word_odds_set_all_right_words_against_all_wrong_ones(tiny):
     words = ["Paris", "San", "Taipei", "the", "is", "Golden Gate", "in"]
     p, q = ({word: word_prob(tiny, prompt, f" {word}") for word in words} for prompt in prompts)
     ratios = [p["Paris"] / (p["San"] + p["Taipei"] + p["the"]), (q["is"] + q["Golden Gate"]) / q["in"]]
-    measured = measure(odds, tiny(odds.texts.tokens), odds.texts)
-    assert torch.allclose(measured, torch.tensor(ratios).log(), atol=1e-3)
-
-
-def test_one_token_words_have_the_log_odds_of_their_tokens(tiny):
-    prompts = ["The Eiffel Tower", "Paris"]
-    right, wrong = (tokenize(tiny, word)[-1].item() for word in (" is", " in"))
-    texts = as_texts(tiny, prompts)
-    odds = word_odds(tiny, prompts, ["is", "is"], ["in", "in"])
-    measured = measure(odds, tiny(odds.texts.tokens), odds.texts)
-    assert torch.allclose(measured, measure(log_odds(right, wrong), tiny(texts.tokens), texts), atol=1e-4)
+    assert torch.allclose(score_prompts(tiny, odds.texts, odds), torch.tensor(ratios).log(), atol=1e-3)
 
 
 @pytest.mark.parametrize(
     "wrong, sentence",
     [
-        (lambda m: word_odds(m, ["a", "b"], ["x"], ["y", "z"]), r"there are 2 prompts, 1 and 2 of these\.$"),
+        (lambda m: word_odds(m, ["a", "b"], ["x"], ["y", "z"]), r"there are 2 prompts, 1 and 2 words\.$"),
         (lambda m: word_odds(m, ["a"], [[]], ["y"]), r"Each prompt needs one right word and one wrong word at least\.$"),
         (lambda m: word_odds(m, [], [], []), r"There are no prompts: give at least one text\.$"),
         (lambda m: word_odds(m, ["a"], ["x" * 99], ["y"]), "x' cannot be read off after 'a': it is no word of its own there, or"),
@@ -185,17 +147,12 @@ def test_one_token_words_have_the_log_odds_of_their_tokens(tiny):
         (lambda m: word_odds(m, ["The "], ["is"], ["y"]), "'is' cannot be read off after 'The ': it is no word of its own there"),
         (lambda m: word_probs(m, ["The"], []), r"There is no word to read off: give at least one for each prompt\.$"),
         (lambda m: word_probs(m, [], ["x"]), "There are no prompts"),
-        (lambda m: word_probs(m, "The", ["x"]), r"Prompts come as a list of texts; write \['The'\]"),
-        (lambda m: word_probs(m, ["The", ""], ["x"]), "Prompt 1 has no word in it"),
         (lambda m: attribute_neurons(m, ["The"], word_odds(m, ["The"], [["is", "in"]], ["a"])), r"give odds\.texts as the prompts\.$"),
     ],
 )
 def test_words_that_cannot_be_read_off_are_refused_with_a_sentence(tiny, wrong, sentence):
     with pytest.raises(ValueError, match=sentence):
         wrong(tiny)
-
-
-# -------------------------------------------------------------------------------------------------------------- baselines
 
 
 def test_resampled_values_are_those_of_another_text_all_neurons_together(tiny):
@@ -242,15 +199,6 @@ def test_there_are_three_baselines(tiny):
     assert torch.equal(baselines(tiny, PROMPTS, others, means, item)["resample"], resampled(tiny, PROMPTS, others, item=item))
 
 
-def test_nothing_to_resample_from_is_said_in_a_sentence(tiny):
-    empty = Texts(torch.zeros(2, 1, dtype=torch.long), torch.ones(2, dtype=torch.long), ("", ""))
-    with pytest.raises(ValueError, match=r"no token from which to resample: give at least one with a word in it\.$"):
-        resampled(tiny, PROMPTS, empty)
-
-
-# ------------------------------------------------------------------------------------------- an estimate for all neurons
-
-
 def some_baseline(kind: str, texts: Texts):
     """A number, one number a neuron, or one for each neuron at each position."""
     rng = torch.Generator().manual_seed(9)
@@ -295,25 +243,6 @@ def test_the_estimate_is_the_slope_on_the_way_to_the_baseline(double, kind):
     assert torch.allclose(found.effect.double(), slopes, atol=1e-5, rtol=1e-4)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_where_the_metric_is_linear_the_estimate_is_the_effect(tiny, kind):
-    """With the length of the final residual stream held fast, the logits are linear in the neurons of the last layer."""
-    texts, last = as_texts(tiny, PROMPTS), [(1, neuron) for neuron in range(WIDTH)]
-    baseline = some_baseline(kind, texts)
-    with tiny.hooks(fwd_hooks=[("ln_final.hook_scale", lambda scale, hook: torch.full_like(scale, 2.0))]):
-        estimate = attribute_neurons(tiny, texts, ODDS, baseline)
-        measured = ablate_each(tiny, texts, ODDS, last, baseline)
-    assert torch.allclose(estimate.of(last), measured.effect, atol=1e-4) and measured.effect.abs().max() > 1e-2
-
-
-def test_for_small_changes_the_estimate_is_near_the_effect(tiny):
-    texts = as_texts(tiny, PROMPTS)
-    seen = record(tiny, texts.tokens, *map(mlp_post, range(LAYERS)))
-    near = torch.stack([seen[mlp_post(layer)] for layer in range(LAYERS)]) + 0.02
-    estimate, measured = attribute_neurons(tiny, texts, ODDS, near).of(everyone()), ablate_each(tiny, texts, ODDS, everyone(), near).effect
-    assert measured.abs().max() > 2e-3 and torch.allclose(estimate, measured, atol=1e-4)
-
-
 @pytest.mark.parametrize("pos", [-1, 1, None, [1, 2], slice(2, 3), torch.tensor([1, 2]), torch.tensor([-1, -2])], ids=str)
 def test_estimate_and_effect_look_at_the_same_positions(tiny, pos):
     texts, last = as_texts(tiny, ["The Golden Gate", "Taipei"]), [(1, neuron) for neuron in range(0, WIDTH, 5)]
@@ -321,16 +250,6 @@ def test_estimate_and_effect_look_at_the_same_positions(tiny, pos):
         estimate = attribute_neurons(tiny, texts, ODDS, 0.7, pos)
         measured = ablate_each(tiny, texts, ODDS, last, 0.7, pos)
     assert torch.allclose(estimate.of(last), measured.effect, atol=1e-4)
-
-
-def test_what_comes_behind_the_end_or_before_the_mark_has_no_part_in_the_estimate(tiny):
-    """The metric reads everything, also what fills a row up: the estimate is the sum over the positions of the text after 0."""
-    texts = as_texts(tiny, PROMPTS)
-    inside = [attribute_neurons(tiny, texts.take([row]), ODDS).effect for row in range(len(texts))]
-    assert torch.allclose(attribute_neurons(tiny, texts, ODDS).effect, torch.stack(inside).mean(0), atol=1e-5)
-    alone = texts.take([0])
-    parts = [attribute_neurons(tiny, alone, ODDS, pos=pos).effect for pos in range(1, int(alone.lengths[0]))]
-    assert torch.allclose(inside[0], torch.stack(parts).sum(0), atol=1e-5)
 
 
 def test_several_words_for_each_prompt_are_averaged_over_the_prompts(double):
@@ -343,28 +262,12 @@ def test_several_words_for_each_prompt_are_averaged_over_the_prompts(double):
     assert measured.effect.abs().max() > 1e-4 and torch.allclose(estimate.of(everyone()), measured.effect, atol=2e-5)
 
 
-def test_a_metric_without_a_gradient_is_refused_with_a_sentence(tiny):
-    with pytest.raises(ValueError, match="The metric has no gradient: it must be computed from the logits by differentiable steps"):
-        attribute_neurons(tiny, PROMPTS, lambda logits: logits[:, -1].argmax(-1).float())
-
-
-def test_an_estimate_leaves_no_gradient_and_no_change_behind(tiny):
-    weights = {name: value.clone() for name, value in tiny.state_dict().items()}
-    needs = [weight.requires_grad for weight in tiny.parameters()]
-    attribute_neurons(tiny, PROMPTS, ODDS)
-    assert not torch.is_grad_enabled() and needs == [weight.requires_grad for weight in tiny.parameters()]
-    assert all(torch.equal(value, tiny.state_dict()[name]) for name, value in weights.items())
-
-
 def test_estimates_are_ranked_by_size_or_by_sign():
     found = Attribution(torch.tensor([[0.1, -0.5, 0.0], [0.4, -0.2, 0.3]]), torch.zeros(2))
     assert found.top(3) == [(0, 1), (1, 0), (1, 2)]
     assert found.top(20, sign=1) == [(1, 0), (1, 2), (0, 0)] and found.top(20, sign=-1) == [(0, 1), (1, 1)]
     assert found.of([(1, 1), (0, 0)]).tolist() == pytest.approx([-0.2, 0.1])
     assert found.table(2).splitlines() == ["neuron     estimate", "L0 N1        -0.500", "L1 N0        +0.400"]
-
-
-# ------------------------------------------------------------------------------------------------------------ taking away
 
 
 def by_hand(model, texts: Texts, metric, group, baseline) -> Tensor:
@@ -386,17 +289,6 @@ def by_hand(model, texts: Texts, metric, group, baseline) -> Tensor:
     return torch.cat(values)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_ablating_each_is_setting_one_neuron_by_a_hook(tiny, kind):
-    texts = as_texts(tiny, PROMPTS)
-    baseline, chosen = some_baseline(kind, texts), [*SOME, (1, 6), SOME[0]]
-    found = ablate_each(tiny, texts, ODDS, chosen, baseline)
-    assert found.groups == tuple((one,) for one in chosen)
-    assert torch.allclose(found.before, each_by_itself(tiny, texts, ODDS), atol=1e-4)
-    expected = torch.stack([by_hand(tiny, texts, ODDS, [one], baseline) for one in chosen])
-    assert torch.allclose(found.after, expected, atol=1e-4) and (found.after - found.before).abs().max() > 1e-2
-
-
 def test_only_the_ends_are_unembedded(tiny):
     texts, sizes = as_texts(tiny, PROMPTS), []
     with tiny.hooks(fwd_hooks=[("unembed.hook_out", lambda logits, hook: sizes.append(logits.shape[1]))]):
@@ -407,62 +299,32 @@ def test_only_the_ends_are_unembedded(tiny):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_groups_are_removed_together(tiny, kind):
+def test_groups_are_set_together_and_each_neuron_by_itself_as_by_plain_hooks(tiny, kind):
     texts = as_texts(tiny, PROMPTS)
-    baseline, groups = some_baseline(kind, texts), [SOME, [(1, 7)], [(0, 3), (1, 3)]]
+    baseline, groups = some_baseline(kind, texts), [SOME, [(0, 3), (1, 3)], SOME[:1], [(1, 7)]]
     found = ablate_groups(tiny, texts, ODDS, groups, baseline)
     assert found.groups == tuple(map(tuple, groups))
     expected = torch.stack([by_hand(tiny, texts, ODDS, group, baseline) for group in groups])
     assert torch.allclose(found.after, expected, atol=1e-4) and torch.allclose(found.before, each_by_itself(tiny, texts, ODDS), atol=1e-4)
+    each = ablate_each(tiny, texts, ODDS, [SOME[0], (1, 7), SOME[0]], baseline)
+    assert each.groups == ((SOME[0],), ((1, 7),), (SOME[0],)) and torch.equal(each.after, found.after[[2, 3, 2]])
 
 
 @pytest.mark.parametrize("pos", [-1, -2, 1])
 def test_one_position_counts_from_the_end_of_each_prompt(tiny, pos):
     texts = as_texts(tiny, ["The Golden Gate", "Taipei"])
-    found, group = ablate_each(tiny, texts, ODDS, SOME[:1], 5.0, pos=pos), ablate_groups(tiny, texts, ODDS, [SOME[:1]], 5.0, pos=pos)
-    for row in range(2):
-        with intervene(tiny, clamp(mlp_post(1), 5.0, units=5, pos=pos)):
-            expected = ODDS(tiny(texts.take([row]).tokens)).item()
-        assert found.after[0, row].item() == pytest.approx(expected, abs=1e-4) == group.after[0, row].item()
-
-
-def test_a_group_is_set_and_nothing_else(tiny):
-    texts, mean = random_texts(3, longest=6, shortest=6), torch.rand(LAYERS, WIDTH)
-    places = [mlp_post(layer) for layer in range(LAYERS)]
-    before = record(tiny, texts.tokens, *places)
-    changes = ablate_neurons([(1, 9), (0, 4), (1, 2)], mean)
-    assert [change.hook for change in changes] == places
-    with intervene(tiny, *changes):
-        after = record(tiny, texts.tokens, *places)
-    for layer, units in [(0, [4]), (1, [2, 9])]:
-        assert torch.equal(after[places[layer]][:, 1:, units], mean[layer, units].expand(3, 5, -1))
-    others = [unit for unit in range(WIDTH) if unit != 4]
-    assert torch.equal(after[places[0]][..., others], before[places[0]][..., others])
-    assert torch.equal(after[places[1]][:, 0], before[places[1]][:, 0])
-    assert ablate_neurons([]) == []
-
-
-def test_word_odds_can_be_removed_from_and_stay_one_number_a_prompt(tiny):
-    odds = word_odds(tiny, ["The Golden", "Taipei 101 is"], ["Gate", "in"], [["is", "Paris"], "San Francisco"])
-    found = ablate_each(tiny, odds.texts, odds, SOME, baseline=1.0)
-    assert found.after.shape == (4, 2)
-    with intervene(tiny, clamp(mlp_post(0), 1.0, units=77, pos=slice(1, None))):
-        expected = measure(odds, tiny(odds.texts.tokens), odds.texts)
-    assert torch.allclose(found.after[1], expected, atol=1e-4)
+    expected = each_by_itself(tiny, texts, ODDS, clamp(mlp_post(1), 5.0, units=5, pos=pos))
+    assert torch.allclose(ablate_each(tiny, texts, ODDS, SOME[:1], 5.0, pos=pos).after[0], expected, atol=1e-4)
 
 
 @pytest.mark.parametrize(
     "wrong, sentence",
     [
         (lambda m: ablate_each(m, PROMPTS, ODDS, [(1, 5), (7, 0)]), "There is no layer 7: this model's layers are 0 to 1"),
-        (lambda m: ablate_each(m, PROMPTS, ODDS, [(1, 500)]), "There is no neuron 500 in layer 1"),
         (lambda m: ablate_each(m, PROMPTS, ODDS, []), r"There is no neuron to ablate: name at least one, such as \(5, 185\)"),
-        (lambda m: ablate_groups(m, PROMPTS, ODDS, []), "There is no neuron to ablate"),
         (lambda m: ablate_groups(m, PROMPTS, ODDS, [[(1, 5)], []]), "There is no neuron to ablate"),
         (lambda m: ablate_groups(m, PROMPTS, ODDS, [[(1, 5)], [(0, -1)]]), "There is no neuron -1 in layer 0"),
-        (lambda m: ablate_each(m, ["a", ""], ODDS, SOME), "Prompt 1 has no word in it"),
         (lambda m: ablate_each(m, [], ODDS, SOME), "There are no prompts"),
-        (lambda m: ablate_each(m, "hello", ODDS, SOME), "Prompts come as a list of texts"),
         (lambda m: attribute_neurons(m, ["a", ""], ODDS), "Prompt 1 has no word in it"),
         (
             lambda m: ablate_groups(m, PROMPTS, ODDS, [SOME], torch.zeros(3, WIDTH)),
@@ -473,6 +335,14 @@ def test_word_odds_can_be_removed_from_and_stay_one_number_a_prompt(tiny):
         (lambda m: attribute_neurons(m, ["The", "in"], ODDS, pos=7), "There is no position 7 in every prompt: the shortest has 2 tokens"),
         (lambda m: attribute_neurons(m, ["The"], ODDS, pos=[1, 40]), r"There is no position 40 at blocks\.0\.mlp\.hook_post: it has"),
         (lambda m: ablate_each(m, ["The Golden Gate", "is"], ODDS, SOME, pos=torch.tensor([1, 3])), "no position 3 in every prompt"),
+        (
+            lambda m: attribute_neurons(m, PROMPTS, lambda logits: logits[:, -1].argmax(-1).float()),
+            "The metric has no gradient: it must be",
+        ),
+        (lambda m: resampled(m, PROMPTS, EMPTY), r"no token from which to resample: give at least one with a word in it\.$"),
+        (lambda m: held_at(m, ["The"], (0, 500), [1.0]), "There is no neuron 500 in layer 0"),
+        (lambda m: held_at(m, [""], (0, 1), [1.0]), "Prompt 0 has no word in it"),
+        (lambda m: held_at(m, ["The"], (0, 1), [1.0], pos=9), "There is no position 9 in every prompt"),
     ],
 )
 def test_what_cannot_be_ablated_is_refused_with_a_sentence(tiny, wrong, sentence):
@@ -488,63 +358,35 @@ EFFECTS = AblationEffects(
 )
 
 
-def test_an_effect_is_the_mean_change_and_a_flip_a_change_of_sign():
+def test_an_effect_is_the_mean_change_and_a_flip_a_change_of_sign_one_group_a_line():
     assert EFFECTS.effect.tolist() == pytest.approx([-4.5 / 4, -1 / 4])
     assert EFFECTS.flips.tolist() == [0.25, 0.75]  # a draw at 0 counts as no decision for the right side
     assert EFFECTS.intervals == [mean_interval([-0.5, -1.0, -3.0, 0.0]), mean_interval([0.0, 2.0, -4.0, 1.0])]
-
-
-def test_effects_are_written_one_group_a_line():
     lines = ["taken away     change  decisions", "L5 N185        -1.125      25.0%", "2 neurons      -0.250      75.0%"]
     assert EFFECTS.table().splitlines() == lines and EFFECTS.table(1).splitlines() == lines[:2]
 
 
 def test_kinds_of_ablation_are_written_one_a_line():
     other = replace(EFFECTS, after=EFFECTS.before + torch.tensor([[1.0], [0.0]]))
-    lines = by_kind({"zero": EFFECTS, "mean": other}).splitlines()
     low, high = EFFECTS.intervals[0]
-    assert lines[0] == "ablation     change   95 % interval     decisions" and len(lines) == 3
-    assert lines[1] == f"zero        -1.125   [{low:+.3f}, {high:+.3f}]    25.0%"
-    assert re.fullmatch(r"mean        \+1\.000   \[\+1\.000, \+1\.000\]    25\.0%", lines[2])
+    assert by_kind({"zero": EFFECTS, "mean": other}).splitlines() == [
+        "ablation     change   95 % interval     decisions",
+        f"zero        -1.125   [{low:+.3f}, {high:+.3f}]    25.0%",
+        "mean        +1.000   [+1.000, +1.000]    25.0%",
+    ]
 
 
-# ----------------------------------------------------------------------------------------------------------------- doses
-
-DOSES = [0.0, 1.5, -2.0, 40.0]
-
-
-def test_held_at_gives_the_whole_distribution_at_the_end_of_each_prompt(tiny):
-    texts = as_texts(tiny, PROMPTS)
-    found = held_at(tiny, texts, (0, 9), DOSES)
-    assert found.shape == (4, len(PROMPTS), 300) and torch.allclose(found.sum(-1), torch.ones(4, len(PROMPTS)), atol=1e-5)
-    for at, dose in enumerate(DOSES):
-        change = clamp(mlp_post(0), dose, units=9, pos=slice(1, None))
-        expected = each_by_itself(tiny, texts, lambda logits: logits[:, -1].softmax(-1), change)
-        assert torch.allclose(found[at], expected, atol=1e-5)
-
-
-def test_held_at_the_last_position_leaves_the_others_free(tiny):
-    texts = as_texts(tiny, PROMPTS)
-    found = held_at(tiny, texts, (0, 9), [8.0], pos=-1)
-    for row in range(len(texts)):
-        with intervene(tiny, clamp(mlp_post(0), 8.0, units=9, pos=-1)):
-            assert torch.allclose(found[0, row], tiny(texts.take([row]).tokens)[0, -1].softmax(-1), atol=1e-5)
-
-
-@pytest.mark.parametrize(
-    "wrong, sentence",
-    [
-        (lambda m: held_at(m, ["The"], (0, 500), [1.0]), "There is no neuron 500 in layer 0"),
-        (lambda m: held_at(m, [""], (0, 1), [1.0]), "Prompt 0 has no word in it"),
-        (lambda m: held_at(m, ["The"], (0, 1), [1.0], pos=9), "There is no position 9 in every prompt"),
-    ],
-)
-def test_doses_that_cannot_be_given_are_refused_with_a_sentence(tiny, wrong, sentence):
-    with pytest.raises(ValueError, match=sentence):
-        wrong(tiny)
+@pytest.mark.parametrize("pos", [slice(1, None), -1], ids=str)
+def test_held_at_gives_the_whole_distribution_at_the_end_of_each_prompt(tiny, pos):
+    texts, doses = as_texts(tiny, PROMPTS), [0.0, 1.5, -2.0, 40.0]
+    changes = [clamp(mlp_post(0), dose, units=9, pos=pos) for dose in doses]
+    expected = [each_by_itself(tiny, texts, lambda logits: logits[:, -1].softmax(-1), change) for change in changes]
+    assert torch.allclose(held_at(tiny, texts, (0, 9), doses, pos), torch.stack(expected), atol=1e-5)
 
 
 def test_gradient_mode_is_left_as_it_was(tiny):
+    attribute_neurons(tiny, PROMPTS, ODDS)
+    assert not torch.is_grad_enabled()
     with torch.enable_grad():
         ablate_each(tiny, PROMPTS, ODDS, SOME[:1])
         assert torch.is_grad_enabled()

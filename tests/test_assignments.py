@@ -28,9 +28,6 @@ def gradients() -> Iterator[None]:
         yield
 
 
-# --------------------------------------------------------------------------------------------------------------- the sources
-
-
 def test_an_assignment_has_thirty_points_for_code_and_ten_for_two_written_answers(source: NotebookNode):
     written = [cell for cell in source.cells if about(cell).get("grade") and about(cell)["solution"]]
     assert sum(points(source).values()) == 30
@@ -96,9 +93,6 @@ def test_a_function_gets_copies_and_no_right_answers():
     assert graded.run(lambda numbers: numbers.reverse() or "right", turned) == "right" and turned == [1, 2]
     with pytest.raises(NotYet, match="changes a tensor that it was given"):
         graded.run(lambda x: x.add_(1), torch.zeros(2))
-
-
-# ------------------------------------------------------------------------------------------------------- made submissions
 
 
 def failed(source: NotebookNode, passed: Mapping[str, bool]) -> set[str]:

@@ -5,7 +5,7 @@ from itertools import islice
 
 import pytest
 import torch
-from layer_tools import D_MODEL, HOOK, KINDS, PROMPTS, draw, random_sae, random_texts, tiny
+from layer_tools import D_MODEL, HOOK, KINDS, PROMPTS, draw, random_sae, random_texts
 
 from helpers.course_lm.corpus.mixture import Document
 from helpers.interventions import Intervention, intervene, mlp_post, record, resid_post, zero_ablate
@@ -22,12 +22,7 @@ from helpers.one_layer.autoencoders import (
 from helpers.one_layer.sae_training import Settings, mean_max_cosine, sweep_penalties, toy_data, train_sae
 from helpers.texts import HELD_OUT_SEED, Texts, as_texts
 
-__all__ = ["HOOK", "random_sae", "tiny"]  # the fixture, and what other tests take from here
-
 TOY = Settings("topk", d_sae=48, k=2, steps=600, batch=128, learning_rate=5e-3, dead_after=3000)
-
-
-# ------------------------------------------------------------------------------------------------------- the autoencoder
 
 
 def test_two_features_by_hand():
@@ -41,16 +36,9 @@ def test_two_features_by_hand():
     assert SparseAutoencoder(*parts).encode(x).tolist() == [[2.0, 3.0], [0.0, 1.0]]
     assert SparseAutoencoder(*parts)(x).tolist() == [[3.0, 9.0], [1.0, 3.0]]
     assert SparseAutoencoder(*parts, "topk", k=1).encode(x).tolist() == [[0.0, 3.0], [0.0, 1.0]]
+    assert SparseAutoencoder(*parts, "topk", k=2).encode(x).tolist() == [[2.0, 3.0], [0.0, 1.0]]  # none is negative
     jump = SparseAutoencoder(*parts, "jumprelu", threshold=torch.tensor([0.0, 1.0]))
     assert jump.encode(x).tolist() == [[2.0, 3.0], [0.0, 0.0]]  # 1 is not above 1
-
-
-def test_topk_never_has_more_than_k_features_nor_negative_ones():
-    features = random_sae("topk").encode(draw(3, 20, D_MODEL))
-    assert features.shape == (3, 20, 50) and (features >= 0).all() and (features > 0).sum(-1).max() == 7
-    down = random_sae("topk")
-    down.b_enc -= 1000.0
-    assert (down.encode(draw(5, D_MODEL)) == 0).all()
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -63,9 +51,6 @@ def test_folding_changes_no_reconstruction_and_gives_directions_of_length_1(kind
     assert torch.allclose(folded(4 * x), 4 * sae(x), rtol=1e-4, atol=1e-3)
     pieces = [a.encode(y)[..., None] * a.W_dec for a, y in ((folded, 4 * x), (sae, x))]  # what each feature adds
     assert torch.allclose(pieces[0], 4 * pieces[1], rtol=1e-3, atol=1e-3)
-
-
-# --------------------------------------------------------------------------------------------------------------- training
 
 
 @pytest.mark.parametrize("rows, n, k", [(9, 12, 3), (1, 5, 5), (40, 6, 1)])
@@ -85,7 +70,7 @@ def test_the_loss_is_that_of_the_papers(kind):
     settings = Settings(kind, d_sae=20, k=3, sparsity=0.5, steps=100, warm_up=0.0)
     training = sae_training._Training(draw(6), settings, torch.Generator().manual_seed(0))
     x = draw(40, 6, seed=5)
-    sae = training.autoencoder("")
+    sae = SparseAutoencoder(training.encoder.T, training.b_enc, training.W_dec, training.b_dec, kind, settings.k)
     features = sae.encode(x)
     squared = (x - sae.decode(features)).square().sum(1).mean()
     penalty = 0.5 * (features * sae.W_dec.norm(dim=1)).sum(1).mean() if kind == "standard" else 0.0
@@ -110,16 +95,14 @@ def test_the_learning_rate_rises_and_falls():
 
 
 def test_dead_features_start_anew_where_much_is_lost():
-    training = sae_training._Training(
-        torch.zeros(4), Settings("standard", d_sae=6, steps=4, dead_after=0), torch.Generator().manual_seed(1)
-    )
+    settings = Settings("standard", d_sae=6, steps=4, dead_after=0)
+    training = sae_training._Training(torch.zeros(4), settings, torch.Generator().manual_seed(1))
     x = torch.zeros(8, 4)
-    x[3] = torch.tensor([0.0, 0.0, -50.0, 0.0])  # all that there is to lose
+    x[3, 2] = -50.0  # all that there is to lose
     training.step(x, 3)
     training.unseen = torch.tensor([1, 0, 1, 0, 0, 0])
     with torch.no_grad():
-        training.encoder[1:] = torch.eye(4)[0]  # nothing else reads along the third dimension
-        training.encoder[0] = torch.eye(4)[0]
+        training.encoder[:] = torch.eye(4)[0]  # nothing reads along the third dimension
         kept = training.W_dec[1].clone()
     training.resample(x)
     new = training.W_dec[[0, 2]]
@@ -169,9 +152,6 @@ def test_toy_data_are_sums_of_unit_directions():
     assert mean_max_cosine(torch.tensor([[2.0, 0.0], [0.0, -1.0]]), torch.eye(2)) == 0.5  # the second only with the wrong sign
 
 
-# ---------------------------------------------------------------------------------------------- activations of a model
-
-
 def test_activations_are_those_of_plain_runs_in_the_order_of_the_mask(tiny):
     texts = random_texts(30)
     found = activations_of(tiny, texts, HOOK)
@@ -198,36 +178,19 @@ def test_the_corpus_gives_as_many_activations_as_asked_for(tiny, monkeypatch):
     assert sum(map(len, parts)) == 25 and len(parts) > 1 and asked == [CORPUS_SEED] and CORPUS_SEED not in (HELD_OUT_SEED, 20_260)
 
 
-# ------------------------------------------------------------------------------------------------ splicing and steering
-
-
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_feature_clamped_at_its_own_value_changes_nothing(tiny, kind):
+def test_clamping_moves_the_activation_along_one_direction(tiny, kind):
     texts, sae = as_texts(tiny, PROMPTS[:1]), random_sae(kind)
-    before = tiny(texts.tokens)
-    features = sae.encode(record(tiny, texts.tokens, HOOK)[HOOK].detach())
-    feature = int(features[0, 3].argmax())
-    with intervene(tiny, clamp_feature(sae, HOOK, feature, features[..., feature])):
-        assert torch.allclose(tiny(texts.tokens), before, atol=1e-5)
-    with intervene(tiny, clamp_feature(sae, HOOK, feature, 1.5 * float(features[0, 3, feature]), pos=3)):
-        after = tiny(texts.tokens)
-    assert torch.equal(after[:, :3], before[:, :3]) and not torch.allclose(after[:, 3:], before[:, 3:], atol=1e-3)
-
-
-def test_clamping_moves_the_activation_along_one_direction(tiny):
-    texts, sae = as_texts(tiny, PROMPTS[:1]), random_sae("topk")
     x = record(tiny, texts.tokens, HOOK)[HOOK]
     features = sae.encode(x)
     feature = int((features > 0).sum((0, 1)).argmax())
-    for value in (10.0, 0.0):
-        with intervene(tiny, clamp_feature(sae, HOOK, feature, value)):
+    own = features[..., feature]
+    for value, pos in ((10.0, None), (0.0, None), (own, None), (5.0, 3)):
+        with intervene(tiny, clamp_feature(sae, HOOK, feature, value, pos=pos)):
             changed = record(tiny, texts.tokens, HOOK)[HOOK]
-        assert torch.allclose(changed, x + (value - features[..., feature])[..., None] * sae.W_dec[feature], atol=1e-4)
-    silent = features[0, :, feature] == 0
-    assert torch.equal(changed[0, silent], x[0, silent])  # not active: ablation leaves it alone
-
-
-# ---------------------------------------------------------------------------------------------------------------- quality
+        expected = x + (value - own)[..., None] * sae.W_dec[feature]
+        here = torch.tensor([pos in (None, place) for place in range(x.shape[1])])
+        assert torch.allclose(changed[:, here], expected[:, here], atol=1e-4) and torch.equal(changed[:, ~here], x[:, ~here])
 
 
 def plain_loss(model, texts: Texts, change=None) -> float:
@@ -270,40 +233,26 @@ def test_loss_recovered_by_hand():
     assert found.loss_recovered == 0.75 and "12.5% (never active on 1,000 tokens)" in found.table()
 
 
-# ----------------------------------------------------------------------------------------------------------------- errors
-
-
 @pytest.mark.parametrize(
     "wrong, sentence",
     [
-        (lambda: Settings("jumprelu"), "is 'topk' or 'standard', not 'jumprelu'"),
-        (lambda: Settings(k=0), "k is how many features are active"),
-        (lambda: Settings(steps=0), "one step"),
-        (lambda: random_sae("gated"), "not 'gated'"),
-        (lambda: random_sae("topk", k=51), "from 1 to 50, not 51"),
-        (lambda: SparseAutoencoder(torch.eye(2), torch.zeros(2), torch.eye(2), torch.zeros(2), "jumprelu"), "needs a threshold"),
-        (lambda: random_sae().encode(torch.zeros(3, 5)), "of width 32, not 5"),
-        (lambda: clamp_feature(random_sae(), HOOK, 50, 1.0), "no feature 50: this autoencoder has 50"),
-        (lambda: train_sae(torch.zeros(100, 4), TOY), "nothing to learn"),
-        (lambda: train_sae(torch.zeros(0, 4), TOY), "not enough activations"),
-        (lambda: toy_data(4, 2, 1.0, 10), "sparsity"),
+        (lambda m: Settings("jumprelu"), "no kind of autoencoder to train 'jumprelu'; choose one of: standard, topk"),
+        (lambda m: Settings(k=0), "k is how many features are active"),
+        (lambda m: Settings(steps=0), "one step"),
+        (lambda m: random_sae("gated"), "no kind of autoencoder 'gated'; choose one of: standard, topk, jumprelu"),
+        (lambda m: random_sae("topk", k=51), "from 1 to 50, not 51"),
+        (lambda m: SparseAutoencoder(torch.eye(2), torch.zeros(2), torch.eye(2), torch.zeros(2), "jumprelu"), "needs a threshold"),
+        (lambda m: random_sae().encode(torch.zeros(3, 5)), "of width 32, not 5"),
+        (lambda m: clamp_feature(random_sae(), HOOK, 50, 1.0), "no feature 50: this autoencoder has 50"),
+        (lambda m: train_sae(torch.zeros(100, 4), TOY), "nothing to learn"),
+        (lambda m: train_sae(torch.zeros(0, 4), TOY), "not enough activations"),
+        (lambda m: toy_data(4, 2, 1.0, 10), "sparsity"),
+        (lambda m: activations_of(m, random_texts(2), "blocks.9.hook_resid_pre"), "layers are 0 to 1"),
+        (lambda m: next(corpus_activations(m, HOOK, 0)), "must be 1 or more"),
+        (lambda m: quality(m, random_sae(), HOOK, random_texts(3, longest=2)), "too short to measure"),
     ],
 )
-def test_what_cannot_be_is_said_in_one_sentence(wrong, sentence):
-    with pytest.raises(ValueError) as caught:
-        wrong()
-    assert sentence in str(caught.value) and "\n" not in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    "wrong, sentence",
-    [
-        (lambda model: activations_of(model, random_texts(2), "blocks.9.hook_resid_pre"), "layers are 0 to 1"),
-        (lambda model: next(corpus_activations(model, HOOK, 0)), "must be 1 or more"),
-        (lambda model: quality(model, random_sae(), HOOK, random_texts(3, longest=2)), "too short to measure"),
-    ],
-)
-def test_what_cannot_be_with_a_model_is_said_in_one_sentence(tiny, wrong, sentence):
+def test_what_cannot_be_is_said_in_one_sentence(tiny, wrong, sentence):
     with pytest.raises(ValueError) as caught:
         wrong(tiny)
     assert sentence in str(caught.value) and "\n" not in str(caught.value)

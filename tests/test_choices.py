@@ -4,14 +4,13 @@ from random import Random
 
 import pytest
 import torch
-from cluster_tools import load, no_gradients
 
 from helpers.cluster.choices import Answers, Choices, answer, choice_prompts
 from helpers.course_lm.corpus.tasks import QUESTIONS, quiz_facts, quiz_question
 from helpers.course_lm.world import World
 from helpers.prediction import token_id, tokenize
 
-__all__ = ["load", "no_gradients"]  # the fixtures
+pytestmark = pytest.mark.usefixtures("no_gradients")
 
 ASKED = Choices(
     ("Question: Paris?", "Question: in?"),
@@ -22,15 +21,12 @@ ASKED = Choices(
 )
 
 
-# ------------------------------------------------------------------------------------------------------------- questions
-
-
 @pytest.mark.parametrize("hidden", [False, True])
 def test_prompts_are_those_of_the_quiz(hidden):
     asked, rng, world = choice_prompts(20, 3, seed=5, hidden=hidden), Random("5 choices"), World.load()
     drawn = [one for _ in range(3000) if (one := quiz_question(world, rng, hidden, 3))][:20]
     assert [(text, "ABC"[right]) for text, right in zip(asked.texts, asked.right.tolist(), strict=True)] == drawn
-    assert len(asked) == 20 and asked.n_options == 3
+    assert len(asked) == 20
 
 
 def test_every_question_has_its_sentence():
@@ -53,11 +49,7 @@ def test_wrong_numbers_are_one_sentence():
         choice_prompts(0)
 
 
-# --------------------------------------------------------------------------------------------------------------- answers
-
-
-def test_answers_are_those_of_plain_runs(load):
-    tiny = load("gpt2-relu")
+def test_answers_are_those_of_plain_runs(tiny):
     found = answer(tiny, ASKED)
     for row, (text, sentence) in enumerate(zip(ASKED.texts, ASKED.sentences, strict=True)):
         logp = tiny(tokenize(tiny, text)[None])[0, -1].log_softmax(-1)

@@ -21,7 +21,6 @@ from helpers.one_layer.concepts import (
     tasks_of,
     written_in,
 )
-from helpers.prediction import pieces
 from helpers.texts import Texts, as_texts
 
 
@@ -56,30 +55,6 @@ def words(model, texts: Texts, marked: Tensor) -> list[str]:
     return [model.tokenizer.decode(tokens[here].tolist()).strip() for tokens, here in zip(texts.tokens, marked, strict=True)]
 
 
-# --------------------------------------------------------------------------------------------------- runs of tokens and spans
-
-
-@pytest.mark.parametrize(
-    "ids, marked",
-    [
-        ([6], ["..x...", ".x.x.."]),
-        ([5], [".x....", "..x..x"]),
-        ([5, 6], ["..x...", "...x.."]),
-        ([6, 5], ["......", "..x..."]),
-        ([0, 6], ["......", ".x...."]),  # the mark of a new document may be in front
-        ([6, 5, 6, 7], ["......", "....x."]),
-        ([7, 6], ["......", "......"]),  # the end of one row and the start of the next are no run
-        ([0], ["......", "......"]),  # neither the mark nor what fills a row is a token of the text
-        ([7, 0], ["......", "......"]),
-        ([0, 6, 5, 6, 7, 5], ["......", ".....x"]),
-        ([1, 0, 6, 5, 6, 7, 5], ["......", "......"]),  # longer than the rows by one, by more
-        ([5] * 9, ["......", "......"]),
-    ],
-)
-def test_runs_end_where_their_last_token_stands(ids, marked):
-    assert drawn(ends_of(rows([0, 5, 6, 7, 0, 0], [0, 6, 5, 6, 7, 5], lengths=[4, 6]), ids)) == marked
-
-
 RUN = st.lists(st.integers(0, 2), min_size=1, max_size=8)
 ROW = st.lists(st.integers(0, 2), min_size=6, max_size=6)  # few different tokens, which stand in the filling as well
 ROWS = st.lists(st.tuples(ROW, st.integers(1, 6), st.sampled_from(["languages.story", "lists.lists"])), min_size=1, max_size=3)
@@ -98,36 +73,6 @@ def test_runs_and_spans_are_those_of_a_plain_search(some, ids, end):
             assert bool(runs[row, pos]) == ends and bool(inside[row, pos]) == (within and 0 < pos < length)
 
 
-@pytest.mark.parametrize(
-    "tokens, marked",
-    [
-        ([0, 1, 5, 6, 2, 9, 1, 1], "...xx..."),  # begins with the last token of the run, ends before the 9
-        ([0, 5, 6, 2, 9, 5, 6, 9], "..xx..x."),  # two
-        ([0, 5, 6, 9, 5, 6, 9, 2], "..x..x.."),  # two, one right behind the other
-        ([0, 5, 6, 2, 5, 6, 2, 9], "..xxxxx."),  # another beginning does not end it
-        ([0, 5, 6, 9, 2, 9, 2, 2], "..x....."),  # another end begins nothing
-        ([0, 5, 6, 2, 2, 2, 2, 2], "..xxxxxx"),  # no end
-        ([0, 9, 5, 2, 6, 9, 2, 2], "........"),  # no beginning
-        ([0, 1, 2, 3, 4, 5, 9, 6], "........"),  # the run is cut by the end
-    ],
-)
-def test_spans_go_from_the_end_of_a_run_to_the_token_before_the_end(tokens, marked):
-    assert drawn(spans(rows(tokens), [5, 6], 9)) == [marked]
-
-
-def test_a_span_ends_with_the_text_and_not_with_its_row():
-    assert drawn(spans(rows([0, 5, 2, 2, 5, 2], [0, 2, 5, 9, 2, 2], lengths=[4, 6]), [5], 9)) == [".xxx..", "..x..."]
-
-
-# ------------------------------------------------------------------------------------------------------- kinds and languages
-
-
-def test_all_tokens_of_a_kind_are_marked():
-    texts = rows([0, 1, 2, 3], [0, 1, 0, 0], [0, 1, 2, 3], lengths=[4, 2, 3], kinds=("chat", "lists", "chat"))
-    assert drawn(of_kind(texts, "chat")) == [".xxx", "....", ".xx."]
-    assert drawn(of_kind(texts, "lists")) == ["....", ".x..", "...."] and not of_kind(texts, "cha").any()
-
-
 def test_a_foreign_text_has_two_whole_function_words():
     story = ("languages.story", "languages.dialogue", "languages.story", "languages.story", "languages.glosses")
     texts = rows([0, 5, 1, 6, 7, 0], [0, 5, 1, 5, 0, 5], [0, 5, 1, 1, 1, 5], [0, 6, 7, 1, 7, 6], [0, 5, 5, 5, 6, 7], kinds=story)
@@ -142,9 +87,6 @@ def test_chinese_letters_are_marked_and_their_bytes_in_texts_that_have_one(model
     assert words(model, texts, in_chinese(model, texts))[1:] == ["", "好"]
     marked = in_chinese(model, texts)[0]
     assert model.tokenizer.decode(texts.tokens[0][marked].tolist()).replace(" ", "") == "好語" and int(marked.sum()) == 4
-
-
-# ------------------------------------------------------------------------------------------------------------------- lists
 
 
 @pytest.mark.parametrize(
@@ -173,8 +115,6 @@ def test_a_list_has_the_one_task_that_fits_all_its_lines(model, text, task):
     if task:
         assert torch.equal(found[task], of_kind(texts, "lists.lists") & torch.tensor([[False], [True], [False]]))
 
-
-# ---------------------------------------------------------------------------------------------------------- all of a corpus
 
 CORPUS = {
     "Paris and Rome": "prose.capitals",
@@ -228,15 +168,6 @@ def test_each_concept_marks_its_tokens_and_no_others(model, corpus, found, name,
     assert words(model, corpus, here)[row] == marked
 
 
-def test_a_name_has_one_mark_at_its_end(model, corpus, found):
-    for name, group in zip(found.names, found.groups, strict=True):
-        if group in ("capital", "country"):
-            for row, pos in in_texts(found, corpus, name).nonzero().tolist():
-                assert "".join(pieces(model, corpus.tokens[row, : pos + 1])).endswith(name.removeprefix(f"{group}: "))
-    assert {"capital: Paris", "capital: Rome", "country: Costa Rica"} <= set(found.names)
-    assert int(found.count[found.names.index("capital: Paris")]) == 1
-
-
 def test_labels_line_up_with_the_tokens_of_the_texts(corpus, found):
     assert found.labels.shape == (corpus.n_tokens, len(found.names)) and len(found.groups) == len(found.names) == len(set(found.names))
     assert all(name.startswith(f"{group}: ") for name, group in zip(found.names, found.groups, strict=True))
@@ -261,9 +192,6 @@ def test_no_mark_stands_on_the_first_place_or_on_filling(model, some, ids, end):
     marks = [ends_of(texts, ids), spans(texts, ids, end), of_kind(texts, "lists.lists"), written_in(texts, [ids], 1)]
     marks += [in_chinese(model, texts), *tasks_of(model, texts).values()]
     assert not any((marked & ~texts.mask).any() for marked in marks)
-
-
-# ------------------------------------------------------------------------------------------------- which of them are judged
 
 
 def counted(**counts: int) -> Concepts:
@@ -305,5 +233,5 @@ def test_mentions_count_a_name_each_time_it_stands(model):
     texts = as_texts(model, ["Paris and Rome", "Rome, Rome", "la la"])
     found = mentions(model, texts, "capital")
     assert found["Rome"].tolist() == [0, 1, 1] and found["Paris"].tolist() == [0] and found["Berlin"].tolist() == []
-    with pytest.raises(ValueError, match="choose from element, country"):
+    with pytest.raises(ValueError, match="choose one of: element, country"):
         mentions(model, texts, "river")

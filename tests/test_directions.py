@@ -9,13 +9,14 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from tiny_models import tiny_tokenizer, write_tiny_model
+from tiny_models import tiny_tokenizer
 from torch import Tensor
 from torch.nn.functional import cross_entropy
+from transformers import AutoModelForCausalLM
 
 from helpers import running
-from helpers.interventions import add, clamp, head_out, intervene, record, resid_post, resid_pre
-from helpers.metrics import log_odds, log_prob, token_set_log_odds, word_odds
+from helpers.interventions import add, clamp, intervene, record, resid_post, resid_pre
+from helpers.metrics import token_set_log_odds
 from helpers.one_layer import directions
 from helpers.one_layer.directions import (
     Candidate,
@@ -30,10 +31,11 @@ from helpers.one_layer.directions import (
     select_direction,
     steer,
 )
-from helpers.one_layer.function_vectors import last_heads
 from helpers.prediction import tokenize
 from helpers.running import chat_prompts, generate, last_states, losses, perplexity, post_instruction, score_prompts, starts_with
-from helpers.texts import Texts, as_texts
+from helpers.texts import Texts
+
+pytestmark = pytest.mark.usefixtures("no_gradients")
 
 SOME = ["gpt2", "gpt2-relu", "llama", "qwen2"]
 OTHERS = ["neox-serial", "neox-parallel", "llama-grouped", "gemma2"]
@@ -42,37 +44,16 @@ OTHER_PROMPTS = ["Paris is in Taipei", "The Eiffel Bridge", "Golden Tower. The G
 CONTEXT = 64
 
 
-@pytest.fixture(scope="module")
-def load(tmp_path_factory: pytest.TempPathFactory):
-    """A tiny model by the name of its architecture, loaded once, with its folder and its Hugging Face twin."""
-    from transformers import AutoModelForCausalLM
-
-    from helpers.models import load_model
-
-    @cache
-    def get(architecture: str):
-        folder = write_tiny_model(architecture, tmp_path_factory.mktemp(architecture))
-        return load_model(folder), SimpleNamespace(folder=folder, twin=AutoModelForCausalLM.from_pretrained(folder).eval())
-
-    return get
+@cache
+def twin(model):
+    """Hugging Face's own model of the same folder."""
+    return AutoModelForCausalLM.from_pretrained(model.folder).eval()
 
 
 @pytest.fixture(params=SOME)
 def model(load, request):
     """Each of the architectures of the course in turn."""
-    return load(request.param)[0]
-
-
-@pytest.fixture
-def relu(load):
-    """The tiny model that is most like the course LM."""
-    return load("gpt2-relu")[0]
-
-
-@pytest.fixture(autouse=True)
-def no_gradients():
-    with torch.no_grad():
-        yield
+    return load(request.param)
 
 
 @pytest.fixture
@@ -124,60 +105,44 @@ def components(model, direction: Tensor, *changes) -> dict[str, float]:
     return {place: ((values @ unit).abs() / values.norm(dim=-1)).max().item() for place, values in seen.items()}
 
 
-# ------------------------------------------------------------------------------------------------------ finding directions
-
-
-@pytest.mark.parametrize("positions", [1, 3])
+@pytest.mark.parametrize("positions", [1, 2])
 def test_last_states_are_those_of_each_prompt_alone(model, small_batches, positions):
-    prompts = PROMPTS[:4]
-    states = last_states(model, prompts, positions)
+    states = last_states(model, PROMPTS[:4], positions)
     assert states.shape == (model.cfg.n_layers + 1, 4, positions, model.cfg.d_model) and small_batches[0] > 1
-    for row, prompt in enumerate(prompts):
-        places = [*map(resid_pre, range(model.cfg.n_layers)), resid_post(model.cfg.n_layers - 1)]
-        seen = record(model, tokenize(model, prompt)[None], *places)
-        for layer, place in enumerate(places):
-            assert torch.allclose(states[layer, row], seen[place][0, -positions:], atol=1e-5)
+    hooks = [*map(resid_pre, range(model.cfg.n_layers)), resid_post(model.cfg.n_layers - 1)]
+    for row, prompt in enumerate(PROMPTS[:4]):
+        seen = record(model, tokenize(model, prompt)[None], *hooks)
+        assert all(torch.allclose(states[layer, row], seen[hook][0, -positions:], atol=1e-5) for layer, hook in enumerate(hooks))
 
 
-def test_the_last_outputs_of_all_heads(relu, small_batches):
-    given = last_heads(relu, PROMPTS)
-    assert given.shape == (relu.cfg.n_layers, 5, relu.cfg.n_heads, relu.cfg.d_head) and small_batches[0] > 1
-    for row, prompt in enumerate(PROMPTS):
-        for layer in range(relu.cfg.n_layers):
-            assert torch.allclose(
-                given[layer, row], record(relu, tokenize(relu, prompt)[None], head_out(layer))[head_out(layer)][0, -1], atol=1e-5
-            )
+def test_adding_changes_its_layer_and_those_behind(model):
+    tokens, vector = torch.arange(1, 9)[None], drawn(model)
+    hooks = [resid_pre(0), resid_pre(1), resid_post(1)]
+    before = record(model, tokens, *hooks)
+    with intervene(model, add_at(1, vector, scale=-2.0, pos=[3])):
+        after = record(model, tokens, *hooks)
+    assert torch.equal(before[hooks[0]], after[hooks[0]])
+    before[hooks[1]][0, 3] -= 2 * vector
+    assert torch.allclose(after[hooks[1]], before[hooks[1]], atol=1e-6)
+    changed = (before[hooks[2]] != after[hooks[2]]).any(-1)[0]
+    assert not changed[:3].any() and changed[3:].all()  # later tokens see it, earlier ones cannot
 
 
-def test_the_last_layer_is_what_is_unembedded(model):
-    states = last_states(model, PROMPTS)[-1, :, 0]
-    logits = model.ln_final(states[None])[0] @ model.W_U + model.b_U
-    assert torch.allclose(logits, torch.stack([alone(model, prompt)[-1] for prompt in PROMPTS]), atol=1e-4)
+def test_the_direction_is_the_difference_of_two_means(model, small_batches):
+    found, places = difference_in_means(model, PROMPTS, OTHER_PROMPTS, positions=2), [resid_pre(0), resid_pre(1), resid_post(1)]
+    means = []
+    for prompts in (PROMPTS, OTHER_PROMPTS):
+        runs = [record(model, tokenize(model, prompt)[None], *places) for prompt in prompts]
+        means.append(torch.stack([torch.stack([run[place][0, -2:] for run in runs]).mean(0) for place in places]))
+    expected = means[0] - means[1]
+    assert found.n == (5, 3) and torch.allclose(found.vectors, expected, atol=1e-5) and min(small_batches) > 1
+    assert torch.allclose(found.vector(1), expected[1, -1], atol=1e-5) and torch.allclose(found.vector(2, -2), expected[2, 0], atol=1e-5)
 
 
-def test_there_are_no_states_before_the_first_token(relu):
-    n = len(tokenize(relu, "The"))
-    with pytest.raises(ValueError, match=f"1 to {n} for these prompts, not {n + 1}"):
-        last_states(relu, [*PROMPTS, "The"], n + 1)
-    with pytest.raises(ValueError, match="not 0"):
-        last_states(relu, PROMPTS, 0)
-    with pytest.raises(ValueError, match="There are no prompts"):
-        last_states(relu, [])
-
-
-def test_the_direction_is_the_difference_of_two_means(model):
-    found = difference_in_means(model, PROMPTS, OTHER_PROMPTS, positions=2)
-    states = [last_states(model, prompts, 2).double().numpy() for prompts in (PROMPTS, OTHER_PROMPTS)]
-    expected = states[0].mean(1) - states[1].mean(1)
-    assert found.n == (5, 3) and found.vectors.shape == (model.cfg.n_layers + 1, 2, model.cfg.d_model)
-    assert np.allclose(found.vectors, expected, atol=1e-5)
-    assert np.allclose(found.vector(1), expected[1, -1], atol=1e-5) and np.allclose(found.vector(2, -2), expected[2, 0], atol=1e-5)
-
-
-def test_means_are_taken_in_double_precision(relu, monkeypatch):
+def test_means_are_taken_in_double_precision(tiny, monkeypatch):
     states = torch.tensor([2.0**25, 1.0, -(2.0**25), 1.0]).reshape(1, 4, 1, 1)  # in float32 the first 1 is lost
     monkeypatch.setattr(directions, "last_states", lambda *_: states)
-    assert difference_in_means(relu, PROMPTS, PROMPTS).positive.item() == 0.5
+    assert difference_in_means(tiny, PROMPTS, PROMPTS).positive.item() == 0.5
 
 
 def test_there_are_vectors_for_the_layers_and_positions_that_were_looked_at():
@@ -208,52 +173,25 @@ def test_the_plane_is_that_of_the_covariance():
     assert np.allclose(plane.points.numpy(), expected * signs, atol=1e-4)
 
 
-# ----------------------------------------------------------------------------------------------- adding and taking away
-
-
-def test_adding_changes_its_layer_and_those_behind(model):
-    tokens, vector = torch.arange(1, 9)[None], drawn(model)
-    places = [resid_pre(0), resid_pre(1), resid_post(1)]
-    before = record(model, tokens, *places)
-    with intervene(model, add_at(1, vector, scale=-2.0, pos=[3])):
-        after = record(model, tokens, *places)
-    assert torch.equal(before[places[0]], after[places[0]])
-    expected = before[places[1]].clone()
-    expected[0, 3] -= 2 * vector
-    assert torch.allclose(after[places[1]], expected, atol=1e-6)
-    changed = (before[places[2]] != after[places[2]]).any(-1)[0]
-    assert not changed[:3].any() and changed[3:].all()  # later tokens see it, earlier ones cannot
-
-
 @pytest.mark.parametrize("architecture", SOME + OTHERS)
 def test_a_projected_direction_is_nowhere_in_the_stream(load, architecture):
-    model = load(architecture)[0]
+    model = load(architecture)
     direction = drawn(model)
     before = components(model, direction)
     after = components(model, direction, *ablate_direction(model, direction))
     assert min(before.values()) > 0.05 and max(after.values()) < 1e-5 and len(after) == model.cfg.n_layers
 
 
-def test_projecting_out_twice_is_projecting_out_once(model):
-    direction = drawn(model)
-    removed = ablate_direction(model, direction)
-    once, twice, longer = (
-        alone(model, PROMPTS[0], *changes) for changes in (removed, removed * 2, ablate_direction(model, -7 * direction))
-    )
-    assert torch.allclose(once, twice, atol=1e-4) and torch.allclose(once, longer, atol=1e-4)
-    assert not torch.allclose(once, alone(model, PROMPTS[0]), atol=1e-2)
-
-
-def test_projecting_out_at_some_positions_leaves_the_others(relu):
-    direction = drawn(relu)
-    removed = ablate_direction(relu, direction, pos=[4])
-    changed = (alone(relu, PROMPTS[0], *removed) - alone(relu, PROMPTS[0])).abs().amax(-1) > 1e-6
+def test_projecting_out_at_some_positions_leaves_the_others(tiny):
+    direction = drawn(tiny)
+    removed = ablate_direction(tiny, direction, pos=[4])
+    changed = (alone(tiny, PROMPTS[0], *removed) - alone(tiny, PROMPTS[0])).abs().amax(-1) > 1e-6
     assert not changed[:4].any() and changed[4:].all()
 
 
 @pytest.mark.parametrize("architecture", [*SOME, *OTHERS[:3]])
 def test_weights_without_the_direction_do_the_same(load, architecture):
-    model = load(architecture)[0]
+    model = load(architecture)
     direction = drawn(model)
     expected = alone(model, PROMPTS[0], *ablate_direction(model, direction)).log_softmax(-1)
     with orthogonalised(model, direction):
@@ -271,134 +209,55 @@ def test_the_weights_are_bit_equal_afterwards_even_after_an_error(model):
     assert changed and all(torch.equal(weights, before[name]) for name, weights in model.named_parameters())
 
 
-def test_what_cannot_be_written_into_the_weights_is_refused(load):
-    from helpers.models import load_model
-
-    raw = load_model(load("gpt2-relu")[1].folder, raw=True)
-    gemma = load("gemma2")[0]
-    relu = load("gpt2-relu")[0]
+def test_what_cannot_be_written_into_the_weights_is_refused(load, tiny):
+    raw, gemma = load("gpt2-relu", raw=True), load("gemma2")
     for model, direction, sentence in (
         (raw, drawn(raw), "one matrix in this model: load it with raw=False"),
         (gemma, drawn(gemma), "use ablate_direction"),
-        (relu, torch.zeros(relu.cfg.d_model), "points nowhere"),
+        (tiny, torch.zeros(tiny.cfg.d_model), "points nowhere"),
     ):
         with pytest.raises(ValueError, match=sentence), orthogonalised(model, direction):
             pass
     with pytest.raises(ValueError, match="points nowhere"):
-        ablate_direction(relu, torch.zeros(relu.cfg.d_model))
+        ablate_direction(tiny, torch.zeros(tiny.cfg.d_model))
 
 
-# ---------------------------------------------------------------------------------------------------------------- metrics
+def test_any_of_is_the_log_odds_of_the_tokens_together_also_where_their_probability_is_almost_one():
+    logits = torch.tensor([[[60.0, 59.0, 1.0, 2.0]], [[-60.0, -59.0, 1.0, 2.0]], [[0.3, -1.0, 1.0, 0.2]]])
+    for given, found in zip(logits[:, 0].tolist(), token_set_log_odds([0, 1])(logits).tolist(), strict=True):
+        inside, outside = (math.fsum(map(math.exp, some)) for some in (given[:2], given[2:]))
+        assert found == pytest.approx(math.log(inside) - math.log(outside), rel=1e-6)
 
 
-def test_any_of_is_the_log_odds_of_the_tokens_together():
-    logits = torch.randn(4, 3, 9, generator=torch.Generator().manual_seed(0))
-    probs = np.exp(logits[:, -1].double().numpy())
-    together = probs[:, [2, 5]].sum(1) / probs.sum(1)
-    assert np.allclose(token_set_log_odds([2, 5])(logits), np.log(together) - np.log(1 - together), atol=1e-6)
-
-
-def test_any_of_is_right_where_the_probability_is_almost_one():
-    logits = torch.tensor([[[60.0, 59.0, 1.0, 2.0]], [[-60.0, -59.0, 1.0, 2.0]]])
-    for row, sign in enumerate((1, -1)):
-        inside, outside = (math.fsum(map(math.exp, ends)) for ends in ([60 * sign, 59 * sign], [1, 2]))
-        assert token_set_log_odds([0, 1])(logits)[row].item() == pytest.approx(math.log(inside) - math.log(outside), rel=1e-6)
-
-
-def test_a_metric_in_batches_is_that_of_each_prompt_alone(model, small_batches):
-    refusal, change = token_set_log_odds([5, 80, 81]), add_at(1, drawn(model))
-    for changes in ((), (change,)):
-        expected = [refusal(alone(model, prompt, *changes)[None]).item() for prompt in PROMPTS]
-        assert score_prompts(model, PROMPTS, refusal, *changes).tolist() == pytest.approx(expected, abs=1e-4)
-    assert min(small_batches) > 1
-
-
-@pytest.mark.parametrize("batched", [True, False])
-def test_a_metric_with_a_token_for_each_prompt_keeps_their_order(relu, request, batched):
-    if batched:
-        request.getfixturevalue("small_batches")
-    right, wrong = torch.arange(10, 15), torch.arange(20, 25)
-    ends = [alone(relu, prompt)[-1] for prompt in PROMPTS]
-    odds = [(end[right[row]] - end[wrong[row]]).item() for row, end in enumerate(ends)]
-    assert score_prompts(relu, PROMPTS, log_odds(right, wrong)).tolist() == pytest.approx(odds, abs=1e-4)
-    probs = [end.log_softmax(-1)[right[row]].item() for row, end in enumerate(ends)]
-    assert score_prompts(relu, PROMPTS, log_prob(right)).tolist() == pytest.approx(probs, abs=1e-4)
-
-
-def test_the_odds_of_whole_words_are_read_off_all_their_tokens(relu):
-    right, wrong = ["Paris", "is"], [["Taipei", "San"], ["in"]]
-    odds = word_odds(relu, PROMPTS[:2], right, wrong)
-    change = add_at(1, drawn(relu))
-
-    def prob(prompt: str, word: str) -> float:
-        start, logits = len(tokenize(relu, prompt)), alone(relu, f"{prompt} {word}", change)
-        ids = tokenize(relu, f"{prompt} {word}")[start:]
-        return logits[start - 1 : -1].softmax(-1)[torch.arange(len(ids)), ids].prod().item()
-
-    expected = [
-        math.log(prob(prompt, yes) / sum(prob(prompt, no) for no in noes))
-        for prompt, yes, noes in zip(PROMPTS[:2], right, wrong, strict=True)
-    ]
-    assert score_prompts(relu, odds.texts, odds, change).tolist() == pytest.approx(expected, abs=1e-3)
-
-
-@pytest.mark.parametrize("batched", [True, False])
 @pytest.mark.parametrize("pos", [-1, -2, 1, torch.tensor([2, 1, 5, 0, 1]), torch.tensor([-3, 1, -1, 0, -2])], ids=str)
-def test_positions_belong_to_their_own_prompts(relu, request, batched, pos):
-    if batched:
-        request.getfixturevalue("small_batches")
-    refusal, vector = token_set_log_odds([5, 80]), drawn(relu)
+def test_positions_and_units_belong_to_their_own_prompts(tiny, small_batches, pos):
+    refusal, units = token_set_log_odds([5, 80]), torch.arange(10).reshape(5, 2)
     own = pos.tolist() if torch.is_tensor(pos) else [pos] * 5
-    at = [place % len(tokenize(relu, prompt)) for place, prompt in zip(own, PROMPTS, strict=True)]
-    changes = [add_at(1, vector, pos=[place]) for place in at]
-    expected = [refusal(alone(relu, prompt, change)[None]).item() for prompt, change in zip(PROMPTS, changes, strict=True)]
-    assert score_prompts(relu, PROMPTS, refusal, add_at(1, vector, pos=pos)).tolist() == pytest.approx(expected, abs=1e-4)
-
-
-def test_units_belong_to_their_own_prompts(relu, small_batches):
-    units = torch.arange(10).reshape(5, 2)
-    changes = [clamp(resid_pre(1), 9.0, units=own.tolist()) for own in units]
-    expected = [alone(relu, prompt, change)[-1, 7].item() for prompt, change in zip(PROMPTS, changes, strict=True)]
-    given = score_prompts(relu, PROMPTS, lambda logits: logits[:, -1, 7], clamp(resid_pre(1), 9.0, units=units))
+    changes = [clamp(resid_pre(1), 9.0, units=some.tolist(), pos=[place]) for some, place in zip(units, own, strict=True)]
+    expected = [refusal(alone(tiny, prompt, change)[None]).item() for prompt, change in zip(PROMPTS, changes, strict=True)]
+    given = score_prompts(tiny, PROMPTS, refusal, clamp(resid_pre(1), 9.0, units=units, pos=pos))
     assert given.tolist() == pytest.approx(expected, abs=1e-4)
-
-
-def test_vectors_belong_to_their_own_prompts(relu):
-    vectors = torch.stack([drawn(relu, seed) for seed in range(5)])
-    expected = [alone(relu, prompt, add_at(1, vector))[-1, 7].item() for prompt, vector in zip(PROMPTS, vectors, strict=True)]
-    given = score_prompts(relu, PROMPTS, lambda logits: logits[:, -1, 7], add(resid_pre(1), vectors[:, None]))
-    assert given.tolist() == pytest.approx(expected, abs=1e-4)
-
-
-def test_what_is_no_metric_or_no_position_is_said(relu):
-    with pytest.raises(ValueError, match="must give one number for each of the 5 prompts"):
-        score_prompts(relu, PROMPTS, lambda logits: logits[:, -1, :2])
-    with pytest.raises(ValueError, match="There is no position -9 in every prompt: the shortest has"):
-        score_prompts(relu, PROMPTS, token_set_log_odds([5]), add_at(1, drawn(relu), pos=-9))
-
-
-# ------------------------------------------------------------------------------------------------------------ continuing
 
 
 def decoded(model, ids) -> str:
     return model.tokenizer.decode(list(map(int, ids)), clean_up_tokenization_spaces=False).strip()
 
 
-def by_hand(model, prompt: str, tokens: int, change=lambda length: (), run=None) -> list[int]:
+def by_hand(model, prompt: str, tokens: int, *changes, run=None) -> list[int]:
     """The most likely tokens one after the other, each from a run of the model on all that fits before it."""
     ids = tokenize(model, prompt).tolist()
     start, marked = len(ids), ids[:1] == [model.tokenizer.bos_token_id]
     for _ in range(tokens):
         kept = ids if len(ids) <= CONTEXT else [ids[0], *ids[1 - CONTEXT :]] if marked else ids[-CONTEXT:]
-        with intervene(model, *change(len(kept))):
+        with intervene(model, *changes):
             ids.append(int((run or model)(torch.tensor([kept]))[0, -1].argmax()))
     return ids[start:]
 
 
-def generated(twin, ids: Tensor, tokens: int, end: int) -> list[int]:
+def generated(model, ids: Tensor, tokens: int, end: int) -> list[int]:
     """What Hugging Face's own model and loop write after some tokens, the most likely one each time, up to an end token."""
     settings = dict(max_new_tokens=tokens, do_sample=False, pad_token_id=0, eos_token_id=end)
-    return twin.generate(ids[None], attention_mask=torch.ones_like(ids[None]), **settings)[0, len(ids) :].tolist()
+    return twin(model).generate(ids[None], attention_mask=torch.ones_like(ids[None]), **settings)[0, len(ids) :].tolist()
 
 
 def early_for_some(continuations: list[list[int]]) -> int:
@@ -409,18 +268,19 @@ def early_for_some(continuations: list[list[int]]) -> int:
 
 @pytest.mark.parametrize("architecture", SOME)
 def test_continuations_are_those_of_hugging_face(load, architecture):
-    model, raw = load(architecture)
-    expected = [decoded(model, generated(raw.twin, tokenize(model, prompt), 9, model.tokenizer.eos_token_id)) for prompt in PROMPTS]
+    model = load(architecture)
+    expected = [decoded(model, generated(model, tokenize(model, prompt), 9, model.tokenizer.eos_token_id)) for prompt in PROMPTS]
     assert generate(model, PROMPTS, 9) == expected and (architecture == "gpt2" or len(set(expected)) > 3)
+    assert generate(model, ["The"], 0) == [""]
 
 
 @pytest.mark.parametrize("architecture", SOME[1:])
 def test_a_continuation_stops_at_the_end_token_and_the_others_go_on(load, architecture, end_at):
-    model, raw = load(architecture)
+    model = load(architecture)
     plain = [by_hand(model, prompt, 8) for prompt in PROMPTS]
     end = early_for_some(plain)
     end_at(model, end)
-    new = [generated(raw.twin, tokenize(model, prompt), 8, end) for prompt in PROMPTS]
+    new = [generated(model, tokenize(model, prompt), 8, end) for prompt in PROMPTS]
     lengths = [len(ids) for ids in new]
     expected = [decoded(model, ids[:-1] if ids[-1] == end else ids) for ids in new]
     assert 1 < min(lengths) < max(lengths) == 8
@@ -429,49 +289,30 @@ def test_a_continuation_stops_at_the_end_token_and_the_others_go_on(load, archit
 
 @pytest.mark.parametrize("architecture", SOME[1:])
 def test_continuations_go_on_beyond_the_context(load, architecture):
-    model, raw = load(architecture)
+    model = load(architecture)
     short = " ".join(PROMPTS)
     long = [" ".join(PROMPTS * 3), short + "?" * (60 - len(tokenize(model, short))), "Taipei"]
     sizes = [len(tokenize(model, prompt)) for prompt in long]
     assert sizes[0] > CONTEXT and sizes[1] == 60
-    expected = [decoded(model, by_hand(model, prompt, 12, run=lambda ids: raw.twin(ids).logits)) for prompt in long]
+    expected = [decoded(model, by_hand(model, prompt, 12, run=lambda ids: twin(model)(ids).logits)) for prompt in long]
     assert generate(model, long, 12) == expected
 
 
-def test_interventions_act_on_new_tokens_too(relu):
-    change = add(resid_pre(1), drawn(relu, seed=3), 2.0)
-    expected = [decoded(relu, by_hand(relu, prompt, 6, lambda length: (change,))) for prompt in PROMPTS]
-    assert generate(relu, PROMPTS, 6, change) == expected != generate(relu, PROMPTS, 6)
-    start = len(tokenize(relu, PROMPTS[0]))
-    at_first = add(resid_pre(1), drawn(relu, seed=3), 2.0, pos=slice(0, start))
-    assert generate(relu, PROMPTS[:1], 6, at_first) != expected[:1]
+@pytest.mark.parametrize("pos", [None, -1, slice(0, 3)], ids=str)
+def test_interventions_act_on_new_tokens_too_the_newest_of_which_is_minus_1(tiny, pos):
+    change = add_at(1, drawn(tiny, seed=3), 2.0, pos=pos)
+    expected = [decoded(tiny, by_hand(tiny, prompt, 6, change)) for prompt in PROMPTS]
+    assert generate(tiny, PROMPTS, 6, change) == expected != generate(tiny, PROMPTS, 6)
 
 
-def test_a_position_from_the_end_is_the_newest_token(relu):
-    vector = drawn(relu, seed=3)
-    expected = [by_hand(relu, prompt, 6, lambda length: (add_at(1, vector, 2.0, pos=[length - 1]),)) for prompt in PROMPTS]
-    given = generate(relu, PROMPTS, 6, add_at(1, vector, 2.0, pos=-1))
-    assert given == [decoded(relu, ids) for ids in expected] != generate(relu, PROMPTS, 6)
-
-
-def test_positions_of_their_own_stay_with_the_prompts_that_go_on(relu, end_at):
-    places, vector = [1, 0, 3, 2, 1], drawn(relu, seed=3)
+def test_positions_of_their_own_stay_with_the_prompts_that_go_on(tiny, end_at):
+    places, vector = [1, 0, 3, 2, 1], drawn(tiny, seed=3)
     changes = [add_at(1, vector, 2.0, pos=[place]) for place in places]
-    plain = [by_hand(relu, prompt, 6, lambda length, change=change: (change,)) for prompt, change in zip(PROMPTS, changes, strict=True)]
+    plain = [by_hand(tiny, prompt, 6, change) for prompt, change in zip(PROMPTS, changes, strict=True)]
     end = early_for_some(plain)
-    end_at(relu, end)
-    expected = [decoded(relu, ids[: ids.index(end)] if end in ids else ids) for ids in plain]
-    assert generate(relu, PROMPTS, 6, add_at(1, vector, 2.0, pos=torch.tensor(places))) == expected
-
-
-def test_nothing_to_continue_is_said(relu):
-    with pytest.raises(ValueError, match="There are no prompts"):
-        generate(relu, [])
-    with pytest.raises(ValueError, match="Prompt 1 has no word in it"):
-        generate(relu, ["The", ""])
-    with pytest.raises(ValueError, match="as a list of texts"):
-        generate(relu, "The")
-    assert generate(relu, ["The"], 0) == [""]
+    end_at(tiny, end)
+    expected = [decoded(tiny, ids[: ids.index(end)] if end in ids else ids) for ids in plain]
+    assert generate(tiny, PROMPTS, 6, add_at(1, vector, 2.0, pos=torch.tensor(places))) == expected
 
 
 def test_answers_end_where_the_chat_template_ends_a_turn():
@@ -493,9 +334,6 @@ def test_beginnings_are_compared_without_their_capitals():
     assert starts_with(texts, []) == [False] * 5 and starts_with([], ["I"]) == []
 
 
-# ----------------------------------------------------------------------------------------------------------------- losses
-
-
 def test_losses_are_cross_entropies_without_the_first_token_and_the_padding(model, small_batches):
     change = add_at(1, drawn(model))
     for changes in ((), (change,)):
@@ -511,36 +349,26 @@ def test_losses_are_cross_entropies_without_the_first_token_and_the_padding(mode
     assert min(small_batches) > 1
 
 
-def test_what_fills_a_row_up_does_not_count(relu):
-    texts = as_texts(relu, PROMPTS)
-    filled = torch.where(torch.arange(texts.tokens.shape[1]) < texts.lengths[:, None], texts.tokens, 77)
-    other = Texts(filled, texts.lengths, texts.kinds)
-    assert torch.equal(losses(relu, texts), losses(relu, other)) and perplexity(relu, other) == perplexity(relu, texts)
-
-
 def test_a_single_token_has_no_loss(load):
-    model = load("qwen2")[0]  # it has no mark of a new document, so that a text may be one token
+    model = load("qwen2")  # it has no mark of a new document, so that a text may be one token
     with pytest.raises(ValueError, match="Text 1 has a single token"):
         losses(model, ["The Tower", "a"])
     with pytest.raises(ValueError, match="Text 0 has a single token"):
         perplexity(model, ["a"])
 
 
-# ------------------------------------------------------------------------------------------------- choosing a direction
-
-
-def test_a_direction_is_chosen_as_by_hand(relu, monkeypatch):
-    found = difference_in_means(relu, PROMPTS[:3], OTHER_PROMPTS, positions=3)
+def test_a_direction_is_chosen_as_by_hand(tiny, monkeypatch):
+    found = difference_in_means(tiny, PROMPTS[:3], OTHER_PROMPTS, positions=3)
     found.positive[0, 1] = found.negative[0, 1]  # a place where both sets are alike has no direction
     refusal = token_set_log_odds(range(5, 120))
-    places = [(layer, pos) for layer in range(relu.cfg.n_layers) for pos in (-3, -2, -1) if (layer, pos) != (0, -2)]
+    places = [(layer, pos) for layer in range(tiny.cfg.n_layers) for pos in (-3, -2, -1) if (layer, pos) != (0, -2)]
     rows = []
     for layer, pos in places:
         vector = found.vector(layer, pos)
-        removed = ablate_direction(relu, vector)
-        projected = np.mean([refusal(alone(relu, prompt, *removed)[None]).item() for prompt in PROMPTS])
-        added = np.mean([refusal(alone(relu, prompt, add_at(layer, vector))[None]).item() for prompt in OTHER_PROMPTS])
-        before, after = (torch.stack([alone(relu, p, *c)[-1].double().softmax(-1) for p in OTHER_PROMPTS]) for c in ((), removed))
+        removed = ablate_direction(tiny, vector)
+        projected = np.mean([refusal(alone(tiny, prompt, *removed)[None]).item() for prompt in PROMPTS])
+        added = np.mean([refusal(alone(tiny, prompt, add_at(layer, vector))[None]).item() for prompt in OTHER_PROMPTS])
+        before, after = (torch.stack([alone(tiny, p, *c)[-1].double().softmax(-1) for p in OTHER_PROMPTS]) for c in ((), removed))
         rows.append((layer, pos, projected, added, (before * (before / after).log()).sum(-1).mean().item()))
     limit = float(np.median([row[4] for row in rows]))  # so that about half of them pass
     monkeypatch.setattr(directions, "KL_LIMIT", limit + 1e-4)
@@ -548,7 +376,7 @@ def test_a_direction_is_chosen_as_by_hand(relu, monkeypatch):
     metric = lambda logits: refusal(logits) - shift  # noqa: E731
     for depth in (0.8, 0.5):
         monkeypatch.setattr(directions, "DEPTH_LIMIT", depth)
-        given = select_direction(relu, found, PROMPTS, OTHER_PROMPTS, metric)
+        given = select_direction(tiny, found, PROMPTS, OTHER_PROMPTS, metric)
         assert [(c.layer, c.pos) for c in given.candidates] == places
         for candidate, (layer, _, projected, added, kl) in zip(given.candidates, rows, strict=True):
             assert (candidate.projected, candidate.added) == pytest.approx((projected - shift, added - shift), abs=1e-4)
@@ -557,65 +385,17 @@ def test_a_direction_is_chosen_as_by_hand(relu, monkeypatch):
     assert {(added > shift, kl < limit + 1e-4) for _, _, _, added, kl in rows} >= {(True, False), (False, True)}
 
 
-def constructed(monkeypatch, relu, table: dict[int, tuple[float, float, float]]) -> Selection:
-    """What is selected of directions with one position, where scores and divergences are as in the table, by layer."""
-    n_layers = max(table) + 1
-    vectors = torch.zeros(n_layers + 1, 1, relu.cfg.d_model)
-    vectors[:, 0, 0] = torch.arange(1.0, n_layers + 2)  # the length says which layer it is
-    layer_of = lambda vector: round(vector.norm().item()) - 1  # noqa: E731
-    monkeypatch.setattr(directions, "ablate_direction", lambda model, vector: [("removed", layer_of(vector))])
-    monkeypatch.setattr(directions, "add_at", lambda layer, vector: ("added", layer_of(vector)))
-    monkeypatch.setattr(
-        directions, "score_prompts", lambda model, texts, metric, change: torch.full((2,), table[change[1]][change[0] == "added"])
-    )
-
-    def log_probs(model, texts, *changes):  # two tokens, at first equally likely
-        kl = table[changes[0][1]][2] if changes else 0.0
-        p = 0.5 + math.sqrt(1 - math.exp(-2 * kl)) / 2  # then 0.5 log(0.5 / p) + 0.5 log(0.5 / (1 - p)) is kl
-        return torch.tensor([[p, 1 - p]] * 2, dtype=torch.double).log()
-
-    monkeypatch.setattr(directions, "logits_at_end", log_probs)
-    found = Directions(vectors, torch.zeros_like(vectors), n=(2, 2))
-    return select_direction(relu, found, PROMPTS[:2], PROMPTS[:2], token_set_log_odds([1]))
-
-
-def test_the_rule_of_choice(relu, monkeypatch):
-    table = {  # layer: score when projected out, score when added, divergence
-        0: (-1.0, 2.0, 0.01),
-        1: (-9.0, -0.5, 0.01),  # adding it makes nothing refused
-        2: (-8.0, 2.0, 0.2),  # taking it away changes too much
-        3: (-3.0, 0.1, 0.09),  # the best that is left
-        4: (-2.0, 5.0, 0.0),
-        5: (0.0, 1.0, 0.0),
-        6: (1.0, 1.0, 0.0),
-        7: (2.0, 0.0, 0.0),  # nor is 0 above 0
-        8: (-7.0, 3.0, 0.0),  # too near the end: 8 of 10 layers
-        9: (-7.5, 3.0, 0.0),
-    }
-    given = constructed(monkeypatch, relu, table)
-    assert [c.allowed for c in given.candidates] == [True, False, False, True, True, True, True, False, False, False]
-    assert [c.kl for c in given.candidates] == pytest.approx([row[2] for row in table.values()], abs=1e-6)
-    assert (given.best.layer, given.best.pos, given.best.projected) == (3, -1, -3.0)
-
-
-def test_no_direction_at_all_is_said(relu, monkeypatch):
-    given = constructed(monkeypatch, relu, {0: (-1.0, -2.0, 0.01), 1: (-9.0, 0.5, 0.3)})
-    with pytest.raises(ValueError, match="No direction passes: none makes harmless prompts refused"):
-        print(given.best)
-    with pytest.raises(ValueError, match="No direction passes"):
-        print(Selection(()).best)
-
-
-def test_the_table_of_candidates_begins_with_the_chosen_one():
+def test_the_best_candidate_is_the_allowed_one_that_leaves_the_least_and_comes_first_in_the_table():
     rows = [Candidate(0, -1, -1.5, 2.0, 0.01, True), Candidate(1, -2, -9.0, -1.0, 0.02, False), Candidate(2, -1, -4.25, 0.5, 0.0312, True)]
+    assert Selection(tuple(rows)).best is rows[2] and (directions.KL_LIMIT, directions.DEPTH_LIMIT) == (0.1, 0.8)  # those of the paper
     lines = Selection(tuple(rows)).table().splitlines()
     assert [line.split()[0] for line in lines] == ["layer", "2", "0", "1"]
     assert lines[1].split() == ["2", "-1", "-4.25", "0.50", "0.0312"]
     assert lines[3].endswith("not allowed") and "not allowed" not in "".join(lines[:3])
     assert len(Selection(tuple(rows)).table(n=2).splitlines()) == 3
-
-
-# --------------------------------------------------------------------------------------------------------------- steering
+    for none in ((), (rows[1],)):
+        with pytest.raises(ValueError, match="No direction passes: none makes harmless prompts refused"):
+            print(Selection(none).best)
 
 
 def test_steering_reads_the_metric_with_each_multiple(model):
@@ -643,53 +423,33 @@ def test_monotone_means_that_every_step_rises(means, rises):
     assert given.mean.tolist() == pytest.approx(means) and given.monotone is rises
 
 
-def test_steering_that_cannot_be_is_said(relu):
+def test_steering_that_cannot_be_is_said(tiny):
     with pytest.raises(ValueError, match="layers are 0 to 1"):
-        steer(relu, PROMPTS, token_set_log_odds([5]), 7, drawn(relu))
+        steer(tiny, PROMPTS, token_set_log_odds([5]), 7, drawn(tiny))
+    with pytest.raises(ValueError, match="There is no position -9 in every prompt: the shortest has"):
+        score_prompts(tiny, PROMPTS, token_set_log_odds([5]), add_at(1, drawn(tiny), pos=-9))
     with pytest.raises(ValueError, match="two different multiples"):
         print(Steering(0, (1.0, 1.0), torch.ones(2, 3)).slopes)
 
 
-# ------------------------------------------------------------------------------------------------------------------- chat
-
-
-def test_requests_are_written_in_the_chat_template(relu):
-    assert chat_prompts(relu, ["Sing", "Draw"]) == ["user: Sing\n", "user: Draw\n"]
-    assert chat_prompts(relu, ["Sing"], system="Be kind") == ["system: Be kind\nuser: Sing\n"]
-    assert chat_prompts(relu, []) == []
-
-
-def test_the_answer_is_left_open(relu, monkeypatch):
-    opened = relu.tokenizer.chat_template + "{% if add_generation_prompt %}assistant:{% endif %}"
-    monkeypatch.setattr(relu.tokenizer, "chat_template", opened)
-    assert chat_prompts(relu, ["Sing"]) == ["user: Sing\nassistant:"]
+def test_requests_are_written_in_the_chat_template_and_the_answer_is_left_open(tiny, monkeypatch):
+    assert chat_prompts(tiny, ["Sing", "Draw"]) == ["user: Sing\n", "user: Draw\n"]
+    assert chat_prompts(tiny, ["Sing"], system="Be kind") == ["system: Be kind\nuser: Sing\n"]
+    assert chat_prompts(tiny, []) == []
+    opened = tiny.tokenizer.chat_template + "{% if add_generation_prompt %}assistant:{% endif %}"
+    monkeypatch.setattr(tiny.tokenizer, "chat_template", opened)
+    assert chat_prompts(tiny, ["Sing"]) == ["user: Sing\nassistant:"]
 
 
 @pytest.mark.parametrize("ending", ["", "assistant:", "assistant: in Paris"])
-def test_what_follows_the_instruction_is_counted_in_tokens(relu, monkeypatch, ending):
-    monkeypatch.setattr(relu.tokenizer, "chat_template", relu.tokenizer.chat_template + ending)
-    expected = len(relu.tokenizer("\n" + ending, add_special_tokens=False)["input_ids"])
-    assert post_instruction(relu) == expected and (not ending or expected > 1)
+def test_what_follows_the_instruction_is_counted_in_tokens(tiny, monkeypatch, ending):
+    monkeypatch.setattr(tiny.tokenizer, "chat_template", tiny.tokenizer.chat_template + ending)
+    expected = len(tiny.tokenizer("\n" + ending, add_special_tokens=False)["input_ids"])
+    assert post_instruction(tiny) == expected and (not ending or expected > 1)
 
 
-def test_without_a_chat_template_there_is_no_chat(relu, monkeypatch):
-    monkeypatch.setattr(relu.tokenizer, "chat_template", None)
+@pytest.mark.parametrize("write", [lambda model: chat_prompts(model, ["Sing"]), post_instruction])
+def test_without_a_chat_template_there_is_no_chat(tiny, monkeypatch, write):
+    monkeypatch.setattr(tiny.tokenizer, "chat_template", None)
     with pytest.raises(ValueError, match="This model has no chat template"):
-        chat_prompts(relu, ["Sing"])
-    with pytest.raises(ValueError, match="This model has no chat template"):
-        post_instruction(relu)
-
-
-def test_steering_runs_texts_that_are_alike_once(model):
-    prompts, right, wrong = ["The Tower", "a"], ["is", "of"], ["Taipei", "is"]
-    odds = word_odds(model, prompts, right, wrong)
-    vector = torch.randn(model.cfg.d_model, generator=torch.Generator().manual_seed(0))
-    found = steer(model, odds.texts, odds, 1, vector, (0.0, 3.0)).values
-    each = torch.stack([score_prompts(model, odds.texts, odds, add_at(1, vector, scale)) for scale in (0.0, 3.0)])
-    distinct, row = directions._distinct(odds.texts)
-    assert torch.allclose(found, each, atol=1e-4) and not torch.allclose(found[0], found[1])
-    assert len(distinct) < len(odds.texts)
-    assert all(
-        torch.equal(distinct.tokens[at][: int(n)], odds.texts.tokens[i][: int(n)])
-        for i, (at, n) in enumerate(zip(row, odds.texts.lengths, strict=True))
-    )
+        write(tiny)

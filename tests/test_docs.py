@@ -23,8 +23,6 @@ LINK = re.compile(r"(?:(?<!\\)\]\(|^\[\w+\]: )(?P<target>[^)\s]+)", re.MULTILINE
 FENCE = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
 
 
-# ------------------------------------------------------------------------------------------------------------- the glossary
-
 ROW = re.compile(
     r'^\| <a id="(?P<anchor>[^"]+)"></a>\*\*(?P<term>[^*]+)\*\* \| (?P<zh>[^|]+) \| (?P<says>[^|]+) \| \[(?P<lesson>\w+)\] \|$'
 )
@@ -64,9 +62,6 @@ def test_each_term_is_explained_in_two_languages_and_stands_in_the_notebook_that
     assert missing_words(row["term"], words_of(row["lesson"])) == []
 
 
-# --------------------------------------------------------------------------------------------------------- map of the lecture
-
-
 def test_the_map_of_the_lecture_is_up_to_date_and_names_the_section_of_each_figure():
     assert TEXTS["lecture_map.md"] == lecture_map_page.page(lecture_map_page.rows()), "make pages"
 
@@ -79,9 +74,6 @@ def test_a_figure_stands_in_the_last_section_above_its_cell(tmp_path: Path):
     assert lines[-3:] == [r"| 7 | a \| b | [01], *2 · Two* | `helpers.neurons.name` |", "", "[01]: ../notebooks/01_one.ipynb"]
     with pytest.raises(ValueError, match="No cell is tagged fig-08"):
         lecture_map_page.page([row | {"cell": "fig-08"}], tmp_path)
-
-
-# ---------------------------------------------------------------------------------------------------- links, and citation
 
 
 def anchors(text: str) -> set[str]:
@@ -124,8 +116,6 @@ def test_links_that_lead_nowhere_are_reported(tmp_path: Path):
     text = f"{links}\n\n## Here I am\n\n[01]: gone.ipynb\n"
     assert broken_links(text, tmp_path) == ["there.md#elsewhere", "gone.md", "#gone", "gone.ipynb"]
 
-
-# ------------------------------------------------------------------------------- files, modules and commands that pages name
 
 FOLDERS = "helpers|teaching|tests|tools|data|docs|notebooks"
 PLACEHOLDER = re.compile(r"<[^>]*>|NAME|NN|…")

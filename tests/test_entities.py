@@ -6,7 +6,6 @@ from functools import cache
 
 import pytest
 import torch
-from byte_model import small
 
 from helpers.course_lm.facts import all_facts
 from helpers.course_lm.world import World
@@ -26,11 +25,7 @@ from helpers.one_neuron.entities import (
 from helpers.prediction import tokenize
 from helpers.prompts import LabelledPrompt
 
-__all__ = ["small"]  # the fixture
-
 COUNTRIES = entity_prompts("countries", 12)
-
-# --------------------------------------------------------------------------------------------------------------- prompts
 
 
 @pytest.mark.parametrize("table", ["countries", "people", "landmarks"])
@@ -69,11 +64,9 @@ def test_names_in_other_languages_stand_in_sentences_of_the_names():
 
 
 def test_a_name_that_is_the_same_in_another_language_is_not_counted_twice():
-    rows = {row["name"]: row for row in World.load().rows("countries")[:40]}
-    prompts = entity_prompts("countries", 40)
-    told = {(p.group, p.label) for p in prompts}
-    same = [(name, language) for name, row in rows.items() for code, language in LANGUAGES.items() if row[code] == name]
-    assert same and not told & set(same)
+    rows = World.load().rows("countries")[:40]
+    same = {(row["name"], language) for row in rows for code, language in LANGUAGES.items() if row[code] == row["name"]}
+    assert same and not same & {(p.group, p.label) for p in entity_prompts("countries", 40)}
 
 
 @cache
@@ -113,14 +106,21 @@ def test_there_are_at_most_so_many_of_a_kind_none_twice_and_the_seed_decides_whi
     assert [p for p in other if p.label == NAME] == [p for p in COUNTRIES if p.label == NAME]
 
 
-def test_tables_and_numbers_that_do_not_do_are_refused_in_a_sentence():
-    with pytest.raises(ValueError, match=r"'planets' has no facts about its entities by name; take 'countries', 'people' or"):
-        entity_prompts("planets")
-    with pytest.raises(ValueError, match=r"each says how many prompts of a kind to write; it must be 2 or more, not 1\.$"):
-        entity_prompts("countries", each=1)
+@pytest.mark.parametrize(
+    "wrong, sentence",
+    [
+        (lambda m: entity_prompts("planets"), "'planets' has no facts about its entities by name; take 'countries', 'people' or"),
+        (lambda m: entity_prompts("countries", each=1), r"each says how many prompts of a kind to write; it must be 2 or more, not 1\.$"),
+        (lambda m: entity_peaks(m, []), r"There are no prompts: give at least one text\.$"),
+        (lambda m: entity_peaks(m, [SHORT[0], LabelledPrompt("", NAME, "B")]), "Prompt 1 has no word in it"),
+        (lambda m: made(SHORT_PEAKS).by_kind("C", (0, 0)), r"There are no prompts about 'C'; there are some about A, B and others\.$"),
+        *((lambda m, n=n: own_neurons(planted({}, n)), r"two or more prompts with the label 'name'\.$") for n in (6, 7, 0)),
+    ],
+)
+def test_what_cannot_be_is_refused_in_a_sentence(small, wrong, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        wrong(small)
 
-
-# ----------------------------------------------------------------------------------------------------------------- peaks
 
 SHORT = [
     LabelledPrompt("ab", NAME, "A"),
@@ -128,6 +128,9 @@ SHORT = [
     LabelledPrompt("x", "French", "A"),
     LabelledPrompt("four", DESCRIPTION, "B"),
 ]
+
+
+SHORT_PEAKS = [1.0, 2.0, 5.0, 9.0]
 
 
 def test_peaks_are_the_highest_activations_of_each_prompt_without_its_first_position(small):
@@ -141,42 +144,30 @@ def test_peaks_are_the_highest_activations_of_each_prompt_without_its_first_posi
     assert (found.peaks < 0).any()  # what only rises to a negative number is not lifted to the filling's 0
 
 
-def test_no_prompt_and_an_empty_one_are_refused_in_a_sentence(small):
-    with pytest.raises(ValueError, match=r"There are no prompts: give at least one text\.$"):
-        entity_peaks(small, [])
-    with pytest.raises(ValueError, match="Prompt 1 has no word in it"):
-        entity_peaks(small, [SHORT[0], LabelledPrompt("", NAME, "B")])
-
-
 def made(values: list[float]) -> EntityPeaks:
     """Peaks of a model with one layer of one neuron, on the four prompts of ``SHORT``."""
     return EntityPeaks(tuple(SHORT), torch.tensor(values)[:, None, None])
 
 
 def test_a_neurons_peaks_kind_by_kind():
-    found = made([1.0, 2.0, 5.0, 9.0]).by_kind("A", (0, 0))
+    found = made(SHORT_PEAKS).by_kind("A", (0, 0))
     assert found == {"French": [5.0], OTHERS: [2.0], NAME: [1.0]} and list(found) == ["French", OTHERS, NAME]
-    assert made([1.0, 2.0, 5.0, 9.0]).by_kind("B", (0, 0)) == {DESCRIPTION: [9.0], NAME: [2.0], OTHERS: [1.0]}
+    assert made(SHORT_PEAKS).by_kind("B", (0, 0)) == {DESCRIPTION: [9.0], NAME: [2.0], OTHERS: [1.0]}
 
-
-def test_an_entity_without_prompts_is_named():
-    with pytest.raises(ValueError, match=r"There are no prompts about 'C'; there are some about A, B and others\.$"):
-        made([1.0, 2.0, 5.0, 9.0]).by_kind("C", (0, 0))
-
-
-# ------------------------------------------------------------------------------------------------------------- the count
 
 ENTITIES = ("Austria", "Belgium", "Chile", "Denmark")
 
 
-def planted(changes: dict[tuple[int, int, int], list[float]]) -> EntityPeaks:
-    """Two layers of three neurons on six name prompts of each of four entities, hardly different; ``(entity, layer, neuron)``: peaks."""
+def planted(changes: dict[tuple[int, int, int], list[float]], n: int = 24) -> EntityPeaks:
+    """Two layers of three neurons on the first ``n`` of six name prompts of each of four entities, hardly different.
+
+    ``changes``: peaks by ``(entity, layer, neuron)``.
+    """
     prompts = [LabelledPrompt(f"{entity} {number}", NAME, entity) for entity in ENTITIES for number in range(6)]
-    noise = torch.rand(len(prompts), 2, 3, generator=torch.Generator().manual_seed(0))
-    peaks = 1 + 0.2 * noise
+    peaks = 1 + 0.2 * torch.rand(len(prompts), 2, 3, generator=torch.Generator().manual_seed(0))
     for (entity, layer, neuron), values in changes.items():
         peaks[6 * entity : 6 * entity + 6, layer, neuron] = torch.tensor(values)
-    return EntityPeaks(tuple(prompts), peaks)
+    return EntityPeaks(tuple(prompts[:n]), peaks[:n])
 
 
 def test_a_planted_neuron_is_found_and_no_other():
@@ -190,15 +181,16 @@ def test_a_planted_neuron_is_found_and_no_other():
     assert found.second == pytest.approx(max(judged))
 
 
-def test_a_neuron_that_is_high_on_the_choosing_prompts_only_is_chosen_and_does_not_pass():
-    [_, belgium, *_] = own_neurons(planted({(1, 1, 2): [5.0, 1.1, 5.0, 1.1, 5.0, 1.1]})).entries
-    assert belgium.neuron == (1, 2) and not belgium.found and belgium.own == pytest.approx(1.1)
-
-
-def test_what_judges_does_not_choose():
-    changes = {(1, 1, 2): [2.0, 2.0, 2.0, 2.0, 2.0, 2.0], (1, 0, 0): [1.1, 9.0, 1.1, 9.0, 1.1, 9.0]}
+@pytest.mark.parametrize(
+    "changes, passes",
+    [
+        ({(1, 1, 2): [5.0, 1.1] * 3}, False),  # high on the prompts that choose only
+        ({(1, 1, 2): [2.0] * 6, (1, 0, 0): [1.1, 9.0] * 3}, True),  # what judges does not choose
+    ],
+)
+def test_some_prompts_choose_and_others_judge(changes, passes: bool):
     [_, belgium, *_] = own_neurons(planted(changes)).entries
-    assert belgium.neuron == (1, 2) and belgium.found
+    assert belgium.neuron == (1, 2) and belgium.found == passes and belgium.own == pytest.approx(changes[1, 1, 2][1])
 
 
 def test_the_margin_counts_and_what_two_entities_share_belongs_to_none():
@@ -218,9 +210,9 @@ def test_one_high_prompt_among_low_ones_is_stopped_by_the_auc():
 
 def test_a_neuron_that_is_never_above_zero_is_nobodys():
     peaks = planted({})
-    peaks = replace(peaks, peaks=peaks.peaks - 5)
-    peaks.peaks[6:12] += 3
-    assert own_neurons(peaks).found == ()
+    below = peaks.peaks - 5
+    below[6:12] += 3
+    assert own_neurons(replace(peaks, peaks=below)).found == ()
 
 
 def test_standing_out_is_measured_in_standard_deviations():
@@ -261,10 +253,3 @@ def test_shuffled_entities_have_no_neurons_of_their_own():
     peaks = planted({(at, at % 2, at // 2): [6.0] * 6 for at in range(4)})
     assert len(own_neurons(peaks).found) == 4
     assert own_neurons(peaks.shuffled()).found == ()
-
-
-@pytest.mark.parametrize("kept", [slice(0, 6), slice(0, 7), slice(0, 0)], ids=["one entity", "a single prompt of the second", "nothing"])
-def test_too_little_to_compare_is_said_in_a_sentence(kept: slice):
-    peaks = planted({})
-    with pytest.raises(ValueError, match=r"two or more, each with two or more prompts with the label 'name'\.$"):
-        own_neurons(EntityPeaks(peaks.prompts[kept], peaks.peaks[kept]))

@@ -1,6 +1,8 @@
 """Exercises: a check explains and never stops, the score is kept, and the solutions of a notebook run in place of its stubs."""
 
 import json
+from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +14,10 @@ from exercise_tools import (
     assert_exercise,
     names_of,
     overwritten_by_solutions,
+    printed_by_solutions,
     said,
     solutions,
     solved_cell,
-    stubs,
     what_exercises_need,
     with_solutions,
 )
@@ -25,7 +27,6 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 
 from helpers.answers import (
     NotYet,
-    described,
     expect_callable,
     expect_close,
     expect_indices,
@@ -38,6 +39,7 @@ from helpers.exercises import Exercises
 from helpers.html import AMBER, GREEN
 from helpers.widgets import html_to_text
 
+ROOT = Path(__file__).parents[1]
 DATA = torch.tensor([[1.0, 2.0, 3.0], [3.0, 2.0, 4.0]])
 
 
@@ -66,9 +68,6 @@ def demo() -> Exercises:
         return "Thank you."
 
     return exercises
-
-
-# ------------------------------------------------------------------------------------------------------------- a verdict
 
 
 def test_checks_pass_on_solutions_and_explain_what_is_wrong():
@@ -145,138 +144,93 @@ def test_answers_that_fight_back_do_not_end_in_a_traceback_either():
             assert not exercise.verdict(answer).solved
 
 
-# ------------------------------------------------------------------------------------------------------------ the tools
+SAID = [  # a call, and words of what it says
+    (lambda: expect_text(DATA.numpy()), "A text in quotes is needed here, and your answer is a ndarray of shape [2, 3]"),
+    (lambda: expect_text(True), "is the truth value True"),
+    (lambda: expect_text(3), "is the number 3"),
+    (lambda: expect_text((1, 2)), "is a tuple with 2 entries"),
+    (lambda: expect_text([1]), "is a list with 1 entry"),
+    (lambda: expect_text(torch.relu), "is a function"),
+    (lambda: expect_text(object()), "is an object of the kind object"),
+    (lambda: expect_text("  "), "an empty text"),
+    (lambda: expect_tensor("x" * 50, 2), f"is the text '{'x' * 40}' …"),
+    (lambda: expect_tensor(DATA.T, 2, 3), "The axes stand the other way round"),
+    (lambda: expect_tensor(DATA[0][None], 3), "Only axes of length 1 differ"),
+    (lambda: expect_tensor(DATA[0], 2, 3), "an axis too few"),
+    (lambda: expect_tensor(DATA, "row", 4), "A tensor of shape [row, 4] is needed here, and your answer is a tensor of shape [2, 3]."),
+    (lambda: expect_tensor([[1.0], [1.0, 2.0]], 2), "a list with 2 entries"),
+    (lambda: expect_tensor([1.0, float("inf")], 2), "infinite or no numbers"),
+    (lambda: expect_tensor(torch.ones(0), "n"), "is empty"),
+    (lambda: expect_tensor(1j), "complex numbers"),
+    (lambda: expect_number("seven"), "One number is needed here, and your answer is the text 'seven'."),
+    (lambda: expect_number(7, 0, 1, "your share"), "Your share is 7, and it has to lie between 0 and 1."),
+    (lambda: expect_indices((5, 768), layer=12, neuron=768), "There is no neuron 768: each neuron has a number from 0 to 767."),
+    (lambda: expect_indices((-1, 3), layer=12, neuron=768), "There is no layer -1"),
+    (lambda: expect_indices((5, 1.5), layer=12, neuron=768), "Whole numbers are needed here (layer, neuron)"),
+    (lambda: expect_indices((5,), layer=12, neuron=768), "a tuple with 1 entry"),
+    (lambda: expect_indices("5", layer=12), "the text '5'"),
+    (lambda: expect_indices(float("nan"), layer=12), "Whole numbers are needed here (layer)"),
+    (lambda: expect_close(2.0, 3.0, "your shift"), "Your shift is 2, and that is too small."),
+    (lambda: expect_close(4.0, 3.0, "your shift", hint="Look at the sign."), "that is too large. Look at the sign."),
+    (lambda: expect_close(-3.0, 3.0), "the wrong sign"),
+    (lambda: expect_close(float("nan"), 3.0), "not a number (NaN)"),
+    (lambda: expect_close(1000.5, 1000.0), "too large"),
+]
 
 
-@pytest.mark.parametrize(
-    ("answer", "words"),
-    [
-        (DATA, "a tensor of shape [2, 3]"),
-        (DATA.numpy(), "a ndarray of shape [2, 3]"),
-        (3, "the number 3"),
-        (True, "the truth value True"),
-        ("x" * 50, f"the text '{'x' * 40}' …"),
-        ([1], "a list with 1 entry"),
-        ((1, 2), "a tuple with 2 entries"),
-        (torch.relu, "a function"),
-        (object(), "an object of the kind object"),
-    ],
-)
-def test_answers_are_described_in_words(answer: Any, words: str):
-    assert described(answer) == words
-
-
-@pytest.mark.parametrize(
-    ("answer", "shape", "words"),
-    [
-        (DATA.T, (2, 3), "The axes stand the other way round"),
-        (DATA[0][None], (3,), "Only axes of length 1 differ"),
-        (DATA[0], (2, 3), "an axis too few"),
-        (DATA, ("row", 4), "A tensor of shape [row, 4] is needed here, and your answer is a tensor of shape [2, 3]."),
-        ([[1.0], [1.0, 2.0]], (2,), "a list with 2 entries"),
-        ([1.0, float("inf")], (2,), "infinite or no numbers"),
-        (torch.ones(0), ("n",), "is empty"),
-        (1j, (), "complex numbers"),
-        ("seven", (), "One number is needed here, and your answer is the text 'seven'."),
-    ],
-)
-def test_a_tensor_that_does_not_fit_gets_a_hint(answer: Any, shape: tuple, words: str):
+@pytest.mark.parametrize(("call", "words"), SAID)
+def test_each_tool_says_what_is_wrong(call: Callable[[], object], words: str):
     with pytest.raises(NotYet) as caught:
-        expect_tensor(answer, *shape)
+        call()
     assert words in str(caught.value)
 
 
 def test_what_fits_is_handed_on_as_floats():
     weights = torch.ones(3, requires_grad=True)
     assert not expect_tensor(weights, 3).requires_grad and expect_tensor([1, 2], "n").dtype == torch.float32
-    assert expect_tensor(DATA, "row", 3).equal(DATA) and expect_number(torch.tensor(3)) == 3.0
-    assert expect_indices((5, torch.tensor(185)), layer=12, neuron=768) == (5, 185) and expect_indices(3, layer=12) == (3,)
-    assert expect_indices(torch.tensor([5, 185]), layer=12, neuron=768) == (5, 185) and expect_text("  a b ") == "a b"
-
-
-@pytest.mark.parametrize(
-    ("call", "words"),
-    [
-        (lambda: expect_number(7, 0, 1, "your share"), "Your share is 7, and it has to lie between 0 and 1."),
-        (lambda: expect_indices((5, 768), layer=12, neuron=768), "There is no neuron 768: each neuron has a number from 0 to 767."),
-        (lambda: expect_indices((-1, 3), layer=12, neuron=768), "There is no layer -1"),
-        (lambda: expect_indices((5, 1.5), layer=12, neuron=768), "Whole numbers are needed here (layer, neuron)"),
-        (lambda: expect_indices((5,), layer=12, neuron=768), "a tuple with 1 entry"),
-        (lambda: expect_indices(5, layer=12, neuron=768), "the number 5"),
-        (lambda: expect_indices("5", layer=12), "the text '5'"),
-        (lambda: expect_indices(float("nan"), layer=12), "Whole numbers are needed here (layer)"),
-        (lambda: expect_text("  "), "an empty text"),
-        (lambda: expect_close(2.0, 3.0, "your shift"), "Your shift is 2, and that is too small."),
-        (lambda: expect_close(4.0, 3.0, "your shift", hint="Look at the sign."), "that is too large. Look at the sign."),
-        (lambda: expect_close(-3.0, 3.0), "the wrong sign"),
-        (lambda: expect_close(float("nan"), 3.0), "not a number (NaN)"),
-    ],
-)
-def test_other_tools_say_what_is_wrong(call, words: str):
-    with pytest.raises(NotYet) as caught:
-        call()
-    assert words in str(caught.value)
-
-
-def test_close_means_close_in_proportion():
-    expect_close(1000.05, 1000.0)
+    assert expect_tensor(DATA, "row", 3).equal(DATA) and expect_number(torch.tensor(3)) == 3.0 and expect_text("  a b ") == "a b"
+    for pair in ((5, torch.tensor(185)), torch.tensor([5, 185])):
+        assert expect_indices(pair, layer=12, neuron=768) == (5, 185)
+    assert expect_indices(3, layer=12) == (3,)
+    expect_close(1000.05, 1000.0)  # in proportion
     expect_close(torch.tensor([1e-9, 1.0]), torch.tensor([0.0, 1.0]))
-    with pytest.raises(NotYet):
-        expect_close(1000.5, 1000.0)
-
-
-# ------------------------------------------------------------------------------------------------------- cards and score
 
 
 def test_a_card_says_what_it_costs_and_is_safe_html():
-    card = demo().exercise("9.2")
+    exercises = demo()
+    card = exercises.exercise("9.2")
     assert repr(card) == "Exercise 9.2: Write <ReLU> (core, about 8 minutes)"
     assert "Exercise 9.2: Write &lt;ReLU&gt;" in card._repr_html_() and "core, about 8 minutes" in card._repr_html_()
-    exercises = demo()
-    exercises.check("9.1", 3)
-    assert "✓" not in exercises.exercise("9.1")._repr_html_() and not exercises.exercise("9.1").solved
-    exercises.check("9.1", DATA.mean(0))
-    exercises.check("9.1", 3)  # once solved, it stays solved
+    for answer, solved in ((3, False), (DATA.mean(0), True), (3, True)):  # once solved, it stays solved
+        exercises.check("9.1", answer)
+        assert exercises.exercise("9.1").solved == solved == ("✓" in exercises.exercise("9.1")._repr_html_())
     card = exercises.exercise("9.1")
     assert html_to_text(card._repr_html_()) == "Exercise 9.1: Average the rows\ncore, about 5 minutes · ✓ solved"
     assert repr(card) == "Exercise 9.1: Average the rows (core, about 5 minutes, solved)"
 
 
-@pytest.fixture
-def shown(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
-    """All that exercises show, as HTML and as text."""
-    found: list[tuple[str, str]] = []
-    monkeypatch.setattr("helpers.exercises.show", lambda html, text: found.append((html, text)))
-    return found
-
-
-def test_a_notebook_shows_which_exercise_is_solved_and_which_is_not_yet_by_sign_and_colour(shown: list[tuple[str, str]]):
-    exercises = demo()
+def test_a_notebook_shows_what_is_solved_by_sign_and_colour_and_the_score_as_a_table(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    exercises, shown = demo(), []
+    monkeypatch.setattr("helpers.exercises.show", lambda html, text: shown.append((html, text)))
     for number, answer in (("9.1", DATA.mean(0)), ("9.1", ...), ("9.3", "<b>")):
         exercises.check(number, answer)
-    (solved, _), (untouched_, text), (short, _) = shown
+    (solved, _), (untouched_, _), (short, _) = shown
     assert html_to_text(solved) == "✓ Solved · Exercise 9.1: Average the rows\nThat is the average of the rows."
     assert html_to_text(untouched_).splitlines()[0] == "… Not yet · Exercise 9.1: Average the rows"
-    assert text == "Not yet. There is still a `...` to fill in: put your own answer there, then run the cell again."
     assert "<code>...</code>" in untouched_ and "'&lt;b&gt;' is short" in short
     assert [f"rgb({GREEN})" in html for html in (solved, untouched_, short)] == [True, False, False]
     assert [f"rgb({AMBER})" in html for html in (solved, untouched_, short)] == [False, True, True]
-
-
-def test_a_notebook_shows_the_score_as_a_table_that_says_what_the_text_says(shown: list[tuple[str, str]], tmp_path: Path):
-    exercises = demo()
-    exercises.check("9.1", DATA.mean(0))
     exercises.score_table(tmp_path)
     html, text = shown[-1]
     words = [line.replace("✓", "").replace("…", "").split() for line in html_to_text(html).splitlines()]
-    assert words == [line.split() for line in text.splitlines()]
+    assert words == [line.split() for line in text.splitlines()], "the table says what the text says"
     assert [row.count("✓") for row in html.split("<tr")[1:]] == [1, 0, 0] and "&lt;ReLU&gt;" in html
 
 
 def test_numbers_that_are_unknown_taken_or_no_numbers():
     exercises = demo()
     for call, words in (
-        (lambda: exercises.exercise("9.9"), "There is no exercise '9.9' in 09_demo; there are: 9.1, 9.2, 9.3."),
+        (lambda: exercises.exercise("9.9"), "There is no exercise '9.9'; choose one of: 9.1, 9.2, 9.3."),
         (lambda: exercises.check("9.9", 3), "There is no exercise '9.9'"),
         (lambda: exercises.add("9.1", "Again", minutes=1), "'9.1' is taken"),
         (lambda: exercises.add("first", "No number", minutes=1), "'first' is none"),
@@ -288,7 +242,7 @@ def test_numbers_that_are_unknown_taken_or_no_numbers():
 def test_the_score_table_and_its_file_say_the_same(tmp_path: Path, capsys: pytest.CaptureFixture):
     exercises = demo()
     exercises.check("9.1", DATA.mean(0))
-    exercises.check("9.1", ...)  # once solved, it stays solved
+    exercises.check("9.1", ...)
     exercises.check("9.2", 3)
     exercises.score_table(tmp_path)
     assert capsys.readouterr().out.splitlines() == [
@@ -314,8 +268,6 @@ def test_results_of_other_notebooks_stay_and_a_damaged_file_is_replaced(before: 
     results = json.loads(path.read_text(encoding="utf-8"))
     assert set(results) == ({"08_other", "09_demo"} if "other" in before else {"09_demo"})
 
-
-# ------------------------------------------------------------------------------------------- solutions out of a notebook
 
 FOLDED = "<details><summary>Solution {}</summary>\n\n```python\n{}```\n</details>"
 LESSON = """
@@ -349,7 +301,7 @@ def notebook(tmp_path: Path) -> Path:
     """A lesson with two exercises, the second of which builds on a value of the notebook."""
     return write_notebook(
         tmp_path,
-        f"import sys\nsys.path.insert(0, {str(Path(__file__).parents[1])!r})\n{LESSON}",
+        f"import sys\nsys.path.insert(0, {str(ROOT)!r})\n{LESSON}",
         "start = 21",
         "<p>Double it.</p>",
         'twice = ...\ncheck("9.1", twice)',
@@ -359,15 +311,8 @@ def notebook(tmp_path: Path) -> Path:
     )
 
 
-def test_solutions_and_stubs_are_found_by_their_number(notebook: Path):
-    assert solutions(notebook) == {"9.1": "twice = 2 * start\n", "9.2": "half = 4 * start / 2\n"}
-    assert {number: cell.source[:4] for number, cell in stubs(nbformat.read(notebook, as_version=4)).items()} == {
-        "9.1": "twic",
-        "9.2": "half",
-    }
-
-
 def test_a_solution_takes_the_stubs_place_above_the_check(notebook: Path):
+    assert solutions(notebook) == {"9.1": "twice = 2 * start\n", "9.2": "half = 4 * start / 2\n"}
     code = [cell.source for cell in with_solutions(notebook).cells if cell.cell_type == "code"]
     assert code[2:] == ['twice = 2 * start\ncheck("9.1", twice)', 'half = 4 * start / 2\ncheck(\n    "9.2",\n    half,\n)']
     assert "..." in notebook.read_text(encoding="utf-8"), "the reader's notebook stays as it is, without a score of ours"
@@ -418,7 +363,15 @@ def test_a_solution_that_takes_a_value_away_from_later_cells_is_reported(after: 
     assert overwritten_by_solutions(path) == said
 
 
-@pytest.mark.parametrize("path", sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb")), ids=lambda path: path.name)
+@pytest.mark.parametrize("module", sorted((ROOT / "helpers").glob("*/exercises_*.py")), ids=lambda module: module.stem)
+def test_the_folded_solutions_of_a_lesson_solve_its_exercises(module: Path):
+    [notebook] = (ROOT / "notebooks").glob(f"{module.stem.removeprefix('exercises_')}_*.ipynb")
+    said = printed_by_solutions(notebook)
+    assert said.keys() == import_module(f"helpers.{module.parent.name}.{module.stem}").exercises.known.keys()
+    assert [text for text in said.values() if not text.startswith("Solved. ")] == []
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "notebooks").glob("*.ipynb")), ids=lambda path: path.name)
 def test_no_solution_of_a_lesson_takes_a_value_away_from_later_cells(path: Path):
     assert overwritten_by_solutions(path) == []
 

@@ -4,12 +4,10 @@ import re
 
 import numpy as np
 import pytest
-from byte_model import small
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny_models import write_tiny_model
 
-from helpers.activations import Context, TopContexts, top_contexts
+from helpers.activations import Context, TopContexts, contexts, top_contexts
 from helpers.models import ModelNotAvailable
 from helpers.one_neuron import explanations
 from helpers.one_neuron.explanations import (
@@ -35,8 +33,6 @@ from helpers.one_neuron.explanations import (
 )
 from helpers.texts import as_texts
 
-__all__ = ["small"]  # the fixture
-
 
 def cut(text: str) -> list[str]:
     """A text in pieces: each word with the space before it, and marks by themselves."""
@@ -49,14 +45,13 @@ def on(sentence: str, text: str) -> list[str]:
     return [piece.strip(" ") for piece, guess in zip(pieces, simulate(sentence, pieces), strict=True) if guess > 0]
 
 
-# ------------------------------------------------------------------------------------------------------- the toy language
-
-
 @pytest.mark.parametrize(
     ("sentence", "text", "expected"),
     [
         ('Active on "is".', "This is it; IS it?", ["is", "IS"]),
         ('on "is" and "are", after "capital" or "city"', "The capital is, the cities are, a city are", ["is", "are"]),
+        ('on "is" or "was", after "of" or "in"', "of is in is at was of was", ["is", "is", "was"]),
+        ('on "was"; after "in"', "of is in is at was of was", ["is", "was", "was"]),
         ('on "New York"', "York is not New York.", ["York"]),
         ('on "art"', "art starts part", ["art"]),
         ('words ending in "s"', "cats and dog s runs", ["cats", "runs"]),
@@ -90,22 +85,15 @@ def test_what_a_sentence_says_is_guessed(sentence: str, text: str, expected: lis
     assert on(sentence, text) == expected
 
 
+@pytest.mark.parametrize("sentence", ['weakly on numbers; on "3"', 'on "3"; weakly on numbers'])
+def test_weakly_halves_the_guess_and_the_stronger_of_two_clauses_counts(sentence: str):
+    assert simulate(sentence, cut("3 and 4")) == [STRONG, 0.0, WEAK]
+
+
 def test_later_pieces_of_a_word_are_those_that_go_on_with_letters():
     pieces = ["un", "believ", "able", " and", "42", "nd", "."]
     assert [at for at, guess in enumerate(simulate("later pieces of a word", pieces)) if guess] == [1, 2]
     assert simulate('on "unbelievable"', pieces) == [0, 0, STRONG, 0, 0, 0, 0]  # the word ends with its last piece
-
-
-def test_conditions_of_one_sort_are_alternatives_and_sorts_must_hold_together():
-    text = "of is in is at was of was"
-    assert on('on "is" or "was", after "of" or "in"', text) == ["is", "is", "was"]
-    assert on('on "is"; after "of" or "in"', text) == ["is", "is", "was"]
-    assert on('on "was"; after "in"', text) == ["is", "was", "was"]
-
-
-def test_weakly_halves_the_guess_and_the_stronger_of_two_clauses_counts():
-    assert simulate('weakly on numbers; on "3"', cut("3 and 4")) == [STRONG, 0.0, WEAK]
-    assert simulate('on "3"; weakly on numbers', cut("3 and 4")) == [STRONG, 0.0, WEAK]
 
 
 def test_a_clause_is_read_into_its_conditions():
@@ -167,8 +155,6 @@ def test_a_guess_is_the_highest_level_of_the_clauses_that_hold(drawn: list, piec
     one_by_one = [simulate(write([clause]), pieces) for clause in clauses]
     assert simulate(write(clauses), pieces) == [max(levels) for levels in zip(*one_by_one, strict=True)]
 
-
-# ------------------------------------------------------------------------------------------------- the built-in explainer
 
 TEXTS = [
     "The capital of Poland is Warsaw. The city of Gdansk is old.",
@@ -232,14 +218,6 @@ def test_a_sentence_stays_short_enough_to_be_read():
     assert sum(len(clause.conditions) for clause in read(explain_simply(noise))) <= 8
 
 
-def test_without_contexts_there_is_nothing_to_explain():
-    with pytest.raises(ValueError, match=r"There is nothing to explain: give at least one context\.$"):
-        explain_simply([])
-
-
-# ----------------------------------------------------------------------------------------------------------------- scores
-
-
 def test_correlation_is_pearsons():
     x, y = [1.0, 2.0, 4.0, 0.0], [0.5, 3.0, 2.0, 1.0]
     assert correlation(x, y) == pytest.approx(np.corrcoef(x, y)[0, 1])
@@ -253,19 +231,11 @@ def test_a_score_is_the_correlation_over_all_tokens_of_all_contexts():
     assert score('on "is"', unseen) == pytest.approx(expected)
 
 
-def test_right_sentences_score_high_and_wrong_ones_low():
-    unseen = contexts_for('on "is"')
-    assert score('on "is"', unseen) == pytest.approx(1)
-    assert 0.4 < score('on "is", after "peru"; on "is", after "cat"', unseen) < 0.9
-    assert score("on numbers", unseen) < 0.05 and score(NOTHING, unseen) == 0 == score('on "zebra"', unseen)
-
-
-def test_what_cannot_be_scored_is_said_in_a_sentence():
+def test_without_contexts_nothing_is_explained_or_scored():
+    with pytest.raises(ValueError, match=r"There is nothing to explain: give at least one context\.$"):
+        explain_simply([])
     with pytest.raises(ValueError, match=r"A sentence can only be scored on contexts: give at least one\.$"):
         score("on numbers", [])
-
-
-# ---------------------------------------------------------------------------------------------------------------- controls
 
 
 @pytest.fixture(scope="module")
@@ -287,40 +257,30 @@ def test_contexts_are_the_best_texts_then_others_drawn_by_the_seed(small, tops):
     for neuron in neurons:
         rows = [context.row for context in found[neuron]]
         assert rows[:2] == top.where(*neuron)[0][:2] and len(set(rows)) == 5
-        assert [max(context.values) for context in found[neuron][:2]] == pytest.approx(top.values[neuron][:2].tolist(), abs=1e-5)
-        assert all("".join(context.pieces) in "".join(map(str, texts_of(small, top))) for context in found[neuron])
+        assert found[neuron] == contexts(small, top.texts, {neuron: rows})[neuron]
     everything = mixed_contexts(small, top, neurons[:1], n_top=4, n_random=100)[neurons[0]]
     assert sorted(context.row for context in everything) == list(range(len(top.texts)))
     again, other = (mixed_contexts(small, top, neurons, n_top=2, n_random=3, seed=seed) for seed in (0, 1))
     assert again == found != other
 
 
-def texts_of(model, top: TopContexts) -> list[str]:
-    """The texts that were scanned, without their marks."""
-    return [
-        model.tokenizer.decode(row[1:length].tolist()) for row, length in zip(top.texts.tokens, top.texts.lengths.tolist(), strict=True)
-    ]
-
-
 def test_neurons_are_explained_from_one_set_of_texts_and_scored_on_another(small, tops):
     seen, unseen = tops
-    neurons = busy(seen, 4)
-    given_to: list[tuple[str, ...]] = []
+    neurons, given_to = busy(seen, 4), []
 
-    def explainer(contexts) -> str:
-        given_to.append(tuple("".join(context.pieces) for context in contexts))
+    def explainer(some) -> str:
+        given_to.append(some)
         return f'on "{len(given_to)}" or numbers; on "i"'
 
     found = explain(small, seen, unseen, neurons, explainer, n_controls=2)
-    assert found.neurons == tuple(neurons) and len(given_to) == 4
+    assert found.neurons == tuple(neurons) and given_to == list(mixed_contexts(small, seen, neurons).values())
     assert found.sentences == tuple(f'on "{number}" or numbers; on "i"' for number in range(1, 5))
-    assert all(set(texts) <= set(texts_of(small, seen)) for texts in given_to)
     new = mixed_contexts(small, unseen, neurons, seed=1)
     assert found.scores == tuple(score(sentence, new[neuron]) for sentence, neuron in zip(found.sentences, neurons, strict=True))
     for own, neuron, controls in zip(found.sentences, neurons, found.controls, strict=True):
         others = sorted(score(other, new[neuron]) for other in found.sentences if other != own)
         assert len(controls) == 2 and all(value in others for value in controls)
-    every = explain(small, seen, unseen, neurons, lambda contexts: f'on "{len(contexts)}"', n_controls=50)
+    every = explain(small, seen, unseen, neurons, lambda some: f'on "{len(some)}"', n_controls=50)
     assert all(len(controls) == 3 for controls in every.controls)
 
 
@@ -334,9 +294,6 @@ def test_the_table_lists_the_best_explained_neurons_first():
     assert len(found.table(1).splitlines()) == 2
 
 
-# ------------------------------------------------------------------------------------------------- a chat model explains
-
-
 def test_a_chat_model_sees_the_texts_with_activations_from_1_to_10():
     seen = [Context(("The", " cat", "\n"), (0.0, 4.0, -1.0), "made", 0), Context((" is", " so"), (2.0, 0.1), "made", 1)]
     question = instruction(seen)
@@ -346,15 +303,9 @@ def test_a_chat_model_sees_the_texts_with_activations_from_1_to_10():
     assert "- a b\n" in instruction([Context(("a", " b"), (0.0, 0.0), "made", 0)])
 
 
-@pytest.fixture(scope="module")
-def chat_folder(tmp_path_factory: pytest.TempPathFactory):
-    """A random model whose tokenizer has a chat template."""
-    return write_tiny_model("gpt2", tmp_path_factory.mktemp("chat"))
-
-
-def test_a_chat_model_explains_greedily_in_one_line(chat_folder):
+def test_a_chat_model_explains_greedily_in_one_line(gpt2):
     seen = contexts_for("on numbers", TEXTS[:2])
-    explainer = chat_explainer(str(chat_folder), tokens=8)
+    explainer = chat_explainer(str(gpt2.folder), tokens=8)
     sentence = explainer(seen)
     assert sentence and "\n" not in sentence and sentence == explainer(seen)
     assert isinstance(score(sentence, seen), float)
@@ -364,11 +315,11 @@ def test_a_chat_model_explains_greedily_in_one_line(chat_folder):
     ("answer", "expected"),
     [("\n  Active on numbers. \nAnd so on", "Active on numbers."), ("on 3", "on 3"), ("", NOTHING), (" \n\n ", NOTHING)],
 )
-def test_the_first_line_of_an_answer_counts(chat_folder, monkeypatch, answer: str, expected: str):
+def test_the_first_line_of_an_answer_counts(gpt2, monkeypatch, answer: str, expected: str):
     asked = []
     monkeypatch.setattr(explanations, "generate", lambda chat, prompts, tokens: asked.append((prompts, tokens)) or [answer])
     seen = contexts_for("on numbers", TEXTS[:2])
-    assert chat_explainer(str(chat_folder), 20)(seen) == expected
+    assert chat_explainer(str(gpt2.folder), 20)(seen) == expected
     assert asked == [([f"user: {instruction(seen)}\n"], 20)]
 
 

@@ -4,12 +4,14 @@ from dataclasses import replace
 
 import pytest
 import torch
-from speak_tools import token, write_word_model
-from tiny_models import write_tiny_model
+from tiny_models import token, write_word_model
+from widget_tools import HOME, JOHN, TELL, TOWNS, WIVES, small_world
+from widget_tools import WORLD as FACTS
 
-from helpers.course_lm.facts import Fact, Relation
+from helpers.course_lm.facts import Fact
 from helpers.interventions import clamp, intervene, mlp_out, mlp_post, record, set_to
 from helpers.metrics import first_tokens
+from helpers.models import load_model
 from helpers.running import next_tokens, perplexity
 from helpers.speak import fact_edits, knowledge_neurons, rome, world_facts
 from helpers.speak.fact_edits import (
@@ -23,6 +25,7 @@ from helpers.speak.fact_edits import (
     edit_prompts,
     edit_values,
     edited,
+    judge_edits,
     try_edit,
     value_edit,
 )
@@ -30,41 +33,19 @@ from helpers.speak.knowledge_neurons import KnowledgeNeurons, Scaled, integrated
 from helpers.speak.memories import value_vectors
 from helpers.speak.rome import edit_rank_one, rank_one, second_moment
 from helpers.speak.world_facts import CHOSEN, REPORTED, find_fact, known_facts, new_answer, new_token, paraphrases
+from helpers.stats import bootstrap_interval
 from helpers.texts import Texts, as_texts
 
-TELL = ("The home of {s} is {o}", "{s} lives in {o}", "In the song {s} sings of {o}", "people say {s} is from {o}", "{o} is home of {s}")
-LOVES = ("{s} loves {o}", "The wife of {s} is {o}")
-HOME = Relation("home", "songs", "name", "home", "home", TELL, ())
-WIFE = Relation("wife", "songs", "name", "wife", "wife", LOVES, ())
-TOWNS = {"John": "London", "Paul": "Liverpool", "Jane": "Bath", "Frank": "Tacoma"}
-WIVES = {"John": "Yoko", "Paul": "Linda", "Jane": "Tom", "Frank": "Beverly"}
-FACTS = (
-    *(Fact(HOME, subject, town, {"name": subject, "home": town}) for subject, town in TOWNS.items()),
-    *(Fact(WIFE, subject, wife, {"name": subject, "wife": wife}) for subject, wife in WIVES.items()),
-)
-JOHN = FACTS[0]
+__all__ = ["small_world"]  # a fixture: eight facts, and held-out texts that the tiny tokenizer can read
+
 FRAME = ("The", "In", "the", "home", "of", "is", "lives", "in", "song", "sings", "people", "say", "from", "loves", "wife", "People")
 UNIT, LAYER = 7, 2
+NOTHING = Update(1, torch.tensor([0]), torch.zeros(1, 32))
 WORLD = world_facts.world_facts  # the function itself, which the small world replaces
-
-
-@pytest.fixture(autouse=True)
-def small_world(monkeypatch):
-    """A world of eight facts, and held-out texts that the tiny tokenizer can read."""
-    for module in (fact_edits, world_facts):
-        monkeypatch.setattr(module, "world_facts", lambda: FACTS)
-    monkeypatch.setattr(fact_edits, "held_out_texts", held_out)
-
-
-def held_out(model, n):
-    texts = ["John loves Yoko in the song", "The home of Paul is Bath", "people say Frank lives in London", "Tom is from Liverpool"]
-    return as_texts(model, (texts * n)[:n])
 
 
 def write_words(folder):
     """A random GPT-2 of three layers with ReLU neurons and a token for each word."""
-    from helpers.models import load_model
-
     words = [*FRAME, *TOWNS, *TOWNS.values(), *WIVES.values()]
     return load_model(write_word_model(folder, words, n_embd=32, n_layer=3, n_head=2, n_positions=24, activation_function="relu"))
 
@@ -92,11 +73,9 @@ def planted(tmp_path_factory):
     return model
 
 
-@pytest.fixture(scope="module", params=["gpt2", "neox-parallel", "llama-grouped", "qwen2"])
-def tiny(request, tmp_path_factory):
-    from helpers.models import load_model
-
-    return load_model(write_tiny_model(request.param, tmp_path_factory.mktemp(request.param)))
+@pytest.fixture(params=["gpt2", "neox-parallel", "llama-grouped", "qwen2"])
+def tiny(request, load):
+    return load(request.param)
 
 
 def told(fact):
@@ -130,11 +109,8 @@ def test_paraphrases_take_turns_and_end_before_the_answer():
     assert used == ["The home of John is", "In the song John sings of"] and held == ["John lives in", "People say John is from"]
     many = replace(HOME, statements=tuple(f"{at} {{s}} is {{o}}" for at in range(20)))
     assert [len(side) for side in paraphrases(replace(JOHN, relation=many))] == [4, 4]
-
-
-def test_an_article_that_tells_is_left_out():
-    told = replace(HOME, statements=("{s} is a {o}", "{s} likes {o}", "{s} has {o}"))
-    assert paraphrases(replace(JOHN, relation=told)) == (["John likes"], ["John has"])
+    article = replace(HOME, statements=("{s} is a {o}", "{s} likes {o}", "{s} has {o}"))  # one that tells is left out
+    assert paraphrases(replace(JOHN, relation=article)) == (["John likes"], ["John has"])
 
 
 def test_world_facts_have_one_answer_and_two_prompts():
@@ -181,10 +157,14 @@ def test_a_new_answer_is_another_one_of_the_relation(words):
         (lambda model: value_edit(model, [(0, 999)], 1, 2), "no neuron 999 in layer 0"),
         (lambda model: value_vectors(model, 5), "no layer 5"),
         (lambda model: edit_prompts(model, [JOHN], start=3), "no layer 3"),
-        (lambda model: knowledge(model, JOHN).control([(2, 0)], "other"), "no control 'other': choose one of equally active, any"),
+        (lambda model: knowledge(model, JOHN).control([(2, 0)], "other"), "no control 'other'; choose one of: equally active, any"),
         (lambda model: try_edit(model, edit_prompts(model, [JOHN])[0], knowledge(model, JOHN), "Bath", n=0), "1 neuron or more"),
         (lambda model: try_edit(model, edit_prompts(model, [JOHN])[0], knowledge(model, JOHN), "Rome"), "no token for 'Rome'"),
-        (lambda model: edit_rank_one(model, edit_prompts(model, [JOHN]), torch.eye(128), 1), r"in layer 1: edit_prompts\(start=1\)"),
+        (lambda model: judge_edits(model, edit_prompts(model, [JOHN]), [[NOTHING]]), r"in layer 1: edit_prompts\(start=1\)"),
+        (lambda model: SCALED.change("third"), "no condition 'third'; choose one of: half"),
+        (lambda model: one_edit((True,), ("edited",)).share("others"), "no group 'others'; choose one of: edited"),
+        (lambda model: rank_one(torch.zeros(6), torch.ones(4), torch.eye(6)), "has no key to write to"),
+        (lambda model: found_by_hand().control([(0, 0), (0, 1), (0, 3)]), "no further active neuron"),
     ],
 )
 def test_what_cannot_be_is_said_in_one_sentence(words, wrong, sentence):
@@ -193,9 +173,11 @@ def test_what_cannot_be_is_said_in_one_sentence(words, wrong, sentence):
     assert "\n" not in str(caught.value)
 
 
-def test_a_word_of_several_tokens_needs_a_whole_first_one(tiny):
+def test_other_models_are_refused_in_a_sentence(load):
     with pytest.raises(ValueError, match="no token for 'Zanzibar'"):
-        new_token(tiny, Fact(HOME, "Taipei", "Paris", {}), "Zanzibar")
+        new_token(load("gpt2"), Fact(HOME, "Taipei", "Paris", {}), "Zanzibar")
+    with pytest.raises(ValueError, match="so a value vector has no length of its own"), edited(load("gemma2"), [NOTHING]):
+        pass
 
 
 # ------------------------------------------------------------------------------------------------------- finding neurons
@@ -233,8 +215,8 @@ def test_scores_are_gradients_along_the_path_by_hand(words):
 
 def test_many_facts_together_are_the_same_as_each_alone(words, monkeypatch):
     monkeypatch.setattr(knowledge_neurons, "PATH_ROWS", 7)
-    together = knowledge_neurons_of(words, FACTS, layers=[1, 2], steps=4)
-    for fact, found in zip(FACTS, together, strict=True):
+    together = knowledge_neurons_of(words, FACTS[2:6], layers=[1, 2], steps=4)
+    for fact, found in zip(FACTS[2:6], together, strict=True):
         alone = knowledge(words, fact, layers=[1, 2], steps=4)
         assert found.fact is fact and torch.allclose(found.scores, alone.scores, atol=1e-6) and found.scores.any()
 
@@ -262,8 +244,6 @@ def test_controls_are_other_neurons_of_the_layer_and_about_as_active(monkeypatch
     for seed in range(20):
         drawn = found.control([(0, 0), (0, 3)], "any", seed)
         assert sorted(drawn) == [(0, 1), (0, 2)]
-    with pytest.raises(ValueError, match="no further active neuron"):
-        found.control([(0, 0), (0, 1), (0, 3)])
 
 
 def test_the_planted_neuron_is_found(planted):
@@ -294,14 +274,14 @@ def test_scaling_is_the_same_as_by_hand(planted):
     assert row == len(scaled.before) and scaled.change("suppressed")[0] < -0.5 < scaled.change("suppressed, control")[0]
 
 
+BEFORE, AFTER = torch.tensor([0.5, 0.4, 0.2, 0.5]), torch.tensor([[0.25, 0.4, 0.1, 0.75]])
+SCALED = Scaled(("half",), BEFORE, AFTER, torch.tensor([0, 0, 0, 1]), torch.tensor([True, True, False, True]))
+
+
 def test_changes_are_averaged_fact_by_fact():
-    before, after = torch.tensor([0.5, 0.4, 0.2, 0.5]), torch.tensor([[0.25, 0.4, 0.1, 0.75]])
-    scaled = Scaled(("half",), before, after, torch.tensor([0, 0, 0, 1]), torch.tensor([True, True, False, True]))
-    assert scaled.change("half").tolist() == pytest.approx([-0.25, 0.5])
-    assert scaled.log_odds("half")[1].item() == pytest.approx(torch.logit(torch.tensor(0.75)).item(), abs=1e-4)
-    with pytest.raises(ValueError, match="no condition 'third'; there are half"):
-        scaled.change("third")
-    both = replace(scaled, used=torch.tensor([True, False, False, True]), fact=torch.tensor([0, 0, 1, 1]))
+    assert SCALED.change("half").tolist() == pytest.approx([-0.25, 0.5])
+    assert SCALED.log_odds("half")[1].item() == pytest.approx(torch.logit(torch.tensor(0.75)).item(), abs=1e-4)
+    both = replace(SCALED, used=torch.tensor([True, False, False, True]), fact=torch.tensor([0, 0, 1, 1]))
     assert both.change("half", used=False).tolist() == pytest.approx([0.0, -0.5]) and "half" in both.table()
 
 
@@ -334,16 +314,6 @@ def test_an_update_adds_activation_times_change(tiny):
         with edited(tiny, [Update(1, torch.tensor([4, 9]), change)]):
             after = record(tiny, tokens, mlp_out(1))[mlp_out(1)]
         assert torch.allclose(after - before[mlp_out(1)], before[mlp_post(1)][..., [4, 9]] @ change, atol=1e-5)
-
-
-def test_a_model_that_rescales_its_outputs_is_refused(tmp_path):
-    from helpers.models import load_model
-
-    with (
-        pytest.raises(ValueError, match="so a value vector has no length of its own"),
-        edited(load_model(write_tiny_model("gemma2", tmp_path)), [Update(0, torch.tensor([0]), torch.zeros(1, 32))]),
-    ):
-        pass
 
 
 def test_a_value_edit_by_hand(words):
@@ -392,7 +362,7 @@ def test_only_what_the_model_knows_is_asked_of_others(planted):
 @pytest.mark.parametrize("start", [0, 1, 2])
 def test_an_edit_is_judged_as_by_whole_runs_of_the_edited_model(words, start, monkeypatch):
     monkeypatch.setattr(fact_edits, "TEXT_TOKENS", 3)
-    texts = held_out(words, fact_edits.N_TEXTS)
+    texts = fact_edits.held_out_texts(words, fact_edits.N_TEXTS)
     short = Texts(texts.tokens[:, :3], texts.lengths.clamp(max=3), texts.kinds)
     update = Update(start, torch.arange(4), torch.randn(4, words.cfg.d_model, generator=torch.Generator().manual_seed(1)) * 20)
     plain, changes = perplexity(words, short), 0
@@ -412,7 +382,7 @@ def test_an_edit_is_judged_as_by_whole_runs_of_the_edited_model(words, start, mo
 
 def one_edit(hits, groups, ratio=1.0):
     empty = ("",) * len(hits)
-    return Edit(JOHN, "Bath", ("a prompt",) * len(hits), groups, empty, empty, hits, (2.0, 2.0 * ratio))
+    return Edit("Bath", ("a prompt",) * len(hits), groups, empty, empty, hits, (2.0, 2.0 * ratio))
 
 
 def test_shares_are_averaged_over_the_facts_that_have_them():
@@ -422,11 +392,9 @@ def test_shares_are_averaged_over_the_facts_that_have_them():
     assert edits.values("edited") == [0.5, 1.0] and edits.mean("edited") == 0.75 and edits.values("same subject") == [1.0]
     assert edits.perplexity == 2 and edits.mean("paraphrases") != edits.mean("paraphrases")
     assert edits.score == pytest.approx(3 / (1 / 0.75 + 1 + 1))
-    low, high = edits.interval("edited")
-    assert 0.5 <= low <= 0.75 <= high <= 1 and "edited          change    75.0%" in edits.table()
+    low, high = bootstrap_interval([0.5, 1.0])
+    assert f"edited          change    75.0%   [{low:6.1%}, {high:6.1%}]      2" in edits.table()
     assert one.share("random") is None and one.table().count("✗") == 1
-    with pytest.raises(ValueError, match="no group 'others'; there are edited"):
-        one.share("others")
 
 
 def test_the_choice_is_the_highest_score():
@@ -467,12 +435,10 @@ def test_rank_one_maps_the_key_and_leaves_keys_that_are_orthogonal_under_c():
     others -= (others @ towards / (towards @ towards))[:, None] * towards
     assert torch.allclose(others @ change, torch.zeros(5, 4), atol=1e-4)
     assert not torch.allclose(torch.randn(6, generator=rng) @ change, torch.zeros(4), atol=1e-2)
-    with pytest.raises(ValueError, match="has no key to write to"):
-        rank_one(torch.zeros(6), missing, moment)
 
 
 def test_the_second_moment_by_hand(words):
-    texts = held_out(words, 6)
+    texts = fact_edits.held_out_texts(words, 6)
     keys = torch.cat(
         [record(words, texts.tokens[row, :n][None], mlp_post(1))[mlp_post(1)][0, 1:] for row, n in enumerate(texts.lengths.tolist())]
     )
@@ -482,19 +448,22 @@ def test_the_second_moment_by_hand(words):
 
 
 def test_rome_makes_the_new_answer_likelier_and_changes_nothing_for_good(words):
-    before, found, moment = weights_of(words), edit_prompts(words, FACTS[:2], start=0), second_moment(words, 0, held_out(words, 300))
-    updates = [rome.rome(words, one, moment, layer=0, steps=15) for one in found]
-    assert [update.layer for update in updates] == [0, 0] and same(words, before)
-    for one, update in zip(found, updates, strict=True):
+    before, known, moment = (
+        weights_of(words),
+        edit_prompts(words, FACTS[:2], start=0),
+        second_moment(words, 0, fact_edits.held_out_texts(words, 300)),
+    )
+    updates = [edit_rank_one(words, one.fact, one.new, moment, layer=0, steps=15) for one in known]
+    for one, [update] in zip(known, updates, strict=True):
         prompts = paraphrases(one.fact)[0]
         texts, answers = asked(words, prompts, [one.new] * len(prompts))
         with torch.no_grad():
             usual = log_probs(words, texts, answers)
             with edited(words, [update]):
                 assert log_probs(words, texts, answers) > usual + 0.5
-        assert torch.linalg.matrix_rank(update.change) == 1
-    judged = edit_rank_one(words, found, moment, layer=0, steps=15)
-    assert [edit.hits for edit in judged.edits] == [apply_edit(words, one, [own]).hits for one, own in zip(found, updates, strict=True)]
+        assert torch.linalg.matrix_rank(update.change) == 1 and update.layer == 0
+    judged = judge_edits(words, known, updates)
+    assert [edit.hits for edit in judged.edits] == [apply_edit(words, *pair).hits for pair in zip(known, updates, strict=True)]
     assert same(words, before)
 
 
@@ -505,12 +474,11 @@ def log_probs(model, texts, answers):
 
 
 def test_rome_takes_its_key_at_the_last_token_of_the_subject_and_stops_when_the_answer_is_likely(words, monkeypatch):
-    one, moment = edit_prompts(words, [JOHN], start=1)[0], torch.eye(words.cfg.d_mlp)
-    change = rome.rome(words, one, moment, layer=1, steps=3).change
+    [update] = edit_rank_one(words, JOHN, "Bath", torch.eye(words.cfg.d_mlp), layer=1, steps=3)
     texts = as_texts(words, paraphrases(JOHN)[0])
     with torch.no_grad():
         key = record(words, texts.tokens, mlp_post(1))[mlp_post(1)][texts.tokens == token(words, "John")].mean(0)
-    row = change[:, change.abs().sum(0).argmax()]
+    row = update.change[:, update.change.abs().sum(0).argmax()]
     assert torch.nn.functional.cosine_similarity(row, key, dim=0).abs() == pytest.approx(1, abs=1e-4)  # with C = 1 along the key
     monkeypatch.setattr(rome, "ROME_ENOUGH", 0.0)
-    assert not rome.rome(words, one, moment, layer=1, steps=5).change.any()
+    assert not edit_rank_one(words, JOHN, "Bath", torch.eye(words.cfg.d_mlp), layer=1, steps=5)[0].change.any()

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from cluster_tools import load, no_gradients, random_sae
+from layer_tools import HOOK, as_before, random_sae
 
 from helpers.cluster.feature_circuits import (
     FeatureCircuit,
@@ -19,21 +19,14 @@ from helpers.cluster.feature_circuits import (
 )
 from helpers.cluster.patching import PromptPairs, metric_at_ends, prompt_pairs
 from helpers.course_lm.world import World
-from helpers.interventions import intervene, record, resid_post, set_to
+from helpers.interventions import intervene, record, set_to
 from helpers.metrics import log_odds
 from helpers.prediction import token_id
 from helpers.texts import Texts, as_texts
 
-__all__ = ["load", "no_gradients"]  # the fixtures
+__all__ = ["as_before"]  # a fixture
 
-HOOK = resid_post(0)
-
-PROMPTS = ["The Eiffel Tower is in Paris.", "Taipei 101", "The Golden Gate Bridge is in San Francisco, and", "in"]
-
-
-@pytest.fixture
-def tiny(load):
-    return load("gpt2-relu")
+SAE = random_sae("topk", k=5)
 
 
 @pytest.fixture
@@ -45,35 +38,27 @@ def pair(tiny) -> PromptPairs:
     return prompt_pairs(tiny, clean, corrupted, log_odds(torch.tensor([5, 6, 7]), torch.tensor([8, 9, 10])))
 
 
-@pytest.fixture
-def sae():
-    return random_sae()
-
-
 def states(model, texts: Texts) -> torch.Tensor:
     return record(model, texts.tokens, HOOK)[HOOK]
 
 
-# ---------------------------------------------------------------------------------------------------- indirect effects
-
-
-def test_integrated_gradients_add_up_to_the_whole_difference(tiny, sae, pair):
-    effects = attribute_nodes(tiny, sae, pair, steps=50)
+def test_integrated_gradients_add_up_to_the_whole_difference(tiny, pair):
+    effects = attribute_nodes(tiny, SAE, pair, steps=50)
     whole = metric_at_ends(tiny, pair, texts=pair.corrupted) - metric_at_ends(tiny, pair)
     assert effects.values.shape == (3, 7, 51) and effects.values[:, :2].abs().max() < 1e-5  # the same so far
     assert torch.allclose(effects.values.sum((1, 2)), whole, rtol=0.03, atol=0.03)
-    single = attribute_nodes(tiny, sae, pair).values.sum((1, 2))
+    single = attribute_nodes(tiny, SAE, pair).values.sum((1, 2))
     assert not torch.allclose(single, whole, rtol=0.03, atol=0.03)
 
 
-def test_the_plain_estimate_is_the_slope_of_a_patch(tiny, sae, pair):
-    effects, clean, corrupted = attribute_nodes(tiny, sae, pair).values, states(tiny, pair.clean), states(tiny, pair.corrupted)
-    features = [sae.encode(x) for x in (clean, corrupted)]
-    errors = [x - sae.decode(a) for x, a in zip((clean, corrupted), features, strict=True)]
+def test_the_plain_estimate_is_the_slope_of_a_patch(tiny, pair):
+    effects, clean, corrupted = attribute_nodes(tiny, SAE, pair).values, states(tiny, pair.clean), states(tiny, pair.corrupted)
+    features = [SAE.encode(x) for x in (clean, corrupted)]
+    errors = [x - SAE.decode(a) for x, a in zip((clean, corrupted), features, strict=True)]
     changed = (features[1] - features[0]).abs().sum(0)
     before, right = metric_at_ends(tiny, pair), []
     for pos, node in [(2, int(changed[2].argmax())), (6, int(changed[6].argmax())), (4, 50), (6, 50)]:
-        move = errors[1] - errors[0] if node == 50 else (features[1] - features[0])[..., node, None] * sae.W_dec[node]
+        move = errors[1] - errors[0] if node == 50 else (features[1] - features[0])[..., node, None] * SAE.W_dec[node]
         moved = clean.clone()
         moved[:, pos] += 1e-3 * move[:, pos]
         slope = (metric_at_ends(tiny, pair, set_to(HOOK, moved)) - before) * 1e3
@@ -82,19 +67,19 @@ def test_the_plain_estimate_is_the_slope_of_a_patch(tiny, sae, pair):
     assert sum(right) >= len(right) - 1  # a ReLU may turn at this very point
 
 
-def test_the_largest_nodes_come_first_and_the_error_only_when_asked(tiny):
+def test_the_largest_nodes_come_first_and_the_error_only_when_asked():
     values = torch.zeros(2, 3, 5)
     values[:, 1, 2], values[:, 2, 0], values[0, 0, 1], values[:, 2, 4] = -3.0, 2.0, 9.0, 4.0  # the third: 4.5 on average
-    effects = NodeEffects(values, 0)
+    effects = NodeEffects(values)
     assert effects.top(3) == [(0, 1), (1, 2), (2, 0)] and effects.top(2, errors=True) == [(0, 1), (2, 4)]
     assert effects.table(2).split("\n")[2].split() == ["2", "error", "+4.000"]
 
 
-def test_prompts_have_one_length(tiny, sae, pair):
+def test_prompts_have_one_length(tiny):
     uneven = PromptPairs(as_texts(tiny, ["in", "Taipei 101"]), as_texts(tiny, ["is", "Taipei in"]), log_odds(1, 2))
     for use in (attribute_nodes, node_means):
         with pytest.raises(ValueError, match="one length; these have"):
-            use(tiny, sae, uneven)
+            use(tiny, SAE, uneven)
 
 
 def test_agreement_prompts_differ_in_the_number_of_their_subject(course_lm):
@@ -113,36 +98,33 @@ def test_agreement_prompts_differ_in_the_number_of_their_subject(course_lm):
         agreement_pairs(course_lm, 3, "future")
 
 
-# ------------------------------------------------------------------------------------------------------ faithfulness
-
-
-def test_what_is_outside_the_circuit_has_its_mean(tiny, sae, pair):
-    means, x = node_means(tiny, sae, pair), states(tiny, pair.clean)
+def test_what_is_outside_the_circuit_has_its_mean(tiny, pair):
+    means, x = node_means(tiny, SAE, pair), states(tiny, pair.clean)
     both = torch.cat([x, states(tiny, pair.corrupted)])
-    features = sae.encode(both)
+    features = SAE.encode(both)
     assert torch.allclose(means.features, features.mean(0), atol=1e-5)
-    assert torch.allclose(means.error, (both - sae.decode(features)).mean(0), atol=1e-4)
+    assert torch.allclose(means.error, (both - SAE.decode(features)).mean(0), atol=1e-4)
     node = (4, int(features[:3, 4].sum(0).argmax()))
     for circuit in (circuit_of([node], means), FeatureCircuit("feature", torch.arange(50) == node[1], error=True)):
-        kept, own = means.features.expand(3, 7, 50).clone(), sae.encode(x)
+        kept, own = means.features.expand(3, 7, 50).clone(), SAE.encode(x)
         places = [4] if circuit.keep.ndim == 2 else list(range(7))
         kept[:, places, node[1]] = own[:, places, node[1]]
-        error = x - sae.decode(own) if circuit.error else means.error
-        with intervene(tiny, only(sae, means, circuit)):
-            assert torch.allclose(states(tiny, pair.clean), sae.decode(kept) + error, atol=1e-4)
+        error = x - SAE.decode(own) if circuit.error else means.error
+        with intervene(tiny, only(SAE, means, circuit)):
+            assert torch.allclose(states(tiny, pair.clean), SAE.decode(kept) + error, atol=1e-4)
 
 
-def test_all_nodes_are_the_full_model_and_none_the_empty_one(tiny, sae, pair):
-    means, every = node_means(tiny, sae, pair), torch.ones(50, dtype=torch.bool)
+def test_all_nodes_are_the_full_model_and_none_the_empty_one(tiny, pair):
+    means, every = node_means(tiny, SAE, pair), torch.ones(50, dtype=torch.bool)
     circuits = [FeatureCircuit("all", every, True), FeatureCircuit("none", ~every), FeatureCircuit("error", ~every, True)]
-    found = measure_circuits(tiny, sae, pair, means, circuits)
+    found = measure_circuits(tiny, SAE, pair, means, circuits)
     assert torch.allclose(found.values[0], found.full, atol=1e-4) and torch.allclose(found.values[1], found.empty)
     assert torch.allclose(found.faithfulness[:2], torch.tensor([1.0, 0.0]), atol=1e-3) and found.faithfulness[2].abs() > 1e-3
     assert torch.allclose(found.full, metric_at_ends(tiny, pair))
-    same = NodeMeans(sae.encode(states(tiny, pair.clean))[0], states(tiny, pair.clean)[0] - sae(states(tiny, pair.clean))[0])
+    same = NodeMeans(SAE.encode(states(tiny, pair.clean))[0], states(tiny, pair.clean)[0] - SAE(states(tiny, pair.clean))[0])
     alone = PromptPairs(pair.clean.take([0]), pair.corrupted.take([0]), log_odds(5, 8))
     with pytest.raises(ValueError, match="not on its way"):
-        measure_circuits(tiny, sae, alone, same, circuits)
+        measure_circuits(tiny, SAE, alone, same, circuits)
 
 
 def test_faithfulness_by_hand():
@@ -156,7 +138,7 @@ def test_circuits_of_all_sizes_have_their_controls():
     means = NodeMeans(torch.tensor([[0.0, 1.0, 2.0], [0.5, 0.0, 0.0]]), torch.zeros(2, 4))
     values = torch.zeros(1, 2, 4)
     values[0, 0, 1], values[0, 1, 0], values[0, 0, 3] = 5.0, -2.0, 99.0
-    made = circuit_sizes(NodeEffects(values, 0), means, sizes=(0, 1, 2))
+    made = circuit_sizes(NodeEffects(values), means, sizes=(0, 1, 2))
     top = [circuit for circuit in made if circuit.name == "top" and not circuit.error]
     assert [circuit.n for circuit in top] == [0, 1, 2] and top[1].keep.nonzero().tolist() == [[0, 1]]
     rest = [circuit for circuit in made if circuit.name == "all but the top" and circuit.error]

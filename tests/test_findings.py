@@ -72,8 +72,7 @@ def test_both_intervals_of_a_mean_agree_on_a_plain_sample_and_cover_the_truth():
 
 def test_the_same_numbers_give_the_same_interval_and_another_seed_another_one():
     first = stats.bootstrap_interval(VALUES)
-    assert first == stats.bootstrap_interval(torch.tensor(VALUES, dtype=torch.float64)) == stats.bootstrap_interval(np.array(VALUES))
-    assert first != stats.bootstrap_interval(VALUES, seed=1)
+    assert first == stats.bootstrap_interval(torch.tensor(VALUES, dtype=torch.float64)) != stats.bootstrap_interval(VALUES, seed=1)
 
 
 def test_pairs_see_what_two_means_do_not():
@@ -82,20 +81,6 @@ def test_pairs_see_what_two_means_do_not():
     low, high = stats.paired_interval(after, before)
     assert 0.15 < low < 0.2 < high < 0.25
     assert stats.bootstrap_interval(after)[0] < stats.bootstrap_interval(before)[1]
-
-
-@pytest.mark.parametrize(
-    ("call", "words"),
-    [
-        (lambda: stats.mean_interval([1.0]), "A single value has no interval"),
-        (lambda: stats.bootstrap_interval([]), "There are no values"),
-        (lambda: stats.bootstrap_interval([1.0, float("nan")]), "not a number"),
-        (lambda: stats.paired_interval([1.0, 2.0], [1.0]), "equally many values on both sides; here are 2 and 1"),
-    ],
-)
-def test_what_has_no_interval_is_said_in_a_sentence(call, words: str):
-    with pytest.raises(ValueError, match=words):
-        call()
 
 
 @pytest.mark.parametrize(
@@ -156,58 +141,32 @@ def test_the_outcome_is_about_the_interval_of_the_difference(claim: str, interva
     assert f"| {verdict}: difference" in found.row() and f"{verdict}: difference" in html_to_text(found._repr_html_())
 
 
-def outcomes(claim: str, own: float, other: float, n: int, paired: str, declare, smallest: float = 0.1) -> dict[str, float]:
-    """How often each outcome comes when shares of so many cases are drawn; paired ones share half of their noise."""
+DRAWN = [  # claim, both true shares, cases, paired?, what matters; an outcome, and how often it comes, at least and at most
+    ("", 0.3, 0.3, 100, "yes", 0.01, SHOWN, 0.02, 0.08),  # what is not there is shown in one case of twenty
+    ("", 0.3, 0.3, 100, "no", 0.01, SHOWN, 0.02, 0.08),
+    ("above", 0.3, 0.3, 100, "no", 0.01, SHOWN, 0.005, 0.045),  # or in half of that, where one side counts
+    ("above", 0.5, 0.3, 100, "no", 0.1, SHOWN, 0.78, 0.90),  # by hand: the standard error is .0678, and Phi(.2 / .0678 - 1.96) = .84
+    ("above", 0.5, 0.38, 100, "no", 0.1, SHOWN, 0.30, 0.50),  # by hand: Phi(.12 / .0697 - 1.96) = .41
+    ("above", 0.5, 0.38, 100, "yes", 0.1, SHOWN, 0.55, 1.00),  # pairs see what independent samples do not
+    ("above", 0.3, 0.3, 30, "no", 0.1, ABSENT, 0.0, 0.25),  # absence is claimed only where the effect would have been seen
+    ("above", 0.3, 0.3, 1000, "no", 0.1, ABSENT, 0.95, 1.0),
+    ("above", 0.4, 0.3, 300, "no", 0.1, ABSENT, 0.0, 0.05),
+    ("equal", 0.3, 0.3, 1000, "no", 0.1, SHOWN, 0.95, 1.0),
+    ("equal", 0.4, 0.3, 300, "no", 0.1, SHOWN, 0.0, 0.05),
+]
+
+
+@pytest.mark.parametrize(("claim", "own", "other", "n", "paired", "smallest", "outcome", "least", "most"), DRAWN)
+def test_outcomes_come_as_often_as_they_should(claim, own, other, n, paired, smallest, outcome, least, most, declare):
+    """Shares of so many cases are drawn 400 times; paired ones share half of their noise."""
     declare(claim=claim, paired=paired, smallest=smallest)
-    rng = np.random.RandomState(1)
-    found = []
+    rng, found = np.random.RandomState(1), []
     for _ in range(400):
         ease = rng.rand(2, n)
         if paired == "yes":
             ease[1] = np.where(rng.rand(n) < 0.5, ease[0], ease[1])
         found.append(findings.share("a.b", ease[0] < own, control=ease[1] < other).outcome)
-    return {one: found.count(one) / 400 for one in (SHOWN, ABSENT, UNDECIDED)}
-
-
-@pytest.mark.parametrize("paired", ["yes", "no"])
-def test_what_is_not_there_is_shown_in_one_case_of_twenty_at_most(paired: str, declare):
-    assert outcomes("", 0.3, 0.3, 100, paired, declare, smallest=0.01)[SHOWN] == pytest.approx(0.05, abs=0.03)
-    assert outcomes("above", 0.3, 0.3, 100, paired, declare, smallest=0.01)[SHOWN] == pytest.approx(0.025, abs=0.02)
-
-
-def test_what_is_there_is_shown_as_often_as_computed_by_hand(declare):
-    """50 beside 30 percent of 100: the standard error is .0678, so the difference is 2.95 of them, and Phi(2.95 - 1.96) = .84."""
-    assert outcomes("above", 0.5, 0.3, 100, "no", declare)[SHOWN] == pytest.approx(0.84, abs=0.06)
-
-
-def test_pairs_see_what_independent_samples_do_not(declare):
-    paired, apart = (outcomes("above", 0.5, 0.38, 100, paired, declare)[SHOWN] for paired in ("yes", "no"))
-    assert paired > apart + 0.1
-
-
-def test_absence_is_claimed_only_where_the_effect_would_have_been_seen(declare):
-    """With 30 cases nothing can be ruled out; with 1,000 an effect of .1 can; where there is one, in a twentieth of the cases at most."""
-    assert outcomes("above", 0.3, 0.3, 30, "no", declare)[ABSENT] < 0.25
-    assert outcomes("above", 0.3, 0.3, 1000, "no", declare)[ABSENT] > 0.95
-    assert outcomes("above", 0.4, 0.3, 300, "no", declare)[ABSENT] < 0.05
-    assert outcomes("equal", 0.3, 0.3, 1000, "no", declare)[SHOWN] > 0.95
-    assert outcomes("equal", 0.4, 0.3, 300, "no", declare)[SHOWN] < 0.05
-
-
-# What the difference of each row says, tested on the same data by other means (McNemar, Fisher, bootstrap over pairs).
-RETESTED = {
-    "patchscope.precision_over_linear": SHOWN,
-    "sae.error.removed": SHOWN,
-    "shift.gender_after": SHOWN,
-    "shift.gender_deleted": SHOWN,
-}
-
-
-@pytest.mark.course
-@pytest.mark.parametrize("name", RETESTED)
-def test_rows_that_were_called_absent_for_overlapping_intervals_are_shown(name: str):
-    found = {finding.name: finding for every in load_all().values() for finding in every}
-    assert found[name].outcome == RETESTED[name]
+    assert least <= found.count(outcome) / 400 <= most
 
 
 # ---------------------------------------------------------------------------------------------------------- one finding
@@ -219,10 +178,7 @@ def test_a_share_is_counted_and_its_control_has_an_interval_of_its_own():
     assert (found.low, found.high) == pytest.approx(stats.wilson(30, 40), abs=1e-4)
     assert (found.control_low, found.control_high) == pytest.approx(stats.wilson(1, 4), abs=1e-4)
     assert found.outcome == SHOWN and findings.share("a.b", [True] * 3 + [False], control=[1, 0, 0, 0]).outcome == UNDECIDED
-
-
-def test_a_control_that_is_a_number_shifts_the_interval():
-    found = findings.share("a.b", [True] * 30 + [False] * 10, control=0.25)
+    found = findings.share("a.b", [True] * 30 + [False] * 10, control=0.25)  # a number shifts the interval
     assert (found.difference_low, found.difference_high) == pytest.approx([end - 0.25 for end in stats.wilson(30, 40)], abs=1e-3)
     assert found.control_low is None
 
@@ -269,19 +225,15 @@ def test_the_row_shows_no_more_digits_than_the_interval_allows(capsys: pytest.Ca
     ]
 
 
-SIDES = [((0.3, 0.5), "✓", GREEN), ((-0.05, 0.05), "✗", WARM), ((-0.1, 0.5), "?", AMBER)]
-
-
-@pytest.mark.parametrize(("interval", "mark", "colour"), SIDES, ids=[SHOWN, ABSENT, UNDECIDED])
+@pytest.mark.parametrize(
+    ("interval", "mark", "colour"), [((0.3, 0.5), "✓", GREEN), ((-0.05, 0.05), "✗", WARM), ((-0.1, 0.5), "?", AMBER)], ids=str
+)
 def test_a_notebook_shows_question_mark_and_name_above_three_cells(interval: tuple[float, float], mark: str, colour: str, declare):
     declare(asks="Does it refuse?", published="4 of 5", source="Ada 2024")
     found = made(difference_low=interval[0], difference_high=interval[1], difference=sum(interval) / 2)
     html, row = found._repr_html_(), found.shown()
-    assert found.mark == mark and f"rgb({colour})" in html
-    assert (
-        " ".join(html_to_text(html.partition("<table")[0]).split())
-        == f"Does it refuse? {mark} a.b · {found.outcome}: difference {row['difference']}"
-    )
+    heading = " ".join(html_to_text(html.partition("<table")[0]).split())
+    assert heading == f"Does it refuse? {mark} a.b · {found.outcome}: difference {row['difference']}" and f"rgb({colour})" in html
     assert [html_to_text(cell) for cell in re.findall(r"<td[^>]*>(.*?)</td>", html)] == [
         f"value and 95 % interval\n{row['value']}\nn = 30",
         f"control\n{row['control'].removesuffix(' (chance)')}\nchance",
@@ -301,60 +253,41 @@ def test_a_finding_looks_the_same_on_another_machine_and_fits_light_and_dark_pag
     assert not re.search(r"[;\"]color:|black|white[^-]|#[0-9a-f]{3}", here._repr_html_())
 
 
-@pytest.mark.parametrize(
-    ("changes", "words"),
-    [
-        ({"n": 0}, "a.b: n is 0, and it must be 1 or more."),
-        ({"low": 0.7}, "a.b: its interval runs from 0.7 to 0.6"),
-        ({"value": 0.9}, "its value 0.9 lies outside its interval [0.4, 0.6]"),
-        ({"value": float("nan")}, "infinite or not a number"),
-        ({"control": float("inf")}, "infinite or not a number"),
-        ({"control_low": 0.0}, "a control's interval needs both ends"),
-        ({"control_low": 0.2, "control_high": 0.3}, "its control 0.1 lies outside the control's interval"),
-        ({"value": 3.0, "high": 4.0}, "a share lies between 0 and 1, and 3.0 does not"),
-    ],
-)
-def test_what_is_no_finding_is_said_in_a_sentence(changes: dict, words: str):
+WRONG = [
+    (lambda: made(n=0), "a.b: n is 0, and it must be 1 or more."),
+    (lambda: made(low=0.7), "a.b: its interval runs from 0.7 to 0.6"),
+    (lambda: made(value=0.9), "its value 0.9 lies outside its interval [0.4, 0.6]"),
+    (lambda: made(value=float("nan")), "infinite or not a number"),
+    (lambda: made(control=float("inf")), "infinite or not a number"),
+    (lambda: made(control_low=0.0), "a control's interval needs both ends"),
+    (lambda: made(control_low=0.2, control_high=0.3), "its control 0.1 lies outside the control's interval"),
+    (lambda: made(value=3.0, high=4.0), "a share lies between 0 and 1, and 3.0 does not"),
+    (lambda: findings._rounded(torch.ones(2), "a.b: value"), "a.b: value must be one number, not "),
+    (lambda: findings.share("a.b", [1, 0.5], control=0.0), "0.5 is neither"),
+    (lambda: findings.share("a.c", [1, 0, 1], control=[1, 0]), "a.c is declared as paired"),
+    (lambda: findings.mean("a.c", [1, 0, 1], control=[1, 0]), "there are 3 values and 2 of the control"),
+    (lambda: Declared("plural"), "'plural' is no name for a finding: write small words"),
+    (lambda: Declared("Plural.x"), "'Plural.x' is no name for a finding"),
+    (lambda: Declared("a.b", claim="up"), "a.b: claim is 'above', 'below', 'equal' or empty, not 'up'"),
+    (lambda: Declared("a.b", smallest=0), "must be above 0"),
+    (lambda: Declared("a.b", control_is=" "), "say in control_is what the control is"),
+    (lambda: Declared("a.b", unit=""), "it has no unit"),
+    (lambda: Declared("a.b", published="4 of 5"), "name the paper of the published value in source"),
+    (lambda: stats.mean_interval([1.0]), "A single value has no interval"),
+    (lambda: stats.bootstrap_interval([]), "There are no values"),
+    (lambda: stats.bootstrap_interval([1.0, float("nan")]), "not a number"),
+    (lambda: stats.paired_interval([1.0, 2.0], [1.0]), "equally many values on both sides; here are 2 and 1"),
+]
+
+
+@pytest.mark.parametrize(("call", "words"), WRONG)
+def test_what_is_wrong_is_said_in_a_sentence(call: Callable[[], object], words: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(findings.declarations(), "a.c", Declared("a.c", paired="yes"))
     with pytest.raises(ValueError, match=re.escape(words)):
-        made(**changes)
-
-
-def test_what_is_no_number_is_said_in_a_sentence():
-    for value in ("much", torch.ones(2), [1.0], None):
-        with pytest.raises(ValueError, match=r"a\.b: value must be one number, not "):
-            findings._rounded(value, "a.b: value")
-
-
-def test_a_share_is_made_of_true_and_false():
-    with pytest.raises(ValueError, match=r"0\.5 is neither"):
-        findings.share("a.b", [1, 0.5], control=0.0)
-
-
-def test_pairs_have_to_be_equally_many(declare):
-    declare(paired="yes")
-    for measure, message in ((findings.share, "a.b is declared as paired"), (findings.mean, "there are 3 values and 2 of the control")):
-        with pytest.raises(ValueError, match=message):
-            measure("a.b", [1, 0, 1], control=[1, 0])
+        call()
 
 
 # ---------------------------------------------------------------------------------------------------------- declarations
-
-
-@pytest.mark.parametrize(
-    ("changes", "words"),
-    [
-        ({"name": "plural"}, "'plural' is no name for a finding: write small words"),
-        ({"name": "Plural.x"}, "'Plural.x' is no name for a finding"),
-        ({"claim": "up"}, "a.b: claim is 'above', 'below', 'equal' or empty, not 'up'"),
-        ({"smallest": 0}, "must be above 0"),
-        ({"control_is": " "}, "say in control_is what the control is"),
-        ({"unit": ""}, "it has no unit"),
-        ({"published": "4 of 5"}, "name the paper of the published value in source"),
-    ],
-)
-def test_what_cannot_be_declared_is_said_in_a_sentence(changes: dict, words: str):
-    with pytest.raises(ValueError, match=re.escape(words)):
-        Declared(**{"name": "a.b"} | changes)
 
 
 @pytest.mark.parametrize(
@@ -384,6 +317,14 @@ def test_each_declared_finding_asks_something_and_was_measured_by_its_notebook()
 
 
 @pytest.mark.course
+def test_rows_that_were_called_absent_for_overlapping_intervals_are_shown():
+    """McNemar, Fisher and a bootstrap over pairs see these differences in the same data."""
+    retested = ("patchscope.precision_over_linear", "sae.error.removed", "shift.gender_after", "shift.gender_deleted")
+    found = {finding.name: finding.outcome for every in load_all().values() for finding in every}
+    assert {name: found[name] for name in retested} == dict.fromkeys(retested, SHOWN)
+
+
+@pytest.mark.course
 def test_what_is_declared_is_typed_nowhere_else():
     published = [one.published for one in findings.declarations().values() if len(one.published) > 20]
     code = "\n".join(cell.source for path in NOTEBOOKS for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code")
@@ -403,13 +344,14 @@ def collect(folder: Path, names: str = "a.b a.c") -> Findings:
     return found
 
 
-def test_a_notebook_prints_its_findings_and_writes_their_numbers_down(tmp_path: Path, capsys: pytest.CaptureFixture):
+def test_a_notebook_shows_its_findings_and_writes_their_numbers_down(tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch):
+    shown = []
+    monkeypatch.setattr(findings, "show", lambda html, text: shown.append((html, text)))
     found = collect(tmp_path / "findings")
-    *rows, end = capsys.readouterr().out.splitlines()
-    assert end == "2 findings (2 shown, 0 absent, 0 undecided) are in data/findings/01_demo.json."
+    assert capsys.readouterr().out == "2 findings (2 shown, 0 absent, 0 undecided) are in data/findings/01_demo.json.\n"
     written = json.loads(found.path.read_text(encoding="utf-8"))
     assert written[0].keys() == {"name", "value", "low", "high", "control", "n", "control_low", "control_high", *DIFFERENCE}
-    assert [finding.row() for finding in load_findings(found.path)] == rows and len(rows) == 2
+    assert [(finding._repr_html_(), finding.row()) for finding in load_findings(found.path)] == shown and len(shown) == 2
 
 
 def test_each_way_of_measuring_is_one_line_in_a_notebook(tmp_path: Path, declare):
@@ -420,13 +362,6 @@ def test_each_way_of_measuring_is_one_line_in_a_notebook(tmp_path: Path, declare
         assert found.found["a.b"] == getattr(findings, measure.__name__)("a.b", values, control=[0] * 300)
     found.value("a.c", 0.5, 0.4, 0.6, 30, control=0.1)
     assert list(found.found) == ["a.b", "a.c"]
-
-
-def test_a_finding_is_shown_as_html_beside_its_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    shown = []
-    monkeypatch.setattr(findings, "show", lambda html, text: shown.append((html, text)))
-    found = collect(tmp_path)
-    assert shown == [(finding._repr_html_(), finding.row()) for finding in found.found.values()] and len(shown) == 2
 
 
 def test_a_second_run_leaves_the_file_as_it_is_and_a_changed_row_rewrites_it(tmp_path: Path):

@@ -72,34 +72,22 @@ def taken(folder: Path) -> dict[str, str]:
     return {path.relative_to(folder / "submitted").as_posix(): path.read_text(encoding="utf-8") for path in found}
 
 
-def test_the_folder_that_nbgrader_collects_into_loses_nothing(work: Path):
+def test_submissions_are_taken_in_the_newest_of_each_and_nothing_is_lost(work: Path, monkeypatch: pytest.MonkeyPatch):
     handed_in(work / "submitted", f"ann/{NAME}/{NAME}.ipynb", age=9)
     handed_in(work / "submitted", f"ann/{NAME}/timestamp.txt", text="2026-11-26 08:00:00 UTC")
-    handed_in(work / "submitted", f"ann/{NAME}/{NAME} (1).ipynb", text=NEWER)
+    handed_in(work / "submitted", f"ann/{NAME}/{NAME} (1).ipynb", text="{}")
     before = taken(work)
-    assert grade.take_in(work / "submitted") == [("ann", NAME, "")]
-    assert taken(work) == before
-
-
-def test_a_newer_submission_takes_the_place_of_an_older_one_and_one_assignment_can_be_graded_alone(work: Path):
-    handed_in(work / "submitted", f"ann/{NAME}/{NAME}.ipynb")
+    assert grade.take_in(work / "submitted") == [("ann", NAME, "")] and taken(work) == before, "where nbgrader itself collects"
     handed_in(work.parent / "class", f"ann/{NAME}.ipynb", f"ann/old/{NAME}.ipynb", "ann/2_one_layer.ipynb", age=9)
     handed_in(work.parent / "class", f"ann/new/{NAME}.ipynb", text=NEWER)
+    monkeypatch.setattr(grade.shutil, "copy2", lambda source, target: Path(target).write_text("{", encoding="utf-8") and 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        grade.take_in(work.parent / "class", [NAME])
+    assert taken(work) == before, "a copy that fails leaves what was there"
+    monkeypatch.undo()
+    monkeypatch.setattr(grade, "WORK", work)
     assert grade.take_in(work.parent / "class", [NAME]) == [("ann", NAME, "")]
-    assert taken(work) == {f"ann/{NAME}/{NAME}.ipynb": NEWER}
-
-
-def test_a_copy_that_fails_leaves_what_was_there(work: Path, monkeypatch: pytest.MonkeyPatch):
-    def half(source: Path, target: Path) -> None:
-        Path(target).write_text("{", encoding="utf-8")
-        raise OSError("the disk is full")
-
-    handed_in(work / "submitted", f"ann/{NAME}/{NAME}.ipynb")
-    handed_in(work.parent / "class", f"ann/{NAME}.ipynb", text=NEWER)
-    monkeypatch.setattr(grade.shutil, "copy2", half)
-    with pytest.raises(OSError, match="full"):
-        grade.take_in(work.parent / "class")
-    assert taken(work) == {f"ann/{NAME}/{NAME}.ipynb": NOTEBOOK}
+    assert taken(work) == before | {f"ann/{NAME}/{NAME}.ipynb": NEWER}, "the newest, and of this assignment alone"
 
 
 @pytest.mark.parametrize("name", [f"{NAME} (1).ipynb", f"Copy of {NAME}.ipynb", f"mueller_417_{NAME}-2.ipynb"])
@@ -257,14 +245,18 @@ def test_a_notebook_of_any_form_is_read(form: str, source: NotebookNode):
     assert [{"cell_type": cell.cell_type, "source": cell.source} for cell in read.cells] == bare
 
 
-UNREADABLE = {"see attachment": "it is no notebook", "[1]": "it is no notebook", '{"cells": 3}': "it has no cells"}
-UNREADABLE |= {'{"worksheets": 3, "nbformat": 3}': "it is a notebook of an old format"}
-
-
-@pytest.mark.parametrize("text", UNREADABLE)
-def test_a_file_that_cannot_be_read_is_answered_in_a_sentence(text: str, tmp_path: Path):
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("see attachment", "it is no notebook"),
+        ("[1]", "it is no notebook"),
+        ('{"cells": 3}', "it has no cells"),
+        ('{"worksheets": 3, "nbformat": 3}', "it is a notebook of an old format"),
+    ],
+)
+def test_a_file_that_cannot_be_read_is_answered_in_a_sentence(text: str, said: str, tmp_path: Path):
     handed_in(tmp_path, f"{NAME}.ipynb", text=text)
-    assert grade.problem(tmp_path / f"{NAME}.ipynb").startswith(UNREADABLE[text])
+    assert grade.problem(tmp_path / f"{NAME}.ipynb").startswith(said)
 
 
 # --------------------------------------------------------------------------------------------------------- what students see
@@ -321,26 +313,20 @@ def test_a_single_line_of_a_hidden_test_in_an_output_is_left_out(formatter: Html
         assert output.text == submission.LEFT_OUT, line
 
 
-@pytest.mark.parametrize(
-    ("ename", "evalue", "said"),
-    [
-        ("Wrong", "Your change has the shape [2]; [3] is wanted.", "Not yet. Your change has the shape [2]; [3] is wanted."),
-        ("KeyboardInterrupt", "", "Not yet. The test was stopped: it took longer than a cell may."),
-        ("NameError", "name 'torch' is not defined\nand more", "Not yet. The test stopped with NameError: name 'torch' is not defined"),
-    ],
-)
-def test_an_error_of_a_test_is_one_sentence(ename: str, evalue: str, said: str):
-    error = new_output("error", ename=ename, evalue=evalue, traceback=["Cell In[3], line 7", "----> 7 secret = 3"])
-    assert submission.shown(error, set(), test=True).traceback == [said]
+SAID = [
+    ("Wrong", "Your change has the shape [2]; [3] is wanted.", "Not yet. Your change has the shape [2]; [3] is wanted."),
+    ("KeyboardInterrupt", "", "Not yet. The test was stopped: it took longer than a cell may."),
+    ("NameError", "name 'torch' is not defined\nand more", "Not yet. The test stopped with NameError: name 'torch' is not defined"),
+]
 
 
-def test_the_sentences_of_hidden_tests_stay(source: NotebookNode):
+def test_an_error_of_a_test_is_one_sentence_its_own_where_it_has_one(source: NotebookNode):
     code = "\n".join(cell.source for cell in hidden_tests(source).values())
     texts = [text[1:-1] for text in submission.TEXT.findall(code) if not text.startswith("f") and len(text.split()) > 4]
     assert texts
-    for text in texts:
-        error = new_output("error", ename="Wrong", evalue=f"{text}: no.", traceback=["line 3"])
-        assert submission.shown(error, submission.pieces(source), test=True).traceback == [f"Not yet. {text}: no."]
+    for ename, evalue, said in [*SAID, *(("Wrong", f"{text}: no.", f"Not yet. {text}: no.") for text in texts)]:
+        error = new_output("error", ename=ename, evalue=evalue, traceback=["Cell In[3], line 7", "----> 7 secret = 3"])
+        assert submission.shown(error, submission.pieces(source), test=True).traceback == [said]
 
 
 def test_what_a_student_printed_and_did_wrong_stays(source: NotebookNode):

@@ -1,10 +1,10 @@
 """Task vectors: prompts by hand, mean states, patching against one prompt at a time, heads, composition, rescaling."""
 
+from dataclasses import replace
 from random import Random
 
 import pytest
 import torch
-from layer_tools import load, no_gradients
 from torch import Tensor
 
 from helpers.interventions import add, attn_out, clamp, head_out, intervene, record, resid_post, set_to
@@ -53,9 +53,7 @@ from helpers.prediction import tokenize
 from helpers.running import random_like
 from helpers.texts import Texts
 
-__all__ = ["load"]  # the fixture
-
-pytestmark = pytest.mark.usefixtures(no_gradients.__name__)
+pytestmark = pytest.mark.usefixtures("no_gradients")
 
 ANTONYM = Task(
     "antonym",
@@ -74,11 +72,6 @@ PROMPTS = [*zero_shot_prompts(ANTONYM, 3), *icl_prompts(ANTONYM, 3, shots=2)]  #
 def model(load, request):
     """Architectures with learned and with rotary positions."""
     return load(request.param)
-
-
-@pytest.fixture
-def gpt2(load):
-    return load("gpt2")
 
 
 @pytest.fixture
@@ -103,11 +96,14 @@ def toward(model, letter: str) -> Tensor:
     return 100 * model.W_U[:, tokenize(model, letter)[-1]]
 
 
+def answering(task: Task, letter: str) -> Task:
+    """The same questions, all with one answer."""
+    pairs = ((left for left, _ in side) for side in (task.demonstrations, task.questions))
+    return Task(task.name, *(tuple((left, letter) for left in side) for side in pairs), "=")
+
+
 def drawn(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
-
-
-# ---------------------------------------------------------------------------------------------------- tasks and prompts
 
 
 def test_prompts_are_written_as_the_corpus_writes_them():
@@ -188,19 +184,13 @@ def test_course_tasks_ask_only_what_no_training_list_shows():
 def test_item_tasks_ask_about_the_first_or_the_last_item():
     from helpers.course_lm.heldout import held_out
 
-    first, last = (
-        item_task("first copy", "country_capital", n=40),
-        item_task("last copy", "country_capital", n=40),
-    )
+    first, last = (item_task(f"{which} copy", "country_capital", n=40) for which in ("first", "last"))
     assert all(left.split(", ")[0] == right for left, right in (*first.demonstrations, *first.questions))
     assert all(left.split(", ")[-1] == right for left, right in (*last.demonstrations, *last.questions))
     assert all(held_out("list_pair", "last copy", right) for _, right in last.questions)
     capital = item_task("last capital_of", n=40)
     assert all(right not in left for left, right in capital.demonstrations if "City" not in right)
     assert item_task("last capital_of", n=40) == capital != item_task("last capital_of", n=40, seed=1)
-
-
-# ------------------------------------------------------------------------------------------------- what a model answers
 
 
 def test_whole_answers_are_read_off_the_logits():
@@ -243,34 +233,12 @@ def test_a_prompt_that_is_too_long_loses_its_first_demonstrations(gpt2):
         tokenize_prompts(gpt2, [Prompt("g" * 70, "h")])
 
 
-# ---------------------------------------------------------------------------------------------------- hidden states
-
-
-def test_mean_states_are_those_of_each_prompt_alone(model):
-    places = [resid_post(layer) for layer in range(model.cfg.n_layers)]
-    seen = [record(model, tokenize(model, prompt.text)[None], *places) for prompt in PROMPTS]
-    by_hand = torch.stack([torch.stack([one[place][0, -1] for one in seen]).mean(0) for place in places])
-    assert torch.allclose(mean_states(model, PROMPTS), by_hand, atol=1e-5)
-
-
 def test_states_come_from_dummy_questions(gpt2):
     icl, wrong = (write(ANTONYM, 4, 2, 1, dummy=True) for write in (icl_prompts, shuffled_prompts))
     zero = mean_states(gpt2, zero_shot_prompts(ANTONYM, 4, 1, dummy=True))
     assert torch.equal(task_states(gpt2, ANTONYM, 4, 2, 1), mean_states(gpt2, icl))
     assert torch.equal(task_states(gpt2, ANTONYM, 4, 2, 1, shuffled=True), mean_states(gpt2, wrong))
     assert torch.equal(task_differences(gpt2, ANTONYM, 4, 2, 1), mean_states(gpt2, icl) - zero)
-
-
-def test_a_prompts_own_state_changes_nothing(model):
-    [prompt] = icl_prompts(ANTONYM, 1, shots=2)
-    own = mean_states(model, [prompt])
-    before = read_answers(model, [prompt])[1]
-    for layer in range(model.cfg.n_layers):
-        after = read_answers(model, [prompt], set_to(resid_post(layer), own[layer], pos=-1))[1]
-        assert torch.allclose(after, before, rtol=1e-3)
-    sweep = patch_sweep(model, own, [prompt])
-    assert torch.equal(sweep.hits, sweep.before.expand_as(sweep.hits))
-    assert torch.equal(patch_sweep(model, 0 * own, [prompt], how="add").hits, sweep.hits)
 
 
 @pytest.mark.parametrize("how, patch", [("replace", set_to), ("add", add)])
@@ -281,11 +249,6 @@ def test_a_sweep_equals_one_prompt_and_layer_at_a_time(model, small_batches, how
     sweep = patch_sweep(model, states, prompts, how)
     assert sweep.hits.tolist() == by_hand and sweep.hits[1].tolist()[:2] == [False, True]
     assert sweep.before.tolist() == [alone(model, one)[0] for one in prompts]
-
-
-def test_one_vector_is_meant_for_all_layers(gpt2):
-    prompts = [Prompt("hot", "q", arrow="="), Prompt("up", "z", arrow="=")]
-    assert torch.equal(patch_sweep(gpt2, toward(gpt2, "q"), prompts).hits[-1], torch.tensor([True, False]))
 
 
 def test_a_sweep_knows_its_best_layer():
@@ -318,28 +281,27 @@ def test_a_comparison_chooses_with_some_prompts_and_reports_others(gpt2):
 
 
 def test_the_best_layer_is_the_one_of_the_validation_prompts():
-    none = torch.tensor([False] * 3)
-    validation = torch.tensor([[[True, True], [False, True]], [[False, False], [False, True]]])
-    hits = torch.tensor([[[False, False, True], [True, True, True]], [[True, True, True], [True, False, False]]])
-    sweeps = [
-        {name: LayerSweep(own, none[: own.shape[1]]) for name, own in zip(("own", "control"), some, strict=True)}
-        for some in (validation, hits)
-    ]
-    found = VectorComparison(*sweeps, {"zero-shot": none})
-    assert found.best == (0, 1) and torch.equal(found.of("own"), hits[0, 0]) and torch.equal(found.of("control"), hits[1, 1])
-    assert not found.of("zero-shot").any()
-    rows = [["zero-shot", "0.0%"], ["own", "0", "33.3%"], ["control", "1", "33.3%"]]
-    assert [line.split() for line in found.table().splitlines()[1:]] == rows
+    yes, no = [True, True], [False, False]
+    validation, test = (
+        {name: LayerSweep(torch.tensor(hits), torch.tensor(no)) for name, hits in zip("ab", some, strict=True)}
+        for some in (([yes, no], [no, yes]), ([no, yes], [yes, [True, False]]))
+    )
+    found = VectorComparison(validation, test, {"zero-shot": torch.tensor(no)})
+    assert found.best == (0, 1) and [found.of(name).tolist() for name in ("a", "b", "zero-shot")] == [no, [True, False], no]
+    assert [line.split() for line in found.table().splitlines()[1:]] == [["zero-shot", "0.0%"], ["a", "0", "0.0%"], ["b", "1", "50.0%"]]
+    grid = TaskGrid(validation, test, torch.tensor([yes, yes]), torch.tensor([no, yes]))
+    assert grid.best == (0, 1) and grid.patched.tolist() == [no, [True, False]]
+    assert grid.accuracy.tolist() == [[0, 1], [1, 0.5]] and grid.names == ("a", "b")
+    assert grid.table().splitlines()[2].split() == ["b", "0.0%", "50.0%", "1", "100.0%", "100.0%"]
 
 
-# ---------------------------------------------------------------------------------------------------------------- heads
-
-
-def test_head_means_are_those_of_each_prompt_alone(model):
-    places = [head_out(layer) for layer in range(model.cfg.n_layers)]
-    seen = [record(model, tokenize(model, prompt.text)[None], *places) for prompt in icl_prompts(ANTONYM, 4, 2, dummy=True)]
-    by_hand = torch.stack([torch.stack([one[place][0, -1] for one in seen]).mean(0) for place in places])
-    assert torch.allclose(head_means(model, ANTONYM, 4, 2), by_hand, atol=1e-5)
+def test_means_of_states_and_heads_are_those_of_each_prompt_alone(model):
+    prompts = icl_prompts(ANTONYM, 4, 2, dummy=True)
+    for found, place in ((mean_states(model, prompts), resid_post), (head_means(model, ANTONYM, 4, 2), head_out)):
+        places = [place(layer) for layer in range(model.cfg.n_layers)]
+        seen = [record(model, tokenize(model, prompt.text)[None], *places) for prompt in prompts]
+        by_hand = torch.stack([torch.stack([one[hook][0, -1] for one in seen]).mean(0) for hook in places])
+        assert torch.allclose(found, by_hand, atol=1e-5)
 
 
 def test_what_the_heads_write_adds_up_to_what_the_attention_writes(model):
@@ -356,13 +318,6 @@ def test_a_function_vector_is_the_sum_through_w_o(model):
     by_hand = means[0, 1] @ model.blocks[0].attn.W_O[1] + means[1, 3] @ model.blocks[1].attn.W_O[3]
     assert torch.allclose(function_vector(head_outputs(model, means), [(0, 1), (1, 3)]), by_hand, atol=1e-5)
     assert torch.allclose(function_vector(head_outputs(model, means), [(0, 1), (1, 3), (0, 1)]), by_hand, atol=1e-5)
-
-
-def test_a_heads_own_output_has_no_effect(model):
-    [prompt] = shuffled_prompts(ANTONYM, 1, shots=2)
-    found = causal_indirect_effects(model, last_heads(model, [prompt.text])[:, 0], [prompt])
-    assert found.shape == (model.cfg.n_layers, model.cfg.n_heads, 1)
-    assert (found.abs() < 1e-4 * read_answers(model, [prompt])[1]).all()
 
 
 def test_indirect_effects_equal_those_of_one_head_and_prompt_at_a_time(model, small_batches):
@@ -399,14 +354,8 @@ def test_random_heads_leave_some_out(gpt2):
     assert random_heads(gpt2, 3) == random_heads(gpt2, 3) != random_heads(gpt2, 3, seed=2)
 
 
-# ------------------------------------------------------------------------------------------- grid, algebra, conflict
-
-
 def test_a_grid_is_made_of_each_tasks_sweep(model, small_batches):
-    tasks = [
-        Task(one.name, one.demonstrations, tuple((left, letter) for left, _ in one.questions), "=")
-        for one, letter in ((ANTONYM, "q"), (CAPITALS, "z"))
-    ]
+    tasks = [replace(one, questions=answering(one, letter).questions, arrow="=") for one, letter in ((ANTONYM, "q"), (CAPITALS, "z"))]
     vectors = [torch.stack([drawn(model.cfg.d_model, seed=7), toward(model, letter)]) for letter in "qz"]
     grid = accuracy_grid(model, tasks, vectors, n=3, shots=2)
     for at, (task, vector) in enumerate(zip(tasks, vectors, strict=True)):
@@ -419,49 +368,23 @@ def test_a_grid_is_made_of_each_tasks_sweep(model, small_batches):
         assert own.hits[1].all()  # each task has got its own vector
 
 
-def test_a_grid_reports_the_layer_that_was_chosen():
-    yes, no = [True, True], [False, False]
-    validation, test = (
-        {name: LayerSweep(torch.tensor(hits), torch.tensor(no)) for name, hits in zip("ab", some, strict=True)}
-        for some in (([yes, no], [no, yes]), ([no, yes], [yes, [True, False]]))
-    )
-    found = TaskGrid(validation, test, torch.tensor([yes, yes]), torch.tensor([no, yes]))
-    assert found.best == (0, 1) and found.patched.tolist() == [no, [True, False]]
-    assert found.accuracy.tolist() == [[0, 1], [1, 0.5]] and found.tasks == ("a", "b")
-    assert found.table().splitlines()[2].split() == ["b", "0.0%", "50.0%", "1", "100.0%", "100.0%"]
-
-
 def test_composition_by_hand(gpt2):
-    parents = {
-        "ad": ANTONYM,
-        "bc": CAPITALS,
-        "ac": split_task("numbers", [(str(number), f"{number}!") for number in range(9)]),
-    }
+    numbers = split_task("numbers", [(str(number), f"{number}!") for number in range(9)])
     bd = split_task("letters", [(letter, letter.upper()) for letter in "abcdefghij"], share=0.4)
-    found = composition(gpt2, *parents.values(), bd, n=2, shots=2, n_states=4)
-    assert found.names == ("composed", "direct: letters", "parent: antonym", "parent: capitals", "parent: numbers")
+    found = composition(gpt2, ANTONYM, CAPITALS, numbers, bd, n=2, shots=2)
     choose, test = bd.halves(0)
-    v_ad, v_bc, v_ac, own = (task_differences(gpt2, task, 4, 2) for task in (*parents.values(), bd))
-    again = compare_vectors(
-        gpt2,
-        dict(zip(found.names, (v_ad + v_bc - v_ac, own, v_ad, v_bc, v_ac), strict=True)),
-        zero_shot_prompts(choose, 2),
-        zero_shot_prompts(test, 2),
-        "add",
-    )
-    for name in found.names:
-        assert torch.equal(found.test[name].hits, again.test[name].hits)
-        assert torch.equal(found.validation[name].hits, again.validation[name].hits)
-    assert torch.equal(found.references["in-context learning"], read_answers(gpt2, icl_prompts(test, 2, 2))[0])
+    v_ad, v_bc, v_ac, own = (task_differences(gpt2, task, 4, 2) for task in (ANTONYM, CAPITALS, numbers, bd))
+    names = ("composed", "direct: letters", "parent: antonym", "parent: capitals", "parent: numbers")
+    vectors = dict(zip(names, (v_ad + v_bc - v_ac, own, v_ad, v_bc, v_ac), strict=True))
+    icl = icl_prompts(test, 2, 2)
+    again = compare_vectors(gpt2, vectors, zero_shot_prompts(choose, 2), zero_shot_prompts(test, 2), "add", icl)
+    assert found.names == names and str(found) == str(again)
 
 
 def test_a_conflict_counts_answers_of_both_tasks(gpt2):
-    a, b = (
-        Task(one.name, tuple((left, letter) for left, _ in one.demonstrations), tuple((left, letter) for left, _ in one.questions), "=")
-        for one, letter in ((ANTONYM, "q"), (CAPITALS, "z"))
-    )
+    a, b = answering(ANTONYM, "q"), answering(CAPITALS, "z")
     found = conflict(gpt2, a, b, torch.stack([toward(gpt2, "z"), toward(gpt2, "z")]), n=4, shots=2)
-    assert found.b.hits[1].all() and not found.a.hits[1].any() and found.a.hits.shape == (2, 4)
+    assert found.b.hits[1].all() and not found.a.hits[1].any()
     found = conflict(gpt2, a, b, torch.stack([toward(gpt2, "q"), toward(gpt2, "q")]), n=4, shots=2)
     assert found.a.hits[1].all() and not found.b.hits[1].any()
     table = found.table().splitlines()
@@ -470,9 +393,6 @@ def test_a_conflict_counts_answers_of_both_tasks(gpt2):
     assert 0 < len(shared) < len(a.questions)  # "east" is no input of the other task, and is not asked
     prompts = icl_prompts(Task("antonym", tuple(p for p in a.demonstrations), tuple(shared), "="), 4, 2)
     assert torch.equal(found.a.before, read_answers(gpt2, prompts)[0])
-
-
-# ------------------------------------------------------------------------------------------------ principal component
 
 
 def test_an_in_context_vector_is_the_direction_of_the_differences(model):
@@ -495,12 +415,6 @@ def test_an_in_context_vector_is_the_direction_of_the_differences(model):
     assert torch.allclose(turned.direction, -found.direction, atol=1e-4)
 
 
-def test_a_single_pair_is_its_own_direction(gpt2):
-    found = in_context_vector(gpt2, [("hot", "Paris")])
-    difference = mean_states(gpt2, [Prompt("Pari", "x", arrow="s")]) - mean_states(gpt2, [Prompt("ho", "x", arrow="t")])
-    assert torch.allclose(found.vector, difference, atol=1e-4) and found.explained == pytest.approx(1)
-
-
 def test_rescaling_keeps_every_length_and_turns_towards_the_vector(model):
     tokens, vector = torch.arange(1, 21).reshape(2, 10), 5 * drawn(model.cfg.n_layers, model.cfg.d_model)
     before = record(model, tokens, resid_post(0))[resid_post(0)]
@@ -516,9 +430,6 @@ def test_rescaling_keeps_every_length_and_turns_towards_the_vector(model):
     assert [one.hook for one in icv_interventions(vector)] == [resid_post(layer) for layer in range(model.cfg.n_layers)]
 
 
-# --------------------------------------------------------------------------------------------------------------- errors
-
-
 @pytest.mark.parametrize(
     "wrong, sentence",
     [
@@ -531,26 +442,23 @@ def test_rescaling_keeps_every_length_and_turns_towards_the_vector(model):
         (lambda m: item_task("second copy"), "There is no item task 'second copy'"),
         (
             lambda m: item_task("first copy", "en_fr"),
-            "takes its words from identity, country_capital, antonym, plural, any word, not from 'en_fr'",
+            "no source of words 'en_fr'; choose one of: identity, country_capital, antonym, plural, any word",
         ),
         (lambda m: icl_prompts(ANTONYM, 0), "n says how many prompts to write; it must be 1 or more, not 0"),
         (lambda m: icl_prompts(ANTONYM, 1, shots=9), "has 6 pairs to show before a question, not 9: ask for fewer shots"),
         (lambda m: shuffled_prompts(ANTONYM, 1, shots=1), "it must be 2 or more, not 1"),
         (lambda m: zero_shot_prompts(Task("t", (("a", "b"),), ()), 1), "has no pair to ask about"),
-        (
-            lambda m: shuffled_prompts(Task("t", tuple((c, "x") for c in "abcd"), (("e", "y"),)), 1, 3),
-            "too few different answers",
-        ),
+        (lambda m: shuffled_prompts(Task("t", tuple((c, "x") for c in "abcd"), (("e", "y"),)), 1, 3), "too few different answers"),
         (lambda m: deranged(["a", "a", "b"], Random(0)), "one of them fills more than half"),
         (lambda m: tokenize_prompts(m, []), "There are no prompts"),
         (lambda m: tokenize_prompts(m, [Prompt("a", "", arrow="=")]), "'' cannot be read off after 'a=': it is not a separate token there"),
         (lambda m: patch_sweep(m, torch.zeros(3, 32), PROMPTS), "the shape [2, 32], or [32], not [3, 32]"),
-        (lambda m: patch_sweep(m, torch.zeros(32), PROMPTS, how="swap"), "'replace' the state, or 'add' to it, not 'swap'"),
+        (lambda m: patch_sweep(m, torch.zeros(32), PROMPTS, how="swap"), "no way to put a vector in 'swap'; choose one of: replace, add"),
         (lambda m: compare_vectors(m, {}, PROMPTS[:1], PROMPTS[1:]), "There is no vector to compare"),
         (lambda m: compare_vectors(m, {"v": torch.zeros(32)}, PROMPTS[:1], PROMPTS), "take the two halves of a task"),
         (lambda m: compare_vectors(m, {"v": torch.zeros(32)}, PROMPTS[:1], PROMPTS[1:3], icl=PROMPTS[3:4]), "has 1 prompts and the test 2"),
-        (lambda m: top_heads(torch.zeros(2, 4), 9), "this model has 8, so it must be from 1 to that, not 9"),
-        (lambda m: random_heads(m, 8, exclude=[(0, 0)]), "7 are left, so it must be from 1 to that, not 8"),
+        (lambda m: top_heads(torch.zeros(2, 4), 9), "it must be from 1 to 8, not 9"),
+        (lambda m: random_heads(m, 8, exclude=[(0, 0)]), "it must be from 1 to 7, not 8"),
         (lambda m: conflict(m, ANTONYM, ANTONYM, torch.zeros(32)), "No question of 'antonym' has another answer in 'antonym'"),
         (lambda m: in_context_vector(m, []), "There are no pairs of texts"),
         (lambda m: in_context_vector(m, [("a", "a")]), "give texts that differ"),

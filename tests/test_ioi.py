@@ -5,19 +5,15 @@ The models are tiny and random, with a tokenizer that is trained here on the sen
 
 from collections import Counter
 from functools import partial
-from pathlib import Path
 
 import pytest
 import torch
-from cluster_tools import load, no_gradients
-from tiny_models import CHAT, END
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig, PreTrainedTokenizerFast, Qwen2Config
+from tiny_models import tiny_tokenizer, write_tiny_model
+from transformers import PreTrainedTokenizerFast
 
-from helpers.cluster.attribution import direct_effects, other_outputs
+from helpers.cluster.attribution import direct_effects
 from helpers.cluster.ioi import (
     ORDERS,
-    attention,
     copies,
     ioi_sentences,
     knocked_out,
@@ -30,15 +26,14 @@ from helpers.cluster.ioi import (
 from helpers.cluster.patching import metric_at_ends
 from helpers.course_lm.corpus.tasks import FRAMES, hidden_pair
 from helpers.course_lm.world import World
-from helpers.interventions import head_out, intervene, pattern, record, set_to, watch
+from helpers.interventions import head_out, intervene, pattern, record, resample_ablate, set_to, watch
 from helpers.models import load_model
 from helpers.prediction import pieces, token_id
 from helpers.texts import as_texts
 
-__all__ = ["load", "no_gradients"]  # the fixtures
+pytestmark = pytest.mark.usefixtures("no_gradients")
 
 N = 44  # every frame in both orders
-LLAMA = dict(hidden_size=32, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, intermediate_size=48)
 
 
 @pytest.fixture(scope="module")
@@ -51,34 +46,12 @@ def known() -> list[str]:
 def tokenizer(known) -> PreTrainedTokenizerFast:
     """A byte-level BPE that was trained on the names, and on the frames without names."""
     words = [frame.format(people="", giver="", Giver="", place="park", gave="gave", thing="a book") for frame in FRAMES.values()]
-    backend = Tokenizer(models.BPE())
-    backend.pre_tokenizer, backend.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    trainer = trainers.BpeTrainer(vocab_size=700, special_tokens=[END], initial_alphabet=alphabet, show_progress=False)
-    backend.train_from_iterator([*words, *(f" {name}" for name in known for _ in range(50))], trainer)
-    wrapped = PreTrainedTokenizerFast(tokenizer_object=backend, bos_token=END, eos_token=END, pad_token=END)
-    wrapped.chat_template = CHAT
-    return wrapped
-
-
-def write(folder: Path, tokenizer: PreTrainedTokenizerFast, config_class=GPT2Config, **settings) -> Path:
-    """A random model with this tokenizer, in a folder."""
-    end = tokenizer.eos_token_id
-    torch.manual_seed(0)
-    config = config_class(vocab_size=len(tokenizer), bos_token_id=end, eos_token_id=end, pad_token_id=end, **settings)
-    plain = AutoModelForCausalLM.from_config(config)
-    with torch.no_grad():
-        for parameter in plain.parameters():
-            noise = torch.randn_like(parameter)
-            parameter.copy_(noise * parameter.shape[-1] ** -0.5 if parameter.ndim > 1 else parameter + 0.2 * noise)
-    plain.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
+    return tiny_tokenizer([*words, *(f" {name}" for name in known for _ in range(50))], 700)
 
 
 @pytest.fixture(scope="module")
 def model(tokenizer, tmp_path_factory):
-    return load_model(write(tmp_path_factory.mktemp("gifts"), tokenizer, n_embd=32, n_layer=2, n_head=4, n_positions=64))
+    return load_model(write_tiny_model("gpt2", tmp_path_factory.mktemp("gifts"), tokenizer))
 
 
 @pytest.fixture(scope="module")
@@ -86,32 +59,15 @@ def data(model):
     return ioi_sentences(model, N)
 
 
-def words(text: str) -> list[str]:
-    return [word.strip(",.") for word in text.split(" ")]
-
-
-# ---------------------------------------------------------------------------------------------------------- the sentences
-
-
-def test_frames_and_orders_are_balanced(data):
-    assert len(data) == N and Counter(data.orders) == {"ABB": N // 2, "BAB": N // 2}
+def test_frames_and_orders_are_balanced_and_names_are_hidden_pairs_of_single_tokens(data, known, model):
+    assert len(data) == N and Counter(data.orders) == {"ABB": N // 2, "BAB": N // 2} and single_names(model) == known
     heads = [frame.split("{")[0] for frame in FRAMES.values()]
     assert all(text.startswith(heads[number % len(heads)]) for number, text in enumerate(data.texts))
     assert {(number % len(heads), order) for number, order in enumerate(data.orders)} == {(at, o) for at in range(22) for o in ORDERS}
-
-
-def test_the_giver_is_named_twice_and_the_receiver_once(data):
     for text, receiver, giver, order in zip(data.texts, data.receivers, data.givers, data.orders, strict=True):
-        found = [word for word in words(text) if word in (receiver, giver)]
+        found = [name for word in text.split(" ") if (name := word.strip(",.")) in (receiver, giver)]
         assert found == ([receiver, giver, giver] if order == "ABB" else [giver, receiver, giver]), text
-        assert text.endswith(" to") and receiver != giver
-
-
-def test_only_hidden_pairs_and_single_tokens(data, known, model):
-    assert all(hidden_pair(pair) for pair in zip(data.receivers, data.givers, strict=True))
-    assert single_names(model) == known
-    assert data.io.tolist() == [token_id(model, f" {name}") for name in data.receivers]
-    assert data.s.tolist() == [token_id(model, f" {name}") for name in data.givers]
+        assert text.endswith(" to") and hidden_pair((receiver, giver))
     assert len(set(data.receivers) | set(data.givers)) > 20
 
 
@@ -120,7 +76,8 @@ def test_positions_name_the_right_tokens(data, model):
     at = {name: tokens[rows, pos] for name, pos in data.positions.items()}
     assert set(at) == {"IO", "S1", "S1+1", "S2", "END"}
     assert torch.equal(at["IO"], data.io) and torch.equal(at["S1"], data.s) and torch.equal(at["S2"], data.s)
-    assert pieces(model, at["IO"]) == [f" {name}" for name in data.receivers] and set(pieces(model, at["END"])) == {" to"}
+    assert pieces(model, data.io) == [f" {name}" for name in data.receivers] and set(pieces(model, at["END"])) == {" to"}
+    assert pieces(model, data.s) == [f" {name}" for name in data.givers]
     positions = data.positions
     assert torch.equal(positions["S1+1"], positions["S1"] + 1) and torch.equal(positions["END"], data.tokens.lengths - 1)
     assert (positions["S1"] < positions["S2"]).all() and (positions["IO"] < positions["S2"]).all()
@@ -128,19 +85,14 @@ def test_positions_name_the_right_tokens(data, model):
     assert data.tokens.lengths.unique().numel() > 1  # so some rows have filling
 
 
-def test_swapped_sentences_differ_in_the_second_name_of_the_giver_only(data, model):
-    swapped, rows = as_texts(model, data.swapped()), torch.arange(N)
+@pytest.mark.parametrize("kind", ["swapped", "unrelated"])
+def test_corrupted_sentences_have_other_names_in_the_same_places(data, model, kind):
+    found, rows = as_texts(model, getattr(data, kind)()), torch.arange(N)
+    names = {"S2": data.receivers} if kind == "swapped" else dict(zip(("IO", "S1", "S2"), zip(*data.others, strict=True), strict=True))
     expected = data.tokens.tokens.clone()
-    expected[rows, data.positions["S2"]] = data.io
-    assert torch.equal(swapped.tokens, expected) and torch.equal(swapped.lengths, data.tokens.lengths)
-
-
-def test_unrelated_sentences_have_three_other_names_in_the_same_places(data, model):
-    unrelated, rows = as_texts(model, data.unrelated()), torch.arange(N)
-    expected = data.tokens.tokens.clone()
-    for place, number in (("IO", 0), ("S1", 1), ("S2", 2)):
-        expected[rows, data.positions[place]] = torch.tensor([token_id(model, f" {names[number]}") for names in data.others])
-    assert torch.equal(unrelated.tokens, expected) and torch.equal(unrelated.lengths, data.tokens.lengths)
+    for place, own in names.items():
+        expected[rows, data.positions[place]] = torch.tensor([token_id(model, f" {name}") for name in own])
+    assert torch.equal(found.tokens, expected) and torch.equal(found.lengths, data.tokens.lengths)
     for names, receiver, giver in zip(data.others, data.receivers, data.givers, strict=True):
         assert len({*names, receiver, giver}) == 5
 
@@ -154,16 +106,12 @@ def test_runs_and_the_metric(data, model):
         first = torch.stack([data.positions[place] for place in places]).amin(0)
         assert torch.equal(pairs.first_difference, first) and torch.equal(pairs.clean.tokens, data.tokens.tokens)
     assert torch.equal(data.pairs(model).corrupted.tokens, data.pairs(model, "swapped").corrupted.tokens)
-    with pytest.raises(ValueError, match=r"There is no corruption 'mixed': choose one of swapped, unrelated\.$"):
+    with pytest.raises(ValueError, match=r"There is no corruption 'mixed'; choose one of: swapped, unrelated\.$"):
         data.pairs(model, "mixed")
 
 
-def test_the_same_seed_gives_the_same_sentences(data, model):
-    assert ioi_sentences(model, 10).texts == data.texts[:10]
-    assert ioi_sentences(model, 10, seed=1).texts != data.texts[:10]
-
-
-def test_frames_can_be_chosen(model):
+def test_seeds_and_frames_can_be_chosen(data, model):
+    assert ioi_sentences(model, 10).texts == data.texts[:10] != ioi_sentences(model, 10, seed=1).texts
     some = ioi_sentences(model, 8, frames=["argument", "when went"])
     assert [text.split(" ")[0] for text in some.texts] == ["Then,", "When"] * 4
     assert some.orders == ("ABB", "ABB", "BAB", "BAB") * 2
@@ -171,50 +119,35 @@ def test_frames_can_be_chosen(model):
 
 @pytest.mark.parametrize(
     "arguments, sentence",
-    [(dict(n=0), "it must be 1 or more, not 0"), (dict(n=4, frames=["when flew"]), "There is no frame 'when flew': there are when went, ")],
+    [
+        (dict(n=0), "it must be 1 or more, not 0"),
+        (dict(n=4, frames=["when flew"]), "There is no frame 'when flew'; choose one of: when went, "),
+        (dict(model="gpt2", n=4), "and only 0 are"),
+    ],
 )
-def test_what_cannot_be_is_said_in_one_sentence(model, arguments, sentence):
+def test_what_cannot_be_is_said_in_one_sentence(model, load, arguments, sentence):
     with pytest.raises(ValueError) as caught:
-        ioi_sentences(model, **arguments)
+        ioi_sentences(load(arguments.pop("model")) if "model" in arguments else model, **arguments)
     assert sentence in str(caught.value) and "\n" not in str(caught.value)
 
 
-def test_a_model_with_few_names_is_refused(load):
-    with pytest.raises(ValueError, match="and only 0 are"):
-        ioi_sentences(load("gpt2"), 4)
+WAYS = {"name mover": "END IO", "S-inhibition": "END S2", "duplicate token": "S2 S1", "induction": "S2 S1+1", "previous token": "S1+1 S1"}
 
 
-# ------------------------------------------------------------------------------------------------------------ attention
-
-
-def test_attention_is_read_off_the_pattern_and_sums_to_one(model, data):
-    texts, place = data.tokens, pattern(1)
-    whole = record(model, texts.tokens, place)[place]
-    found = attention(model, texts, data.positions["END"], data.positions["IO"])
-    assert found.shape == (2, 4, N)
-    for row in (0, 7, 43):
-        for head in (0, 3):
-            assert found[1, head, row] == whole[row, head, data.positions["END"][row], data.positions["IO"][row]]
-    every = [attention(model, texts, data.positions["END"], torch.full((N,), key)) for key in range(texts.tokens.shape[1])]
-    assert torch.allclose(sum(every), torch.ones(2, 4, N), atol=1e-5)
-    behind = torch.stack(every)[-1][..., texts.lengths < texts.tokens.shape[1]]
-    assert behind.numel() and (behind == 0).all()  # nobody looks at the filling
-
-
-WAYS = {"name mover": ("END", "IO"), "S-inhibition": ("END", "S2"), "duplicate token": ("S2", "S1"), "induction": ("S2", "S1+1")}
-
-
-@pytest.mark.parametrize("role", [*WAYS, "previous token"])
+@pytest.mark.parametrize("role", WAYS)
 def test_a_head_that_looks_as_its_role_says_is_found(model, data, role):
-    query, key = (data.positions[name] for name in WAYS.get(role, ("S1+1", "S1")))
+    query, key = (data.positions[name] for name in WAYS[role].split())
     width, rows = data.tokens.tokens.shape[1], torch.arange(N)
     planted = torch.eye(width).repeat(N, 1, 1)
     planted[rows, query] = torch.nn.functional.one_hot(key, width).float()
     with intervene(model, set_to(pattern(1), planted[:, None], pos=2)):  # of a pattern the first axis after the batch are its heads
         scores = role_attention(model, data)
         lines = role_table(scores).splitlines()
-    assert set(scores) == {*WAYS, "previous token"} and all(score.shape == (2, 4) for score in scores.values())
+    assert set(scores) == {*WAYS} and all(score.shape == (2, 4) for score in scores.values())
     assert scores[role][1, 2] == 1 and (scores[role].flatten()[[0, 1, 2, 3, 4, 5, 7]] < 0.9).all()
+    whole = record(model, data.tokens.tokens, pattern(0))[pattern(0)]
+    looks = torch.stack([whole[row, :, query[row], key[row]] for row in range(N)])
+    assert torch.allclose(scores[role][0], looks.mean(0), atol=1e-6)
     assert [line.split("  ")[0] for line in lines] == list(scores)
     assert next(line for line in lines if line.startswith(role)).split()[-4:-2] == ["a1.2", "(1.00),"]
 
@@ -248,13 +181,9 @@ def test_repeated_tokens_come_twice_after_the_mark_and_depend_on_the_seed(model)
         repeated_scores(model, 2, 32)
 
 
-# ------------------------------------------------------------------------------------------------------------- copying
-
-
-@pytest.mark.parametrize("family", ["gpt2", "llama", "qwen2"])
+@pytest.mark.parametrize("family", ["gpt2", "llama-grouped", "qwen2"])
 def test_copying_is_what_the_head_writes_if_it_looks_at_the_name_only(tokenizer, tmp_path, family):
-    shape = dict(n_embd=32, n_layer=2, n_head=4, n_positions=64) if family == "gpt2" else LLAMA | dict(max_position_embeddings=64)
-    model = load_model(write(tmp_path, tokenizer, {"gpt2": GPT2Config, "llama": LlamaConfig, "qwen2": Qwen2Config}[family], **shape))
+    model = load_model(write_tiny_model(family, tmp_path, tokenizer))
     data = ioi_sentences(model, 24)
     rows, name, end = torch.arange(24), data.positions["IO"], data.positions["END"]
     looking = torch.nn.functional.one_hot(name, data.tokens.tokens.shape[1]).float()[:, None, None]
@@ -265,9 +194,6 @@ def test_copying_is_what_the_head_writes_if_it_looks_at_the_name_only(tokenizer,
     expected = (best == data.io[:, None]).any(-1)
     assert torch.equal(copies(model, [(1, head) for head in range(4)], data, k=60), expected)
     assert 0 < expected.sum() < expected.numel() and not torch.equal(expected[0], expected[1])
-
-
-# ---------------------------------------------------------------------------------------------------- taking heads away
 
 
 def by_hooks(model, data, chosen, ends_only: bool) -> torch.Tensor:
@@ -296,31 +222,20 @@ def test_heads_are_knocked_out_everywhere_or_at_one_position(model, data):
 
 
 def test_self_repair_by_its_parts(model, data):
-    result, head = self_repair(model, data, (0, 2)), (0, 2)
-    change = by_hooks(model, data, [head], True)
+    result = self_repair(model, data, (0, 2))
     torch.testing.assert_close(result.before, metric_at_ends(model, data.pairs(model)), atol=1e-5, rtol=0)
-    torch.testing.assert_close(result.after, change, atol=1e-4, rtol=0)
+    torch.testing.assert_close(result.after, by_hooks(model, data, [(0, 2)], True), atol=1e-4, rtol=0)
     torch.testing.assert_close(result.expected, result.before - result.direct)
-    names = ["a0.3", "bias 0", "m0", *(f"a1.{number}" for number in range(4)), "bias 1", "m1", "constant"]
-    assert list(result.others) == names and result.head == head
-    assert abs(result.others["m1"]) > 1e-3
+    assert list(result.others) == ["a0.3", "bias 0", "m0", *(f"a1.{number}" for number in range(4)), "bias 1", "m1", "constant"]
 
 
 def test_what_heads_add_makes_up_the_whole_change(model, data):
     result = self_repair(model, data, (0, 0))  # of what comes before it only the embedding is left, which the scale alone changes
     plain = direct_effects(model, data.tokens, data.io, data.s)
-    pairs = data.pairs(model, "unrelated")
-    values = record(model, pairs.corrupted.tokens, head_out(0))
-    changed = direct_effects(model, data.tokens, data.io, data.s, *other_outputs([(0, 0)], values, pos=data.positions["END"]))
+    values = record(model, as_texts(model, data.unrelated()).tokens, head_out(0))[head_out(0)]
+    gone = resample_ablate(head_out(0), values, head=0, pos=data.positions["END"])
+    changed = direct_effects(model, data.tokens, data.io, data.s, gone)
     torch.testing.assert_close(result.direct, (plain.of("a0.0") - changed.of("a0.0")), atol=1e-5, rtol=0)
     embed = (changed.of("embed") - plain.of("embed")).mean().item()
     total = embed - result.direct.mean().item() + sum(result.others.values())
     assert total == pytest.approx((result.after - result.before).mean().item(), abs=1e-4)
-
-
-def test_the_model_is_bit_equal_before_and_after(model, data):
-    before = model(data.tokens.tokens)
-    self_repair(model, data, (0, 1))
-    knocked_out(model, data, [(0, 1), (1, 2)])
-    copies(model, [(1, 0)], data)
-    assert torch.equal(model(data.tokens.tokens), before)

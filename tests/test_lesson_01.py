@@ -1,14 +1,11 @@
 """The exercises of notebook 01: each check accepts its solution, and explains what is wrong with typical other answers."""
 
 from collections.abc import Callable
-from pathlib import Path
 from random import Random
 
 import pytest
 import torch
-from exercise_tools import assert_exercise, printed_by_solutions
-
-NOTEBOOK = Path(__file__).parents[1] / "notebooks" / "01_one_neuron.ipynb"
+from exercise_tools import assert_exercise
 
 
 @pytest.fixture(scope="module")
@@ -116,10 +113,3 @@ def test_a_better_explanation(lesson):
     assert read(best) and write(read(best)) == best
     wrong = [(machine, "the machine's"), ("It likes nice things.", "in double quotes"), (42, "A text in quotes")]
     assert_exercise(lesson.exercises, "1.6", best, wrong, known=known, unseen=unseen)
-
-
-@pytest.mark.skipif(not NOTEBOOK.exists(), reason="the notebook is not there")
-def test_the_folded_solutions_solve_the_exercises():
-    said = printed_by_solutions(NOTEBOOK)
-    assert sorted(said) == ["1.1", "1.2", "1.3", "1.4", "1.5", "1.6"]
-    assert [text for text in said.values() if not text.startswith("Solved. ")] == []

@@ -4,16 +4,14 @@ No check reads the course LM here: directions are planted in the unembedding of 
 """
 
 from collections.abc import Callable
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
-from exercise_tools import assert_exercise, printed_by_solutions
+from exercise_tools import assert_exercise
 from tiny_models import write_tiny_model
 from torch import Tensor
 
-NOTEBOOK = Path(__file__).parents[1] / "notebooks" / "02a_one_layer_directions.ipynb"
 FIRST, LAST, COPY, CAPITAL, REFUSE = range(5)  # numbers of orthogonal directions
 REFUSAL, YES, NO = 70, 80, 81  # tokens
 SIZE = 40.0  # of a vector that outweighs whatever else is in the stream of the tiny model
@@ -186,15 +184,13 @@ def test_a_vector_for_a_task_that_nobody_trained(lesson):
 
     said = {name: lesson.model.tokenizer.decode([token]) for name, token in lesson.answers.items()}
     assert all(word.isalpha() for word in said.values())
-    prompts = [Prompt(word, said["last capital"], arrow=":") for word in ("hot", "big", "in Paris")] + [
-        Prompt("cat", said["last copy"], arrow=":")
-    ]
+    asked = {"hot": "last capital", "big": "last capital", "in Paris": "last capital", "cat": "last copy"}
+    prompts = [Prompt(word, said[task], arrow=":") for word, task in asked.items()]
     copy, last, first, composite = (lesson.vectors[name] for name in ("first copy", "last copy", "first capital", "last capital"))
     wrong = [
         ((1, first + last + copy), "Two are added and one is subtracted"),
         ((1, first), "0% of the answers are right, and 0% without it; 30% are wanted"),
         ((1, last), "25% of the answers are right"),
-        ((1, copy - first - last), "0% of the answers are right"),
         ((1, first - first), "subtract a mean from itself"),
         ((2, composite), "has to lie between 0 and 1"),
         (composite, "A pair is needed here"),
@@ -219,10 +215,3 @@ def test_the_layer_of_a_task_vector_is_the_one_that_was_named(lesson, monkeypatc
     first, second = (lesson.exercises.exercise("2.6").verdict((layer, torch.ones(32)), **given) for layer in (0, 1))
     assert not first.solved and "With your vector 40% of the answers are right, and 40% without it" in first.text
     assert second.solved and second.text.startswith("80% of the answers are right, and 40% without the vector")
-
-
-@pytest.mark.skipif(not NOTEBOOK.exists(), reason="the notebook is not there")
-def test_the_folded_solutions_solve_the_exercises():
-    said = printed_by_solutions(NOTEBOOK)
-    assert sorted(said) == ["2.1", "2.2", "2.3", "2.4", "2.5", "2.6"]
-    assert [text for text in said.values() if not text.startswith("Solved. ")] == []

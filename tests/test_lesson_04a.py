@@ -3,30 +3,24 @@
 No check reads the course LM here: what is said, read and edited is planted.
 """
 
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
-from exercise_tools import assert_exercise, printed_by_solutions
-from tiny_models import write_tiny_model
+from exercise_tools import assert_exercise
 
-NOTEBOOK = Path(__file__).parents[1] / "notebooks" / "04a_speak_lens_and_memories.ipynb"
-
-
-@pytest.fixture(scope="module")
-def lesson(tmp_path_factory: pytest.TempPathFactory):
-    """The exercises, and a tiny model."""
-    from helpers.models import load_model
-    from helpers.speak.exercises_04a import exercises
-
-    return SimpleNamespace(exercises=exercises, model=load_model(write_tiny_model("gpt2-relu", tmp_path_factory.mktemp("tiny"))))
+from helpers.cluster.fact_prompts import FactPrompt
+from helpers.speak import exercises_04a
+from helpers.speak.exercises_04a import exercises
+from helpers.speak.fact_edits import EditPrompts
+from helpers.speak.knowledge_neurons import KnowledgeNeurons
+from helpers.speak.lens import BlockEffects, LensScores
+from helpers.speak.memories import Agreement, ReadableValues
+from helpers.speak.self_explanations import SelfExplanations
+from helpers.speak.tuned_lens import TunedLens
 
 
-def test_an_account_that_changes(lesson, monkeypatch: pytest.MonkeyPatch):
-    from helpers.speak import exercises_04a
-    from helpers.speak.self_explanations import SelfExplanations
-
+def test_an_account_that_changes(tiny, monkeypatch: pytest.MonkeyPatch):
     def self_explanations(model, questions, answers=None):
         said = answers or ["It is Tokyo."]
         reason = "I saw it." if "sea" in said[0] else "I read it in a book."
@@ -41,18 +35,15 @@ def test_an_account_that_changes(lesson, monkeypatch: pytest.MonkeyPatch):
         ((question, "It is Tokyo."), "Three texts are needed here"),
         ((question, "", "It is Paris."), "an empty text"),
     ]
-    assert_exercise(lesson.exercises, "4.1", (question, "It is Tokyo.", "It is the sea."), wrong, stub=(..., ..., ...), model=lesson.model)
+    assert_exercise(exercises, "4.1", (question, "It is Tokyo.", "It is the sea."), wrong, stub=(..., ..., ...), model=tiny)
 
 
-def test_who_is_against_it(lesson, monkeypatch: pytest.MonkeyPatch):
-    from helpers.speak import exercises_04a
-    from helpers.speak.lens import BlockEffects
-
+def test_who_is_against_it(tiny, monkeypatch: pytest.MonkeyPatch):
     effects = BlockEffects(("constant", "embedding", "MLP 0"), torch.tensor([[0.1], [-0.2], [-1.5]]))
     monkeypatch.setattr(exercises_04a, "block_effects", lambda *given: effects)
     monkeypatch.setattr(exercises_04a, "token_id", lambda model, word: 3)
     wrong = [("embedding", "another part adds less"), ("MLP 7", "There is no part 'MLP 7'"), (2, "A text in quotes is needed")]
-    assert_exercise(lesson.exercises, "4.2", "MLP 0", wrong, stub=..., model=lesson.model)
+    assert_exercise(exercises, "4.2", "MLP 0", wrong, stub=..., model=tiny)
 
 
 def lens(how: str):
@@ -66,7 +57,7 @@ def lens(how: str):
     return function
 
 
-def test_build_the_lens(lesson):
+def test_build_the_lens(tiny):
     wrong = [
         (lens("logits"), "These are logits"),
         (lens("over states"), "over the words"),
@@ -75,15 +66,10 @@ def test_build_the_lens(lesson):
         (lens("one mean"), "belong to each state by itself"),
         (lambda model, states: lens("right")(model, states)[0], "shape"),
     ]
-    assert_exercise(lesson.exercises, "4.3", lens("right"), wrong, stub=lambda model, states: ..., model=lesson.model)
+    assert_exercise(exercises, "4.3", lens("right"), wrong, stub=lambda model, states: ..., model=tiny)
 
 
-def test_overtaken(lesson, monkeypatch: pytest.MonkeyPatch):
-    from helpers.cluster.fact_prompts import FactPrompt
-    from helpers.speak import exercises_04a
-    from helpers.speak.lens import LensScores
-    from helpers.speak.tuned_lens import TunedLens
-
+def test_overtaken(tiny, monkeypatch: pytest.MonkeyPatch):
     ranks = {"a": [1, 0, 2, 0], "b": [1, 1, 0, 0], "c": [0, 0, 1, 1]}
     words = {-1: "x", 0: "Rome", 1: "Paris", 2: "Rome"}
     facts = [FactPrompt(text, "Rome", text, 0, "capital", (), ()) for text in ranks]
@@ -104,14 +90,10 @@ def test_overtaken(lesson, monkeypatch: pytest.MonkeyPatch):
         ((7, "Paris"), "There is no fact 7"),
         (0, "A pair is needed here"),
     ]
-    assert_exercise(
-        lesson.exercises, "4.4", (0, "Paris"), wrong, stub=(..., ...), model=lesson.model, facts=facts, tuned=TunedLens.identity(2, 8)
-    )
+    assert_exercise(exercises, "4.4", (0, "Paris"), wrong, stub=(..., ...), model=tiny, facts=facts, tuned=TunedLens.identity(2, 8))
 
 
-def test_a_drawer_with_a_label(lesson):
-    from helpers.speak.memories import Agreement, ReadableValues
-
+def test_a_drawer_with_a_label():
     found = torch.tensor([[-1, 0], [1, 1]])
     read = ReadableValues((0, 1), ("animal", "city"), found, found, 10, 5)
     best, follows = torch.tensor([[5, 6], [7, 8]]), torch.tensor([[5, 9], [7, 9]])
@@ -122,14 +104,10 @@ def test_a_drawer_with_a_label(lesson):
         ((0, 5), "There is no neuron 5"),
         (3, "Whole numbers are needed"),
     ]
-    assert_exercise(lesson.exercises, "4.5", (1, 0), wrong, stub=..., read=read, agree=agree)
+    assert_exercise(exercises, "4.5", (1, 0), wrong, stub=..., read=read, agree=agree)
 
 
-def test_edit_with_a_light_hand(lesson, monkeypatch: pytest.MonkeyPatch):
-    from helpers.speak import exercises_04a
-    from helpers.speak.fact_edits import EditPrompts
-    from helpers.speak.knowledge_neurons import KnowledgeNeurons
-
+def test_edit_with_a_light_hand(tiny, monkeypatch: pytest.MonkeyPatch):
     prompts = EditPrompts.__new__(EditPrompts)  # its insides do not matter here
     object.__setattr__(prompts, "new", "Rome")
 
@@ -146,11 +124,4 @@ def test_edit_with_a_light_hand(lesson, monkeypatch: pytest.MonkeyPatch):
         ((0, 1.0), "has to lie between 1 and 15"),
         (8, "A pair is needed here"),
     ]
-    assert_exercise(lesson.exercises, "4.6", (8, 2.0), wrong, stub=..., model=lesson.model, **given)
-
-
-@pytest.mark.skipif(not NOTEBOOK.exists(), reason="the notebook is not there")
-def test_the_folded_solutions_solve_the_exercises():
-    said = printed_by_solutions(NOTEBOOK)
-    assert sorted(said) == ["4.1", "4.2", "4.3", "4.4", "4.5", "4.6"]
-    assert [text for text in said.values() if not text.startswith("Solved. ")] == []
+    assert_exercise(exercises, "4.6", (8, 2.0), wrong, stub=..., model=tiny, **given)

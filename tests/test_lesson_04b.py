@@ -3,32 +3,20 @@
 No check reads the course LM here: which questions are right, and what is read, is planted.
 """
 
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
-from exercise_tools import assert_exercise, printed_by_solutions
-from tiny_models import write_tiny_model
+from exercise_tools import assert_exercise
 
+from helpers.interventions import add, intervene, record, resid_post, set_to
+from helpers.speak import exercises_04b
+from helpers.speak.exercises_04b import exercises
 from helpers.speak.patchscopes import Source, Target
-from helpers.speak.two_hops import TwoHop
-
-NOTEBOOK = Path(__file__).parents[1] / "notebooks" / "04b_speak_patchscopes.ipynb"
-
-
-@pytest.fixture(scope="module")
-def lesson(tmp_path_factory: pytest.TempPathFactory):
-    """The exercises, and a tiny model."""
-    from helpers.models import load_model
-    from helpers.speak.exercises_04b import exercises
-
-    return SimpleNamespace(exercises=exercises, model=load_model(write_tiny_model("gpt2-relu", tmp_path_factory.mktemp("tiny"))))
+from helpers.speak.two_hops import Answered, TwoHop
 
 
 def scope(how: str):
-    from helpers.interventions import add, intervene, record, resid_post, set_to
-
     def function(model, source, at, layer, target, into, target_layer):
         hook = resid_post(target_layer if how == "target's layer" else layer)
         state = record(model, source, hook)[hook][0, into if how == "target's position" else at]
@@ -42,7 +30,7 @@ def scope(how: str):
     return function
 
 
-def test_a_patchscope_by_hand(lesson):
+def test_a_patchscope_by_hand(tiny):
     wrong = [
         (scope("add"), "a Patchscope replaces"),
         (scope("target's layer"), "take it after the source's"),
@@ -50,7 +38,7 @@ def test_a_patchscope_by_hand(lesson):
         (scope("outside"), "is the patch inside the `with`"),
         (scope("everything"), "an axis too many"),
     ]
-    assert_exercise(lesson.exercises, "4.7", scope("right"), wrong, stub=lambda *given: ..., model=lesson.model)
+    assert_exercise(exercises, "4.7", scope("right"), wrong, stub=lambda *given: ..., model=tiny)
 
 
 def fitted(how: str):
@@ -63,24 +51,22 @@ def fitted(how: str):
     return function
 
 
-def test_the_map_between_two_layers(lesson):
+def test_the_map_between_two_layers():
     wrong = [
         (fitted("turned"), "the other way round"),
         (fitted("no vector"), "our matrix"),
         (fitted("alone"), "Return two things"),
     ]
-    assert_exercise(lesson.exercises, "4.8", fitted("right"), wrong, stub=lambda *given: ...)
+    assert_exercise(exercises, "4.8", fitted("right"), wrong, stub=lambda *given: ...)
 
 
-def test_a_better_question(lesson, monkeypatch: pytest.MonkeyPatch):
-    from helpers.speak import exercises_04b
-
+def test_a_better_question(tiny, monkeypatch: pytest.MonkeyPatch):
     def patchscope(model, sources, target, layers, into, answers):
         return SimpleNamespace(hits=torch.tensor([["city" in target.prompt, False]]))
 
     monkeypatch.setattr(exercises_04b, "patchscope", patchscope)
     given = {
-        "model": lesson.model,
+        "model": tiny,
         "sources": [Source("Lyon"), Source("Turin")],
         "answers": ["France", "Italy"],
         "layers": (1, 0),
@@ -92,13 +78,10 @@ def test_a_better_question(lesson, monkeypatch: pytest.MonkeyPatch):
         ("A city without a placeholder", "does not occur"),
         ("", "an empty text"),
     ]
-    assert_exercise(lesson.exercises, "4.9", "x is a city in", wrong, stub=..., **given)
+    assert_exercise(exercises, "4.9", "x is a city in", wrong, stub=..., **given)
 
 
-def test_a_shortcut_and_none(lesson, monkeypatch: pytest.MonkeyPatch):
-    from helpers.speak import exercises_04b
-    from helpers.speak.two_hops import Answered
-
+def test_a_shortcut_and_none(tiny, monkeypatch: pytest.MonkeyPatch):
     questions = [
         TwoHop(f"The a of b of {name} is", f"The a of b of {name}", name, "two", "three", kind, direct=f"The a of {name} is")
         for name, kind in (("one", "x+y"), ("uno", "x+y"), ("eins", "x+z"), ("un", "x+y"))
@@ -116,7 +99,7 @@ def test_a_shortcut_and_none(lesson, monkeypatch: pytest.MonkeyPatch):
         ((0, 3), "The second is not answered right"),
         ((0, 9), "There is no second 9"),
     ]
-    assert_exercise(lesson.exercises, "4.10", (0, 1), wrong, stub=..., model=lesson.model, questions=questions)
+    assert_exercise(exercises, "4.10", (0, 1), wrong, stub=..., model=tiny, questions=questions)
 
 
 def rate(how: str):
@@ -130,7 +113,7 @@ def rate(how: str):
     return function
 
 
-def test_measured_honestly(lesson):
+def test_measured_honestly():
     wrong = [
         (rate("peeks"), "without looking at them"),
         (rate("the same"), "look at the others"),
@@ -138,11 +121,4 @@ def test_measured_honestly(lesson):
         (rate("oracle"), "This is the oracle"),
         (lambda *given: 7, "has to lie between 0 and 1"),
     ]
-    assert_exercise(lesson.exercises, "4.11", rate("right"), wrong, stub=lambda *given: ...)
-
-
-@pytest.mark.skipif(not NOTEBOOK.exists(), reason="the notebook is not there")
-def test_the_folded_solutions_solve_the_exercises():
-    said = printed_by_solutions(NOTEBOOK)
-    assert sorted(said) == ["4.10", "4.11", "4.7", "4.8", "4.9"]
-    assert [text for text in said.values() if not text.startswith("Solved. ")] == []
+    assert_exercise(exercises, "4.11", rate("right"), wrong, stub=lambda *given: ...)

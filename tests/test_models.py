@@ -1,9 +1,7 @@
 """The one door to models: the same numbers as Hugging Face, no noise, no network, and errors that say what to do."""
 
-import ast
 import json
 import logging
-import re
 import subprocess
 import sys
 import warnings
@@ -12,7 +10,6 @@ from functools import cache
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from threading import Thread
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -25,7 +22,6 @@ from helpers.models import CATALOGUE, ModelNotAvailable, catalogue, load_model, 
 
 ROOT = Path(__file__).parents[1]
 TEXT = "The Eiffel Tower is in Paris, and Taipei 101 is in Taipei."
-TINY = [name for name in ARCHITECTURES if name != "course-like"]
 needs_course_lm = pytest.mark.skipif(
     not (models.COURSE_LM_FOLDER / "model.safetensors").exists(), reason="the course LM has not been trained yet: make model"
 )
@@ -35,7 +31,7 @@ needs_course_lm = pytest.mark.skipif(
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with one small checkpoint of every architecture."""
     folder = tmp_path_factory.mktemp("models")
-    for architecture in TINY:
+    for architecture in ARCHITECTURES:
         write_tiny_model(architecture, folder / architecture)
     return folder
 
@@ -68,9 +64,6 @@ def sentence(**arguments: object) -> str:
     return message
 
 
-# ---------------------------------------------------------------------------------------------- the same numbers
-
-
 def assert_same_numbers(name: str | Path, folder: Path) -> None:
     """Raw logits and folded log-probabilities equal those of plain Hugging Face within 1e-4."""
     plain = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
@@ -83,22 +76,17 @@ def assert_same_numbers(name: str | Path, folder: Path) -> None:
     torch.testing.assert_close(folded.log_softmax(-1), expected.log_softmax(-1), atol=1e-4, rtol=0)
 
 
-@pytest.mark.parametrize("architecture", TINY)
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_numbers_equal_plain_hugging_face(architecture: str, tiny: Path) -> None:
     assert_same_numbers(tiny / architecture, tiny / architecture)
 
 
 @needs_course_lm
 @pytest.mark.parametrize("name", models.COURSE_LMS)
-def test_numbers_of_the_course_lm_equal_plain_hugging_face(name: str) -> None:
+def test_numbers_of_the_course_lms_equal_plain_hugging_face_and_each_text_has_one_begin(name: str) -> None:
     assert_same_numbers(name, models.COURSE_LMS[name])
-
-
-@needs_course_lm
-def test_the_deep_course_lm_has_twice_the_layers_and_the_same_words() -> None:
-    deep, model = loaded("course-lm-deep"), loaded("course-lm")
-    assert (deep.cfg.n_layers, deep.cfg.d_model) == (2 * model.cfg.n_layers, model.cfg.d_model)
-    assert deep.tokenizer.get_vocab() == model.tokenizer.get_vocab()
+    assert_one_begin(loaded(name))
+    assert loaded(name).cfg.n_layers == (24 if name == models.DEEP_LM else 12)
 
 
 @pytest.mark.parametrize("architecture", ["gpt2", "neox-parallel", "llama"])
@@ -115,54 +103,17 @@ def test_16_bit_weights_become_float32(tiny: Path, tmp_path: Path) -> None:
     assert load_model(tmp_path, dtype="bfloat16", raw=True)(TEXT).dtype == torch.bfloat16
 
 
-@pytest.mark.parametrize("architecture", TINY)
-def test_padding_on_the_right_changes_nothing(architecture: str, tiny: Path) -> None:
-    model = loaded(tiny / architecture)
-    short, long = "Paris is", TEXT
-    alone = model(short, prepend_bos=True)[0]
-    torch.testing.assert_close(model([short, long], prepend_bos=True)[0, : len(alone)], alone, atol=1e-4, rtol=0)
-
-
-# ------------------------------------------------------------------------------------------------------- hooks
-
-
-def zero(value: torch.Tensor, hook: object) -> torch.Tensor:
-    """A hook that puts zeros in the place of everything."""
-    return torch.zeros_like(value)
-
-
-def fail(value: torch.Tensor, hook: object) -> None:
-    """A hook that breaks off the forward pass."""
-    raise ZeroDivisionError
-
-
-@pytest.mark.parametrize("architecture", TINY)
-def test_hooks_leave_the_model_bit_identical(architecture: str, tiny: Path) -> None:
-    model = loaded(tiny / architecture)
-    name = "blocks.1.hook_resid_post"
-    tokens = model.to_tokens(TEXT)
-    before, weights = model(tokens), {key: value.clone() for key, value in model.state_dict().items()}
-    with model.hooks(fwd_hooks=[(name, zero)]):
-        assert not torch.equal(model(tokens), before)
-    assert torch.equal(model(tokens), before)
-    with pytest.raises(ZeroDivisionError), model.hooks(fwd_hooks=[(name, fail)]):
-        model(tokens)
-    assert torch.equal(model(tokens), before)
-    assert not torch.equal(model.run_with_hooks(tokens, fwd_hooks=[(name, zero)]), before)
-    model.run_with_cache(tokens)
-    assert torch.equal(model(tokens), before)
-    assert all(torch.equal(value, weights[key]) for key, value in model.state_dict().items())
-
-
-# ------------------------------------------------------------------------------------------ running a part of the model
-
-
 def streams(model: models.TransformerBridge, tokens: torch.Tensor) -> list[torch.Tensor]:
     """What enters every block, and what leaves the last one."""
     last = model.cfg.n_layers - 1
     names = [*(f"blocks.{layer}.hook_resid_pre" for layer in range(last + 1)), f"blocks.{last}.hook_resid_post"]
     _, cache = model.run_with_cache(tokens, names_filter=names)
     return [cache[name] for name in names]
+
+
+def fail(value: torch.Tensor, hook: object) -> None:
+    """A hook that breaks off the forward pass."""
+    raise ZeroDivisionError
 
 
 def some_tokens(length: int = 20) -> torch.Tensor:
@@ -172,7 +123,7 @@ def some_tokens(length: int = 20) -> torch.Tensor:
 
 @torch.no_grad()
 @pytest.mark.parametrize(
-    ("architecture", "raw"), [*((name, False) for name in TINY), ("gpt2", True), ("llama-grouped", True), ("gemma2", True)]
+    ("architecture", "raw"), [*((name, False) for name in ARCHITECTURES), ("gpt2", True), ("llama-grouped", True), ("gemma2", True)]
 )
 def test_a_run_from_any_layer_equals_the_whole_run(architecture: str, raw: bool, tiny: Path) -> None:
     model, tokens, rows = loaded(tiny / architecture, raw), some_tokens(), torch.tensor([2, 0, 2, 1])
@@ -186,6 +137,9 @@ def test_a_run_from_any_layer_equals_the_whole_run(architecture: str, raw: bool,
             torch.testing.assert_close(run_from(model, stream[:, length:], layer, prefix), whole[:, length:], atol=1e-4, rtol=0)
             some = run_from(model, stream[rows, length:], layer, prefix, rows)
             torch.testing.assert_close(some, whole[rows, length:], atol=1e-4, rtol=0)
+    with pytest.raises(ZeroDivisionError), model.hooks(fwd_hooks=[("blocks.1.hook_resid_post", fail)]):
+        run_from(model, entering[1], 1)
+    assert not any("forward" in vars(block.original_component) for block in model.blocks), "as before, after an error too"
     assert torch.equal(model(tokens), whole)
 
 
@@ -195,35 +149,12 @@ def test_a_run_from_a_layer_leaves_out_the_blocks_before_it(architecture: str, t
     model, tokens, ran = loaded(tiny / architecture), some_tokens(8), []
     stream = streams(model, tokens)[1]
     handles = [model.blocks[layer].original_component.mlp.register_forward_hook(lambda *_, at=layer: ran.append(at)) for layer in (0, 1)]
-    run_from(model, stream, 1)
-    assert ran == [1]
-    run_from(model, stream, 2)
-    assert ran == [1]
-    run_from(model, stream, 0)
-    assert ran == [1, 0, 1]
+    for start, expected in ((1, [1]), (2, []), (0, [0, 1])):
+        ran.clear()
+        run_from(model, stream, start)
+        assert ran == expected
     for handle in handles:
         handle.remove()
-
-
-@torch.no_grad()
-@pytest.mark.parametrize("architecture", TINY)
-def test_blocks_are_as_before_after_an_error_in_the_middle_of_a_run(architecture: str, tiny: Path) -> None:
-    model, tokens = loaded(tiny / architecture), some_tokens(8)
-    whole, stream = model(tokens), streams(model, tokens)[1]
-    with pytest.raises(ZeroDivisionError), model.hooks(fwd_hooks=[("blocks.1.hook_resid_post", fail)]):
-        run_from(model, stream, 1)
-    assert not any("forward" in vars(block.original_component) for block in model.blocks)
-    assert torch.equal(model(tokens), whole)
-
-
-@pytest.mark.parametrize("as_tuple", [False, True])
-def test_blocks_that_are_passed_over_hand_on_in_the_form_of_their_own_output(as_tuple: bool) -> None:
-    block, hidden = torch.nn.Linear(3, 3), torch.ones(1, 2, 3)
-    model = SimpleNamespace(blocks=[SimpleNamespace(original_component=block)], blocks_give_tuples=as_tuple)
-    with models._passed_over(model, range(1)):
-        for output in (block(hidden, attention_mask=None), block(hidden_states=hidden)):
-            assert (output[0] if as_tuple else output) is hidden and isinstance(output, tuple) == as_tuple
-    assert not torch.equal(block(hidden), hidden)
 
 
 @torch.no_grad()
@@ -239,12 +170,6 @@ def test_a_prefix_gives_each_run_a_memory_of_its_own(tiny: Path) -> None:
     assert all(torch.equal(a, b) for old, new in zip(before, prefix.layers, strict=True) for a, b in zip(old, new, strict=True))
 
 
-@pytest.mark.parametrize("layer", [-1, 3])
-def test_a_run_from_a_layer_that_is_not_there(layer: int, tiny: Path) -> None:
-    with pytest.raises(ValueError, match=rf"There is no layer {layer} to start from: the blocks are 0 to 1, and 2 is behind them\.$"):
-        run_from(loaded(tiny / "gpt2"), torch.zeros(1, 2, 32), layer)
-
-
 @torch.no_grad()
 def test_a_run_from_a_layer_lets_gradients_through(tiny: Path) -> None:
     model, tokens = loaded(tiny / "gpt2"), some_tokens(8)
@@ -254,9 +179,9 @@ def test_a_run_from_a_layer_lets_gradients_through(tiny: Path) -> None:
     step = 1e-2 * slope / slope.norm()
     rise = (run_from(model, stream + step, 1) - run_from(model, stream - step, 1))[:, -1, 7].sum() / 2
     torch.testing.assert_close(rise, (slope * step).sum(), atol=1e-4, rtol=1e-2)
-
-
-# -------------------------------------------------------------------------------------------- the begin of a text
+    for layer in (-1, 3):
+        with pytest.raises(ValueError, match=rf"There is no layer {layer} to start from: the blocks are 0 to 1, and 2 is behind them\.$"):
+            run_from(model, stream, layer)
 
 
 def assert_one_begin(model: models.TransformerBridge) -> None:
@@ -278,26 +203,12 @@ def test_the_course_lm_gets_one_begin_token(architecture: str, tiny: Path, monke
         assert_one_begin(load_model(name))
 
 
-@needs_course_lm
-def test_the_shipped_course_lm_gets_one_begin_token(course_lm: models.TransformerBridge) -> None:
-    assert_one_begin(course_lm)
-
-
-# ------------------------------------------------------------------------------------------- quiet and offline
-
-
 @pytest.mark.usefixtures("no_network")
-@pytest.mark.parametrize("architecture", TINY)
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_loading_a_folder_is_quiet_and_offline(architecture: str, tiny: Path, capfd: pytest.CaptureFixture, caplog) -> None:
     with warnings.catch_warnings(record=True) as caught:
         load_model(tiny / architecture, device="cpu").generate("Paris", max_new_tokens=2, do_sample=False, verbose=False)
     assert tuple(capfd.readouterr()) == ("", "") and not caplog.records and not caught
-
-
-def test_a_fresh_python_is_quiet_too(tiny: Path) -> None:
-    code = f"from helpers.models import load_model; load_model({str(tiny / 'gemma2')!r}).generate('Paris', max_new_tokens=2, verbose=False)"
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120, check=True)
-    assert (done.stdout, done.stderr) == ("", "")
 
 
 def test_settings_are_as_before_afterwards(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -322,40 +233,11 @@ def test_what_was_downloaded_before_needs_no_network(tmp_path: Path, monkeypatch
     assert load_model("somebody/tiny").cfg.model_name == "somebody/tiny"
 
 
-def test_the_door_opens_without_loading_the_libraries() -> None:
+def test_a_fresh_python_is_quiet_and_the_door_opens_without_loading_the_libraries(tiny: Path) -> None:
     code = "import sys, helpers.models; print({'torch', 'transformers', 'transformer_lens'} & set(sys.modules) or 'light')"
-    assert subprocess.check_output([sys.executable, "-c", code], cwd=ROOT, text=True).strip() == "light"
-
-
-def imported(code: str) -> set[str]:
-    """The packages that Python code imports anywhere, imports for types alone left out."""
-    tree = ast.parse(code)
-    for node in ast.walk(tree):
-        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
-            node.body = [ast.Pass()]
-    nodes = list(ast.walk(tree))
-    names = [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
-    names += [node.module or "" for node in nodes if isinstance(node, ast.ImportFrom)]
-    return {name.split(".")[0] for name in names}
-
-
-def code_of(path: Path) -> str:
-    """The code of a module, or of all cells of a notebook without its magic lines."""
-    text = path.read_text(encoding="utf-8")
-    if path.suffix == ".py":
-        return text
-    cells = [cell for cell in json.loads(text)["cells"] if cell["cell_type"] == "code"]
-    return re.sub(r"^(\s*)[%!].*$", r"\1pass", "\n".join("".join(cell["source"]) for cell in cells), flags=re.MULTILINE)
-
-
-def test_there_is_one_door_only() -> None:
-    folders = [ROOT / name for name in ("helpers", "notebooks", "tests", "tools")]
-    paths = [path for folder in folders for kind in ("*.py", "*.ipynb") for path in folder.rglob(kind)]
-    importers = {path.relative_to(ROOT).as_posix() for path in paths if "transformer_lens" in imported(code_of(path))}
-    assert importers == {"helpers/models.py", "tests/test_patching.py"}  # the latter compares with the library's own sweeps
-
-
-# ------------------------------------------------------------------------------------- errors that say what to do
+    code += f"; helpers.models.load_model({str(tiny / 'gemma2')!r}).generate('Paris', max_new_tokens=2, verbose=False)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120, check=True)
+    assert (done.stdout, done.stderr) == ("light\n", "")
 
 
 class Hub(BaseHTTPRequestHandler):
@@ -441,16 +323,16 @@ def test_incomplete_folders(pattern: str, tmp_path: Path, monkeypatch: pytest.Mo
     assert "`make model`" in sentence()
 
 
-def test_damaged_weights(tmp_path: Path) -> None:
-    weights = write_tiny_model("gpt2", tmp_path) / "model.safetensors"
-    weights.write_bytes(weights.read_bytes()[:1000])
-    assert "its files are damaged (fetch them again)" in sentence(name=tmp_path)
-
-
-def test_unknown_architecture(tmp_path: Path) -> None:
-    config = write_tiny_model("gpt2", tmp_path) / "config.json"
-    config.write_text(json.dumps({"model_type": "abacus", "architectures": ["Abacus"]}))
-    assert "of a kind that TransformerLens does not know" in sentence(name=tmp_path)
+@pytest.mark.parametrize(
+    ("file", "content", "words"),
+    [
+        ("model.safetensors", b"\0" * 1000, "its files are damaged (fetch them again)"),
+        ("config.json", b'{"model_type": "abacus", "architectures": ["Abacus"]}', "of a kind that TransformerLens does not know"),
+    ],
+)
+def test_damaged_weights_and_unknown_architectures(file: str, content: bytes, words: str, tmp_path: Path) -> None:
+    (write_tiny_model("gpt2", tmp_path) / file).write_bytes(content)
+    assert words in sentence(name=tmp_path)
 
 
 @pytest.mark.parametrize("raw", [False, True])
@@ -462,7 +344,7 @@ def test_too_little_memory(raw: bool, tiny: Path, monkeypatch: pytest.MonkeyPatc
     assert "llama needs" in sentence(name=tiny / "llama", device="cpu", raw=raw)
 
 
-@pytest.mark.parametrize("architecture", TINY)
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_weights_are_counted_as_stored(architecture: str, tiny: Path) -> None:
     model = AutoModelForCausalLM.from_pretrained(tiny / architecture)
     assert models.stored_params(tiny / architecture) == model.num_parameters()
@@ -473,9 +355,6 @@ def test_notebooks_show_the_sentence_and_no_traceback(capsys: pytest.CaptureFixt
 
     InteractiveShell().run_cell("from helpers.models import load_model; load_model('./nowhere')")
     assert capsys.readouterr().out.strip().startswith("ModelNotAvailable: There is no folder './nowhere'")
-
-
-# --------------------------------------------------------------------------------------------- device, catalogue
 
 
 def test_the_device_is_cuda_or_cpu_unless_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from layer_tools import PROMPTS, WIDTH, as_before, plain, random_texts, tiny
+from layer_tools import PROMPTS, WIDTH, as_before, plain, random_texts
 from torch import Tensor
 
 from helpers.activations import (
@@ -15,7 +15,6 @@ from helpers.activations import (
     Promoted,
     TopContexts,
     activations,
-    check_layers,
     check_neuron,
     contexts,
     name,
@@ -24,7 +23,7 @@ from helpers.activations import (
     scan,
     top_contexts,
 )
-from helpers.interventions import mlp_post
+from helpers.interventions import add, intervene, mlp_post
 from helpers.one_neuron.neurons import (
     Selectivity,
     class_selectivities,
@@ -40,17 +39,14 @@ from helpers.prediction import pieces
 from helpers.stats import auc
 from helpers.texts import Texts, as_texts
 
-__all__ = ["as_before", "random_texts", "tiny"]  # the fixtures, and what other tests take from here
-
-
-# ------------------------------------------------------------------------------------------------ one pass over a corpus
+__all__ = ["as_before"]  # a fixture
 
 
 def test_a_scan_finds_what_each_text_by_itself_gives(tiny):
     texts = random_texts(9)
     expected, rows = plain(tiny, texts), []
-    for batch in scan(tiny, texts, batch_tokens=24):
-        assert set(batch.activations) == {0, 1} and batch.mask.shape == batch.activations[0].shape[:2]
+    for batch in scan(tiny, texts, [1, 0, 1], batch_tokens=24):
+        assert list(batch.activations) == [0, 1] and batch.mask.shape == batch.activations[0].shape[:2]
         assert torch.equal(batch.mask, texts.mask[batch.rows, : batch.mask.shape[1]])
         for layer, values in batch.activations.items():
             wanted = expected[layer][:, batch.rows, : values.shape[1]].permute(1, 2, 0)
@@ -62,8 +58,8 @@ def test_a_scan_finds_what_each_text_by_itself_gives(tiny):
 def test_a_scan_runs_no_layer_behind_the_last_one_asked_for(tiny):
     ran = []
     with tiny.hooks(fwd_hooks=[(mlp_post(1), lambda value, hook: ran.append(1))]):
-        assert [set(batch.activations) for batch in scan(tiny, random_texts(3), [0])] == [{0}]
-    assert not ran
+        assert [set(batch.activations) for batch in scan(tiny, random_texts(3), [0])] == [{0}] and not ran
+        assert [set(batch.activations) for batch in scan(tiny, random_texts(3))] == [{0, 1}] and ran
 
 
 def test_named_neurons_have_their_activation_on_every_token(tiny):
@@ -80,16 +76,13 @@ def test_named_neurons_have_their_activation_on_every_token(tiny):
         (lambda m: check_neuron(m, 2, 0), r"There is no layer 2: this model's layers are 0 to 1\.$"),
         (lambda m: check_neuron(m, 1, 128), r"There is no neuron 128 in layer 1: it has 128, numbered 0 to 127\.$"),
         (lambda m: check_neuron(m, 0, -1), "There is no neuron -1 in layer 0"),
-        (lambda m: check_layers(m, [0, -1]), "There is no layer -1"),
-        (lambda m: check_layers(m, []), "There is no layer to look at: give at least one"),
+        (lambda m: next(scan(m, random_texts(2), [0, -1])), "There is no layer -1"),
+        (lambda m: next(scan(m, random_texts(2), [])), "There is no layer to look at: give at least one"),
         (lambda m: next(scan(m, random_texts(2), [7])), "There is no layer 7"),
         (lambda m: activations(m, random_texts(2), [(0, 3), (0, 500)]), "There is no neuron 500 in layer 0"),
         (lambda m: output_logits(m, 0, 500), "There is no neuron 500 in layer 0"),
         (lambda m: contexts(m, random_texts(2), {(5, 0): [1]}), "There is no layer 5"),
-        (
-            lambda m: top_contexts(m, random_texts(2), k=0),
-            "how many contexts to keep of each neuron; it must be 1 or more, not 0",
-        ),
+        (lambda m: top_contexts(m, random_texts(2), k=0), "how many contexts to keep of each neuron; it must be 1 or more, not 0"),
         (lambda m: top_contexts(m, random_texts(2), layers=[3]), "There is no layer 3"),
         (lambda m: promoted(m, 0, 0, k=0), r"k says how many tokens to list; it must be from 1 to 300, not 0\.$"),
         (lambda m: promoted(m, 0, 0, k=301), "from 1 to 300, not 301"),
@@ -98,14 +91,6 @@ def test_named_neurons_have_their_activation_on_every_token(tiny):
 def test_what_the_model_does_not_have_is_said_in_one_sentence(tiny, wrong, sentence):
     with pytest.raises(ValueError, match=sentence):
         wrong(tiny)
-
-
-def test_layers_come_in_order_and_once(tiny):
-    assert check_layers(tiny, None) == [0, 1] and check_layers(tiny, [1, 0, 1]) == [0, 1]
-    assert check_neuron(tiny, 1, 127) is None
-
-
-# ------------------------------------------------------------------------------------------- statistics and top contexts
 
 
 @pytest.fixture(scope="module")
@@ -153,7 +138,7 @@ def test_only_some_layers_can_be_scanned(tiny, corpus, top):
     upper = top_contexts(tiny, some, k=3, layers=[1])
     assert upper.stats.layers == (1,) and upper.values.shape == (1, WIDTH, 3) and upper.stats.row(1) == 0
     assert torch.allclose(upper.values[0], top_contexts(tiny, some, k=3).values[1], atol=1e-5)
-    with pytest.raises(ValueError, match=r"Layer 0 was not scanned; these were: 1\."):
+    with pytest.raises(ValueError, match=r"There is no scanned layer 0; choose one of: 1\."):
         upper.where(0, 3)
 
 
@@ -171,9 +156,6 @@ def test_texts_in_which_a_neuron_is_silent_are_no_contexts():
     assert top.where(3, 1) == ([3, 1, 0], [4, 2, 1])
     with pytest.raises(ValueError, match=r"There is no neuron 2 in layer 3: it has 2, numbered from 0\."):
         top.where(3, 2)
-
-
-# --------------------------------------------------------------------------------------------------------------- contexts
 
 
 def test_contexts_hold_the_words_the_activations_and_where_they_are_from(tiny):
@@ -218,25 +200,13 @@ def test_a_context_is_cut_around_its_peak():
     assert early.around(before=4, after=1).pieces == ("a", "b")
 
 
-# -------------------------------------------------------------------------------------------------- what a neuron writes
-
-
-def test_output_logits_are_the_output_vector_times_the_unembedding(tiny):
-    for layer, neuron in [(0, 3), (1, 127)]:
-        expected = torch.stack([tiny.blocks[layer].mlp.W_out[neuron].dot(column) for column in tiny.W_U.T])
-        assert torch.allclose(output_logits(tiny, layer, neuron), expected, atol=1e-5)
-
-
 def test_output_logits_are_what_one_more_unit_of_activation_adds(tiny):
     """With the final length held fast, the last layer is linear: adding 1 to a neuron adds its output logits."""
-    from helpers.interventions import add, intervene
-
+    tokens = torch.tensor([[0, 5, 6]])
     with tiny.hooks(fwd_hooks=[("ln_final.hook_scale", lambda scale, hook: torch.ones_like(scale))]):
-        tokens = torch.tensor([[0, 5, 6]])
-        before = tiny(tokens)
         with intervene(tiny, add(mlp_post(1), torch.ones(1), units=40)):
-            change = tiny(tokens) - before
-    assert torch.allclose(change, output_logits(tiny, 1, 40).expand_as(change), atol=1e-4)
+            after = tiny(tokens)
+        assert torch.allclose(after - tiny(tokens), output_logits(tiny, 1, 40).expand_as(after), atol=1e-4)
 
 
 def test_promoted_tokens_are_the_ends_of_the_output_logits(tiny):
@@ -254,21 +224,10 @@ def test_promoted_tokens_are_written_side_by_side():
     assert table.splitlines() == ["·Paris  +1.50   ⏎       -2.00", "a       +0.25   ·is     -0.12"]
 
 
-# --------------------------------------------------------------------------------------------------------------- controls
-
-
-def some_stats(means: list[float], layer: int = 4) -> NeuronStats:
-    """Statistics of one layer with these means."""
+def some_stats(means: list[float]) -> NeuronStats:
+    """Statistics of one layer, number 4, with these means."""
     mean = torch.tensor([means])
-    return NeuronStats((layer,), mean, mean.gt(0).float(), mean, 100)
-
-
-def test_controls_are_other_neurons_of_the_layer_with_a_like_mean():
-    means = [1.0, 1.5, 1.6, 0.67, 0.66, 1.0, 0.0, 1.2]
-    stats = some_stats(means)
-    assert matched_controls(stats, 4, 0, n=4) == [(4, 1), (4, 3), (4, 5), (4, 7)]
-    assert matched_controls(stats, 4, 0, n=6, factor=2.0) == [(4, 1), (4, 2), (4, 3), (4, 4), (4, 5), (4, 7)]
-    assert matched_controls(stats, 4, 0, n=2, exclude={(4, 1), (4, 5), (3, 7)}) == [(4, 3), (4, 7)]
+    return NeuronStats((4,), mean, mean.gt(0).float(), mean, 100)
 
 
 @given(seed=st.integers(0, 50), n=st.integers(0, 10), factor=st.sampled_from([1.2, 1.5, 3.0]))
@@ -285,22 +244,23 @@ def test_whichever_are_drawn_controls_keep_their_rules(seed: int, n: int, factor
         assert found == matched_controls(stats, 4, 7, n, factor, seed, excluded)
 
 
+FEW = r"Only 1 neurons of layer 4 have a mean within a factor of 1\.5, not 3: ask for fewer, or let the mean differ"
+SILENT = r"Neuron 2 of layer 4 is never active in these texts, so there is nothing to match; choose another\.$"
+
+
 @pytest.mark.parametrize(
-    "options, sentence",
+    "neuron, n, sentence",
     [
-        (
-            {"layer": 4, "neuron": 0, "n": 3},
-            r"Only 1 neurons of layer 4 have a mean within a factor of 1\.5, not 3: ask for fewer, or let the mean differ",
-        ),
-        ({"layer": 4, "neuron": 2}, r"Neuron 2 of layer 4 is never active in these texts, so there is nothing to match; choose another\.$"),
-        ({"layer": 4, "neuron": 4}, r"There is no neuron 4 in layer 4: it has 4, numbered 0 to 3\.$"),
-        ({"layer": 4, "neuron": -1}, "There is no neuron -1 in layer 4"),
-        ({"layer": 0, "neuron": 0}, r"Layer 0 was not scanned; these were: 4\.$"),
+        ((4, 0), 3, FEW),
+        ((4, 2), 1, SILENT),
+        ((4, 4), 1, r"There is no neuron 4 in layer 4: it has 4, numbered 0 to 3\.$"),
+        ((4, -1), 1, "There is no neuron -1 in layer 4"),
+        ((0, 0), 1, r"There is no scanned layer 0; choose one of: 4\.$"),
     ],
 )
-def test_controls_that_cannot_be_had_are_refused_with_a_sentence(options, sentence):
+def test_controls_that_cannot_be_had_are_refused_with_a_sentence(neuron, n, sentence):
     with pytest.raises(ValueError, match=sentence):
-        matched_controls(some_stats([1.0, 1.1, 0.0, 9.0]), **options)
+        matched_controls(some_stats([1.0, 1.1, 0.0, 9.0]), *neuron, n)
 
 
 def test_random_neurons_are_active_in_k_texts():
@@ -312,9 +272,6 @@ def test_random_neurons_are_active_in_k_texts():
     assert random_neurons(top, 2, seed=5) == random_neurons(top, 2, seed=5)
     with pytest.raises(ValueError, match="Only 3 neurons are active in 2 of these texts or more, not 4: scan more texts"):
         random_neurons(top, 4)
-
-
-# ---------------------------------------------------------------------------------------------- neurons that know a class
 
 
 def pairs(inside: list[float], outside: list[float]) -> float:
@@ -332,13 +289,10 @@ def test_auc_is_the_share_of_pairs_in_the_right_order(data: st.DataObject, units
 
 
 def test_this_and_the_next_token_are_classes_of_positions():
-    tokens = torch.tensor([[7, 5, 7, 6, 7], [0, 7, 5, 7, 7]])
-    texts = Texts(tokens, torch.tensor([5, 3]), ("a", "b"))
-    assert this_token(texts, {7}).tolist() == [[False, False, True, False, True], [False, True, False, False, False]]
-    assert this_token(texts, [5, 6]).tolist() == [[False, True, False, True, False], [False, False, True, False, False]]
-    assert next_token(texts, [7]).tolist() == [[False, True, False, True, False], [False] * 5]
-    assert next_token(texts, [5]).tolist() == [[False] * 5, [False, True, False, False, False]]
-    assert not this_token(texts, []).any()
+    texts = Texts(torch.tensor([[7, 5, 7, 6, 7], [0, 7, 5, 7, 7]]), torch.tensor([5, 3]), ("a", "b"))
+    found = [this_token(texts, {7}), this_token(texts, [5, 6]), next_token(texts, [7]), next_token(texts, [5]), this_token(texts, [])]
+    marks = [["".join(".x"[one] for one in row) for row in marked.int().tolist()] for marked in found]
+    assert marks == [["..x.x", ".x..."], [".x.x.", "..x.."], [".x.x.", "....."], [".....", ".x..."], [".....", "....."]]
 
 
 def test_a_perfect_detector_is_found_and_holds_on_the_other_half(tiny):
@@ -355,24 +309,15 @@ def test_a_perfect_detector_is_found_and_holds_on_the_other_half(tiny):
     assert others.validation[0, planted[1]] == others.test[0, planted[1]] == 0 and others.layers == (1,)
 
 
-def split_by_counts(tiny, seed: int) -> tuple[Texts, Tensor, Selectivity, list[list[int]]]:
+@pytest.mark.parametrize("seed", range(4))
+def test_selectivity_is_the_auc_of_each_half_and_these_share_no_text(tiny, seed):
     """Five texts with 1, 2, 4, 8, 16 positions of the class: how many a half has tells which texts are in it."""
     texts = random_texts(5, longest=24, shortest=24, seed=1)
     labels = torch.arange(24)[None] <= torch.tensor([1, 2, 4, 8, 16])[:, None]  # position 0 does not count
     found = class_selectivities(tiny, texts, [labels], seed=seed)[0]
-    return texts, labels, found, [[row for row in range(5) if count >> row & 1] for count in found.n_class]
-
-
-@pytest.mark.parametrize("seed", range(4))
-def test_the_halves_share_no_text_and_hold_all_positions(tiny, seed):
-    _, _, found, halves = split_by_counts(tiny, seed)
-    assert sum(found.n_class) == 31 and sum(found.n_rest) == 5 * 23 - 31
+    halves = [[row for row in range(5) if count >> row & 1] for count in found.n_class]
     assert sorted(halves[0] + halves[1]) == list(range(5)) and [len(half) for half in halves] == [2, 3]
     assert found.n_rest == tuple(23 * len(half) - count for half, count in zip(halves, found.n_class, strict=True))
-
-
-def test_selectivity_is_the_auc_of_each_half(tiny):
-    texts, labels, found, halves = split_by_counts(tiny, 0)
     values = plain(tiny, texts)
     for rows, measured in zip(halves, (found.validation, found.test), strict=True):
         here = torch.zeros_like(texts.mask)
@@ -384,12 +329,12 @@ def test_selectivity_is_the_auc_of_each_half(tiny):
 
 def test_several_classes_in_one_scan_are_each_by_itself(tiny):
     texts = random_texts(40)
-    labels = texts.tokens < 150
-    both = class_selectivities(tiny, texts, [labels, random_class(texts, labels), labels])
-    for found, by_itself in zip(both, [labels, random_class(texts, labels), labels], strict=True):
-        alone = class_selectivities(tiny, texts, [by_itself])[0]
-        assert torch.equal(found.test, alone.test) and torch.equal(found.validation, alone.validation)
-    assert not torch.equal(both[0].test, both[1].test)
+    classes = [texts.tokens < 150, random_class(texts, texts.tokens < 150), texts.tokens < 150]
+    found = class_selectivities(tiny, texts, classes)
+    for together, labels in zip(found, classes, strict=True):
+        alone = class_selectivities(tiny, texts, [labels])[0]
+        assert torch.equal(together.test, alone.test) and torch.equal(together.validation, alone.validation)
+    assert not torch.equal(found[0].test, found[1].test)
 
 
 def test_a_random_class_has_as_many_positions_and_none_that_is_no_text(tiny):
@@ -424,18 +369,11 @@ def test_the_best_neurons_are_chosen_by_the_choosing_half_alone():
     assert name((5, 185)) == "L5 N185"
 
 
-# --------------------------------------------------------------------------------------------- many jobs for one neuron
-
-
 @given(st.lists(st.sampled_from("abcd"), max_size=30))
 def test_entropy_is_minus_the_sum_of_p_log_p(labels: list[str]):
     shares = [labels.count(label) / len(labels) for label in set(labels)]
     assert entropy(labels) == pytest.approx(-sum(share * log2(share) for share in shares), abs=1e-12)
     assert entropy(labels) >= 0
-
-
-def test_entropy_counts_kinds_in_bits():
-    assert entropy([1, 2, 3, 4]) == 2 and entropy([]) == 0 and entropy("aaab") == pytest.approx(0.8113, abs=1e-4)
 
 
 @pytest.fixture
@@ -451,7 +389,7 @@ def jobs() -> TopContexts:
 
 def test_varied_neurons_have_more_bits_than_those_with_one_job(jobs):
     found = polysemanticity(jobs, [(3, 0), (3, 1)], draws=60)
-    assert found.neurons == ((3, 0), (3, 1)) and found.kinds == (1.0, 0.0)  # all four texts, and two of the kind "a"
+    assert found.kinds == (1.0, 0.0)  # all four texts, and two of the kind "a"
     assert found.corpus_kinds == pytest.approx(entropy("aaaaa" + "bbbb"))  # of all tokens
     assert found.chance_kinds == (1.0,) * 60  # k is 4, so that every draw holds all four texts, each once
 

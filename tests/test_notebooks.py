@@ -2,7 +2,7 @@
 
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import nbformat
@@ -10,11 +10,8 @@ import pytest
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from helpers.findings import Declared, Finding, load_findings
-
 ROOT = Path(__file__).parents[1]
 PATHS = [path for path in sorted((ROOT / "notebooks").glob("*.ipynb")) if ".ipynb_checkpoints" not in path.parts]
-FINDINGS = sorted((ROOT / "data" / "findings").glob("*.json"))
 AT_LEAST = 0.6  # of the code cells have an output that nbval compares
 WIDGET = "application/vnd.jupyter.widget-view+json"
 FRAME = 'class="course-frame"'  # of the picture of a widget
@@ -136,16 +133,6 @@ def problems_of_pictures(notebook: NotebookNode, folder: Path) -> list[str]:
     return found
 
 
-def problems_of_findings(notebook: NotebookNode, findings: Sequence[Finding]) -> list[str]:
-    """Which committed findings does no output of the notebook show, by their names and with their values?"""
-    shown = "\n".join(text for cell in code_cells(notebook) for output in cell.outputs for text in texts(output))
-    return [
-        f"no output shows the finding {finding.name} with {finding.shown()['value']}"
-        for finding in findings
-        if finding.name not in shown or finding.shown()["value"] not in shown
-    ]
-
-
 @pytest.mark.parametrize("path", PATHS, ids=lambda path: path.name)
 def test_a_notebook_has_no_problems(path: Path):
     notebook = nbformat.read(path, as_version=4)
@@ -153,21 +140,11 @@ def test_a_notebook_has_no_problems(path: Path):
     assert problems(notebook, path.parent) == []
 
 
-@pytest.mark.parametrize("path", FINDINGS, ids=lambda path: path.name)
-def test_every_finding_is_shown_by_its_notebook(path: Path):
-    notebook = ROOT / "notebooks" / f"{path.stem}.ipynb"
-    assert notebook.is_file(), f"no notebook has the findings of {path.name}"
-    assert problems_of_findings(nbformat.read(notebook, as_version=4), load_findings(path)) == []
-
-
 def test_the_setup_cell_is_the_same_everywhere_and_each_badge_opens_its_own_notebook():
     """That their address is the course's, tests/test_address.py sees to."""
     notebooks = {path.relative_to(ROOT).as_posix(): nbformat.read(path, as_version=4) for path in PATHS}
     assert len({code_cells(notebook)[0].source for notebook in notebooks.values()}) == 1
     assert [path for path, notebook in notebooks.items() if f"/blob/main/{path})" not in notebook.cells[0].source] == []
-
-
-# ------------------------------------------------------------------------------------- the checks find what is wrong
 
 
 def good_notebook() -> NotebookNode:
@@ -187,12 +164,10 @@ def showing(kind: str, stands_for: str = "<Figure size 640x480 with 1 Axes>") ->
 
 
 def says(text: str, name: str = "stdout") -> NotebookNode:
-    """An output that prints a text."""
     return new_output("stream", name=name, text=text)
 
 
 def html(text: str, plain: str = "3") -> NotebookNode:
-    """An output that is HTML."""
     return new_output("display_data", data={"text/html": text, "text/plain": plain})
 
 
@@ -209,20 +184,16 @@ BROKEN = {
     "cell 2 writes to stderr: '50%'": ends_on(says("3"), says("50%", name="stderr")),
     "cell 2 shows a warning": ends_on(says("UserWarning: it is 3")),
     "cell 2 shows a path of one machine": ends_on(says("3 in /home/ada/x")),
-    "cell 2 shows a path": ends_on(says(r"3 in C:\Users\ada")),
     "shows a path of": ends_on(html("3 in /usr/lib/python3")),
     "only 50%": ends_on(showing("image/png")),
     "only 50% of": ends_on(says("3"), metadata={"tags": ["nbval-ignore-output"]}),
-    "only 50% of the": ends_on(says("3"), source="# NBVAL_IGNORE_OUTPUT\nprint(3)"),
     "cell 2 shows a picture and prints no number": ends_on(says("a fine picture:"), showing("image/png")),
-    "cell 2 shows a picture and prints": ends_on(html("<p style='margin:3px'>fine</p>", "fine"), showing("image/png")),
     "has a widget's view": ends_on(says("3"), showing(WIDGET, "a slider from 1 to 3")),
     "has a widget's picture without a number": ends_on(says("3"), html(f"<div {FRAME}><p style='margin:3px'>A slider</p></div>")),
     "or with a failure": ends_on(says("3"), html(f"<div {FRAME}>This cannot be shown (3)</div>")),
     "prints no number beside it": ends_on(says("3"), showing("image/png"), metadata={"tags": ["nbval-ignore-output"]}),
     "without text for those": ends_on(html("3 <img src='data:image/png;base64,AAAA' alt=''>")),
     "loads something from elsewhere": ends_on(html("3 <img alt='A road' src='https://example.org/road.png'>")),
-    "from elsewhere": ends_on(html("3 <script>draw()</script>")),
     "more than 30 lines": lambda notebook: notebook.cells[2].update(source="1\n" * 31),
     "widget state": lambda notebook: notebook.metadata.update(widgets={}),
     "kernel is not python3": lambda notebook: notebook.metadata.update(kernelspec={"name": "ada", "display_name": "Ada's"}),
@@ -242,16 +213,16 @@ def test_a_notebook_that_is_broken_on_purpose_is_reported(sentence: str, tmp_pat
     assert any(sentence in problem for problem in problems(broken, tmp_path))
 
 
-GOOD = {
-    "a number beside a picture": ends_on(says("3 of 4"), showing("image/png")),
-    "a widget with a number in its picture": ends_on(says("three"), html(f"<div {FRAME}>Layer: 3</div>")),
-    "a table beside a picture": ends_on(html("<table><tr><td>3</td></tr></table>"), showing("image/png")),
-    "a picture in HTML": ends_on(html("3 <img src='data:image/png;base64,AAAA' alt='A road'>")),
-    "a picture that spells a path": ends_on(says("3"), new_output("display_data", data={"image/png": "A/tmp/A"})),
-}
+GOOD = [
+    ends_on(says("3 of 4"), showing("image/png")),
+    ends_on(says("three"), html(f"<div {FRAME}>Layer: 3</div>")),
+    ends_on(html("<table><tr><td>3</td></tr></table>"), showing("image/png")),
+    ends_on(html("3 <img src='data:image/png;base64,AAAA' alt='A road'>")),
+    ends_on(says("3"), new_output("display_data", data={"image/png": "A/tmp/A"})),  # which spells a path
+]
 
 
-@pytest.mark.parametrize("change", GOOD.values(), ids=GOOD)
+@pytest.mark.parametrize("change", GOOD)
 def test_what_is_allowed_is_not_reported(change: Callable[[NotebookNode], None], tmp_path: Path):
     notebook = good_notebook()
     change(notebook)
@@ -269,16 +240,3 @@ def test_of_a_widget_its_picture_is_saved_and_of_the_metadata_what_every_machine
     run_notebooks.clean(notebook)
     assert notebook.cells[2].outputs[0].data == frame_only
     assert notebook.metadata == {"kernelspec": notebook.metadata.kernelspec, "language_info": {"name": "python"}}
-
-
-def test_a_finding_that_no_output_shows_is_reported():
-    numbers = {"value": 0.9, "low": 0.8, "high": 0.95, "control": 0.5, "n": 10}
-    difference = {"difference": 0.4, "difference_low": 0.3, "difference_high": 0.45}
-    finding = Finding("demo.share", **numbers, **difference, about=Declared("demo.share"))
-    notebook = good_notebook()
-    notebook.cells[2].outputs = [says(finding.row())]
-    assert problems_of_findings(notebook, [finding]) == []
-    notebook.cells[2].outputs = [says(finding.row().replace("90 %", "91 %"))]
-    assert problems_of_findings(notebook, [finding]) == ["no output shows the finding demo.share with 90 % [80 %, 95 %]"]
-    notebook.cells[2].outputs = [says(finding.row().replace("demo", "other"))]
-    assert len(problems_of_findings(notebook, [finding])) == 1

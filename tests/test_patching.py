@@ -7,8 +7,9 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from cluster_tools import TINY, load, no_gradients
+from tiny_models import ARCHITECTURES
 
+from helpers import interventions
 from helpers.cluster import patching
 from helpers.cluster.patching import (
     PatchMap,
@@ -21,29 +22,19 @@ from helpers.cluster.patching import (
     patch_positions,
     prompt_pairs,
 )
-from helpers.interventions import (
-    attn_out,
-    head_k,
-    head_out,
-    head_q,
-    head_v,
-    intervene,
-    mlp_out,
-    pattern,
-    record,
-    resample_ablate,
-    resid_pre,
-)
-from helpers.metrics import log_odds, log_prob, word_odds
+from helpers.interventions import head_k, head_out, mlp_out, pattern, record, resample_ablate, resid_pre
+from helpers.metrics import log_odds, word_odds
 from helpers.texts import Texts
 
-__all__ = ["load", "no_gradients"]  # the fixtures
+pytestmark = pytest.mark.usefixtures("no_gradients")
 
 RIGHT, WRONG = torch.tensor([5, 9, 7]), torch.tensor([6, 6, 8])
-PLACES = {place.__name__: place for place in (resid_pre, mlp_out, attn_out, head_out, head_q, head_k, head_v, pattern)}
+NAMES = ("resid_pre", "mlp_out", "attn_out", "head_out", "head_q", "head_k", "head_v", "pattern")
+PLACES = {name: getattr(interventions, name) for name in NAMES}
 SWEEPS = {  # the library's names
     name: f"attn_head_{name.removeprefix('head_')}_all_pos" if name.startswith(("head", "pattern")) else name for name in PLACES
 }
+CONSTANT = PatchMap(torch.ones(2, 2, 1), torch.ones(1), torch.zeros(1), ("a", "b"), "attn.hook_z")
 
 
 @pytest.fixture(scope="module")
@@ -89,9 +80,6 @@ def metric(pairs, model, tokens) -> torch.Tensor:
     return pairs.metric(logits[:, None])
 
 
-# ------------------------------------------------------------------------------------------------- the library's numbers
-
-
 def assert_as_library(model, pairs, place: str) -> None:
     sweep = patch_heads if SWEEPS[place].endswith("all_pos") else patch_positions
     result, expected = sweep(model, pairs, PLACES[place]), by_library(model, pairs, SWEEPS[place])
@@ -101,42 +89,26 @@ def assert_as_library(model, pairs, place: str) -> None:
 
 
 @pytest.mark.parametrize("place", [place for place in SWEEPS if place not in ("head_q", "head_k")])  # these further below
-@pytest.mark.parametrize("architecture", TINY)
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_patches_equal_those_of_the_library(load, architecture, place):
     assert_as_library(load(architecture), make_pairs(load(architecture), (5, 5), first=2), place)
 
 
-@pytest.mark.parametrize("place", ["resid_pre", "head_out", "pattern"])
-@pytest.mark.parametrize("architecture", ["gpt2", "gemma2"])
-def test_patches_of_raw_models_equal_those_of_the_library(load, architecture, place):
-    model = load(architecture, raw=True)
-    assert_as_library(model, make_pairs(model, (5, 5), first=2), place)
-
-
-@pytest.mark.parametrize("place", SWEEPS)
-@pytest.mark.parametrize("architecture", ["neox-serial", "llama-grouped"])
-def test_prompts_that_differ_from_the_first_token_on(load, architecture, place):
-    pairs = make_pairs(load(architecture), (4, 4), first=0)
-    assert pairs.first_difference.tolist() == [0, 0]
-    assert_as_library(load(architecture), pairs, place)
-
-
-@pytest.mark.parametrize("place", ["attn_out", "head_k", "pattern"])
-@pytest.mark.parametrize("first", [2, 17])
-def test_prompts_longer_than_a_sliding_window(load, place, first):
-    pairs = make_pairs(load("gemma2"), (20, 20), first=first)  # the window is 16; the shared beginning may be longer than that
-    assert_as_library(load("gemma2"), pairs, place)
-
-
-@pytest.mark.parametrize("place", ["head_out", "head_q"])
-def test_heads_at_one_position_of_each_prompt(load, place):
-    model = load("gpt2")
-    pairs, at = make_pairs(model, (4, 4, 4), first=1), torch.tensor([2, 3, 1])
-    kind = {"head_out": "out", "head_q": "q"}[place]
-    rows = [pairs_of_row(pairs, row) for row in range(3)]
-    expected = [by_library(model, one, f"attn_head_{kind}_by_pos")[:, at[row]] for row, one in enumerate(rows)]
-    result = patch_heads(model, pairs, PLACES[place], pos=at)
-    torch.testing.assert_close(result.after, torch.stack(expected, -1), atol=1e-4, rtol=0)
+@pytest.mark.parametrize(
+    "architecture, places, length, first, options",
+    [
+        ("gpt2", ["resid_pre", "head_out", "pattern"], 5, 2, {"raw": True}),
+        ("gemma2", ["resid_pre", "head_out", "pattern"], 5, 2, {"raw": True}),
+        ("neox-serial", SWEEPS, 4, 0, {}),  # prompts that differ from the first token on
+        ("llama-grouped", SWEEPS, 4, 0, {}),
+        ("gemma2", ["attn_out", "head_k", "pattern"], 20, 2, {}),  # longer than a sliding window of 16; the shared beginning
+        ("gemma2", ["attn_out", "head_k", "pattern"], 20, 17, {}),  # may be longer than that
+    ],
+)
+def test_patches_of_other_prompts_and_raw_models_equal_those_of_the_library(load, architecture, places, length, first, options):
+    model = load(architecture, **options)
+    for place in places:
+        assert_as_library(model, make_pairs(model, (length, length), first=first), place)
 
 
 def pairs_of_row(pairs, row: int):
@@ -150,9 +122,6 @@ def test_many_small_passes_give_the_numbers_of_one(model, pairs, monkeypatch):
     monkeypatch.setattr(patching, "PATCHED_TOKENS", 8)  # two patches in a pass
     for expected, (sweep, place) in zip(before, sweeps, strict=True):
         torch.testing.assert_close(sweep(model, pairs, place).after, expected, atol=1e-5, rtol=0)
-
-
-# ---------------------------------------------------------------------------------------------------- prompts, positions
 
 
 @pytest.mark.parametrize("architecture", ["neox-parallel", "gemma2"])
@@ -183,14 +152,6 @@ def test_what_stands_in_the_filling_plays_no_part(model):
         torch.testing.assert_close(sweep(model, again).after, sweep(model, pairs).after, atol=1e-5, rtol=0)
 
 
-def test_first_differences_and_ends_are_those_of_each_prompt(model):
-    clean = torch.tensor([[5, 6, 7, 8, 9], [5, 6, 7, 8, 9], [5, 6, 7, 8, 9]])
-    corrupted = torch.tensor([[5, 6, 7, 8, 1], [1, 6, 7, 8, 1], [5, 1, 7, 1, 9]])
-    pairs = prompt_pairs(model, clean, corrupted, log_odds(1, 2))
-    assert pairs.first_difference.tolist() == [4, 0, 1]
-    assert pairs.ends.tolist() == [4, 4, 4] and len(pairs) == 3
-
-
 @pytest.mark.parametrize("architecture", ["gpt2", "neox-parallel", "gemma2"])
 def test_before_the_first_difference_a_patch_changes_nothing(load, architecture):
     model = load(architecture)
@@ -199,21 +160,18 @@ def test_before_the_first_difference_a_patch_changes_nothing(load, architecture)
         assert (patch_positions(model, pairs, place).change[:, :3] == 0).all()
     nowhere = patch_positions(model, pairs, positions=[torch.tensor([0, 1, 2])])
     torch.testing.assert_close(nowhere.after, nowhere.corrupted.expand(2, 1, -1), atol=1e-5, rtol=0)
-    early = patch_heads(model, pairs, pos=torch.tensor([0, 2, 4]))
-    assert (early.after[..., :2] == early.corrupted[:2]).all() and not (early.after[0, :, 2] == early.corrupted[2]).any()
     assert attribute_positions(model, pairs).change[:, :3].abs().max() < 1e-5
 
 
 def test_pairs_whose_first_differences_lie_apart(model):
     clean, corrupted = random_pairs((7, 7, 7), 5)
     corrupted[2, 0], corrupted[1, 3] = 3, 4  # so at position 3 the first prompt alone has nothing to patch
-    assert_as_library(model, prompt_pairs(model, clean, corrupted, log_odds(RIGHT, WRONG)), "resid_pre")
+    pairs = prompt_pairs(model, clean, corrupted, log_odds(RIGHT, WRONG))
+    assert pairs.first_difference.tolist() == [5, 3, 0] and pairs.ends.tolist() == [6, 6, 6] and len(pairs) == 3
+    assert_as_library(model, pairs, "resid_pre")
 
 
-# --------------------------------------------------------------------------------------------------- what must come out
-
-
-@pytest.mark.parametrize("architecture", TINY)
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_clean_and_corrupted_are_the_metric_of_the_whole_runs(load, architecture):
     model = load(architecture)
     pairs = make_pairs(model, (8, 6, 7))
@@ -223,72 +181,27 @@ def test_clean_and_corrupted_are_the_metric_of_the_whole_runs(load, architecture
         torch.testing.assert_close(found, sides, atol=1e-4, rtol=0)
 
 
-@pytest.mark.parametrize("architecture", TINY)
-def test_the_whole_clean_stream_gives_the_clean_run(load, architecture):
-    model = load(architecture)
-    clean, corrupted = random_pairs()
-    corrupted[:, 4:] = clean[:, 4:]  # now they differ at one position only
-    pairs = prompt_pairs(model, clean, corrupted, log_odds(RIGHT, WRONG))
-    result = patch_positions(model, pairs)
-    torch.testing.assert_close(result.after[0, 3], result.clean, atol=1e-4, rtol=0)
-    assert abs(result.effect[0, 3] - 1) < 1e-2
-    seen = record(model, pairs.clean.tokens, resid_pre(0))[resid_pre(0)]
-    restored = metric_at_ends(model, make_pairs(model), resample_ablate(resid_pre(0), seen), texts=make_pairs(model).corrupted)
-    torch.testing.assert_close(restored, result.clean, atol=1e-4, rtol=0)
-
-
-def test_a_metric_with_a_token_for_each_prompt_keeps_prompts_apart(model):
-    token = torch.tensor([5, 90, 200])
-    pairs = make_pairs(model, metric=log_prob(token))
-    place = head_out(1)
-    seen = record(model, pairs.clean.tokens, place)[place]
-    with intervene(model, resample_ablate(place, seen, head=2)):
-        expected = model(pairs.corrupted.tokens)[:, -1].log_softmax(-1)[torch.arange(3), token]
-    torch.testing.assert_close(patch_heads(model, pairs).after[1, 2], expected, atol=1e-4, rtol=0)
-
-
-@pytest.mark.parametrize("architecture", TINY)
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_the_model_is_bit_equal_before_and_after_even_after_an_error(load, architecture):
-    model, calls = load(architecture), []
+    model = load(architecture)
     pairs = make_pairs(model)
     before = model(pairs.clean.tokens)
-    for work in (patch_heads, attribute_positions):
-        work(model, pairs)
-        assert torch.equal(model(pairs.clean.tokens), before)
-
-    def fails_later(logits):
-        calls.append(1)
-        return log_odds(RIGHT, WRONG)(logits) if len(calls) < 4 else 1 / 0
-
-    with pytest.raises(ZeroDivisionError):
-        patch_heads(model, make_pairs(model, metric=fails_later))
+    attribute_positions(model, pairs)
     with pytest.raises(ZeroDivisionError), model.hooks(fwd_hooks=[(mlp_out(1), lambda value, hook: 1 / 0)]):
         patch_heads(model, pairs)
     assert torch.equal(model(pairs.clean.tokens), before) and not any(parameter.grad is not None for parameter in model.parameters())
 
 
-# -------------------------------------------------------------------------------------------------------------- the maps
-
-
-@pytest.fixture
-def by_hand():
-    """Two layers, three columns, two prompts; the clean metric is 3 above the corrupted one on average."""
-    after = torch.tensor([[[0.0, 1.0], [4.0, 3.0], [0.0, 1.0]], [[-3.0, -2.0], [0.0, 4.0], [2.0, 5.0]]])
-    return PatchMap(after, torch.tensor([4.0, 3.0]), torch.tensor([0.0, 1.0]), ("a", "bb", "head 2"), "attn.hook_z")
-
-
-def test_effects_are_shares_of_the_difference_between_the_runs(by_hand):
+def test_effects_tables_and_correlations_by_hand():
+    after = torch.tensor([[[0.0, 1.0], [4.0, 3.0], [0.0, 1.0]], [[-3.0, -2.0], [0.0, 4.0], [2.0, 5.0]]])  # [layer, column, prompt]
+    by_hand = PatchMap(after, torch.tensor([4.0, 3.0]), torch.tensor([0.0, 1.0]), ("a", "bb", "head 2"), "attn.hook_z")
     assert torch.allclose(by_hand.change, torch.tensor([[0.0, 3.0, 0.0], [-3.0, 1.5, 3.0]]))
     assert torch.allclose(by_hand.effect, torch.tensor([[0.0, 1.0, 0.0], [-1.0, 0.5, 1.0]]))
-
-
-def test_the_largest_effects_come_first_whatever_their_sign(by_hand):
     assert by_hand.top(4) == [(0, 1), (1, 0), (1, 2), (1, 1)]
     lines = by_hand.table(3).splitlines()
     assert lines == [" layer  where   effect", "     0  bb        1.00", "     1  a        -1.00", "     1  head 2    1.00"]
-
-
-# -------------------------------------------------------------------------------------------------- attribution patching
+    turned = PatchMap(-by_hand.after, by_hand.clean, -by_hand.corrupted, by_hand.columns, by_hand.place)
+    assert correlation(by_hand, by_hand) == pytest.approx(1) and correlation(by_hand, turned) == pytest.approx(-1)
 
 
 def step_towards(model, pairs, place: str, share: float, **where) -> torch.Tensor:
@@ -299,34 +212,30 @@ def step_towards(model, pairs, place: str, share: float, **where) -> torch.Tenso
     return (after - before) / (2 * share)
 
 
+def assert_slope(model, pairs, found: PatchMap, place: str, layer: int, column: int, **where) -> None:
+    slope = step_towards(model, pairs, PLACES[place](layer), 0.02, **where)
+    torch.testing.assert_close(found.after[layer, column] - found.corrupted, slope, atol=2e-3, rtol=2e-2)
+
+
 @pytest.mark.parametrize("place", ["resid_pre", "mlp_out", "attn_out", "head_out"])
 @pytest.mark.parametrize("architecture", ["neox-parallel", "llama-grouped", "gemma2"])
 def test_estimates_are_the_slope_of_a_small_step(load, architecture, place):
-    model, where = load(architecture), PLACES[place]
+    model = load(architecture)
     pairs = make_pairs(model, (8, 6, 7))
-    estimated = attribute_positions(model, pairs, where, positions=[torch.full((3,), 3), pairs.ends])
-    for column, pos in enumerate((torch.full((3,), 3), pairs.ends)):
-        slope = step_towards(model, pairs, where(1), 0.02, pos=pos)
-        torch.testing.assert_close(estimated.after[1, column] - estimated.corrupted, slope, atol=2e-3, rtol=2e-2)
+    positions = [torch.full((3,), 3), pairs.ends]
+    estimated = attribute_positions(model, pairs, PLACES[place], positions)
+    for column, pos in enumerate(positions):
+        assert_slope(model, pairs, estimated, place, 1, column, pos=pos)
 
 
 @pytest.mark.parametrize("place", ["head_out", "head_q", "head_k", "head_v", "pattern"])
 @pytest.mark.parametrize("architecture", ["gpt2", "llama-grouped"])
 def test_estimates_of_heads_are_the_slope_of_a_small_step(load, architecture, place):
-    model, where = load(architecture), PLACES[place]
+    model = load(architecture)
     pairs = make_pairs(model, (8, 6, 7))
-    estimated = attribute_heads(model, pairs, where)
+    estimated = attribute_heads(model, pairs, PLACES[place])
     for head in (0, len(estimated.columns) - 1):
-        choice = dict(pos=head) if place == "pattern" else dict(head=head)
-        slope = step_towards(model, pairs, where(0), 0.02, **choice)
-        torch.testing.assert_close(estimated.after[0, head] - estimated.corrupted, slope, atol=2e-3, rtol=2e-2)
-
-
-def test_estimates_of_heads_at_one_position(model, pairs):
-    at = torch.tensor([3, 6, 5])
-    estimated = attribute_heads(model, pairs, head_q, pos=at)
-    slope = step_towards(model, pairs, head_q(1), 0.02, pos=at, head=2)
-    torch.testing.assert_close(estimated.after[1, 2] - estimated.corrupted, slope, atol=2e-3, rtol=2e-2)
+        assert_slope(model, pairs, estimated, place, 0, head, **(dict(pos=head) if place == "pattern" else dict(head=head)))
 
 
 def test_integrated_gradients_of_the_embedding_add_up_to_the_whole_difference(load):
@@ -338,56 +247,24 @@ def test_integrated_gradients_of_the_embedding_add_up_to_the_whole_difference(lo
             assert torch.allclose(total, wanted, atol=0.02) == close, (family, steps)
 
 
-def test_a_single_step_stands_halfway(model, pairs):
-    halfway = attribute_positions(model, pairs, steps=1)
-    embedded = [record(model, side.tokens, "hook_embed")["hook_embed"] for side in (pairs.clean, pairs.corrupted)]
-    with torch.enable_grad():
-        middle = ((embedded[0] + embedded[1]) / 2).requires_grad_()
-        with intervene(model, resample_ablate("hook_embed", middle)):
-            slope = torch.autograd.grad(pairs.metric(model(pairs.corrupted.tokens)).sum(), middle)[0]
-    expected = ((embedded[0] - embedded[1]) * slope).sum(-1).T  # [pos, prompt]
-    torch.testing.assert_close(halfway.after[0] - halfway.corrupted, expected, atol=1e-4, rtol=0)
-
-
-def test_the_correlation_of_two_maps(by_hand):
-    assert correlation(by_hand, by_hand) == pytest.approx(1)
-    turned = PatchMap(-by_hand.after, by_hand.clean, -by_hand.corrupted, by_hand.columns, by_hand.place)
-    assert correlation(by_hand, turned) == pytest.approx(-1)
-
-
-# ---------------------------------------------------------------------------------------------------------------- errors
-
-
-def odds_of_words(model):
-    return word_odds(model, ["Paris is"], ["x"], ["y"])
-
-
 @pytest.mark.parametrize(
     "wrong, sentence",
     [
-        (
-            lambda m, b: prompt_pairs(m, ["Paris is"], ["Paris is"], b.metric),
-            "The two prompts of pair 0 are the same: there is nothing",
-        ),
+        (lambda m, b: prompt_pairs(m, ["Paris is"], ["Paris is"], b.metric), "The two prompts of pair 0 are the same: there is nothing"),
         (lambda m, b: prompt_pairs(m, ["Paris is"], ["The tower is in"], b.metric), "both prompts need equally many"),
-        (
-            lambda m, b: prompt_pairs(m, ["Paris is"], ["Paris is", "Paris in"], b.metric),
-            "There are 1 clean prompts and 2 corrupted ones",
-        ),
-        (lambda m, b: prompt_pairs(m, ["Paris is"], ["Paris in"], odds_of_words(m)), "reads the last position only"),
-        (lambda m, b: patch_positions(m, make_pairs(m, (8, 6, 7))), "not equally long, so their positions do not correspond"),
+        (lambda m, b: prompt_pairs(m, ["Paris is"], ["Paris is", "x"], b.metric), "There are 1 clean prompts and 2 corrupted ones"),
+        (lambda m, b: prompt_pairs(m, ["a"], ["b"], word_odds(m, ["a"], ["x"], ["y"])), "reads the last position only"),
+        (lambda m, b: patch_positions(m, make_pairs(m, (8, 6, 7))), "not equally long, so their positions do not"),
         (lambda m, b: patch_positions(m, b, positions=[torch.tensor([1, 2, 7])]), "Positions count from 0 to a prompt's last token"),
         (lambda m, b: patch_positions(m, b, positions=[torch.tensor([1, -1, 3])]), "Positions count from 0"),
         (lambda m, b: patch_positions(m, b, positions=[]), "at least one is needed"),
         (lambda m, b: patch_positions(m, b, positions=[b.ends], names=["a", "b"]), "There are 2 names and 1 positions"),
         (lambda m, b: patch_positions(m, b, names=["a"]), "There are 1 names and 7 positions"),
         (lambda m, b: patch_positions(m, b, pattern), "belongs to no single position: use patch_heads"),
-        (lambda m, b: patch_heads(m, b, pattern, pos=b.ends), "is patched for all positions at once: leave pos out"),
-        (lambda m, b: patch_heads(m, b, pos=torch.tensor([0, 7, 1])), "Positions count from 0"),
         (lambda m, b: patch_heads(m, b, mlp_out), "blocks.0.hook_mlp_out has no heads to patch"),
         (lambda m, b: patch_positions(m, b, lambda layer: f"blocks.{layer}.hook_none"), "has no place 'hook_none'"),
         (lambda m, b: patch_heads(m, make_pairs(m, metric=lambda logits: logits.mean())), "must give one number for each of the 3"),
-        (lambda m, b: correlation(constant(), constant()), "has the same value everywhere"),
+        (lambda m, b: correlation(CONSTANT, CONSTANT), "has the same value everywhere"),
         (lambda m, b: attribute_heads(m, make_pairs(m, metric=lambda logits: logits[:, -1].argmax(-1) * 1.0)), "has no gradient"),
     ],
 )
@@ -397,18 +274,11 @@ def test_what_cannot_be_is_said_in_one_sentence(model, pairs, wrong, sentence):
     assert sentence in str(caught.value) and "\n" not in str(caught.value) and str(caught.value).endswith(".")
 
 
-def constant():
-    return PatchMap(torch.ones(2, 2, 1), torch.ones(1), torch.zeros(1), ("a", "b"), "attn.hook_z")
-
-
 def test_sides_may_be_filled_differently(model):
     clean, corrupted = random_pairs()
     wide = Texts(torch.cat([corrupted, corrupted[:, :2]], 1), torch.full((3,), 7), ("text",) * 3)
-    pairs, expected = (
-        prompt_pairs(model, clean, wide, log_odds(RIGHT, WRONG)),
-        prompt_pairs(model, clean, corrupted, log_odds(RIGHT, WRONG)),
-    )
-    assert torch.equal(patch_heads(model, pairs).after, patch_heads(model, expected).after)
+    found, expected = (patch_heads(model, prompt_pairs(model, clean, side, log_odds(RIGHT, WRONG))).after for side in (wide, corrupted))
+    assert torch.equal(found, expected)
     filled = [Texts(torch.tensor([[5, 6, 7, fill], [5, 6, 7, 8 + fill]]), torch.tensor([3, 4]), ("text",) * 2) for fill in (1, 2)]
     with pytest.raises(ValueError, match="The two prompts of pair 0 are the same"):
         prompt_pairs(model, *filled, log_odds(5, 6))

@@ -3,18 +3,20 @@
 Which font draws them is decided by the reader's machine. They are measured with DejaVu Sans, the widest of the common ones.
 """
 
-import re
-from itertools import combinations, pairwise
+from itertools import combinations
 from pathlib import Path
 from typing import NamedTuple
 from xml.etree import ElementTree
 
 import pytest
 from contrast import contrast
-from matplotlib.colors import to_rgb
 from matplotlib.font_manager import FontProperties
 from matplotlib.textpath import TextPath
 from matplotlib.transforms import Bbox
+
+from helpers.models import load_model
+from helpers.plots import PAPER
+from helpers.prediction import top_tokens, visible
 
 FOLDER = Path(__file__).parents[1] / "notebooks" / "figures"
 PICTURES = sorted(path.name for path in FOLDER.glob("*.svg"))
@@ -78,47 +80,19 @@ def boxes(picture: list[Part]) -> list[Bbox]:
     return found
 
 
-def strokes(picture: list[Part]) -> list[Bbox]:
-    """The upright and level lines of a picture."""
-    found = []
-    for tag, style, _ in picture:
-        if tag == "line":
-            x1, y1, x2, y2 = (float(style[key]) for key in ("x1", "y1", "x2", "y2"))
-            found.append(Bbox([[x1, y1], [x2, y2]]))
-        if tag == "path" and not set(re.findall("[A-Za-z]", style["d"])) - set("MLHV"):
-            found += [Bbox(ends) for ends in pairwise(_corners(style["d"]))]
-    return [line for line in found if line.width == 0 or line.height == 0]
-
-
-def _corners(d: str) -> list[tuple[float, float]]:
-    """The points of a path without curves."""
-    points: list[tuple[float, float]] = []
-    for letter, numbers in re.findall(r"([MLHV])([^MLHV]*)", d):
-        first, *rest = (float(number) for number in re.findall(r"[-.\d]+", numbers))
-        match letter:
-            case "H":
-                points.append((first, points[-1][1]))
-            case "V":
-                points.append((points[-1][0], first))
-            case _:
-                points.append((first, rest[0]))
-    return points
-
-
 def within(inner: Bbox, outer: Bbox, margin: float) -> bool:
     room = outer.padded(-margin)
     return room.x0 <= inner.x0 and inner.x1 <= room.x1 and room.y0 <= inner.y0 and inner.y1 <= room.y1
 
 
 def faults(picture: list[Part]) -> list[str]:
-    """What a reader would see as a mistake: text beyond the card, over the rim of a box, on another text, or on a line."""
+    """What a reader would see as a mistake: text beyond the card, over the rim of a box, or on another text."""
     card, *others = boxes(picture)
     texts = written(picture)
     found = [f"{text.words!r} is cut off" for text in texts if not within(text.box, card, 3)]
     for text in texts:
         inside = [within(text.box, box, 1.5) or not text.box.padded(1.5).overlaps(box) for box in others]
         found += [f"{text.words!r} touches a box"] * (not all(inside))
-        found += [f"{text.words!r} is crossed by a line"] * any(text.box.overlaps(line) for line in strokes(picture))
     return found + [f"{a.words!r} lies on {b.words!r}" for a, b in combinations(texts, 2) if a.box.padded(1).overlaps(b.box)]
 
 
@@ -133,9 +107,9 @@ def test_no_text_of_a_picture_is_cut_off_or_touches_anything_in_a_wide_font(name
     ("drawn", "fault"),
     [
         ('<text x="150" y="50">quite a long text</text>', "'quite a long text' is cut off"),
+        ('<g text-anchor="end"><text x="20" y="50">reads</text></g>', "'reads' is cut off"),
         ('<text x="10" y="50">The capital of</text><rect x="100" y="34" width="60" height="24"/>', "'The capital of' touches a box"),
         ('<text x="10" y="50">one</text><text x="30" y="54">two</text>', "'one' lies on 'two'"),
-        ('<g text-anchor="end"><text x="90" y="50">reads</text></g><path d="M20 46H80V90"/>', "'reads' is crossed by a line"),
         ('<rect x="10" y="30" width="60" height="30"/><text x="40" y="50" text-anchor="middle">fits</text>', None),
     ],
 )
@@ -154,8 +128,6 @@ def test_a_picture_says_what_it_is_to_who_does_not_see_it(name: str):
 
 @pytest.mark.parametrize("name", SKETCHES)
 def test_a_picture_brings_its_own_light_card_so_that_it_can_be_read_on_a_dark_page(name: str):
-    from helpers.plots import PAPER
-
     picture = read(name)
     card = next(part.style for part in picture if part.tag == "rect")
     assert [card["width"], card["height"]] == [picture[0].style[key] for key in ("width", "height")]
@@ -164,24 +136,7 @@ def test_a_picture_brings_its_own_light_card_so_that_it_can_be_read_on_a_dark_pa
     assert not pale, "WCAG 2.1 asks for a contrast of 4.5 to 1"
 
 
-def test_harmful_and_harmless_have_the_colours_and_shapes_of_the_figures():
-    from helpers.plots import BLUE, COLOURS, MARKERS, ORANGE
-
-    assert (COLOURS[0], MARKERS[0]) == (BLUE, "o") and (COLOURS[1], MARKERS[1]) == (ORANGE, "^")  # of clouds: harmful, then harmless
-    picture = read("one_direction.svg")
-    assert {part.style["fill"] for part in picture if part.tag == "circle"} == {BLUE}
-    triangles = [part.style["fill"] for part in picture if part.tag == "path" and part.style["d"].endswith("z")]
-    assert len(triangles) > 20 and set(triangles) == {ORANGE}
-    colours = {text.words: text.colour for text in written(picture)}
-    assert colours["states of harmful requests"] == BLUE
-    red, _, blue = to_rgb(colours["states of harmless requests"])
-    assert red > 0.5 and blue == 0  # a darker orange, so that it can be read
-
-
 def test_the_road_goes_from_the_tokens_of_its_prompt_to_what_the_model_says():
-    from helpers.models import load_model
-    from helpers.prediction import top_tokens, visible
-
     words = [text.words for text in written(read("road.svg"))]
     model = load_model()
     prompt = "The capital of Poland is"

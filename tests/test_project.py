@@ -4,13 +4,8 @@ import ast
 import os
 import re
 import subprocess
-import sys
 import tomllib
-import zipfile
-from importlib import metadata
 from pathlib import Path
-from urllib.error import URLError
-from urllib.request import urlopen
 
 import pytest
 from packaging.requirements import Requirement
@@ -50,55 +45,15 @@ def test_constraints_are_plain_versions_sorted():
     assert lines == sorted(lines, key=str.lower) and len(lines) == len(TESTED)
 
 
-def stub_wheel(folder: Path, name: str, version: str, requires: str) -> None:
-    """Writes an empty wheel. Its package is published as source only, and pip resolves for another Python only with wheels."""
-    stem = f"{name.replace('-', '_')}-{version}"
-    with zipfile.ZipFile(folder / f"{stem}-py3-none-any.whl", "w") as wheel:
-        about = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\nRequires-Dist: {requires}\n"
-        wheel.writestr(f"{stem}.dist-info/METADATA", about)
-        wheel.writestr(f"{stem}.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
-        wheel.writestr(f"{stem}.dist-info/RECORD", "")
-
-
-def package_index_answers() -> bool:
-    """Can pip reach the public package index?"""
-    try:
-        return urlopen("https://pypi.org/simple/fancy-einsum/", timeout=5).status == 200
-    except (URLError, OSError):
-        return False
-
-
-@pytest.mark.network
-def test_pip_can_add_the_course_to_colab_without_changing_what_is_there(tmp_path: Path):
-    if not package_index_answers():
-        pytest.skip("pypi.org cannot be reached, so pip cannot look up what it would install on Colab")
-    if int(metadata.version("pip").split(".")[0]) < 24:
-        pytest.skip("this pip downloads gigabytes to answer the question: pip install --upgrade pip")
-    stub_wheel(tmp_path, "transformers-stream-generator", "0.0.5", "transformers>=4.26.1")
-    options = ["--dry-run", "--ignore-installed", "--quiet", "--retries", "1", "--target", tmp_path / "nowhere", "--find-links", tmp_path]
-    options += ["--use-feature", "fast-deps"]  # read the metadata of large wheels without downloading them
-    options += ["--python-version", "3.13", "--only-binary", ":all:", "--constraint", ROOT / "tests" / "colab-constraints.txt"]
-    run = subprocess.run(
-        [sys.executable, "-m", "pip", "install", *options, *map(str, CORE)], capture_output=True, text=True, stdin=subprocess.DEVNULL
-    )
-    assert run.returncode == 0, run.stderr[-2000:]
-
-
 def test_conda_takes_its_packages_from_pyproject():
     text = (ROOT / "environment.yml").read_text(encoding="utf-8")
     packages = re.findall(r"^ +- (.+)$", text, flags=re.MULTILINE)
     assert packages == ["conda-forge", "python=3.12", "pip", "pip:", "-c constraints.txt", "-e .[dev]"]
 
 
-def test_every_folder_of_helpers_is_a_package_and_its_data_is_found():
-    folders = {path.parent for path in (ROOT / "helpers").rglob("*.py")}
-    assert all((folder / "__init__.py").exists() for folder in folders)
-    from helpers.course_lm.world import DATA
+def test_every_folder_of_helpers_is_a_package():
+    assert all((path.parent / "__init__.py").exists() for path in (ROOT / "helpers").rglob("*.py"))
 
-    assert DATA == ROOT / "data" and list((DATA / "world").glob("*.csv"))
-
-
-# --------------------------------------------------------------------------------------------------- who imports whom
 
 ROOMS = ("course_lm", "core", "one_neuron", "one_layer", "cluster", "speak", "reproduce")  # each imports itself and those before it,
 DATA_FOR_CORE = ("helpers.course_lm.corpus", "helpers.course_lm.world")  # but of the factory the core takes these only
@@ -141,8 +96,12 @@ def forbidden_imports(root: Path) -> list[str]:
     return found
 
 
-def test_nothing_imports_upwards():
+def test_nothing_imports_upwards_and_there_is_one_door_to_models():
     assert forbidden_imports(ROOT) == []
+    others = [
+        path for folder in ("notebooks", "tools", "teaching") for kind in ("py", "ipynb") for path in (ROOT / folder).rglob(f"*.{kind}")
+    ]
+    assert [path for path in others if re.search(r"(from|import) transformer_lens", path.read_text(encoding="utf-8"))] == []
 
 
 @pytest.mark.parametrize(
@@ -167,9 +126,6 @@ def test_an_import_that_was_planted_is_found(importer: str, allowed: str, plante
     assert forbidden_imports(tmp_path) == []
     path.write_text(f"{allowed}\n{planted}")
     assert len(forbidden_imports(tmp_path)) == 1
-
-
-# ------------------------------------------------------------------------------------------------- commands and scripts
 
 
 @pytest.mark.skipif(os.name == "nt", reason="make and sh belong to Linux and macOS")

@@ -4,19 +4,18 @@ from dataclasses import replace
 
 import pytest
 import torch
-from cluster_tools import TINY, load, no_gradients
-from tiny_models import END
+from tiny_models import END, NAMES
 
 from helpers.cluster import extraction as extraction_module
 from helpers.cluster import knockout as knockout_module
 from helpers.cluster.extraction import enrichment, extraction, first_tokens
 from helpers.cluster.fact_prompts import FactPrompt, course_facts, fact_prompt, known_facts, subject_span
 from helpers.cluster.knockout import SOURCES, Knockout, cut_attention, knockout, knockout_curves, layer_windows, source_masks
-from helpers.interventions import Intervention, add, attn_out, head_out, intervene, mlp_out, pattern, record, resid_post, watch, zero_ablate
+from helpers.interventions import add, attn_out, head_out, intervene, mlp_out, pattern, record, resid_post, watch, zero_ablate
 from helpers.prediction import pieces, tokenize
 from helpers.running import lens_logits
 
-__all__ = ["load", "no_gradients"]  # the fixtures
+pytestmark = pytest.mark.usefixtures("no_gradients")
 
 ABOUT = dict(attributes=("Paris", "San Francisco"), others=("Bridge", "Taipei"))
 FACTS = [
@@ -27,18 +26,10 @@ FACTS = [
 ]
 
 
-@pytest.fixture(scope="module", params=[name for name in TINY if name != "gpt2-relu"])
+@pytest.fixture(scope="module", params=NAMES)
 def tiny(request, load):
     """A random model of each architecture."""
     return load(request.param)
-
-
-@pytest.fixture(scope="module")
-def gpt2(load):
-    return load("gpt2")
-
-
-# ------------------------------------------------------------------------------------------------------------- prompts
 
 
 def test_a_subject_is_found_whatever_its_capitals_and_its_marks():
@@ -46,9 +37,6 @@ def test_a_subject_is_found_whatever_its_capitals_and_its_marks():
     found = fact_prompt("The firm Yahoo! is from", "America", "Yahoo!", relation="home")
     assert (found.start, found.relation) == (len("The firm "), "home")
     assert fact_prompt("Parisians love Paris for", "art", "Paris").start == len("Parisians love ")
-    for text in ("Parisians are from", "Paris is not Paris but"):
-        with pytest.raises(ValueError, match="must stand in"):
-            fact_prompt(text, "France", "Paris")
 
 
 def test_subject_tokens_at_the_start_and_in_the_middle(tiny):
@@ -58,24 +46,11 @@ def test_subject_tokens_at_the_start_and_in_the_middle(tiny):
         assert "".join(pieces(tiny, tokens[: span.start])).removeprefix(END) == fact.text[: fact.start].rstrip()
 
 
-def test_a_subject_that_is_not_a_stretch_of_tokens_is_refused(gpt2):
-    with pytest.raises(ValueError, match="are not separate from the text around"):
-        subject_span(gpt2, FactPrompt("The Eiffel Tower is in", "Paris", "Eif", 4))
-    with pytest.raises(ValueError, match="ends with its subject"):
-        subject_span(gpt2, fact_prompt("In Paris", "we", "Paris"))
-    with pytest.raises(ValueError, match="this model reads 64: shorten it"):
-        subject_span(gpt2, fact_prompt("Paris is" + " so very old" * 20, "x", "Paris"))
-    with pytest.raises(ValueError, match="There are no prompts"):
-        source_masks(gpt2, [])
-
-
 def test_only_known_facts_are_kept(gpt2):
     first = int(tokenize(gpt2, "in Paris")[len(tokenize(gpt2, "in"))])
     push = torch.zeros(gpt2.cfg.d_vocab).index_fill(0, torch.tensor([first]), 1000.0)
     with intervene(gpt2, add("unembed.hook_out", push)):
         assert known_facts(gpt2, [*FACTS, replace(FACTS[0], answer="San Francisco")]) == [FACTS[0], FACTS[3]]
-        with pytest.raises(ValueError, match="answers none of these prompts right"):
-            known_facts(gpt2, FACTS[1:3])
 
 
 def test_facts_of_the_world():
@@ -88,20 +63,8 @@ def test_facts_of_the_world():
         assert fact.text[fact.start :].lower().startswith(fact.subject.lower()) and len(fact.text) > fact.start + len(fact.subject)
         assert fact.answer in fact.attributes and fact.subject not in fact.attributes and not {*fact.attributes} & {*fact.others}
     capitals = course_facts(["capital"], n=20)
-    assert {fact.relation for fact in capitals} == {"capital"} and sum(
-        fact.text[: fact.start].strip() in ("", "The") for fact in capitals
-    ) == 10
-
-
-@pytest.mark.parametrize(
-    "names, n, sentence", [(["shoe size"], 1, "no relation 'shoe size'"), (None, 0, "from 1 to"), (["genre"], 9999, "have")]
-)
-def test_facts_that_are_not_there(names, n, sentence):
-    with pytest.raises(ValueError, match=sentence):
-        course_facts(names, n=n)
-
-
-# ------------------------------------------------------------------------------------------------------------- knockout
+    assert {fact.relation for fact in capitals} == {"capital"}
+    assert sum(fact.text[: fact.start].strip() in ("", "The") for fact in capitals) == 10
 
 
 def test_cut_attention_is_zero_and_the_rest_sums_to_one(tiny):
@@ -119,13 +82,6 @@ def test_cut_attention_is_zero_and_the_rest_sums_to_one(tiny):
     rest[0, :, 6, [1, 2]], rest[1, :, 4, [3, 4]] = 0, 0
     assert torch.allclose(looks, rest / rest.sum(-1, keepdim=True), atol=1e-6)
     assert torch.equal(looks[2], usual[2]) and not torch.allclose(looks[0], usual[0])
-
-
-def test_a_row_cannot_lose_everything():
-    keys = torch.tensor([[True, False, False], [True, True, False]])
-    cut_attention(0, torch.tensor([1, 2]), keys)
-    with pytest.raises(ValueError, match="Row 1 would have nothing left"):
-        cut_attention(0, torch.tensor([1, 1]), keys)
 
 
 def test_sources_share_out_the_prompt(gpt2):
@@ -158,40 +114,19 @@ def one_by_one(model, fact, window, positions):
     return ((after - before) / before)[before.argmax()] * 100
 
 
-def test_batched_windows_equal_one_pass_each(tiny, monkeypatch):
-    windows, masks = [[], [1], [0, 1]], source_masks(tiny, FACTS)
+def test_batched_windows_of_every_source_equal_one_pass_each(tiny, monkeypatch):
+    masks = source_masks(tiny, FACTS)
     monkeypatch.setattr(knockout_module, "BATCH_TOKENS", 80)  # several batches
-    for source in ("subject", "relation", "last"):
-        found = knockout(tiny, FACTS, windows, source)
-        assert found.shape == (3, 4) and found[0].abs().max() < 1e-3
-        for at in (1, 2):
-            for row, fact in enumerate(FACTS):
-                positions = masks[source][row].nonzero().flatten()
-                assert found[at, row] == pytest.approx(one_by_one(tiny, fact, windows[at], positions).item(), abs=2e-3)
-    assert found[1:].abs().min() > 1e-3  # the last source
-
-
-def test_curves_hold_every_source_and_leave_out_prompts_without_it(gpt2):
-    curves = knockout_curves(gpt2, FACTS, width=1, seed=0)
-    masks = source_masks(gpt2, FACTS)
-    assert curves.change.shape == (5, 2, 4) and torch.allclose(curves.change[0], knockout(gpt2, FACTS, [[0], [1]]), atol=1e-3)
-    assert torch.equal(curves.change.isnan().all(1), torch.stack([~masks[name].any(1) for name in SOURCES]))
+    curves, wide = knockout_curves(tiny, FACTS, width=1), knockout(tiny, FACTS, [[], [0, 1]])
+    assert curves.names == SOURCES and curves.change.shape == (5, 2, 4) and wide[0].abs().max() < 1e-3
     for row, fact in enumerate(FACTS):
-        if masks["random"][row].any():
-            cut = one_by_one(gpt2, fact, [1], masks["random"][row].nonzero().flatten())
-            assert curves.change[4, 1, row] == pytest.approx(cut.item(), abs=2e-3)
-    assert curves.table().count("\n") == 2
-
-
-def test_attention_that_only_looks_at_the_subject(gpt2):
-    """Where the last token looks at nothing but the subject, the relation can be cut and the subject cannot."""
-    fact = FACTS[1]
-    subject = source_masks(gpt2, [fact])["subject"][0]
-    look = [Intervention(f"blocks.{layer}.attn.hook_attn_scores", lambda scores, pick: scores + 1e4 * subject) for layer in range(2)]
-    with intervene(gpt2, *look):
-        curves = knockout_curves(gpt2, [fact], width=2, sources=("subject", "relation", "last"))
-    subject, relation, last = curves.change
-    assert relation.abs().max() < 1e-3 and last.abs().max() < 1e-3 and subject.abs().min() > 0.1
+        for number, name in enumerate(SOURCES):
+            positions = masks[name][row].nonzero().flatten()
+            expected = one_by_one(tiny, fact, [1], positions).item() if len(positions) else torch.nan  # no such source
+            assert curves.change[number, 1, row].item() == pytest.approx(expected, abs=2e-3, nan_ok=True)
+        subject = masks["subject"][row].nonzero().flatten()
+        assert wide[1, row] == pytest.approx(one_by_one(tiny, fact, [0, 1], subject).item(), abs=2e-3)
+    assert curves.change[:3].abs().min() > 1e-3
 
 
 def test_means_leave_out_prompts_without_the_source():
@@ -206,21 +141,6 @@ def test_windows():
     assert [list(window) for window in layer_windows(4, 3)] == [[0, 1], [0, 1, 2], [1, 2, 3], [2, 3]]
     assert [list(window) for window in layer_windows(3, 2)] == [[0], [0, 1], [1, 2]]
     assert all(len(window) == 1 for window in layer_windows(5, 1))
-    for width in (0, 4):
-        with pytest.raises(ValueError, match="from 1 to that"):
-            layer_windows(3, width)
-
-
-@pytest.mark.parametrize(
-    "settings, sentence",
-    [(dict(source="verb"), "'verb' cannot be cut"), (dict(windows=[[0, 7]]), "no layer 7"), (dict(facts=[]), "There are no prompts")],
-)
-def test_what_cannot_be_cut(gpt2, settings, sentence):
-    with pytest.raises(ValueError, match=sentence):
-        knockout(gpt2, **dict(facts=FACTS, windows=[[0]]) | settings)
-
-
-# -------------------------------------------------------------------------------------------------------- enrichment
 
 
 def test_first_tokens_of_words(gpt2):
@@ -266,15 +186,8 @@ def test_enrichment_looks_at_the_last_token_of_the_subject(tiny, monkeypatch):
             assert torch.allclose(seen[0][layer, number], kept[resid_post(layer)][0, at], atol=1e-4)
 
 
-def test_enrichment_needs_words(gpt2):
-    with pytest.raises(ValueError, match="Nothing is given that is true of 'Tower'"):
-        enrichment(gpt2, [replace(FACTS[3], attributes=("Tower", "of"))])
-    with pytest.raises(ValueError, match="k says how many tokens"):
-        enrichment(gpt2, FACTS, k=0)
+def test_nothing_is_ahead_of_no_words(gpt2):
     assert enrichment(gpt2, [replace(FACTS[0], others=())]).ahead.isnan().all()
-
-
-# -------------------------------------------------------------------------------------------------------------- extraction
 
 
 def test_the_heads_together_write_what_the_attention_writes(tiny):
@@ -316,8 +229,9 @@ def test_extraction_equals_one_fact_at_a_time(tiny, monkeypatch):
     assert torch.allclose(found.to_subject, looks, atol=1e-5)
     assert torch.equal(found.control, ~(found.attention & found.mlp))  # of two answers, what is not the one is the other
     assert found.events["attention"] == pytest.approx(expected[0].any(0).float().mean().item())
-    best = found.top(1)[0]
-    assert found.head_shares[best] == found.head_shares.max() and found.head_table(2).count("\n") == 2
+    best, to_subject = by_head.float().mean(-1).max(), looks.mean(-1)
+    layer, head, said, looked = found.head_table(1).splitlines()[1].split()
+    assert said == f"{best:.1%}" and looked == f"{to_subject[int(layer), int(head)]:.1%}"
 
 
 def test_wrong_answers_come_from_the_same_relation_if_they_can():
@@ -325,3 +239,32 @@ def test_wrong_answers_come_from_the_same_relation_if_they_can():
     drawn = extraction_module._wrong_answers(facts, torch.tensor([1, 2, 3, 3, 4]), seed=0).tolist()
     assert drawn[:2] == [2, 1] and drawn[2] in (1, 2, 4) and drawn[4] in (1, 2, 3)
     assert extraction_module._wrong_answers(facts[:2], torch.tensor([1, 1]), seed=0).tolist() == [-1, -1]
+
+
+@pytest.mark.parametrize(
+    "wrong, sentence",
+    [
+        (lambda m: fact_prompt("Parisians are from", "France", "Paris"), "must stand in 'Parisians are from' once, but is there 0 times"),
+        (lambda m: fact_prompt("Paris is not Paris but", "France", "Paris"), "but is there 2 times"),
+        (lambda m: subject_span(m, FactPrompt("The Eiffel Tower is in", "Paris", "Eif", 4)), "are not separate from the text around"),
+        (lambda m: subject_span(m, fact_prompt("In Paris", "we", "Paris")), "ends with its subject"),
+        (lambda m: subject_span(m, fact_prompt("Paris is" + " so very old" * 20, "x", "Paris")), "this model reads 64: shorten it"),
+        (lambda m: source_masks(m, []), "There are no prompts"),
+        (lambda m: known_facts(m, [replace(FACTS[1], answer="ZZ")]), "answers none of these prompts right"),
+        (lambda m: course_facts(["shoe size"], n=1), "no relation 'shoe size'"),
+        (lambda m: course_facts(n=0), "n says how many facts of these relations to draw; it must be from 1 to"),
+        (lambda m: course_facts(["genre"], n=9999), "of these relations to draw; it must be from 1 to 88, not 9999"),
+        (lambda m: cut_attention(0, torch.tensor([2, 1]), torch.tensor([[1, 0, 0], [1, 1, 0]]) > 0), "Row 1 would have nothing left"),
+        (lambda m: layer_windows(3, 0), "from 1 to 3, not 0"),
+        (lambda m: layer_windows(3, 4), "from 1 to 3, not 4"),
+        (lambda m: knockout_curves(m, FACTS, 1, ["verb"]), "'verb' cannot be cut"),
+        (lambda m: knockout(m, FACTS, [[0, 7]]), "no layer 7"),
+        (lambda m: knockout(m, [], [[0]]), "There are no prompts"),
+        (lambda m: enrichment(m, [replace(FACTS[3], attributes=("Tower", "of"))]), "Nothing is given that is true of 'Tower'"),
+        (lambda m: enrichment(m, FACTS, k=0), "k says how many tokens"),
+    ],
+)
+def test_what_cannot_be_is_said_in_one_sentence(gpt2, wrong, sentence):
+    with pytest.raises(ValueError) as caught:
+        wrong(gpt2)
+    assert sentence in str(caught.value) and "\n" not in str(caught.value)

@@ -1,10 +1,11 @@
 """Relations: Jacobians against finite differences on every architecture, surrogates and edits against a model that is linear by hand."""
 
 from collections import Counter
+from functools import partial
 
 import pytest
 import torch
-from cluster_tools import TINY, letters, load, no_gradients
+from tiny_models import ARCHITECTURES
 from torch import Tensor
 
 from helpers.cluster import linear_relations, relation_reports
@@ -31,7 +32,6 @@ from helpers.cluster.relation_reports import (
     edit_report,
     edit_subjects,
     low_rank_inverse,
-    most_frequent,
     relation_report,
     sweep_lre,
 )
@@ -39,12 +39,11 @@ from helpers.cluster.relations import RelationData, course_relations, known_subj
 from helpers.course_lm.facts import Fact, all_facts
 from helpers.course_lm.world import World
 from helpers.interventions import Intervention, attn_out, intervene, mlp_out, record, resid_post, resid_pre, set_to, zero_ablate
-from helpers.metrics import whole_words
-from helpers.prediction import pieces, tokenize
+from helpers.prediction import pieces, token_id, tokenize
 from helpers.running import layer_hook, lens_logits
 from helpers.stats import wilson
 
-__all__ = ["letters", "load", "no_gradients"]  # the fixtures
+pytestmark = pytest.mark.usefixtures("no_gradients")
 
 SUBJECTS = ("Taipei", "The Golden Gate Bridge", "Paris", "San Francisco")
 DATA = RelationData("place", "The Tower of {s} is in", SUBJECTS, ("Paris", "Taipei", "Gate", "San"))
@@ -53,13 +52,8 @@ LETTERS = RelationData("letters", "x{s}y", tuple("abcdefghijkl"), tuple("bcdefgh
 
 
 @pytest.fixture
-def gpt2(load):
-    return load("gpt2")
-
-
-@pytest.fixture
-def linear(letters):
-    """The letters model with no blocks, but for one affine map from the last token but one, after block 0, to the end: its M and c."""
+def linear(small):
+    """The small model with no blocks, but for one affine map from the last token but one, after block 0, to the end: its M and c."""
     rng = torch.Generator().manual_seed(3)
     m, c = torch.randn(16, 16, generator=rng) + 2 * torch.eye(16), torch.randn(16, generator=rng)
 
@@ -69,8 +63,8 @@ def linear(letters):
         return torch.cat([stream[:, :-1], (stream[:, -2] @ m.T + c)[:, None]], 1)
 
     blocks = [zero_ablate(place(layer)) for layer in range(2) for place in (attn_out, mlp_out)]
-    with intervene(letters, *blocks, Intervention(resid_post(1), send)):
-        yield letters, m, c
+    with intervene(small, *blocks, Intervention(resid_post(1), send)):
+        yield small, m, c
 
 
 # ---------------------------------------------------------------------------------------------------------------- data
@@ -80,11 +74,8 @@ def test_prompts_and_answers():
     assert DATA.prompts[:2] == ["The Tower of Taipei is in", "The Tower of The Golden Gate Bridge is in"]
     assert DATA.answer_of["San Francisco"] == "San" and len(DATA) == 4
     assert DATA.take([2, 0]).answer_of == {"Paris": "Gate", "Taipei": "Paris"}
-
-
-def test_a_subject_with_several_objects_is_left_out():
-    data = relation_data("r", "{s} is", [("a", "x"), ("b", "x"), ("a", "y"), ("b", "x"), ("c", "z")])
-    assert data.subjects == ("b", "c") and data.objects == ("x", "z")
+    several = relation_data("r", "{s} is", [("a", "x"), ("b", "x"), ("a", "y"), ("b", "x"), ("c", "z")])
+    assert several.answer_of == {"b": "x", "c": "z"}  # a subject with several objects is left out
 
 
 def test_the_relations_of_the_course_lm_are_asked_as_its_facts_are():
@@ -110,27 +101,20 @@ def test_split_is_disjoint_and_repeatable():
     assert split(LETTERS, 4) == parts != split(LETTERS, 4, seed=1)
 
 
-def test_known_keeps_what_the_model_answers_right(letters):
-    said = [letters(tokenize(letters, prompt)[None])[0, -1].argmax().item() for prompt in LETTERS.prompts]
-    objects = tuple("\n" + "q" for _ in said)  # a line break in front, so that no space is written
-    first = [ids[0] for ids in whole_words(letters, LETTERS.prompts, [[answer] for answer in objects]).ids]
-    assert len(set(first)) == 1  # "known" would keep those whose answer is this token
-    direction = letters.W_U[:, first[0]].detach()
-    data = RelationData("l", "x{s}y", LETTERS.subjects, objects[:5] + ("q",) * 7)
-    with intervene(letters, set_to(resid_post(1), 50 * direction)):
-        assert int(letters(tokenize(letters, "xay")[None])[0, -1].argmax()) == first[0]
-        kept = known_subjects(letters, data)
-        assert kept.subjects == LETTERS.subjects[:5] == known_subjects(letters, kept).subjects
+def test_known_keeps_what_the_model_answers_right(small):
+    data = RelationData("l", "x{s}y", LETTERS.subjects, ("\nq",) * 5 + ("q",) * 7)  # a word begins with a space, unless it has a line break
+    with intervene(small, set_to(resid_post(1), 50 * small.W_U[:, token_id(small, "\n")])):
+        assert known_subjects(small, data).subjects == LETTERS.subjects[:5]
         with pytest.raises(ValueError, match="no right answer"):
-            known_subjects(letters, data.take([6, 7]))
+            known_subjects(small, data.take([6, 7]))
 
 
 # -------------------------------------------------------------------------------------------------------------- states
 
 
-def test_the_last_token_of_a_subject_is_found(letters, gpt2):
+def test_the_last_token_of_a_subject_is_found(small, gpt2):
     data = RelationData("l", "xy {s} z", ("a", "bcd", "é"), ("q", "q", "q"))
-    assert subject_positions(letters, data).tolist() == [4, 6, 5]  # the mark, x, y, space, and the letters; é is two bytes
+    assert subject_positions(small, data).tolist() == [4, 6, 5]  # the mark, x, y, space, and the small; é is two bytes
     for prompt, subject, last in zip(DATA.prompts, SUBJECTS, subject_positions(gpt2, DATA), strict=True):
         shown = pieces(gpt2, tokenize(gpt2, prompt)[: last + 1])
         assert "".join(shown).endswith(" " + subject) and not "".join(shown[:-1]).endswith(subject)
@@ -171,7 +155,7 @@ def differences(model, data: RelationData, row: int, layer: int, step: float) ->
     return ((end_state(model, tokens, place, pos, s + steps) - end_state(model, tokens, place, pos, s - steps)) / (2 * step)).T
 
 
-@pytest.mark.parametrize("architecture", TINY)
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_jacobians_are_finite_differences(load, architecture):
     model = load(architecture, dtype="float64")
     coarse = architecture.startswith(("llama", "qwen2", "gemma2"))  # these compute their softmax in float32 whatever they are loaded in
@@ -186,46 +170,27 @@ def test_jacobians_are_finite_differences(load, architecture):
                 assert (expected.abs().max() > 0.01) == (layer < 1)  # after the last block nothing goes from token to token
 
 
-@pytest.mark.parametrize(
-    "architecture, group, basis", [*((name, 8, 1024) for name in TINY), ("gpt2", 1, 1024), ("gpt2", 3, 16), ("llama", 3, 16)]
-)
-def test_jacobians_are_gradients_one_by_one(load, architecture, group, basis, monkeypatch):
+@pytest.mark.parametrize("architecture, group, basis", [("gpt2", 1, 1024), ("gpt2", 3, 16), ("llama", 3, 16)])
+def test_jacobians_of_any_groups_are_those_of_each_subject_alone(load, architecture, group, basis, monkeypatch):
     model = load(architecture)
+    expected = torch.stack([jacobian(model, DATA, subject, 0) for subject in SUBJECTS])
     monkeypatch.setattr(linear_relations, "GROUP", group)
     monkeypatch.setattr(linear_relations, "BASIS_TOKENS", basis)
-    found = jacobians(model, DATA, [0])[0]
-    last, places = resid_post(1), subject_positions(model, DATA)
-    for row, prompt in enumerate(DATA.prompts):
-        seen = {}
-        with torch.enable_grad(), intervene(model, Intervention(resid_post(0), lambda v, pick, seen=seen: seen.setdefault("s", v))):
-            o = record(model, tokenize(model, prompt)[None], last)[last][0, -1]
-            slopes = [torch.autograd.grad(one, seen["s"], retain_graph=True)[0][0, places[row]] for one in o]
-        assert torch.allclose(found[row], torch.stack(slopes), atol=1e-5)
-        assert torch.equal(found[row], jacobian(model, DATA, SUBJECTS[row], 0)) or group > 1
+    assert torch.allclose(jacobians(model, DATA, [0])[0], expected, atol=1e-5)
 
 
-def test_a_subject_at_the_end_is_its_own_output_in_the_last_layer(gpt2):
-    data = RelationData("end", "The Tower of {s}", SUBJECTS, DATA.objects)
+def test_a_subject_at_the_end_is_its_own_output_in_the_last_layer_and_the_model_is_left_as_it_was(gpt2):
+    before, data = gpt2(tokenize(gpt2, "The Tower")[None]), RelationData("end", "The Tower of {s}", SUBJECTS, DATA.objects)
     assert torch.equal(jacobians(gpt2, data, [1])[0], torch.eye(32).expand(4, 32, 32))
-
-
-def test_the_model_is_left_as_it_was_and_takes_no_gradients(gpt2):
-    tokens = tokenize(gpt2, "The Tower of Taipei")[None]
-    before = gpt2(tokens)
-    with torch.no_grad():
-        jacobians(gpt2, DATA, [0, 1])
-    assert torch.equal(before, gpt2(tokens)) and all(p.grad is None for p in gpt2.parameters())
+    assert torch.equal(before, gpt2(tokenize(gpt2, "The Tower")[None])) and all(p.grad is None for p in gpt2.parameters())
 
 
 # ---------------------------------------------------------------------------------------------------------- surrogates
 
 
 def test_a_fit_is_the_mean_slope_and_what_is_missing(gpt2):
-    found, slopes, states = (
-        fit_lre_layers(gpt2, DATA, [0, -1], beta=2.0),
-        jacobians(gpt2, DATA, [0, -1]),
-        relation_states(gpt2, DATA, [0, -1]),
-    )
+    found, slopes = fit_lre_layers(gpt2, DATA, [0, -1], beta=2.0), jacobians(gpt2, DATA, [0, -1])
+    states = relation_states(gpt2, DATA, [0, -1])
     for at, one in enumerate(found):
         assert (one.layer, one.beta, one.kind, one.relation) == ((0, -1)[at], 2.0, "LRE", "place")
         assert torch.allclose(one.weight, slopes[at].mean(0), atol=1e-5)
@@ -236,7 +201,6 @@ def test_a_fit_is_the_mean_slope_and_what_is_missing(gpt2):
 
 def test_a_surrogate_is_an_affine_map():
     one = LinearRelation("r", "LRE", 0, torch.tensor([[1.0, 2.0], [0.0, 1.0]]), torch.tensor([10.0, 20.0]), beta=2.0)
-    assert one(torch.tensor([1.0, 3.0])).tolist() == [24.0, 26.0]
     assert one(torch.tensor([[1.0, 3.0], [0.0, 0.0]])).tolist() == [[24.0, 26.0], [10.0, 20.0]]
 
 
@@ -267,22 +231,20 @@ def test_a_linear_model_is_found_out(linear):
     assert compare_to_baselines(model, parts, found).shares["LRE"] == 1
 
 
-def test_comparison_judges_all_methods_on_the_test_subjects(letters):
+def test_comparison_judges_all_methods_on_the_test_subjects(small):
     def usual(data: RelationData) -> int:
-        return most_frequent(relation_states(letters, data, [0]).token)
+        return Counter(relation_states(small, data, [0]).token.tolist()).most_common(1)[0][0]
 
     data = RelationData("ends", "x{s}", LETTERS.subjects, LETTERS.objects)
     parts = next(parts for seed in range(50) if usual((parts := split(data, 4, seed)).train) != usual(parts.test))
-    lre = fit_lre(letters, parts.train, 0, 1.5)
-    train, test = (relation_states(letters, some, [0]) for some in (parts.train, parts.test))
-    found = compare_to_baselines(letters, parts, lre)
+    lre = fit_lre(small, parts.train, 0, 1.5)
+    train, test = (relation_states(small, some, [0]) for some in (parts.train, parts.test))
+    found = compare_to_baselines(small, parts, lre)
     for one in (lre, *(method(train, 0) for method in (identity, translation, regression))):
-        assert torch.equal(found.of(one.kind), lens_logits(letters, one(test.s[0])).argmax(-1) == test.token)
-    assert found.of("most frequent").tolist() == (test.token == most_frequent(train.token)).tolist()
+        assert torch.equal(found.of(one.kind), lens_logits(small, one(test.s[0])).argmax(-1) == test.token)
+    assert torch.equal(found.of("most frequent"), test.token == usual(parts.train))
     assert found.shares["most frequent in test"] == max(Counter(test.token.tolist()).values()) / 4
     assert "regression (8)" in found.methods and found.layer == 0 and found.beta == 1.5
-    with pytest.raises(ValueError, match="'guess' was not compared"):
-        found.of("guess")
 
 
 def test_tables_by_hand():
@@ -292,15 +254,15 @@ def test_tables_by_hand():
     assert table.splitlines()[1] == f"LRE        75.0%  [{low:.1%}, {high:.1%}]" and table.splitlines()[2].startswith("identity    0.0%")
 
 
-def test_sweep_tries_every_layer_and_factor(letters):
+def test_sweep_tries_every_layer_and_factor(small):
     parts = split(LETTERS, 4)
-    found = sweep_lre(letters, parts, [0, 1], [0.5, 1.0, 3.0])
+    found = sweep_lre(small, parts, [0, 1], [0.5, 1.0, 3.0])
     assert found.share.shape == found.log_prob.shape == (2, 3)
-    states = relation_states(letters, parts.choose, [0, 1])
+    states = relation_states(small, parts.choose, [0, 1])
     for at, layer in enumerate((0, 1)):
         for number, beta in enumerate((0.5, 1.0, 3.0)):
-            one = fit_lre(letters, parts.train, layer, beta)
-            logits = lens_logits(letters, one(states.s[at]))
+            one = fit_lre(small, parts.train, layer, beta)
+            logits = lens_logits(small, one(states.s[at]))
             assert torch.equal(found.hits[at, number], logits.argmax(-1) == states.token)
             logp = logits.log_softmax(-1).gather(-1, states.token[:, None]).mean()
             assert torch.allclose(found.log_prob[at, number], logp, atol=1e-3)
@@ -314,23 +276,23 @@ def test_the_best_of_a_sweep_agrees_most_and_is_surest():
     assert (found.best.layer, found.best.beta) == (5, 1.0)
 
 
-def test_report_judges_each_relation_and_skips_small_ones(letters, monkeypatch):
+def test_report_judges_each_relation_and_skips_small_ones(small, monkeypatch):
     monkeypatch.setattr(relation_reports, "known_rows", lambda model, data: list(range(len(data)))[: 8 if data.name == "few" else 11])
     other = RelationData("other", "q{s}yz", LETTERS.subjects, LETTERS.objects)
     few = RelationData("few", "q{s}yz", LETTERS.subjects, LETTERS.objects)
-    found = relation_report(letters, {"l": LETTERS, "o": other, "f": few}, [0, 1], [2.0, 3.0], n_train=4, most=9, least=9)
+    found = relation_report(small, {"l": LETTERS, "o": other, "f": few}, [0, 1], [2.0, 3.0], n_train=4, most=9, least=9)
     assert found.skipped == ("few",) and {entry.comparison.relation for entry in found.entries} == {"letters", "other"}
     shares = [entry.comparison.shares["LRE"] for entry in found.entries]
     assert shares == sorted(shares, reverse=True)
     for entry in found.entries:
         parts = entry.parts
         assert entry.known == 11 / 12 and [len(side) for side in (parts.train, parts.choose, parts.test)] == [4, 2, 3]
-        again = compare_to_baselines(letters, parts, fit_lre(letters, parts.train, entry.sweep.best.layer, entry.sweep.best.beta))
+        again = compare_to_baselines(small, parts, fit_lre(small, parts.train, entry.sweep.best.layer, entry.sweep.best.beta))
         assert (entry.comparison.layer, entry.comparison.beta) == (again.layer, again.beta) and again.beta in (2.0, 3.0)
         assert torch.equal(again.hits, entry.comparison.hits) and again.methods == entry.comparison.methods
     lines = found.table().splitlines()
     assert len(lines) == 4 and lines[-1] == "too few known subjects: few" and " 92%" in lines[1]
-    assert "skipped: letters" in relation_report(letters, [LETTERS], least=50).table()
+    assert "skipped: letters" in relation_report(small, [LETTERS], least=50).table()
 
 
 # ------------------------------------------------------------------------------------------------------------- editing
@@ -339,17 +301,11 @@ def test_report_judges_each_relation_and_skips_small_ones(letters, monkeypatch):
 def test_the_inverse_of_full_rank_inverts_and_a_low_rank_forgets():
     weight = torch.randn(6, 6, generator=torch.Generator().manual_seed(0))
     assert torch.allclose(low_rank_inverse(weight, 6) @ weight, torch.eye(6), atol=1e-4)
-    diagonal = torch.diag(torch.tensor([2.0, 4.0, 1.0]))
-    assert torch.allclose(low_rank_inverse(diagonal, 2), torch.diag(torch.tensor([0.5, 0.25, 0.0])), atol=1e-6)
-    assert torch.allclose(low_rank_inverse(torch.diag(torch.tensor([2.0, 0.0])), 2), torch.diag(torch.tensor([0.5, 0.0])))
-
-
-def test_an_edit_moves_the_output_to_the_other():
-    weight = torch.randn(5, 5, generator=torch.Generator().manual_seed(1))
-    one = LinearRelation("r", "LRE", 0, weight, torch.ones(5))
-    s, wanted = torch.randn(3, 5), torch.randn(3, 5)
-    assert torch.allclose(one(s + edit_delta(one, one(s), wanted, 5)), wanted, atol=1e-3)
-    assert not torch.allclose(one(s + edit_delta(one, one(s), wanted, 2)), wanted, atol=1e-1)
+    for sizes, kept in (([2.0, 4.0, 1.0], [0.5, 0.25, 0.0]), ([2.0, 0.0], [0.5, 0.0])):
+        assert torch.allclose(low_rank_inverse(torch.diag(torch.tensor(sizes)), 2), torch.diag(torch.tensor(kept)), atol=1e-6)
+    one, s, wanted = LinearRelation("r", "LRE", 0, weight, torch.ones(6)), torch.randn(3, 6), torch.randn(3, 6)
+    for rank in (6, 2):
+        assert torch.allclose(one(s + edit_delta(one, one(s), wanted, rank)), wanted, atol=1e-3) == (rank == 6)
 
 
 def test_edits_of_a_linear_model_succeed_all(linear):
@@ -378,61 +334,47 @@ def test_each_edit_is_made_in_the_model_at_the_subject(gpt2):
         assert [found.hits[number].item(), *found.random[:, number].tolist(), found.swapped[number].item()] == hits
 
 
-def test_pairs_have_different_answers(letters):
-    token = dict(zip(LETTERS.subjects, relation_states(letters, LETTERS, [0]).token.tolist(), strict=True))
-    every = edit_pairs(letters, LETTERS, 1000)
+def test_pairs_have_different_answers(small):
+    token = dict(zip(LETTERS.subjects, relation_states(small, LETTERS, [0]).token.tolist(), strict=True))
+    every = edit_pairs(small, LETTERS, 1000)
     assert {*every} == {(a, b) for a in token for b in token if token[a] != token[b]} and len({*every}) == len(every) > 10
-    assert len(edit_pairs(letters, LETTERS, 7)) == 7 and edit_pairs(letters, LETTERS, 7) != edit_pairs(letters, LETTERS, 7, seed=1)
+    assert len(edit_pairs(small, LETTERS, 7)) == 7 and edit_pairs(small, LETTERS, 7) != edit_pairs(small, LETTERS, 7, seed=1)
 
 
-def test_the_map_and_rank_are_chosen_by_successful_edits(letters):
-    maps, pairs = fit_lre_layers(letters, split(LETTERS, 4).train, [-1, 0]), edit_pairs(letters, LETTERS, 9)
-    hits = [[edit_subjects(letters, LETTERS, one, pairs, rank, draws=1).hits.sum() for rank in (2, 8, 16)] for one in maps]
+def test_the_map_and_rank_are_chosen_by_successful_edits(small):
+    maps, pairs = fit_lre_layers(small, split(LETTERS, 4).train, [-1, 0]), edit_pairs(small, LETTERS, 9)
+    hits = [[edit_subjects(small, LETTERS, one, pairs, rank, draws=1).hits.sum() for rank in (2, 8, 16)] for one in maps]
     best, rank = divmod(int(torch.tensor(hits).argmax()), 3)
-    assert choose_edit(letters, maps, LETTERS, [2, 8, 16], n=9) == (maps[best], (2, 8, 16)[rank])
+    assert choose_edit(small, maps, LETTERS, [2, 8, 16], n=9) == (maps[best], (2, 8, 16)[rank])
 
 
-def test_edit_report_chooses_on_one_half_and_reports_the_other(letters, monkeypatch):
+def test_edit_report_chooses_on_one_half_and_reports_the_other(small, monkeypatch):
     monkeypatch.setattr(relation_reports, "known_rows", lambda model, data: list(range(len(data))))
     same = RelationData("same", "{s}", LETTERS.subjects, LETTERS.objects)
-    monkeypatch.setattr(relation_reports, "_different", spy := Different(relation_reports._different))
-    found, tried = relation_report(letters, [LETTERS, same], [0], [1.0], n_train=4, least=8), []
+    different = relation_reports._different
+    monkeypatch.setattr(relation_reports, "_different", lambda model, data: [] if data.name == "same" else different(model, data))
+    found, tried = relation_report(small, [LETTERS, same], [0], [1.0], n_train=4, least=8), []
     monkeypatch.setattr(relation_reports, "choose_edit", lambda *given, **more: tried.append(given[2]) or choose_edit(*given, **more))
-    edits = edit_report(letters, found, [4, 16], n=6, draws=2)
-    assert [one.relation for one in edits.edits] == ["letters"] and spy.asked >= 2
+    edits = edit_report(small, found, [4, 16], n=6, draws=2)
+    assert [one.relation for one in edits.edits] == ["letters"]
     entry = next(entry for entry in found.entries if entry.comparison.relation == "letters")
     assert tried == [entry.parts.choose]
-    surrogate, rank = choose_edit(letters, entry.sweep.maps, entry.parts.choose, [4, 16])
-    again = edit_subjects(letters, entry.parts.test, surrogate, edit_pairs(letters, entry.parts.test, 6), rank, 2)
+    surrogate, rank = choose_edit(small, entry.sweep.maps, entry.parts.choose, [4, 16])
+    again = edit_subjects(small, entry.parts.test, surrogate, edit_pairs(small, entry.parts.test, 6), rank, 2)
     one = edits.edits[0]
     assert one.rank == rank and torch.equal(one.hits, again.hits) and torch.equal(one.random, again.random)
     assert {subject for pair in one.pairs for subject in pair} <= set(entry.parts.test.subjects)
     assert edits.agreement == (entry.comparison.shares["LRE"],) and len(edits.table().splitlines()) == 2
 
 
-class Different:
-    """Says of the relation ``same`` that all its subjects have the same answer."""
-
-    def __init__(self, original):
-        self.original, self.asked = original, 0
-
-    def __call__(self, model, data):
-        self.asked += 1
-        return [] if data.name == "same" else self.original(model, data)
-
-
 # -------------------------------------------------------------------------------------------------------------- errors
 
 
-@pytest.mark.parametrize("template", ["The capital is", "{s} and {s} are", "The capital of {s} is {o}"])
-def test_a_template_names_the_subject_once(template):
-    with pytest.raises(ValueError, match="needs the subject once"):
-        RelationData("r", template, ("a",), ("b",))
-
-
-def test_errors_are_sentences(letters, gpt2, load):
+def test_errors_are_sentences(small, gpt2):
     constant = LinearRelation("place", "LRE", 0, torch.eye(32), torch.zeros(32))
     cases = [
+        *((partial(RelationData, "r", told, ("a",), ("b",)), "needs the subject once") for told in ("It is", "{s} {s} is", "{s} is {o}")),
+        (lambda: BaselineComparison("r", 0, 1.0, ("LRE",), torch.ones(1, 2) > 0).of("guess"), "There is no method 'guess'"),
         (lambda: RelationData("r", "{s} is", ("a", "b"), ("c",)), "2 subjects and 1 objects"),
         (lambda: course_relations(["capitol"]), "There is no relation 'capitol' .* perhaps capital"),
         (lambda: split(LETTERS, 11), "has 12 subjects; fitting 11 and judging needs 13"),
@@ -440,12 +382,12 @@ def test_errors_are_sentences(letters, gpt2, load):
         (lambda: relation_states(gpt2, DATA, [2]), "There is no layer 2"),
         (lambda: fit_lre(gpt2, DATA, 2), "this model's layers are 0 to 1"),
         (lambda: jacobian(gpt2, DATA, "Rome", 0), "'Rome' is no subject of 'place'"),
-        (lambda: relation_states(gpt2, DATA, [0]).at(1), "layer 1 were not read, only those of 0"),
+        (lambda: relation_states(gpt2, DATA, [0]).at(1), "There is no layer 1; choose one of: 0"),
         (lambda: relation_states(gpt2, DATA.take([]), [0]), "There are no prompts"),
         (lambda: subject_positions(gpt2, RelationData("r", "In Par{s}s", ("i",), ("a",))), "are not separate from the text around"),
-        (lambda: subject_positions(letters, RelationData("r", "{s} is", ("a" * 40,), ("b",))), "this model reads 24"),
-        (lambda: sweep_lre(letters, split(LETTERS, 4), [0], []), "at least one layer and one beta"),
-        (lambda: relation_report(letters, []), "no relation to report on"),
+        (lambda: subject_positions(small, RelationData("r", "{s} is", ("a" * 40,), ("b",))), "this model reads 24"),
+        (lambda: sweep_lre(small, split(LETTERS, 4), [0], []), "at least one layer and one beta"),
+        (lambda: relation_report(small, []), "no relation to report on"),
         (lambda: low_rank_inverse(torch.eye(3), 4), "between 1 and 3, .* not 4"),
         (lambda: low_rank_inverse(torch.eye(3), 0), "between 1 and 3, .* not 0"),
         (lambda: edit_subjects(gpt2, DATA, constant, [], 4), "no pair of subjects"),
@@ -453,7 +395,6 @@ def test_errors_are_sentences(letters, gpt2, load):
         (lambda: edit_subjects(gpt2, DATA, constant, [("Taipei", "Paris")], 40), "between 1 and 32"),
         (lambda: edit_pairs(gpt2, DATA.take([0])), "two subjects with different answers"),
     ]
-    for number, (run, message) in enumerate(cases):
+    for run, message in cases:
         with pytest.raises(ValueError, match=message):
             run()
-            print(f"case {number} raised nothing")

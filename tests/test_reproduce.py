@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny_models import ARCHITECTURES, draw_weights
+from tiny_models import write_tiny_model
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
-from transformers import AutoModelForCausalLM, GemmaTokenizer, GPT2Tokenizer, GPTNeoXTokenizer, PreTrainedTokenizerFast, Qwen2Tokenizer
+from transformers import GemmaTokenizer, GPT2Tokenizer, GPTNeoXTokenizer, PreTrainedTokenizerFast, Qwen2Tokenizer
 
 from helpers import models as loading
 from helpers.course_lm.corpus.mixture import documents
@@ -86,14 +86,6 @@ def parts(tokenizer: Tokenizer) -> dict:
     return {"vocab": model["vocab"], "merges": [tuple(merge) for merge in model["merges"]]}
 
 
-def gpt2_tokenizer():
-    return GPT2Tokenizer(**parts(byte_level(None, ["<|endoftext|>"])))
-
-
-def pythia_tokenizer():
-    return GPTNeoXTokenizer(**parts(byte_level(None, ["<|endoftext|>", "<|padding|>"])), pad_token="<|padding|>")
-
-
 def chatting(made, special: list[str], template: str):
     """The tokenizer with the special tokens and the template of its chats."""
     made.add_special_tokens({"additional_special_tokens": special})
@@ -101,46 +93,30 @@ def chatting(made, special: list[str], template: str):
     return made
 
 
-def llama_tokenizer():
-    special = ["<|begin_of_text|>", "<|eot_id|>", "<|start_header_id|>", "<|end_header_id|>"]
-    made = PreTrainedTokenizerFast(tokenizer_object=byte_level(LLAMA_SPLIT, special), bos_token=special[0], eos_token=special[1])
-    return chatting(made, special[2:], LLAMA_CHAT)
-
-
-def qwen_tokenizer():
-    made = Qwen2Tokenizer(**parts(byte_level(LLAMA_SPLIT, ["<|endoftext|>", "<|im_start|>", "<|im_end|>"])), eos_token="<|im_end|>")
-    return chatting(made, ["<|im_start|>"], QWEN_CHAT)
-
-
-def gemma_tokenizer():
+def tokenizer_of(family: str):
+    """A tokenizer of the family's class, with its special tokens and its template of a chat."""
+    if family == "gpt2":
+        return GPT2Tokenizer(**parts(byte_level(None, ["<|endoftext|>"])))
+    if family == "pythia":
+        return GPTNeoXTokenizer(**parts(byte_level(None, ["<|endoftext|>", "<|padding|>"])), pad_token="<|padding|>")
+    if family == "llama":
+        special = ["<|begin_of_text|>", "<|eot_id|>", "<|start_header_id|>", "<|end_header_id|>"]
+        made = PreTrainedTokenizerFast(tokenizer_object=byte_level(LLAMA_SPLIT, special), bos_token=special[0], eos_token=special[1])
+        return chatting(made, special[2:], LLAMA_CHAT)
+    if family == "qwen":
+        made = Qwen2Tokenizer(**parts(byte_level(LLAMA_SPLIT, ["<|endoftext|>", "<|im_start|>", "<|im_end|>"])), eos_token="<|im_end|>")
+        return chatting(made, ["<|im_start|>"], QWEN_CHAT)
     special = ["<pad>", "<eos>", "<bos>", "<unk>", "<start_of_turn>", "<end_of_turn>"]
     return chatting(GemmaTokenizer(**parts(sentencepiece_like(special))), special[4:], GEMMA_CHAT)
 
 
-FAMILIES = {
-    "gpt2": ("gpt2", gpt2_tokenizer),
-    "pythia": ("neox-parallel", pythia_tokenizer),
-    "llama": ("llama-grouped", llama_tokenizer),
-    "qwen": ("qwen2", qwen_tokenizer),
-    "gemma": ("gemma2", gemma_tokenizer),
-}
+FAMILIES = {"gpt2": "gpt2", "pythia": "neox-parallel", "llama": "llama-grouped", "qwen": "qwen2", "gemma": "gemma2"}  # architectures
 
 
 def write_family(family: str, folder: Path) -> Path:
     """Writes a checkpoint with random weights of a family, with its tokenizer, to ``folder``."""
-    architecture, make = FAMILIES[family]
-    tokenizer = make()
-    config_class, settings = ARCHITECTURES[architecture]
-    length = "n_positions" if "n_positions" in settings else "max_position_embeddings"
-    ends = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
-    config = config_class(**settings | {length: CONTEXT, "vocab_size": len(tokenizer)} | ends)
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        model = AutoModelForCausalLM.from_config(config)
-        draw_weights(model)
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
+    length = "max_position_embeddings" if family != "gpt2" else "n_positions"
+    return write_tiny_model(FAMILIES[family], folder, tokenizer_of(family), **{length: CONTEXT})
 
 
 # ------------------------------------------------------------------------------------------------- every experiment, every family
@@ -239,7 +215,7 @@ def test_facts_that_the_model_answers_wrong_are_left_out_unless_asked_for(checkp
     assert not any(one.findings for one in done.values())
     assert "facts right, and an interval needs 2" in done["recall"].reason
     assert "it knows fewer than 10 subjects of each relation: capital" in done["linear_relations"].reason
-    assert "pass the filters" in done["back_patching"].reason
+    assert "passes the filters" in done["back_patching"].reason
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -308,45 +284,48 @@ def test_what_fails_is_not_kept_and_does_not_stop_the_rest(checkpoints, tmp_path
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"poland": {}}', '{"poland": {"findings": 3}}'])
 def test_a_damaged_file_of_results_is_a_sentence(text: str, tmp_path, capsys):
+    assert folder_of("Qwen/Qwen2.5-0.5B-Instruct", tmp_path) == tmp_path / "Qwen--Qwen2.5-0.5B-Instruct"
+    assert folder_of("../../etc", tmp_path).parent == tmp_path
     (tmp_path / "course-lm").mkdir()
     (tmp_path / "course-lm" / "results.json").write_text(text, encoding="utf-8")
     assert reproduce("--section", "poland", "--out", tmp_path) == 2
     assert "results.json is damaged: delete it, and run again." in capsys.readouterr().err
 
 
-def test_the_folder_of_a_model_is_one_folder_below_the_root():
-    assert folder_of("Qwen/Qwen2.5-0.5B-Instruct", Path("out")) == Path("out/Qwen--Qwen2.5-0.5B-Instruct")
-    assert folder_of("../../etc", Path("out")).parent == Path("out")
-
-
-def test_what_cannot_be_had_is_refused_in_a_sentence(checkpoints, tmp_path, monkeypatch, capsys):
-    def refusal(*options: object) -> str:
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--model", "nobody/no-such-model"], "is not on this machine and the Hugging Face Hub cannot be reached"),
+        (["--device", "tpu"], "This machine has no device 'tpu'"),
+        (["--dtype", "int8"], "A model cannot be held in int8"),
+        (["--section", "05"], "There is no section or experiment '05': there are 01, 02a, 02b, 03a, 03b, 04a, 04b, plural"),
+        (["--device", "cpu", "--device-map", "balanced"], "give one of the two"),
+        (["--n=3"], "an interval and a split need 4 cases or more"),
+        (["--n=-4"], "an interval and a split need 4 cases or more"),
+        (["--n=many"], "an interval and a split need 4 cases or more"),
+    ],
+)
+def test_what_cannot_be_had_is_refused_in_a_sentence(options: list[str], words: str, tmp_path, capsys):
+    try:
         assert reproduce(*options, "--out", tmp_path) == 2
-        captured = capsys.readouterr()
-        assert captured.err.count("\n") == 1 and captured.out == ""
-        return captured.err
+    except SystemExit as ended:  # argparse
+        assert ended.code == 2
+    captured = capsys.readouterr()
+    assert words in captured.err and captured.out == ""
 
-    assert "is not on this machine and the Hugging Face Hub cannot be reached" in refusal("--model", "nobody/no-such-model")
-    assert "This machine has no device 'tpu'" in refusal("--device", "tpu")
-    assert "A model cannot be held in int8" in refusal("--dtype", "int8")
-    assert "There is no section or experiment '05': there are 01, 02a, 02b, 03a, 03b, 04a, 04b, plural" in refusal("--section", "05")
-    assert "give one of the two" in refusal("--device", "cpu", "--device-map", "balanced")
+
+def test_a_model_that_does_not_fit_is_refused_wherever_it_should_go(checkpoints, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(loading, "free_memory", lambda device: 0.0)
-    assert "GB to load and 0.0 GB are free on cpu" in refusal("--model", checkpoints["gpt2"], "--device", "cpu")
-    assert "0.0 GB are free on cpu" in refusal("--model", checkpoints["gpt2"], "--device-map", "balanced")
+    for place in (["--device", "cpu"], ["--device-map", "balanced"]):
+        assert reproduce("--model", checkpoints["gpt2"], *place, "--out", tmp_path) == 2
+        assert "GB to load and 0.0 GB are free on cpu" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("n", ["3", "0", "-4", "many"])
-def test_too_few_cases_are_refused(n: str, capsys):
-    with pytest.raises(SystemExit):
-        reproduce(f"--n={n}")
-    assert "an interval and a split need 4 cases or more" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", [*FAMILIES, "course-lm"])
 def test_a_model_spread_by_a_device_map_says_the_same(family: str, checkpoints):
-    one, spread = (open_model(str(checkpoints[family]), device_map=device_map) for device_map in (None, {"": "cpu"}))
+    one, spread = (open_model(str(checkpoints.get(family, family)), device_map=device_map) for device_map in (None, {"": "cpu"}))
     tokens = tokenize(one, "The capital of Poland is")
+    assert torch.equal(tokenize(spread, "The capital of Poland is"), tokens), "the course LM's begin with a mark"
     assert torch.allclose(last_logits(one, tokens).cpu(), last_logits(spread, tokens).cpu(), atol=1e-4)
 
 
@@ -358,37 +337,23 @@ def test_an_automatic_device_map_needs_two_gpus_at_least(monkeypatch):
         loading.choose_place("cpu", "auto")
 
 
-def test_the_course_lm_spread_by_a_device_map_still_begins_its_texts_with_a_mark():
-    one, spread = (open_model("course-lm", device_map=device_map) for device_map in (None, {"": "cpu"}))
-    assert torch.equal(tokenize(one, "The capital of Poland is"), tokenize(spread, "The capital of Poland is"))
-
-
 def test_apples_device_is_checked_against_a_known_answer_before_it_is_used(course_lm, monkeypatch):
     order: list[str] = []
     monkeypatch.setattr(machine, "check_device", lambda device: order.append(f"check {device}"))
     monkeypatch.setattr(machine, "load_model", lambda name, device, dtype, device_map: order.append(f"load on {device}") or course_lm)
-    machine.open_model("gpt2", device="mps")
-    machine.open_model("gpt2")
-    machine.open_model("gpt2", device="cpu")
+    for device in ("mps", None, "cpu"):
+        machine.open_model("gpt2", device=device)
     assert order == ["check mps", "load on mps", "load on None", "load on cpu"]
     monkeypatch.undo()
     assert machine.check_device("cpu") == 0
     monkeypatch.setattr(machine, "ANSWER", " Berlin")
     with pytest.raises(ModelNotAvailable, match=r"The device 'cpu' computes wrong: the course LM continues .* with ' Warsaw' there"):
         machine.check_device("cpu")
-
-
-def test_a_device_whose_numbers_are_off_is_refused_though_the_answer_is_right(course_lm, monkeypatch):
-    real, calls = machine.last_logits, []
-
-    def off(model, tokens):
-        calls.append(1)
-        return real(model, tokens) + (0.5 if len(calls) == 2 else 0.0)
-
-    monkeypatch.setattr(machine, "load_model", lambda name, device: course_lm)
-    monkeypatch.setattr(machine, "last_logits", off)
+    monkeypatch.undo()
+    there = iter([0.0, 0.5])
+    monkeypatch.setattr(machine, "last_logits", lambda model, tokens: last_logits(model, tokens) + next(there))
     with pytest.raises(ModelNotAvailable, match=r"0\.50 logits off; leave --device out"):
-        machine.check_device("mps")
+        machine.check_device("cpu")
 
 
 def test_settings_belong_to_experiments_and_exact_names_come_first(course_lm):
@@ -401,17 +366,7 @@ def test_settings_belong_to_experiments_and_exact_names_come_first(course_lm):
     assert Lab(course_lm, "gpt2", own).setting("x", "b") == "" and Lab(course_lm, "gpt2", own).setting("x", "c") is None
     with pytest.raises(ValueError, match=r"data/reproduce\.csv has no c for x: add a line for the model 'gpt2'"):
         Lab(course_lm, "gpt2", own).number("x", "c")
-
-
-def test_shares_of_the_depth_are_layers_that_exist():
     assert [Lab.part(word, 12) for word in ("0%", "25%", "55%", "100%", "-1", "7")] == [0, 3, 6, 11, -1, 7]
-
-
-def test_a_setting_without_a_reason_is_refused(tmp_path):
-    path = tmp_path / "reproduce.csv"
-    path.write_text("experiment,model,setting,value,because\nlens,*,facts,200,\n", encoding="utf-8")
-    with pytest.raises(ValueError, match=r"reproduce.csv, line 2: say in 'because' why facts is '200'\."):
-        read_settings(path)
 
 
 def test_published_values_name_their_model_and_place_and_memory_is_marked():
@@ -426,18 +381,27 @@ def test_published_values_name_their_model_and_place_and_memory_is_marked():
     assert len(published_for(rows, "sae.l0", "gpt2-xl")) == 2 and published_for(rows, "no.such", "gpt2") == []
 
 
+PUBLISHED, SETTINGS = "finding,model,value,n,source,where,checked", "experiment,model,setting,value,because"
+
+
 @pytest.mark.parametrize(
-    ("line", "words"),
+    ("read", "head", "line", "words"),
     [
-        ("a.b,gpt2,1,,,where,paper", "line 2: a published value needs its model, its source, and where it stands there"),
-        ("a.b,gpt2,1,,source,where,perhaps", "line 2: 'checked' is one of paper, .* not 'perhaps'"),
+        (
+            read_published,
+            PUBLISHED,
+            "a.b,gpt2,1,,,where,paper",
+            "line 2: a published value needs its model, its source, and where it stands",
+        ),
+        (read_published, PUBLISHED, "a.b,gpt2,1,,source,where,perhaps", "line 2: 'checked' is one of paper, .* not 'perhaps'"),
+        (read_settings, SETTINGS, "lens,*,facts,200,", r"table.csv, line 2: say in 'because' why facts is '200'\."),
     ],
 )
-def test_a_published_value_without_a_source_is_refused(line: str, words: str, tmp_path):
-    path = tmp_path / "published.csv"
-    path.write_text(f"finding,model,value,n,source,where,checked\n{line}\n", encoding="utf-8")
+def test_a_line_without_a_source_or_a_reason_is_refused(read, head: str, line: str, words: str, tmp_path):
+    path = tmp_path / "table.csv"
+    path.write_text(f"{head}\n{line}\n", encoding="utf-8")
     with pytest.raises(ValueError, match=words):
-        read_published(path)
+        read(path)
 
 
 def test_findings_have_the_names_of_the_notebooks():

@@ -23,15 +23,14 @@ from helpers.running import (
 )
 from helpers.texts import as_texts
 
-NAMES = [name for name in ARCHITECTURES if name != "course-like"]
 PROMPTS = ["The Eiffel Tower is in Paris.", "Taipei 101 is", "The Golden Gate Bridge", "A"]
 WORDS = 200_000
 TWO = ["The Golden Gate Bridge is", "The Golden Tower is in it"]
 
 
-@pytest.fixture(scope="module", params=NAMES)
-def model(request, tmp_path_factory):
-    return load_model(write_tiny_model(request.param, tmp_path_factory.mktemp(request.param)))
+@pytest.fixture(scope="module", params=ARCHITECTURES)
+def model(request, load):
+    return load(request.param)
 
 
 @pytest.fixture(autouse=True)

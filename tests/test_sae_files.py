@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from huggingface_hub import errors
-from layer_tools import D_MODEL, HOOK, KINDS, draw, random_sae, random_texts, tiny
+from layer_tools import D_MODEL, HOOK, KINDS, draw, random_sae, random_texts
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -15,10 +15,6 @@ from helpers.interventions import resid_post, resid_pre
 from helpers.models import ModelNotAvailable
 from helpers.one_layer import sae_files
 from helpers.one_layer.sae_files import SHIPPED, load_sae, save_sae
-
-__all__ = ["tiny"]  # the fixture
-
-# ----------------------------------------------------------------------------------------------------------------- files
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -98,19 +94,15 @@ def test_gemma_scope_is_read_without_pickle(tmp_path, monkeypatch):
 
 def test_files_that_cannot_be_used_say_so(tmp_path):
     weights = {name: weight.data for name, weight in random_sae().named_parameters()}
-    for config, sentence in [
-        (dict(architecture="gated"), "architecture 'gated' is not known"),
-        (dict(normalize_activations="layer_norm"), "normalises its activations"),
+    for kept, config, problem, sentence in [
+        (weights, dict(architecture="gated"), ValueError, "no architecture 'gated'; choose one of"),
+        (weights, dict(normalize_activations="layer_norm"), ValueError, "normalises its activations"),
+        (weights | {"scaling_factor": torch.full((50,), 2.0)}, {}, ValueError, "scales its features after encoding"),
+        ({"W_enc": weights["W_enc"]}, {}, ModelNotAvailable, "is damaged"),
     ]:
-        write_saelens(tmp_path, weights, **config)
-        with pytest.raises(ValueError, match=sentence):
+        write_saelens(tmp_path, kept, **config)
+        with pytest.raises(problem, match=sentence):
             load_sae(tmp_path)
-    write_saelens(tmp_path, weights | {"scaling_factor": torch.full((50,), 2.0)})
-    with pytest.raises(ValueError, match="scales its features after encoding"):
-        load_sae(tmp_path)
-    write_saelens(tmp_path, {"W_enc": weights["W_enc"]})
-    with pytest.raises(ModelNotAvailable, match="is damaged"):
-        load_sae(tmp_path)
     (tmp_path / "sae_weights.safetensors").unlink()
     with pytest.raises(ModelNotAvailable, match="has no sae_weights"):
         load_sae(tmp_path)
@@ -145,9 +137,6 @@ def test_what_the_hub_answers_becomes_one_sentence(monkeypatch, error, sentence)
     with pytest.raises(ModelNotAvailable, match=sentence) as caught:
         load_sae("gemma-scope-2b-pt-res/layer_20/width_16k")
     assert "\n" not in str(caught.value)
-
-
-# -------------------------------------------------------------------------------------------------------- those of the course
 
 
 def test_shipped_ones_are_trained_saved_and_measured(tiny, tmp_path, monkeypatch, capsys):

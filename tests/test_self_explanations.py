@@ -1,19 +1,11 @@
 """A model's accounts of its answers: what is asked, what stands there, and when two accounts are the same."""
 
 import pytest
-from tiny_models import write_tiny_model
 
 from helpers.speak.self_explanations import SelfExplanations, additions, self_explanations
 
 
-@pytest.fixture(scope="module")
-def chatty(tmp_path_factory: pytest.TempPathFactory):
-    from helpers.models import load_model
-
-    return load_model(write_tiny_model("gpt2-relu", tmp_path_factory.mktemp("tiny")))
-
-
-def test_the_model_is_asked_why_after_its_own_answer(chatty, monkeypatch: pytest.MonkeyPatch):
+def test_the_model_is_asked_why_after_its_own_answer(tiny, monkeypatch: pytest.MonkeyPatch):
     seen = []
 
     def answer(model, prompts, tokens):
@@ -21,14 +13,14 @@ def test_the_model_is_asked_why_after_its_own_answer(chatty, monkeypatch: pytest
         return [f"answer {len(seen)}" for _ in prompts]
 
     monkeypatch.setattr("helpers.speak.self_explanations.generate", answer)
-    found = self_explanations(chatty, ["One?", "Two?"], why="Why?")
+    found = self_explanations(tiny, ["One?", "Two?"], why="Why?")
     assert (found.answers, found.reasons) == (("answer 1", "answer 1"), ("answer 2", "answer 2"))
     assert seen[0] == ["user: One?\n", "user: Two?\n"]
     assert seen[1] == [f"user: {question}\nassistant: answer 1\nuser: Why?\n" for question in ("One?", "Two?")]
 
 
-def test_an_answer_is_put_into_its_mouth(chatty):
-    found = self_explanations(chatty, ["One?"], ["Never said."], tokens=2)
+def test_an_answer_is_put_into_its_mouth(tiny):
+    found = self_explanations(tiny, ["One?"], ["Never said."], tokens=2)
     assert found.answers == ("Never said.",) and len(found.reasons) == 1
 
 
@@ -47,11 +39,11 @@ def test_sums_are_written_or_never_written_and_not_both():
     assert all(a + b <= 20 for a, b in written | never)
 
 
-def test_wrong_questions_are_explained(chatty, monkeypatch: pytest.MonkeyPatch):
+def test_wrong_questions_are_explained(tiny, monkeypatch: pytest.MonkeyPatch):
     with pytest.raises(ValueError, match="There is no question"):
-        self_explanations(chatty, [])
+        self_explanations(tiny, [])
     with pytest.raises(ValueError, match="2 questions and 1 answers"):
-        self_explanations(chatty, ["One?", "Two?"], ["One."])
-    monkeypatch.setattr(chatty.tokenizer, "chat_template", None)
+        self_explanations(tiny, ["One?", "Two?"], ["One."])
+    monkeypatch.setattr(tiny.tokenizer, "chat_template", None)
     with pytest.raises(ValueError, match="no chat template"):
-        self_explanations(chatty, ["One?"])
+        self_explanations(tiny, ["One?"])

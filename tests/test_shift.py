@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from cluster_tools import load, no_gradients, random_sae
+from layer_tools import HOOK, PROMPTS, as_before, random_sae
 
 from helpers.cluster.shift import (
     HE,
@@ -20,27 +20,13 @@ from helpers.cluster.shift import (
     text_means,
 )
 from helpers.course_lm.world import World
-from helpers.interventions import intervene, mlp_post, record, resid_post
+from helpers.interventions import intervene, mlp_post, record
 from helpers.one_layer.probes import Probes
 from helpers.texts import as_texts
 
-__all__ = ["load", "no_gradients"]  # the fixtures
+__all__ = ["as_before"]  # a fixture
 
-HOOK = resid_post(0)
-PROMPTS = ["The Eiffel Tower is in Paris.", "Taipei 101", "The Golden Gate Bridge is in San Francisco, and", "in"]
-
-
-@pytest.fixture
-def tiny(load):
-    return load("gpt2-relu")
-
-
-@pytest.fixture
-def sae():
-    return random_sae()
-
-
-# ------------------------------------------------------------------------------------------------- the texts
+SAE = random_sae("topk", k=5)
 
 
 def words_of(text: str) -> set[str]:
@@ -60,8 +46,7 @@ def test_biographies_have_the_bias_that_was_asked_for():
         assert bool(lower & set(HE)) == bool(he) and bool(lower & set(SHE)) != bool(he)
         _, places, tasks, _ = PROFESSIONS["professor" if second else "nurse"]
         assert any(clue in text for clue in (*places, *tasks)) and not lower & set(PROFESSIONS)
-    assert biographies(12, True, seed=3) is not None and biographies(12, True, seed=3).texts != biographies(12, True, seed=4).texts
-    assert biographies(12, True, seed=3).texts == biographies(12, True, seed=3).texts
+    assert biographies(40, True).texts == biased.texts != biographies(40, True, seed=1).texts
 
 
 def test_without_gender_only_the_clues_are_left():
@@ -80,47 +65,47 @@ def test_stories_tell_of_one_gender_and_of_no_profession():
         assert words & set(HE if own else SHE) and not words & set(SHE if own else HE) and not words & set(PROFESSIONS)
 
 
-def test_unknown_biographies_are_one_sentence():
-    with pytest.raises(ValueError, match="no profession 'wizard'"):
-        biographies(4, True, professions=("nurse", "wizard"))
-    for n in (0, 6):
-        with pytest.raises(ValueError, match=f"multiple of 4, not {n}"):
-            biographies(n, False)
-    with pytest.raises(ValueError, match="no part 'dev'"):
-        biographies(4, True, "dev")
+@pytest.mark.parametrize(
+    "arguments, sentence",
+    [
+        (dict(n=0), "multiple of 4, not 0"),
+        (dict(n=6), "multiple of 4, not 6"),
+        (dict(n=4, part="dev"), "no part of the biographies 'dev'"),
+    ],
+)
+def test_unknown_biographies_are_one_sentence(arguments, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        biographies(**arguments, biased=True)
 
 
-# -------------------------------------------------------------------------------------------- units and judges
-
-
-def test_means_over_texts_leave_position_0_and_the_filling_out(tiny, sae):
+def test_means_over_texts_leave_position_0_and_the_filling_out(tiny):
     texts = as_texts(tiny, PROMPTS)
-    found = text_means(tiny, PROMPTS, features_of(sae).places, read=features_of(sae).read)
+    found = text_means(tiny, PROMPTS, features_of(SAE).places, read=features_of(SAE).read)
     for row, length in enumerate(texts.lengths.tolist()):
-        alone = sae.encode(record(tiny, texts.tokens[row : row + 1, :length], HOOK)[HOOK])[0, 1:].mean(0)
+        alone = SAE.encode(record(tiny, texts.tokens[row : row + 1, :length], HOOK)[HOOK])[0, 1:].mean(0)
         assert torch.allclose(found[row], alone, atol=1e-4)
 
 
 @pytest.mark.parametrize("kind", [features_of, neurons_before])
-def test_units_are_set_to_0_and_nothing_else_changes(tiny, sae, kind):
-    units, texts = kind(sae), as_texts(tiny, PROMPTS)
+def test_units_are_set_to_0_and_nothing_else_changes(tiny, kind):
+    units, texts = kind(SAE), as_texts(tiny, PROMPTS)
     before = record(tiny, texts.tokens, HOOK, mlp_post(0))
     chosen = units.read([before[place] for place in units.places])[:, 1:].sum((0, 1)).topk(2).indices.tolist()
     with intervene(tiny, *units.without(chosen, tiny.cfg.d_mlp)):
         after = record(tiny, texts.tokens, HOOK, mlp_post(0))
     values = units.read([before[place] for place in units.places])[..., chosen]
-    moved = values @ (sae.W_dec[chosen] if units.sae else tiny.blocks[0].mlp.W_out[chosen])
+    moved = values @ (SAE.W_dec[chosen] if units.sae else tiny.blocks[0].mlp.W_out[chosen])
     moved[:, 0] = 0
     assert moved.abs().max() > 0.1 and torch.allclose(after[HOOK], before[HOOK] - moved, atol=1e-4)
     assert units.without([], tiny.cfg.d_mlp) == []
 
 
 @pytest.mark.parametrize("kind", [features_of, neurons_before])
-def test_the_attribution_of_a_probe_is_what_it_loses(tiny, sae, kind):
-    units, rng = kind(sae), torch.Generator().manual_seed(0)
-    data = Biographies(tuple(PROMPTS), torch.tensor([True, False, False, True]), torch.tensor([True, False, True, False]))
+def test_the_attribution_of_a_probe_is_what_it_loses(tiny, kind):
+    units, rng = kind(SAE), torch.Generator().manual_seed(0)
+    data = Biographies(tuple(PROMPTS), *torch.tensor([[True, False, False, True, False], [True, False, True, False, False]]))
     probe = Probes(torch.randn(1, 32, generator=rng), torch.tensor([0.3]))
-    made, signs = attribute_probe(tiny, sae, units, probe, data), data.profession.float() * 2 - 1
+    made, signs = attribute_probe(tiny, SAE, units, probe, data), data.profession.float() * 2 - 1
     before = probe.log_odds(text_means(tiny, PROMPTS, [HOOK])[None])[0]
     for unit in made.abs().topk(4).indices.tolist():
         without = text_means(tiny, PROMPTS, [HOOK], *units.without([unit], tiny.cfg.d_mlp))
@@ -134,9 +119,6 @@ def test_units_are_judged_by_how_well_they_tell_the_stories_apart():
     assert judged(values, he).tolist() == [True, True, False] and judged(values, he, margin=0.3).tolist() == [True, False, False]
 
 
-# ----------------------------------------------------------------------------------------------------------- the whole
-
-
 def test_the_report_counts_by_hand():
     test = Biographies(("",) * 4, torch.tensor([False, False, True, True]), torch.tensor([False, True, False, True]))
     answers = torch.tensor([[False, True, False, True], [False, False, True, False]])
@@ -145,16 +127,14 @@ def test_the_report_counts_by_hand():
     assert report.table().split("\n")[2].split() == ["mostly", "right", "75.0%", "25.0%", "0.0%", "3"]
 
 
-def test_a_bias_is_taken_out_with_its_controls(tiny, sae):
-    report = shift(tiny, sae, n=16, candidates=8, margin=0.0, seed=1)
-    again = shift(tiny, sae, n=16, candidates=8, margin=0.0, seed=1)
-    assert torch.equal(report.answers, again.answers) and report.chosen == again.chosen
+def test_a_bias_is_taken_out_with_its_controls(tiny):
+    report = shift(tiny, SAE, n=16, candidates=8, margin=0.0, seed=1)
     sizes = dict(zip(report.methods, report.n, strict=True))
     n = len(report.chosen["features"])
     assert n and sizes["features about gender"] == sizes["as many top features"] == n
     assert sizes["top features, unjudged"] == 8 and sizes["random features"] <= n and sizes["biased probe"] == 0
     assert sizes["neurons about gender + retrain"] == len(report.chosen["neurons"])
     assert report.answers.shape == (15, 16) and "oracle: balanced training" in report.methods
-    strict = shift(tiny, sae, n=16, candidates=8, margin=0.5, seed=1)  # nothing is about gender: nothing is taken out
+    strict = shift(tiny, SAE, n=16, candidates=8, margin=0.5, seed=1)  # nothing is about gender: nothing is taken out
     same = strict.answers[strict.methods.index("features about gender")]
-    assert strict.chosen["features"] == () and torch.equal(same, strict.answers[0])
+    assert strict.chosen["features"] == [] and torch.equal(same, strict.answers[0])

@@ -2,13 +2,13 @@
 
 import pytest
 import torch
-from byte_model import CONTEXT, small
 from hypothesis import given
 from hypothesis import strategies as st
 
+from helpers.course_lm.corpus.mixture import document
+from helpers.course_lm.report import EVALUATION_SEED
+from helpers.course_lm.train import PRESETS
 from helpers.texts import HELD_OUT_SEED, Texts, as_texts, held_out_texts
-
-__all__ = ["small"]  # the fixture
 
 KINDS = ("lists.few_shot", "chat.myths", "lists.identity", "prose")
 
@@ -26,9 +26,6 @@ def numbered(lengths: list[int]) -> Texts:
     return Texts(rows, torch.tensor(lengths, dtype=torch.long), tuple(map(str, range(len(lengths)))))
 
 
-# ------------------------------------------------------------------------------------------------------------ what counts
-
-
 def test_the_first_position_and_what_fills_a_row_up_do_not_count(four):
     kept = four.tokens[four.mask].tolist()
     assert kept == [11, 12, 21, 22, 23, 24, 41, 42, 43]
@@ -42,14 +39,13 @@ def test_the_last_positions_are_counted_from_the_end_of_each_text(four):
     assert last.tokens.shape == (4, 2) and set(last.lengths.tolist()) == {2} and last.kinds == four.kinds
 
 
-# --------------------------------------------------------------------------------------------------------------- choosing
-
-
 def test_taken_rows_keep_their_order_and_lose_what_they_do_not_need(four):
     some = four.take([3, 0])
     assert some.tokens.tolist() == [[40, 41, 42, 43], [10, 11, 12, 99]]
     assert some.lengths.tolist() == [4, 3] and some.kinds == ("prose", "lists.few_shot")
     assert torch.equal(four.take(torch.tensor([3, 0])).tokens, some.tokens)
+    with pytest.raises(ValueError, match=r"There is no text 7: there are 4, counted from 0\."):
+        four.take([0, 7])
 
 
 def test_prompts_end_with_the_place_that_is_asked_for(four):
@@ -67,13 +63,7 @@ def test_halves_share_no_text_and_hold_them_all(n: int, seed: int):
     assert len(first) == n // 2 and len(second) == n - n // 2
     for half in (first, second):
         assert half.lengths.tolist() == [int(texts.lengths[int(kind)]) for kind in half.kinds]
-
-
-def test_a_seed_fixes_the_halves_and_another_one_draws_others():
-    texts = numbered([3] * 20)
-    assert texts.halves(1)[0].kinds == texts.halves(1)[0].kinds
-    assert len({frozenset(texts.halves(seed)[0].kinds) for seed in range(5)}) == 5
-    assert texts.halves()[0].kinds == texts.halves(0)[0].kinds != tuple(map(str, range(10)))
+    assert texts.halves(seed)[0].kinds == first.kinds and len({numbered([3] * 20).halves(seed)[0].kinds for seed in range(5)}) == 5
 
 
 @given(lengths=st.lists(st.integers(1, 30), max_size=25), tokens=st.integers(1, 90))
@@ -92,20 +82,12 @@ def test_batches_are_as_large_as_is_allowed_and_no_text_makes_none():
     assert [len(batch) for batch in numbered([4] * 6).batches(8)] == [2, 2, 2]
 
 
-# ---------------------------------------------------------------------------------------------------- prompts in any form
-
-
 def test_strings_become_rows_with_the_mark_in_front(small):
     texts = as_texts(small, ["ab", "c"])
     mark = small.tokenizer.bos_token_id
     letters = [small.tokenizer(letter, add_special_tokens=False)["input_ids"][0] for letter in "abc"]
     assert texts.tokens[0].tolist() == [mark, *letters[:2]] and texts.tokens[1, :2].tolist() == [mark, letters[2]]
     assert texts.lengths.tolist() == [3, 2] and texts.kinds == ("text", "text")
-
-
-def test_of_a_string_that_is_too_long_the_end_counts(small):
-    long, end = as_texts(small, ["x" * 200 + "end", "end"]).tokens
-    assert len(long) == CONTEXT and torch.equal(long[-3:], end[1:4]) and long[0] == small.tokenizer.bos_token_id
 
 
 def test_tokens_are_taken_as_they_are_and_texts_too(small):
@@ -122,31 +104,26 @@ def test_without_a_mark_a_single_token_is_a_prompt(small, monkeypatch):
         as_texts(small, ["a", ""])
 
 
-@pytest.mark.parametrize(
-    "prompts, kinds, sentence",
-    [
-        ("hello", (), r"Prompts come as a list of texts; write \['hello'\] for a single one\.$"),
-        ([], (), r"There are no prompts: give at least one text\.$"),
-        (torch.zeros(0, 3, dtype=torch.long), (), r"There are no prompts: give at least one text\.$"),
-        (Texts(torch.zeros(0, 0, dtype=torch.long), torch.zeros(0, dtype=torch.long), ()), (), "There are no prompts"),
-        (["a", ""], (), r"Prompt 1 has no word in it \(prompts are counted from 0\): write something there\.$"),
-        (["a", "b", "<|endoftext|>"], (), "Prompt 2 has no word in it"),
-        (torch.tensor([[256], [256]]), (), "Prompt 0 has no word in it"),
-        (Texts(torch.tensor([[256, 1], [256, 256]]), torch.tensor([2, 1]), ("", "")), (), "Prompt 1 has no word in it"),
-        (["a", "b"], ["one"], r"There are 2 texts and 1 kinds: give one kind for each text, or none at all\.$"),
-    ],
-)
+NO_PROMPT = [  # prompts, kinds, and what is said
+    ("hello", (), r"Prompts come as a list of texts; write \['hello'\] for a single one\.$"),
+    ([], (), r"There are no prompts: give at least one text\.$"),
+    (Texts(torch.zeros(0, 0, dtype=torch.long), torch.zeros(0, dtype=torch.long), ()), (), "There are no prompts"),
+    (["a", ""], (), r"Prompt 1 has no word in it \(prompts are counted from 0\): write something there\.$"),
+    (["a", "b", "<|endoftext|>"], (), "Prompt 2 has no word in it"),
+    (torch.tensor([[256], [256]]), (), "Prompt 0 has no word in it"),
+    (Texts(torch.tensor([[256, 1], [256, 256]]), torch.tensor([2, 1]), ("", "")), (), "Prompt 1 has no word in it"),
+    (["a", "b"], ["one"], r"There are 2 texts and 1 kinds: give one kind for each text, or none at all\.$"),
+    (torch.zeros(1, 500, dtype=torch.long), (), r"A prompt has 500 tokens and this model reads \d+: cut it"),
+]
+
+
+@pytest.mark.parametrize("prompts, kinds, sentence", NO_PROMPT)
 def test_what_is_no_prompt_is_said_in_one_sentence(small, prompts, kinds, sentence):
     with pytest.raises(ValueError, match=sentence):
         as_texts(small, prompts, kinds)
 
 
-# --------------------------------------------------------------------------------------------------------- held-out texts
-
-
 def test_held_out_texts_are_the_corpus_of_their_seed_every_time(small):
-    from helpers.course_lm.corpus.mixture import document
-
     texts = held_out_texts(small, 6)
     written = [document(HELD_OUT_SEED, index) for index in range(6)]
     expected = as_texts(small, [one.text for one in written], [one.kind for one in written])
@@ -154,26 +131,14 @@ def test_held_out_texts_are_the_corpus_of_their_seed_every_time(small):
     assert torch.equal(held_out_texts(small, 6).tokens, texts.tokens)
     assert torch.equal(held_out_texts(small, 3).tokens, texts.take([0, 1, 2]).tokens)
     assert not torch.equal(held_out_texts(small, 6, seed=5).tokens, texts.tokens)
+    with pytest.raises(ValueError, match=r"n says how many documents to write; it must be 1 or more, not 0\."):
+        held_out_texts(small, 0)
 
 
 def test_no_stage_of_the_training_and_no_probe_of_the_report_card_draws_with_their_seed():
-    from helpers.course_lm.corpus.mixture import document
-    from helpers.course_lm.report import EVALUATION_SEED
-    from helpers.course_lm.train import PRESETS
-
     stages = {stage.seed for preset in PRESETS.values() for stage in preset}
     assert 0 in stages and HELD_OUT_SEED not in {*stages, EVALUATION_SEED}
     held_out = {document(HELD_OUT_SEED, index).text for index in range(40)}
     for stage in PRESETS["full"]:
         begins = {document(stage.seed, index, mixture=stage.mixture).text for index in range(40)}
         assert len(held_out & begins) < 4  # a short sum can come twice; a whole corpus cannot
-
-
-def test_other_doors_say_in_a_sentence_what_is_wrong(small):
-    texts = as_texts(small, ["one two", "three"])
-    with pytest.raises(ValueError, match=r"There is no text 7: there are 2, counted from 0\."):
-        texts.take([0, 7])
-    with pytest.raises(ValueError, match=r"A prompt has 500 tokens and this model reads \d+: cut it"):
-        as_texts(small, torch.zeros(1, 500, dtype=torch.long))
-    with pytest.raises(ValueError, match=r"n says how many documents to write; it must be 1 or more, not 0\."):
-        held_out_texts(small, 0)

@@ -36,24 +36,18 @@ def machine(monkeypatch: pytest.MonkeyPatch):
     return it
 
 
-@pytest.mark.parametrize(("others", "left"), [(0.0, 4), (0.4, 4), (0.6, 3), (1.0, 3), (2.1, 2), (3.0, 1), (4.0, 1), (9.0, 1)])
-def test_what_others_use_is_left_to_them_and_one_thread_stays(machine, others: float, left: int):
-    assert machine.pass_time(1.0, others) == left
+ONE_LOOK = [(0.0, 4), (0.4, 4), (0.6, 3), (1.0, 3), (2.1, 2), (3.0, 1), (4.0, 1), (9.0, 1)]
+CASES = {  # seconds that pass each time, cores that others and this program use meanwhile, and the threads that are left
+    **{f"others use {others}, one thread stays at least": [(1.0, others, 0.0, left)] for others, left in ONE_LOOK},
+    "what the program uses itself does not count": [(1.0, 0.0, 4.0, 4), (1.0, 2.0, 2.0, 2)],
+    "they come back": [(1.0, others, 0.0, left) for others, left in zip((3.0, 3.0, 0.0, 1.0, 0.0), (1, 1, 4, 3, 4), strict=True)],
+    "it looks twice a second at most": [(0.2, 4.0, 0.0, 4), (0.2, 4.0, 0.0, 4), (0.2, 4.0, 0.0, 1)],
+}
 
 
-def test_what_the_program_uses_itself_does_not_count(machine):
-    assert machine.pass_time(1.0, others=0.0, own=4.0) == 4
-    assert machine.pass_time(1.0, others=2.0, own=2.0) == 2
-
-
-def test_the_threads_come_back_when_the_others_are_done(machine):
-    assert [machine.pass_time(1.0, others) for others in (3.0, 3.0, 0.0, 1.0, 0.0)] == [1, 1, 4, 3, 4]
-
-
-def test_it_looks_twice_a_second_at_most(machine):
-    assert machine.pass_time(0.2, others=4.0) == 4
-    assert machine.pass_time(0.2, others=4.0) == 4
-    assert machine.pass_time(0.2, others=4.0) == 1
+@pytest.mark.parametrize("case", CASES)
+def test_what_others_use_is_left_to_them(machine, case: str):
+    assert [machine.pass_time(*asked) for *asked, _ in CASES[case]] == [left for *_, left in CASES[case]]
 
 
 def test_who_sets_the_number_keeps_it(machine):

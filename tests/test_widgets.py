@@ -15,7 +15,12 @@ from nbformat.v4 import new_code_cell, new_notebook
 from tiny_models import write_tiny_model
 from widget_tools import CASES, ODD, answered, as_before, balanced, case, logits_after, move, odd_values, small_world, tiny
 
+from helpers.cluster.widgets_relations import FactEditor
+from helpers.inputs import chosen
 from helpers.models import load_model
+from helpers.one_layer.widgets_autoencoders import ClampBench
+from helpers.one_layer.widgets_directions import RefusalDial
+from helpers.one_neuron.widgets import DoseLab
 from helpers.prediction import adjust, last_logits, tokenize
 from helpers.speak.widgets_lens import remembered
 from helpers.widgets import KEPT, Demo, _in_words, choice_slider, dropdown, html_to_text, prompt_html, slider, text_field, tick_box
@@ -25,13 +30,12 @@ __all__ = ["as_before", "small_world"]  # fixtures
 ROOT = Path(__file__).parents[1]
 MOVES = 25  # of the controls of one widget
 
-# ----------------------------------------------------------------------------------------------------------- every widget
 
 every_widget = pytest.mark.parametrize("kind", CASES, ids=lambda kind: kind.__name__)
 
 
 @every_widget
-def test_the_first_picture_is_there_at_once_and_has_words(kind: type[Demo]):
+def test_the_first_picture_is_there_at_once_and_on_a_page_without_a_kernel_and_has_words(kind: type[Demo]):
     demo = case(kind).make()
     html = demo.panel.value
     assert case(kind).heading in html_to_text(html) and balanced(html) and "<script" not in html and "<svg" not in html
@@ -40,14 +44,8 @@ def test_the_first_picture_is_there_at_once_and_has_words(kind: type[Demo]):
     controls = [control for row in demo.children[:-2] for control in row.children]
     assert controls == list(demo.controls.values()) and demo.children[-1] is demo.panel
     assert all(control.description.strip() and not getattr(control, "continuous_update", False) for control in controls)
-
-
-@every_widget
-def test_a_page_without_a_kernel_shows_the_picture_with_its_settings_or_a_sentence(kind: type[Demo]):
-    demo = case(kind).make()
-    frame = demo.frame()
-    assert frame.startswith('<div class="course-frame">') and frame.endswith(f"{demo.panel.value}</div>") and balanced(frame)
-    caption = html_to_text(frame).splitlines()[0]
+    caption, frame = html_to_text(demo.frame()).splitlines()[0], demo.frame()  # on a page without a kernel
+    assert frame.startswith('<div class="course-frame">') and frame.endswith(f"{html}</div>") and balanced(frame)
     assert all(f"{control.description} {_in_words(control)}".strip() in caption for control in demo.settings().values())
     assert re.fullmatch(r"\[[A-Z][^\[\]]+, once the notebook runs\.\]", repr(demo))
 
@@ -82,13 +80,32 @@ def test_whatever_a_control_could_never_be_set_to_is_answered_too(kind: type[Dem
             assert answered(case(kind).write(**values | {name: odd}), case(kind).heading), (name, odd)
 
 
-# ------------------------------------------------------------------------------------------------------ the prompt explorer
+def test_what_is_not_in_a_list_is_answered_with_what_is():
+    assert chosen({"a": 1, "<b>": 2}, "<b>", "map") == 2
+    with pytest.raises(ValueError, match=r"^There is no map 'c'; choose one of: a, <b>\.$"):
+        chosen({"a": 1, "<b>": 2}, "c", "map")
 
 
-def test_a_text_that_is_too_long_is_cut_with_a_sentence():
+LARGEST = {DoseLab: ("dose", 10_000), ClampBench: ("multiple", 100), RefusalDial: ("multiple", 100), FactEditor: ("strength", 100)}
+
+
+@pytest.mark.parametrize("kind", LARGEST, ids=lambda kind: kind.__name__)
+def test_a_number_that_is_none_or_too_large_is_answered_in_a_sentence(kind: type[Demo]):
+    name, most = LARGEST[kind]
+    values, write = case(kind).make().values(), case(kind).write
+    for value in (float("nan"), -float("inf"), most + 0.5):
+        assert write(**values | {name: value}) == f"<p>The {name} must be a number from -{most} to {most}, not {value}.</p>"
+    for value in (-most, most):
+        html = write(**values | {name: value})
+        assert case(kind).heading in html_to_text(html) and "nan" not in html
+
+
+def test_a_text_that_is_too_long_is_cut_with_a_sentence_and_an_empty_one_may_need_one(monkeypatch: pytest.MonkeyPatch):
     says = "64 tokens. The model reads 64 tokens at most, so the first 37 of the text are cut off."
     assert html_to_text(prompt_html(tiny(), "y" * 100)).startswith(says) and "cut off" not in prompt_html(tiny(), "y")
     assert all("most likely next tokens" in prompt_html(tiny(), text) for text in ODD.values())
+    monkeypatch.setattr(tiny().cfg, "default_prepend_bos", False)
+    assert prompt_html(tiny(), "") == "<p>There is nothing to continue: this model needs at least one token, so give it some text.</p>"
 
 
 def test_temperature_and_top_k_change_how_tokens_are_drawn_and_not_what_the_model_says():
@@ -101,14 +118,6 @@ def test_temperature_and_top_k_change_how_tokens_are_drawn_and_not_what_the_mode
     assert plain == tuple(f"{100 * prob:.1f}" for prob in logits_after(tiny(), "hello").softmax(-1).topk(10).values.tolist())
     probs = adjust(last_logits(tiny(), tokenize(tiny(), "hello")), 0.5, 3).sort(descending=True).values[:10]
     assert drawn == tuple(f"{100 * prob:.1f}" for prob in probs.tolist()) and drawn[3:] == ("0.0",) * 7
-
-
-def test_an_empty_prompt_to_a_model_that_needs_one_gets_a_sentence(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(tiny().cfg, "default_prepend_bos", False)
-    assert prompt_html(tiny(), "") == "<p>There is nothing to continue: this model needs at least one token, so give it some text.</p>"
-
-
-# ------------------------------------------------------------------------------------------------------- the base of all widgets
 
 
 @pytest.fixture
@@ -184,7 +193,6 @@ def test_a_page_without_a_kernel_shows_a_picture_with_the_settings(demo):
         "A <demo>. This is a picture; run the notebook to change its settings: Word a , Number 1 , Kind <y> .",
         "a 1",
     ]
-    assert bundle["text/html"].startswith('<div class="course-frame">') and bundle["text/html"].endswith(f"{demo.panel.value}</div>")
     assert bundle["application/vnd.jupyter.widget-view+json"]["model_id"] == demo.model_id
 
 
@@ -246,33 +254,3 @@ def test_a_function_remembers_its_last_results_and_keeps_no_model_alive(tmp_path
     del model
     gc.collect()
     assert kept() is None
-
-
-SHARE = {"n": 10, "at_least": 0.9, "at_most": None, "unit": "share", "groups": {}}
-REPORT = {
-    "rows": [
-        SHARE | {"name": "good", "value": 0.98, "low": 0.97, "high": 0.99},
-        SHARE | {"name": "costs $1 or $2", "value": 0.5, "low": 0.4, "high": 0.6},
-        SHARE | {"name": "free", "value": 3.0, "low": 2.0, "high": 4.0, "at_least": None, "unit": "logits"},
-    ],
-    "checkpoints": [{"tokens": 2_000_000, "values": {"good": 0.9}}, {"tokens": 1_000_000, "values": {"good": 0.2, "free": 1.0}}],
-}
-
-
-def test_the_report_card_has_a_panel_for_each_unit_and_names_what_is_missed():
-    from helpers.plots import holds, report_card
-
-    assert [holds(row) for row in REPORT["rows"]] == [True, False, True]
-    fig = report_card(REPORT)
-    fig.draw_without_rendering()
-    labels = [label.get_text() for ax in fig.axes for label in ax.get_yticklabels()]
-    assert labels == ["good", r"costs \$1 or \$2  (missed)", "free"]
-
-
-def test_learning_curves_are_drawn_in_the_order_of_training():
-    from helpers.plots import learning_curves
-
-    fig = learning_curves(REPORT)
-    fig.draw_without_rendering()
-    lines = [ax.lines[0] for ax in fig.axes if ax.get_visible()]
-    assert len(lines) == 1 and list(lines[0].get_xdata()) == [1, 2] and list(lines[0].get_ydata()) == pytest.approx([20, 90])

@@ -1,4 +1,4 @@
-"""The widget of lesson 4a: what stands in its squares is what the model's own norm and unembedding make of states of a run of one's own."""
+"""The widget of lesson 4a: in its squares stands what the lens reads, and what is odd gets a sentence."""
 
 import re
 from html import escape
@@ -7,9 +7,7 @@ import pytest
 import torch
 from widget_tools import TEXT, as_before, balanced, case, small_world, squares, tiny, tuned, writer
 
-from helpers.interventions import record, resid_post, resid_pre
 from helpers.prediction import TopTokens, next_token_probs, pieces, tokenize, truncate
-from helpers.running import lens_logits
 from helpers.speak import widgets_lens as lab
 from helpers.speak.lens import LensTable, logit_lens
 from helpers.speak.tuned_lens import TunedLens
@@ -26,38 +24,26 @@ def widget() -> LensViewer:
     return case(LensViewer).make()
 
 
-# ------------------------------------------------------------------------------------------------------------ what is shown
-
-
 @pytest.mark.parametrize("lens", LENSES)
 def test_every_square_has_the_best_token_of_the_lens_there(lens: str):
-    tokens = tokenize(tiny(), TEXT)
-    seen = record(tiny(), tokens[None], resid_pre(0), resid_post(0), resid_post(1))
-    states = torch.stack([stream[0] for stream in seen.values()])
-    if lens == TUNED:
-        states = torch.stack([state @ weight.T + bias for state, weight, bias in zip(states, tuned().weights, tuned().biases, strict=True)])
-    probs, ids = lens_logits(tiny(), states).softmax(-1).topk(10)
-    found, final = squares(viewed(TEXT, 0, 3, lens)), ids[-1, :, 0]
-    assert len(found) == 3 * len(tokens)
+    tokens, table = tokenize(tiny(), TEXT), logit_lens(tiny(), TEXT, k=10, tuned=tuned() if lens == TUNED else None)
+    found, final = squares(viewed(TEXT, 0, 3, lens)), table.top[-1, :, 0]
     places = [(layer, pos) for layer in range(3) for pos in range(len(tokens))]
     for (layer, pos), (style, title, shown) in zip(places, found, strict=True):
-        names = pieces(tiny(), ids[layer, pos])
+        names = pieces(tiny(), table.top[layer, pos])
         assert shown == word(names[0])
         place = f"{('the entry', 'layer 0', 'layer 1')[layer]}, after {word(pieces(tiny(), tokens[pos : pos + 1])[0], 24)}"
         assert title.split("\n")[0] == place
         assert [line.rsplit(" ", 1)[0] for line in title.split("\n")[1:]] == [word(name, 24) for name in names]
         depth = float(re.findall(r"rgba\(213,94,0,([\d.]+)\)", style)[0])
-        assert depth == pytest.approx(0.6 * probs[layer, pos, 0].item(), abs=0.006)
-        assert ("bold" in style) == (ids[layer, pos, 0] == final[pos]) and style.endswith("border:2px solid") == ((layer, pos) == (1, 3))
+        assert depth == pytest.approx(0.6 * table.probs[layer, pos, 0].item(), abs=0.006)
+        bold, framed = table.top[layer, pos, 0] == final[pos], (layer, pos) == (1, 3)
+        assert ("bold" in style) == bold and style.endswith("border:2px solid") == framed
+    heads = re.findall(r"<th style='[^']*' title='token (\d+)'>(.*?)</th>", viewed(TEXT, 0, 3, lens))
+    assert heads == [(str(at), escape(word(piece))) for at, piece in enumerate(pieces(tiny(), tokens))]
+    assert re.findall(r"<tr><th style='[^']*'>([^<]*)</th>", viewed(TEXT, 0, 3, lens)) == ["layer", "in", "0", "1"]
     if lens == RAW:
         assert found[-1][2] == word(pieces(tiny(), next_token_probs(tiny(), TEXT).argmax()[None])[0])  # what the model says
-
-
-def test_rows_are_layers_and_columns_are_tokens():
-    html, tokens = viewed(TEXT, 0, 0), tokenize(tiny(), TEXT)
-    heads = re.findall(r"<th style='[^']*' title='token (\d+)'>(.*?)</th>", html)
-    assert heads == [(str(at), escape(word(piece))) for at, piece in enumerate(pieces(tiny(), tokens))]
-    assert re.findall(r"<tr><th style='[^']*'>([^<]*)</th>", html) == ["layer", "in", "0", "1"]
 
 
 @pytest.mark.parametrize("lens", LENSES)
@@ -101,35 +87,40 @@ def test_a_word_fits_into_its_square_and_is_no_markup():
 
 def test_of_long_texts_the_end_is_shown_and_one_sentence_says_so():
     text = "The Gate is in San. " * 4
-    n = len(tokenize(tiny(), text))
+    n, whole = (len(tokenize(tiny(), written)) for written in (text, text * 90))
     assert MOST_TOKENS < n <= 64
-    html = viewed(text, 0, n - 1)
+    found = logit_lens(tiny(), text)
+    html, longer = viewed(text, 0, n - 1), viewed(text * 90, 0, 63)
     assert f"Of {n} tokens the last 16 are shown." in html_to_text(html) and len(squares(html)) == 3 * 16
     assert re.findall("title='token (\\d+)'", html) == [str(at) for at in range(n - 16, n)]
-    assert [shown for *_, shown in squares(html)[-16:]] == [word(logit_lens(tiny(), text).cell(1, at)[0][0]) for at in range(n - 16, n)]
-    whole, html = len(tokenize(tiny(), text * 90)), viewed(text * 90, 0, 63)
-    assert f"Of {whole:,} tokens the model reads 64, the most it can, and the last 16 are shown." in html_to_text(html)
-    best = logit_lens(tiny(), truncate(tiny(), tokenize(tiny(), text * 90))).cell(1, 63)[0][0]
-    assert squares(html)[-1][2] == word(best) and "tokens" not in html_to_text(viewed("x", 0, 0))
+    assert [shown for *_, shown in squares(html)[-16:]] == [word(found.cell(1, at)[0][0]) for at in range(n - 16, n)]
+    assert (
+        f"The model reads 64 tokens at most, so the first {whole - 64:,} of the text are cut off. Of 64 tokens the last 16 are shown."
+        in html_to_text(longer)
+    )
+    best = logit_lens(tiny(), text * 90).cell(1, 63)[0][0]
+    assert squares(longer)[-1][2] == word(best) and "tokens" not in html_to_text(viewed("x", 0, 0))
 
 
-def test_what_is_not_there_is_answered_in_a_sentence():
-    assert viewed(" \n\t ", 0, 0) == "<p>There is nothing to read: write some words.</p>"
-    n = len(tokenize(tiny(), TEXT))
-    for pos in (-1, n):
-        assert html_to_text(viewed(TEXT, 0, pos)) == f"There is no token {pos} to choose: the tokens shown are {max(0, n - 16)} to {n - 1}."
-    for layer in (2, -2):
-        says = f"There is no layer {layer}: this model's layers are -1 (what enters block 0) and 0 to 1"
-        assert html_to_text(viewed(TEXT, layer, 0)).startswith(says)
-    assert html_to_text(viewed(TEXT, 0, 0, "glass")) == "There is no lens 'glass'; choose one of: logit lens, tuned lens."
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ((" \n\t ", 0, 0), "There is nothing to read: write some words."),
+        ((TEXT, 0, -1), "There is no token -1 to choose: the tokens shown are"),
+        ((TEXT, 0, 99), "There is no token 99 to choose: the tokens shown are"),
+        (("word " * 500, 0, 7), "There is no token 7 to choose: the tokens shown are 48 to 63."),
+        ((TEXT, 2, 0), "There is no layer 2: this model's layers are -1 (what enters block 0) and 0 to 1"),
+    ],
+)
+def test_what_is_not_there_is_answered_in_a_sentence(arguments: tuple, sentence: str):
+    assert html_to_text(viewed(*arguments)).startswith(sentence)
+
+
+def test_a_tuned_lens_must_be_there_and_that_of_the_model():
     assert html_to_text(lens_html(tiny(), None, TEXT, 0, 0, TUNED)).startswith("No tuned lens was given: load one")
-    assert html_to_text(viewed("word " * 500, 0, 7)) == "There is no token 7 to choose: the tokens shown are 48 to 63."
     other = TunedLens.identity(5, 8)
     assert html_to_text(lens_html(tiny(), other, TEXT, 0, 0, TUNED)).startswith("This tuned lens is for a model of 5 layers of width 8")
     assert "the model says" in html_to_text(lens_html(tiny(), other, TEXT, 0, 0, RAW))
-
-
-# ------------------------------------------------------------------------------------------------------------------ widget
 
 
 def test_a_new_text_offers_its_tokens_chooses_the_last_and_is_answered_once(widget, monkeypatch: pytest.MonkeyPatch):
@@ -161,6 +152,6 @@ def test_where_nothing_was_ever_read_there_is_only_the_sentence():
 
 
 def test_without_a_tuned_lens_there_is_nothing_to_switch():
-    widget = LensViewer(tiny(), TEXT, layer=-1)
+    widget = LensViewer(tiny(), TEXT)
     assert list(widget.controls) == ["text", "layer", "pos"] and widget.layer.options == (("in", -1), ("0", 0), ("1", 1))
-    assert widget.panel.value == viewed(TEXT, -1, len(tokenize(tiny(), TEXT)) - 1, RAW)
+    assert widget.panel.value == viewed(TEXT, 1, len(tokenize(tiny(), TEXT)) - 1, RAW)

@@ -1,4 +1,4 @@
-"""The widgets of lesson 4b on two hops: squares of the lens and of back-patching are those of full runs by hand."""
+"""The widgets of lesson 4b on two hops: squares are what the lens reads, and what back-patching brings."""
 
 import re
 from collections.abc import Callable
@@ -7,30 +7,24 @@ from itertools import permutations
 
 import pytest
 import torch
-from torch import Tensor
+from tiny_models import token
 from widget_tools import (
     QUESTIONS,
     as_before,
     asked,
-    at_position,
     balanced,
     case,
-    changed,
-    logits_after,
     reader,
     small_world,
     squares,
-    state_of,
-    token,
     writer,
 )
 
-from helpers.interventions import resid_post
 from helpers.prediction import next_token_probs, pieces, tokenize
-from helpers.running import lens_logits
 from helpers.speak import widgets_multihop as lab
 from helpers.speak.back_patching import back_patch
 from helpers.speak.bridges import entity_ranks
+from helpers.speak.lens import logit_lens
 from helpers.speak.two_hops import PLACES, TwoHop
 from helpers.speak.widgets_multihop import CONTROLS, BackPatchMap, TwoHopTimeline, back_patch_html, first_layer, stranger, timeline_html
 from helpers.widgets import html_to_text
@@ -61,9 +55,6 @@ def says(one: TwoHop) -> int:
     return int(next_token_probs(reader(), one.text).argmax())
 
 
-# --------------------------------------------------------------------------------------------------------- other questions
-
-
 def test_a_stranger_shares_no_entity_and_is_of_the_same_kind_before_others():
     one, two, three = QUESTIONS[:3]
     far, form = replace(two, kind="other"), replace(three, kind="other", form="possessive")
@@ -83,22 +74,14 @@ def test_an_unknowing_stranger_says_the_answer_of_neither(monkeypatch: pytest.Mo
     assert stranger(reader(), one, QUESTIONS, unknowing=True) == four and stranger(reader(), one, [two]) == two
 
 
-# ------------------------------------------------------------------------------------------------------------ the timeline
-
-
 def test_every_square_has_the_best_token_and_bridge_and_answer_are_coloured():
-    """By the lens on states of a run of its own."""
     rows = []
     for one in every():
-        found, n = squares(timed(one.text)), len(tokenize(reader(), one.text))
         ids = {"bridge": token(reader(), one.e2), "answer": token(reader(), one.e3)}
-        states = torch.stack([torch.stack([state_of(reader(), resid_post(at), pos, one.text) for pos in range(n)]) for at in LAYERS])
-        order = lens_logits(reader(), states).argsort(-1, descending=True)
-        places = [(layer, pos) for layer in LAYERS for pos in range(n)]
-        for (layer, pos), (style, title, shown) in zip(places, found, strict=True):
-            seen = sorted((order[layer, pos].tolist().index(id), name) for name, id in ids.items() if id in order[layer, pos, :10])
-            assert shown.split("<br>")[0] == lab.word(piece(int(order[layer, pos, 0])))
-            assert title.startswith(f"layer {layer}, after ") and title.count("\n") == 10
+        best = logit_lens(reader(), one.text, LAYERS, k=10).top
+        for top, (style, title, shown) in zip(best.flatten(0, 1).tolist(), squares(timed(one.text)), strict=True):
+            seen = sorted((top.index(id), name) for name, id in ids.items() if id in top)
+            assert shown.split("<br>")[0] == lab.word(piece(top[0])) and title.startswith("layer ") and title.count("\n") == 10
             assert re.findall(r"<br><small>([^<]*)</small>", shown) == [f"{name} {lab.RANKS[rank]}" for rank, name in seen]
             colours = re.findall(r"rgba\((\d+,\d+,\d+),([\d.]+)\)", style)
             expected = [
@@ -137,62 +120,38 @@ def test_the_story_says_whether_the_answer_is_right_and_t1_and_t2_are_marked():
     assert [(int(at), name, mark) for at, name, mark in heads if mark] == [(7, "Imagine", "t1"), (8, "is", "t2")] and len(heads) == 9
 
 
-# ------------------------------------------------------------------------------------------------------------------ the map
-
 SIGNS = {"right": "✓", "changed": "~", "the same": ""}
 
 
-def place(one: TwoHop, at: str) -> int:
-    return len(tokenize(reader(), one.phrase if at == "t1" else one.text)) - 1
-
-
-def states(one: TwoHop, at: str, back: int = 0) -> list[Tensor]:
-    """The state after every block, in a run of its own."""
-    return [state_of(reader(), resid_post(layer), place(one, at) - back, one.text) for layer in LAYERS]
-
-
-def verdicts(one: TwoHop, at: str, given: list[Tensor]) -> tuple[list[int], list[str]]:
-    """What the model says for each pair of layers, each in a full run, and what that is."""
-
-    def patched(source: int, target: int) -> int:
-        hook = {resid_post(target): at_position(place(one, at), lambda values: given[source][None])}
-        return int(changed(reader(), hook, lambda: logits_after(reader(), one.text)).argmax())
-
-    tokens, answer = [patched(*pair) for pair in PAIRS], token(reader(), one.e3)
+def verdicts(one: TwoHop, at: str, source: str, *lenders: TwoHop) -> tuple[list[int], list[str]]:
+    """What the model says for each pair of layers, and what that is."""
+    tokens, answer = back_patch(reader(), [one, *lenders], at, source, PAIRS).tokens[:, 0].tolist(), token(reader(), one.e3)
     return tokens, ["right" if seen == answer else "changed" if seen != says(one) else "the same" for seen in tokens]
 
 
 @pytest.mark.parametrize("at", PLACES)
 @pytest.mark.parametrize("control", ["unknowing prompt", "previous token"])
-def test_every_square_of_both_maps_is_a_run_by_hand(first: TwoHop, at: str, control: str):
-    lender = stranger(reader(), first, every()[:3], unknowing=True)
-    lent = states(lender, at) if control == "unknowing prompt" else states(first, at, back=1)
-    found = squares(mapped(first.text, at, control, 2, 1))
+def test_every_square_of_both_maps_is_a_patch(first: TwoHop, at: str, control: str):
+    """And the pairs are counted, back and forward."""
+    lenders = [stranger(reader(), first, every()[:3], unknowing=True)] if control == "unknowing prompt" else []
+    html = mapped(first.text, at, control, 2, 1)
+    found = squares(html)
     assert len(found) == 2 * len(PAIRS)
-    for side, given in enumerate((states(first, at), lent)):
-        tokens, kinds = verdicts(first, at, given)
+    for side, (source, others) in enumerate((("own", []), (control, lenders))):
+        tokens, kinds = verdicts(first, at, source, *others)
         for pair, seen, kind, (style, title, sign) in zip(PAIRS, tokens, kinds, found[len(PAIRS) * side :], strict=False):
             assert sign == SIGNS[kind] and title == f"from layer {pair[0]} to layer {pair[1]}: {piece(seen)}"
             assert style.endswith("border:2px solid") == (pair == (2, 1)) and ("2px solid rgba" in style) == (pair[0] == pair[1])
             assert style.count("rgba(0,158,115") == (kind == "right")
-
-
-@pytest.mark.parametrize("at", PLACES)
-def test_the_pairs_are_counted_back_and_forward(first: TwoHop, at: str):
-    words = html_to_text(mapped(first.text, at, "random", 0, 0))
-    ways: dict[str, Callable[[int, int], bool]] = {"Back": lambda s, t: s > t, "Forward": lambda s, t: s < t}
-    for side, source in enumerate(("own", "random")):
-        run = back_patch(reader(), [first], at, source, PAIRS)
-        for way, some in ways.items():
-            rows = [row for row, pair in enumerate(PAIRS) if some(*pair)]
-            right, other = run.hits[rows, 0], run.tokens[rows, 0] != run.before[0]
-            counts = re.findall(rf"{way}: right with (\d+) of (\d+) pairs, changed with (\d+)\.", words)[side]
-            assert [int(count) for count in counts] == [int(right.sum()), 3, int((other & ~right).sum())]
+        for way, sign in (("Back", 1), ("Forward", -1)):
+            some = [kind for (late, early), kind in zip(PAIRS, kinds, strict=True) if (late - early) * sign > 0]
+            says_it = f"{way}: right with {some.count('right')} of 3 pairs, changed with {some.count('changed')}."
+            assert says_it in html_to_text(html).split("Control: states of")[side]
 
 
 def test_the_chosen_patch_and_the_story_are_told_in_words(first: TwoHop):
     words = {"right": "right now ✓", "changed": "another answer than before, and wrong", "the same": "the same as before"}
-    tokens, kinds = verdicts(first, "t2", states(first, "t2"))
+    tokens, kinds = verdicts(first, "t2", "own")
     assert "right" in kinds
     for (source, target), seen, kind in zip(PAIRS, tokens, kinds, strict=True):
         said = f"From layer {source} to layer {target}: the model says {piece(seen)}, {words[kind]}."
@@ -209,16 +168,7 @@ def test_a_question_without_a_control_has_its_own_map_and_a_sentence(monkeypatch
     one = QUESTIONS[0]
     alone = back_patch_html(reader(), {one.text: one}, one.text, "t1", "unknowing prompt", 1, 0)
     assert "For this question there is no other prompt with another chain" in html_to_text(alone)
-
-    def patching(model, one, other, at, source):
-        if source == "own":
-            return back_patch(model, [one], at, source, PAIRS)
-        raise ValueError("There is no token before the first one.")
-
-    monkeypatch.setattr(lab, "patched", patching)
-    html = mapped(one.text, "t1", "previous token", 1, 0)
-    assert "\nThere is no token before the first one.\n" in html_to_text(html)
-    assert len(squares(alone)) == len(squares(html)) == len(PAIRS) and balanced(alone) and balanced(html)
+    assert len(squares(alone)) == len(PAIRS) and balanced(alone)
 
 
 def test_a_map_is_run_once_however_often_its_squares_are_chosen(monkeypatch: pytest.MonkeyPatch):
@@ -232,21 +182,23 @@ def test_a_map_is_run_once_however_often_its_squares_are_chosen(monkeypatch: pyt
     assert runs == [("t1", "own"), ("t1", "unknowing prompt"), ("t1", "random"), ("t2", "own"), ("t2", "random")]
 
 
-# ------------------------------------------------------------------------------------------------------- what is not there
+TEXT = QUESTIONS[0].text
 
 
-def test_what_is_not_there_is_answered_in_a_sentence():
-    text = QUESTIONS[0].text
-    assert html_to_text(timed("Why?")) == "There is no question 'Why?' here: choose one of the 4 in the list."
-    assert html_to_text(mapped("Why?", "t1", "random", 0, 0)) == "There is no question 'Why?' here: choose one of the 3 in the list."
-    assert html_to_text(mapped(text, "t3", "random", 0, 0)).startswith("There is no position 't3': t1 is the end")
-    assert html_to_text(mapped(text, "t1", "soul", 0, 0)).startswith("There is no control 'soul'; choose one of: unknowing prompt, prev")
-    for source, target in ((3, 0), (0, -1)):
-        says_it = f"There is no pair of layers {source} and {target}: this model's layers are 0 to 2."
-        assert html_to_text(mapped(text, "t1", "random", source, target)) == says_it
-    long, cut = replace(QUESTIONS[0], text=f"{text} {'is ' * 20}is"), replace(QUESTIONS[0], phrase=text[: text.index("Imagine") + 3])
-    for odd, sentence in ((long, "this model reads 24: shorten it."), (cut, "are not separate from the text around")):
-        assert sentence in html_to_text(timeline_html(reader(), {"x": odd}, "x"))
+@pytest.mark.parametrize(
+    ("ask", "sentence"),
+    [
+        (lambda: timed("Why?"), "There is no question 'Why?' here: choose one of the 4 in the list."),
+        (lambda: mapped("Why?", "t1", "random", 0, 0), "There is no question 'Why?' here: choose one of the 3 in the list."),
+        (lambda: mapped(TEXT, "t1", "random", 3, 0), "There is no pair of layers 3 and 0: this model's layers are 0 to 2."),
+        (lambda: mapped(TEXT, "t1", "random", 0, -1), "There is no pair of layers 0 and -1: this model's layers are 0 to 2."),
+    ],
+)
+def test_what_is_not_there_is_answered_in_a_sentence(ask: Callable[[], str], sentence: str):
+    assert sentence in html_to_text(ask())
+
+
+def test_a_question_is_no_markup():
     odd = TwoHop("The <b> of Help is", "The <b> of Help", "<i>", "<u>", "<script>", "a")
     for html in (timeline_html(reader(), {"x": odd}, "x"), back_patch_html(reader(), {"x": odd}, "x", "t1", "random", 1, 0)):
         assert "<script" not in html and "&lt;i&gt; → &lt;u&gt; → &lt;script&gt;" in html and balanced(html)
@@ -257,7 +209,7 @@ def test_the_lists_say_which_are_right_and_have_the_failed_ones_for_the_map():
     assert timeline.question.options == tuple((f"{'✓' if text == texts[3] else '✗'} {text}", text) for text in texts)
     assert backs.question.options == tuple(texts[:3]) and {value for _, value in backs.control.options} == set(CONTROLS)
     for widget in (TwoHopTimeline, BackPatchMap):
-        with pytest.raises(ValueError, match="There are no questions"):
+        with pytest.raises(ValueError, match="There are no prompts"):
             widget(reader(), [])
     with pytest.raises(ValueError, match=r"^The model answers all of these questions right, so none needs a second pass"):
         BackPatchMap(reader(), every()[3:])

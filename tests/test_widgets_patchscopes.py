@@ -1,15 +1,13 @@
-"""The widget of lesson 4b on Patchscopes: what is said is what a hook by hand, and the section's helper, make the model say."""
+"""The widget of lesson 4b on Patchscopes: what is said is what the section's helper makes the model say."""
 
 import re
-from functools import partial
 from html import unescape
 
 import pytest
 from tiny_models import END
-from widget_tools import RINGO, TARGETS, as_before, at_position, balanced, case, changed, logits_after, reader, small_world, state_of
+from widget_tools import RINGO, TARGETS, as_before, balanced, case, reader, small_world
 
-from helpers.interventions import resid_post
-from helpers.prediction import sample, tokenize
+from helpers.prediction import sample
 from helpers.running import layer_name
 from helpers.speak import widgets_patchscopes as lab
 from helpers.speak.patchscopes import DESCRIPTION, IDENTITY, ITSELF, SAME, Source, Target, patchscope
@@ -44,41 +42,22 @@ def layers_of(html: str) -> list[tuple[str, str, str, str, str]]:
     return [tuple(map(unescape, found)) for found in re.findall(row, html)]
 
 
-# ------------------------------------------------------------------------------------------------------------ what is said
-
-
 def written(text: str) -> str:
     """As the panel shows a continuation."""
     return text or "nothing; the text ends here"
 
 
-def by_hand(pos: int, source_layer: int, target_layer: int) -> str:
-    """A state put in place of the x at the same position by a hook, each new token from a run over everything."""
-    state, text = state_of(reader(), resid_post(source_layer), pos, RINGO), HOME
-    assert tokenize(reader(), HOME)[pos] == reader().tokenizer("x", add_special_tokens=False)["input_ids"][0]
-    hook = {resid_post(target_layer): at_position(pos, lambda values: state[None])}
-    for _ in range(TOKENS):
-        new = int(changed(reader(), hook, partial(logits_after, reader(), text)).argmax())
-        if new == 0:
-            break
-        text += f" {reader().tokenizer.decode([new])}"
-    return text.removeprefix(HOME).split(".")[0].strip()
-
-
-@pytest.mark.parametrize(("source_layer", "target_layer"), [(0, 0), (2, 0), (1, 1), (0, 2)])
+@pytest.mark.parametrize(("source_layer", "target_layer"), [(0, 0), (2, 1)])
 def test_the_state_is_put_in_the_place_of_the_placeholder(source_layer: int, target_layer: int):
-    """Token and placeholder both stand at position 4, so that there is no filler."""
     html = put(RINGO, 4, HOME, source_layer, target_layer)
-    assert three_of(html)["with the state"] == written(by_hand(4, source_layer, target_layer))
-    assert len({text for *_, text, _ in layers_of(html)}) > 1 or target_layer == 2
+    assert len({text for *_, text, _ in layers_of(html)}) > 1
     bare = sample(reader(), HOME, TOKENS, temperature=0).split(".")[0].strip()
     assert three_of(html)["with nothing put in, x as it is"] == written(bare)
     head = f"The state of Ringo (token 4) after layer {source_layer} is put in the place of x after layer {target_layer}. {HEADING}"
     assert html_to_text(html).splitlines()[0] == head
 
 
-@pytest.mark.parametrize("prompt", [HOME, WIFE, "the home of x"])
-@pytest.mark.parametrize("into", [0, 2, -1, SAME])
+@pytest.mark.parametrize(("prompt", "into"), [(HOME, 0), (WIFE, 2), ("the home of x", -1), (WIFE, SAME)])
 def test_every_source_layer_has_its_line_and_the_chosen_one_a_frame(prompt: str, into: int | str):
     target = next((one for one in TARGETS.values() if one.prompt == prompt), Target(prompt))
     found = patchscope(reader(), [Source(RINGO, 5)], target, None, into, tokens=TOKENS)
@@ -105,17 +84,16 @@ def test_the_name_is_written_into_the_target_in_words():
     assert in_words(reader(), Target("The home of x is"), "John " * 15) is None  # no room
 
 
-def test_a_reading_is_coloured_where_it_is_as_in_words_or_as_without():
-    assert lab._kind("a", "a", "b")[1] == lab._kind("a", "a", "a")[1] == "as in words" and lab.GREEN in lab._kind("a", "a", "b")[0]
-    assert lab._kind("b", "a", "b") == lab._kind("b", None, "b") and lab._kind("b", "a", "b")[1] == "as with nothing put in"
-    assert lab.WARM in lab._kind("b", "a", "b")[0] and lab._kind("c", "a", "b") == lab._kind("c", None, "b") == ("", "")
-
-
-def test_the_state_of_the_entry_says_what_the_name_says_where_it_goes_into_the_entry():
-    """A word of one token at the same position: the same run."""
+def test_a_reading_is_coloured_where_it_is_as_in_words_or_as_without(monkeypatch: pytest.MonkeyPatch):
+    """The state of the entry says what the name says where it goes into the entry: a word of one token at the same position."""
     html = put("The wife of John is", 4, HOME, -1, -1)
     assert layers_of(html)[0][4] == "as in words" and lab.GREEN in layers_of(html)[0][2]
     assert three_of(html)["with the state"] == three_of(html)["with John in words"]
+    assert lab._kind("a", "a", "a")[1] == "as in words" and lab._kind("c", "a", "b") == lab._kind("c", None, "b") == ("", "")
+    assert lab._kind("b", "a", "b") == lab._kind("b", None, "b") and lab.WARM in lab._kind("b", "a", "b")[0]
+    monkeypatch.setattr(lab, "in_words", lambda *_: "<i>\n&")
+    html = put("John is", 1, HOME, 0, 0)
+    assert "&lt;i&gt;⏎&amp;" in html and balanced(html)  # what is said is no markup
 
 
 @pytest.mark.parametrize(
@@ -146,34 +124,21 @@ def test_what_there_is_to_choose_from():
     [
         ((" \n", 1, HOME, 0, 0), "The source text is empty: write some words."),
         ((END, 1, HOME, 0, 0), "There is no token 1 to choose: those of this text are 1 to 0."),
-        ((RINGO, 1, "", 0, 0), "The placeholder 'x' does not occur in ''"),
-        (("is " * 40, 1, HOME, 0, 0), f"'{('is ' * 14)[:40]}' has 41 tokens and this model reads 24: shorten it."),
         ((RINGO, 1, "is " * 20 + "x", 0, 0), "With filler to bring both to position 21 a text is longer than the 24 tokens"),
         ((RINGO, 7, HOME, 0, 0), "There is no token 7 to choose: those of this text are 1 to 6."),
         ((RINGO, 0, HOME, 0, 0), "There is no token 0 to choose: those of this text are 1 to 6."),
         ((RINGO, 4, "x of x is", 0, 0), "The placeholder 'x' occurs 2 times in 'x of x is'"),
-        ((RINGO, 4, HOME, 3, 0), "There is no layer "),
-        ((RINGO, 4, HOME, 0, -2), "There is no layer "),
     ],
 )
 def test_what_cannot_be_read_is_answered_in_a_sentence(arguments: tuple, sentence: str):
     assert html_to_text(put(*arguments)).startswith(sentence)
 
 
-@pytest.mark.parametrize("pos", range(1, 24))
+@pytest.mark.parametrize("pos", [1, 3, 4, 16, 17, 23])
 def test_where_filler_leaves_no_room_a_sentence_says_so(pos: int):
     """The target has 6 tokens, and 6 are written; the placeholder stands at 4, and the source is as long as can be."""
     words = html_to_text(put("is " * 23, pos, HOME, 0, 0))
     assert (HEADING in words) == (4 <= pos <= 16) and ("this model reads" in words) == (not 4 <= pos <= 16)
-
-
-def test_what_is_typed_is_no_markup(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(lab, "in_words", lambda *_: "<i>\n&")
-    html = put("John is", 1, HOME, 0, 0)
-    assert "&lt;i&gt;⏎&amp;" in html and balanced(html)
-
-
-# ------------------------------------------------------------------------------------------------------------------ widget
 
 
 def test_a_target_fills_its_text_and_a_rewritten_text_is_ones_own(widget):
@@ -200,17 +165,6 @@ def test_a_new_source_offers_its_tokens_chooses_the_last_and_its_layers_are_read
     assert len(asked) == 1
     widget.target_layer.value = 1
     assert len(asked) == 2
-
-
-def test_where_nothing_can_be_read_the_last_answer_stays(widget):
-    before, options = widget.panel.value, widget.pos.options
-    widget.text.value = "  "
-    assert html_to_text(widget.panel.value).startswith("The source text is empty: write some words.\nBelow is still the last answer.")
-    assert before in widget.panel.value and balanced(widget.panel.value) and widget.pos.options == options
-    widget.text.value, widget.prompt.value = RINGO, "no placeholder"
-    assert "does not occur" in widget.panel.value and before in widget.panel.value
-    widget.target.value = "home"
-    assert widget.panel.value == before
 
 
 def test_a_bench_for_a_model_and_targets_of_ones_own():

@@ -9,7 +9,6 @@ import pytest
 import torch
 from torch import Tensor
 from widget_tools import (
-    EDITORS,
     FACTS,
     MAPS,
     PLACE,
@@ -28,26 +27,16 @@ from widget_tools import (
 )
 
 from helpers.cluster import widgets_relations as lab
-from helpers.cluster.fact_prompts import FactPrompt, fact_prompt, known_facts
-from helpers.cluster.knockout import knockout, source_masks
+from helpers.cluster.fact_prompts import FactPrompt, fact_prompt
+from helpers.cluster.knockout import source_masks
 from helpers.cluster.linear_relations import LinearRelation
 from helpers.cluster.relation_reports import edit_subjects
 from helpers.cluster.relations import RelationData
-from helpers.cluster.widgets_relations import (
-    CUT,
-    FactEditor,
-    KnockoutBench,
-    RelationExplorer,
-    about,
-    edit_html,
-    knockout_html,
-    relation_html,
-    window_of,
-)
+from helpers.cluster.widgets_relations import CUT, FactEditor, KnockoutBench, RelationExplorer, edit_html, knockout_html, relation_html
 from helpers.html import WARM
 from helpers.prediction import pieces, tokenize, top_tokens, visible
 from helpers.running import random_like
-from helpers.widgets import LARGEST, html_to_text, named_layer
+from helpers.widgets import html_to_text, named_layer
 
 __all__ = ["as_before", "small_world"]  # fixtures
 
@@ -65,8 +54,6 @@ CASES = [
     ("place", "Paris", "Taipei", "The Tower of", "blocks.0.hook_resid_post"),
     ("<first>", "zebra x", "Eiffel", "", "blocks.0.hook_resid_pre"),
 ]
-
-# ------------------------------------------------------------------------------------------------------ the map and the model
 
 
 @pytest.mark.parametrize(("relation", "subject", "_", "before", "place"), CASES)
@@ -98,9 +85,6 @@ def test_it_is_said_whether_the_map_was_fitted_on_the_subject_and_which_there_ar
     for html in (explored("place", "x"), edited("place", "x", "y", 3, 1.0)):
         assert html_to_text(html).endswith("Subjects of this relation: Taipei, The Golden Gate Bridge, Paris, San Francisco.")
     assert html_to_text(explored("<first>", "x")).endswith("Subjects of this relation: Taipei 101, Eiffel, a, b, c, d and others.")
-
-
-# --------------------------------------------------------------------------------------------------------------- an edit
 
 
 def delta_by_hand(relation: str, prompts: tuple[str, str], rank: int) -> Tensor:
@@ -146,11 +130,10 @@ def test_an_edit_with_a_map_that_is_right_succeeds_as_in_the_helper():
     assert "The edit does not give it:" in shown(0.0)
 
 
-def test_no_strength_and_the_same_subject_change_nothing():
-    for html in (edited("place", "Paris", "Taipei", 3, 0.0), edited("place", "Paris", " Paris", 3, 2.0)):
-        plain, pushed, by_chance = columns(html)
-        assert plain == pushed == by_chance
-    assert "The edit is 0.0 long and 0.0 were added" in edited("place", "Paris", " Paris", 3, 2.0)
+def test_the_same_subject_changes_nothing():
+    html = edited("place", "Paris", " Paris", 3, 2.0)
+    plain, pushed, by_chance = columns(html)
+    assert plain == pushed == by_chance and "The edit is 0.0 long and 0.0 were added" in html
 
 
 def test_a_new_relation_brings_its_rank_and_subjects_but_not_for_those_that_were_written(monkeypatch: pytest.MonkeyPatch):
@@ -163,22 +146,12 @@ def test_a_new_relation_brings_its_rank_and_subjects_but_not_for_those_that_were
     assert (editor.subject.value, editor.other.value, editor.rank.value) == ("nonsense", "Paris", 3) and len(asked) == 3
 
 
-def test_a_subject_that_the_new_relation_has_too_stays():
-    shared = replace(PLACE, name="shared", subjects=("Eiffel", "Golden", "Paris", "Taipei"))
-    widget = FactEditor(tiny(), EDITORS | {"shared": (shared, MAPS["place"][1], 3)})
-    widget.relation.value = "shared"
-    assert (widget.subject.value, widget.other.value) == ("Taipei", "Paris")
-    explorer = case(RelationExplorer).make()
-    explorer.relation.value = "<first>"
-    assert explorer.subject.value == "Taipei"
-
-
-def test_the_editor_begins_with_two_subjects_that_have_different_answers_if_there_are_any():
-    widget = FactEditor(tiny(), {"alike": (replace(PLACE, objects=("Paris",) * 4), MAPS["place"][1], 5)})
+def test_the_editor_begins_with_two_different_answers_if_there_are_any_and_keeps_subjects_that_a_new_relation_has_too():
+    alike, shared = replace(PLACE, objects=("Paris",) * 4), replace(PLACE, subjects=("Eiffel", "Golden", "San Francisco", "Taipei"))
+    widget = FactEditor(tiny(), {"alike": (alike, MAPS["place"][1], 5), "shared": (shared, MAPS["place"][1], 3)})
     assert (widget.subject.value, widget.other.value) == ("Taipei", "San Francisco") and 5 in widget.rank.options
-
-
-# ---------------------------------------------------------------------------------------------------------- the knockout
+    widget.relation.value = "shared"
+    assert (widget.subject.value, widget.other.value) == ("Taipei", "San Francisco")
 
 
 def keys_of(fact: FactPrompt, source: str) -> list[int]:
@@ -209,16 +182,6 @@ def test_the_bench_keeps_the_last_token_from_looking_in_the_window_only(source: 
     assert f"<b>without looking at {CUT[source]}</b>" in html
 
 
-def test_the_change_is_that_of_the_helper_for_a_fact_that_the_model_knows():
-    prompts = [f"The Eiffel Tower {number} is (" for number in range(200)]  # after "(" a word begins without a space
-    said = [(prompt, token) for prompt in prompts if (token := top_tokens(tiny(), prompt, 1).tokens[0]).isascii() and token.isalnum()]
-    fact = fact_prompt(*said[0], "Eiffel Tower")
-    assert known_facts(tiny(), [fact]) == [fact]
-    for source in ("subject", "relation", "last"):
-        change = knockout(tiny(), [fact], [[1]], source).item()
-        assert numbers(knockout_html(tiny(), {"it": fact}, "it", source, 1, 1), "a change of #%.") == pytest.approx([change], abs=0.06)
-
-
 @pytest.mark.parametrize("source", CUT)
 @pytest.mark.parametrize("fact", FACTS[:2], ids=lambda fact: fact.subject)
 def test_what_is_cut_is_coloured_and_named(fact, source: str):
@@ -237,33 +200,22 @@ def test_sources_that_a_prompt_does_not_have_are_said_and_change_nothing():
         assert "a change of +0.0%." in html_to_text(html) and WARM not in html.split("<table>")[0]
 
 
-def test_a_window_ends_where_the_model_ends():
-    assert window_of(tiny(), 0, 2) == range(2) and window_of(tiny(), 1, 1) == window_of(tiny(), 1, 2) == range(1, 2)
-
-
 def test_an_answer_whose_probability_is_0_has_no_change(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(lab, "next_token_probs", lambda model, text: torch.nn.functional.one_hot(torch.tensor(5), 300).float())
     assert "a change of not defined, since it was 0." in html_to_text(benched(FACTS[0].text, "subject", 0, 1))
 
 
-# ----------------------------------------------------------------------------------------------- what cannot be, in a sentence
-
-
-def test_what_there_is_not_is_answered_in_a_sentence():
-    for html in (explored("rude", "x"), edited("rude", "x", "y", 3, 1.0)):
-        assert html == "<p>There is no relation &#x27;rude&#x27;; choose one of: place, &lt;first&gt;.</p>"
-    assert html_to_text(benched("What?", "last", 0, 1)).startswith("There is no fact 'What?'; choose one of: The Eiffel Tower is in")
-    says = "There is no source 'verb'; choose one of: subject, relation, last, random."
-    assert html_to_text(benched("Paris is", "verb", 0, 1)) == says
-    for layer in (-1, 2):
-        assert html_to_text(benched("Paris is", "last", layer, 1)) == f"There is no layer {layer}: this model's layers are 0 to 1."
-    for width in (0, 3):
-        assert html_to_text(benched("Paris is", "last", 0, width)) == f"The window must have from 1 to 2 layers, not {width}."
-    for rank in (0, 33):
-        assert html_to_text(edited("place", "Paris", "Taipei", rank, 1.0)).startswith("The rank must lie between 1 and 32")
-    for value in (float("nan"), -float("inf"), 100.5):
-        assert edited("place", "Paris", "Taipei", 3, value) == f"<p>The strength must be a number from -100 to 100, not {value}.</p>"
-    assert len(columns(edited("place", "Paris", "Taipei", 3, LARGEST))) == 3
+@pytest.mark.parametrize(
+    ("panel", "asked", "says"),
+    [
+        (edited, ("place", "Paris", "Taipei", 33, 1.0), "The rank must lie between 1 and 32"),
+        (benched, ("Paris is", "last", 2, 1), "There is no layer 2: this model's layers are 0 to 1."),
+        (benched, ("Paris is", "last", 0, 0), "The window has a number of layers; it must be from 1 to 2, not 0."),
+        (benched, ("Paris is", "last", 0, 3), "The window has a number of layers; it must be from 1 to 2, not 3."),
+    ],
+)
+def test_what_there_is_not_is_answered_in_a_sentence(panel, asked, says):
+    assert html_to_text(panel(*asked)).startswith(says)
 
 
 @pytest.mark.parametrize(("text", "sentence"), [
@@ -276,7 +228,6 @@ def test_no_subject_or_one_that_is_too_long_is_answered_in_a_sentence(text: str,
 
 
 def test_half_a_letter_is_replaced_so_that_the_panel_can_be_sent():
-    assert about(PLACE, "a\ud83d ").subjects == ("a?",) and about(PLACE, " Paris\n").subjects == ("Paris",)
     assert b"The Tower of a? is in" in explored("place", "a\ud83d").encode()
 
 

@@ -17,11 +17,9 @@ from typing import Any
 import ipywidgets
 import pytest
 import torch
-from tiny_models import END, draw_weights, write_tiny_model
-from tokenizers import Tokenizer, models, pre_tokenizers
+from tiny_models import END, write_tiny_model, write_word_model
 from torch import Tensor
 from torch.nn.functional import cross_entropy
-from transformers import AutoModelForCausalLM, GPT2Config, PreTrainedTokenizerFast
 
 from helpers.activations import TopContexts, output_logits, top_contexts
 from helpers.cluster.circuits import EdgeScores
@@ -88,21 +86,14 @@ WORDS = f"{FRAME} {NAMES}".split()
 @cache
 def reader() -> TransformerBridge:
     """A random GPT-2 of three layers that reads whole words, 24 at most, and in which the words that it reads matter."""
-    words = [END, *WORDS]
-    backend = Tokenizer(models.WordLevel({word: at for at, word in enumerate(words)}, unk_token=END))
-    backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    sizes = dict(vocab_size=len(words), n_embd=32, n_layer=3, n_head=2, n_positions=24, activation_function="relu")
-    with torch.random.fork_rng():
-        torch.manual_seed(3)
-        model = AutoModelForCausalLM.from_config(GPT2Config(bos_token_id=0, eos_token_id=0, **sizes))
-        draw_weights(model)
-    for name, weights in model.named_parameters():
-        weights.data *= 3 if ".h." in name and weights.ndim > 1 else 1
+
+    def louder(model: torch.nn.Module) -> None:
+        for name, weights in model.named_parameters():
+            weights.data *= 3 if ".h." in name and weights.ndim > 1 else 1
+
+    sizes = dict(n_embd=32, n_layer=3, n_head=2, n_positions=24, activation_function="relu")
     with tempfile.TemporaryDirectory() as folder:
-        model.save_pretrained(folder)
-        tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, bos_token=END, eos_token=END, pad_token=END, unk_token=END)
-        tokenizer.save_pretrained(folder)
-        return loaded(Path(folder))
+        return loaded(write_word_model(Path(folder), WORDS, louder, seed=3, **sizes))
 
 
 @pytest.fixture(autouse=True)
@@ -113,10 +104,6 @@ def as_before() -> Iterator[None]:
         for model, logits in LOADED.items():
             assert torch.equal(model(torch.arange(1, 13)[None]), logits)
             assert not any(point.fwd_hooks for point in model.hook_dict.values())
-
-
-def token(model: TransformerBridge, word: str) -> int:
-    return model.tokenizer(word, add_special_tokens=False)["input_ids"][0]
 
 
 def randn(*shape: int, seed: int = 0) -> Tensor:
@@ -377,7 +364,7 @@ CASES: dict[type[Demo], Callable[[], Case]] = {
         partial(back_patch_html, reader(), dict(list(asked().items())[:3])),
         "Unpatched the model says",
     ),
-    PatchscopeBench: lambda: Case(lambda: PatchscopeBench(reader(), RINGO, TARGETS, 1), _one_patched, "The model goes on:"),
+    PatchscopeBench: lambda: Case(lambda: PatchscopeBench(reader(), RINGO, TARGETS), _one_patched, "The model goes on:"),
 }
 
 

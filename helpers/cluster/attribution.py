@@ -5,21 +5,18 @@ final norm held as it is, the logits are linear in that sum, so every term has a
 arXiv 2211.00593, section 3). What a component does by way of later ones is not counted.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from helpers.interventions import Intervention, attn_out, head_out, intervene, mlp_out, record, resample_ablate, resid_pre, watch
+from helpers.interventions import Intervention, attn_out, head_out, intervene, mlp_out, record, resid_pre, watch
 from helpers.models import TransformerBridge
 from helpers.running import check_plain_writes
 from helpers.stats import mean_interval
 from helpers.tables import table
 from helpers.texts import TextsLike, as_texts
-
-Head = tuple[int, int]  # layer and number
 
 
 @dataclass(frozen=True)
@@ -43,7 +40,7 @@ class DirectEffects:
     @property
     def of_heads(self) -> Float[Tensor, "layer head"]:
         """The mean effect of every head."""
-        return self.mean[[at for at, name in enumerate(self.names) if name.startswith("a") and "." in name]].reshape(-1, self.n_heads)
+        return self.mean[[at for at, name in enumerate(self.names) if "." in name]].reshape(-1, self.n_heads)
 
     def of(self, name: str) -> Float[Tensor, "prompt"]:
         """The effect of one component, such as ``a4.2`` or ``m5``, on each prompt. Raises ValueError for an unknown one."""
@@ -57,10 +54,8 @@ class DirectEffects:
 
     def table(self, n: int = 8) -> str:
         """One line for each of the ``n`` largest effects, with its 95 % interval."""
-        rows = []
-        for name in self.top(n):
-            low, high = mean_interval(self.of(name))
-            rows.append((name, self.of(name).mean().item(), f"  [{low:+.2f}, {high:+.2f}]"))
+        effects = {name: self.of(name) for name in self.top(n)}
+        rows = [(name, effect.mean().item(), "  [{:+.2f}, {:+.2f}]".format(*mean_interval(effect))) for name, effect in effects.items()]
         return table({"component": "<9", "logits": "+7.2f", "  95 % interval": "<"}, rows)
 
 
@@ -103,11 +98,11 @@ def direct_effects(
     The effects of one prompt add up to its logit difference. Raises ValueError for models whose heads have no output of their own.
     """
     parts = components(model, prompts, *interventions)
-    directions = _of_tokens(model.W_U.T, right) - _of_tokens(model.W_U.T, wrong)  # [prompt, d_model]
+    directions, biases = (_of_tokens(rows, right) - _of_tokens(rows, wrong) for rows in (model.W_U.T, model.b_U))
     flat, _, bias = _linear_norm(model, parts.flatten(0, 1))
     _, scale, _ = _linear_norm(model, parts.sum(0))
     shares = ((flat.reshape(parts.shape) / scale) * directions).sum(-1)
-    constant = (bias * directions).sum(-1) + _of_tokens(model.b_U, right) - _of_tokens(model.b_U, wrong)
+    constant = (bias * directions).sum(-1) + biases
     names = (*component_names(model.cfg.n_layers, model.cfg.n_heads), "constant")
     return DirectEffects(torch.cat([shares, constant[None]]), names, model.cfg.n_heads)
 
@@ -128,11 +123,3 @@ def _linear_norm(
     bias = model.ln_final(torch.zeros_like(states[:1, None]).to(model.cfg.device, model.cfg.dtype))[:, 0].float().cpu()
     scale = scales[0].reshape(len(states), 1).float().cpu()
     return (normed - bias) * scale, scale, bias
-
-
-def other_outputs(chosen: Sequence[Head], values: dict[str, Float[Tensor, "batch pos head d_head"]], **where: object) -> list[Intervention]:
-    """Some heads put out what they did in another run (``values``, from ``record`` at ``heads``): resample ablation of heads."""
-    layers = sorted({layer for layer, _ in chosen})
-    return [
-        resample_ablate(head_out(layer), values[head_out(layer)], head=[h for at, h in chosen if at == layer], **where) for layer in layers
-    ]

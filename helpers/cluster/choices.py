@@ -18,7 +18,7 @@ from torch import Tensor
 from helpers.course_lm.corpus.base import sentence
 from helpers.course_lm.corpus.tasks import LETTERS, QUESTIONS, quiz_question
 from helpers.course_lm.world import World
-from helpers.interventions import intervene, unembed_only_at
+from helpers.inputs import check_number
 from helpers.metrics import whole_words
 from helpers.models import TransformerBridge
 from helpers.prediction import token_id
@@ -38,8 +38,6 @@ SENTENCES = {  # relation of a quiz -> the fact as a sentence, up to the answer
     "animal": "The {} is a",
 }
 
-# ------------------------------------------------------------------------------------------------------------- questions
-
 
 @dataclass(frozen=True)
 class Choices:
@@ -56,24 +54,10 @@ class Choices:
         return len(self.questions)
 
     @property
-    def n_options(self) -> int:
-        """How many options each question has."""
-        return len(self.options[0])
-
-    @property
-    def lines(self) -> list[list[str]]:
-        """The lines of each prompt: the question, the options, and ``Answer:``."""
-        asked = zip(self.questions, self.options, strict=True)
-        return [[question, *(f"{a}: {b}" for a, b in zip(self.letters, own, strict=False)), "Answer:"] for question, own in asked]
-
-    @property
     def texts(self) -> list[str]:
-        """What the model reads."""
-        return ["\n".join(lines) for lines in self.lines]
-
-    def letter_ids(self, model: TransformerBridge) -> Int[Tensor, "option"]:
-        """The tokens of the letters, each with the space before it."""
-        return torch.tensor([token_id(model, f" {letter}") for letter in self.letters[: self.n_options]])
+        """What the model reads, line by line: the question, the options, and ``Answer:``."""
+        lettered = ["\n".join(f"{a}: {b}" for a, b in zip(self.letters, own, strict=False)) for own in self.options]
+        return [f"{question}\n{lines}\nAnswer:" for question, lines in zip(self.questions, lettered, strict=True)]
 
 
 def choice_prompts(n: int, options: int = 4, seed: int = 0, hidden: bool = True) -> Choices:
@@ -81,8 +65,7 @@ def choice_prompts(n: int, options: int = 4, seed: int = 0, hidden: bool = True)
 
     Raises ValueError unless there are 2 to 4 options, and one question at least.
     """
-    if n < 1:
-        raise ValueError(f"n says how many questions to ask; it must be 1 or more, not {n}.")
+    check_number("n says how many questions to ask", n)
     if not 2 <= options <= len(LETTERS):
         raise ValueError(f"A question has 2 to {len(LETTERS)} options, not {options}.")
     rng, rows = Random(f"{seed} choices"), []
@@ -102,9 +85,6 @@ def _sentence(question: str) -> str:
         if found := re.fullmatch(f"Question: {before}(.+){after}", question):
             return sentence(SENTENCES[relation].format(found[1]))
     raise ValueError(f"There is no sentence for {question!r}: it is no question of the quiz.")
-
-
-# --------------------------------------------------------------------------------------------------------------- answers
 
 
 @dataclass(frozen=True)
@@ -138,7 +118,7 @@ class Answers:
     def table(self) -> str:
         """Right letters and right words with their 95 % intervals, chance, and how often each letter is chosen."""
         lines = []
-        for name, hits in (("letters", self.letter_hits), ("words", self.word_hits)):
+        for name, hits in {"letters": self.letter_hits, "words": self.word_hits}.items():
             low, high = wilson(int(hits.sum()), len(hits))
             lines.append(f"right {name:<8} {hits.float().mean():6.1%}   [{low:.1%}, {high:.1%}]   chance {self.chance:.1%}")
         places = ", ".join(f"{share:.0%}" for share in self.chosen.tolist())
@@ -148,9 +128,7 @@ class Answers:
 @torch.no_grad()
 def answer(model: TransformerBridge, asked: Choices) -> Answers:
     """What a model answers: the letter, and, as a test of what it knows, the words after the same fact told as a sentence."""
-    letters = logits_at_end(model, asked.texts).log_softmax(-1)[:, asked.letter_ids(model)].cpu()
-    words = whole_words(model, asked.sentences, asked.options)
-    n, lengths = max(map(len, words.ids)), words.texts.lengths
-    with intervene(model, unembed_only_at((lengths[:, None] - n + torch.arange(n)).clamp(min=0))):
-        own = words.log_probs(model(words.texts.tokens.to(model.cfg.device))).float().cpu()
-    return Answers(letters, own.reshape(letters.shape), asked.right)
+    ids = [token_id(model, f" {letter}") for letter in asked.letters[: len(asked.options[0])]]
+    letters = logits_at_end(model, asked.texts).log_softmax(-1)[:, ids].cpu()
+    words = whole_words(model, asked.sentences, asked.options).read(model)
+    return Answers(letters, words.reshape(letters.shape), asked.right)

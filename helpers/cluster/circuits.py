@@ -13,7 +13,7 @@ without it (Marks et al. 2024, arXiv 2403.19647, section 3.2). The answers depen
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
-from heapq import heappop, heappush
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -41,8 +41,6 @@ from helpers.running import path_gradients
 from helpers.stats import DRAWS, Interval
 from helpers.tables import table
 
-# ------------------------------------------------------------------------------------------------------------- estimates
-
 
 @dataclass(frozen=True)
 class EdgeScores:
@@ -62,24 +60,15 @@ class EdgeScores:
 
     def greedy(self, n: int) -> Circuit:
         """A circuit of ``n`` edges grown from the logits: always the largest score among the edges into what is on it (Hanna et al.)."""
-        kept, open_ended, reached = torch.zeros(len(self.graph), dtype=torch.bool), [], set()
-        into: dict[int, list[tuple[float, int, int]]] = {}
-        for number, (receiver, sender) in enumerate(self.graph.exists.nonzero().tolist()):
-            into.setdefault(receiver, []).append((-abs(float(self.values[number])), number, sender))
-
-        def reach(receiver: int) -> None:
-            if receiver not in reached:
-                reached.add(receiver)
-                for edge in into[receiver]:
-                    heappush(open_ended, edge)
-
-        reach(len(self.graph.receivers) - 1)
+        sizes, left = self.graph.matrix(self.values.abs()), self.graph.exists.clone()
+        reached = torch.zeros(len(self.graph.receivers), dtype=torch.bool)
+        reached[-1] = True
         for _ in range(n):
-            _, number, sender = heappop(open_ended)
-            kept[number] = True
-            for receiver in self.graph.inputs[sender]:
-                reach(receiver)
-        return Circuit(self.graph, kept)
+            best = sizes.masked_fill(~(left & reached[:, None]), -1).argmax()
+            receiver, sender = divmod(int(best), len(self.graph.senders))
+            left[receiver, sender] = False
+            reached |= self.graph.hangs[:, sender] > 0
+        return Circuit(self.graph, ~left[self.graph.exists])
 
     def table(self, n: int = 10) -> str:
         """One line for each of the ``n`` edges with the largest scores: its name and the estimated change."""
@@ -123,56 +112,46 @@ def _received(
     return values, [seen[name] for name in received]
 
 
-# ------------------------------------------------------------------------------------------------------------------ ACDC
-
-
 @dataclass(frozen=True)
 class Pruning:
-    """What ACDC kept, and what it removed in this order, with the rise of the distance that each removal cost.
+    """What ACDC kept, and what it removed, in this order.
 
-    ``distance`` is that of the circuit from the model: KL divergence in nats, or the drop of the metric.
+    ``distance`` is that of the circuit from the model: the KL divergence in nats.
     """
 
     circuit: Circuit
     removed: tuple[str, ...]
-    rises: Float[Tensor, "removed"]
     distance: float
-    tau: float
 
 
-def acdc(
-    model: TransformerBridge, pairs: PromptPairs, tau: float, ablation: Ablation = "resample", by: str = "kl", tokens: int | None = None
-) -> Pruning:
+def acdc(model: TransformerBridge, pairs: PromptPairs, tau: float, ablation: Ablation = "resample", tokens: int | None = None) -> Pruning:
     """Removes every edge whose removal makes the circuit's distance from the model rise by less than ``tau`` (Conmy et al., algorithm 1).
 
     Receivers are visited from the logits back to the first block, and in each its senders from the last to the embedding. The distance is
-    the KL divergence (model || circuit) of the next token, in nats, or for ``by="metric"`` the drop of the metric; a mean over the prompts.
+    the KL divergence (model || circuit) of the next token, in nats; a mean over the prompts.
     The result is that of the one-by-one algorithm, and three things make it fast: a pass starts at the receiver's block, since before it
     nothing is removed yet; several removals in a row are tried in one pass of at most ``tokens`` tokens, and hold up to the first that is
     refused; and edges into what no kept edge leaves are removed without a run. All prompts go through the model together.
     """
     if not tau > 0:
         raise ValueError(f"tau says by how much the distance may rise for each removed edge; it must be above 0, not {tau}.")
-    if by not in ("kl", "metric"):
-        raise ValueError(f"The distance is by 'kl' or by 'metric', not {by!r}.")
-    search = _Search(model, pairs, tau, ablation, by, tokens or most_tokens(model))
+    search = _Search(model, pairs, tau, ablation, tokens or most_tokens(model))
     with torch.no_grad(), progress(total=len(search.graph), desc="edges") as bar:
         for receiver in reversed(range(len(search.graph.receivers))):
             search.prune(receiver)
             bar.update(int(search.graph.seen[receiver]))
-    circuit = Circuit(search.graph, search.kept[search.graph.exists])
-    return Pruning(circuit, tuple(search.removed), torch.tensor(search.rises), search.distance, tau)
+    return Pruning(Circuit(search.graph, search.kept[search.graph.exists]), tuple(search.removed), search.distance)
 
 
 class _Search:
     """The state of ACDC: which edges are still there, and how far the circuit is from the model."""
 
     @torch.no_grad()
-    def __init__(self, model: TransformerBridge, pairs: PromptPairs, tau: float, ablation: Ablation, by: str, tokens: int) -> None:
-        self.model, self.pairs, self.tau, self.by = model, pairs, tau, by
+    def __init__(self, model: TransformerBridge, pairs: PromptPairs, tau: float, ablation: Ablation, tokens: int) -> None:
+        self.model, self.tau = model, tau
         self.graph, everyone = EdgeGraph.of(model), torch.arange(len(pairs))
         self.texts = texts = pairs.clean.take(everyone)
-        self.kept, self.removed, self.rises, self.distance = self.graph.exists.clone(), [], [], 0.0
+        self.kept, self.removed, self.distance = self.graph.exists.clone(), [], 0.0
         self.most = self.at_once = max(1, tokens // texts.tokens.numel())
         self.ablated = ablations(model, pairs, ablation)(everyone)
         self.beyond = outputs(model, texts.tokens) - self.ablated
@@ -180,31 +159,28 @@ class _Search:
         with open_edges(model):
             streams = record(model, texts.tokens.to(model.cfg.device), *places)
         self.streams = [streams[place] for place in places]
-        self.model_logits = run_wires(model, self.graph, texts, self.kept[None], self.ablated)[0]
+        self.model_logp = run_wires(model, self.graph, texts, self.kept[None], self.ablated)[0].log_softmax(-1)
 
     def prune(self, receiver: int) -> None:
         """Visits one receiver: removes all its edges that are not missed."""
         todo = list(reversed(range(int(self.graph.seen[receiver]))))
         if not self.graph.live(self.kept)[receiver]:
-            self.remove(receiver, todo, [self.distance] * len(todo))
+            self.remove(receiver, todo)
             return
         while todo:
             some = todo[: self.at_once]
-            distances = self.distances(receiver, some).tolist()
-            before = [self.distance, *distances]
-            refused = (at for at, (new, old) in enumerate(zip(distances, before, strict=False)) if new - old >= self.tau)
+            distances = [self.distance, *self.distances(receiver, some).tolist()]
+            refused = (at for at, (old, new) in enumerate(pairwise(distances)) if new - old >= self.tau)
             taken = next(refused, len(some))
-            self.remove(receiver, some[:taken], distances[:taken])
+            self.remove(receiver, some[:taken])
+            self.distance = distances[taken]
             self.at_once = min(self.most, 2 * len(some)) if taken == len(some) else taken + 1
             todo = todo[taken + 1 if taken < len(some) else taken :]
 
-    def remove(self, receiver: int, senders: list[int], distances: list[float]) -> None:
-        """Removes some edges for good; ``distances`` is where the circuit is after each."""
-        for sender, distance in zip(senders, distances, strict=True):
-            self.kept[receiver, sender] = False
-            self.removed.append(f"{self.graph.senders[sender]} -> {self.graph.receivers[receiver]}")
-            self.rises.append(distance - self.distance)
-            self.distance = distance
+    def remove(self, receiver: int, senders: list[int]) -> None:
+        """Removes some edges for good."""
+        self.kept[receiver, senders] = False
+        self.removed += [f"{self.graph.senders[sender]} -> {self.graph.receivers[receiver]}" for sender in senders]
 
     def distances(self, receiver: int, senders: list[int]) -> Float[Tensor, "copy"]:
         """How far the circuit is from the model without the first sender, without the first two, and so on."""
@@ -212,16 +188,9 @@ class _Search:
         for number, sender in enumerate(senders):
             kept[number:, receiver, sender] = False
         layer = min(self.graph.layer(self.graph.receivers[receiver]), self.graph.n_layers - 1)
-        before = self.beyond[: 1 + (self.graph.n_heads + 1) * layer]
+        before = self.beyond[: self.graph.before(layer)]
         logits = run_wires(self.model, self.graph, self.texts, kept, self.ablated, layer, self.streams[layer], before)
-        if self.by == "metric":
-            values = [self.pairs.measured(copy).mean() for copy in (self.model_logits, *logits)]
-            return values[0] - torch.stack(values[1:])
-        right, own = self.model_logits.log_softmax(-1), logits.log_softmax(-1)
-        return (right.exp() * (right - own)).sum(-1).mean(-1)
-
-
-# --------------------------------------------------------------------------------------------------------------- judging
+        return (self.model_logp.exp() * (self.model_logp - logits.log_softmax(-1))).sum(-1).mean(-1)
 
 
 @dataclass(frozen=True)
@@ -240,19 +209,13 @@ class Curve:
     ablation: str
 
     @property
-    def shares(self) -> Float[Tensor, "circuit prompt"]:
-        """What each circuit keeps on each prompt, as a share of the mean that there is to keep; its means are the faithfulness."""
-        return (self.values - self.empty) / _gap(self.model, self.empty)
-
-    @property
     def faithfulness(self) -> Float[Tensor, "circuit"]:
         """(m(circuit) - m(empty)) / (m(model) - m(empty)), a ratio of means over the prompts (Marks et al., section 3.2)."""
-        return self.shares.mean(1)
+        return (self.values - self.empty).mean(1) / (self.model - self.empty).mean()
 
     @property
     def intervals(self) -> list[Interval]:
-        """The 95 % interval of each, by resampling the prompts (bootstrap of the ratio). Raises ValueError if nothing could be kept."""
-        _gap(self.model, self.empty)
+        """The 95 % interval of each, by resampling the prompts (bootstrap of the ratio)."""
         return [ratio_interval(values - self.empty, self.model - self.empty) for values in self.values]
 
     def table(self) -> str:
@@ -262,14 +225,6 @@ class Curve:
         lines = [(n, alive, n / self.n_edges, value, f"  [{low:.3f}, {high:.3f}]") for n, alive, value, (low, high) in rows]
         head, rest = table(columns, lines).split("\n", 1)
         return f"{head}   ({self.ablation})\n{rest}"
-
-
-def _gap(model: Float[Tensor, "prompt"], empty: Float[Tensor, "prompt"]) -> Float[Tensor, ""]:
-    """How much of the metric there is to explain. Raises ValueError where there is nothing."""
-    gap = (model - empty).mean()
-    if gap.abs() < 1e-6:
-        raise ValueError("The metric is the same with all edges and with none, so there is nothing that a circuit could keep.")
-    return gap
 
 
 def ratio_interval(over: Float[Tensor, "prompt"], under: Float[Tensor, "prompt"], seed: int = 0, draws: int = DRAWS) -> Interval:
@@ -287,13 +242,16 @@ def ratio_interval(over: Float[Tensor, "prompt"], under: Float[Tensor, "prompt"]
 def judge(model: TransformerBridge, pairs: PromptPairs, circuits: Sequence[Circuit], ablation: Ablation = "resample") -> Curve:
     """The faithfulness of several circuits: how much of the metric each keeps, between the empty circuit (0) and the model (1).
 
-    All under the same ablation; values below 0 and above 1 are possible. A circuit is complete if its complement keeps nothing.
+    All under the same ablation; values below 0 and above 1 are possible. A circuit is complete if its complement keeps nothing. Raises
+    ValueError where there is nothing to keep.
     """
     graph = EdgeGraph.of(model)
-    values = circuit_metrics(model, pairs, [graph.empty, graph.full, *circuits], ablation)
+    empty, full, *values = circuit_metrics(model, pairs, [graph.empty, graph.full, *circuits], ablation)
+    if (full - empty).mean().abs() < 1e-6:
+        raise ValueError("The metric is the same with all edges and with none, so there is nothing that a circuit could keep.")
     alive = tuple(len(prune_dead(circuit)) for circuit in circuits)
     kind = ablation if isinstance(ablation, str) else "mean"
-    return Curve(tuple(map(len, circuits)), alive, len(graph), values[2:], values[0], values[1], kind)
+    return Curve(tuple(map(len, circuits)), alive, len(graph), torch.stack(values), empty, full, kind)
 
 
 def curve(

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
-from itertools import chain
+from itertools import accumulate, chain
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -34,7 +34,6 @@ from helpers.texts import Texts, TextsLike, as_texts
 RUN_TOKENS = 2048  # tokens in one forward pass over circuits side by side
 RUN_BYTES = 2**28  # what the senders of such a pass may hold
 ABLATIONS = ("resample", "mean", "zero")
-PARTS = ("q", "k", "v")
 Ablation = str | Float[Tensor, "sender pos d_model"]
 
 # -------------------------------------------------------------------------------------------------------------- the graph
@@ -56,18 +55,17 @@ class EdgeGraph:
     def of(cls, model: TransformerBridge) -> "EdgeGraph":
         """The graph of a model. Raises ValueError for a family whose stream is no plain sum of senders, or has no place to cut edges."""
         needed = ["blocks.0.hook_q_input", "blocks.0.hook_mlp_in", "blocks.0.attn.hook_result"]
-        block = model.blocks[0]
+        block, cfg = model.blocks[0], model.cfg
         if hasattr(block, "ln1_post") or not hasattr(block, "ln2") or not all(hook in model.hook_dict for hook in needed):
-            raise ValueError(
-                "Edges cannot be cut in this model: its blocks norm what they write, or have no norm of their own for the MLP."
-            )
-        cfg = model.cfg
-        return cls(
-            cfg.n_layers,
-            cfg.n_heads,
-            getattr(cfg, "n_key_value_heads", None) or cfg.n_heads,
-            bool(getattr(cfg, "parallel_attn_mlp", False)),
-        )
+            why = "its blocks norm what they write, or have no norm of their own for the MLP"
+            raise ValueError(f"Edges cannot be cut in this model: {why}.")
+        n_kv_heads = getattr(cfg, "n_key_value_heads", None) or cfg.n_heads
+        return cls(cfg.n_layers, cfg.n_heads, n_kv_heads, bool(getattr(cfg, "parallel_attn_mlp", False)))
+
+    @property
+    def parts(self) -> dict[str, int]:
+        """How many queries, keys and values each block has."""
+        return {"q": self.n_heads, "k": self.n_kv_heads, "v": self.n_kv_heads}
 
     @cached_property
     def senders(self) -> tuple[str, ...]:
@@ -78,19 +76,15 @@ class EdgeGraph:
     @cached_property
     def receivers(self) -> tuple[str, ...]:
         """The names of the receivers, from the queries of the first block to the logits."""
-        counts = {"q": self.n_heads, "k": self.n_kv_heads, "v": self.n_kv_heads}
-        blocks = [
-            [*(f"a{layer}.{head}.{part}" for part in PARTS for head in range(counts[part])), f"m{layer}"] for layer in range(self.n_layers)
-        ]
+        parts = [(head, part) for part, n in self.parts.items() for head in range(n)]
+        blocks = [[*(f"a{layer}.{head}.{part}" for head, part in parts), f"m{layer}"] for layer in range(self.n_layers)]
         return (*chain.from_iterable(blocks), "logits")
 
     @cached_property
     def seen(self) -> Int[Tensor, "receiver"]:
         """How many senders each receiver reads: always the first so many."""
-        width = self.n_heads + 1
-        heads = [1 + width * self.layer(name) for name in self.receivers]
         inside = [self.n_heads if name.startswith("m") and not self.parallel else 0 for name in self.receivers]
-        return torch.tensor(heads) + torch.tensor(inside)
+        return torch.tensor([self.before(self.layer(name)) + own for name, own in zip(self.receivers, inside, strict=True)])
 
     @cached_property
     def exists(self) -> Bool[Tensor, "receiver sender"]:
@@ -115,33 +109,34 @@ class EdgeGraph:
         """The layer of a sender or receiver: -1 for the embedding, the number of layers for the logits."""
         return {"embed": -1, "logits": self.n_layers}[name] if name in ("embed", "logits") else int(name[1:].split(".")[0])
 
+    def before(self, layer: int) -> int:
+        """How many senders stand before a layer."""
+        return 1 + (self.n_heads + 1) * layer
+
     def owners(self, receiver: str) -> slice:
         """The senders that hang on a receiver: a head on its query, several where they share a key; none on the logits."""
         if receiver == "logits":
             return slice(0, 0)
-        start = 1 + (self.n_heads + 1) * self.layer(receiver)
+        start = self.before(self.layer(receiver))
         if receiver.startswith("m"):
             return slice(start + self.n_heads, start + self.n_heads + 1)
         _, head, part = receiver.split(".")
-        share = 1 if part == "q" else self.n_heads // self.n_kv_heads
+        share = self.n_heads // self.parts[part]
         return slice(start + int(head) * share, start + (int(head) + 1) * share)
 
     @cached_property
-    def inputs(self) -> tuple[tuple[int, ...], ...]:
-        """The receivers of each sender: none for the embedding, query, key and value for a head, one for an MLP."""
-        owners = [range(len(self.senders))[self.owners(name)] for name in self.receivers]
-        return tuple(tuple(at for at, own in enumerate(owners) if sender in own) for sender in range(len(self.senders)))
+    def hangs(self) -> Float[Tensor, "receiver sender"]:
+        """1 where a sender hangs on a receiver (a head on its query, key and value, an MLP on its input), else 0."""
+        hangs = torch.zeros(self.exists.shape)
+        for row, receiver in zip(hangs, self.receivers, strict=True):
+            row[self.owners(receiver)] = 1
+        return hangs
 
     def live(self, kept: Bool[Tensor, "*copy receiver sender"]) -> Bool[Tensor, "*copy receiver"]:
         """Which receivers matter: those on whose node a kept edge begins, and the logits."""
         sends = kept.any(-2).float() @ self.hangs.T > 0
         sends[..., -1] = True
         return sends
-
-    @cached_property
-    def hangs(self) -> Float[Tensor, "receiver sender"]:
-        """1 where a sender hangs on a receiver, else 0."""
-        return torch.tensor([[float(at in own) for own in self.inputs] for at in range(len(self.receivers))])
 
     def matrix(self, edges: Tensor) -> Tensor:
         """Values of the edges ``[..., edge]`` as ``[..., receiver, sender]``, 0 where there is no edge."""
@@ -176,19 +171,18 @@ class EdgeGraph:
 
     def places(self) -> tuple[list[tuple[str, slice]], list[tuple[str, slice]]]:
         """Where senders and receivers are found: hook points, and which of the senders or receivers pass there."""
-        sent, received, s, r = [(resid_pre(0), slice(0, 1))], [], 1, 0
+        sent, received = [(resid_pre(0), 1)], []  # each place with the number of those that pass there
         for layer in range(self.n_layers):
-            sent += [
-                (f"blocks.{layer}.attn.hook_result", slice(s, s + self.n_heads)),
-                (mlp_out(layer), slice(s + self.n_heads, s + self.n_heads + 1)),
-            ]
-            s += self.n_heads + 1
-            for part, n in (("q", self.n_heads), ("k", self.n_kv_heads), ("v", self.n_kv_heads)):
-                received.append((f"blocks.{layer}.hook_{part}_input", slice(r, r + n)))
-                r += n
-            received.append((f"blocks.{layer}.hook_mlp_in", slice(r, r + 1)))
-            r += 1
-        return sent, [*received, (resid_post(self.n_layers - 1), slice(r, r + 1))]
+            sent += [(f"blocks.{layer}.attn.hook_result", self.n_heads), (mlp_out(layer), 1)]
+            received += [(f"blocks.{layer}.hook_{part}_input", n) for part, n in self.parts.items()]
+            received += [(f"blocks.{layer}.hook_mlp_in", 1)]
+        return _numbered(sent), _numbered([*received, (resid_post(self.n_layers - 1), 1)])
+
+
+def _numbered(places: Sequence[tuple[str, int]]) -> list[tuple[str, slice]]:
+    """Each place with the numbers of those that pass there, one after the other."""
+    ends = accumulate(n for _, n in places)
+    return [(hook, slice(end - n, end)) for (hook, n), end in zip(places, ends, strict=True)]
 
 
 # ------------------------------------------------------------------------------------------------------------- circuits
@@ -269,8 +263,7 @@ def sender_means(model: TransformerBridge, prompts: TextsLike) -> Float[Tensor, 
 
 def most_tokens(model: TransformerBridge) -> int:
     """How many tokens one pass may have, all copies of the prompts together."""
-    each = 4 * model.cfg.d_model * len(EdgeGraph.of(model).senders)
-    return min(RUN_TOKENS, max(1, RUN_BYTES // each))
+    return min(RUN_TOKENS, max(1, RUN_BYTES // (4 * model.cfg.d_model * len(EdgeGraph.of(model).senders))))
 
 
 def ablations(
@@ -303,7 +296,10 @@ def logits_of(
 ) -> Iterator[Float[Tensor, "prompt d_vocab"]]:
     """The logits after each clean prompt, circuit by circuit, on the CPU; many circuits share a forward pass."""
     graph = EdgeGraph.of(model)
-    _check(graph, circuits)
+    if not circuits:
+        raise ValueError("There is no circuit to run: give at least one, such as EdgeGraph.of(model).full.")
+    if any(circuit.graph != graph for circuit in circuits):
+        raise ValueError("This circuit belongs to a model of another shape: build it from EdgeGraph.of(model).")
     ablated, parts = ablations(model, pairs, ablation), list(pairs.clean.batches(most_tokens(model)))
     held = [ablated(rows) for rows in parts]
     copies = max(1, most_tokens(model) // max(len(rows) * int(pairs.clean.lengths[rows].max()) for rows in parts))
@@ -360,14 +356,6 @@ def run_wires(
     return logits[:, 0].unflatten(0, (copies, -1)).float().cpu()
 
 
-def _check(graph: EdgeGraph, circuits: Sequence[Circuit]) -> None:
-    """Raises ValueError where there is no circuit, or one of another model."""
-    if not circuits:
-        raise ValueError("There is no circuit to run: give at least one, such as EdgeGraph.of(model).full.")
-    if any(circuit.graph != graph for circuit in circuits):
-        raise ValueError("This circuit belongs to a model of another shape: build it from EdgeGraph.of(model).")
-
-
 def circuit_metrics(
     model: TransformerBridge, pairs: PromptPairs, circuits: Sequence[Circuit], ablation: Ablation = "resample", metric: Metric | None = None
 ) -> Float[Tensor, "circuit prompt"]:
@@ -376,10 +364,8 @@ def circuit_metrics(
     return torch.stack([asked.measured(logits) for logits in logits_of(model, pairs, circuits, ablation)])
 
 
-def cut_each(
-    model: TransformerBridge, pairs: PromptPairs, edges: Sequence[str], ablation: Ablation = "resample"
-) -> Float[Tensor, "edge prompt"]:
+def cut_each(model: TransformerBridge, pairs: PromptPairs, edges: Sequence[str]) -> Float[Tensor, "edge prompt"]:
     """By how much the metric changes when each edge by itself is cut: exact, and one run for each, many of them in a pass."""
     graph = EdgeGraph.of(model)
-    values = circuit_metrics(model, pairs, [graph.full, *(graph.circuit([edge]).complement for edge in edges)], ablation)
+    values = circuit_metrics(model, pairs, [graph.full, *(graph.circuit([edge]).complement for edge in edges)])
     return values[1:] - values[0]

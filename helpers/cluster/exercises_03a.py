@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from helpers.answers import expect, expect_callable, expect_close, expect_nonzero, expect_number, expect_tensor
+from helpers.answers import expect, expect_callable, expect_close, expect_nonzero, expect_number, expect_tensor, expect_unlike
 from helpers.cluster.linear_relations import LinearRelation, most_likely, relation_states
 from helpers.cluster.relations import RelationData
 from helpers.exercises import Exercises
@@ -35,10 +35,8 @@ def cut_the_wire(answer: Any) -> str:
         "A score of 0 is no attention of 0: the softmax makes e⁰ = 1 of it. Which score makes e to its power 0?",
     )
     expect(bool((weights[:, 3, [1, 2]] < 1e-6).all()), "The query still sees these keys: after the softmax their attention is above 0.")
-    expect(
-        torch.allclose(weights[:, :3], plain[:, :3], atol=1e-5),
-        "Other queries lost something as well: change the scores at [:, query, keys] only.",
-    )
+    others = torch.allclose(weights[:, :3], plain[:, :3], atol=1e-5)
+    expect(others, "Other queries lost something as well: change the scores at [:, query, keys] only.")
     rest = plain[:, 3, [0, 3]] / plain[:, 3, [0, 3]].sum(-1, keepdim=True)
     expect_close(weights[:, 3, [0, 3]], rest, "the attention that is left", "What is left keeps its proportions.", tolerance=1e-3)
     expect(torch.equal(given, scores), "Your function changed the scores that it was given: work on a copy (scores.clone()).")
@@ -90,15 +88,11 @@ def low_rank(answer: Any) -> str:
     wanted = right[:, :3] @ ((left[:, :3].T @ difference) / sizes[:3])
     result = expect_tensor(function(matrix.clone(), difference.clone(), 3), 6, what="what your function returns")
     whole = torch.linalg.pinv(matrix) @ difference
-    expect(
-        not torch.allclose(result, whole, rtol=0.01), "This is the inverse of full rank: the tiny singular values blow it up. Cut them off."
-    )
+    expect(not torch.allclose(result, whole, rtol=0.01), "This is the inverse of full rank: the tiny singular values blow it up. Cut them.")
     times = right[:, :3] @ ((left[:, :3].T @ difference) * sizes[:3])
-    expect(not torch.allclose(result, times, atol=1e-3), "You multiplied by the singular values, and that is W again: divide.")
     turned = left[:, :3] @ ((right[:, :3].T @ difference) / sizes[:3])
-    expect(
-        not torch.allclose(result, turned, atol=1e-3), "Left and right are exchanged: the difference lives on the left, delta on the right."
-    )
+    exchanged = "Left and right are exchanged: the difference lives on the left, delta on the right."
+    expect_unlike(result, {"You multiplied by the singular values, and that is W again: divide.": times, exchanged: turned}, 1e-3)
     expect_close(result, wanted, "your delta", "right[:rank].T @ ((left[:, :rank].T @ difference) / sizes[:rank])", tolerance=1e-2)
     return "Of the difference, what the strong directions can reach is reached, and no noise is blown up."
 

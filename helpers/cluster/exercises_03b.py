@@ -7,10 +7,10 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from helpers.answers import expect, expect_callable, expect_close, expect_indices, expect_number, expect_tensor
+from helpers.answers import expect, expect_callable, expect_close, expect_indices, expect_number, expect_tensor, expect_unlike
 from helpers.cluster.attribution import direct_effects
 from helpers.cluster.circuits import EdgeScores, judge
-from helpers.cluster.edges import Circuit
+from helpers.cluster.edges import ABLATIONS, Circuit
 from helpers.cluster.ioi import IoiSentences, ioi_sentences, knocked_out
 from helpers.cluster.patching import PatchMap, PromptPairs, metric_at_ends
 from helpers.exercises import Exercises
@@ -22,7 +22,6 @@ from helpers.running import score_prompts
 exercises = Exercises("03b_cluster_circuits")
 exercise, check, score_table = exercises.exercise, exercises.check, exercises.score_table
 
-KINDS = ("resample", "mean", "zero")
 KEPT, SHARE = 0.8, 0.02  # what exercise 3.10 asks for
 BROKEN = 0.3  # and 3.11
 
@@ -40,12 +39,12 @@ def write_a_patch(answer: Any, model: TransformerBridge) -> str:
         right, other = _patched(model, clean, corrupted, layer, pos), _patched(model, corrupted, clean, layer, pos)
         plain = model(corrupted)[:, -1].cpu()
         everywhere = _patched(model, clean, corrupted, layer, None)
-    for wrong, sentence in (
-        (plain, "This is the corrupted run as it is: is the patch inside the `with`, and is the model run there?"),
-        (other, "This puts the corrupted stream into the clean run; here it goes the other way."),
-        (everywhere, "This patches every position: say pos=pos."),
-    ):
-        expect(not torch.allclose(result, wrong, atol=1e-3), sentence)
+    mistakes = {
+        "This is the corrupted run as it is: is the patch inside the `with`, and is the model run there?": plain,
+        "This puts the corrupted stream into the clean run; here it goes the other way.": other,
+        "This patches every position: say pos=pos.": everywhere,
+    }
+    expect_unlike(result, mistakes, 1e-3)
     expect_close(result, right, "your logits", "Record the clean stream before the layer, and put it in at one position.", tolerance=1e-3)
     return "One patch works; a sweep is this, for all layers and positions."
 
@@ -83,9 +82,7 @@ def where_it_bends(answer: Any, estimated: PatchMap, measured: PatchMap) -> str:
     guess, truth = estimated.change[layer, at].item(), measured.change[layer, at].item()
     expect(truth > 1, f"At layer {layer}, {answer[1]}, the patch changes {truth:.2f} logits only: take one that matters.")
     off = abs(guess - truth) / truth
-    expect(
-        off >= 0.25, f"At layer {layer}, {answer[1]}, the estimate is {guess:.2f} and the truth {truth:.2f}: off by {off:.0%}, too little."
-    )
+    expect(off >= 0.25, f"At layer {layer}, {answer[1]}, the estimate is {guess:.2f}, the truth {truth:.2f}: off by {off:.0%}, too little.")
     return f"Estimated {guess:.2f}, measured {truth:.2f}, off by {off:.0%}: the way from there to the answer is long and bent."
 
 
@@ -112,8 +109,8 @@ def own_circuit(answer: Any, model: TransformerBridge, pairs: PromptPairs) -> st
 def break_the_number(answer: Any, model: TransformerBridge, pairs: PromptPairs, scores: EdgeScores) -> str:
     """A number of edges and two kinds of ablation under which the same circuit is faithful and is not."""
     expect(
-        isinstance(answer, tuple | list) and len(answer) == 3 and all(kind in KINDS for kind in answer[1:]),
-        f"A triple is needed here: a number of edges and two of {', '.join(KINDS)}, such as (50, 'mean', 'resample').",
+        isinstance(answer, tuple | list) and len(answer) == 3 and all(kind in ABLATIONS for kind in answer[1:]),
+        f"A triple is needed here: a number of edges and two of {', '.join(ABLATIONS)}, such as (50, 'mean', 'resample').",
     )
     n = int(expect_number(answer[0], 1, 400, "your number of edges"))
     circuit = scores.top(n)
@@ -133,19 +130,13 @@ def two_jobs(answer: Any, model: TransformerBridge, data: IoiSentences, prompts:
     every = [(at, number) for at in range(model.cfg.n_layers) for number in range(model.cfg.n_heads)]
     costs = []
     for texts, metric in ((data.tokens, data.metric), (list(prompts), log_prob(right))):
-        plain = score_prompts(model, texts, metric).mean().item()
-        costs.append(
-            {
-                (at, n): plain - score_prompts(model, texts, metric, zero_ablate(head_out(at), pos=-1, head=n)).mean().item()
-                for at, n in every
-            }
-        )
+        plain = score_prompts(model, texts, metric).mean()
+        gone = {(at, n): score_prompts(model, texts, metric, zero_ablate(head_out(at), pos=-1, head=n)).mean() for at, n in every}
+        costs.append({one: (plain - left).item() for one, left in gone.items()})
     gifts, capitals = costs
     ranks = [1 + sorted(every, key=lambda one, cost=cost: -cost[one]).index((layer, head)) for cost in costs]
     expect(ranks[0] <= 5, f"Without {layer}.{head} the gifts lose {gifts[layer, head]:.2f} logits: it is number {ranks[0]} of all heads.")
-    expect(
-        ranks[1] <= 3, f"Without {layer}.{head} the capitals lose {capitals[layer, head]:.2f} nats: it is number {ranks[1]} of all heads."
-    )
+    expect(ranks[1] <= 3, f"Without {layer}.{head} the capitals lose {capitals[layer, head]:.2f} nats: number {ranks[1]} of all heads.")
     return (
         f"Without {layer}.{head} the gifts lose {gifts[layer, head]:.2f} logits, and the capitals {capitals[layer, head]:.2f} nats "
         f"(numbers {ranks[0]} and {ranks[1]} of {len(every)}): it fetches what it is told to fetch."

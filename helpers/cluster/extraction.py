@@ -13,20 +13,21 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from helpers.cluster.fact_prompts import FactPrompt, first_answer_tokens, subject_span
+from helpers.cluster.fact_prompts import FactPrompt, subject_span
+from helpers.inputs import check_number
 from helpers.interventions import attn_out, head_out, mlp_out, pattern, record, resid_post
+from helpers.metrics import first_tokens as answer_starts
 from helpers.models import TransformerBridge
-from helpers.one_layer.function_vectors import Head, top_heads
+from helpers.one_layer.function_vectors import top_heads
 from helpers.prediction import LOST, pieces, tokenize
 from helpers.progress import progress
 from helpers.running import activations_at, read_lens
 from helpers.tables import table
 from helpers.texts import as_texts
 
+MIXED = "blocks.{}.attn.hook_out".format  # what the attention puts out, before a norm that may follow (Gemma 2)
 FEW_LETTERS = 3  # shorter words, and shorter beginnings of words, say too little to count as an attribute
 STOP_WORDS = {"the", "and", "for", "with", "from", "you", "she", "her", "his", "its", "one"}
-
-# -------------------------------------------------------------------------------------------------------------- enrichment
 
 
 @dataclass(frozen=True)
@@ -47,21 +48,18 @@ class Enrichment:
 
     def table(self) -> str:
         """One line for each layer: the mean rate of the subject's own words, of another subject's, and how often the own are ahead."""
-        rows = zip(range(len(self.own)), self.own.mean(1), self.other.mean(1), self.ahead.nanmean(1), strict=True)
+        means = torch.stack([self.own.mean(1), self.other.mean(1), self.ahead.nanmean(1)], 1).tolist()
         columns = {"after layer": "11", "own rate": "10.1%", "control": "8.1%", "ahead": "8.1%"}
-        note = f"   (of the best {self.k} tokens; at most {self.most.mean():.1%})"
-        head, lines = table(columns, [(at, *map(float, shares)) for at, *shares in rows]).split("\n", 1)
-        return f"{head}{note}\n{lines}"
+        head, lines = table(columns, [(at, *shares) for at, shares in enumerate(means)]).split("\n", 1)
+        return f"{head}   (of the best {self.k} tokens; at most {self.most.mean():.1%})\n{lines}"
 
 
 @torch.no_grad()
 def enrichment(model: TransformerBridge, facts: Sequence[FactPrompt], k: int = 50) -> Enrichment:
     """The attributes rate after every block. Raises ValueError for a fact without attributes."""
-    if not 1 <= k <= model.cfg.d_vocab:
-        raise ValueError(f"k says how many tokens of the lens to look at; it must be from 1 to {model.cfg.d_vocab}, not {k}.")
+    check_number("k says how many tokens of the lens to look at", k, high=model.cfg.d_vocab)
     own, other = _word_starts(model, facts)
-    ends = torch.tensor([[subject_span(model, fact)[-1]] for fact in facts])
-    hooks = [*map(resid_post, range(model.cfg.n_layers))]
+    ends, hooks = torch.tensor([[subject_span(model, fact)[-1]] for fact in facts]), [*map(resid_post, range(model.cfg.n_layers))]
     states = activations_at(model, [fact.text for fact in facts], hooks, ends)[:, :, 0]  # [layer, fact, d_model]
 
     def rates(logits: Float[Tensor, "layer some d_vocab"], some: Int[Tensor, "some"]) -> Float[Tensor, "layer some three"]:
@@ -78,15 +76,15 @@ def enrichment(model: TransformerBridge, facts: Sequence[FactPrompt], k: int = 5
     return Enrichment(*read_lens(model, states, rates).unbind(-1), own.sum(1) / k, k)
 
 
-def _word_starts(model: TransformerBridge, facts: Sequence[FactPrompt]) -> list[Bool[Tensor, "fact d_vocab"]]:
+def _word_starts(model: TransformerBridge, facts: Sequence[FactPrompt]) -> Bool[Tensor, "two fact d_vocab"]:
     """Which tokens begin one of a fact's own words, and one of the others."""
-    sides = [torch.zeros(len(facts), model.cfg.d_vocab, dtype=torch.bool) for _ in range(2)]
+    sides = torch.zeros(2, len(facts), model.cfg.d_vocab, dtype=torch.bool)
     for number, fact in enumerate(facts):
-        own = first_tokens(model, fact.attributes, fact.subject)
+        own, others = (first_tokens(model, words, fact.subject) for words in (fact.attributes, fact.others))
         if not own:
             raise ValueError(f"Nothing is given that is true of {fact.subject!r}: name some words in attributes.")
-        sides[0][number, sorted(own)] = True
-        sides[1][number, sorted(first_tokens(model, fact.others, fact.subject) - own)] = True
+        sides[0, number, list(own)] = True
+        sides[1, number, list(others - own)] = True
     return sides
 
 
@@ -100,9 +98,6 @@ def first_tokens(model: TransformerBridge, attributes: Sequence[str], subject: s
     start = tokenize(model, "is")
     firsts = [tokenize(model, f"is {word}")[len(start)] for word in sorted(words) if word.lower() not in skipped]
     return {int(one) for one in firsts if len(re.sub("(⟨..⟩)+", LOST, pieces(model, one[None])[0]).strip()) >= FEW_LETTERS}
-
-
-# -------------------------------------------------------------------------------------------------------------- extraction
 
 
 @dataclass(frozen=True)
@@ -131,13 +126,9 @@ class Extraction:
         parts = {"attention": self.attention, "MLP": self.mlp, "control": self.control}
         return {name: hits.any(0).float().mean().item() for name, hits in parts.items()}
 
-    def top(self, n: int = 5) -> list[Head]:
-        """The ``n`` heads that say the most answers by themselves, the best first."""
-        return top_heads(self.head_shares, n)
-
     def head_table(self, n: int = 5) -> str:
-        """One line for each of the top heads: which share of the answers it says, and how much it attends to the subject."""
-        rows = [(*at, self.head_shares[at].item(), self.to_subject[at].mean().item()) for at in self.top(n)]
+        """One line for each of the ``n`` heads that say the most answers: which share of them, and how much it attends to the subject."""
+        rows = [(*at, self.head_shares[at].item(), self.to_subject[at].mean().item()) for at in top_heads(self.head_shares, n)]
         return table({"layer": "6", "head": "5", "answers": "8.1%", "to subject": "11.1%"}, rows)
 
 
@@ -145,18 +136,18 @@ class Extraction:
 def extraction(model: TransformerBridge, facts: Sequence[FactPrompt], seed: int = 0) -> Extraction:
     """Who says the answer; best asked about facts that the model knows. A bias that all heads share counts for none of them."""
     n_layers, n_heads, n = model.cfg.n_layers, model.cfg.n_heads, len(facts)
-    texts, answers = as_texts(model, [fact.text for fact in facts]), first_answer_tokens(model, facts)
-    spans = [subject_span(model, fact) for fact in facts]
+    prompts, spans = [fact.text for fact in facts], [subject_span(model, fact) for fact in facts]
+    texts, answers = as_texts(model, prompts), answer_starts(model, prompts, [fact.answer for fact in facts])
     wrong = _wrong_answers(facts, answers, seed)
     attention, mlp, control = (torch.zeros(n_layers, n, dtype=torch.bool) for _ in range(3))
     by_head, to_subject = torch.zeros(n_layers, n_heads, n, dtype=torch.bool), torch.zeros(n_layers, n_heads, n)
-    places = [place(layer) for layer in range(n_layers) for place in (attn_out, mlp_out, head_out, pattern, _mixed)]
+    places = [place(layer) for layer in range(n_layers) for place in (attn_out, mlp_out, head_out, pattern, MIXED)]
     for rows in progress(list(texts.batches()), desc="batches"):
         part, each = texts.take(rows), torch.arange(len(rows))
         ends, seen = part.lengths - 1, record(model, part.tokens.to(model.cfg.device), *places)
         for layer in range(n_layers):
-            outs = [seen[place(layer)][each, ends] for place in (attn_out, mlp_out)]
-            written = torch.cat([torch.stack(outs, 1), _written(model, layer, seen, ends)], 1)  # [fact, 2 + head, d_model]
+            outs = [seen[place(layer)][each, ends][:, None] for place in (attn_out, mlp_out)]
+            written = torch.cat([*outs, _written(model, layer, seen, ends)], 1)  # [fact, 2 + head, d_model]
             said = read_lens(model, written, lambda logits, _: logits.argmax(-1)).cpu().T  # [2 + head, fact]
             hits = said == answers[rows]
             attention[layer, rows], mlp[layer, rows], by_head[layer][:, rows] = hits[0], hits[1], hits[2:]
@@ -167,11 +158,6 @@ def extraction(model: TransformerBridge, facts: Sequence[FactPrompt], seed: int 
     return Extraction(attention, mlp, by_head, control, to_subject)
 
 
-def _mixed(layer: int) -> str:
-    """What the attention puts out, before a norm that may follow (Gemma 2)."""
-    return f"blocks.{layer}.attn.hook_out"
-
-
 def _written(
     model: TransformerBridge, layer: int, seen: dict[str, Tensor], ends: Int[Tensor, "fact"]
 ) -> Float[Tensor, "fact head d_model"]:
@@ -180,14 +166,14 @@ def _written(
     written = torch.einsum("nhd,hdm->nhm", seen[head_out(layer)][every, ends], model.blocks[layer].attn.W_O)
     if not hasattr(model.blocks[layer], "ln1_post"):
         return written
-    mixed, out = (seen[place(layer)][every, ends] for place in (_mixed, attn_out))
+    mixed, out = (seen[place(layer)][every, ends] for place in (MIXED, attn_out))
     return written * torch.where(mixed == 0, 0, out / mixed)[:, None]  # an RMS norm only rescales each dimension
 
 
 def _wrong_answers(facts: Sequence[FactPrompt], answers: Int[Tensor, "fact"], seed: int) -> Int[Tensor, "fact"]:
     """The answer of another fact for each, of the same relation if there is one; -1 where all answers are the same."""
-    rng, drawn, ids = Random(seed), [], answers.tolist()
-    for fact, own in zip(facts, ids, strict=True):
-        near = sorted({one for one, other in zip(ids, facts, strict=True) if one != own and other.relation == fact.relation})
-        drawn.append(rng.choice(near or sorted(set(ids) - {own}) or [-1]))
+    rng, drawn, asked = Random(seed), [], [(fact.relation, answer) for fact, answer in zip(facts, answers.tolist(), strict=True)]
+    for relation, own in asked:
+        near = sorted({answer for name, answer in asked if name == relation and answer != own})
+        drawn.append(rng.choice(near or sorted({answer for _, answer in asked} - {own}) or [-1]))
     return torch.tensor(drawn)

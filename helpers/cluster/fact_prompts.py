@@ -9,13 +9,10 @@ from dataclasses import dataclass
 from itertools import zip_longest
 from random import Random
 
-import torch
-from jaxtyping import Int
-from torch import Tensor
-
-from helpers.course_lm.facts import Fact, Relation, all_facts, relations
+from helpers.course_lm.facts import Fact, all_facts, relations
 from helpers.course_lm.world import World
-from helpers.metrics import whole_words
+from helpers.inputs import check_number
+from helpers.metrics import first_tokens
 from helpers.models import TransformerBridge
 from helpers.prediction import token_span
 from helpers.running import next_tokens
@@ -57,62 +54,41 @@ def course_facts(names: Sequence[str] | None = None, n: int = 100, seed: int = 0
     world, rng, every = World.load(), Random(seed), relations()
     if unknown := next((name for name in names or () if name not in every), None):
         raise ValueError(f"There is no relation {unknown!r} in the world; there are: {', '.join(every)}.")
-    usable = [fact for fact in all_facts(world) if (not names or fact.relation.name in names) and _fit_to_ask(fact)]
-    if not 1 <= n <= len(usable):
-        raise ValueError(f"n says how many facts to draw; these relations have {len(usable)}, so it must be from 1 to that, not {n}.")
+    usable = [fact for fact in all_facts(world) if (not names or fact.relation.name in names) and fit_to_ask(fact)]
+    check_number("n says how many facts of these relations to draw", n, high=len(usable))
     pools = [[fact for fact in usable if fact.relation is relation] for relation in every.values()]
     pools = [rng.sample(pool, len(pool)) for pool in pools]
     turns = [(turn, fact) for turn, row in enumerate(zip_longest(*pools)) for fact in row if fact]
-    said = _said(world)
+    said: dict[str, set[str]] = {}  # the attributes of every subject
+    for fact in all_facts(world):
+        said.setdefault(fact.subject, set()).update({fact.object, *fact.row.values()} - {"", fact.subject})
     return [_told(world, said, fact, turn % 2 == 0, rng) for turn, fact in turns[:n]]
 
 
-def _fit_to_ask(fact: Fact) -> bool:
+def fit_to_ask(fact: Fact) -> bool:
     """Is the answer a word of its own, which the prompt does not give away?"""
     subject, answer = fact.subject.lower(), fact.object.lower()
     return fact.answer == fact.object and answer not in subject and subject not in answer and bool(fact.relation.forward)
 
 
-def _told(world: World, said: dict[str, tuple[str, ...]], fact: Fact, at_start: bool, rng: Random) -> FactPrompt:
-    """The fact up to its answer, with its own attributes and those of another subject."""
-    asked = fact.probe(rng.choice(_sentences(fact.relation, at_start)))
-    own, other = said[fact.subject], said.get(_another(world, fact, rng), ())
-    about = {"relation": fact.relation.name, "attributes": own, "others": tuple(word for word in other if word not in own)}
-    return fact_prompt(asked.prompt, asked.answer, fact.subject, **about)
-
-
-def _sentences(relation: Relation, at_start: bool) -> list[str]:
-    """The templates that begin with the subject, or the others; if there are none, whatever there is."""
+def _told(world: World, said: dict[str, set[str]], fact: Fact, at_start: bool, rng: Random) -> FactPrompt:
+    """The fact up to its answer, in a sentence that begins with the subject or not, if there is one, and attributes of another subject."""
+    relation = fact.relation
     fitting = [template for template in relation.forward if template.startswith(("{s}", "The {s}", "A {s}")) == at_start]
-    return fitting or list(relation.forward)
-
-
-def _another(world: World, fact: Fact, rng: Random) -> str:
-    """Another subject of the same table."""
-    column = world.column(fact.relation.table, fact.relation.subject)
-    return rng.choice([name for name in column if name != fact.subject])
-
-
-def _said(world: World) -> dict[str, tuple[str, ...]]:
-    """The attributes of every subject."""
-    said: dict[str, set[str]] = {}
-    for fact in all_facts(world):
-        said.setdefault(fact.subject, set()).update({fact.object, *fact.row.values()} - {"", fact.subject})
-    return {subject: tuple(sorted(words)) for subject, words in said.items()}
+    asked = fact.probe(rng.choice(fitting or relation.forward))
+    another = rng.choice([name for name in world.column(relation.table, relation.subject) if name != fact.subject])
+    own, others = said[fact.subject], said.get(another, set())
+    words = {"attributes": tuple(sorted(own)), "others": tuple(sorted(others - own))}
+    return fact_prompt(asked.prompt, asked.answer, fact.subject, relation=relation.name, **words)
 
 
 def known_facts(model: TransformerBridge, facts: Sequence[FactPrompt]) -> list[FactPrompt]:
     """The facts that the model answers right: the answer's first token is its most likely one. Raises ValueError where it knows none."""
-    right = next_tokens(model, [fact.text for fact in facts]) == first_answer_tokens(model, facts)
+    texts = [fact.text for fact in facts]
+    right = next_tokens(model, texts) == first_tokens(model, texts, [fact.answer for fact in facts])
     if not right.any():
         raise ValueError("The model answers none of these prompts right: ask for other facts, or write the prompts as it has read them.")
     return [fact for fact, hit in zip(facts, right.tolist(), strict=True) if hit]
-
-
-def first_answer_tokens(model: TransformerBridge, facts: Sequence[FactPrompt]) -> Int[Tensor, "fact"]:
-    """The first token of each answer."""
-    words = whole_words(model, [fact.text for fact in facts], [[fact.answer] for fact in facts])
-    return torch.tensor([ids[0] for ids in words.ids])
 
 
 def subject_span(model: TransformerBridge, fact: FactPrompt) -> range:

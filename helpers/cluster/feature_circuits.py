@@ -12,6 +12,7 @@ one, at ``sae.hook``, so there are no edges.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 from random import Random
 
 import torch
@@ -19,7 +20,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from helpers.cluster.patching import PromptPairs, metric_at_ends, prompt_pairs
-from helpers.course_lm.corpus.prose import NOW, THEN, agreement_probes
+from helpers.course_lm.corpus.prose import agreement_probes
 from helpers.course_lm.world import World
 from helpers.interventions import Intervention, record, set_to
 from helpers.metrics import log_odds, run_with_gradients
@@ -33,8 +34,6 @@ from helpers.tables import table
 
 Node = tuple[int, int]  # position, and feature; the error is feature d_sae
 
-# ------------------------------------------------------------------------------------------------------- minimal pairs
-
 
 def agreement_pairs(model: TransformerBridge, n: int, group: str = "present relative", seed: int = 0) -> PromptPairs:
     """``n`` prompts that ask for a verb across an attractor, and the same with the number of the subject changed.
@@ -46,10 +45,8 @@ def agreement_pairs(model: TransformerBridge, n: int, group: str = "present rela
     shapes: dict[tuple[int, int], list[tuple[str, str, str, str]]] = {}
     for probe in agreement_probes(World.load(), Random(f"{seed} agreement"), 100 * n):
         other = _other_number(probe.prompt)
-        if probe.group != group or other is None:
-            continue
         one, two = (tokenize(model, prompt) for prompt in (probe.prompt, other))
-        if len(one) == len(two):
+        if probe.group == group and len(one) == len(two):
             same = shapes.setdefault((len(one), int((one != two).int().argmax())), [])
             same.append((probe.prompt, other, f" {probe.answer}", f" {probe.wrong}"))
             if len(same) == n:
@@ -59,18 +56,12 @@ def agreement_pairs(model: TransformerBridge, n: int, group: str = "present rela
     raise ValueError(f"There are not {n} prompts of one length in the group {group!r}: ask for fewer, or for 'present near'.")
 
 
-def _other_number(prompt: str) -> str | None:
-    """The prompt with its subject, the noun after the time, in the other number."""
-    when = next(time for time in sorted((*NOW, *THEN), key=len, reverse=True) if prompt.startswith(f"{time} the "))
-    before = f"{when} the "
-    noun, _, rest = prompt.removeprefix(before).partition(" ")
-    for row in World.load().rows("nouns"):
-        if noun in (row["singular"], row["plural"]) and row["singular"] != row["plural"]:
-            return f"{before}{row['plural' if noun == row['singular'] else 'singular']} {rest}"
-    return None
-
-
-# ---------------------------------------------------------------------------------------------------- indirect effects
+def _other_number(prompt: str) -> str:
+    """The prompt with its subject, which is its first noun, in the other number."""
+    nouns, words = [(row["singular"], row["plural"]) for row in World.load().rows("nouns")], prompt.split(" ")
+    others = dict(nouns) | {many: one for one, many in nouns}
+    at = next(number for number, word in enumerate(words) if word in others)
+    return " ".join([*words[:at], others[words[at]], *words[at + 1 :]])
 
 
 @dataclass(frozen=True)
@@ -78,7 +69,6 @@ class NodeEffects:
     """The estimated indirect effect of every node on the metric of every prompt; of the nodes of a position the error is the last."""
 
     values: Float[Tensor, "prompt pos node"]
-    steps: int
 
     @property
     def mean(self) -> Float[Tensor, "pos node"]:
@@ -89,7 +79,7 @@ class NodeEffects:
         """The ``n`` nodes with the largest mean effects, of either sign; ``errors``: the error may be among them."""
         size = self.mean.abs() if errors else self.mean[:, :-1].abs()
         best = size.flatten().argsort(descending=True, stable=True)[:n]
-        return [(at // size.shape[1], at % size.shape[1]) for at in best.tolist()]
+        return [divmod(at, size.shape[1]) for at in best.tolist()]
 
     def table(self, n: int = 10) -> str:
         """One line for each of the ``n`` nodes with the largest effects, errors among them."""
@@ -114,7 +104,7 @@ def attribute_nodes(model: TransformerBridge, sae: SparseAutoencoder, pairs: Pro
     [gradient] = path_gradients(run, steps)
     features, error = (after - before for before, after in zip(_split(sae, clean), _split(sae, corrupted), strict=True))
     effects = [(gradient @ sae.W_dec.T) * features, (gradient * error).sum(-1, keepdim=True)]
-    return NodeEffects(torch.cat(effects, -1).cpu(), steps)
+    return NodeEffects(torch.cat(effects, -1).cpu())
 
 
 def _states(model: TransformerBridge, sae: SparseAutoencoder, pairs: PromptPairs) -> list[Float[Tensor, "prompt pos d_model"]]:
@@ -131,9 +121,6 @@ def _split(
     """The features of states, and the error that these leave."""
     features = sae.encode(x)
     return features, x - sae.decode(features)
-
-
-# ------------------------------------------------------------------------------------------------------ faithfulness
 
 
 @dataclass(frozen=True)
@@ -214,12 +201,11 @@ def measure_circuits(
     model: TransformerBridge, sae: SparseAutoencoder, pairs: PromptPairs, means: NodeMeans, circuits: Sequence[FeatureCircuit]
 ) -> NodeFaithfulness:
     """How much of the metric on the clean prompts each circuit keeps; raises ValueError where even the full model has nothing to keep."""
-    nothing = FeatureCircuit("nothing", torch.zeros(sae.d_sae, dtype=torch.bool))
-    full = metric_at_ends(model, pairs)
-    values = [metric_at_ends(model, pairs, only(sae, means, circuit)) for circuit in progress([nothing, *circuits], desc="circuits")]
-    if not (full - values[0]).mean().abs() > 1e-6:
+    nothing, full = FeatureCircuit("nothing", torch.zeros(sae.d_sae, dtype=torch.bool)), metric_at_ends(model, pairs)
+    empty, *values = (metric_at_ends(model, pairs, only(sae, means, one)) for one in progress([nothing, *circuits], desc="circuits"))
+    if not (full - empty).mean().abs() > 1e-6:
         raise ValueError("The metric is the same with every node ablated: at this place the autoencoder is not on its way.")
-    return NodeFaithfulness(tuple(circuits), torch.stack(values[1:]), full, values[0])
+    return NodeFaithfulness(tuple(circuits), torch.stack(values), full, empty)
 
 
 def circuit_of(nodes: Sequence[Node], means: NodeMeans, name: str = "circuit", error: bool = False) -> FeatureCircuit:
@@ -230,20 +216,17 @@ def circuit_of(nodes: Sequence[Node], means: NodeMeans, name: str = "circuit", e
     return FeatureCircuit(name, keep, error)
 
 
-def circuit_sizes(
-    effects: NodeEffects, means: NodeMeans, sizes: Sequence[int] = (0, 5, 10, 20, 50, 100, 200), seed: int = 0
-) -> list[FeatureCircuit]:
+def circuit_sizes(effects: NodeEffects, means: NodeMeans, sizes: Sequence[int] = (0, 5, 10, 20, 50, 100, 200)) -> list[FeatureCircuit]:
     """For each size the top nodes, as many random ones among those that are ever active, and what is left without the top ones.
 
     Each with the error kept and with the error ablated.
     """
     active = means.features.gt(0).nonzero()
-    order = torch.randperm(len(active), generator=torch.Generator().manual_seed(seed))
+    order = torch.randperm(len(active), generator=torch.Generator().manual_seed(0))
     drawn = [tuple(node) for node in active[order].tolist()]
     made = []
-    for error in (False, True):
-        for size in sizes:
-            top = circuit_of(effects.top(size), means, "top", error)
-            rest = FeatureCircuit("all but the top", ~top.keep, error)
-            made += [top, circuit_of(drawn[:size], means, "random", error), rest]
+    for error, size in product((False, True), sizes):
+        top = circuit_of(effects.top(size), means, "top", error)
+        rest = FeatureCircuit("all but the top", ~top.keep, error)
+        made += [top, circuit_of(drawn[:size], means, "random", error), rest]
     return made

@@ -18,31 +18,29 @@ from helpers.plots import BLACK, BLUE, GREEN, GREY, ORANGE, canvas, legend, plai
 Edge = tuple[str, str, float]
 PORTS = {"q": -0.3, "k": 0.0, "v": 0.3}  # where an input of a head enters its box, from its middle
 HALF_WIDTH, HALF_HEIGHT = 0.42, 0.24
+SWEEPS = 6  # over all rows, until the boxes stand
 FILLS = {"a": "#DCEBF7", "m": "#DFF1EA", "e": "#EEEEEE", "l": "#EEEEEE"}
 RIMS = {"a": BLUE, "m": GREEN, "e": GREY, "l": GREY}
 
 
-def circuit_graph(
-    circuit: Circuit, scores: Float[Tensor, "edge"] | None = None, labels: Mapping[str, str] | None = None, max_edges: int = 40
-) -> Figure:
+def circuit_graph(circuit: Circuit, scores: Float[Tensor, "edge"] | None = None, max_edges: int = 40) -> Figure:
     """A circuit as a drawing: its ``max_edges`` edges with the largest scores, those whose loss costs the metric blue, the others orange.
 
     ``scores`` say for every edge of the graph by how much the metric changes when it is cut, as ``attribute_edges`` finds it;
-    without them all edges look alike. ``labels`` has a word for some senders. Raises ValueError for an empty circuit, and where an edge
-    has no score.
+    without them all edges look alike. Raises ValueError for an empty circuit, and where an edge has no score.
     """
     if scores is not None and len(scores) != len(circuit.kept):
         raise ValueError(f"Each edge of the graph needs a score: there are {len(circuit.kept):,} edges and {len(scores):,} scores.")
     weights = [1.0] * len(circuit) if scores is None else (-scores[circuit.kept]).tolist()
     edges = [(*name.split(" -> "), weight) for name, weight in zip(circuit.names, weights, strict=True)]
-    return edge_graph(edges, labels, max_edges, ("kept",) * 2 if scores is None else ("holds the metric up", "holds it down"))
+    return edge_graph(edges, max_edges, ("kept",) * 2 if scores is None else ("holds the metric up", "holds it down"))
 
 
-def edge_graph(edges: Sequence[Edge], labels: Mapping[str, str] | None, max_edges: int, of: tuple[str, str]) -> Figure:
+def edge_graph(edges: Sequence[Edge], max_edges: int, of: tuple[str, str]) -> Figure:
     """The ``max_edges`` edges of the largest weights as a drawing: ``(sender, receiver, weight)`` such as ``("a3.2", "a7.1.q", 0.5)``.
 
     Only what an edge touches is drawn. A line is the wider the larger its weight, blue above zero and orange below; ``of`` names the two.
-    It enters a head at its query, key or value (q, k, v). ``labels`` writes a word under a name. Raises ValueError where there is no edge.
+    It enters a head at its query, key or value (q, k, v). Raises ValueError where there is no edge.
     """
     if not edges or max_edges < 1:
         raise ValueError("There is no edge to draw: the circuit is empty, or max_edges is below 1.")
@@ -53,10 +51,10 @@ def edge_graph(edges: Sequence[Edge], labels: Mapping[str, str] | None, max_edge
     for sender, receiver, weight in reversed(shown):  # the widest on top
         _line(ax, at, sender, receiver, weight / (abs(shown[0][2]) or 1.0))
     for name, (x, y) in at.items():
-        _box(ax, name, x, y, (labels or {}).get(name, ""), {part for _, receiver, _ in shown if (part := _part(receiver, name))})
+        _box(ax, name, x, y, {part for _, receiver, _ in shown if (part := _part(receiver, name))})
     ax.set(xlim=(-1.0, columns), ylim=(-0.5, rows - 0.5))
     ax.set_axis_off()
-    used = {word: colour for (_, _, weight) in shown for word, colour in [(of[weight < 0], BLUE if weight >= 0 else ORANGE)]}
+    used = {of[weight < 0]: BLUE if weight >= 0 else ORANGE for _, _, weight in shown}
     lines = [Line2D([], [], color=colour, linewidth=2) for colour in used.values()]
     title = f"{len(shown)} of {len(edges)} edges" if len(shown) < len(edges) else f"{len(edges)} edges"
     legend(fig, lines, [plain(word) for word in used], title=title, ncols=2, alignment="left")
@@ -78,7 +76,7 @@ def _level(name: str) -> tuple[float, int]:
     return ends[name] if name in ends else (float(name[1:].split(".")[0]), int(name.startswith("m")))
 
 
-def places(edges: Sequence[Edge], sweeps: int = 6) -> dict[str, tuple[float, float]]:
+def places(edges: Sequence[Edge]) -> dict[str, tuple[float, float]]:
     """Where each box stands: its row by its layer, its column so that it is near what it is connected with (barycentres, Sugiyama 1981).
 
     A row that does not reach over the whole width is put where its neighbours are, and no two boxes of a row touch.
@@ -89,17 +87,16 @@ def places(edges: Sequence[Edge], sweeps: int = 6) -> dict[str, tuple[float, flo
     rows = [[name for name in names if _level(name) == level] for level in levels]
     width = max(4, *map(len, rows))
     x = {name: (width - 1) / 2 - (len(row) - 1) / 2 + number for row in rows for number, name in enumerate(row)}
-    for sweep in range(sweeps):
+    for sweep in range(SWEEPS):
         for row in rows if sweep % 2 == 0 else rows[::-1]:
-            wished = {name: _mean([x[b if a == name else a] for a, b in pairs if name in (a, b)]) for name in row}
+            near = {name: [x[b if a == name else a] for a, b in pairs if name in (a, b)] for name in row}
+            wished = {name: sum(some) / len(some) for name, some in near.items()}
             x |= _apart(wished, width)
-    x = _swung(rows, x, width)
+    alone = [row[0] for row in rows if len(row) == 1 and row[0] not in ("embed", "logits")]
+    for number, name in enumerate(alone):  # to the left and right in turn, so that a line past one of them is seen
+        x[name] = min(width - 1.0, max(0.0, x[name] + (0.7 if number % 2 else -0.7)))
     left = min(x.values())
     return {name: (x[name] - left, float(levels.index(_level(name)))) for name in names}
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values)
 
 
 def _apart(wished: Mapping[str, float], width: int) -> dict[str, float]:
@@ -113,13 +110,6 @@ def _apart(wished: Mapping[str, float], width: int) -> dict[str, float]:
     return found
 
 
-def _swung(rows: Sequence[Sequence[str]], x: dict[str, float], width: int) -> dict[str, float]:
-    """Single boxes above each other are moved to the left and right in turn, so that a line past one of them is seen."""
-    alone = [row[0] for row in rows if len(row) == 1 and row[0] not in ("embed", "logits")]
-    moved = {name: min(width - 1.0, max(0.0, x[name] + (0.7 if number % 2 else -0.7))) for number, name in enumerate(alone)}
-    return x | moved
-
-
 def _line(ax: Axes, at: Mapping[str, tuple[float, float]], sender: str, receiver: str, weight: float) -> None:
     """One edge, from the top of a box to the bottom of another, bent a little where it passes by other rows."""
     (x0, y0), (x1, y1) = at[sender], at[node_of(receiver)]
@@ -127,29 +117,16 @@ def _line(ax: Axes, at: Mapping[str, tuple[float, float]], sender: str, receiver
     side = 1 if (x0 + x1) / 2 >= sum(x for x, _ in at.values()) / len(at) else -1
     bend = 0.0 if y1 - y0 < 1.5 else side * min(0.22, 1.3 / (y1 - y0))  # so that no line leaves the drawing
     width = abs(weight) ** 0.5  # of a few strong edges and many weak ones, both are to be seen
-    line = FancyArrowPatch(
-        start,
-        end,
-        arrowstyle="-|>",
-        mutation_scale=7 + 4 * width,
-        connectionstyle=f"arc3,rad={bend}",
-        linewidth=0.5 + 3.0 * width,
-        color=BLUE if weight >= 0 else ORANGE,
-        alpha=0.45 + 0.4 * width,
-        shrinkA=0,
-        shrinkB=0,
-        zorder=1,
-    )
-    ax.add_patch(line)
+    arrow = dict(arrowstyle="-|>", mutation_scale=7 + 4 * width, connectionstyle=f"arc3,rad={bend}", shrinkA=0, shrinkB=0)
+    look = dict(color=BLUE if weight >= 0 else ORANGE, alpha=0.45 + 0.4 * width, linewidth=0.5 + 3.0 * width, zorder=1)
+    ax.add_patch(FancyArrowPatch(start, end, **arrow, **look))
 
 
-def _box(ax: Axes, name: str, x: float, y: float, label: str, parts: set[str]) -> None:
-    """One sender or the logits: its name, a word under it, and the letters of the inputs that are used."""
+def _box(ax: Axes, name: str, x: float, y: float, parts: set[str]) -> None:
+    """One sender or the logits: its name, and the letters of the inputs that are used."""
     frame = dict(facecolor=FILLS[name[0]], edgecolor=RIMS[name[0]], linewidth=1.2, zorder=2)
     ax.fill([x - HALF_WIDTH, x + HALF_WIDTH, x + HALF_WIDTH, x - HALF_WIDTH], [y - HALF_HEIGHT] * 2 + [y + HALF_HEIGHT] * 2, **frame)
-    lift = (0.06 if parts else 0.0) + (0.07 if label else 0.0)
-    ax.text(x, y + lift, plain(name), ha="center", va="center", fontsize=9, color=BLACK, zorder=3)
-    if label:
-        ax.text(x, y + lift - 0.14, plain(label), ha="center", va="center", fontsize=6.5, color=BLACK, zorder=3)
+    look = dict(ha="center", color=BLACK, zorder=3)
+    ax.text(x, y + (0.06 if parts else 0.0), plain(name), va="center", fontsize=9, **look)
     for part in sorted(parts):
-        ax.text(x + PORTS[part], y - HALF_HEIGHT + 0.015, part, ha="center", va="bottom", fontsize=7, color=BLACK, zorder=3)
+        ax.text(x + PORTS[part], y - HALF_HEIGHT + 0.015, part, va="bottom", fontsize=7, **look)

@@ -8,6 +8,7 @@ at S2; IO is the receiver. Half of the sentences name the receiver first, half t
     print(patch_heads(model, pairs).table())
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
@@ -16,14 +17,15 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from helpers.cluster.attribution import Head, direct_effects, other_outputs
+from helpers.cluster.attribution import direct_effects
 from helpers.cluster.patching import PromptPairs, metric_at_ends, prompt_pairs
 from helpers.course_lm.corpus import tasks
 from helpers.course_lm.world import World
-from helpers.interventions import head_out, pattern, record, resid_post
+from helpers.inputs import check_number, chosen
+from helpers.interventions import Intervention, head_out, pattern, record, resample_ablate, resid_post
 from helpers.metrics import Metric, log_odds
 from helpers.models import TransformerBridge
-from helpers.one_layer.function_vectors import top_heads
+from helpers.one_layer.function_vectors import Head, top_heads
 from helpers.prediction import token_id
 from helpers.texts import Texts, as_texts
 
@@ -55,32 +57,25 @@ class IoiSentences:
 
     def swapped(self) -> list[str]:
         """The same sentences in which the other one gives: the giver's second name is the receiver's, and so the answer is turned round."""
-        return [_last_replaced(text, s, io) for text, s, io in zip(self.texts, self.givers, self.receivers, strict=True)]
+        return [_renamed(text, io, s, (io, s, io)) for text, io, s in zip(self.texts, self.receivers, self.givers, strict=True)]
 
     def unrelated(self) -> list[str]:
         """The same sentences with three unrelated names (p_ABC of the paper, section 2): the frame stays, the answer is gone."""
-        return [
-            _renamed(text, io, s, names) for text, io, s, names in zip(self.texts, self.receivers, self.givers, self.others, strict=True)
-        ]
+        rows = zip(self.texts, self.receivers, self.givers, self.others, strict=True)
+        return [_renamed(text, io, s, names) for text, io, s, names in rows]
 
     def pairs(self, model: TransformerBridge, corrupted: str = "swapped") -> PromptPairs:
         """The sentences beside corrupted ones: ``swapped`` or ``unrelated``. Raises ValueError for another kind."""
-        kinds = {"swapped": self.swapped, "unrelated": self.unrelated}
-        if corrupted not in kinds:
-            raise ValueError(f"There is no corruption {corrupted!r}: choose one of {', '.join(kinds)}.")
-        return prompt_pairs(model, list(self.texts), kinds[corrupted](), self.metric)
-
-
-def _last_replaced(text: str, old: str, new: str) -> str:
-    before, _, after = text.rpartition(f" {old} ")
-    return f"{before} {new} {after}"
+        kind = chosen({"swapped": self.swapped, "unrelated": self.unrelated}, corrupted, "corruption")
+        return prompt_pairs(model, list(self.texts), kind(), self.metric)
 
 
 def _renamed(text: str, io: str, s: str, names: Sequence[str]) -> str:
-    """The receiver, the giver and the giver's second name become three different names."""
-    text = _last_replaced(text, s, names[2])
+    """Other names for the receiver, the giver, and the giver the second time."""
+    before, _, after = text.rpartition(f" {s} ")
     words = {io: names[0], s: names[1]}
-    return " ".join(words.get(word.rstrip(",."), word.rstrip(",.")) + word[len(word.rstrip(",.")) :] for word in text.split(" "))
+    before = re.sub(rf"\b({io}|{s})\b", lambda found: words[found[0]], before)
+    return f"{before} {names[2]} {after}"
 
 
 def ioi_sentences(model: TransformerBridge, n: int, seed: int = 0, frames: Sequence[str] = ()) -> IoiSentences:
@@ -89,26 +84,27 @@ def ioi_sentences(model: TransformerBridge, n: int, seed: int = 0, frames: Seque
     Orders are balanced where ``n`` is a multiple of twice the number of frames. ``frames`` are some of the corpus's (all of them if none
     is named). Raises ValueError for an unknown frame, and for a model in which fewer than five first names are one token.
     """
-    if n < 1:
-        raise ValueError(f"n says how many sentences to write; it must be 1 or more, not {n}.")
-    known = tuple(tasks.FRAMES)
+    check_number("n says how many sentences to write", n)
+    frames, usable = tuple(frames or tasks.FRAMES), single_names(model)
     for frame in frames:
-        if frame not in known:
-            raise ValueError(f"There is no frame {frame!r}: there are {', '.join(known)}.")
-    frames, usable = tuple(frames) or known, single_names(model)
+        chosen(tasks.FRAMES, frame, "frame")
     if len(usable) < 5:
         raise ValueError(f"Five first names must be one token of this model, and only {len(usable)} are.")
     rows = [_draw(Random(f"{seed} {number}"), usable, frames, number) for number in range(n)]
     texts, receivers, givers, others, orders = map(tuple, zip(*rows, strict=True))
-    tokens = as_texts(model, list(texts))
+    tokens = as_texts(model, texts)
     io, s = (torch.tensor([token_id(model, f" {name}") for name in side]) for side in (receivers, givers))
-    return IoiSentences(texts, receivers, givers, others, orders, tokens, io, s, _named_positions(tokens, io, s))
+    is_io, is_s = tokens.tokens == io[:, None], tokens.tokens == s[:, None]
+    first, last = is_s.int().argmax(1), tokens.tokens.shape[1] - 1 - is_s.flip(1).int().argmax(1)
+    positions = {"IO": is_io.int().argmax(1), "S1": first, "S1+1": first + 1, "S2": last, "END": tokens.lengths - 1}
+    return IoiSentences(texts, receivers, givers, others, orders, tokens, io, s, positions)
 
 
 def single_names(model: TransformerBridge) -> list[str]:
     """The first names of the world that are one token of this model, after a space."""
-    split = model.tokenizer([f" {name}" for name in World.load().column("firstnames", "name")], add_special_tokens=False)["input_ids"]
-    return [name for name, ids in zip(World.load().column("firstnames", "name"), split, strict=True) if len(ids) == 1]
+    names = World.load().column("firstnames", "name")
+    ids = model.tokenizer([f" {name}" for name in names], add_special_tokens=False)["input_ids"]
+    return [name for name, own in zip(names, ids, strict=True) if len(own) == 1]
 
 
 def _draw(rng: Random, names: Sequence[str], frames: Sequence[str], number: int) -> tuple[str, str, str, tuple[str, str, str], str]:
@@ -121,48 +117,29 @@ def _draw(rng: Random, names: Sequence[str], frames: Sequence[str], number: int)
     return tasks.frame_text(rng, frame, people, s), io, s, tuple(others), order
 
 
-def _named_positions(texts: Texts, io: Int[Tensor, "prompt"], s: Int[Tensor, "prompt"]) -> dict[str, Int[Tensor, "prompt"]]:
-    """Where the receiver stands, the giver the first time, the token after it, the giver the second time, and the end."""
-    is_io, is_s = texts.tokens == io[:, None], texts.tokens == s[:, None]
-    first, last = is_s.int().argmax(1), texts.tokens.shape[1] - 1 - is_s.flip(1).int().argmax(1)
-    return {"IO": is_io.int().argmax(1), "S1": first, "S1+1": first + 1, "S2": last, "END": texts.lengths - 1}
-
-
-# ------------------------------------------------------------------------------------------------------ where heads look
-
-
-@torch.no_grad()
-def attention(
-    model: TransformerBridge, texts: Texts, queries: Int[Tensor, "prompt"], keys: Int[Tensor, "prompt"]
-) -> Float[Tensor, "layer head prompt"]:
-    """How much every head attends from one position of each prompt to another, between 0 and 1."""
-    places = [pattern(layer) for layer in range(model.cfg.n_layers)]
-    seen, rows = record(model, texts.tokens.to(model.cfg.device), *places), torch.arange(len(texts))
-    return torch.stack([seen[place][rows, :, queries, keys].T.float().cpu() for place in places])
-
-
 ROLES = {  # role of a head in the paper: from where to where it attends
     "name mover": ("END", "IO"),
     "S-inhibition": ("END", "S2"),
     "duplicate token": ("S2", "S1"),
     "induction": ("S2", "S1+1"),
+    "previous token": ("S1+1", "S1"),
 }
 
 
+@torch.no_grad()
 def role_attention(model: TransformerBridge, data: IoiSentences) -> dict[str, Float[Tensor, "layer head"]]:
-    """The mean attention of every head on the way that each role of the paper takes, and to the token before (``previous token``)."""
-    found = {role: attention(model, data.tokens, *(data.positions[name] for name in way)).mean(-1) for role, way in ROLES.items()}
-    after = data.positions["S1+1"]
-    return found | {"previous token": attention(model, data.tokens, after, after - 1).mean(-1)}
+    """The mean attention of every head on the way that each role of the paper takes, between 0 and 1."""
+    places, rows = [pattern(layer) for layer in range(model.cfg.n_layers)], torch.arange(len(data))
+    seen = record(model, data.tokens.tokens.to(model.cfg.device), *places)
+    looks = torch.stack([seen[place].float().cpu() for place in places])  # [layer, prompt, head, query, key]
+    ways = {role: [data.positions[name] for name in way] for role, way in ROLES.items()}
+    return {role: looks[:, rows, :, query, key].mean(0) for role, (query, key) in ways.items()}
 
 
 def role_table(scores: dict[str, Float[Tensor, "layer head"]], n: int = 2) -> str:
     """For each role the ``n`` heads that attend its way most."""
-    lines = []
-    for role, values in scores.items():
-        named = [f"a{layer}.{head} ({values[layer, head]:.2f})" for layer, head in top_heads(values, n)]
-        lines.append(f"{role:<16} {', '.join(named)}")
-    return "\n".join(lines)
+    named = {role: [f"a{layer}.{head} ({at[layer, head]:.2f})" for layer, head in top_heads(at, n)] for role, at in scores.items()}
+    return "\n".join(f"{role:<16} {', '.join(heads)}" for role, heads in named.items())
 
 
 @torch.no_grad()
@@ -180,10 +157,10 @@ def repeated_scores(model: TransformerBridge, n: int = 50, length: int = 20, see
         raise ValueError(f"{length} tokens twice are too long for this model, which reads {model.cfg.n_ctx}: take fewer.")
     places = [pattern(layer) for layer in range(model.cfg.n_layers)]
     seen = record(model, tokens.to(model.cfg.device), *places)
-    stacked = torch.stack([seen[place].mean(0).float().cpu() for place in places])  # [layer, head, query, key]
+    means = torch.stack([seen[place].mean(0).float().cpu() for place in places])  # [layer, head, query, key]
     second = torch.arange(len(start) + length, tokens.shape[1])
     steps = {"previous token": 1, "duplicate token": length, "induction": length - 1}
-    return {role: stacked[:, :, second, second - step].mean(-1) for role, step in steps.items()}
+    return {role: means[:, :, second, second - step].mean(-1) for role, step in steps.items()}
 
 
 @torch.no_grad()
@@ -207,9 +184,6 @@ def copies(model: TransformerBridge, chosen: Sequence[Head], data: IoiSentences,
     return torch.stack(found)
 
 
-# ---------------------------------------------------------------------------------------------------------- self-repair
-
-
 @dataclass(frozen=True)
 class SelfRepair:
     """A head is taken away at the end of each sentence: what that should cost by its direct effect, and what it does cost.
@@ -217,7 +191,6 @@ class SelfRepair:
     ``others`` is by how much the direct effects of all later heads and MLPs rise together.
     """
 
-    head: Head
     before: Float[Tensor, "prompt"]
     after: Float[Tensor, "prompt"]
     direct: Float[Tensor, "prompt"]
@@ -235,22 +208,25 @@ def self_repair(model: TransformerBridge, data: IoiSentences, head: Head) -> Sel
     ``direct`` is by how much the head's own share of the logit difference falls. Wang et al. (section 3.4) found that later heads make
     up for most of it; McGrath et al. 2023 (arXiv 2307.15771) call it self-repair.
     """
-    pairs = data.pairs(model, "unrelated")
-    values = record(model, pairs.corrupted.tokens.to(model.cfg.device), head_out(head[0]))
-    change = other_outputs([head], values, pos=data.positions["END"])
+    pairs, change = data.pairs(model, "unrelated"), _unrelated_outputs(model, data, [head], data.positions["END"])
     before, after = metric_at_ends(model, pairs), metric_at_ends(model, pairs, *change)
-    plain = direct_effects(model, data.tokens, data.io, data.s)
-    changed = direct_effects(model, data.tokens, data.io, data.s, *change)
-    difference = changed.mean - plain.mean
+    plain, changed = (direct_effects(model, data.tokens, data.io, data.s, *some) for some in ((), change))
     own = plain.names.index(f"a{head[0]}.{head[1]}")
-    others = {name: difference[at].item() for at, name in enumerate(plain.names) if at > own}
-    return SelfRepair(head, before, after, (plain.effect - changed.effect)[own], others)
+    others = dict(zip(plain.names[own + 1 :], (changed.mean - plain.mean)[own + 1 :].tolist(), strict=True))
+    return SelfRepair(before, after, (plain.effect - changed.effect)[own], others)
 
 
 def knocked_out(
     model: TransformerBridge, data: IoiSentences, chosen: Sequence[Head], pos: Int[Tensor, "prompt"] | None = None
 ) -> Float[Tensor, "prompt"]:
     """The logit difference of each sentence with some heads' outputs taken from the sentence with unrelated names."""
-    pairs = data.pairs(model, "unrelated")
-    values = record(model, pairs.corrupted.tokens.to(model.cfg.device), *{head_out(layer): None for layer, _ in chosen})
-    return metric_at_ends(model, pairs, *other_outputs(chosen, values, pos=pos))
+    return metric_at_ends(model, data.pairs(model), *_unrelated_outputs(model, data, chosen, pos))
+
+
+def _unrelated_outputs(
+    model: TransformerBridge, data: IoiSentences, chosen: Sequence[Head], pos: Int[Tensor, "prompt"] | None
+) -> list[Intervention]:
+    """Some heads put out what they do on the sentences with unrelated names."""
+    heads = {layer: [head for at, head in chosen if at == layer] for layer, _ in chosen}
+    values = record(model, as_texts(model, data.unrelated()).tokens.to(model.cfg.device), *map(head_out, heads))
+    return [resample_ablate(head_out(layer), values[head_out(layer)], head=own, pos=pos) for layer, own in heads.items()]

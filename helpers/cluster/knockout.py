@@ -15,6 +15,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from helpers.cluster.fact_prompts import FactPrompt, subject_span
+from helpers.inputs import check_number
 from helpers.interventions import Intervention
 from helpers.models import TransformerBridge
 from helpers.progress import progress
@@ -47,49 +48,45 @@ class Knockout:
         return table({"layer": "6"} | dict.fromkeys(self.names, "10"), rows, gap="")
 
 
-def knockout(
-    model: TransformerBridge, facts: Sequence[FactPrompt], windows: Windows, source: str = "subject", seed: int = 0
-) -> Float[Tensor, "window fact"]:
-    """``knockout_curves`` for one source and any windows, such as ``[[0, 1, 2], [9]]``.
+def knockout(model: TransformerBridge, facts: Sequence[FactPrompt], windows: Windows) -> Float[Tensor, "window fact"]:
+    """``knockout_curves`` for the subject and any windows, such as ``[[0, 1, 2], [9]]``.
 
     What is returned is (P after - P before) / P before, in percent, of the predicted token's probability P.
     """
-    return _knockout(model, facts, windows, [source], seed)[0]
+    return _knockout(model, facts, windows, ["subject"])[0]
 
 
-def knockout_curves(
-    model: TransformerBridge, facts: Sequence[FactPrompt], width: int = 3, sources: Sequence[str] = SOURCES, seed: int = 0
-) -> Knockout:
+def knockout_curves(model: TransformerBridge, facts: Sequence[FactPrompt], width: int = 3, sources: Sequence[str] = SOURCES) -> Knockout:
     """Cuts the last token off from each source in the ``width`` layers around each layer in turn.
 
     Give facts that the model knows (``known_facts``). Raises ValueError for an unknown source, and a width that does not fit.
     """
-    return Knockout(tuple(sources), _knockout(model, facts, layer_windows(model.cfg.n_layers, width), sources, seed))
+    return Knockout(tuple(sources), _knockout(model, facts, layer_windows(model.cfg.n_layers, width), sources))
 
 
 @torch.no_grad()
 def _knockout(
-    model: TransformerBridge, facts: Sequence[FactPrompt], windows: Windows, sources: Sequence[str], seed: int
+    model: TransformerBridge, facts: Sequence[FactPrompt], windows: Windows, sources: Sequence[str]
 ) -> Float[Tensor, "source window fact"]:
     """All sources of a batch share a pass for each window, which starts at the window's first layer: below it nothing changes."""
-    n_layers, every = model.cfg.n_layers, source_masks(model, facts, seed)
-    if not sources or (unknown := [name for name in sources if name not in every]):
-        raise ValueError(f"{unknown[0] if sources else 'No source'!r} cannot be cut; a source is one of {', '.join(SOURCES)}.")
+    n_layers, every = model.cfg.n_layers, source_masks(model, facts)
+    if unknown := [name for name in sources if name not in every]:
+        raise ValueError(f"{unknown[0]!r} cannot be cut; a source is one of {', '.join(SOURCES)}.")
     if odd := [layer for window in windows for layer in window if not 0 <= layer < n_layers]:
         raise ValueError(f"There is no layer {odd[0]} to put in a window: this model's layers are 0 to {n_layers - 1}.")
     texts, masks = as_texts(model, [fact.text for fact in facts]), torch.stack([every[name] for name in sources])
     change = torch.empty(len(sources), len(windows), len(facts))
     for rows in progress(list(texts.batches(max(1, BATCH_TOKENS // len(sources)))), desc="batches"):
         part = texts.take(rows)
-        ends, n = part.lengths - 1, len(rows)
         run = read_suffix(model, part.tokens, 0, range(n_layers))
-        before, best = run.logits(model, n_layers - 1, torch.arange(n), ends).float().softmax(-1).cpu().max(-1)
+        before, best = run.logits(model, n_layers - 1, torch.arange(len(rows)), part.lengths - 1).float().softmax(-1).cpu().max(-1)
         keys = masks[:, rows, : part.tokens.shape[1]].flatten(0, 1)  # a copy of the prompts for each source
-        copies, queries = torch.arange(n).repeat(len(sources)), ends.repeat(len(sources))
+        copies = torch.arange(len(rows)).repeat(len(sources))
+        queries = part.lengths[copies] - 1
         for at, window in enumerate(windows):
             cuts = [cut_attention(layer, queries, keys) for layer in window]
-            logits = run.logits(model, min(window, default=n_layers - 1), copies, queries, *cuts)
-            after = logits.float().softmax(-1).cpu().gather(1, best.repeat(len(sources))[:, None]).reshape(len(sources), n)
+            probs = run.logits(model, min(window, default=n_layers - 1), copies, queries, *cuts).float().softmax(-1).cpu()
+            after = probs[torch.arange(len(copies)), best[copies]].reshape(len(sources), -1)
             change[:, at, rows] = (after - before) / before * 100
     return change.masked_fill(~masks.any(-1)[:, None], torch.nan)
 
@@ -113,8 +110,7 @@ def cut_attention(layer: int, queries: Int[Tensor, "row"], keys: Bool[Tensor, "r
 
 def layer_windows(n_layers: int, width: int) -> list[range]:
     """The ``width`` layers around each layer (an even width reaches one further back), fewer at the ends of the model."""
-    if not 1 <= width <= n_layers:
-        raise ValueError(f"width says how many layers a window has; this model has {n_layers}, so it must be from 1 to that, not {width}.")
+    check_number("width says how many of this model's layers a window has", width, high=n_layers)
     return [range(max(0, layer - width // 2), min(n_layers, layer + (width + 1) // 2)) for layer in range(n_layers)]
 
 
@@ -125,11 +121,9 @@ def source_masks(model: TransformerBridge, facts: Sequence[FactPrompt], seed: in
     """
     texts, spans = as_texts(model, [fact.text for fact in facts]), [subject_span(model, fact) for fact in facts]
     place, rng = torch.arange(texts.tokens.shape[1]), torch.Generator().manual_seed(seed)
-    last = place == texts.lengths[:, None] - 1
+    last, first = place == texts.lengths[:, None] - 1, (place == 0).expand(len(facts), -1)
     subject = torch.stack([(place >= span.start) & (place < span.stop) for span in spans])
-    relation = (place > 0) & (place < texts.lengths[:, None] - 1) & ~subject
-    rank = torch.rand(relation.shape, generator=rng).masked_fill(~relation, 2.0).argsort(1).argsort(1)
-    enough = relation.sum(1) >= subject.sum(1)
-    random = relation & (rank < subject.sum(1)[:, None]) & enough[:, None]
-    first = (place == 0).expand_as(last)
+    relation = (place < texts.lengths[:, None] - 1) & ~first & ~subject
+    rank, n = torch.rand(relation.shape, generator=rng).masked_fill(~relation, 2.0).argsort(1).argsort(1), subject.sum(1, keepdim=True)
+    random = relation & (rank < n) & (relation.sum(1, keepdim=True) >= n)
     return dict(zip(SOURCES, (subject, relation, last, first, random), strict=True))

@@ -11,7 +11,7 @@ it reads the object, by all its layers; for many relations the map ``LRE(s) = be
 final norm. The authors show the model the other examples before each prompt; here every prompt stands alone.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -19,6 +19,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from helpers.cluster.relations import RelationData
+from helpers.inputs import chosen
 from helpers.interventions import Intervention, intervene, resid_post
 from helpers.models import TransformerBridge, read_prefix
 from helpers.prediction import token_span, tokenize
@@ -54,11 +55,8 @@ def fit_lre(model: TransformerBridge, data: RelationData, layer: int, beta: floa
 
 def fit_lre_layers(model: TransformerBridge, data: RelationData, layers: Sequence[int], beta: float = 1.0) -> list[LinearRelation]:
     """``fit_lre`` for several layers, in the time of the first of them."""
-    weight = torch.zeros(len(layers), model.cfg.d_model, model.cfg.d_model)
-    bias = torch.zeros(len(layers), model.cfg.d_model)
-    for _, s, o, found in _linearised(model, data, layers):
-        weight += found.sum(1) / len(data)
-        bias += (o - torch.einsum("lroi,lri->lro", found, s)).sum(1) / len(data)
+    s, o, slopes = linearise(model, data, layers)
+    weight, bias = slopes.mean(1), (o - torch.einsum("lroi,lri->lro", slopes, s)).mean(1)
     return [LinearRelation(data.name, "LRE", layer, weight[at], bias[at], beta) for at, layer in enumerate(layers)]
 
 
@@ -69,31 +67,33 @@ def subject_positions(model: TransformerBridge, data: RelationData) -> Int[Tenso
     return torch.tensor([token_span(model, prompt, start, start + len(subject))[-1] for subject, prompt in prompts])
 
 
-def _linearised(
+def linearise(
     model: TransformerBridge, data: RelationData, layers: Sequence[int]
-) -> Iterator[tuple[list[int], Float[Tensor, "layer row d_in"], Float[Tensor, "row d_out"], Float[Tensor, "layer row d_out d_in"]]]:
-    """Some rows of the data at a time, with ``s``, ``o`` and the Jacobian ``do/ds`` of each; on the CPU.
+) -> tuple[Float[Tensor, "layer row d_in"], Float[Tensor, "row d_out"], Float[Tensor, "layer row d_out d_in"]]:
+    """``s``, ``o`` and the Jacobian ``do/ds`` of every subject; on the CPU.
 
-    Rows share a pass if their prompts have equally many tokens before and after the end of the subject. A backward pass has the
+    Subjects share a pass if their prompts have equally many tokens before and after the end of the subject. A backward pass has the
     gradients of many coordinates of ``o``.
     """
     alike: dict[tuple[int, int], list[int]] = {}
     prompts = [tokenize(model, prompt) for prompt in data.prompts]
     for row, start in enumerate(subject_positions(model, data).tolist()):
         alike.setdefault((start, len(prompts[row])), []).append(row)
+    width, options = model.cfg.d_model, dict(dtype=torch.promote_types(model.cfg.dtype, torch.float32))
+    s, o = torch.empty(len(layers), len(data), width, **options), torch.empty(len(data), width, **options)
+    slopes = torch.empty(len(layers), len(data), width, width, **options)
     for (start, length), members in alike.items():
-        for rows in (members[at : at + GROUP] for at in range(0, len(members), GROUP)):
-            streams, o = _from_subject(model, torch.stack([prompts[row] for row in rows]), start, layers)
-            found = o.new_empty(len(layers), len(rows), o.shape[-1], o.shape[-1])
-            basis = torch.eye(o.shape[-1]).to(o)
-            for some in torch.arange(len(basis)).split(max(1, BASIS_TOKENS // (len(rows) * (length - start)))):
+        for rows in torch.tensor(members).split(GROUP):
+            streams, end = _from_subject(model, torch.stack([prompts[row] for row in rows]), start, layers)
+            basis = torch.eye(width).to(end)
+            for some in torch.arange(width).split(max(1, BASIS_TOKENS // (len(rows) * (length - start)))):
                 upstream = basis[some][:, None].expand(-1, len(rows), -1)  # [coordinate, row, d_out]
-                gradients = torch.autograd.grad(o, streams, upstream, is_grads_batched=True, retain_graph=True)
+                gradients = torch.autograd.grad(end, streams, upstream, is_grads_batched=True, retain_graph=True)
                 for at, gradient in enumerate(gradients):  # [coordinate, row, pos, d_in]; the subject is the first position
-                    found[at, :, some] = gradient[:, :, 0].transpose(0, 1)
-            s = torch.stack([stream[:, 0] for stream in streams])
-            wide = torch.promote_types(o.dtype, torch.float32)
-            yield rows, s.detach().to("cpu", wide), o.detach().to("cpu", wide), found.to("cpu", wide)
+                    slopes[at, rows[:, None], some] = gradient[:, :, 0].transpose(0, 1).to(slopes)
+            s[:, rows] = torch.stack([stream[:, 0] for stream in streams]).detach().to(s)
+            o[rows] = end.detach().to(o)
+    return s, o, slopes
 
 
 def _from_subject(
@@ -123,19 +123,12 @@ def _from_subject(
 
 def jacobian(model: TransformerBridge, data: RelationData, subject: str, layer: int) -> Float[Tensor, "d_out d_in"]:
     """How ``o`` changes with ``s`` for one subject: ``do_i / ds_j``. Raises ValueError for an unknown subject or layer."""
-    if subject not in data.subjects:
-        raise ValueError(f"{subject!r} is no subject of {data.name!r}: choose one such as {data.subjects[0]!r}.")
-    return jacobians(model, data.take([data.subjects.index(subject)]), [layer])[0, 0]
+    return jacobians(model, data.take(data.rows([subject])), [layer])[0, 0]
 
 
 def jacobians(model: TransformerBridge, data: RelationData, layers: Sequence[int]) -> Float[Tensor, "layer subject d_out d_in"]:
     """``do/ds`` for every subject and several layers, all layers from the same backward passes; on the CPU."""
-    parts = list(_linearised(model, data, layers))
-    order = torch.tensor([row for rows, *_ in parts for row in rows]).argsort()
-    return torch.cat([found for *_, found in parts], 1)[:, order]
-
-
-# ------------------------------------------------------------------------------------------------------------ baselines
+    return linearise(model, data, layers)[2]
 
 
 @dataclass(frozen=True)
@@ -152,9 +145,7 @@ class RelationStates:
 
     def at(self, layer: int) -> Float[Tensor, "subject d_model"]:
         """The subjects' states in one layer. Raises ValueError for a layer that was not looked at."""
-        if layer not in self.layers:
-            raise ValueError(f"The states of layer {layer} were not read, only those of {', '.join(map(str, self.layers))}.")
-        return self.s[self.layers.index(layer)]
+        return self.s[self.layers.index(chosen(self.layers, layer, "layer"))]
 
 
 @torch.no_grad()

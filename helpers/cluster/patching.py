@@ -18,7 +18,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from helpers.interventions import Intervention, add, head_out, intervene, pattern, record, resample_ablate, resid_pre, unembed_only_at
-from helpers.metrics import Metric, WordOdds, run_with_gradients
+from helpers.metrics import Metric, WordOdds, measure, run_with_gradients
 from helpers.models import TransformerBridge
 from helpers.progress import progress
 from helpers.running import path_gradients, read_suffix
@@ -57,10 +57,25 @@ class PromptPairs:
 
     def measured(self, logits: Float[Tensor, "prompt d_vocab"]) -> Float[Tensor, "prompt"]:
         """The metric of each prompt, from the logits at its end. Raises ValueError unless the metric gives one number a prompt."""
-        values = self.metric(logits[:, None])
-        if not torch.is_tensor(values) or values.shape != (len(self),):
-            raise ValueError(f"The metric must give one number for each of the {len(self)} prompts, a tensor [{len(self)}].")
-        return values.float()
+        return measure(self.metric, logits[:, None], self.clean.last(1))
+
+    def columns(
+        self, place: Place, positions: Positions | None, names: Sequence[str] = ()
+    ) -> tuple[Int[Tensor, "column prompt"], tuple[str, ...]]:
+        """Positions to patch, one of each prompt in a column, and their names; left out, every one, named by its number."""
+        if place is pattern:
+            raise ValueError("Where a head looks belongs to no single position: use patch_heads or attribute_heads.")
+        if positions is None:
+            if self.clean.lengths.unique().numel() > 1:
+                raise ValueError("These prompts are not equally long, so their positions do not correspond: name those of each prompt.")
+            positions = torch.arange(int(self.clean.lengths[0]))[:, None]
+            names = names or [str(at) for at in range(len(positions))]
+        found = torch.stack([torch.as_tensor(at).expand(len(self)) for at in positions]) if len(positions) else torch.empty(0)
+        if not len(found) or bool(((found < 0) | (found >= self.clean.lengths)).any()):
+            raise ValueError("Positions count from 0 to a prompt's last token, with one for each prompt; at least one is needed.")
+        if names and len(names) != len(found):
+            raise ValueError(f"There are {len(names)} names and {len(found)} positions: give one name for each position, or none at all.")
+        return found, tuple(names) or tuple(f"position {number}" for number in range(len(found)))
 
 
 def prompt_pairs(model: TransformerBridge, clean: TextsLike, corrupted: TextsLike, metric: Metric) -> PromptPairs:
@@ -139,56 +154,30 @@ def patch_positions(
     ``positions`` has one position for each prompt in each entry, such as the giver's name wherever it stands; left out, every position of
     prompts that are equally long. Raises ValueError where prompts are not, and for a position that a prompt does not have.
     """
-    positions, names = _positions(pairs, place, positions, names)
-    return _patch_each(model, pairs, place, {"pos": positions}, alive=positions >= pairs.first_difference, names=names)
+    positions, names = pairs.columns(place, positions, names)
+    return _patch_each(model, pairs, place, {"pos": positions}, positions >= pairs.first_difference, names)
 
 
-def patch_heads(
-    model: TransformerBridge, pairs: PromptPairs, place: Place = head_out, pos: Int[Tensor, "prompt"] | None = None
-) -> PatchMap:
-    """Patches one head after the other, at all positions or at one position of each prompt.
+def patch_heads(model: TransformerBridge, pairs: PromptPairs, place: Place = head_out) -> PatchMap:
+    """Patches one head after the other, at all positions.
 
     ``place``: what the head puts out (``head_out``), its queries, keys or values (``head_q``, ``head_k``, ``head_v``), or its attention
-    (``pattern``, for all positions only, of the axes ``[batch, head, query pos, key pos]``).
+    (``pattern``, of the axes ``[batch, head, query pos, key pos]``).
     """
-    n_heads = _count_heads(model, pairs, place, pos)
-    heads = torch.arange(n_heads)[:, None].expand(-1, len(pairs))
-    where = {"pos": heads} if place is pattern else {"head": heads[..., None]}  # of a pattern the first axis after the batch are its heads
-    if pos is not None:
-        where["pos"] = pos.expand(n_heads, -1)
-    alive = ((pairs.ends if pos is None else pos) >= pairs.first_difference).expand(n_heads, -1)
-    return _patch_each(model, pairs, place, where, alive, [f"head {head}" for head in range(n_heads)])
+    names = _head_names(model, pairs, place)
+    heads = torch.arange(len(names))[:, None].expand(-1, len(pairs))
+    alive = torch.ones_like(heads, dtype=torch.bool)
+    if place is pattern:  # the first axis after the batch are its heads
+        return _patch_each(model, pairs, place, {"pos": heads}, alive, names, text_axis=2)
+    return _patch_each(model, pairs, place, {"head": heads[..., None]}, alive, names)
 
 
-def _count_heads(model: TransformerBridge, pairs: PromptPairs, place: Place, pos: Int[Tensor, "prompt"] | None) -> int:
-    """How many heads a place has. Raises ValueError where it has none, and for a position that does not go with it."""
-    if pos is not None:
-        if place is pattern:
-            raise ValueError("Where a head looks is patched for all positions at once: leave pos out.")
-        _positions(pairs, place, [pos], ())
+def _head_names(model: TransformerBridge, pairs: PromptPairs, place: Place) -> tuple[str, ...]:
+    """The heads of a place. Raises ValueError where it has none."""
     shape = record(model, pairs.clean.tokens[:1, :2].to(model.cfg.device), place(0))[place(0)].shape
     if len(shape) != 4:
         raise ValueError(f"{place(0)} has no heads to patch: choose head_out, head_q, head_k, head_v or pattern, or patch_positions.")
-    return shape[1 if place is pattern else 2]
-
-
-def _positions(
-    pairs: PromptPairs, place: Place, positions: Positions | None, names: Sequence[str]
-) -> tuple[Int[Tensor, "column prompt"], list[str]]:
-    """The positions of each prompt and their names; left out, every one, named by its number."""
-    if place is pattern:
-        raise ValueError("Where a head looks belongs to no single position: use patch_heads or attribute_heads.")
-    if positions is None:
-        if pairs.clean.lengths.unique().numel() > 1:
-            raise ValueError("These prompts are not equally long, so their positions do not correspond: name positions for each prompt.")
-        positions = torch.arange(int(pairs.clean.lengths[0]))[:, None]
-        names = names or [str(at) for at in range(len(positions))]
-    found = torch.stack([torch.as_tensor(at).expand(len(pairs)) for at in positions]) if len(positions) else torch.empty(0)
-    if not len(found) or bool(((found < 0) | (found >= pairs.clean.lengths)).any()):
-        raise ValueError("Positions count from 0 to a prompt's last token, with one for each prompt; at least one is needed.")
-    if names and len(names) != len(found):
-        raise ValueError(f"There are {len(names)} names and {len(found)} positions: give one name for each position, or none at all.")
-    return found, list(names) or [f"position {number}" for number in range(len(found))]
+    return tuple(f"head {head}" for head in range(shape[1 if place is pattern else 2]))
 
 
 @torch.no_grad()
@@ -198,24 +187,26 @@ def _patch_each(
     place: Place,
     where: dict[str, Int[Tensor, "column prompt *one"]],
     alive: Bool[Tensor, "column prompt"],
-    names: Sequence[str],
+    names: tuple[str, ...],
+    text_axis: int = 1,
 ) -> PatchMap:
     """The metric after each patch in each layer; ``where`` says what a column patches in each prompt, as ``resample_ablate`` takes it.
 
     Many patched copies of the corrupted prompts share a pass, which starts at the layer that is patched and behind what all prompts have in
-    common. A patch that is not ``alive``, before the first difference of its prompt, changes nothing and is not run.
+    common. A patch that is not ``alive``, before the first difference of its prompt, changes nothing and is not run. ``text_axis`` is
+    the axis of the place that counts the positions of the text.
     """
     layers, every, skip = range(model.cfg.n_layers), torch.arange(len(pairs)), int(pairs.first_difference.min())
     seen = record(model, pairs.clean.tokens.to(model.cfg.device), resid_pre(0), *map(place, layers))
     run = read_suffix(model, pairs.corrupted.tokens, skip, layers)
     clean = run.logits(model, 0, every, pairs.ends, stream=seen[resid_pre(0)][:, skip:])
     corrupted = run.logits(model, 0, every, pairs.ends)
-    if place is not pattern:
-        where = where | ({"pos": where["pos"] - skip} if "pos" in where else {})
+    if text_axis == 1 and "pos" in where:
+        where = where | {"pos": where["pos"] - skip}
     after = torch.empty(len(layers), len(alive), len(pairs))
     at_once = max(1, PATCHED_TOKENS // (len(pairs) * (pairs.clean.tokens.shape[1] - skip)))
     for layer in progress(layers, desc="layers"):
-        values = seen[place(layer)][:, :, skip:] if place is pattern else seen[place(layer)][:, skip:]
+        values = seen[place(layer)].tensor_split((skip,), text_axis)[1]
         for columns in torch.arange(len(alive)).split(at_once):
             column, prompt = alive[columns].nonzero().T
             logits = corrupted.repeat(len(columns), 1, 1)  # [column, prompt, d_vocab]
@@ -223,7 +214,7 @@ def _patch_each(
                 patch = resample_ablate(place(layer), values[prompt], **{name: at[columns][column, prompt] for name, at in where.items()})
                 logits[column, prompt] = run.logits(model, layer, prompt, pairs.ends[prompt], patch)
             after[layer, columns] = torch.stack([pairs.measured(copy).cpu() for copy in logits])
-    return PatchMap(after, pairs.measured(clean).cpu(), pairs.measured(corrupted).cpu(), tuple(names), place(0).split(".", 2)[-1])
+    return PatchMap(after, pairs.measured(clean).cpu(), pairs.measured(corrupted).cpu(), names, place(0).split(".", 2)[-1])
 
 
 # ------------------------------------------------------------------------------------------------- attribution patching
@@ -242,34 +233,21 @@ def attribute_positions(
     ``steps`` above 0 averages the gradients of as many runs whose embeddings lie between the corrupted ones and the clean ones
     (integrated gradients on the inputs, Hanna et al. 2024, arXiv 2403.17806).
     """
-    positions, names = _positions(pairs, place, positions, names)
-    estimates, (clean, corrupted) = _estimates(model, pairs, place, steps)
-    rows = torch.arange(len(pairs))
-    found = torch.stack([torch.stack([layer.flatten(2).sum(2)[rows, at] for at in positions]) for layer in estimates])
-    return PatchMap(corrupted + found.float(), clean, corrupted, tuple(names), place(0).split(".", 2)[-1])
+    positions, names = pairs.columns(place, positions, names)
+    every = torch.arange(len(pairs))
+    return _estimate_each(model, pairs, place, lambda products: products.flatten(2).sum(2)[every, positions], names, steps)
 
 
-def attribute_heads(
-    model: TransformerBridge, pairs: PromptPairs, place: Place = head_out, pos: Int[Tensor, "prompt"] | None = None, steps: int = 0
-) -> PatchMap:
+def attribute_heads(model: TransformerBridge, pairs: PromptPairs, place: Place = head_out, steps: int = 0) -> PatchMap:
     """What ``patch_heads`` would find, estimated at once (see ``attribute_positions``)."""
-    _count_heads(model, pairs, place, pos)
-    estimates, (clean, corrupted) = _estimates(model, pairs, place, steps)
-    rows = torch.arange(len(pairs))
-    if place is pattern:
-        found = [layer.flatten(2).sum(2).T for layer in estimates]
-    elif pos is None:
-        found = [layer.sum(-1).sum(1).T for layer in estimates]
-    else:
-        found = [layer.sum(-1)[rows, pos].T for layer in estimates]
-    names = [f"head {head}" for head in range(found[0].shape[0])]
-    return PatchMap(corrupted + torch.stack(found).float(), clean, corrupted, tuple(names), place(0).split(".", 2)[-1])
+    axes = (2, 3) if place is pattern else (1, 3)  # all but prompt and head
+    return _estimate_each(model, pairs, place, lambda products: products.sum(axes).T, _head_names(model, pairs, place), steps)
 
 
-def _estimates(
-    model: TransformerBridge, pairs: PromptPairs, place: Place, steps: int
-) -> tuple[list[Float[Tensor, "prompt *rest"]], tuple[Tensor, Tensor]]:
-    """Gradient times difference for every number of the place, layer by layer, and the metrics of the two runs."""
+def _estimate_each(
+    model: TransformerBridge, pairs: PromptPairs, place: Place, add_up: Callable[[Tensor], Tensor], names: tuple[str, ...], steps: int
+) -> PatchMap:
+    """Gradient times difference for every number of the place; ``add_up`` makes of a layer's products one number for each patch."""
     places = [place(layer) for layer in range(model.cfg.n_layers)]
     with torch.no_grad():
         clean, corrupted = (
@@ -281,11 +259,9 @@ def _estimates(
         return run_with_gradients(model, pairs.corrupted, pairs.metric, places, add("hook_embed", fraction * way))
 
     gradients = path_gradients(run, steps)
-    products = [((clean[name] - corrupted[name]) * gradient).cpu() for name, gradient in zip(places, gradients, strict=True)]
-    if place is not pattern:  # what stands behind a prompt's end is filling
-        real = torch.arange(pairs.clean.tokens.shape[1]) < pairs.clean.lengths[:, None]
-        products = [product * real.reshape(*real.shape, *[1] * (product.ndim - 2)) for product in products]
-    return products, (metric_at_ends(model, pairs), metric_at_ends(model, pairs, texts=pairs.corrupted))
+    found = [add_up(((clean[name] - corrupted[name]) * gradient).cpu()) for name, gradient in zip(places, gradients, strict=True)]
+    before, after = (metric_at_ends(model, pairs, texts=side) for side in (pairs.corrupted, pairs.clean))
+    return PatchMap(before + torch.stack(found).float(), after, before, names, place(0).split(".", 2)[-1])
 
 
 def correlation(estimated: PatchMap, measured: PatchMap) -> float:

@@ -7,10 +7,10 @@ model gives another answer (section 4.2).
     print(compare_to_baselines(model, parts, fit_lre(model, parts.train, layer=3, beta=2.0)).table())
 """
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from random import Random
+from statistics import mode
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -27,6 +27,7 @@ from helpers.cluster.linear_relations import (
     translation,
 )
 from helpers.cluster.relations import N_TRAIN, Parts, RelationData, known_rows, split
+from helpers.inputs import chosen
 from helpers.interventions import add
 from helpers.models import TransformerBridge
 from helpers.progress import progress
@@ -36,8 +37,6 @@ from helpers.tables import table
 
 BETAS = (1.0, 1.5, 2.0, 2.5, 3.0, 4.0)  # the authors' own choices lie between 2.25 and 8
 RANKS = (4, 8, 16, 32, 64, 128)
-
-# --------------------------------------------------------------------------------------------- a map and its baselines
 
 
 @dataclass(frozen=True)
@@ -52,9 +51,7 @@ class BaselineComparison:
 
     def of(self, method: str) -> Bool[Tensor, "subject"]:
         """The hits of one method. Raises ValueError for one that was not compared."""
-        if method not in self.methods:
-            raise ValueError(f"{method!r} was not compared: there are {', '.join(self.methods)}.")
-        return self.hits[self.methods.index(method)]
+        return self.hits[self.methods.index(chosen(self.methods, method, "method"))]
 
     @property
     def shares(self) -> dict[str, float]:
@@ -81,13 +78,9 @@ def compare_to_baselines(model: TransformerBridge, parts: Parts, lre: LinearRela
     fitted = {one.kind: one for one in (lre, *(method(train, lre.layer) for method in (identity, translation, regression)))}
     fitted[f"regression ({len(more)})"] = regression(larger, lre.layer)
     hits = {kind: most_likely(model, one(test.s[0])) == test.token for kind, one in fitted.items()}
-    hits |= {"most frequent": test.token == most_frequent(train.token), "most frequent in test": test.token == most_frequent(test.token)}
+    constant = {"most frequent": train, "most frequent in test": test}
+    hits |= {kind: test.token == mode(states.token.tolist()) for kind, states in constant.items()}
     return BaselineComparison(lre.relation, lre.layer, lre.beta, tuple(hits), torch.stack([*hits.values()]))
-
-
-def most_frequent(tokens: Int[Tensor, "subject"]) -> int:
-    """The token that stands there most often, the first of them where several do."""
-    return Counter(tokens.tolist()).most_common(1)[0][0]
 
 
 @dataclass(frozen=True)
@@ -140,9 +133,6 @@ def sweep_lre(model: TransformerBridge, parts: Parts, layers: Sequence[int] | No
     return LreSweep(tuple(maps), tuple(map(float, betas)), hits.bool(), log_prob.mean(-1))
 
 
-# ------------------------------------------------------------------------------------------------- all relations at once
-
-
 @dataclass(frozen=True)
 class RelationEntry:
     """One relation: what was tried on the subjects for choosing, and how the chosen map does on those for testing.
@@ -154,6 +144,14 @@ class RelationEntry:
     parts: Parts
     sweep: LreSweep
     comparison: BaselineComparison
+
+
+def relation_entry(
+    model: TransformerBridge, parts: Parts, layers: Sequence[int] | None, betas: Sequence[float], known: float
+) -> RelationEntry:
+    """One relation: layer and factor are chosen, and the map is judged on the test subjects beside its baselines."""
+    tried = sweep_lre(model, parts, layers, betas)
+    return RelationEntry(known, parts, tried, compare_to_baselines(model, parts, tried.best))
 
 
 @dataclass(frozen=True)
@@ -199,16 +197,12 @@ def relation_report(
         if len(kept) < max(least, n_train + 2):
             skipped.append(data.name)
             continue
-        parts = split(some.take(kept[:most]), n_train, seed)
-        tried = sweep_lre(model, parts, layers, betas)
-        entries.append(RelationEntry(len(kept) / len(some), parts, tried, compare_to_baselines(model, parts, tried.best)))
+        entries.append(relation_entry(model, split(some.take(kept[:most]), n_train, seed), layers, betas, len(kept) / len(some)))
     entries.sort(key=lambda entry: -entry.comparison.shares["LRE"])
     return RelationReport(tuple(entries), tuple(skipped))
 
 
-# ------------------------------------------------------------------------------------------------------------- editing
-
-SubjectPair = tuple[str, str]  # the subject to be edited, and the one whose answer is wished for
+Pair = tuple[str, str]  # the subject to be edited, and the one whose answer is wished for
 
 
 def low_rank_inverse(weight: Float[Tensor, "d_out d_in"], rank: int) -> Float[Tensor, "d_in d_out"]:
@@ -234,15 +228,14 @@ def edit_delta(
     return (o_wanted - o_now).to(lre.weight) @ low_rank_inverse(lre.weight, rank).T
 
 
-def edit_pairs(model: TransformerBridge, data: RelationData, n: int = 32, seed: int = 0) -> list[SubjectPair]:
+def edit_pairs(model: TransformerBridge, data: RelationData, n: int = 32, seed: int = 0) -> list[Pair]:
     """At most ``n`` pairs of subjects with different answers of the model, drawn at random. Raises ValueError where there is none."""
-    every = _different(model, data)
-    if not every or n < 1:
+    if n < 1 or not (every := _different(model, data)):
         raise ValueError(f"No edit can be tried with {data.name!r}: it takes n = 1 or more, and two subjects with different answers.")
     return Random(f"{seed} pairs").sample(every, min(n, len(every)))
 
 
-def _different(model: TransformerBridge, data: RelationData) -> list[SubjectPair]:
+def _different(model: TransformerBridge, data: RelationData) -> list[Pair]:
     """All pairs of subjects of which the model does not say the same."""
     said = list(zip(data.subjects, next_tokens(model, data.prompts).tolist(), strict=True))
     return [(one, other) for one, token in said for other, another in said if token != another]
@@ -259,7 +252,7 @@ class RelationEdits:
     relation: str
     layer: int
     rank: int
-    pairs: tuple[SubjectPair, ...]
+    pairs: tuple[Pair, ...]
     hits: Bool[Tensor, "pair"]
     random: Bool[Tensor, "draw pair"]
     swapped: Bool[Tensor, "pair"]
@@ -272,13 +265,7 @@ class RelationEdits:
 
 
 def edit_subjects(
-    model: TransformerBridge,
-    data: RelationData,
-    lre: LinearRelation,
-    pairs: Sequence[SubjectPair],
-    rank: int,
-    draws: int = 5,
-    seed: int = 0,
+    model: TransformerBridge, data: RelationData, lre: LinearRelation, pairs: Sequence[Pair], rank: int, draws: int = 5, seed: int = 0
 ) -> RelationEdits:
     """Adds the map's edit to the MODEL's own state of the first subject of each pair, and reads the model's answer.
 
@@ -286,39 +273,32 @@ def edit_subjects(
     subject, and where there is no pair.
     """
     states, (now, wanted) = relation_states(model, data, [lre.layer]), _rows_of(data, pairs)
-    s, o = states.s[0], states.o
+    [s], o = states.s, states.o
     delta = edit_delta(lre, o[now], o[wanted], rank)
     deltas = torch.cat([delta[None], random_like(delta, draws, seed).to(delta), (s[wanted] - s[now])[None]])
     hits = _edited(model, states, lre.layer, now, deltas) == states.token[wanted]
     return RelationEdits(data.name, lre.layer, rank, tuple(pairs), hits[0], hits[1:-1], hits[-1])
 
 
-def _rows_of(data: RelationData, pairs: Sequence[SubjectPair]) -> Int[Tensor, "side pair"]:
+def _rows_of(data: RelationData, pairs: Sequence[Pair]) -> Int[Tensor, "side pair"]:
     """The numbers of the subjects of each pair."""
     if not pairs:
         raise ValueError("There is no pair of subjects to edit: give at least one, or draw some with edit_pairs.")
-    if unknown := next((subject for pair in pairs for subject in pair if subject not in data.subjects), None):
-        raise ValueError(f"{unknown!r} is no subject of {data.name!r}: choose one such as {data.subjects[0]!r}.")
-    return torch.tensor([[data.subjects.index(subject) for subject in side] for side in zip(*pairs, strict=True)])
+    return torch.tensor([data.rows(side) for side in zip(*pairs, strict=True)])
 
 
 def _edited(
     model: TransformerBridge, states: RelationStates, layer: int, rows: Int[Tensor, "pair"], deltas: Float[Tensor, "copy pair d_model"]
 ) -> Int[Tensor, "copy pair"]:
     """The model's most likely next token with vectors added to its own state at the subject, all copies together."""
-    every, vectors = rows.repeat(len(deltas)), deltas.flatten(0, 1)
+    every, vectors = rows.repeat(len(deltas)), deltas.flatten(0, 1)[:, None]
     at = states.subject[every]
-    found = next_tokens(model, states.texts.take(every), each=lambda some: [add(layer_hook(layer), vectors[some][:, None], pos=at[some])])
+    found = next_tokens(model, states.texts.take(every), each=lambda some: [add(layer_hook(layer), vectors[some], pos=at[some])])
     return found.unflatten(0, (len(deltas), -1))
 
 
 def choose_edit(
-    model: TransformerBridge,
-    maps: Sequence[LinearRelation],
-    data: RelationData,
-    ranks: Sequence[int] | None = None,
-    n: int = 16,
-    seed: int = 0,
+    model: TransformerBridge, maps: Sequence[LinearRelation], data: RelationData, ranks: Sequence[int] | None, n: int = 16, seed: int = 0
 ) -> tuple[LinearRelation, int]:
     """The map and the rank with which most edits of ``n`` pairs of subjects succeed; of several, the first map and the lowest rank."""
     ranks = [rank for rank in RANKS if rank <= model.cfg.d_model] if ranks is None else ranks
@@ -356,9 +336,9 @@ def edit_report(
     """
     edits, agreement = [], []
     for entry in progress(found.entries, desc="relations"):
-        parts = entry.parts
-        if _different(model, parts.choose) and _different(model, parts.test):
-            lre, rank = choose_edit(model, entry.sweep.maps, parts.choose, ranks, seed=seed)
-            edits.append(edit_subjects(model, parts.test, lre, edit_pairs(model, parts.test, n, seed), rank, draws, seed))
+        choose, test = entry.parts.choose, entry.parts.test
+        if _different(model, choose) and _different(model, test):
+            lre, rank = choose_edit(model, entry.sweep.maps, choose, ranks, seed=seed)
+            edits.append(edit_subjects(model, test, lre, edit_pairs(model, test, n, seed), rank, draws, seed))
             agreement.append(entry.comparison.shares["LRE"])
     return EditReport(tuple(edits), tuple(agreement))

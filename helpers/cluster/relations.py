@@ -9,12 +9,11 @@ from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from random import Random
 
-import torch
-
 from helpers.course_lm import facts
 from helpers.course_lm.corpus.base import sentence
 from helpers.course_lm.world import World
-from helpers.metrics import whole_words
+from helpers.inputs import check_number
+from helpers.metrics import first_tokens
 from helpers.models import TransformerBridge
 from helpers.running import next_tokens
 
@@ -35,9 +34,8 @@ class RelationData:
 
     def __post_init__(self) -> None:
         if self.template.count("{s}") != 1 or "{o}" in self.template:
-            raise ValueError(
-                f"The template {self.template!r} needs the subject once, as {{s}}, and no object: write it like 'The capital of {{s}} is'."
-            )
+            needs = "needs the subject once, as {s}, and no object: write it like 'The capital of {s} is'"
+            raise ValueError(f"The template {self.template!r} {needs}.")
         if len(self.subjects) != len(self.objects):
             raise ValueError(f"{self.name!r} has {len(self.subjects)} subjects and {len(self.objects)} objects: give one for each.")
 
@@ -54,6 +52,12 @@ class RelationData:
     def answer_of(self) -> dict[str, str]:
         """The object of each subject."""
         return dict(zip(self.subjects, self.objects, strict=True))
+
+    def rows(self, subjects: Sequence[str]) -> list[int]:
+        """The numbers of some subjects. Raises ValueError for one that is not among the relation's."""
+        if unknown := [subject for subject in subjects if subject not in self.subjects]:
+            raise ValueError(f"{unknown[0]!r} is no subject of {self.name!r}: choose one such as {self.subjects[0]!r}.")
+        return [self.subjects.index(subject) for subject in subjects]
 
     def take(self, rows: Sequence[int]) -> "RelationData":
         """Some of the subjects."""
@@ -74,12 +78,12 @@ def course_relations(names: Sequence[str] | None = None) -> dict[str, RelationDa
 
     Sentences with ``a {s}`` or ``a {o}`` are passed over, since their article would tell. Raises ValueError for an unknown name.
     """
-    templates = {name: found for name, relation in facts.relations().items() if (found := _template(relation))}
-    for name in names or ():
-        if name not in templates:
-            near = get_close_matches(name, templates, n=3, cutoff=0.3) or list(templates)[:3]
-            raise ValueError(f"There is no relation {name!r} in the course LM's world: perhaps {', '.join(near)} was meant.")
-    return {name: _course_relation(facts.relations()[name], templates[name]) for name in names or templates}
+    known = facts.relations()
+    templates = {name: found for name, relation in known.items() if (found := _template(relation))}
+    if unknown := [name for name in names or () if name not in templates]:
+        near = get_close_matches(unknown[0], templates, n=3, cutoff=0.3) or list(templates)[:3]
+        raise ValueError(f"There is no relation {unknown[0]!r} in the course LM's world: perhaps {', '.join(near)} was meant.")
+    return {name: _course_relation(known[name], templates[name]) for name in names or templates}
 
 
 def _template(relation: facts.Relation) -> str | None:
@@ -90,6 +94,7 @@ def _template(relation: facts.Relation) -> str | None:
 
 
 def _course_relation(relation: facts.Relation, template: str) -> RelationData:
+    """The relation's subjects as they stand in the template, at the start of a sentence or inside it, and their objects."""
     told = [one for row in World.load().rows(relation.table) if (one := facts.fact(relation, row))]
     start = sentence if template.startswith("{s}") else str
     return relation_data(relation.name, template, [(start(one.phrase), one.answer) for one in told])
@@ -107,9 +112,8 @@ def known_subjects(model: TransformerBridge, data: RelationData) -> RelationData
 
 def known_rows(model: TransformerBridge, data: RelationData) -> list[int]:
     """The numbers of the subjects that the model knows."""
-    answers = whole_words(model, data.prompts, [[answer] for answer in data.objects]).ids
-    first = torch.tensor([ids[0] for ids in answers])
-    return (next_tokens(model, data.prompts) == first).nonzero().flatten().tolist()
+    right = next_tokens(model, data.prompts) == first_tokens(model, data.prompts, data.objects)
+    return right.nonzero().flatten().tolist()
 
 
 @dataclass(frozen=True)
@@ -123,8 +127,7 @@ class Parts:
 
 def split(data: RelationData, n_train: int = N_TRAIN, seed: int = 0) -> Parts:
     """``n_train`` subjects for fitting, and two halves of the others. Raises ValueError where these would be empty."""
-    if n_train < 1:
-        raise ValueError(f"n_train says how many subjects to fit; it must be 1 or more, not {n_train}.")
+    check_number("n_train says how many subjects to fit", n_train)
     if len(data) < n_train + 2:
         raise ValueError(f"{data.name!r} has {len(data)} subjects; fitting {n_train} and judging needs {n_train + 2}: lower n_train.")
     order = Random(f"{seed} {data.name}").sample(range(len(data)), len(data))

@@ -19,6 +19,7 @@ from helpers.course_lm.corpus.base import sentence
 from helpers.course_lm.corpus.prose import HOBBIES, PROFESSIONS, PRONOUNS
 from helpers.course_lm.corpus.stories import story
 from helpers.course_lm.world import World
+from helpers.inputs import chosen
 from helpers.interventions import Intervention, add, intervene, mlp_post, project_out, record
 from helpers.metrics import AFTER_FIRST
 from helpers.models import TransformerBridge
@@ -31,8 +32,6 @@ from helpers.tables import table
 from helpers.texts import TextsLike, as_texts
 
 Read = Callable[[Sequence[Tensor]], Tensor]
-
-# ---------------------------------------------------------------------------------------------------------- the texts
 
 # A start, the work and an end; the training texts and the test texts have other words around the same clues, and other names.
 BIOGRAPHIES: dict[str, tuple[tuple[str, ...], ...]] = {
@@ -52,6 +51,7 @@ BIOGRAPHIES: dict[str, tuple[tuple[str, ...], ...]] = {
         ("After work {he} {hobby}.", "{His} sister says that {he} {hobby}."),
     ),
 }
+PAIR = ("nurse", "professor")
 SHE, HE = ("she", "her", "hers", "herself"), ("he", "his", "him", "himself")
 
 
@@ -73,24 +73,19 @@ class Biographies:
         return [re.sub(rf" ?\b({'|'.join(words)})\b", "", text).strip() for text in self.texts]
 
 
-def biographies(
-    n: int, biased: bool, part: str = "train", professions: tuple[str, str] = ("nurse", "professor"), seed: int = 0
-) -> Biographies:
-    """``n`` biographies: ``biased``, the first profession is always "she" and the second always "he"; else all four groups are equal.
+def biographies(n: int, biased: bool, part: str = "train", seed: int = 0) -> Biographies:
+    """``n`` biographies: ``biased``, a nurse is always "she" and a professor always "he"; else all four groups are equal.
 
     The parts ``train`` and ``test`` share neither names nor sentences, only the clues: places and tasks of the course LM's corpus.
-    Raises ValueError for an unknown profession or part, and where ``n`` makes no equal groups.
+    Raises ValueError for an unknown part, and where ``n`` makes no equal groups.
     """
     if n < 4 or n % 4:
         raise ValueError(f"n says how many biographies to write for four equal groups; it must be a multiple of 4, not {n}.")
-    if unknown := [one for one in professions if one not in PROFESSIONS]:
-        raise ValueError(f"There is no profession {unknown[0]!r}: choose from {', '.join(PROFESSIONS)}.")
-    if part not in BIOGRAPHIES:
-        raise ValueError(f"There is no part {part!r} of the biographies: choose train or test.")
+    chosen(BIOGRAPHIES, part, "part of the biographies")
     rng = Random(f"{seed} {part} {biased}")
     groups = [(False, False), (True, True)] if biased else [(False, False), (True, True), (False, True), (True, False)]
     labels = [groups[number % len(groups)] for number in range(n)]
-    texts = [_biography(rng, part, professions[second], "he" if he else "she") for second, he in labels]
+    texts = [_biography(rng, part, PAIR[second], "he" if he else "she") for second, he in labels]
     profession, gender = (torch.tensor(column) for column in zip(*labels, strict=True))
     return Biographies(tuple(texts), profession, gender)
 
@@ -99,9 +94,7 @@ def _biography(rng: Random, part: str, profession: str, pronoun: str) -> str:
     """One biography of a person with a pronoun."""
     _, places, tasks, _ = PROFESSIONS[profession]
     names = [row["name"] for row in World.load().rows("firstnames") if row["pronoun"] == pronoun][part == "test" :: 2]
-    words = dict(zip(("he", "his", "him"), PRONOUNS[pronoun], strict=True)) | dict(
-        zip(("task", "task2"), rng.sample(tasks, 2), strict=True)
-    )
+    words = dict(zip(("he", "his", "him", "task", "task2"), (*PRONOUNS[pronoun], *rng.sample(tasks, 2)), strict=True))
     words |= {"name": rng.choice(names), "place": rng.choice(places), "hobby": rng.choice(HOBBIES)}
     words |= {"He": sentence(words["he"]), "His": sentence(words["his"])}
     return " ".join(rng.choice(sentences).format_map(words) for sentences in BIOGRAPHIES[part])
@@ -115,11 +108,7 @@ def gendered_stories(n: int, seed: int = 0) -> tuple[list[str], Bool[Tensor, "te
         he = bool(words & set(HE))
         if he != bool(words & set(SHE)) and not words & set(PROFESSIONS):
             found[he].append(text)
-    texts = [text for pair in zip(found[False], found[True], strict=False) for text in pair][:n]
-    return texts, torch.arange(n) % 2 == 1
-
-
-# -------------------------------------------------------------------------------------------- units and judges
+    return [found[number % 2 == 1][number // 2] for number in range(n)], torch.arange(n) % 2 == 1
 
 
 @dataclass(frozen=True)
@@ -138,16 +127,15 @@ class Units:
         """The gradient of each unit, from those of the places."""
         return gradients[0].float() @ self.sae.W_dec.T if self.sae else torch.cat(list(gradients), -1)
 
-    def without(self, chosen: Sequence[int], d_mlp: int) -> list[Intervention]:
+    def without(self, chosen: list[int], d_mlp: int) -> list[Intervention]:
         """The interventions that set some units to 0; of features the error and all others stay."""
         if self.sae is None:
-            return ablate_neurons([divmod(unit, d_mlp) for unit in chosen]) if chosen else []
-        sae, rows = self.sae, list(chosen)
+            return ablate_neurons([divmod(unit, d_mlp) for unit in chosen])
 
         def change(values: Tensor, pick: object) -> Tensor:
-            return values - (sae.encode(values.float())[..., rows] @ sae.W_dec[rows]).to(values)
+            return values - (self.sae.encode(values.float())[..., chosen] @ self.sae.W_dec[chosen]).to(values)
 
-        return [Intervention(sae.hook, change, pos=AFTER_FIRST)] if rows else []
+        return [Intervention(self.sae.hook, change, pos=AFTER_FIRST)] if chosen else []
 
 
 def features_of(sae: SparseAutoencoder) -> Units:
@@ -205,9 +193,6 @@ def judged(values: Float[Tensor, "text unit"], he: Bool[Tensor, "text"], margin:
     return (auc(values[he], values[~he]) - 0.5).abs() > margin
 
 
-# ----------------------------------------------------------------------------------------------------------- the whole
-
-
 @dataclass(frozen=True)
 class ShiftReport:
     """What each classifier answers on the balanced test texts, and how many units were taken out; True is the second profession."""
@@ -216,7 +201,7 @@ class ShiftReport:
     n: tuple[int, ...]
     answers: Bool[Tensor, "method text"]
     test: Biographies
-    chosen: dict[str, tuple[int, ...]]  # the units that were judged to be about gender, by their kind
+    chosen: dict[str, list[int]]  # the units that were judged to be about gender, by their kind
 
     @property
     def profession(self) -> Float[Tensor, "method"]:
@@ -231,30 +216,18 @@ class ShiftReport:
     @property
     def worst(self) -> Float[Tensor, "method"]:
         """The share of right professions in the worst of the four groups."""
-        right = (self.answers == self.test.profession).float()
-        first, second = ([labels, ~labels] for labels in (self.test.profession, self.test.gender))
-        return torch.stack([right[:, one & two].mean(1) for one in first for two in second]).amin(0)
+        right, groups = (self.answers == self.test.profession).float(), 2 * self.test.profession + self.test.gender
+        return torch.stack([right[:, groups == group].mean(1) for group in range(4)]).amin(0)
 
     def table(self) -> str:
         """One line for each method: right professions, answers that follow the gender, the worst group, and the units taken out."""
-        columns = {
-            "method": f"<{max(map(len, self.methods))}",
-            "profession": "11.1%",
-            "gender": "7.1%",
-            "worst group": "12.1%",
-            "units": "7",
-        }
+        method = f"<{max(map(len, self.methods))}"
+        columns = {"method": method, "profession": "11.1%", "gender": "7.1%", "worst group": "12.1%", "units": "7"}
         return table(columns, zip(self.methods, self.profession, self.gender, self.worst, self.n, strict=True))
 
 
 def shift(
-    model: TransformerBridge,
-    sae: SparseAutoencoder,
-    professions: tuple[str, str] = ("nurse", "professor"),
-    n: int = 240,
-    candidates: int = 30,
-    margin: float = 0.1,
-    seed: int = 0,
+    model: TransformerBridge, sae: SparseAutoencoder, n: int = 240, candidates: int = 30, margin: float = 0.1, seed: int = 0
 ) -> ShiftReport:
     """Trains a probe for the profession on ``n`` biased biographies, takes out of its input what is about gender, and tests it.
 
@@ -263,9 +236,7 @@ def shift(
     same way, the direction between the means of the two kinds of stories, texts without names and pronouns, and balanced training. The
     ``n`` balanced test texts choose nothing.
     """
-    train, fair, test = (
-        biographies(n, biased, part, professions, seed) for biased, part in ((True, "train"), (False, "train"), (False, "test"))
-    )
+    train, fair, test = (biographies(n, *kind, seed) for kind in ((True, "train"), (False, "train"), (False, "test")))
     stories, he = gendered_stories(2 * n, seed)
     found: list[tuple[str, int, Tensor]] = []
 
@@ -286,7 +257,7 @@ def shift(
         made = attribute_probe(model, sae, units, probe, train)
         top = made.abs().topk(min(candidates, len(made))).indices.tolist()
         about = judged(text_means(model, stories, units.places, read=units.read), he, margin)
-        chosen[units.name] = tuple(unit for unit in top if about[unit])
+        chosen[units.name] = [unit for unit in top if about[unit]]
         groups = {f"{units.name} about gender": chosen[units.name]}
         if units.sae is not None:
             active = made.nonzero().flatten()

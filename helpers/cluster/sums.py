@@ -5,16 +5,18 @@ mediation(model, sum_pairs(model, 30)).shares(range(7, 12))
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import groupby, permutations
+from itertools import chain, groupby, permutations
 from operator import itemgetter
 from random import Random
+from statistics import mode
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from helpers.cluster.patching import PatchMap, patch_positions, prompt_pairs
 from helpers.course_lm.corpus.tasks import SUMS, total
+from helpers.inputs import check_number
 from helpers.interventions import attn_out, mlp_out
 from helpers.metrics import log_odds, log_prob, whole_words
 from helpers.models import TransformerBridge
@@ -39,35 +41,25 @@ def sum_pairs(model: TransformerBridge, n: int = 50, seed: int = 0, same_result:
     control. In the course LM's tokenizer each number is one token, its space included. Raises ValueError where there are too few.
     """
     sums = _known_sums(model)
-    alike = [_sign_and_result] if same_result else [itemgetter(0, 1), itemgetter(1, 2)]
-    groups = [list(group) for key in alike for _, group in groupby(sorted(sums, key=key), key)]
-    pairs = [pair for group in groups for pair in permutations(group, 2)]
-    if not 1 <= n <= len(pairs):
-        many = f"the model's {len(sums)} right sums make {len(pairs)} such pairs"
-        raise ValueError(f"n says how many pairs to draw; {many}, so it must be from 1 to that, not {n}.")
+    alike = [lambda entry: (entry[1], total(*entry))] if same_result else [itemgetter(0, 1), itemgetter(1, 2)]
+    pairs = [pair for key in alike for _, group in groupby(sorted(sums, key=key), key) for pair in permutations(group, 2)]
+    check_number(f"n says how many pairs of the model's {len(sums)} right sums to draw", n, high=len(pairs))
     drawn = Random(seed).sample(pairs, n)
-    return [SumPair(_sum_text(one), str(total(*one)), _sum_text(other), str(total(*other))) for one, other in drawn]
+    return [SumPair(_sum_text(*one), str(total(*one)), _sum_text(*other), str(total(*other))) for one, other in drawn]
 
 
-Sum = tuple[int, str, int]
+def _sum_text(a: int, sign: str, b: int) -> str:
+    return f"{a} {sign} {b} ="
 
 
-def _sum_text(entry: Sum) -> str:
-    return f"{entry[0]} {entry[1]} {entry[2]} ="
-
-
-def _sign_and_result(entry: Sum) -> tuple[str, int]:
-    return entry[1], total(*entry)
-
-
-def _known_sums(model: TransformerBridge) -> list[Sum]:
+def _known_sums(model: TransformerBridge) -> list[tuple[int, str, int]]:
     """The sums that are as long as most, have an answer of one token, and are right."""
-    rows = [(tokenize(model, _sum_text(entry)), tokenize(model, f"{_sum_text(entry)} {total(*entry)}")) for entry in SUMS]
-    lengths = [len(start) if len(full) == len(start) + 1 and torch.equal(full[:-1], start) else 0 for start, full in rows]
-    usual = max(filter(None, lengths), key=lengths.count, default=0)
-    kept = [at for at, length in enumerate(lengths) if length and length == usual]
-    if not kept:
+    rows = [(tokenize(model, _sum_text(*entry)), tokenize(model, f"{_sum_text(*entry)} {total(*entry)}")) for entry in SUMS]
+    single = [at for at, (start, full) in enumerate(rows) if full[:-1].tolist() == start.tolist()]
+    if not single:
         raise ValueError("This model's tokenizer has no sum whose answer is one token after '=': its sums cannot be patched like this.")
+    usual = mode(len(rows[at][0]) for at in single)
+    kept = [at for at in single if len(rows[at][0]) == usual]
     right = next_tokens(model, torch.stack([rows[at][0] for at in kept])) == torch.stack([rows[at][1][-1] for at in kept])
     return [SUMS[at] for at, hit in zip(kept, right.tolist(), strict=True) if hit]
 
@@ -91,13 +83,13 @@ class Mediation:
         found = {"mlp": self.mlp, "attention": self.attention}[kind]
         return found.after - found.corrupted
 
-    def shares(self, layers: Sequence[int], position: int = -1, kind: str = "mlp") -> Float[Tensor, "pair"]:
-        """For each pair, the share that some layers at one position have of the absolute changes at all layers and positions.
+    def shares(self, layers: Sequence[int], position: int = -1) -> Float[Tensor, "pair"]:
+        """For each pair, the share that the MLPs of some layers at one position have of the absolute changes of all MLPs.
 
         A robust form of the relative importance of Stolfo et al., which is made of ratios of probabilities. A pair that nothing moves
         has no share (NaN).
         """
-        size = self.changes(kind).abs()
+        size = self.changes().abs()
         return size[list(layers), position].sum(0) / size.sum((0, 1))
 
 
@@ -113,7 +105,11 @@ def mediation(model: TransformerBridge, pairs: Sequence[SumPair]) -> Mediation:
     kinds = {pair.answer == pair.other_answer for pair in pairs}
     if len(kinds) != 1:
         raise ValueError("Give at least one pair, and either pairs with the same result or pairs with different ones, not both.")
-    own, other = (_single_tokens(model, [(pair.text, getattr(pair, side)) for pair in pairs]) for side in ("answer", "other_answer"))
+    words = [[pair.answer, pair.other_answer] for pair in pairs]
+    ids = whole_words(model, [pair.text for pair in pairs], words).ids
+    if many := next((word for word, one in zip(chain(*words), ids, strict=True) if len(one) > 1), None):
+        raise ValueError(f"{many!r} is several tokens of this model, and a patched sum is read off one: choose other numbers.")
+    own, other = torch.tensor(ids).reshape(-1, 2).T
     metric = log_prob(own) if kinds.pop() else log_odds(other, own)
     sums = prompt_pairs(model, clean=[pair.other for pair in pairs], corrupted=[pair.text for pair in pairs], metric=metric)
     if sums.clean.lengths.unique().numel() > 1:
@@ -122,10 +118,3 @@ def mediation(model: TransformerBridge, pairs: Sequence[SumPair]) -> Mediation:
     names = SUM_TOKENS if length - first == len(SUM_TOKENS) else [str(at) for at in range(first, length)]
     positions = [torch.full((len(sums),), at) for at in range(first, length)]
     return Mediation(*(patch_positions(model, sums, place, positions, names) for place in (mlp_out, attn_out)))
-
-
-def _single_tokens(model: TransformerBridge, asked: Sequence[tuple[str, str]]) -> Int[Tensor, "prompt"]:
-    ids = whole_words(model, [text for text, _ in asked], [[answer] for _, answer in asked]).ids
-    if many := next((word for (_, word), one in zip(asked, ids, strict=True) if len(one) > 1), None):
-        raise ValueError(f"{many!r} is several tokens of this model, and a patched sum is read off one: choose other numbers.")
-    return torch.tensor([one for (one,) in ids])

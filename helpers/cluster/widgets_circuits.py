@@ -2,7 +2,6 @@
 
 import base64
 from collections.abc import Mapping
-from functools import lru_cache
 from html import escape
 from io import BytesIO
 from math import isfinite
@@ -18,10 +17,11 @@ from helpers.cluster.graph_plots import circuit_graph
 from helpers.cluster.ioi import IoiSentences
 from helpers.cluster.patching import PatchMap, PromptPairs
 from helpers.html import COLD, DEEPEST, RIM, TABLE, WARM
+from helpers.inputs import chosen
 from helpers.interventions import intervene, pattern, record, resample_ablate
 from helpers.models import TransformerBridge
 from helpers.prediction import TopTokens, last_logits, pieces, tokenize, truncate, visible
-from helpers.widgets import Demo, as_text, choice_slider, chosen, columns_html, dropdown, slider, text_field
+from helpers.widgets import Demo, as_text, choice_slider, columns_html, cut_note, dropdown, slider, text_field
 
 SHARE, CHANGE = SHOWN_AS = ("share restored", "change in logits")
 SIZES = (5, 10, 20, 30, 50, 75, 100, 150, 200, 300, 400, 800, 1500, 3000)  # edges
@@ -32,8 +32,6 @@ CELL = "padding:1px 6px;text-align:right;font-size:90%"
 TURNED = "writing-mode:vertical-rl;font-weight:normal;font-size:85%"
 LOOK, SEEN = "min-width:15px;padding:0 2px;text-align:center;font-size:70%", 0.1  # a square, and the least share that is written into it
 UPRIGHT = "text-align:right;font-weight:normal;font-size:85%;padding-right:4px"
-
-# -------------------------------------------------------------------------------------------------- the map of patches
 
 
 def cell(value: float, scale: float, where: str, framed: bool = False) -> str:
@@ -48,14 +46,11 @@ def map_html(values: Float[Tensor, "layer column"], columns: tuple[str, ...], la
     """A map of patches as a table with one framed square."""
     scale = max((abs(value) for value in values.flatten().tolist() if isfinite(value)), default=0) or 1.0
     head = "".join(f"<th style='{CELL}'>{escape(name)}</th>" for name in columns)
-    rows = []
+    rows = ""
     for at, row in enumerate(values.tolist()):
-        squares = zip(columns, row, strict=True)
-        cells = "".join(
-            cell(value, scale, f"layer {at}, {name}", (at, place) == (layer, column)) for place, (name, value) in enumerate(squares)
-        )
-        rows.append(f"<tr><th style='{CELL}'>{at}</th>{cells}</tr>")
-    return f"<table><tr><th style='{CELL}'>layer</th>{head}</tr>{''.join(rows)}</table>"
+        cells = (cell(value, scale, f"layer {at}, {columns[place]}", (at, place) == (layer, column)) for place, value in enumerate(row))
+        rows += f"<tr><th style='{CELL}'>{at}</th>{''.join(cells)}</tr>"
+    return f"<table><tr><th style='{CELL}'>layer</th>{head}</tr>{rows}</table>"
 
 
 @as_text
@@ -89,9 +84,7 @@ def _where(data: IoiSentences, hook: str, column: str, at: int) -> dict[str, int
     """Where a column of a map is patched in the first sentence: in one head, or at one position."""
     if column == f"head {at}":
         return {"pos": at} if hook.endswith("hook_pattern") else {"head": at}  # a pattern's first axis after the batch are its heads
-    if column not in data.positions:
-        raise ValueError(f"These sentences have no position {column!r}: make the map with the positions {', '.join(data.positions)}.")
-    return {"pos": int(data.positions[column][0])}
+    return {"pos": int(chosen(data.positions, column, "position")[0])}
 
 
 def answer(model: TransformerBridge, text: str, right: int, wrong: int) -> tuple[TopTokens, float]:
@@ -108,18 +101,15 @@ class PatchingMap(Demo):
     """
 
     def __init__(self, model: TransformerBridge, data: IoiSentences, maps: Mapping[str, PatchMap]) -> None:
-        if not maps:
-            raise ValueError("There is no map to show: give at least one, such as patch_heads(model, data.pairs(model)), with a name.")
-        self._maps = maps
-        first = next(iter(maps.values()))
+        self._maps, component = maps, dropdown(list(maps), "Component")
+        first = maps[component.value]
+        sizes = first.effect[:, -1].abs().nan_to_num()
+        start = int((sizes >= sizes.max() / 2).int().argmax())  # the first layer with half of the largest effect in the last column
         super().__init__(
             "A map of patches",
             lambda **values: patching_html(model, data, maps, **values),
-            {"component": dropdown(list(maps), "Component"), "shown": dropdown(SHOWN_AS, "Shown")},
-            {
-                "layer": slider(turning_point(first), 0, model.cfg.n_layers - 1, "Layer"),
-                "column": dropdown(first.columns, "Where", first.columns[-1]),
-            },
+            {"component": component, "shown": dropdown(SHOWN_AS, "Shown")},
+            {"layer": slider(start, 0, model.cfg.n_layers - 1, "Layer"), "column": dropdown(first.columns, "Where", first.columns[-1])},
         )
 
     def follow(self, before: Mapping[str, Any]) -> None:
@@ -130,43 +120,31 @@ class PatchingMap(Demo):
             self.column.value = columns[-1]
 
 
-def turning_point(found: PatchMap) -> int:
-    """The first layer at which a patch in the last column has half of the largest effect there; 0 where none has any."""
-    sizes = found.effect[:, -1].abs().nan_to_num()
-    return int((sizes >= sizes.max() / 2).int().argmax())
-
-
-# --------------------------------------------------------------------------------------------------- the circuit pruner
-
-
-def first_pairs(both: PromptPairs, n: int = MOST_JUDGED) -> PromptPairs:
+def first_pairs(pairs: PromptPairs, n: int = MOST_JUDGED) -> PromptPairs:
     """The first pairs of prompts. A metric wants all of its prompts side by side, so the others are filled up with the first one."""
-    if (missing := len(both) - n) <= 0:
-        return both
+    if (missing := len(pairs) - n) <= 0:
+        return pairs
 
     def metric(logits: Float[Tensor, "prompt pos d_vocab"]) -> Float[Tensor, "prompt"]:
-        return both.metric(torch.cat([logits, logits[:1].expand(missing, -1, -1)]))[:n]
+        return pairs.metric(torch.cat([logits, logits[:1].expand(missing, -1, -1)]))[:n]
 
-    return PromptPairs(both.clean.take(range(n)), both.corrupted.take(range(n)), metric)
+    return PromptPairs(pairs.clean.take(range(n)), pairs.corrupted.take(range(n)), metric)
 
 
 @as_text
-def pruner_html(model: TransformerBridge, scores: EdgeScores, both: PromptPairs, size: int, ablation: str) -> str:
+def pruner_html(model: TransformerBridge, scores: EdgeScores, pairs: PromptPairs, size: int, ablation: str) -> str:
     """A circuit of a size: how faithful it is, beside a random one, and its drawing, as HTML."""
     chosen(dict.fromkeys(ABLATIONS), ablation, "ablation")
     if not 1 <= size <= len(scores.graph):
         raise ValueError(f"A circuit has 1 to {len(scores.graph):,} edges, not {size:,}.")
     circuit = scores.top(size)
-    found = judge(model, both, [circuit, random_circuit(scores.graph, size)], ablation)
-    value, chance = found.faithfulness.tolist()  # first: it says in words where there is nothing to keep
+    found = judge(model, pairs, [circuit, random_circuit(scores.graph, size)], ablation)
+    value, chance = found.faithfulness.tolist()
     low, high = found.intervals[0]
-    words = [
-        f"<p><b>{size:,} edges</b> of {len(scores.graph):,} ({circuit.share:.1%}); {found.alive[0]:,} of them lie on a whole path.<br>",
-        f"Faithfulness ({ablation}): <b>{value:z.2f}</b> [{low:z.2f}, {high:z.2f}]; as many random edges: {chance:z.2f}. ",
-        f"{len(both)} sentences.</p>",
-    ]
+    words = f"<b>{size:,} edges</b> of {len(scores.graph):,} ({circuit.share:.1%}); {found.alive[0]:,} of them lie on a whole path."
+    kept = f"<b>{value:z.2f}</b> [{low:z.2f}, {high:z.2f}]; as many random edges: {chance:z.2f}. {len(pairs)} sentences."
     note = f"<p><small>Drawn are the {MOST_DRAWN} with the largest scores.</small></p>" if size > MOST_DRAWN else ""
-    return "".join(words) + note + _picture(scores, min(size, MOST_DRAWN))
+    return f"<p>{words}<br>Faithfulness ({ablation}): {kept}</p>{note}{_picture(scores, min(size, MOST_DRAWN))}"
 
 
 def _picture(scores: EdgeScores, size: int) -> str:
@@ -183,23 +161,18 @@ class CircuitPruner(Demo):
     It is judged on the first ``MOST_JUDGED`` pairs; best take others than those that the scores come from.
     """
 
-    def __init__(self, model: TransformerBridge, scores: EdgeScores, both: PromptPairs, size: int = 30) -> None:
-        few = first_pairs(both)
+    def __init__(self, model: TransformerBridge, scores: EdgeScores, pairs: PromptPairs, size: int = 30) -> None:
+        few = first_pairs(pairs)
         sizes = [some for some in SIZES if some <= len(scores.graph)]
         nearest = min(sizes, key=lambda some: abs(some - size))
         controls = {"size": choice_slider(sizes, nearest, "Edges kept"), "ablation": dropdown(ABLATIONS, "Ablation")}
-        write = lru_cache(maxsize=64)(lambda size, ablation: pruner_html(model, scores, few, size, ablation))
-        super().__init__("A circuit to be cut down", write, controls)
-
-
-# ------------------------------------------------------------------------------------------------------ the head viewer
+        super().__init__("A circuit to be cut down", lambda **values: pruner_html(model, scores, few, **values), controls)
 
 
 @as_text
 def head_html(model: TransformerBridge, text: str, layer: int, head: int) -> str:
     """Where a head looks in a text, token by token, as HTML: a row for each token that looks, a column for each that is looked at."""
-    n_layers = model.cfg.n_layers
-    n_heads = model.cfg.n_heads
+    n_layers, n_heads = model.cfg.n_layers, model.cfg.n_heads
     if not (0 <= layer < n_layers and 0 <= head < n_heads):
         raise ValueError(f"There is no head {layer}.{head}: layers are 0 to {n_layers - 1}, and heads 0 to {n_heads - 1}.")
     if not text.strip():
@@ -209,30 +182,23 @@ def head_html(model: TransformerBridge, text: str, layer: int, head: int) -> str
     named = [visible(piece) for piece in pieces(model, tokens)]
     best = looks[-1].topk(min(3, len(tokens)))
     words = ", ".join(f"{escape(named[at])} (token {at}, {looks[-1, at]:.0%})" for at in best.indices.tolist())
-    story = f"<p>From the last token, {escape(named[-1])}, head {layer}.{head} looks at {words}.{_cut(len(whole), len(tokens))}</p>"
-    return story + _pattern(looks, named)
-
-
-def _cut(whole: int, read: int) -> str:
-    """In words, what of a long text is not read or not shown."""
-    unread = f" The model reads {read} tokens at most, so the first {whole - read:,} of the text are cut off." if whole > read else ""
-    return unread + (f" Of {read} tokens the last {MOST_TOKENS} are shown." if read > MOST_TOKENS else "")
+    note = cut_note(len(whole), len(tokens), MOST_TOKENS)
+    return f"<p>From the last token, {escape(named[-1])}, head {layer}.{head} looks at {words}.{note}</p>{_pattern(looks, named)}"
 
 
 def _pattern(looks: Float[Tensor, "query key"], named: list[str]) -> str:
     """The last tokens' attention as a table, the deeper the more; nothing stands where a token would look ahead."""
     shown = range(max(0, len(named) - MOST_TOKENS), len(named))
     head = "".join(f"<th style='{TURNED}' title='token {at}'>{escape(named[at])}</th>" for at in shown)
-    rows = []
+    rows = ""
     for query in shown:
-        start = f"<tr><th style='{UPRIGHT}'>{escape(named[query])}</th>"
-        cells = (
-            f'<td style="{LOOK};background:rgba({WARM},{DEEPEST * share:.2f})"'
-            f' title="{escape(f"{named[query]} → {key}")}: {share:.2f}">{f"{share:.0%}" if share >= SEEN else ""}</td>'
-            for key, share in zip(named[shown.start : query + 1], looks[query, shown.start : query + 1].tolist(), strict=True)
-        )
-        rows.append(f"{start}{''.join(cells)}</tr>")
-    return f"<table style='{TABLE}'><tr><th></th>{head}</tr>{''.join(rows)}</table>"
+        rows += f"<tr><th style='{UPRIGHT}'>{escape(named[query])}</th>"
+        for key in range(shown.start, query + 1):
+            share, title = looks[query, key].item(), escape(f"{named[query]} → {named[key]}")
+            style = f"{LOOK};background:rgba({WARM},{DEEPEST * share:.2f})"
+            rows += f'<td style="{style}" title="{title}: {share:.2f}">{f"{share:.0%}" if share >= SEEN else ""}</td>'
+        rows += "</tr>"
+    return f"<table style='{TABLE}'><tr><th></th>{head}</tr>{rows}</table>"
 
 
 class HeadViewer(Demo):

@@ -16,17 +16,17 @@ from helpers.cluster.relation_reports import edit_delta
 from helpers.cluster.relations import RelationData
 from helpers.cluster.widgets_circuits import top_of
 from helpers.html import DEEPEST, WARM
-from helpers.interventions import add, intervene, unembed_only_at
-from helpers.metrics import whole_words
+from helpers.inputs import check_number, chosen
+from helpers.interventions import add, intervene
+from helpers.metrics import first_tokens
 from helpers.models import TransformerBridge
 from helpers.prediction import next_token_probs, pieces, tokenize, visible
-from helpers.running import layer_hook, lens_logits, random_like
+from helpers.running import check_layers, layer_hook, lens_logits, random_like
 from helpers.widgets import (
     LARGEST,
     Demo,
     as_text,
     choice_slider,
-    chosen,
     clean,
     columns_html,
     dropdown,
@@ -42,8 +42,6 @@ NAMED = 6  # subjects that are named below a picture
 CUT = {"subject": "the subject", "relation": "the relation", "last": "itself", "random": "random tokens"}  # sources, and their names
 SEED = 0  # of random vectors and random tokens
 Editor = tuple[RelationData, LinearRelation, int]  # a relation, its map, and the rank that its edits have
-
-# ------------------------------------------------------------------------------------------- what the three have in common
 
 
 def about(data: RelationData, subject: str) -> RelationData:
@@ -72,9 +70,6 @@ def _subjects_html(data: RelationData) -> str:
     return f"<p><small>Subjects of this relation: {escape(names)}{' and others' if len(data) > NAMED else ''}.</small></p>"
 
 
-# ------------------------------------------------------------------------------------------------------ the map and the model
-
-
 @as_text
 def relation_html(
     model: TransformerBridge,
@@ -91,9 +86,9 @@ def relation_html(
     asked = about(data, subject)
     states = relation_states(model, asked, [surrogate.layer])
     ours, own = lens_logits(model, torch.cat([surrogate(states.s[0]), states.o])).float().softmax(-1).cpu()
-    mapped, true = (_token(model, probs.argmax()) for probs in (ours, own))
-    agree = int(ours.argmax()) == int(own.argmax())
-    verdict = f"Both say {true}." if agree else f"They differ: the map says {mapped}, the model {true}."
+    mapped, true = ours.argmax(), own.argmax()
+    differ = f"They differ: the map says {_token(model, mapped)}, the model {_token(model, true)}."
+    verdict = f"Both say {_token(model, true)}." if mapped == true else differ
     head = f"the map ({surrogate.kind}, {named_layer(surrogate.layer)}, beta {surrogate.beta:g})"
     bars = _columns(model, {head: ours, "the model": own})
     familiar = _familiar(data, asked.subjects[0], fitted.get(relation))
@@ -131,9 +126,6 @@ class RelationExplorer(Demo):
         )
 
 
-# --------------------------------------------------------------------------------------------------------------- an edit
-
-
 @as_text
 def edit_html(
     model: TransformerBridge, editors: Mapping[str, Editor], relation: str, subject: str, other: str, rank: int, strength: float
@@ -146,21 +138,17 @@ def edit_html(
     within(strength, LARGEST, "strength")
     asked, wished = (relation_states(model, about(data, name), [surrogate.layer]) for name in (subject, other))
     delta = edit_delta(surrogate, asked.o[0], wished.o[0], rank)
-    vectors = strength * torch.stack([torch.zeros_like(delta), delta, random_like(delta, 1, SEED)[0].to(delta)])
-    before, after, by_chance = _pushed(model, surrogate.layer, asked, vectors)
+
+    def pushed(vector: Float[Tensor, "d_model"]) -> Float[Tensor, "d_vocab"]:
+        with intervene(model, add(layer_hook(surrogate.layer), strength * vector, pos=int(asked.subject[0]))):
+            return next_token_probs(model, asked.data.prompts[0])
+
+    before, after, by_chance = map(pushed, (0 * delta, delta, random_like(delta, 1, SEED)[0]))
     bars = _columns(model, {"as it is": before, f"{strength:g} × the edit": after, "a random vector, as long": by_chance})
-    verdict = _verdict(model, wished, before, after, by_chance) + _lengths(delta, asked.s[0, 0], strength, surrogate.layer)
-    return f"{_prompt_html(asked.data)}{bars}{verdict}{_subjects_html(data)}"
-
-
-def _pushed(
-    model: TransformerBridge, layer: int, states: RelationStates, vectors: Float[Tensor, "vector d_model"]
-) -> Float[Tensor, "vector d_vocab"]:
-    """What the model expects with each vector added to its own state at the last token of the subject, in one pass."""
-    n = len(vectors)
-    push = add(layer_hook(layer), vectors[:, None], pos=states.subject.repeat(n))
-    with intervene(model, push, unembed_only_at(states.texts.lengths.repeat(n)[:, None] - 1)):
-        return model(states.texts.tokens.repeat(n, 1).to(model.cfg.device))[:, 0].float().softmax(-1).cpu()
+    size, state = delta.norm().item(), asked.s[0, 0].norm()
+    added = f"The edit is {size:.1f} long and {abs(strength) * size:.1f} were added"
+    lengths = f"<p>{added}, to a state at {named_layer(surrogate.layer)} that is {state:.1f} long.</p>"
+    return f"{_prompt_html(asked.data)}{bars}{_verdict(model, wished, before, after, by_chance)}{lengths}{_subjects_html(data)}"
 
 
 def _verdict(model: TransformerBridge, wished: RelationStates, *probs: Float[Tensor, "d_vocab"]) -> str:
@@ -170,11 +158,6 @@ def _verdict(model: TransformerBridge, wished: RelationStates, *probs: Float[Ten
     before, after, by_chance = (f"{one[token]:.1%}" for one in probs)
     words = f"Wished for: {_token(model, wished.token[0])}, as after {subject}. {done}:"
     return f"<p><b>{escape(words)}</b> its probability is {after}; it was {before}, and is {by_chance} with the random vector.</p>"
-
-
-def _lengths(delta: Float[Tensor, "d_model"], state: Float[Tensor, "d_model"], strength: float, layer: int) -> str:
-    added = f"The edit is {delta.norm():.1f} long and {abs(strength) * delta.norm().item():.1f} were added"
-    return f"<p>{added}, to a state at {named_layer(layer)} that is {state.norm():.1f} long.</p>"
 
 
 class FactEditor(Demo):
@@ -218,19 +201,6 @@ def _two_subjects(data: RelationData) -> tuple[str, str]:
     return first, next((name for name, other in data.answer_of.items() if other != answer), data.subjects[-1])
 
 
-# ---------------------------------------------------------------------------------------------------------- the knockout
-
-
-def window_of(model: TransformerBridge, first: int, width: int) -> range:
-    """Layers from ``first`` on, fewer where the model ends. Raises ValueError where there are no such layers."""
-    n_layers = model.cfg.n_layers
-    if not 0 <= first < n_layers:
-        raise ValueError(f"There is no layer {first}: this model's layers are 0 to {n_layers - 1}.")
-    if not 1 <= width <= n_layers:
-        raise ValueError(f"The window must have from 1 to {n_layers} layers, not {width}.")
-    return range(first, min(first + width, n_layers))
-
-
 @as_text
 def knockout_html(model: TransformerBridge, facts: Mapping[str, FactPrompt], fact: str, source: str, first: int, width: int) -> str:
     """The next tokens after a fact's prompt, as it is and while the last token cannot look at a source in some layers, as HTML.
@@ -238,15 +208,19 @@ def knockout_html(model: TransformerBridge, facts: Mapping[str, FactPrompt], fac
     ``facts`` are named by their texts. Whatever cannot be done is said in a sentence.
     """
     asked = chosen(facts, fact, "fact")
-    window = window_of(model, first, width)
-    masks = source_masks(model, [asked], SEED)
-    mask = chosen({name: masks[name][0] for name in CUT}, source, "source")
-    last = torch.tensor([len(mask) - 1])
+    check_layers(model, [first], first=0)
+    check_number("The window has a number of layers", width, high=model.cfg.n_layers)
+    window, masks = range(first, min(first + width, model.cfg.n_layers)), source_masks(model, [asked], SEED)
+    mask = chosen({name: masks[name] for name in CUT}, source, "source")
     before = next_token_probs(model, asked.text)
-    with intervene(model, *(cut_attention(layer, last, mask[None]) for layer in window)):
+    with intervene(model, *(cut_attention(layer, torch.tensor([mask.shape[1] - 1]), mask) for layer in window)):
         after = next_token_probs(model, asked.text)
     bars = _columns(model, {"as it is": before, f"without looking at {CUT[source]}": after})
-    return _cut_html(model, asked, mask, window) + bars + _change_html(model, asked, before, after)
+    [token] = first_tokens(model, [asked.text], [asked.answer])
+    name, was, now = _token(model, token), before[token].item(), after[token].item()
+    change = f"{(now - was) / was:+.1%}" if was else "not defined, since it was 0"
+    told = f"The probability of the answer, {escape(name)}, was {was:.1%} and is {now:.1%}: a change of <b>{change}.</b>"
+    return f"{_cut_html(model, asked, mask[0], window)}{bars}<p>{told}</p>"
 
 
 def _cut_html(model: TransformerBridge, fact: FactPrompt, mask: Bool[Tensor, "pos"], window: range) -> str:
@@ -258,15 +232,6 @@ def _cut_html(model: TransformerBridge, fact: FactPrompt, mask: Bool[Tensor, "po
     gone = ", ".join(CUT["last"] if at == len(tokens) - 1 else tokens[at] for at in mask.nonzero().flatten().tolist())
     words = f"In {layers} the last token, {tokens[-1]}, cannot look at {gone}." if gone else "Nothing is cut: there are no such tokens."
     return f"<p>{frames}</p><p><b>{escape(words)}</b></p>"
-
-
-def _change_html(model: TransformerBridge, fact: FactPrompt, before: Float[Tensor, "d_vocab"], after: Float[Tensor, "d_vocab"]) -> str:
-    """By how many percent the probability of the answer's first token has changed."""
-    token = whole_words(model, [fact.text], [[fact.answer]]).ids[0][0]
-    name = _token(model, torch.tensor(token))
-    was, now = before[token].item(), after[token].item()
-    change = f"{(now - was) / was:+.1%}" if was else "not defined, since it was 0"
-    return f"<p>The probability of the answer, {escape(name)}, was {was:.1%} and is {now:.1%}: a change of <b>{change}.</b></p>"
 
 
 class KnockoutBench(Demo):

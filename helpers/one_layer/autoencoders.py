@@ -28,6 +28,7 @@ from torch.nn import Module, Parameter
 from torch.nn.functional import cross_entropy
 
 from helpers.course_lm.corpus.mixture import documents
+from helpers.inputs import check_number, chosen
 from helpers.interventions import Index, Intervention, record, zero_ablate
 from helpers.metrics import AFTER_FIRST
 from helpers.models import TransformerBridge
@@ -38,9 +39,6 @@ from helpers.texts import Texts, as_texts
 KINDS = ("standard", "topk", "jumprelu")
 STATES_AT_ONCE = 1024  # states whose features, with their zeros, are held at a time
 CORPUS_SEED = 20_300  # documents to train on: neither those of the language model's training nor the held-out ones (20_261)
-
-
-# ------------------------------------------------------------------------------------------------------- the autoencoder
 
 
 class SparseAutoencoder(Module):
@@ -63,8 +61,7 @@ class SparseAutoencoder(Module):
     ) -> None:
         """Raises ValueError for an unknown kind, and for one without its ``k`` or ``threshold``."""
         super().__init__()
-        if kind not in KINDS:
-            raise ValueError(f"An autoencoder is of the kind {', '.join(KINDS[:2])} or {KINDS[2]}, not {kind!r}.")
+        chosen(KINDS, kind, "kind of autoencoder")
         if kind == "topk" and (k is None or not 1 <= k <= len(b_enc)):
             raise ValueError(f"A topk autoencoder needs k, the number of features that stay active: from 1 to {len(b_enc)}, not {k}.")
         if kind == "jumprelu" and threshold is None:
@@ -142,9 +139,6 @@ def _frozen(values: Tensor) -> Parameter:
     return Parameter(values.detach().float().contiguous(), requires_grad=False)
 
 
-# ---------------------------------------------------------------------------------------------- activations to train on
-
-
 @torch.no_grad()
 def activations_of(
     model: TransformerBridge, texts: Texts, hook: str | Sequence[str], dtype: torch.dtype = torch.float32
@@ -173,17 +167,13 @@ def corpus_activations(
 
     The seed is one that neither the language model's training nor the held-out texts use.
     """
-    if n_tokens < 1:
-        raise ValueError(f"n_tokens says how many activations to record; it must be 1 or more, not {n_tokens}.")
+    check_number("n_tokens says how many activations to record", n_tokens)
     written, left = documents(seed), n_tokens
     while left > 0:
         texts = as_texts(model, [document.text for document in islice(written, documents_at_once)])
         values = activations_of(model, texts, hook)[:left]
         left -= len(values)
         yield values
-
-
-# ---------------------------------------------------------------------------------------------------------------- steering
 
 
 def clamp_feature(sae: SparseAutoencoder, hook: str, feature: int, value: float | Tensor, pos: Index = None) -> Intervention:
@@ -199,9 +189,6 @@ def clamp_feature(sae: SparseAutoencoder, hook: str, feature: int, value: float 
         return values + ((value - old)[..., None] * sae.W_dec[feature]).to(values)
 
     return Intervention(hook, change, pos=pos)
-
-
-# ---------------------------------------------------------------------------------------------------------------- quality
 
 
 @dataclass(frozen=True)

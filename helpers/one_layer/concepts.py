@@ -19,6 +19,7 @@ from torch import Tensor
 
 from helpers.course_lm.corpus import lists
 from helpers.course_lm.world import World
+from helpers.inputs import chosen
 from helpers.models import TransformerBridge
 from helpers.one_neuron.neurons import this_token
 from helpers.prediction import tokenize
@@ -117,9 +118,7 @@ def concepts_in(model: TransformerBridge, texts: Texts) -> Concepts:
 
 def mentions(model: TransformerBridge, texts: Texts, group: str) -> dict[str, Int[Tensor, "found"]]:
     """For each name of a group, such as ``element``, the texts in which it stands, once for each time: rows of ``texts``."""
-    if group not in NAMES:
-        raise ValueError(f"There are no names of the group {group!r}: choose from {', '.join(NAMES)}.")
-    table, column = NAMES[group]
+    table, column = chosen(NAMES, group, "group of names")
     names = list(dict.fromkeys(World.load().column(table, column)))
     text_of = torch.arange(len(texts)).repeat_interleave(texts.mask.sum(1))
     found = runs_in(texts, [_ids(model, name) for name in names])

@@ -14,21 +14,19 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
-from helpers.interventions import Index, Intervention, add, attn_out, intervene, mlp_out, project_out, resid_pre, unembed_only_at
-from helpers.metrics import Metric, measure, tokens_read
+from helpers.interventions import Index, Intervention, add, attn_out, mlp_out, project_out, resid_pre
+from helpers.metrics import Metric
 from helpers.models import TransformerBridge
 from helpers.progress import progress
 from helpers.running import check_plain_writes, last_states, logits_at_end, score_prompts
 from helpers.tables import table
-from helpers.texts import Texts, TextsLike, as_texts
+from helpers.texts import TextsLike, as_texts
 
 KL_LIMIT = 0.1  # nats: what a projection may change on harmless prompts (Arditi et al., section 2.3 and their code)
 DEPTH_LIMIT = 0.8  # of the layers: behind them a direction is near the words of the answer itself (same place)
-
-# ------------------------------------------------------------------------------------------------------ finding directions
 
 
 @dataclass(frozen=True)
@@ -80,9 +78,6 @@ def principal_plane(states: Float[Tensor, "point d_model"]) -> Plane:
     return Plane(centred @ axes[:2].T, (share[0].item(), share[1].item()))
 
 
-# ---------------------------------------------------------------------------------------------------- adding and ablating
-
-
 def add_at(layer: int, vector: Float[Tensor, "d_model"], scale: float = 1.0, pos: Index = None) -> Intervention:
     """Sufficiency: ``x + scale * vector`` before one block, at all positions or at some (Arditi et al., equation 3)."""
     return add(resid_pre(layer), vector, scale, pos=pos)
@@ -130,9 +125,6 @@ def _writers(model: TransformerBridge) -> Iterator[tuple[Tensor, int]]:
         yield inner.weight, 0 if isinstance(inner, torch.nn.Linear) else -1  # GPT-2 and embeddings have the output last
         if getattr(inner, "bias", None) is not None:
             yield inner.bias, -1
-
-
-# ------------------------------------------------------------------------------------------------- choosing a direction
 
 
 @dataclass(frozen=True)
@@ -192,9 +184,6 @@ def select_direction(model: TransformerBridge, found: Directions, positive: Text
     return Selection(tuple(candidates))
 
 
-# ------------------------------------------------------------------------------------------------------------- steering
-
-
 @dataclass(frozen=True)
 class Steering:
     """A metric after each prompt, for each multiple of a vector that was added."""
@@ -225,7 +214,6 @@ class Steering:
         return bool((self.mean.diff() > 0).all())
 
 
-@torch.no_grad()
 def steer(
     model: TransformerBridge,
     prompts: TextsLike,
@@ -235,19 +223,5 @@ def steer(
     scales: Sequence[float] = (-2.0, -1.0, 0.0, 1.0, 2.0),
 ) -> Steering:
     """Adds multiples of a vector before one block, at all positions, and reads the metric of each prompt."""
-    texts, row = _distinct(as_texts(model, prompts))
-    n = tokens_read(metric)
-    ends = unembed_only_at(texts.last_positions(n))
-    values = []
-    for scale in progress(scales, desc="multiples"):
-        with intervene(model, add_at(layer, vector, scale), ends):
-            logits = model(texts.tokens.to(model.cfg.device))
-        values.append(measure(metric, logits[row.to(logits.device)], texts.last(n).take(row)).cpu())
+    values = [score_prompts(model, prompts, metric, add_at(layer, vector, scale)) for scale in progress(scales, desc="multiples")]
     return Steering(layer, tuple(map(float, scales)), torch.stack(values))
-
-
-def _distinct(texts: Texts) -> tuple[Texts, Int[Tensor, "row"]]:
-    """The texts without repetitions (the right and the wrong word of a prompt often stand after the same tokens), and which is which."""
-    keys = [tuple(ids[:n]) for ids, n in zip(texts.tokens.tolist(), texts.lengths.tolist(), strict=True)]
-    distinct = list(dict.fromkeys(keys))
-    return texts.take([keys.index(key) for key in distinct]), torch.tensor([distinct.index(key) for key in keys])

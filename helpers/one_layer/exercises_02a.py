@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from helpers.answers import expect, expect_callable, expect_close, expect_nonzero, expect_number, expect_tensor
+from helpers.answers import expect, expect_callable, expect_close, expect_nonzero, expect_number, expect_tensor, expect_unlike
 from helpers.exercises import Exercises
 from helpers.metrics import token_set_log_odds
 from helpers.models import TransformerBridge
@@ -32,18 +32,14 @@ def projection(answer: Any) -> str:
     unit = direction / direction.norm()
     result = expect_tensor(function(values.clone(), direction.clone()), 2, 3, 8, what="what your function returns")
     right = values - (values @ unit)[..., None] * unit
-    expect(
-        not torch.allclose(result, values - direction, atol=1e-4),
-        "This subtracts the whole direction from every token, however much of it the token has: take away x · d times d.",
-    )
-    expect(
-        not torch.allclose(result, values - (values @ direction)[..., None] * direction, atol=1e-3),
-        "Your direction is longer than 1, so too much is taken away: divide it by its norm first.",
-    )
-    expect(
-        not torch.allclose(result, (values @ unit)[..., None] * unit, atol=1e-4),
-        "This is the part along the direction; what is wanted is all the rest.",
-    )
+    whole = "This subtracts the whole direction from every token, however much of it the token has: take away x · d times d."
+    too_long = values - (values @ direction)[..., None] * direction
+    mistakes = {
+        whole: values - direction,
+        "Your direction is longer than 1, so too much is taken away: divide it by its norm first.": too_long,
+        "This is the part along the direction; what is wanted is all the rest.": values - right,
+    }
+    expect_unlike(result, mistakes, 1e-3)
     expect_close(result, right, "what your function returns", "x - (x · d) d with d of length 1, for every token.", tolerance=1e-3)
     return "Nothing is left along the direction, and everything else is as it was."
 
@@ -67,10 +63,7 @@ def own_direction(answer: Any, model: TransformerBridge, prompts: Sequence[str],
         f"{turned}Try other layers, and look at many requests, not at a few.",
     )
     control = rate(random_like(vector, 1)[0])
-    expect(
-        control < 0.5,
-        f"A random vector of this length does the same ({control:.0%}): yours is so long that anything breaks the model.",
-    )
+    expect(control < 0.5, f"A random vector of this length does the same ({control:.0%}): yours is so long that anything breaks the model.")
     return f"{refused:.0%} of these requests are refused, on topics that your vector has never seen; with a random vector {control:.0%}."
 
 
@@ -81,10 +74,8 @@ def not_the_word(answer: Any, model: TransformerBridge, vector: Float[Tensor, "d
     word = (model.W_U[:, yes] - model.W_U[:, no]).cpu()
     right = torch.nn.functional.cosine_similarity(vector.cpu(), word, dim=0).item()
     single = torch.nn.functional.cosine_similarity(vector.cpu(), model.W_U[:, yes].cpu(), dim=0).item()
-    expect(
-        abs(number - single) > 1e-4 or abs(single - right) < 2e-4,
-        "This is the cosine with the first word alone: subtract the other's.",
-    )
+    if abs(single - right) > 2e-4:
+        expect_unlike(number, {"This is the cosine with the first word alone: subtract the other's.": single})
     expect_close(number, right, "your cosine", "Both vectors divided by their norms, then the dot product.", tolerance=1e-3)
     return (
         f"{right:.2f}: of the direction's squared length, {right**2:.0%} writes the word on the direct way. "

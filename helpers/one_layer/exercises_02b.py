@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from helpers.answers import expect, expect_callable, expect_close, expect_indices, expect_number, expect_tensor
+from helpers.answers import expect, expect_callable, expect_close, expect_indices, expect_number, expect_tensor, expect_unlike
 from helpers.exercises import Exercises
 from helpers.one_layer.autoencoders import SparseAutoencoder
 from helpers.one_layer.features import FeatureActivations
@@ -23,17 +23,15 @@ def encode(answer: Any, sae: SparseAutoencoder, x: Float[Tensor, "token d_model"
     features = expect_tensor(answer, len(x), sae.d_sae, what="your features")
     before = (x - sae.b_dec) @ sae.W_enc + sae.b_enc
     expect(bool((features >= 0).all()), "Some of your features are negative; here nothing is less than absent: is the ReLU missing?")
-    forgot = (x @ sae.W_enc + sae.b_enc).relu()
-    expect(not torch.allclose(features, forgot, atol=1e-3), "The encoder reads x - b_dec, not x itself.")
+    mistakes = {"The encoder reads x - b_dec, not x itself.": (x @ sae.W_enc + sae.b_enc).relu()}
     if sae.kind == "topk":
-        active = (features > 0).sum(1).float().mean().item()
-        expect(
-            not torch.allclose(features, before.relu(), atol=1e-3),
-            f"On average {active:.0f} of your features are active: of these only the {sae.k} largest of each token stay.",
+        active = (features > 0).sum(1).float().mean()
+        mistakes[f"On average {active:.0f} of your features are active: of these only the {sae.k} largest of each token stay."] = (
+            before.relu()
         )
-    expect_close(
-        features, sae.encode(x), "your features", "Subtract b_dec, multiply with W_enc, add b_enc, ReLU, keep the k largest.", 1e-3
-    )
+    expect_unlike(features, mistakes, 1e-3)
+    hint = "Subtract b_dec, multiply with W_enc, add b_enc, ReLU, keep the k largest."
+    expect_close(features, sae.encode(x), "your features", hint, 1e-3)
     return f"The same as sae.encode on all {features.numel():,} numbers, of which {(features > 0).float().mean():.1%} are not 0."
 
 
@@ -47,15 +45,10 @@ def explained(answer: Any) -> str:
     number = expect_number(function(x.clone(), written.clone()), what="what your function returns")
     lost = (x - written).square().sum()
     right = 1 - lost / (x - x.mean(0)).square().sum()
-    expect(
-        bool(abs(number - (1 - lost / x.square().sum())) > 1e-4),
-        "You compare with the states' whole length. Their mean is no achievement: subtract x.mean(0) in the denominator.",
-    )
-    expect(
-        bool(abs(number - (1 - lost / (x - x.mean()).square().sum())) > 1e-4),
-        "x.mean() is one number for everything; each dimension has a mean of its own: x.mean(0).",
-    )
-    expect(bool(abs(number - (1 - right)) > 1e-4), "That is the share that is lost; what is explained is the rest.")
+    length = "You compare with the states' whole length. Their mean is no achievement: subtract x.mean(0) in the denominator."
+    one_mean = "x.mean() is one number for everything; each dimension has a mean of its own: x.mean(0)."
+    mistakes = {length: 1 - lost / x.square().sum(), one_mean: 1 - lost / (x - x.mean()).square().sum()}
+    expect_unlike(number, mistakes | {"That is the share that is lost; what is explained is the rest.": 1 - right})
     expect_close(number, right, "what your function returns", "1 - squared error / squared distance from the mean state.", 1e-3)
     return "Squared error against squared distance from the mean: 1 is perfect, 0 is no better than always writing the mean."
 
@@ -67,9 +60,7 @@ def feature_for(answer: Any, features: FeatureActivations, labels: Bool[Tensor, 
     [feature] = expect_indices(answer[0], "your feature", feature=len(features))
     threshold = expect_number(answer[1], what="your threshold")
     yes = features.column(feature) >= threshold
-    expect(
-        bool(yes.any()), f"Feature {feature} never reaches {threshold:.3g} on these texts: is the threshold too high, or the feature dead?"
-    )
+    expect(bool(yes.any()), f"Feature {feature} never reaches {threshold:.3g} here: is the threshold too high, or the feature dead?")
     right = (yes & labels).sum().item()
     precision, recall = right / int(yes.sum()), right / int(labels.sum())
     f1 = 2 * right / (int(yes.sum()) + int(labels.sum()))
@@ -86,14 +77,9 @@ def hold(answer: Any) -> str:
     x, own, direction = torch.randn(5, 8, generator=rng), torch.rand(5, generator=rng), torch.randn(8, generator=rng)
     direction /= direction.norm()
     result = expect_tensor(function(x.clone(), own.clone(), 2.0, direction.clone()), 5, 8, what="what your function returns")
-    expect(
-        not torch.allclose(result, x + 2 * direction, atol=1e-4),
-        "You add the value on top of what the feature has already: the feature is to be 2, not 2 more.",
-    )
-    expect(
-        not torch.allclose(result, (2 * direction).expand_as(x), atol=1e-4),
-        "Everything else is gone: other features, and what the autoencoder cannot write. Only this feature may change.",
-    )
+    gone = "Everything else is gone: other features, and what the autoencoder cannot write. Only this feature may change."
+    on_top = "You add the value on top of what the feature has already: the feature is to be 2, not 2 more."
+    expect_unlike(result, {on_top: x + 2 * direction, gone: 2 * direction})
     expect_close(result, x + (2 - own)[:, None] * direction, "what your function returns", "x + (value - own) · direction.", 1e-3)
     return "The feature is held, and all that the autoencoder does not know of stays as it was."
 

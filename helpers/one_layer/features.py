@@ -26,8 +26,6 @@ from helpers.texts import Texts, TextsLike, as_texts
 ENCODED_NUMBERS = 500_000  # features (with their zeros) that are encoded at once: 2 MB
 SORTED_NUMBERS = 1_000_000  # that are sorted at once, some 50 MB of memory
 
-# ----------------------------------------------------------------------------------------------------- features in a corpus
-
 
 @dataclass(frozen=True)
 class FeatureActivations:
@@ -89,10 +87,8 @@ def feature_activations(sae: SparseAutoencoder, activations: Float[Tensor, "toke
     return FeatureActivations(torch.cat(values)[order], torch.cat(tokens)[order], starts, len(activations))
 
 
-def max_activations(features: Features) -> Float[Tensor, "feature"]:
+def max_activations(features: FeatureActivations) -> Float[Tensor, "feature"]:
     """The highest activation of each feature, 0 where it is never active: the measure of how strongly to steer with it."""
-    if torch.is_tensor(features):
-        return features.amax(0).clamp(min=0)
     return torch.zeros(len(features)).scatter_reduce_(0, features.features, features.values, "amax")
 
 
@@ -151,9 +147,6 @@ def attribute_features(
     with torch.no_grad():
         effects = -sae.encode(states.float()) * (slopes.float() @ sae.W_dec.T)
     return (effects.cpu() * where[..., None]).sum(1)
-
-
-# --------------------------------------------------------------------------------------------------- features and the truth
 
 
 @dataclass(frozen=True)

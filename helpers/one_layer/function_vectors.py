@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from helpers.inputs import check_number
 from helpers.interventions import Intervention, head_out, set_to
 from helpers.models import TransformerBridge
 from helpers.one_layer.in_context import read_answers, tokenize_prompts
@@ -92,13 +93,7 @@ class AverageIndirectEffects:
 
 
 def average_indirect_effects(
-    model: TransformerBridge,
-    tasks: Sequence[Task],
-    n: int = 25,
-    shots: int = 5,
-    seed: int = 0,
-    n_means: int = 100,
-    zero_shot: bool = False,
+    model: TransformerBridge, tasks: Sequence[Task], n: int = 25, shots: int = 5, seed: int = 0, n_means: int = 100, zero_shot: bool = False
 ) -> AverageIndirectEffects:
     """The causal indirect effects of all heads on ``n`` shuffled prompts of each task, averaged over prompts and tasks (section 2.3).
 
@@ -114,16 +109,14 @@ def average_indirect_effects(
 
 def top_heads(effect: Float[Tensor, "layer head"], n: int = 10) -> list[Head]:
     """The ``n`` heads with the largest numbers, the largest first. Raises ValueError if there are not so many heads."""
-    if not 1 <= n <= effect.numel():
-        raise ValueError(f"n says how many heads to take; this model has {effect.numel()}, so it must be from 1 to that, not {n}.")
+    check_number("n says how many heads of this model to take", n, high=effect.numel())
     return [divmod(at, effect.shape[1]) for at in effect.flatten().argsort(descending=True, stable=True)[:n].tolist()]
 
 
 def random_heads(model: TransformerBridge, n: int, seed: int = 0, exclude: Sequence[Head] = ()) -> list[Head]:
     """``n`` heads drawn at random, without those to ``exclude``: the control of the top heads. Raises ValueError if too few are left."""
     rest = [(layer, head) for layer in range(model.cfg.n_layers) for head in range(model.cfg.n_heads) if (layer, head) not in exclude]
-    if not 1 <= n <= len(rest):
-        raise ValueError(f"n says how many heads to draw; {len(rest)} are left, so it must be from 1 to that, not {n}.")
+    check_number("n says how many of the heads that are left to draw", n, high=len(rest))
     return sorted(Random(seed).sample(rest, n))
 
 

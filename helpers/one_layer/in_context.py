@@ -20,6 +20,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from helpers.inputs import chosen
 from helpers.interventions import Intervention, add, resid_post, set_to, unembed_only_at
 from helpers.models import TransformerBridge
 from helpers.one_layer.tasks import Prompt, Task, icl_prompts, shuffled_prompts, zero_shot_prompts
@@ -134,17 +135,11 @@ def mean_states(model: TransformerBridge, prompts: Sequence[Prompt]) -> Float[Te
     return states[:, :, 0].double().mean(1).float()
 
 
-def _check_how(how: str) -> None:
-    if how not in ("replace", "add"):
-        raise ValueError(f"how says what to do with the vector: 'replace' the state, or 'add' to it, not {how!r}.")
-
-
 def with_controls(
     model: TransformerBridge, task: Task, other: Task, n: int = 50, shots: int = 5, seed: int = 0, how: str = "replace"
 ) -> dict[str, Float[Tensor, "layer d_model"]]:
     """The task's vector beside its controls: another task's, one of shuffled labels, a random one of the same length."""
-    _check_how(how)
-    vector = task_states if how == "replace" else task_differences
+    vector = chosen({"replace": task_states, "add": task_differences}, how, "way to put a vector in")
     own = vector(model, task, n, shots, seed)
     return {
         task.name: own,
@@ -194,36 +189,38 @@ def patch_sweep(
     (Hendel et al., section 3), or is added to it (Todd et al., section 2.3). In models with learned positions (GPT-2, the course LM) a
     mean state also says where in the text it stood, and far from there it misleads: add ``task_differences`` instead.
     """
-    _check_how(how)
     wanted = (model.cfg.n_layers, model.cfg.d_model)
     if states.shape not in (wanted, wanted[1:]):
         raise ValueError(f"A vector for this model has the shape {list(wanted)}, or {list(wanted[1:])}, not {list(states.shape)}.")
-    patch = set_to if how == "replace" else add
+    patch = chosen({"replace": set_to, "add": add}, how, "way to put a vector in")
     asked = tokenize_prompts(model, prompts)
     hits = [read_answers(model, asked, patch(resid_post(at), vector, pos=-1))[0] for at, vector in enumerate(states.expand(wanted))]
     return LayerSweep(torch.stack(hits), read_answers(model, asked)[0])
 
 
 @dataclass(frozen=True)
-class VectorComparison:
-    """Several vectors by name, each at every layer: prompts for validation choose the layer, and others test it.
-
-    ``references`` are the right answers to the test prompts without a vector, by name.
-    """
+class Sweeps:
+    """Several vectors by name, or tasks, each at every layer: prompts for validation choose the layer, and others test it."""
 
     validation: dict[str, LayerSweep]
     test: dict[str, LayerSweep]
-    references: dict[str, Bool[Tensor, "prompt"]]
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The names of the vectors."""
+        """The names of the vectors, or of the tasks."""
         return tuple(self.test)
 
     @property
     def best(self) -> tuple[int, ...]:
-        """The best layer of each vector by the validation prompts: the controls have a layer of their own too."""
+        """The best layer of each by the validation prompts: controls have a layer of their own too."""
         return tuple(sweep.best for sweep in self.validation.values())
+
+
+@dataclass(frozen=True)
+class VectorComparison(Sweeps):
+    """Several vectors; ``references`` are the right answers to the test prompts without a vector, by name."""
+
+    references: dict[str, Bool[Tensor, "prompt"]]
 
     def of(self, name: str) -> Bool[Tensor, "prompt"]:
         """Right answers to the test prompts with one vector at its best layer, or those of a reference."""
@@ -263,32 +260,19 @@ def compare_vectors(
 
 
 @dataclass(frozen=True)
-class TaskGrid:
+class TaskGrid(Sweeps):
     """Right answers for several tasks, with each task's vector at each layer (the lecture's figure 21).
 
-    ``validation`` holds the sweeps over the questions that choose each task's layer, ``test`` those over others. ``icl`` and
-    ``shuffled`` are the answers to the questions of ``test`` without a vector, after right and after wrong demonstrations.
+    ``icl`` and ``shuffled`` are the answers to the questions of ``test`` without a vector, after right and after wrong demonstrations.
     """
 
-    validation: dict[str, LayerSweep]
-    test: dict[str, LayerSweep]
     icl: Bool[Tensor, "task prompt"]
     shuffled: Bool[Tensor, "task prompt"]
-
-    @property
-    def tasks(self) -> tuple[str, ...]:
-        """The names of the tasks."""
-        return tuple(self.test)
 
     @property
     def accuracy(self) -> Float[Tensor, "task layer"]:
         """The share of right answers to the test questions with the vector."""
         return torch.stack([sweep.accuracy for sweep in self.test.values()])
-
-    @property
-    def best(self) -> tuple[int, ...]:
-        """The best layer of each task by the validation questions."""
-        return tuple(sweep.best for sweep in self.validation.values())
 
     @property
     def patched(self) -> Bool[Tensor, "task prompt"]:
@@ -303,8 +287,8 @@ class TaskGrid:
     def table(self) -> str:
         """One line for each task: accuracy without demonstrations, with the vector and its layer, with right and with wrong ones."""
         shares = [hits.float().mean(1).tolist() for hits in (self.zero_shot, self.patched, self.icl, self.shuffled)]
-        rows = [(name, zero, own, at, icl, bad) for name, at, zero, own, icl, bad in zip(self.tasks, self.best, *shares, strict=True)]
-        width = max(map(len, (*self.tasks, "task")))
+        rows = [(name, zero, own, at, icl, bad) for name, at, zero, own, icl, bad in zip(self.names, self.best, *shares, strict=True)]
+        width = max(map(len, (*self.names, "task")))
         return table({"task": f"<{width}", "zero-shot": "9.1%", "vector": "8.1%", "layer": "6", "ICL": "6.1%", "shuffled": "9.1%"}, rows)
 
 
@@ -334,33 +318,18 @@ def accuracy_grid(
 # -------------------------------------------------------------------------------------------- algebra, and two tasks at once
 
 
-def composition(
-    model: TransformerBridge,
-    ad: Task,
-    bc: Task,
-    ac: Task,
-    bd: Task,
-    n: int = 40,
-    shots: int = 5,
-    seed: int = 0,
-    how: str = "add",
-    n_states: int = 50,
-) -> VectorComparison:
+def composition(model: TransformerBridge, ad: Task, bc: Task, ac: Task, bd: Task, n: int = 40, shots: int = 5) -> VectorComparison:
     """The vector of a task BD from three others, ``v_BD = v_AD + v_BC - v_AC`` (Todd et al., section 3.3; the lecture's figure 22).
 
     With A first, B last, C copy, D capital of: the capital of the first, plus the last, minus the first, is the capital of the last.
     It answers ``bd`` beside the task's own vector, and each parent alone. One half of the questions of ``bd`` chooses each vector's
-    layer. References are ``bd`` without demonstrations and with. ``how``: differences of mean states are added as function vectors
-    are, or mean states replace the state.
+    layer. References are ``bd`` without demonstrations and with. Differences of mean states are added, as function vectors are.
     """
-    _check_how(how)
-    vector = task_states if how == "replace" else task_differences
-    own, v_ad, v_bc, v_ac = (vector(model, task, n_states, shots, seed) for task in progress((bd, ad, bc, ac), desc="tasks"))
+    own, v_ad, v_bc, v_ac = (task_differences(model, task, shots=shots) for task in progress((bd, ad, bc, ac), desc="tasks"))
     vectors = {"composed": v_ad + v_bc - v_ac, f"direct: {bd.name}": own}
     vectors |= {f"parent: {task.name}": parent for task, parent in ((ad, v_ad), (bc, v_bc), (ac, v_ac))}
-    validation, test = bd.halves(seed)
-    prompts = zero_shot_prompts(validation, n, seed), zero_shot_prompts(test, n, seed)
-    return compare_vectors(model, vectors, *prompts, how, icl_prompts(test, n, shots, seed))
+    validation, test = bd.halves(0)
+    return compare_vectors(model, vectors, zero_shot_prompts(validation, n), zero_shot_prompts(test, n), "add", icl_prompts(test, n, shots))
 
 
 @dataclass(frozen=True)

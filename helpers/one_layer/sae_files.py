@@ -13,6 +13,7 @@ from pathlib import Path
 
 import torch
 
+from helpers.inputs import chosen
 from helpers.interventions import resid_post
 from helpers.models import COURSE_LM, COURSE_LM_FOLDER, DATA, ModelNotAvailable, load_model, summary
 from helpers.one_layer.autoencoders import KINDS, SparseAutoencoder, corpus_activations, layer_of, quality
@@ -23,10 +24,7 @@ from helpers.texts import held_out_texts
 FOLDER = DATA / "sae"
 WEIGHTS, CONFIG = "sae_weights.safetensors", "cfg.json"
 GEMMA_SCOPE = {"res": "blocks.{}.hook_resid_post", "mlp": "blocks.{}.hook_mlp_out"}
-RELEASES = {
-    "gpt2-small-res-jb": "jbloom/GPT2-Small-SAEs-Reformatted",
-    "gemma-scope-2b-pt-res": "google/gemma-scope-2b-pt-res",
-}
+RELEASES = {"gpt2-small-res-jb": "jbloom/GPT2-Small-SAEs-Reformatted", "gemma-scope-2b-pt-res": "google/gemma-scope-2b-pt-res"}
 
 # What `python -m helpers.one_layer.sae_files` trains, from which place, and on how many tokens.
 SHIPPED = {
@@ -35,8 +33,6 @@ SHIPPED = {
 }
 SHIPPED_HOOK = resid_post(5)  # after half of the blocks
 SHIPPED_TOKENS = 2_000_000
-
-# ----------------------------------------------------------------------------------------------------------------- files
 
 
 def save_sae(sae: SparseAutoencoder, folder: str | Path) -> Path:
@@ -135,8 +131,7 @@ def _from_saelens(config_file: Path, weights_file: Path) -> SparseAutoencoder:
         lengths = parts[2].norm(dim=1)
         parts = [parts[0] * lengths, parts[1] * lengths, parts[2] / lengths[:, None], parts[3]]
     normalise = config.get("normalize_activations") or "none"
-    if kind not in KINDS:
-        raise ValueError(f"An autoencoder of the architecture {kind!r} is not known here: choose one of {', '.join(KINDS)}.")
+    chosen(KINDS, kind, "architecture")
     if normalise not in ("none", "expected_average_only_in", True):
         raise ValueError(f"This autoencoder normalises its activations ({normalise}), which is not done here: choose another one.")
     if "scaling_factor" in weights and not torch.allclose(weights["scaling_factor"].float(), torch.ones(())):
@@ -162,9 +157,6 @@ def _from_gemma_scope(file: Path, repository: str, path: str) -> SparseAutoencod
         )
     about = {"model_name": f"gemma-2-{repository.split('scope-')[1].split('-')[0]}"}
     return SparseAutoencoder(W_enc, b_enc + b_dec @ W_enc, W_dec, b_dec, "jumprelu", None, threshold, place.format(layer), about)
-
-
-# -------------------------------------------------------------------------------------------------------- those of the course
 
 
 def train_shipped(names: Sequence[str] = (), n_tokens: int = SHIPPED_TOKENS, folder: Path = FOLDER, n_texts: int = 2000) -> None:

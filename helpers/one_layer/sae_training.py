@@ -16,6 +16,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.functional import embedding_bag
 
+from helpers.inputs import chosen
 from helpers.one_layer.autoencoders import KINDS, SparseAutoencoder
 from helpers.one_neuron.superposition import draw_features, unit_directions
 from helpers.progress import progress
@@ -48,15 +49,11 @@ class Settings:
 
     def __post_init__(self) -> None:
         """Raises ValueError, in one sentence, for settings with which nothing can be trained."""
-        if self.kind not in KINDS[:2]:
-            raise ValueError(f"An autoencoder to train is 'topk' or 'standard', not {self.kind!r}.")
+        chosen(KINDS[:2], self.kind, "kind of autoencoder to train")
         if min(self.d_sae, self.steps, self.batch) < 1:
             raise ValueError("Training needs one feature, one step and one activation a batch at least.")
         if self.kind == "topk" and not 1 <= self.k <= self.d_sae:
             raise ValueError(f"k is how many features are active, 1 to {self.d_sae}, not {self.k}.")
-
-
-# --------------------------------------------------------------------------------------------------------------- training
 
 
 @dataclass(frozen=True)
@@ -100,7 +97,9 @@ def train_sae(
                 bar.set_postfix_str("loss {:.2f}, L0 {:.1f}, lost {:.1%}, dead {:.1%}".format(*log[-1][1:]), refresh=False)
             bar.update()
     columns = [torch.tensor(column) for column in zip(*log, strict=True)]
-    return training.autoencoder(hook).folded(scale), History(columns[0], *(column.float() for column in columns[1:]))
+    k = settings.k if settings.kind == "topk" else None
+    found = SparseAutoencoder(training.encoder.T, training.b_enc, training.W_dec, training.b_dec, settings.kind, k, hook=hook)
+    return found.folded(scale), History(columns[0], *(column.float() for column in columns[1:]))
 
 
 def _batches(activations: Float[Tensor, "token d_model"], size: int, rng: torch.Generator) -> Iterator[Float[Tensor, "batch d_model"]]:
@@ -231,11 +230,6 @@ class _Training:
             for moment in ("exp_avg", "exp_avg_sq"):
                 self.optimiser.state[weight][moment][dead] = 0.0
 
-    def autoencoder(self, hook: str) -> SparseAutoencoder:
-        """The autoencoder as it stands, for scaled activations."""
-        k = self.settings.k if self.settings.kind == "topk" else None
-        return SparseAutoencoder(self.encoder.T, self.b_enc, self.W_dec, self.b_dec, self.settings.kind, k, hook=hook)
-
 
 class _Strongest(torch.autograd.Function):
     """The k largest of ``x @ encoder.T + bias`` in each row, and their numbers; a gradient costs no more than these few.
@@ -259,9 +253,6 @@ class _Strongest(torch.autograd.Function):
         weight = grad.flatten()[order]
         d_encoder = embedding_bag(order // chosen.shape[1], x, starts, per_sample_weights=weight, mode="sum")
         return None, d_encoder, torch.zeros_like(x[0, :1]).expand(ctx.n_features).clone().index_add_(0, feature, weight), None
-
-
-# ------------------------------------------------------------------------------------------------- toy data: known truth
 
 
 @dataclass(frozen=True)

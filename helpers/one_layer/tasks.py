@@ -9,6 +9,7 @@ from random import Random
 
 from helpers.course_lm.corpus import lists
 from helpers.course_lm.world import World
+from helpers.inputs import check_number, chosen
 
 Example = tuple[str, str]  # an input and its answer
 
@@ -50,9 +51,7 @@ def split_task(name: str, pairs: Sequence[Example], share: float = 0.3, seed: in
     """A task for any model from any pairs, of which a ``share``, drawn at random, becomes questions."""
     asked = round(share * len(pairs))
     if not 0 < asked < len(pairs):
-        raise ValueError(
-            f"{len(pairs)} pairs with a share of {share:g} leave no question or no demonstration: give more pairs, or another share."
-        )
+        raise ValueError(f"{len(pairs)} pairs with a share of {share:g} leave no question or no demonstration: change one of the two.")
     drawn = Random(f"{seed} split").sample(list(pairs), len(pairs))
     return Task(name, tuple(drawn[asked:]), tuple(drawn[:asked]), arrow, separator)
 
@@ -80,11 +79,10 @@ def item_task(name: str, source: str | None = None, n: int = 200, seed: int = 0)
     ``source`` is the one-word task that supplies the words, or ``None`` for each that the corpus uses: with ``country_capital``
     the lists of ``copy`` and of ``capital_of`` have the same words. Raises ValueError for an unknown name or source.
     """
-    if name not in lists.ITEM_TASKS:
-        raise ValueError(f"There is no item task {name!r}: there are {', '.join(lists.ITEM_TASKS)}.")
+    chosen(lists.ITEM_TASKS, name, "item task")
     known = lists.ITEM_FUNCTIONS[name.split()[1]]
-    if source not in (None, *known):
-        raise ValueError(f"The item task {name!r} takes its words from {', '.join(dict.fromkeys(known))}, not from {source!r}.")
+    if source:
+        chosen(tuple(dict.fromkeys(known)), source, "source of words")
     world, rng = World.load(), Random(f"{seed} {name}")
     draw = partial(lists.item_example, world, rng, name)
     shown, asked = (dict(draw(source or rng.choice(known), hidden=hidden) for _ in range(n)) for hidden in (False, True))
@@ -120,8 +118,7 @@ def icl_prompts(task: Task, n: int, shots: int = 5, seed: int = 0, dummy: bool =
     pairs for demonstrations instead, none of which is shown in its own prompt. ``shuffled``: see ``shuffled_prompts``. Raises
     ValueError if the task has too few pairs.
     """
-    if n < 1:
-        raise ValueError(f"n says how many prompts to write; it must be 1 or more, not {n}.")
+    check_number("n says how many prompts to write", n)
     pool = task.demonstrations if dummy else task.questions
     if not pool:
         raise ValueError(f"The task {task.name!r} has no pair to {'show' if dummy else 'ask about'}: give it some.")

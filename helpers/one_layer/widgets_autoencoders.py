@@ -1,36 +1,20 @@
 """The widgets of lesson 2b, "All the vectors at once": browse features, hold one of them fixed, and see what the penalty does."""
 
-from html import escape
-
 import ipywidgets
 import torch
 
 from helpers.html import BAR, activation_html
+from helpers.inputs import chosen
 from helpers.models import TransformerBridge
 from helpers.one_layer.autoencoders import SparseAutoencoder, clamp_feature
 from helpers.one_layer.concepts import ends_of
 from helpers.one_layer.features import FeatureActivations, feature_contexts, max_activations, promoted_by
 from helpers.one_layer.sae_training import PenaltySweep
-from helpers.one_layer.widgets_directions import ANSWER, cut
-from helpers.running import generate, perplexity
+from helpers.one_layer.widgets_directions import answer_with, cut
 from helpers.texts import Texts, as_texts
-from helpers.widgets import (
-    LARGEST,
-    Demo,
-    as_text,
-    choice_slider,
-    chosen,
-    number_field,
-    promoted_html,
-    slider,
-    text_field,
-    tick_box,
-    within,
-)
+from helpers.widgets import LARGEST, Demo, as_text, choice_slider, number_field, promoted_html, slider, text_field, tick_box, within
 
 BINS = 12
-
-# ---------------------------------------------------------------------------------------------------- the feature browser
 
 
 @as_text
@@ -100,9 +84,6 @@ class FeatureBrowser(Demo):
         return {name: control for name, control in self.controls.items() if name != "feature" or not self.search.value}
 
 
-# -------------------------------------------------------------------------------------------------------------- the clamp
-
-
 @as_text
 def clamp_html(model: TransformerBridge, sae: SparseAutoencoder, peaks: torch.Tensor, prompt: str, feature: int, multiple: float) -> str:
     """What follows a prompt with a feature held at a multiple of its highest activation, as HTML, and how odd the plain model finds it."""
@@ -110,12 +91,7 @@ def clamp_html(model: TransformerBridge, sae: SparseAutoencoder, peaks: torch.Te
     value = within(multiple, LARGEST, "multiple") * peaks[int(feature)].item()
     text, note = cut(model, prompt)
     held = clamp_feature(sae, sae.hook, int(feature), value)
-    parts = [note]
-    for label, changes in (("As it is", []), (f"Feature {feature} held at {value:.1f}", [held])):
-        [answer] = generate(model, [text], ANSWER, *changes)
-        odd = f"perplexity to the plain model {perplexity(model, [f'{text} {answer}']):.1f}"
-        parts.append(f"<p><b>{label}</b> ({odd})<br>{escape(answer) or 'nothing: the text ends at once'}</p>")
-    return "".join(parts)
+    return note + answer_with(model, text, "As it is") + answer_with(model, text, f"Feature {feature} held at {value:.1f}", held)
 
 
 class ClampBench(Demo):
@@ -132,9 +108,6 @@ class ClampBench(Demo):
                 "multiple": slider(1.0, -10, 10, "Multiple of its highest", step=0.5),
             },
         )
-
-
-# ------------------------------------------------------------------------------------------------------- the toy's penalty
 
 
 @as_text

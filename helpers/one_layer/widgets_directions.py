@@ -6,13 +6,14 @@ from html import escape
 from jaxtyping import Float
 from torch import Tensor
 
+from helpers.inputs import chosen
 from helpers.interventions import Intervention, add, intervene, resid_post
 from helpers.metrics import token_set_log_odds
 from helpers.models import TransformerBridge
 from helpers.one_layer.directions import Directions, ablate_direction, add_at
 from helpers.prediction import tokenize, top_tokens, truncate
 from helpers.running import chat_prompts, generate, perplexity, score_prompts
-from helpers.widgets import LARGEST, Demo, as_text, chosen, columns_html, dropdown, slider, text_field, within
+from helpers.widgets import LARGEST, Demo, as_text, columns_html, dropdown, slider, text_field, within
 
 ADD, PROJECT = MODES = ("add at this layer", "project out everywhere")
 INERT = "<p><small>Projecting out takes away whatever lies along the direction: the multiple plays no part.</small></p>"
@@ -37,9 +38,6 @@ def cut(model: TransformerBridge, text: str) -> tuple[str, str]:
 def _answer_html(label: str, text: str, extra: str) -> str:
     written = escape(text) or "nothing: the answer ends at once"
     return f"<p><b>{escape(label)}</b> ({extra})<br><span style='white-space:pre-wrap'>{written}</span></p>"
-
-
-# ------------------------------------------------------------------------------------------------------- the refusal dial
 
 
 @as_text
@@ -80,8 +78,6 @@ class RefusalDial(Demo):
         )
 
 
-# ------------------------------------------------------------------------------------------------------- the steering lab
-
 Named = Mapping[str, tuple[int, Float[Tensor, "d_model"]]]  # directions by name, each with the layer where it is added
 
 
@@ -96,10 +92,11 @@ def steering_html(
         layer, vector = chosen(directions, name, "direction")
         changes.append(add_at(layer, vector, within(scale, LARGEST, "multiple")))
     label = f"{strength:g} × {first}, {other_strength:g} × {second}"
-    return note + _answer_with(model, text, "As it is") + _answer_with(model, text, label, *changes)
+    return note + answer_with(model, text, "As it is") + answer_with(model, text, label, *changes)
 
 
-def _answer_with(model: TransformerBridge, text: str, label: str, *changes: Intervention) -> str:
+def answer_with(model: TransformerBridge, text: str, label: str, *changes: Intervention) -> str:
+    """What follows a text with some interventions, and how odd the plain model finds it."""
     [answer] = generate(model, [text], ANSWER, *changes)
     return _answer_html(label, answer, f"perplexity to the plain model {perplexity(model, [f'{text} {answer}']):.1f}")
 
@@ -116,9 +113,6 @@ class SteeringLab(Demo):
             {"first": dropdown(names, "Direction"), "strength": slider(1.0, -3, 3, "Strength", step=0.5)},
             {"second": dropdown(names, "and", names[-1]), "other_strength": slider(0.0, -3, 3, "Strength", step=0.5)},
         )
-
-
-# ------------------------------------------------------------------------------------------------------ the task vectors
 
 
 @as_text

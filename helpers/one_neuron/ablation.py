@@ -27,9 +27,6 @@ from helpers.texts import Texts, TextsLike, as_texts
 Baseline = float | Float[Tensor, "layer d_mlp"] | Float[Tensor, "layer row pos d_mlp"]
 
 
-# -------------------------------------------------------------------------------------------------------------- baselines
-
-
 def baselines(
     model: TransformerBridge, prompts: TextsLike, others: Texts, means: Float[Tensor, "layer d_mlp"], item: Int[Tensor, "row"] | None = None
 ) -> dict[str, Baseline]:
@@ -77,9 +74,6 @@ def _check_baseline(model: TransformerBridge, texts: Texts, baseline: Baseline) 
         raise ValueError(f"A baseline needs a value for each neuron of every layer, {one} or for these prompts {each}; it has {got}.")
 
 
-# ------------------------------------------------------------------------------------------- an estimate for all neurons
-
-
 @dataclass(frozen=True)
 class Attribution:
     """An estimate for every neuron: by how much the metric would change, on average over the prompts, if it were ablated."""
@@ -122,9 +116,6 @@ def attribute_neurons(
         for layer, (activation, gradient) in enumerate(zip(seen, gradients, strict=True))
     ]
     return Attribution(torch.stack(effects).float().cpu(), values.detach().cpu())
-
-
-# --------------------------------------------------------------------------------------------------------------- ablation
 
 
 @dataclass(frozen=True)
@@ -213,9 +204,6 @@ def by_kind(effects: Mapping[str, AblationEffects]) -> str:
         for kind, one in effects.items()
     ]
     return "\n".join(["ablation     change   95 % interval     decisions", *lines])
-
-
-# ------------------------------------------------------------------------------------------------------------------ doses
 
 
 def held_at(

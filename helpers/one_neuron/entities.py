@@ -18,6 +18,7 @@ from torch import Tensor
 from helpers.activations import Neuron, name, scan
 from helpers.course_lm.facts import Fact, Relation, all_facts, fact, relations
 from helpers.course_lm.world import World
+from helpers.inputs import check_number
 from helpers.models import TransformerBridge
 from helpers.prompts import LabelledPrompt
 from helpers.stats import auc
@@ -29,9 +30,6 @@ LANGUAGES = {"fr": "French", "de": "German", "zh": "Chinese"}
 OTHERS = "names of others"
 
 
-# --------------------------------------------------------------------------------------------------------------- prompts
-
-
 def entity_prompts(table: str = "countries", n: int | None = None, each: int = 10, seed: int = 0) -> list[LabelledPrompt]:
     """Prompts about the first ``n`` entities of a table of the world (``None``: all), from its facts; the label is the kind.
 
@@ -39,8 +37,7 @@ def entity_prompts(table: str = "countries", n: int | None = None, each: int = 1
     ``Chinese``: some of these with its name in that language. ``description``: facts whose answer the entity is. ``related``:
     facts about entities that share a fact with it, with other answers. At most ``each`` of a kind; the group is the entity.
     """
-    if each < 2:
-        raise ValueError(f"each says how many prompts of a kind to write; it must be 2 or more, not {each}.")
+    check_number("each says how many prompts of a kind to write", each, low=2)
     wordings = name_wordings(table)[:each]
     if len(wordings) < 2:
         raise ValueError(f"The table {table!r} has no facts about its entities by name; take 'countries', 'people' or 'landmarks'.")
@@ -84,9 +81,6 @@ def _facts(by: str) -> dict[str, list[Fact]]:
     for known in all_facts(World.load()):
         found.setdefault(getattr(known, by), []).append(known)
     return found
-
-
-# ----------------------------------------------------------------------------------------------------------------- peaks
 
 
 @dataclass(frozen=True)
@@ -134,9 +128,6 @@ def entity_peaks(model: TransformerBridge, prompts: Iterable[LabelledPrompt]) ->
         for layer, values in batch.activations.items():
             peaks[batch.rows, layer] = values.masked_fill(~batch.mask[..., None], -torch.inf).amax(1).float().cpu()
     return EntityPeaks(known, peaks)
-
-
-# ------------------------------------------------------------------------------------------------------------- the count
 
 
 @dataclass(frozen=True)

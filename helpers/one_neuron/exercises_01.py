@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from helpers.activations import Context, Neuron, NeuronStats, name
-from helpers.answers import NotYet, expect, expect_callable, expect_close, expect_indices, expect_tensor, expect_text
+from helpers.answers import NotYet, expect, expect_callable, expect_close, expect_indices, expect_tensor, expect_text, expect_unlike
 from helpers.exercises import Exercises
 from helpers.interventions import mlp_post, record
 from helpers.metrics import WordOdds
@@ -37,7 +37,7 @@ def by_hand(answer: Any, model: TransformerBridge, text: str, neuron: Neuron) ->
     mlp, x = model.blocks[layer].mlp, seen[middle][0]
     hint = "The vector that the neuron reads has been centred and divided by its standard deviation; then w, b, and ReLU."
     raw = (x @ mlp.W_in[:, unit] + mlp.b_in[unit]).relu().cpu()
-    expect(not torch.allclose(values, raw, atol=1e-4), f"This is w · x + b for the stream as it stands, without the norm. {hint}")
+    expect_unlike(values, {f"This is w · x + b for the stream as it stands, without the norm. {hint}": raw})
     expect_close(values, right, "your activation", hint, tolerance=1e-3)
     return f"The same as the model's own value on all {len(right)} tokens: a neuron is two products and a threshold, nothing more."
 
@@ -52,12 +52,10 @@ def mean_ablation(answer: Any) -> str:
     result = expect_tensor(function(given, average, 5), 2, 3, 8, what="what your function returns")
     right = values.clone()
     right[..., 5] = average[5]
-    expect(
-        torch.equal(given, values), "Your function changes the tensor that it was given, and so the model's past: work on a .clone() of it."
-    )
+    expect(torch.equal(given, values), "Your function changes the tensor that it was given, and so the model's past: work on a .clone().")
     column = result[..., 5]
-    expect(bool((column != 0).any()), "Your neuron is 0 now. That is zero ablation; here it is to get its own average.")
-    expect(not torch.allclose(column, average.mean().expand_as(column)), "Each neuron has an average of its own; take average[neuron].")
+    zero = "Your neuron is 0 now. That is zero ablation; here it is to get its own average."
+    expect_unlike(column, {zero: 0.0, "Each neuron has an average of its own; take average[neuron].": average.mean()})
     expect_close(result, right, "what your function returns", "Only the named neuron may change, at every position of every row.")
     return "Exactly the helper's result: the neuron says what it always says, and all others are left alone."
 
@@ -122,7 +120,7 @@ def halving_group(answer: Any, model: TransformerBridge, odds: WordOdds, means: 
     )
     share = f"{removal.flips[0].item():.0%} of the decisions turn"
     return (
-        f"Without {len(group)} neurons {after:.1f} is left of {before:.1f}, and {share}. How few can you do with? One is far from enough."
+        f"Without {len(group)} neurons {after:.1f} is left of {before:.1f}, and {share}. With how few can you do? One is far from enough."
     )
 
 
@@ -132,9 +130,7 @@ def better_explanation(answer: Any, known: Sequence[Context], unseen: Sequence[C
     sentence = expect_text(answer, "your sentence")
     machine = explain_simply(known)
     mine, its = score(sentence, unseen), score(machine, unseen)
-    expect(
-        mine != 0, "Your sentence predicts nothing: put the decisive words in double quotes, or use a phrase such as: Chinese characters."
-    )
+    expect(mine != 0, "Your sentence predicts nothing: put the decisive words in double quotes, or use a phrase: Chinese characters.")
     expect(
         mine > its,
         f"Your sentence reaches {mine:.2f} on texts that neither of you has seen, the machine's {its:.2f} ({machine}) "

@@ -22,8 +22,6 @@ from helpers.stats import auc
 from helpers.tables import table
 from helpers.texts import Texts
 
-# -------------------------------------------------------------------------------------------------------------- controls
-
 
 def matched_controls(
     stats: NeuronStats, layer: int, neuron: int, n: int = 20, factor: float = 1.5, seed: int = 0, exclude: Collection[Neuron] = ()
@@ -53,9 +51,6 @@ def random_neurons(top: TopContexts, n: int, seed: int = 0) -> list[Neuron]:
         advice = "scan more texts, or ask for fewer"
         raise ValueError(f"Only {len(alive)} neurons are active in {top.values.shape[-1]} of these texts or more, not {n}: {advice}.")
     return sorted((top.stats.layers[at], neuron) for at, neuron in Random(seed).sample(alive, n))
-
-
-# ---------------------------------------------------------------------------------------------- neurons that know a class
 
 
 @dataclass(frozen=True)
@@ -150,19 +145,12 @@ def _draw(where: Bool[Tensor, "row pos"], limit: int, rng: torch.Generator) -> I
 def _pick(model: TransformerBridge, texts: Texts, positions: Int[Tensor, "item two"], layers: Sequence[int]) -> Float[Tensor, "item unit"]:
     """The activations of all neurons of the layers, side by side, at some positions of the texts."""
     rows, row_of = positions[:, 0].unique(return_inverse=True)  # texts without such a position are not run
-    positions, place_of_item = torch.stack([row_of, positions[:, 1]], 1).unique(dim=0, return_inverse=True)
-    number = torch.full((len(rows), texts.tokens.shape[1]), -1)
-    number[positions[:, 0], positions[:, 1]] = torch.arange(len(positions))
     kept = torch.zeros(len(positions), len(layers), model.cfg.d_mlp)
     for batch in scan(model, texts.take(rows), layers):
-        wanted = number[batch.rows, : batch.mask.shape[1]]
-        here = (wanted >= 0).to(batch.mask.device)
+        item, place = (row_of[:, None] == batch.rows).nonzero().T  # of the items in this batch the text's place in it
         for at, layer in enumerate(layers):
-            kept[wanted[wanted >= 0], at] = batch.activations[layer][here].float().cpu()
-    return kept.flatten(1)[place_of_item]
-
-
-# --------------------------------------------------------------------------------------------- many jobs for one neuron
+            kept[item, at] = batch.activations[layer][place, positions[item, 1]].float().cpu()
+    return kept.flatten(1)
 
 
 @dataclass(frozen=True)
@@ -173,7 +161,6 @@ class Polysemanticity:
     that are drawn at random, once for each draw. 0 bits: always the same kind; n bits: as varied as 2^n kinds.
     """
 
-    neurons: tuple[Neuron, ...]
     kinds: tuple[float, ...]
     chance_kinds: tuple[float, ...]
     corpus_kinds: float
@@ -205,4 +192,4 @@ def polysemanticity(top: TopContexts, neurons: Sequence[Neuron], draws: int = 20
     shuffled = (text_of[torch.randperm(len(text_of), generator=rng)].tolist() for _ in range(draws))
     by_chance = [list(dict.fromkeys(rows))[: top.values.shape[-1]] for rows in shuffled]
     measured, chance = (tuple(entropy([kinds[row] for row in rows]) for rows in some) for some in (found, by_chance))
-    return Polysemanticity(tuple(neurons), measured, chance, entropy([kinds[row] for row in text_of.tolist()]))
+    return Polysemanticity(measured, chance, entropy([kinds[row] for row in text_of.tolist()]))

@@ -72,25 +72,19 @@ class ToyModels:
 
 
 def train_toys(
-    features: int = 20,
-    hidden: int = 5,
-    sparsities: Sequence[float] = SPARSITIES,
-    decay: float = 0.9,
-    steps: int = 1000,
-    starts: int = 4,
-    seed: int = 0,
+    features: int = 20, hidden: int = 5, sparsities: Sequence[float] = SPARSITIES, decay: float = 0.9, steps: int = 1000, starts: int = 4
 ) -> ToyModels:
     """Trains toy models for each sparsity, all of them together, in a second or two on a CPU.
 
     Each feature is absent with the probability ``sparsity``, else drawn evenly from 0 to 1; feature i has the importance
-    ``decay^i``. Of ``starts`` random starts the model with the lowest loss is kept, since some get stuck. The same seed gives
-    the same models. Raises ValueError for sizes below 1 and sparsities that are not in [0, 1).
+    ``decay^i``. Of ``starts`` random starts the model with the lowest loss is kept, since some get stuck.
+    Raises ValueError for sizes below 1 and sparsities that are not in [0, 1).
     """
     if features < 1 or hidden < 1:
         raise ValueError(f"A toy model needs one feature and one hidden dimension at least, not {features} and {hidden}.")
     if not sparsities or not all(0 <= sparsity < 1 for sparsity in sparsities):
         raise ValueError(f"A sparsity is the share of the time that a feature is absent, from 0 to below 1; not {list(sparsities)}.")
-    rng = torch.Generator().manual_seed(seed)
+    rng = torch.Generator().manual_seed(0)
     absent = torch.tensor([float(sparsity) for sparsity in sparsities]).repeat(starts)  # start by start
     importance = decay ** torch.arange(features, dtype=torch.float)
     weights, biases = _train(absent, importance, hidden, steps, rng)
@@ -137,9 +131,6 @@ def _loss(
     """The squared error of ``ReLU(W^T W x + b)`` weighted by importance: summed over features, averaged over the batch."""
     written = ((x @ weights.mT) @ weights + biases[:, None]).relu()
     return ((x - written).square() * importance).sum(2).mean(1)
-
-
-# ---------------------------------------------------------------------------------------------------- room for directions
 
 
 def unit_directions(n: int, dims: int, seed: int = 0) -> Float[Tensor, "direction dims"]:

@@ -11,9 +11,11 @@ from torch import Tensor
 
 from helpers.activations import Context, Neuron, TopContexts, check_neuron, contexts, name, promoted
 from helpers.html import COLD, TABLE, WARM, activation_html
-from helpers.interventions import Intervention, clamp, intervene, mean_ablate, mlp_post, record, set_to, zero_ablate
+from helpers.inputs import chosen
+from helpers.interventions import clamp, intervene, mlp_post, record
+from helpers.metrics import AFTER_FIRST
 from helpers.models import TransformerBridge
-from helpers.one_neuron.ablation import resampled
+from helpers.one_neuron.ablation import ablate_neurons, resampled
 from helpers.one_neuron.superposition import SPARSITIES, ToyModels, train_toys
 from helpers.prediction import pieces, sample, top_tokens
 from helpers.progress import progress
@@ -22,7 +24,6 @@ from helpers.widgets import (
     Demo,
     as_text,
     choice_slider,
-    chosen,
     columns_html,
     dropdown,
     number_field,
@@ -33,12 +34,9 @@ from helpers.widgets import (
     within,
 )
 
-AFTER_FIRST = slice(1, None)  # position 0, the mark of a new document, is left alone
 KINDS = ("zero", "mean", "resample")
 NOTHING = "<p><small>Nothing changes that one can see: try a prompt in which this neuron is active, or another one.</small></p>"
 LARGEST_DOSE = 10_000.0  # far beyond what neurons do, and small enough for every type of number
-
-# ---------------------------------------------------------------------------------------------------- the microscope
 
 
 @as_text
@@ -80,8 +78,8 @@ def _best_contexts(model: TransformerBridge, top: TopContexts, layer: int, neuro
 def loudest(top: TopContexts, last: Float[Tensor, "layer d_mlp"]) -> Neuron:
     """The neuron that is nearest to its own highest activation at a token; those that never rise high are left out."""
     share = torch.where(top.stats.peak > top.stats.peak.median(), last / top.stats.peak.clamp(min=1e-6), 0.0)
-    at = int(share.argmax())
-    return top.stats.layers[at // share.shape[1]], at % share.shape[1]
+    at, neuron = divmod(int(share.argmax()), share.shape[1])
+    return top.stats.layers[at], neuron
 
 
 class NeuronMicroscope(Demo):
@@ -96,9 +94,6 @@ class NeuronMicroscope(Demo):
         )
 
 
-# ------------------------------------------------------------------------------------------------------------ take away
-
-
 @as_text
 def removal_html(
     model: TransformerBridge, texts: Texts, means: Float[Tensor, "layer d_mlp"], prompt: str, layer: int, neuron: int, kind: str
@@ -106,23 +101,12 @@ def removal_html(
     """The next tokens after ``prompt`` as they are, and with one neuron taken away by zero, mean or resample ablation, as HTML."""
     check_neuron(model, layer, neuron)
     before = top_tokens(model, prompt, 8)
-    with intervene(model, _removal(model, texts, means, prompt, layer, neuron, kind)):
+    ways = {"zero": lambda: 0.0, "mean": lambda: means, "resample": lambda: resampled(model, [prompt], texts)}
+    baseline = chosen(ways, kind, "kind of ablation")()
+    with intervene(model, *ablate_neurons([(layer, neuron)], baseline)):
         after = top_tokens(model, prompt, 8)
     bars = columns_html({"as it is": before, f"{name((layer, neuron))} taken away ({kind})": after})
     return bars if before.table() != after.table() else bars + NOTHING
-
-
-def _removal(
-    model: TransformerBridge, texts: Texts, means: Float[Tensor, "layer d_mlp"], prompt: str, layer: int, neuron: int, kind: str
-) -> Intervention:
-    """The intervention that takes the neuron away on this prompt."""
-    place, where = mlp_post(layer), {"units": neuron, "pos": AFTER_FIRST}
-    kinds = {
-        "zero": lambda: zero_ablate(place, **where),
-        "mean": lambda: mean_ablate(place, means[layer], **where),
-        "resample": lambda: set_to(place, resampled(model, [prompt], texts)[layer][:, 1:, neuron, None], **where),
-    }
-    return chosen(kinds, kind, "kind of ablation")()
 
 
 class RemoveIt(Demo):
@@ -135,9 +119,6 @@ class RemoveIt(Demo):
             {"prompt": text_field(prompt, "Prompt")},
             _neuron_controls(model, neuron) | {"kind": dropdown(KINDS, "Ablation", "mean")},
         )
-
-
-# ----------------------------------------------------------------------------------------------------------------- dose
 
 
 @as_text
@@ -166,8 +147,6 @@ class DoseLab(Demo):
         )
 
 
-# -------------------------------------------------------------------------------------------------------- superposition
-
 FEATURES, HIDDEN = (5, 10, 20), (2, 5)
 SQUARE = "width:15px;height:15px;padding:0;text-align:center;font-size:9px;border:1px solid #8c8c8c40"
 
@@ -186,19 +165,15 @@ def superposition_html(features: int, hidden: int, sparsity: float) -> str:
     count = toys.represented[at]
     shared = toys.interference[at][toys.norms[at] > 0.5].mean().item() if count else 0.0
     words = f"{count} of {features} features in {hidden} neurons; mean interference {shared:.2f}; loss {toys.loss[at]:.4f}"
+    rows = "".join(f"<tr>{''.join(map(_cell, row))}</tr>" for row in toys.overlaps[at].tolist())
     return (
         f"<p><b>{words}</b> (one dimension for each of the {min(hidden, features)} most important: {toys.dedicated_loss[at]:.4f})</p>"
-        + _grid(toys.overlaps[at])
+        f"<table style='{TABLE}' aria-label='how much of each feature comes out as each other feature'>{rows}</table>"
     )
 
 
-def _grid(matrix: Float[Tensor, "row column"]) -> str:
-    """A square of coloured cells: orange above zero, blue below, white at zero."""
-    rows = "".join(f"<tr>{''.join(map(_cell, row))}</tr>" for row in matrix.tolist())
-    return f"<table style='{TABLE}' aria-label='how much of each feature comes out as each other feature'>{rows}</table>"
-
-
 def _cell(value: float) -> str:
+    """A coloured cell: orange above zero, blue below, white at zero."""
     depth = min(abs(value), 1.0)
     sign = ("+" if value > 0 else "−") if depth >= 0.1 else ""  # for who sees no colour
     return f"<td title='{value:.2f}' style='{SQUARE};background:rgba({WARM if value > 0 else COLD},{depth:.2f})'>{sign}</td>"
@@ -222,9 +197,6 @@ class SuperpositionLab(Demo):
                 "sparsity": choice_slider(SPARSITIES, SPARSITIES[0], "Sparsity"),
             },
         )
-
-
-# ------------------------------------------------------------------------------------------------------------- controls
 
 
 def _neuron_controls(model: TransformerBridge, neuron: Neuron) -> dict[str, ipywidgets.Widget]:

@@ -22,14 +22,7 @@ from helpers.cluster.ioi import copies, ioi_sentences, role_attention, self_repa
 from helpers.cluster.knockout import knockout_curves
 from helpers.cluster.linear_relations import subject_positions
 from helpers.cluster.patching import attribute_positions, correlation, metric_at_ends, patch_positions
-from helpers.cluster.relation_reports import (
-    RelationEntry,
-    RelationReport,
-    compare_to_baselines,
-    edit_report,
-    relation_report,
-    sweep_lre,
-)
+from helpers.cluster.relation_reports import RelationReport, edit_report, relation_entry, relation_report
 from helpers.cluster.relations import N_TRAIN, RelationData, course_relations, relation_data, split
 from helpers.course_lm.corpus.prose import determiner_probes
 from helpers.course_lm.world import World
@@ -211,7 +204,8 @@ def linear_relations(lab: Lab) -> Iterator[Finding]:
     if not datas:
         raise NotForThisModel("its tokens keep subjects and answers apart in none of the relations")
     if lab.keep_wrong:
-        found = RelationReport(tuple(_entry(lab, data.take(range(min(most, len(data)))), layers, betas, n_train) for data in datas), ())
+        parts = [split(data.take(range(min(most, len(data)))), n_train) for data in datas]
+        found = RelationReport(tuple(relation_entry(lab.model, one, layers, betas, 1.0) for one in parts), ())
     else:
         found = relation_report(lab.model, datas, layers, betas, n_train, most, least)
     if not found.entries:
@@ -238,13 +232,6 @@ def _relation(lab: Lab, name: str) -> RelationData:
         return whole_words(lab.model, one.prompts, [list(one.objects)])
 
     return data.take(lab.fitting(range(len(data) if lab.n is None else min(len(data), 4 * lab.n)), apart, "subjects"))
-
-
-def _entry(lab: Lab, data: RelationData, layers: Sequence[int], betas: Sequence[float], n_train: int) -> RelationEntry:
-    """A relation's entry in a report, right answers or not."""
-    parts = split(data, n_train)
-    tried = sweep_lre(lab.model, parts, layers, betas)
-    return RelationEntry(1.0, parts, tried, compare_to_baselines(lab.model, parts, tried.best))
 
 
 @experiment("03b", "ioi.eight_prompts")

@@ -4,9 +4,8 @@ import json
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
-from itertools import zip_longest
+from operator import add
 from pathlib import Path
-from textwrap import wrap
 from typing import Any
 
 from helpers.course_lm.world import Row, read_table
@@ -17,7 +16,6 @@ from helpers.reproduce.lab import Experiment
 RUNS = DATA.parent / "runs" / "reproduce"
 FROM_MEMORY = "from memory"
 CHECKED = ("paper", "authors' code", "authors' page", "second hand", "second run", "lecture", FROM_MEMORY)
-WIDTH = 42  # letters of a column
 
 
 def read_published(path: Path = DATA / "published.csv") -> list[Row]:
@@ -122,17 +120,10 @@ def cell(one: Finding | str) -> str:
 
 
 def as_text(table: Sequence[Line], model: str) -> str:
-    """The table for a screen: a line with the name, and three columns below it."""
-    bar = "-" * (3 * WIDTH + 6)
-    lines = [_columns("course LM", model, "published"), bar]
-    for section, name, *cells in table:
-        columns = zip_longest(*(wrap(cell, WIDTH) for cell in cells), fillvalue="")
-        lines += [f"{section}  {name}", *(_columns(*parts) for parts in columns), bar]
-    return "\n".join(lines)
-
-
-def _columns(*cells: str) -> str:
-    return " | ".join(f"{cell:<{WIDTH}}" for cell in cells).rstrip()
+    """The table for a screen: a line with the name of each finding, and below it the three columns, a line each."""
+    width = max(len(model), len("course LM"))
+    heads = [f"    {head:<{width}}  " for head in ("course LM", model, "published")]
+    return "\n".join(f"{section}  {name}\n" + "\n".join(map(add, heads, cells)) for section, name, *cells in table)
 
 
 def as_markdown(table: Sequence[Line], model: str) -> str:

@@ -7,7 +7,6 @@ answers luck does that too, so every rate stands beside controls with equally ma
     print(back_patch_with_controls(model, answered(model, questions).wrong, at="t1").table())
 """
 
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -17,12 +16,13 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from helpers.inputs import chosen
 from helpers.interventions import resid_post
 from helpers.models import TransformerBridge
 from helpers.progress import progress
-from helpers.running import activations_at, logits_at_end, random_like, read_suffix
+from helpers.running import activations_at, next_tokens, random_like, read_suffix
 from helpers.speak.two_hops import Located, TwoHop, located, partners
-from helpers.stats import Interval, cluster_interval
+from helpers.stats import cluster_interval
 from helpers.tables import table
 from helpers.texts import Texts
 
@@ -34,26 +34,20 @@ Pair = tuple[int, int]  # source layer, target layer
 
 @dataclass(frozen=True)
 class BackPatch:
-    """What the model says after each patch: at the position ``at``, the state of a source layer in the place of a target layer's.
-
-    ``source`` says whose state it was. ``before`` and ``answers`` are the tokens that the model said without a patch, and should say;
-    ``rivals`` are the tokens that were about as likely as the answers without a patch.
-    """
+    """What the model says after each patch, and what it said ``before``, without a patch; ``answers`` are what it should say."""
 
     questions: tuple[TwoHop, ...]
     pairs: tuple[Pair, ...]
     tokens: Int[Tensor, "pair question"]
     before: Int[Tensor, "question"]
     answers: Int[Tensor, "question"]
-    rivals: Int[Tensor, "question"]
-    at: str
-    source: str
     n_layers: int
 
     def take(self, rows: Sequence[int]) -> "BackPatch":
         """Some of the questions only."""
-        few = {name: getattr(self, name)[list(rows)] for name in ("before", "answers", "rivals")}
-        return replace(self, questions=tuple(self.questions[row] for row in rows), tokens=self.tokens[:, list(rows)], **few)
+        rows = list(rows)
+        questions = tuple(self.questions[row] for row in rows)
+        return replace(self, questions=questions, tokens=self.tokens[:, rows], before=self.before[rows], answers=self.answers[rows])
 
     @property
     def e1(self) -> list[str]:
@@ -78,31 +72,6 @@ class BackPatch:
         found[sources, targets] = self.hits.float().mean(1)
         return found
 
-    @property
-    def other_answers(self) -> Float[Tensor, "question"]:
-        """How often the oracle would find *another* answer of the same kind, one that is wrong and was not said before: the share of the
-        kind's other answers that some patch of the question brings. NaN where the kind has no other answer.
-        """
-        answers: dict[str, set[int]] = defaultdict(set)
-        for one, token in zip(self.questions, self.answers.tolist(), strict=True):
-            answers[one.kind].add(token)
-        found = []
-        for row, one in enumerate(self.questions):
-            others = answers[one.kind] - {int(self.answers[row]), int(self.before[row])}
-            seen = others & set(self.tokens[:, row].tolist())
-            found.append(len(seen) / len(others) if others else torch.nan)
-        return torch.tensor(found)
-
-    @property
-    def rival_tokens(self) -> Bool[Tensor, "question"]:
-        """Would the oracle find a wrong token that was about as likely as the answer before? Any disturbance lifts the runners-up."""
-        return (self.tokens == self.rivals).any(0)
-
-
-def back_pairs(n_layers: int) -> tuple[Pair, ...]:
-    """Every pair of a source layer and an earlier target layer."""
-    return tuple((source, target) for target in range(n_layers) for source in range(target + 1, n_layers))
-
 
 @torch.no_grad()
 def back_patch(
@@ -121,30 +90,25 @@ def back_patch(
     layer on. Raises ValueError for an unknown layer, position or source.
     """
     layers = model.cfg.n_layers
-    pairs = back_pairs(layers) if pairs is None else tuple(pairs)
+    pairs = tuple((late, early) for early in range(layers) for late in range(early + 1, layers)) if pairs is None else tuple(pairs)
     if not pairs or not all(0 <= layer < layers for pair in pairs for layer in pair):
         raise ValueError(f"A pair is (source layer, target layer), each from 0 to {layers - 1}; give at least one such pair.")
     asked = located(model, questions)
-    places, answers = asked.place(at), asked.e3
-    logp = logits_at_end(model, asked.texts).log_softmax(-1).cpu()
-    before = logp.argmax(-1)
-    gaps = (logp - logp.gather(1, answers[:, None])).abs()  # a rival is next to the answer, and neither it nor what was said
-    rivals = gaps.scatter(1, torch.stack([before, answers], 1), torch.inf).argmin(-1)
+    places = asked.place(at)
+    before = next_tokens(model, asked.texts)
     given = _given(model, asked, places, source, before, seed)
     tokens = torch.empty(len(pairs), len(questions), dtype=torch.long)
     for place in progress(places.unique().tolist(), desc=f"{at}, {source}"):
         rows = (places == place).nonzero().flatten()
         tokens[:, rows] = _patched(model, asked.texts.take(rows), place, given[:, rows], pairs)
-    return BackPatch(asked.questions, pairs, tokens, before, answers, rivals, at, source, layers)
+    return BackPatch(asked.questions, pairs, tokens, before, asked.e3, layers)
 
 
 def _given(
     model: TransformerBridge, asked: Located, places: Int[Tensor, "question"], source: str, before: Int[Tensor, "question"], seed: int
 ) -> Float[Tensor, "layer question d_model"]:
     """The states that are put in, for each source layer."""
-    if source not in SOURCES:
-        raise ValueError(f"There is no source {source!r}: a state is taken from {', '.join(SOURCES)}.")
-    if source == "previous token":
+    if chosen(SOURCES, source, "source") == "previous token":
         if int(places.min()) == 0:
             raise ValueError("A first hop ends at the first token, so there is no previous one: begin the prompt with another word.")
         places = places - 1
@@ -177,9 +141,6 @@ def _patched(
     return found
 
 
-# ----------------------------------------------------------------------------------------------------- beside its controls
-
-
 @dataclass(frozen=True)
 class BackPatchRuns:
     """Back-patching of the same questions with their own states and with those of each control, equally many tries each."""
@@ -188,15 +149,13 @@ class BackPatchRuns:
 
     def run(self, source: str = "own") -> BackPatch:
         """The patches with the states of one source. Raises ValueError where it was left out."""
-        if source not in self.runs:
-            raise ValueError(f"There are no patches from {source!r}, only from {', '.join(map(repr, self.runs))}.")
-        return self.runs[source]
+        return chosen(self.runs, source, "source")
 
     def oracle(self, source: str = "own") -> Float[Tensor, "question"]:
         """1 where some pair of layers brings the right answer, else 0."""
         return self.run(source).oracle.float()
 
-    def fixed(self, source: str = "own", chosen: str = "", splits: int = SPLITS, seed: int = 0) -> Float[Tensor, "question"]:
+    def fixed(self, source: str = "own", chosen: str = "") -> Float[Tensor, "question"]:
         """How often each question is right under a single pair of layers that was chosen without any question about its e1.
 
         The e1 are split in halves; the pair with most right answers on one half is judged on the other one, and the other way round; means
@@ -204,22 +163,14 @@ class BackPatchRuns:
         """
         judged, chooser = self.run(source).hits.float(), self.run(chosen or source).hits.float()
         found = torch.zeros(judged.shape[1])
-        for one, other in e1_halves(self.run(source).questions, splits, seed):
+        for one, other in e1_halves(self.run(source).e1):
             for choose, report in ((one, other), (other, one)):
                 found[report] += judged[chooser[:, choose].mean(1).argmax(), report]
-        return found / splits
-
-    def interval(self, values: Float[Tensor, "question"], minus: Float[Tensor, "question"] | None = None) -> tuple[float, Interval]:
-        """The mean of some values of the questions, or of their differences, and its 95 % interval over distinct e1."""
-        run = next(iter(self.runs.values()))
-        values = values if minus is None else values - minus
-        rows = (~values.isnan()).nonzero().flatten().tolist()
-        kept = values[rows]
-        return kept.mean().item(), cluster_interval(kept, [run.e1[row] for row in rows])
+        return found / SPLITS
 
     def table(self, only: Sequence[str] = ()) -> str:
         """For the oracle, for each source's own best pair and for the best pair of the own states: the rate with each source's states, and
-        by how much the own states surpass it. Below: how often the oracle finds other answers (``other_answers``, ``rival_tokens``).
+        by how much the own states surpass it, with 95 % intervals over distinct e1.
 
         ``only``: the beginnings of the lines to keep, such as "any pair".
         """
@@ -228,31 +179,29 @@ class BackPatchRuns:
             "its own best pair": self.fixed,
             "the pair best for own": lambda source="own": self.fixed(source, "own"),
         }
-        rows = [
-            (name, source, self._cell(measure(source)), "" if source == "own" else self._cell(measure(), measure(source), sign="+"))
-            for name, measure in measures.items()
-            for source in self.runs
-        ]
-        for name, found in (("oracle, other answers", "other_answers"), ("oracle, rival tokens", "rival_tokens")):
-            rows += [(name, source, self._cell(getattr(run, found).float()), "") for source, run in self.runs.items()]
+        rows = []
+        for name, measure in measures.items():
+            for source, run in self.runs.items():
+                own, right = measure(), measure(source)
+                rows.append((name, source, rate(right, run.e1), "" if source == "own" else rate(own - right, run.e1, sign="+")))
         columns = {"judged by": "<23", "states from": "<18", "right": "<23", "own minus it": "<"}
         return table(columns, [row for row in rows if not only or row[0].startswith(tuple(only))], gap="")
 
-    def _cell(self, values: Float[Tensor, "question"], minus: Float[Tensor, "question"] | None = None, sign: str = "") -> str:
-        if bool(values.isnan().all()):
-            return "none"
-        mean, (low, high) = self.interval(values, minus)
-        return f"{mean:{sign}.1%} [{low:{sign}.1%}, {high:{sign}.1%}]"
+
+def rate(values: Float[Tensor, "question"], e1: Sequence[str], sign: str = "") -> str:
+    """The mean over questions with its 95 % interval over distinct e1, in percent."""
+    low, high = cluster_interval(values, e1)
+    return f"{values.mean():{sign}.1%} [{low:{sign}.1%}, {high:{sign}.1%}]"
 
 
-def e1_halves(questions: Sequence[TwoHop], splits: int, seed: int) -> list[tuple[list[int], list[int]]]:
-    """The rows in two halves that share no e1, split after split. Raises ValueError where there is only one e1, or no split."""
-    names, rng, found = sorted({one.e1 for one in questions}), Random(seed), []
-    if len(names) < 2 or splits < 1:
-        raise ValueError(f"Splitting needs two first entities at least, and one split; here are {len(names)} entities and {splits} splits.")
-    for _ in range(splits):
+def e1_halves(e1: Sequence[str]) -> list[tuple[list[int], list[int]]]:
+    """The rows in two halves that share no e1, split after split. Raises ValueError where there is only one e1."""
+    names, rng, found = sorted(set(e1)), Random(0), []
+    if len(names) < 2:
+        raise ValueError("Splitting needs two first entities at least: ask about more.")
+    for _ in range(SPLITS):
         half = set(rng.sample(names, len(names) // 2))
-        sides = [[row for row, one in enumerate(questions) if (one.e1 in half) == side] for side in (True, False)]
+        sides = [[row for row, name in enumerate(e1) if (name in half) == side] for side in (True, False)]
         found.append((sides[0], sides[1]))
     return found
 

@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from helpers.inputs import chosen
 from helpers.interventions import resid_post
 from helpers.models import TransformerBridge
 from helpers.running import activations_at, read_lens
@@ -53,18 +54,16 @@ class EntityRanks:
         return float(np.median(as_numbers(values))), cluster_interval(values, clusters, statistic=np.median)
 
     def _of(self, what: str) -> Int[Tensor, "layer question"]:
-        if what not in self.ranks:
-            raise ValueError(f"{what!r} was not looked for, only {', '.join(map(repr, self.ranks))}.")
-        return self.ranks[what]
+        return chosen(self.ranks, what, "entity")
 
     def table(self, top: int = 1) -> str:
         """One line for each: the median earliest layer with its interval, and in which share of the questions it can ever be read."""
-        lines = []
+        lines = [f"{'':<28} median earliest layer   ever      n"]
         for what, ranks in self.ranks.items():
             first, (middle, (low, high)) = self.earliest(what, top), self.median(what, top)
             ever = (first[first >= 0] < len(ranks)).float().mean()
             lines.append(f"{what:<28} {middle:>6.1f} [{low:.1f}, {high:.1f}] {ever:>8.1%} {(first >= 0).sum():>6}")
-        return "\n".join([f"{'':<28} median earliest layer   ever      n", *lines])
+        return "\n".join(lines)
 
 
 @torch.no_grad()

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from helpers.answers import expect, expect_callable, expect_close, expect_indices, expect_number, expect_tensor, expect_text
+from helpers.answers import expect, expect_callable, expect_close, expect_indices, expect_number, expect_tensor, expect_text, expect_unlike
 from helpers.cluster.fact_prompts import FactPrompt
 from helpers.exercises import Exercises
 from helpers.models import TransformerBridge
@@ -68,18 +68,12 @@ def build_the_lens(answer: Any, model: TransformerBridge) -> str:
         found = expect_tensor(function(model, states), 3, model.cfg.d_vocab, what="what your function returns")
         right = lens_logits(model, states).float()
         bare = states @ model.W_U + model.b_U
-    expect(not torch.allclose(found, right, atol=1e-3), "These are logits; take the softmax over the words.")
-    expect(
-        not torch.allclose(found, right.softmax(0), atol=1e-4), "Your softmax runs over the states; it belongs over the words: softmax(-1)."
-    )
+    states_too = "Your softmax runs over the states; it belongs over the words: softmax(-1)."
+    expect_unlike(found, {"These are logits; take the softmax over the words.": right, states_too: right.softmax(0)})
     for unnormed in (bare, bare.softmax(-1)):
-        expect(
-            not torch.allclose(found, unnormed, atol=1e-3),
-            "The final norm is missing: subtract the mean and divide by the standard deviation.",
-        )
-    expect_close(
-        found, right.softmax(-1), "your probabilities", "Mean and spread belong to each state by itself: mean(-1, keepdim=True).", 1e-3
-    )
+        expect_unlike(found, {"The final norm is missing: subtract the mean and divide by the standard deviation.": unnormed}, 1e-3)
+    hint = "Mean and spread belong to each state by itself: mean(-1, keepdim=True)."
+    expect_close(found, right.softmax(-1), "your probabilities", hint, 1e-3)
     return "Final norm, unembedding, softmax: that is all of it."
 
 
@@ -127,18 +121,15 @@ def light_hand(
     n, plus = int(expect_number(answer[0], 1, FEWER - 1, "your number of neurons")), expect_number(answer[1], 0.01, 50, "your strength")
     means = _shares(model, asked, found, n, plus)
     told, changed = _told(means), means[CHANGED[0]]
-    expect(
-        changed >= CHANGED_SHARE, f"Only {changed:.0%} of the edited prompts say the new answer; {CHANGED_SHARE:.0%} are wanted ({told})."
-    )
+    expect(changed >= CHANGED_SHARE, f"Only {changed:.0%} of the edited prompts say the new answer; wanted: {CHANGED_SHARE:.0%} ({told}).")
     stays = {group: mean for group, mean in means.items() if group not in CHANGED}
     worst = min(stays, key=stays.__getitem__, default="")
     expect(
         stays.get(worst, 1.0) >= KEPT_SHARE,
         f"Of the prompts about {worst!r} only {stays.get(worst, 1.0):.0%} keep their answer; {KEPT_SHARE:.0%} are wanted ({told}).",
     )
-    return (
-        f"With {n} neurons and a strength of {plus:g}: {told}. On the other facts: {_told(_shares(model, others, found_others, n, plus))}."
-    )
+    elsewhere = _told(_shares(model, others, found_others, n, plus))
+    return f"With {n} neurons and a strength of {plus:g}: {told}. On the other facts: {elsewhere}."
 
 
 def _shares(

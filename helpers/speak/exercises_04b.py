@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from helpers.answers import expect, expect_callable, expect_close, expect_indices, expect_number, expect_tensor, expect_text
+from helpers.answers import expect, expect_callable, expect_close, expect_indices, expect_number, expect_tensor, expect_text, expect_unlike
 from helpers.exercises import Exercises
 from helpers.interventions import intervene, record, resid_post, set_to
 from helpers.models import TransformerBridge
@@ -28,31 +28,23 @@ def by_hand(answer: Any, model: TransformerBridge) -> str:
         state = {where: record(model, source, resid_post(where))[resid_post(where)][0] for where in {layer, target_layer}}
         right = _put(model, target, state[layer][at], target_layer, into)
         plain = model(target)[0, -1].cpu()
-        mistakes = (
-            (plain, "This is the target's run as it is: is the patch inside the `with`, and is the model run there?"),
-            (_added(model, target, state[layer][at], target_layer, into), "You add the state; a Patchscope replaces."),
-            (_put(model, target, state[layer][into], target_layer, into), "You take the source's state at the target's position."),
-            (
-                _put(model, target, state[target_layer][at], target_layer, into),
-                "You take the state after the target's layer; take it after the source's.",
-            ),
-        )
-    for wrong, sentence in mistakes:
-        expect(not torch.allclose(found, wrong, atol=1e-3), sentence)
-    expect_close(
-        found, right, "your logits", "Record the source's state, and put it at the placeholder's position after the target's layer.", 1e-3
-    )
+        own = record(model, target, resid_post(target_layer))[resid_post(target_layer)][0, into]
+        early = _put(model, target, state[target_layer][at], target_layer, into)
+        mistakes = {
+            "This is the target's run as it is: is the patch inside the `with`, and is the model run there?": plain,
+            "You add the state; a Patchscope replaces.": _put(model, target, own + state[layer][at], target_layer, into),
+            "You take the source's state at the target's position.": _put(model, target, state[layer][into], target_layer, into),
+            "You take the state after the target's layer; take it after the source's.": early,
+        }
+    expect_unlike(found, mistakes, 1e-3)
+    hint = "Record the source's state, and put it at the placeholder's position after the target's layer."
+    expect_close(found, right, "your logits", hint, 1e-3)
     return "A vector from one text speaks in another."
 
 
 def _put(model: TransformerBridge, tokens: torch.Tensor, state: torch.Tensor, layer: int, pos: int) -> torch.Tensor:
     with intervene(model, set_to(resid_post(layer), state, pos=pos)):
         return model(tokens)[0, -1].cpu()
-
-
-def _added(model: TransformerBridge, tokens: torch.Tensor, state: torch.Tensor, layer: int, pos: int) -> torch.Tensor:
-    own = record(model, tokens, resid_post(layer))[resid_post(layer)][0, pos]
-    return _put(model, tokens, own + state, layer, pos)
 
 
 @exercises.add("4.8", "The map between two layers", minutes=8)
@@ -65,10 +57,8 @@ def map_between(answer: Any) -> str:
     given = function(inputs, inputs @ weights.T + bias)
     expect(isinstance(given, tuple | list) and len(given) == 2, "Return two things: the matrix and the vector.")
     found = expect_tensor(given[0], 7, 7, what="your matrix")
-    expect(
-        not torch.allclose(found, weights.T, atol=1e-3),
-        "Your matrix stands the other way round: it must give y = A x for one state x, so return the transpose.",
-    )
+    turned = "Your matrix stands the other way round: it must give y = A x for one state x, so return the transpose."
+    expect_unlike(found, {turned: weights.T}, 1e-3)
     expect_close(found, weights, "your matrix", "Least squares with a column of ones for the vector: torch.linalg.lstsq.", 1e-3)
     expect_close(expect_tensor(given[1], 7, what="your vector"), bias, "your vector", "It belongs to the column of ones.", 1e-3)
     return "This is the paper's f: how states of one layer would look in another."
@@ -116,12 +106,12 @@ def honestly(answer: Any) -> str:
     found = expect_number(function(hits, choose, report), 0, 1, "your rate")
     rates = {name: hits[:, rows].float().mean(1) for name, rows in (("choose", choose), ("report", report), ("all", [*choose, *report]))}
     best = int(rates["choose"].argmax())
-    for wrong, sentence in (
-        (rates["report"].max(), "This is the best pair of the reported questions: it must be chosen without looking at them."),
-        (rates["choose"].max(), "This reports the rate on the questions that chose the pair: look at the others."),
-        (rates["all"].max(), "This chooses and reports on all questions together."),
-        (hits[:, report].any(0).float().mean(), "This is the oracle: some pair is right. Only one pair may be used for all questions."),
-    ):
-        expect(abs(found - wrong.item()) > 1e-6, sentence)
+    mistakes = {
+        "This is the best pair of the reported questions: it must be chosen without looking at them.": rates["report"].max(),
+        "This reports the rate on the questions that chose the pair: look at the others.": rates["choose"].max(),
+        "This chooses and reports on all questions together.": rates["all"].max(),
+        "This is the oracle: some pair is right. Only one pair may be used for all questions.": hits[:, report].any(0).float().mean(),
+    }
+    expect_unlike(found, mistakes, 1e-6)
     expect_close(found, rates["report"][best], "your rate", "argmax over the pairs, on the chosen questions.", 1e-5)
     return f"Chosen honestly: {found:.0%}; chosen on the questions themselves it would have been {rates['report'].max():.0%}."

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from helpers.activations import Neuron, name
 from helpers.course_lm.facts import Fact
+from helpers.inputs import check_number, chosen
 from helpers.interventions import Intervention, mlp_post, set_to
 from helpers.metrics import first_tokens
 from helpers.models import TransformerBridge
@@ -34,8 +35,6 @@ PATH_ROWS = 512  # points of paths in one pass
 NEAREST = 10  # a control neuron is drawn from so many that are about as active
 CONTROLS = ("equally active", "any")
 DOSES = {"suppressed": 0.0, "amplified": 2.0}
-
-# ------------------------------------------------------------------------------------------------------- finding neurons
 
 
 @dataclass(frozen=True)
@@ -67,8 +66,7 @@ class KnowledgeNeurons:
 
         Raises ValueError for another kind, and where a layer has too few of them.
         """
-        if kind not in CONTROLS:
-            raise ValueError(f"There is no control {kind!r}: choose one of {', '.join(CONTROLS)}.")
+        chosen(CONTROLS, kind, "control")
         rng, drawn, taken = Random(f"{seed} {self.fact.subject}"), [], set(neurons)
         active = {layer: self.active[:, layer].mean(0).tolist() for layer, _ in neurons}
         for layer, neuron in neurons:
@@ -123,8 +121,7 @@ def integrated_gradients(
     The scores of a layer add up to what all its neurons there do to the probability, the better the more steps. The tokens before are
     read once, and only the blocks from the layer on are run. Raises ValueError for unknown layers, and fewer steps than one.
     """
-    if steps < 1:
-        raise ValueError(f"steps says how many points of the path to take; it must be 1 or more, not {steps}.")
+    check_number("steps says how many points of the path to take", steps)
     chosen = check_layers(model, upper_layers(model) if layers is None else layers, first=0)
     texts = as_texts(model, prompts)
     active = torch.zeros(len(texts), model.cfg.n_layers, model.cfg.d_mlp)
@@ -154,9 +151,6 @@ def _path_scores(
     return w * gradients.unflatten(0, (steps, len(w))).mean(0)
 
 
-# ----------------------------------------------------------------------------------------------- suppressed and amplified
-
-
 @dataclass(frozen=True)
 class Scaled:
     """The probability of the answer of every prompt, as it is and while some neurons of its fact are multiplied by a number."""
@@ -177,9 +171,7 @@ class Scaled:
         return self._by_fact(after - before, used)
 
     def _at(self, condition: str) -> int:
-        if condition not in self.names:
-            raise ValueError(f"There is no condition {condition!r}; there are {', '.join(self.names)}.")
-        return self.names.index(condition)
+        return self.names.index(chosen(self.names, condition, "condition"))
 
     def _by_fact(self, values: Float[Tensor, "prompt"], used: bool) -> Float[Tensor, "fact"]:
         chosen = self.used if used else ~self.used

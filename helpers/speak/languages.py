@@ -56,8 +56,7 @@ class LanguageProbs:
     """The lens' probability of the right word in each language after each prompt, its first tokens with and without a space summed.
 
     The controls are the English words of the other prompts: ``other`` is their mean probability, and ``other_share`` the mean share that
-    each of them has where it stands in for the right English word among the languages. ``dropped``: words left out because two of their
-    languages begin with the same token.
+    each of them has where it stands in for the right English word among the languages.
     """
 
     layers: tuple[int, ...]
@@ -66,7 +65,6 @@ class LanguageProbs:
     probs: Mapping[str, Float[Tensor, "layer prompt"]]
     other: Float[Tensor, "layer prompt"]
     other_share: Float[Tensor, "layer prompt"]
-    dropped: tuple[Mapping[str, str], ...]
 
     def table(self) -> str:
         """One line for each layer: the mean probability of each language, and of the other English words."""
@@ -86,9 +84,9 @@ def language_probs(
 ) -> LanguageProbs:
     """Follows the right word of each prompt through the layers in all its languages (Wendler et al., section 3).
 
-    It is read at the last token, or ``before`` tokens before it: with 3 at the word that the prompts of ``translations`` ask for.
-    Raises ValueError unless each prompt has its words in the same languages, English and the target among them, where none is left, and
-    where ``before`` is more than the shortest prompt has.
+    It is read at the last token, or ``before`` tokens before it: with 3 at the word that the prompts of ``translations`` ask for. Words
+    are left out that begin with the same token in two languages. Raises ValueError unless each prompt has its words in the same languages,
+    English and the target among them, where none is left, and where ``before`` is more than the shortest prompt has.
     """
     if len(prompts) != len(words) or not prompts:
         raise ValueError(f"Each prompt needs its words: there are {len(prompts)} prompts and {len(words)} sets of words.")
@@ -116,8 +114,7 @@ def language_probs(
     states = activations_at(model, [prompts[at] for at in kept], hooks, before + 1)[:, :, 0]
     found = read_lens(model, tuned.mapped(model, layers, states) if tuned else states, read).float()
     probs = {code: found[:, :, at] for at, code in enumerate(codes)}
-    dropped = tuple(said for said, alone in zip(words, apart, strict=True) if not alone)
-    return LanguageProbs(layers, target, tuple(words[at] for at in kept), probs, found[:, :, -2], found[:, :, -1], dropped)
+    return LanguageProbs(layers, target, tuple(words[at] for at in kept), probs, found[:, :, -2], found[:, :, -1])
 
 
 def _summed(probs: Float[Tensor, "layer some d_vocab"], ids: Int[Tensor, "some most"]) -> Float[Tensor, "layer some"]:

@@ -19,12 +19,13 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from helpers.cluster.attribution import direct_effects
+from helpers.inputs import check_number, chosen
 from helpers.interventions import attn_out, mlp_out, record
 from helpers.models import TransformerBridge
 from helpers.prediction import pieces, tokenize, truncate, visible
 from helpers.running import ENTRY, activations_at, check_layers, layer_hook, layer_name, read_lens
 from helpers.speak.tuned_lens import TunedLens, layer_states
-from helpers.stats import Interval, bootstrap_interval
+from helpers.stats import bootstrap_interval
 from helpers.tables import table
 from helpers.texts import Texts, TextsLike, as_texts
 
@@ -49,9 +50,8 @@ class StreamParts:
 
     def table(self) -> str:
         """One line for each part: its mean length, and that of the stream with it."""
-        lengths = zip(self.parts.norm(dim=-1).mean(1).tolist(), self.running_sum.norm(dim=-1).mean(1).tolist(), strict=True)
-        lines = [f"{name:<13} {own:8.2f} {so_far:12.2f}" for name, (own, so_far) in zip(self.names, lengths, strict=True)]
-        return "\n".join(["part            length   stream then", *lines])
+        lengths = [parts.norm(dim=-1).mean(1).tolist() for parts in (self.parts, self.running_sum)]
+        return table({"part": "<13", "length": "8.2f", "  stream then": "12.2f"}, zip(self.names, *lengths, strict=True))
 
 
 def stream_parts(model: TransformerBridge, prompts: TextsLike) -> StreamParts:
@@ -112,9 +112,7 @@ class LensTable:
 
     def cell(self, layer: int, pos: int = -1) -> list[tuple[str, float]]:
         """The best tokens at one layer and position with their probabilities. Raises ValueError for a layer that was not read."""
-        if layer not in self.layers:
-            raise ValueError(f"Layer {layer} was not read, only {', '.join(map(str, self.layers))}.")
-        row = self.layers.index(layer)
+        row = self.layers.index(chosen(self.layers, layer, "layer"))
         return [(self.words[token], prob) for token, prob in zip(self.top[row, pos].tolist(), self.probs[row, pos].tolist(), strict=True)]
 
     def table(self, last: int = 6, width: int = 12) -> str:
@@ -145,15 +143,13 @@ def logit_lens(
 
     Longer text is truncated on the left. Raises ValueError for an empty text, an unknown layer, and ``k`` below 1.
     """
-    if k < 1:
-        raise ValueError(f"k says how many tokens to list; it must be 1 or more, not {k}.")
+    check_number("k says how many tokens to list", k)
     layers = check_layers(model, layers)
     tokens = truncate(model, tokenize(model, text) if isinstance(text, str) else text.cpu())
     if not len(tokens):
         raise ValueError("There is no token to read: give the lens some text.")
-    hooks = [layer_hook(layer) for layer in layers]
-    seen = record(model, tokens[None].to(model.cfg.device), *dict.fromkeys(hooks))
-    states = torch.stack([seen[hook][0] for hook in hooks])
+    seen = record(model, tokens[None].to(model.cfg.device), *map(layer_hook, dict.fromkeys(layers)))
+    states = torch.stack([seen[layer_hook(layer)][0] for layer in layers])
 
     def best(logits: Float[Tensor, "layer some d_vocab"], _: Int[Tensor, "some"]) -> Float[Tensor, "layer some 2 k"]:
         top = logits.topk(min(k, model.cfg.d_vocab))
@@ -162,7 +158,8 @@ def logit_lens(
 
     top, probs = read_lens(model, tuned.mapped(model, layers, states) if tuned else states, best).unbind(2)
     ids = torch.cat([top.long().flatten(), tokens]).unique()
-    return LensTable(tokens, layers, top.long(), probs.float(), dict(zip(ids.tolist(), pieces(model, ids), strict=True)))
+    words = dict(zip(ids.tolist(), pieces(model, ids), strict=True))
+    return LensTable(tokens, layers, top.long(), probs.float(), words)
 
 
 # ------------------------------------------------------------------------------------------------- answers, layer by layer
@@ -297,17 +294,13 @@ class ContextEffect:
         return table({"context": "<8", "appears": "8.1f", "leads": "8.1f", "right": "8.0%"}, rows) + f"\n{last}"
 
 
-def with_context(
-    model: TransformerBridge, without: Sequence[str], within: Sequence[str], targets: Targets, layers: Sequence[int] | None = None
-) -> ContextEffect:
+def with_context(model: TransformerBridge, without: Sequence[str], within: Sequence[str], targets: Targets) -> ContextEffect:
     """Reads the answers off prompts, and off the same prompts after a context that states the fact.
 
     Merullo et al. find that what can be copied from the context is not looked up the way a remembered fact is.
-    Raises ValueError unless there are equally many of both, and where no answer leads in both.
+    Raises ValueError where no answer leads in both.
     """
-    if len(without) != len(within):
-        raise ValueError(f"Prompts with and without a context come in pairs; here are {len(without)} without it and {len(within)} with it.")
-    found = ContextEffect(*(target_probs(model, prompts, targets, layers) for prompts in (without, within)))
+    found = ContextEffect(*(target_probs(model, prompts, targets) for prompts in (without, within)))
     if not found.both.any():
         raise ValueError("No answer is on top at the last layer in both forms, so there is nothing to compare: ask what the model knows.")
     return found
@@ -325,21 +318,14 @@ class ByLayer:
 
     def mean(self, name: str) -> Float[Tensor, "layer"]:
         """The mean over the texts. Raises ValueError for a name that is not there."""
-        if name not in self.values:
-            raise ValueError(f"{name!r} was not measured, only {', '.join(map(repr, self.values))}.")
-        return self.values[name].mean(1)
-
-    def intervals(self, name: str) -> list[Interval]:
-        """The 95 % interval of each layer's mean (bootstrap over the texts)."""
-        return [bootstrap_interval(row) for row in self.values[name]]
+        return chosen(self.values, name, "measure").mean(1)
 
     def table(self) -> str:
         """One line for each layer: each mean with its 95 % interval."""
-        columns = [list(zip(self.mean(name).tolist(), self.intervals(name), strict=True)) for name in self.values]
-        lines = ["layer  " + "  ".join(f"{name:<22}" for name in self.values)]
-        for layer, *cells in zip(self.layers, *columns, strict=True):
-            lines.append(f"{layer_name(layer):>5}  " + "  ".join(f"{value:6.3f} [{low:.3f}, {high:.3f}] " for value, (low, high) in cells))
-        return "\n".join(line.rstrip() for line in lines)
+        rows = []
+        for layer, *found in zip(self.layers, *self.values.values(), strict=True):
+            rows.append((layer_name(layer), *("{:6.3f} [{:.3f}, {:.3f}] ".format(one.mean(), *bootstrap_interval(one)) for one in found)))
+        return table({"layer": ">5"} | dict.fromkeys(self.values, "<22"), rows, gap="  ")
 
 
 @torch.no_grad()

@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from helpers.activations import Context, Promoted, TopContexts, check_neuron, name, promoted
+from helpers.inputs import check_number
 from helpers.interventions import mlp_out, mlp_post, record
 from helpers.models import TransformerBridge
 from helpers.prediction import pieces, visible
@@ -39,7 +40,6 @@ class MemorySum:
     """
 
     layer: int
-    token: str
     neurons: Int[Tensor, "d_mlp"]
     coefficients: Float[Tensor, "d_mlp"]
     values: Float[Tensor, "d_mlp d_model"]
@@ -90,8 +90,7 @@ def memory_sum(model: TransformerBridge, text: str, layer: int, pos: int = -1, s
     ValueError where there is no such layer or position, and where the sum is not the output, as in models that normalise it.
     """
     check_layers(model, [layer], first=0)
-    if not 1 <= shown <= model.cfg.d_mlp:
-        raise ValueError(f"shown says of how many parts the tokens are read off; it must be from 1 to {model.cfg.d_mlp}, not {shown}.")
+    check_number("shown says of how many parts the tokens are read off", shown, high=model.cfg.d_mlp)
     tokens = as_texts(model, [text]).tokens
     if not -tokens.shape[1] <= pos < tokens.shape[1]:
         raise ValueError(f"There is no position {pos} in this text: it has {tokens.shape[1]} tokens, counted from 0.")
@@ -103,7 +102,7 @@ def memory_sum(model: TransformerBridge, text: str, layer: int, pos: int = -1, s
     order = (m.abs() * values.norm(dim=-1)).argsort(descending=True, stable=True)
     turned = values[order[:shown]] * torch.where(m[order[:shown]] < 0, -1.0, 1.0)[:, None]
     words = tuple(tuple(pieces(model, ids)) for ids in _tops(model, turned, k))
-    found = MemorySum(layer, pieces(model, tokens[0, [pos]])[0], order, m[order], values[order], bias, output, words)
+    found = MemorySum(layer, order, m[order], values[order], bias, output, words)
     if found.error > TOLERANCE * max(1.0, output.norm().item()):
         why = "this model changes what they write, or its numbers have too few digits (load it in float32)"
         raise ValueError(f"The sum of the memories of layer {layer} misses its output by {found.error:.2g}: {why}.")
@@ -157,9 +156,7 @@ class ReadableValues:
         return self.names[number] if number >= 0 else None
 
     def commonest(self, layer: int, n: int = 3) -> list[tuple[str, int]]:
-        """The categories that most values of a layer have, each with their number. Raises ValueError for a layer that was not judged."""
-        if layer not in self.layers:
-            raise ValueError(f"Layer {layer} was not judged; these were: {', '.join(map(str, self.layers))}.")
+        """The categories that most values of a layer have, each with their number."""
         row = self.found[self.layers.index(layer)]
         counts = torch.bincount(row[row >= 0], minlength=len(self.names))
         best = counts.argsort(descending=True, stable=True)[:n].tolist()
@@ -189,7 +186,6 @@ def readable_values(
     Raises ValueError for a ``k`` or a ``least`` that cannot be.
     """
     chosen = check_layers(model, layers, first=0)
-    _check_least(least, k)
     categories, rng = categories or word_categories(model), torch.Generator().manual_seed(seed)
     judged = []
     for layer in progress(chosen, desc="layers"):
@@ -212,14 +208,8 @@ def _unembedded(model: TransformerBridge, vectors: Float[Tensor, "value d_model"
 
 def _tops(model: TransformerBridge, vectors: Float[Tensor, "value d_model"], k: int) -> Int[Tensor, "value k"]:
     """The ``k`` tokens that each vector promotes most, best first. Raises ValueError for a ``k`` that cannot be."""
-    if not 1 <= k <= model.cfg.d_vocab:
-        raise ValueError(f"k says how many tokens to list; it must be from 1 to {model.cfg.d_vocab}, not {k}.")
+    check_number("k says how many tokens to list", k, high=model.cfg.d_vocab)
     return torch.cat([logits.topk(k).indices.cpu() for logits in _unembedded(model, vectors)])
-
-
-def _check_least(least: int, k: int) -> None:
-    if not 1 <= least <= k:
-        raise ValueError(f"least says how many of the {k} top tokens must share a category; it must be from 1 to {k}, not {least}.")
 
 
 def _share(hits: Bool[Tensor, "*value"]) -> str:
@@ -344,9 +334,7 @@ def _judged(
 def _check_same(model: TransformerBridge, top: TopContexts) -> None:
     """Raises ValueError where the contexts cannot be those of this model."""
     if top.values.shape[1] != model.cfg.d_mlp or max(top.stats.layers) >= model.cfg.n_layers:
-        raise ValueError(
-            f"These contexts were found for layers of {top.values.shape[1]} neurons, not for this model: scan the texts with it."
-        )
+        raise ValueError(f"These contexts are of layers of {top.values.shape[1]} neurons, not of this model: scan the texts with it.")
 
 
 # ------------------------------------------------------------------------------------------------------------ one memory
@@ -381,7 +369,6 @@ def memory(
     """
     check_neuron(model, layer, neuron)
     _check_same(model, top)
-    _check_least(least, k)
     triggers = top.contexts(model, layer, neuron, n)
     number = int(categories.judge(_tops(model, value_vectors(model, layer)[[neuron]].float(), k), least)[0])
     return Memory(layer, neuron, tuple(triggers), promoted(model, layer, neuron, k), categories.names[number] if number >= 0 else None)

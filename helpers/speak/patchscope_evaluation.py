@@ -7,13 +7,13 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
-from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from helpers.cluster.relations import RelationData
+from helpers.inputs import chosen
 from helpers.metrics import first_tokens
 from helpers.models import TransformerBridge
 from helpers.progress import progress
@@ -22,6 +22,7 @@ from helpers.speak.patchscopes import (
     IDENTITY,
     PATCHED_ROWS,
     SAME,
+    TOKENS,
     Layer,
     Place,
     Readings,
@@ -34,30 +35,27 @@ from helpers.speak.patchscopes import (
     states_at,
     target_place,
 )
-from helpers.speak.tuned_lens import TunedLens, sample_states
+from helpers.speak.tuned_lens import sample_states
 from helpers.stats import Interval, paired_interval, ridge
 from helpers.tables import table
 from helpers.texts import Texts, TextsLike, as_texts
 
 PENALTY = 1e-3  # of a map between layers, as a share of the mean variance of the states
+METHODS = ("Patchscope", "with map", "logit lens", "linear map")
 PROBE_PENALTY = 0.1  # of a probe that has few subjects to learn from
 
 Pair = tuple[int, int]  # source layer, target layer
 Map = tuple[Float[Tensor, "d_model d_model"], Float[Tensor, "d_model"]]  # weight and bias
 
-# ------------------------------------------------------------------------------------------------------ the next token
 
-
-def fit_maps(
-    model: TransformerBridge, pairs: Sequence[Pair], texts: TextsLike, each: int = 16, penalty: float = PENALTY, seed: int = 0
-) -> dict[Pair, Map]:
+def fit_maps(model: TransformerBridge, pairs: Sequence[Pair], texts: TextsLike, penalty: float = PENALTY) -> dict[Pair, Map]:
     """For each pair of layers weight and bias of the affine map from the states of the one to those of the same tokens in the other.
 
-    Ridge regression; ``each``: positions drawn from each text, never position 0; ``penalty`` is a share of the mean variance of a unit.
+    Ridge regression on 16 positions drawn from each text, never position 0; ``penalty`` is a share of the mean variance of a unit.
     This is the paper's linear mapping when the target is the last layer (section 4.1). Raises ValueError for an unknown layer.
     """
     check_layers(model, [layer for pair in pairs for layer in pair])
-    states = sample_states(model, texts, each, seed).cpu()  # [layer, state, d_model], from layer -1 on
+    states = sample_states(model, texts, 16).cpu()  # [layer, state, d_model], from layer -1 on
     found = {}
     for source, target in pairs:
         x = states[source + 1]
@@ -85,13 +83,7 @@ class Precision:
 
     def of(self, method: str) -> Bool[Tensor, "layer text"]:
         """The hits of one method. Raises ValueError for a method that was not tried."""
-        if method not in self.hits:
-            raise ValueError(f"{method!r} was not tried, only {', '.join(map(repr, self.hits))}.")
-        return self.hits[method]
-
-    def share(self, method: str) -> Float[Tensor, "layer"]:
-        """The share of hits in each layer."""
-        return self.of(method).float().mean(1)
+        return chosen(self.hits, method, "method")
 
     def gain(self, method: str, over: str) -> list[tuple[float, Interval]]:
         """By how much one method is better than another in each layer, text by text, with the 95 % interval (bootstrap)."""
@@ -100,12 +92,10 @@ class Precision:
 
     def table(self) -> str:
         """One line for each layer: the share of hits of each method with its 95 % interval (Wilson)."""
-        lines = ["layer  " + "  ".join(f"{name:<22}" for name in self.hits)]
-        for number, layer in enumerate(self.layers):
-            lines.append(f"{layer_name(layer):>5}  " + "  ".join(f"{share(hits[number]):<22}" for hits in self.hits.values()))
+        rows = zip(map(layer_name, self.layers), *(map(share, hits) for hits in self.hits.values()), strict=True)
+        lines = table({"layer": ">5"} | dict.fromkeys(self.hits, "<22"), rows, gap="  ")
         n = next(iter(self.hits.values())).shape[1]
-        lines.append(f"most frequent token: {self.constant:.1%}, n = {n} texts, position {self.position}")
-        return "\n".join(line.rstrip() for line in lines)
+        return f"{lines}\nmost frequent token: {self.constant:.1%}, n = {n} texts, position {self.position}"
 
 
 @torch.no_grad()
@@ -115,44 +105,37 @@ def precision_by_layer(
     layers: Sequence[int] | None = None,
     *,
     train: TextsLike | None = None,
-    into: int | None = None,
-    tuned: TunedLens | None = None,
     target: Target = IDENTITY,
-    position: int | None = None,
 ) -> Precision:
     """Compares ways to read the next token off the states of each layer: Patchscope, logit lens and, with ``train``, affine maps.
 
-    One token of each text is read, at the position of the placeholder or at another ``position``; shorter texts are left out. "Patchscope"
-    puts a state into the layer from which it comes; "with map" into layer ``into`` (half way, if not given) by a map fitted on ``train``;
-    "linear map" goes from there into the last layer and unembeds, as the paper's baseline does; "tuned lens" is the one given.
-    Raises ValueError where no text is long enough, and for layers that the model does not have.
+    One token of each text is read, at the position of the placeholder; shorter texts are left out. "Patchscope" puts a state into the
+    layer from which it comes; "with map" into the layer half way by a map fitted on ``train``; "linear map" goes from there into the last
+    layer and unembeds, as the paper's baseline does. Raises ValueError where no text is long enough, and for layers that the model does
+    not have.
     """
     layers, place, last = check_layers(model, layers), target_place(model, target), model.cfg.n_layers - 1
-    position = place.at[0] if position is None else position
-    into = (last + 1) // 2 if into is None else check_layers(model, [into])[0]
-    *states, final = _at_position(model, texts, position, [*layers, last])
+    *states, final = _at_position(model, texts, place.at[0], [*layers, last])
     states, own = torch.stack(states), _best(model, final[None])[0]
-    found = {"Patchscope": _after_patch(model, place, states, layers)}
+    found = {"Patchscope": _after_patch(model, place, states, layers), "logit lens": _best(model, states)}
     if train is not None:
-        maps = fit_maps(model, [(layer, at) for layer in layers for at in dict.fromkeys((into, last))], train)
-        mapped = {
-            at: torch.stack([one @ maps[layer, at][0].T + maps[layer, at][1] for layer, one in zip(layers, states, strict=True)])
-            for at in dict.fromkeys((into, last))
-        }
-        found["with map"] = _after_patch(model, place, mapped[into], [into] * len(layers))
-    found["logit lens"] = _best(model, states)
-    if train is not None:
-        found["linear map"] = _best(model, mapped[last])
-    if tuned is not None:
-        found["tuned lens"] = _best(model, tuned.mapped(model, layers, states))
+        half = (last + 1) // 2
+        maps = fit_maps(model, [(layer, into) for layer in layers for into in dict.fromkeys((half, last))], train)
+        to_half, to_last = (
+            torch.stack([one @ maps[layer, into][0].T + maps[layer, into][1] for layer, one in zip(layers, states, strict=True)])
+            for into in (half, last)
+        )
+        found["with map"] = _after_patch(model, place, to_half, [half] * len(layers))
+        found["linear map"] = _best(model, to_last)
+    hits = {name: found[name] == own for name in METHODS if name in found}
     constant = own.bincount().max().item() / len(own)
-    return Precision(layers, {name: tokens == own for name, tokens in found.items()}, constant, position)
+    return Precision(layers, hits, constant, place.at[0])
 
 
 def _at_position(model: TransformerBridge, texts: TextsLike, position: int, layers: Sequence[int]) -> Float[Tensor, "layer text d_model"]:
     """The states of each layer at one position of all texts that have it."""
     texts = as_texts(model, texts)
-    if not 0 <= position < (longest := int(texts.lengths.max())):
+    if position >= (longest := int(texts.lengths.max())):
         raise ValueError(f"No text has a token at position {position}: the longest has {longest} tokens.")
     long = (texts.lengths > position).nonzero().flatten()
     cut = Texts(texts.tokens[long, : position + 1], torch.full_like(long, position + 1), ("text",) * len(long))
@@ -178,9 +161,6 @@ def _after_patch(
             rows, ends = torch.zeros_like(some), torch.full_like(some, len(tokens) - 1)
             found[number, some] = suffix.logits(model, layer + 1, rows, ends, stream=stream).argmax(-1).cpu()
     return found
-
-
-# --------------------------------------------------------------------------------------------------------- attributes
 
 
 def attribute(data: RelationData) -> Target:
@@ -215,25 +195,22 @@ def attribute_extraction(
     source_layers: Sequence[int] | None = None,
     target_layer: Layer = SAME,
     *,
-    seed: int = 0,
-    **options: Any,
+    tokens: int = TOKENS,
 ) -> Attributes:
     """Reads the objects of a relation off states of its subjects with a target such as ``The capital of x is``, and with a probe.
 
     Half of the subjects train the probe: ridge regression from the state to the unembedding of the answer's first token. Both are judged
-    on the other half. Options are those of ``patchscope``. Raises ValueError for fewer than four subjects.
+    on the other half. Raises ValueError for fewer than four subjects.
     """
     if len(data) < 4:
         raise ValueError(f"{data.name!r} has {len(data)} subjects; a probe and its test need four: give more.")
-    order = Random(f"{seed} {data.name}").sample(range(len(data)), len(data))
+    order = Random(f"0 {data.name}").sample(range(len(data)), len(data))
     train, test = data.take(order[: len(data) // 2]), data.take(order[len(data) // 2 :])
-    sources = [[Source(name, name) for name in part.subjects] for part in (train, test)]
-    target = attribute(data)
-    readings = patchscope(model, sources[1], target, source_layers, target_layer, answers=test.objects, **options)
+    target, asked = attribute(data), [Source(name, name) for name in test.subjects]
+    readings = patchscope(model, asked, target, source_layers, target_layer, answers=test.objects, tokens=tokens)
     seen = []
-    for part in sources:
-        places = [(source_place(model, one), target_place(model, target)) for one in part]
-        places = [matched(model, *pair)[0] if options.get("match", True) else pair[0] for pair in places]
+    for sources in ([Source(name, name) for name in train.subjects], asked):
+        places = [matched(model, source_place(model, one), target_place(model, target))[0] for one in sources]
         seen.append(states_at(model, places, readings.layers)[:, :, 0])
     common = Counter(train.objects).most_common(1)[0][0]
     probe = _probe(model, train, test, *seen)

@@ -17,13 +17,12 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from helpers.interventions import Intervention, record
+from helpers.interventions import intervene, record, set_to
 from helpers.models import TransformerBridge
 from helpers.prediction import pad, token_span, tokenize
 from helpers.progress import progress
@@ -38,8 +37,6 @@ PATCHED_ROWS = 256  # patched copies of a target in one forward pass
 TOKENS = 8  # of a continuation
 
 Layer = int | str  # the target layer, or "same"
-
-# ------------------------------------------------------------------------------------------------------ source and target
 
 
 @dataclass(frozen=True)
@@ -115,7 +112,7 @@ class Place:
             )
         start = len(tokenize(model, ""))  # the mark of a new document, if there is one
         filler = torch.tensor(model.tokenizer(FILLER, add_special_tokens=False)["input_ids"])
-        filler = filler.repeat(-(-n // len(filler)))[len(filler) * -(-n // len(filler)) - n :]
+        filler = filler.repeat(n // len(filler) + 1)[-n:]
         return Place(torch.cat([self.tokens[:start], filler, self.tokens[start:]]), tuple(pos + n for pos in self.at))
 
 
@@ -155,15 +152,6 @@ def matched(model: TransformerBridge, source: Place, target: Place) -> tuple[Pla
     if shift > 0:
         return source.filled(model, shift), target
     return source, target.filled(model, -shift) if shift else target
-
-
-def states_at(model: TransformerBridge, places: Sequence[Place], layers: Sequence[int]) -> Float[Tensor, "layer place n d_model"]:
-    """The states of the layers at the positions of some texts, equally many in each."""
-    texts = Texts(*pad(model, [place.tokens for place in places]), ("source",) * len(places))
-    return activations_at(model, texts, [layer_hook(layer) for layer in layers], torch.tensor([place.at for place in places]))
-
-
-# ------------------------------------------------------------------------------------------------------------- patchscopes
 
 
 @dataclass(frozen=True)
@@ -238,6 +226,50 @@ def begins_with(text: str, answer: str) -> bool:
     return re.match(re.escape(answer.strip()) + r"(?!\w)", text.strip(), re.IGNORECASE) is not None
 
 
+@torch.no_grad()
+def describe(
+    model: TransformerBridge,
+    entity: SourceLike,
+    source_layers: Sequence[int] | None = None,
+    target_layer: int = 1,
+    target: Target = DESCRIPTION,
+    *,
+    tokens: int = TOKENS,
+    whole: bool = False,
+) -> Readings:
+    """What the model says an entity is, from its state after each layer (section 4.3; Figure 55 of the lecture).
+
+    Step by step what ``patchscope`` does with many entities at once. All states go into an early layer: from there on the model reads
+    what the placeholder is. ``whole``: all tokens of a name are put into as many placeholders.
+    """
+    source = entity if isinstance(entity, Source) else Source(entity)
+    layers = check_layers(model, source_layers)
+    place = source_place(model, source, whole)
+    place, blank = matched(model, place, target_place(model, target, len(place.at)))
+    seen = record(model, place.tokens[None].to(model.cfg.device), *map(layer_hook, layers))
+    states = torch.stack([seen[layer_hook(layer)][0, list(place.at)] for layer in layers])  # [layer, n, d_model]
+    with intervene(model, set_to(layer_hook(target_layer), states, pos=list(blank.at))):
+        written = _continued(model, blank.tokens.repeat(len(layers), 1), tokens)  # a row for each layer
+    [bare] = _continued(model, blank.tokens[None], tokens)
+    texts = tuple((_text(model, ids, target.until),) for ids in written)
+    return Readings((source,), target, layers, (target_layer,) * len(layers), texts, (_text(model, bare, target.until),))
+
+
+def _continued(model: TransformerBridge, rows: Int[Tensor, "row pos"], tokens: int) -> list[list[int]]:
+    """The most likely next tokens of each row, every one from a run over the whole text."""
+    start, rows = rows.shape[1], rows.to(model.cfg.device)
+    for _ in range(tokens):
+        rows = torch.cat([rows, model(rows)[:, -1:].argmax(-1)], 1)
+    return rows[:, start:].tolist()
+
+
+def _text(model: TransformerBridge, ids: list[int], until: str) -> str:
+    """Tokens as text, up to the end of the answer or of the document."""
+    end = model.tokenizer.eos_token_id
+    ids = ids[: ids.index(end)] if end in ids else ids
+    return model.tokenizer.decode(ids, clean_up_tokenization_spaces=False).split(until)[0].strip()
+
+
 def patchscope(
     model: TransformerBridge,
     sources: Sequence[SourceLike],
@@ -265,8 +297,6 @@ def patchscope(
         raise ValueError(f"Each source needs its answer: there are {len(asked)} sources and {len(answers)} answers.")
     if not all(answer.strip() for answer in answers):
         raise ValueError("An answer is empty: every text would begin with it.")
-    if tokens < 1:
-        raise ValueError(f"tokens says how many to write; it must be 1 or more, not {tokens}.")
     groups: dict[tuple[int, int], list[tuple[int, Place, Place]]] = defaultdict(list)  # sources that go into the same target
     for row, source in enumerate(asked):
         place = source_place(model, source, whole)
@@ -274,73 +304,36 @@ def patchscope(
         place, blank = matched(model, place, blank) if match else (place, blank)
         groups[len(place.at), len(blank.tokens)].append((row, place, blank))
         if (length := len(blank.tokens)) + tokens > model.cfg.n_ctx:
-            raise ValueError(
-                f"The target has {length} tokens and this model reads {model.cfg.n_ctx}, so {tokens} more are too many: ask for fewer."
-            )
-    texts = [[""] * len(asked) for _ in layers]
-    unpatched = [""] * len(asked)
+            room = f"The target has {length} tokens and this model reads {model.cfg.n_ctx}"
+            raise ValueError(f"{room}, so {tokens} more are too many: ask for fewer.")
+    said: dict[int, tuple[list[str], str]] = {}  # of each source: a text for each layer, and that of the bare target
     for group in progress(list(groups.values()), desc="targets"):
         rows, places, blanks = zip(*group, strict=True)
-        *written, bare = _written(model, blanks[0], states_at(model, places, layers), into, tokens)
-        for number, ids in enumerate(written):
-            texts[number // len(rows)][rows[number % len(rows)]] = _text(model, ids, target.until)
-        for row in rows:
-            unpatched[row] = _text(model, bare, target.until)
-    return Readings(asked, target, layers, into, tuple(map(tuple, texts)), tuple(unpatched), tuple(answers))
+        states = states_at(model, places, layers)
+        changes = zip(into, states, strict=True) if target_layer == SAME else [(into[0], states.flatten(0, 1))]
+        ids: list[list[int]] = []
+        for layer, every in changes:
+            for some in every.split(PATCHED_ROWS):  # copies of the target, each with its own states in it while the text goes on
+                patch = set_to(layer_hook(layer), some, pos=list(blanks[0].at))
+                ids += generate_tokens(model, blanks[0].tokens.expand(len(some), -1), tokens, patch)
+        *written, bare = [_text(model, one, target.until) for one in (*ids, *generate_tokens(model, blanks[0].tokens[None], tokens))]
+        said |= {row: (written[at :: len(rows)], bare) for at, row in enumerate(rows)}
+    texts, unpatched = zip(*(said[row] for row in range(len(asked))), strict=True)
+    return Readings(asked, target, layers, into, tuple(zip(*texts, strict=True)), unpatched, tuple(answers))
 
 
-def _written(
-    model: TransformerBridge, place: Place, states: Float[Tensor, "layer source n d_model"], into: Sequence[int], tokens: int
-) -> list[list[int]]:
-    """What is written at copies of one target for each layer and source, and last at the bare target."""
-    layers = torch.tensor([*(layer for layer in into for _ in range(states.shape[1])), -2])  # -2: a copy that no patch is for
-    states = torch.cat([states.flatten(0, 1), states[0, :1]])
-    ids = []
-    for some in torch.arange(len(layers)).split(PATCHED_ROWS):
-        patches = [patch(layer, place.at, states[some], layers[some] == layer) for layer in sorted(set(into))]
-        ids += generate_tokens(model, place.tokens.expand(len(some), -1), tokens, *patches)
-    return ids
-
-
-def patch(layer: int, at: Sequence[int], states: Float[Tensor, "row n d_model"], rows: Bool[Tensor, "row"]) -> Intervention:
-    """Some rows of a batch get their own states at the positions ``at``, after one layer; the other rows stay as they are.
-
-    While a text goes on, the patch stays at work, since the blocks remember what they made of it.
-    """
-
-    def change(old: Tensor, pick: object) -> Tensor:
-        return torch.where(rows[:, None, None].to(old.device), states.to(old), old)
-
-    return Intervention(layer_hook(layer), change, pos=list(at))
-
-
-def _text(model: TransformerBridge, ids: Sequence[int], until: str) -> str:
-    """Tokens as text, up to the end of the answer."""
-    return model.tokenizer.decode(ids, clean_up_tokenization_spaces=False).split(until)[0].strip()
-
-
-def describe(
-    model: TransformerBridge,
-    entity: SourceLike,
-    source_layers: Sequence[int] | None = None,
-    target_layer: Layer = 1,
-    target: Target = DESCRIPTION,
-    **options: Any,
-) -> Readings:
-    """What the model says an entity is, from its state after each layer (section 4.3; Figure 55 of the lecture).
-
-    All states go into an early layer, unless ``target_layer`` says otherwise: from there on the model reads what the placeholder is.
-    """
-    return patchscope(model, [entity], target, source_layers, target_layer, **options)
+def states_at(model: TransformerBridge, places: Sequence[Place], layers: Sequence[int]) -> Float[Tensor, "layer place n d_model"]:
+    """The states of the layers at the positions of some texts, equally many in each."""
+    texts = Texts(*pad(model, [place.tokens for place in places]), ("source",) * len(places))
+    return activations_at(model, texts, [layer_hook(layer) for layer in layers], torch.tensor([place.at for place in places]))
 
 
 @torch.no_grad()
-def own_place(model: TransformerBridge, target: Target, layers: Sequence[int] | None = None) -> Float[Tensor, "layer"]:
+def own_place(model: TransformerBridge, target: Target) -> Float[Tensor, "layer"]:
     """The check of the machinery: the largest change of any logit when the placeholder's own state is put back. It must be 0.0."""
-    layers, place = check_layers(model, layers), target_place(model, target)
-    tokens, every = place.tokens[None], torch.ones(1, dtype=torch.bool)
-    before, changes = logits_at_end(model, tokens), []
-    for layer in layers:
-        state = record(model, tokens.to(model.cfg.device), layer_hook(layer))[layer_hook(layer)][:, list(place.at)]
-        changes.append((logits_at_end(model, tokens, patch(layer, place.at, state, every)) - before).abs().max().cpu())
+    layers, place = check_layers(model, None), target_place(model, target)
+    before, changes = logits_at_end(model, place.tokens[None]), []
+    for layer, state in zip(layers, states_at(model, [place], layers), strict=True):
+        own = set_to(layer_hook(layer), state, pos=list(place.at))
+        changes.append((logits_at_end(model, place.tokens[None], own) - before).abs().max().cpu())
     return torch.stack(changes)

@@ -5,23 +5,21 @@ subject ends; the value ``v*`` is found by gradient, so that the new answer is s
 ``v*`` while other keys, with second moment ``C``, give what they gave, has rank one (equation 2).
 
     moment = second_moment(model, ROME_LAYER, held_out_texts(model, 300))
-    print(edit_rank_one(model, edit_prompts(model, known_facts(model, 12), start=ROME_LAYER), moment).table())
+    asked = edit_prompts(model, known_facts(model, 12), start=ROME_LAYER)
+    print(judge_edits(model, asked, [edit_rank_one(model, one.fact, one.new, moment) for one in asked]).table())
 """
-
-from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from helpers.activations import scan
-from helpers.interventions import add, mlp_out, mlp_post
+from helpers.course_lm.facts import Fact
+from helpers.interventions import add, intervene, mlp_out, mlp_post, record, unembed_only_at
 from helpers.metrics import first_tokens
 from helpers.models import TransformerBridge
 from helpers.prediction import token_span
-from helpers.progress import progress
-from helpers.running import activations_at, read_suffix
-from helpers.speak.fact_edits import EditPrompts, EditScores, Update, apply_edit
+from helpers.speak.fact_edits import Update
 from helpers.speak.world_facts import paraphrases
 from helpers.texts import Texts, as_texts
 
@@ -44,56 +42,39 @@ def second_moment(model: TransformerBridge, layer: int, texts: Texts, ridge: flo
     return (moment + ridge * moment.diagonal().mean() * torch.eye(len(moment), dtype=moment.dtype)).float()
 
 
+@torch.no_grad()
 def edit_rank_one(
-    model: TransformerBridge,
-    asked: Sequence[EditPrompts],
-    moment: Float[Tensor, "d_mlp d_mlp"],
-    layer: int = ROME_LAYER,
-    steps: int = ROME_STEPS,
-) -> EditScores:
-    """Edits each fact alone with ROME; ``moment`` is the layer's (see ``second_moment``), and the prompts start there or before."""
-    edits = [apply_edit(model, one, [rome(model, one, moment, layer, steps)]) for one in progress(asked, desc="edits")]
-    return EditScores(tuple(edits))
+    model: TransformerBridge, fact: Fact, new: str, moment: Float[Tensor, "d_mlp d_mlp"], layer: int = ROME_LAYER, steps: int = ROME_STEPS
+) -> list[Update]:
+    """The update that writes a new answer to a fact at the last token of its subject; ``moment`` is the layer's (``second_moment``).
 
-
-def rome(
-    model: TransformerBridge,
-    asked: EditPrompts,
-    moment: Float[Tensor, "d_mlp d_mlp"],
-    layer: int = ROME_LAYER,
-    steps: int = ROME_STEPS,
-) -> Update:
-    """The update that writes a fact's new answer at the last token of the subject; the key is the mean over the used paraphrases."""
-    prompts, subject = paraphrases(asked.fact)[0], asked.fact.subject
-    starts = [prompt.lower().rindex(subject.lower()) for prompt in prompts]
-    places = [token_span(model, prompt, at, at + len(subject))[-1] for prompt, at in zip(prompts, starts, strict=True)]
-    places = torch.tensor(places)
-    answers = first_tokens(model, prompts, [asked.new] * len(prompts))
-    key = activations_at(model, prompts, [mlp_post(layer)], places[:, None])[0, :, 0].mean(0)
-    missing = missing_value(model, as_texts(model, prompts), places, answers, layer, steps)
-    return Update(layer, torch.arange(model.cfg.d_mlp), rank_one(key, missing, moment))
+    The key is the mean over the used paraphrases.
+    """
+    prompts = paraphrases(fact)[0]
+    starts = [prompt.lower().rindex(fact.subject.lower()) for prompt in prompts]
+    ends = [token_span(model, prompt, at, at + len(fact.subject))[-1] for prompt, at in zip(prompts, starts, strict=True)]
+    texts, places = as_texts(model, prompts), torch.tensor(ends)
+    neurons = record(model, texts.tokens.to(model.cfg.device), mlp_post(layer))[mlp_post(layer)]
+    key = neurons[torch.arange(len(texts)), places].float().mean(0)
+    answers = first_tokens(model, prompts, [new] * len(prompts))
+    change = rank_one(key, missing_value(model, texts, places, answers, layer, steps), moment)
+    return [Update(layer, torch.arange(model.cfg.d_mlp), change)]
 
 
 def missing_value(
-    model: TransformerBridge,
-    texts: Texts,
-    places: Int[Tensor, "prompt"],
-    answers: Int[Tensor, "prompt"],
-    layer: int,
-    steps: int,
+    model: TransformerBridge, texts: Texts, places: Int[Tensor, "prompt"], answers: Int[Tensor, "prompt"], layer: int, steps: int
 ) -> Float[Tensor, "d_model"]:
     """``v* - W k*``: what has to be added to the MLP's output at one place of each prompt for all to be answered so.
 
     Adam on the negative log-likelihood (section 3.1), without the paper's penalty for what else the subject is; it stops when every
     answer has ``ROME_ENOUGH``.
     """
-    suffix, rows = read_suffix(model, texts.tokens, 0, [layer]), torch.arange(len(texts))
+    tokens, rows = texts.tokens.to(model.cfg.device), torch.arange(len(texts))
     missing = torch.zeros(model.cfg.d_model, device=model.cfg.device, requires_grad=True)
     adam = torch.optim.Adam([missing], lr=ROME_RATE)
     for _ in range(steps):
-        with torch.enable_grad():
-            logits = suffix.logits(model, layer, rows, texts.lengths - 1, add(mlp_out(layer), missing, pos=places))
-            logp = logits.log_softmax(-1)[rows, answers.to(logits.device)]
+        with torch.enable_grad(), intervene(model, add(mlp_out(layer), missing, pos=places), unembed_only_at(texts.last_positions(1))):
+            logp = model(tokens)[:, 0].log_softmax(-1)[rows, answers.to(tokens.device)]
             missing.grad = torch.autograd.grad(-logp.sum(), missing)[0]
         if logp.exp().min() >= ROME_ENOUGH:
             break

@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from helpers.inputs import check_number
 from helpers.interventions import record
 from helpers.models import COURSE_LM, DATA, ModelNotAvailable, TransformerBridge
 from helpers.progress import progress
@@ -75,8 +76,7 @@ def sample_states(model: TransformerBridge, texts: TextsLike, each: int = 4, see
 
     Raises ValueError unless ``each`` is 1 or more, and where no text has a second token.
     """
-    if each < 1:
-        raise ValueError(f"each says how many positions of a text to take; it must be 1 or more, not {each}.")
+    check_number("each says how many positions of a text to take", each)
     rng, kept = torch.Generator().manual_seed(seed), []
     for _, part, states in layer_states(model, as_texts(model, texts), check_layers(model, None)):
         drawn = torch.rand(part.mask.shape, generator=rng).masked_fill(~part.mask, 2.0).argsort(1).argsort(1)
@@ -89,13 +89,7 @@ def sample_states(model: TransformerBridge, texts: TextsLike, each: int = 4, see
 
 
 def train_tuned_lens(
-    model: TransformerBridge,
-    texts: TextsLike,
-    steps: int = 400,
-    batch: int = 64,
-    learning_rate: float = 5e-3,
-    each: int = 4,
-    seed: int = 0,
+    model: TransformerBridge, texts: TextsLike, steps: int = 400, batch: int = 64, learning_rate: float = 5e-3, each: int = 4, seed: int = 0
 ) -> TunedLens:
     """Trains all layers' maps at once from the identity on, so that the lens says what the model says at the end.
 
@@ -135,15 +129,13 @@ def _gradients(
 
 
 def save_tuned_lens(lens: TunedLens, folder: str | Path, **about: Any) -> Path:
-    """Writes a lens to a folder: weights in float16 (float32 where float16 is too narrow), and what is known about it."""
+    """Writes a lens to a folder: weights in float16, and what is known about it."""
     from safetensors.torch import save_file
 
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    tensors = {"weights": lens.weights.detach().cpu(), "biases": lens.biases.detach().cpu()}
-    narrow = {name: tensor.half() for name, tensor in tensors.items()}
-    fits = all(bool(tensor.isfinite().all()) for tensor in narrow.values())
-    save_file({name: tensor.contiguous() for name, tensor in (narrow if fits else tensors).items()}, folder / WEIGHTS)
+    tensors = {"weights": lens.weights, "biases": lens.biases}
+    save_file({name: tensor.detach().cpu().half().contiguous() for name, tensor in tensors.items()}, folder / WEIGHTS)
     config = {"n_layers": len(lens.biases) - 1, "d_model": lens.biases.shape[1], **about}
     (folder / CONFIG).write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
     return folder

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from helpers.course_lm import facts
 from helpers.course_lm.corpus.base import sentence
+from helpers.inputs import chosen
 from helpers.metrics import first_tokens
 from helpers.models import TransformerBridge
 from helpers.prediction import token_span
@@ -73,14 +74,13 @@ def course_questions(held_out: bool = True, forms: Sequence[str] = FORMS) -> lis
 
     Left out are questions that name their answer or bridge, whose answer has an article, and e1 with several bridges of one kind.
     """
-    if unknown := next((form for form in forms if form not in FORMS), None):
-        raise ValueError(f"There is no form {unknown!r}; a question has the form {' or '.join(FORMS)}.")
+    numbers = [FORMS.index(chosen(FORMS, form, "form")) for form in forms]
     every = [chain for chain in facts.chains() if chain.held_out == held_out]
     bridges: dict[tuple[str, str], set[str]] = defaultdict(set)
     for chain in every:
         bridges[chain.name, chain.first.subject].add(chain.first.object)
     kept = [chain for chain in every if len(bridges[chain.name, chain.first.subject]) == 1 and _tells_nothing(chain)]
-    return [_question(chain, FORMS.index(form)) for chain in kept for form in forms]
+    return [_question(chain, number) for chain in kept for number in numbers]
 
 
 def _tells_nothing(chain: facts.Chain) -> bool:
@@ -102,24 +102,16 @@ def _hop(fact: facts.Fact) -> str:
     return told[: told.rindex(fact.object)].rstrip()
 
 
-def course_chains(
-    model: TransformerBridge,
-    n: int | None = None,
-    seed: int = 0,
-    held_out: bool = True,
-    forms: Sequence[str] = FORMS,
-    among: Sequence[TwoHop] = (),
-) -> list[TwoHop]:
-    """Questions of which the model knows both hops, and whose answer it does not say without the way over e2: ``n``, or all of them.
+def course_chains(model: TransformerBridge, forms: Sequence[str] = FORMS, among: Sequence[TwoHop] = ()) -> list[TwoHop]:
+    """Questions of which the model knows both hops, and whose answer it does not say without the way over e2.
 
-    They are taken from ``among``, or from all ``course_questions`` of these ``forms``. Raises ValueError where there are not so many.
+    They are taken from ``among``, or from all ``course_questions`` of these ``forms``. Raises ValueError where there is none.
     """
-    asked = list(among) or course_questions(held_out, forms)
+    asked = list(among) or course_questions(forms=forms)
     fitting = hops_known(model, asked) & ~has_shortcut(model, asked)
-    rows = fitting.nonzero().flatten().tolist()
-    if not 1 <= (len(rows) if n is None else n) <= len(rows):
-        raise ValueError(f"n says how many questions to draw; {len(rows)} pass the filters, so it must be from 1 to that, not {n}.")
-    return [asked[row] for row in (rows if n is None else sorted(Random(seed).sample(rows, n)))]
+    if not fitting.any():
+        raise ValueError("None of these questions passes the filters: the model knows no two hops, or takes shortcuts. Give others.")
+    return [asked[row] for row in fitting.nonzero().flatten().tolist()]
 
 
 # -------------------------------------------------------------------------------------------------------------- filters
@@ -127,7 +119,6 @@ def course_chains(
 
 def hops_known(model: TransformerBridge, questions: Sequence[TwoHop]) -> Bool[Tensor, "question"]:
     """Does the model answer each of the two hops by itself: is the first token of e2, and that of e3, its most likely one?"""
-    _check(questions)
     if any(not all(one.hops) for one in questions):
         raise ValueError("A question needs both its hops as prompts, for e2 and for e3: fill in `hops`.")
     asked = sorted({pair for one in questions for pair in zip(one.hops, (one.e2, one.e3), strict=True)})
@@ -140,7 +131,6 @@ def has_shortcut(model: TransformerBridge, questions: Sequence[TwoHop]) -> Bool[
     """Is e3 said without the way over e2 (Biran et al., section 3)? Either the second relation asked of e1 itself brings it, or the two
     relations alone do: it is the favourite of the mean prediction over all other e1 of the same kind and form, if there are any.
     """
-    _check(questions)
     answers = first_tokens(model, [one.text for one in questions], [one.e3 for one in questions])
     prompts = list(dict.fromkeys(one.direct for one in questions if one.direct))
     direct = dict(zip(prompts, next_tokens(model, prompts).tolist() if prompts else [], strict=True))
@@ -157,11 +147,6 @@ def _without_own(probs: Float[Tensor, "question d_vocab"], e1: Sequence[str]) ->
     """The favourite of the mean prediction over all questions about another e1; -1 where there is none."""
     other = torch.tensor([[one != another for another in e1] for one in e1])
     return torch.where(other.any(1), (other.float() @ probs).argmax(-1), -1)
-
-
-def _check(questions: Sequence[TwoHop]) -> None:
-    if not questions:
-        raise ValueError("There are no questions: give at least one, such as those of course_chains(model).")
 
 
 # ------------------------------------------------------------------------------------------------------------- answers
@@ -188,7 +173,6 @@ class Answered:
 
 def answered(model: TransformerBridge, questions: Sequence[TwoHop]) -> Answered:
     """Asks the questions and sorts them by whether the model's most likely next token is the first one of e3."""
-    _check(questions)
     prompts = [one.text for one in questions]
     hits = next_tokens(model, prompts) == first_tokens(model, prompts, [one.e3 for one in questions])
     pairs = list(zip(questions, hits.tolist(), strict=True))
@@ -210,14 +194,11 @@ class Located:
 
     def place(self, at: str) -> Int[Tensor, "question"]:
         """The position of t1, or of t2, in each question. Raises ValueError for another name."""
-        if at not in PLACES:
-            raise ValueError(f"There is no position {at!r}: t1 is the end of the first hop's phrase, t2 the last token.")
-        return self.t1 if at == "t1" else self.texts.lengths - 1
+        return self.t1 if chosen(PLACES, at, "position") == "t1" else self.texts.lengths - 1
 
 
 def located(model: TransformerBridge, questions: Sequence[TwoHop]) -> Located:
     """Raises ValueError if the tokens of a phrase run on into what follows, and for a prompt that is too long."""
-    _check(questions)
     t1 = torch.tensor([token_span(model, one.text, 0, len(one.phrase))[-1] for one in questions])
     e2 = first_tokens(model, [one.phrase for one in questions], [one.e2 for one in questions])
     e3 = first_tokens(model, [one.text for one in questions], [one.e3 for one in questions])

@@ -7,18 +7,17 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 from helpers.html import DEEPEST, NUMBER, RIM, SQUARE, TABLE, WARM
+from helpers.inputs import chosen
 from helpers.models import TransformerBridge
 from helpers.prediction import TopTokens, pieces, tokenize, truncate, visible
 from helpers.running import check_layers, layer_name
 from helpers.speak.lens import LensTable, first_of, logit_lens, to_the_end
 from helpers.speak.tuned_lens import TunedLens
-from helpers.widgets import KEPT, Demo, as_text, bars_html, choice_slider, chosen, dropdown, named_layer, text_field
+from helpers.widgets import KEPT, Demo, as_text, bars_html, choice_slider, cut_note, dropdown, named_layer, text_field
 
 RAW, TUNED = LENSES = ("logit lens", "tuned lens")
 LISTED = 10  # tokens of a square
 MOST_TOKENS = 16  # columns: the last ones of a long text
-
-# ------------------------------------------------------------------------------------------------- a table of what is read
 
 
 def lens_grid(found: LensTable, shown: Iterable[int], heads: Sequence[str], square: Callable[[int, int], str]) -> str:
@@ -37,9 +36,6 @@ def hover(found: LensTable, layer: int, pos: int) -> str:
     best = "".join(f"\n{word(token, 24)} {prob:.1%}" for token, prob in found.cell(layer, pos))
     place = f"{named_layer(layer)}, after {word(found.words[int(found.tokens[pos])], 24)}"
     return f'title="{escape(place + best)}"'.replace("\n", "&#10;")
-
-
-# ------------------------------------------------------------------------------------------------------ the lens on a text
 
 
 def shown_positions(n: int) -> range:
@@ -70,7 +66,8 @@ def lens_html(model: TransformerBridge, tuned: TunedLens | None, text: str, laye
 
     table = lens_grid(found, shown, [escape(_token(found, at)) for at in shown], square)
     key = "The deeper the colour, the surer the lens. Bold: what the model says in the end. Rest the mouse on a square for its ten best."
-    under = f"<p style='contain:inline-size'><small>{key}{_cut(len(tokenize(model, text)), found)}</small></p>"  # no wider than the table
+    note = cut_note(len(tokenize(model, text)), len(found.tokens), MOST_TOKENS)
+    under = f"<p style='contain:inline-size'><small>{key}{note}</small></p>"  # no wider than the table
     left = f"<div style='max-width:100%;min-width:22em'>{table}{under}</div>"
     return f"{_story(found, pos, lens)}<div style='display:flex;flex-wrap:wrap;gap:0 32px'>{left}{_best(found, layer, pos)}</div>"
 
@@ -106,27 +103,13 @@ def _best(found: LensTable, layer: int, pos: int) -> str:
     return f"<div><p><b>{place[0].upper()}{place[1:]}</b></p>{bars_html(top)}</div>"
 
 
-def _cut(whole: int, found: LensTable) -> str:
-    """In one sentence, what of a long text is not read or not shown."""
-    read, shown = len(found.tokens), len(shown_positions(len(found.tokens)))
-    if whole > read:
-        return f" Of {whole:,} tokens the model reads {read}, the most it can, and the last {shown} are shown."
-    return f" Of {read} tokens the last {shown} are shown." if read > shown else ""
-
-
 class LensViewer(Demo):
     """Controls for a text, a layer and a position, and a ``panel`` with what the lens reads everywhere, and there.
 
     With a ``tuned`` lens there is a control to switch to it.
     """
 
-    def __init__(
-        self,
-        model: TransformerBridge,
-        text: str = "The capital of Poland is",
-        tuned: TunedLens | None = None,
-        layer: int | None = None,
-    ) -> None:
+    def __init__(self, model: TransformerBridge, text: str = "The capital of Poland is", tuned: TunedLens | None = None) -> None:
         self._model = model
         layers = [(layer_name(number), number) for number in check_layers(model, None)]
         super().__init__(
@@ -134,7 +117,7 @@ class LensViewer(Demo):
             keeping(lambda **values: lens_html(model, tuned, **values)),
             {"text": text_field(text, "Text")},
             {
-                "layer": choice_slider(layers, model.cfg.n_layers // 2 if layer is None else layer, "Layer"),
+                "layer": choice_slider(layers, model.cfg.n_layers // 2, "Layer"),
                 "pos": dropdown([("none", 0)], "After the token"),
             }
             | ({"lens": dropdown(LENSES, "Lens")} if tuned else {}),

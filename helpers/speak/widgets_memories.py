@@ -1,7 +1,6 @@
 """The widgets of lesson 4a on memories: browse what feed-forward neurons answer to and say, and write another answer into a fact."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from html import escape
 from typing import Any
 
@@ -26,8 +25,6 @@ NAMED, BROKEN = 8, 8  # neurons in a sentence, and prompts that are listed as br
 CELL = "text-align:left;vertical-align:top;padding:1px 14px 1px 0"
 NUMBER = "text-align:right;vertical-align:top;padding:1px 10px 1px 0;font-family:monospace"
 
-# ------------------------------------------------------------------------------------------------------------ the browser
-
 
 @as_text
 def memory_html(model: TransformerBridge, top: TopContexts, categories: Categories, layer: int, neuron: int) -> str:
@@ -44,12 +41,9 @@ def memory_html(model: TransformerBridge, top: TopContexts, categories: Categori
     left = f"<p><b>Key: the texts in which it rises highest</b></p>{key}<p><small>{hint if triggers else ''}</small></p>"
     right = f"<p><b>Value: what each unit of activation adds to the logits</b></p>{_value(model, found, categories)}"
     sides = f"<div style='max-width:34em'>{left}</div><div style='max-width:30em'>{right}</div>"
-    return f"<p><b>{name((layer, neuron))}</b>: {_rises(top, (layer, neuron))}.</p><div style='{SIDES}'>{sides}</div>"
-
-
-def _rises(top: TopContexts, neuron: Neuron) -> str:
-    row = top.stats.row(neuron[0]), neuron[1]
-    return f"active on {top.stats.active[row]:.1%} of the tokens, highest {top.stats.peak[row]:.1f}"
+    at = top.stats.row(layer), neuron
+    rises = f"active on {top.stats.active[at]:.1%} of the tokens, highest {top.stats.peak[at]:.1f}"
+    return f"<p><b>{name((layer, neuron))}</b>: {rises}.</p><div style='{SIDES}'>{sides}</div>"
 
 
 def _trigger(context: Context, promoted: set[str]) -> str:
@@ -110,8 +104,6 @@ class MemoryBrowser(Demo):
         )
 
 
-# ------------------------------------------------------------------------------------------------------------- the editor
-
 Prepared = tuple[EditPrompts, KnowledgeNeurons]  # what is asked after an edit of one fact, and the neurons that hold it
 CALLED = {
     "edited": "its own prompts",
@@ -144,7 +136,9 @@ def memory_edit_html(model: TransformerBridge, facts: Mapping[str, Prepared], fa
     if fact not in facts:
         raise ValueError(f"There is no fact {fact[:60]!r} here: choose one of the {len(facts)} in the list.")
     probes, found = facts[fact]
-    edit = try_edit(model, probes, found, answer_of(new), n, plus)
+    if len(letters := clean(new)) > LONGEST:
+        raise ValueError(f"The new answer has {len(letters):,} letters: write a word or a name of {LONGEST} letters at most.")
+    edit = try_edit(model, probes, found, letters, n, plus)
     neurons = found.top(n)
     asked = probes.to(model, edit.new)
     control = control_edit(model, asked, found, neurons, plus)
@@ -153,25 +147,15 @@ def memory_edit_html(model: TransformerBridge, facts: Mapping[str, Prepared], fa
     return f"{_head(model, asked, edit, neurons)}<div style='{SIDES}'>{left}{right}</div>"
 
 
-def answer_of(typed: str) -> str:
-    """What was typed as a new answer, without blanks around it. Raises ValueError for a text that is no word or name."""
-    letters = clean(typed)
-    if len(letters) > LONGEST:
-        raise ValueError(f"The new answer has {len(letters):,} letters: write a word or a name of {LONGEST} letters at most.")
-    return letters
-
-
 def control_edit(
     model: TransformerBridge, probes: EditPrompts, found: KnowledgeNeurons, neurons: Sequence[Neuron], plus: float
 ) -> Edit | None:
-    """The same edit of as many other neurons of the same layers, as active; None where a layer has too few. Its perplexity is not taken."""
+    """The same edit of as many other neurons of the same layers, as active; None where a layer has too few."""
     try:
         others = found.control(neurons)
     except ValueError:
         return None
-    first = probes.held_out.take([0])  # of the held-out texts the first one only: that is quick
-    quick = replace(probes, held_out=first, held_out_streams=probes.held_out_streams[:1, : first.tokens.shape[1]])
-    return apply_edit(model, quick, value_edit(model, others, probes.old_token, probes.new_token, plus))
+    return apply_edit(model, probes, value_edit(model, others, probes.old_token, probes.new_token, plus))
 
 
 def _head(model: TransformerBridge, probes: EditPrompts, edit: Edit, neurons: Sequence[Neuron]) -> str:
@@ -189,19 +173,18 @@ def _shown(piece: str) -> str:
     return escape(word(piece.strip() or piece, 20))
 
 
-def _mark(hit: bool) -> str:
-    """A tick or a cross on its colour."""
-    colour, sign = (GREEN, "✓") if hit else (WARM, "✗")
-    return f"<td style='text-align:center;padding:1px 6px;background:rgba({colour},0.35)'>{sign}</td>"
-
-
 def _said_html(edit: Edit) -> str:
     """The fact's own prompts and paraphrases, each with what the model said and what it says now."""
-    rows = []
-    for group in CHANGED:
-        found = [row for row, own in enumerate(edit.groups) if own == group]
-        rows += [f"<tr><th colspan='4' style='{CELL};padding-top:8px'>{CALLED[group].capitalize()}</th></tr>"] if found else []
-        rows += [f"<tr>{_line(edit, row)}{_mark(edit.hits[row])}</tr>" for row in found]
+    rows, group = [], ""
+    for row, own in enumerate(edit.groups):
+        if own not in CHANGED:
+            continue
+        if own != group:
+            rows.append(f"<tr><th colspan='4' style='{CELL};padding-top:8px'>{CALLED[own].capitalize()}</th></tr>")
+        colour, sign = (GREEN, "✓") if edit.hits[row] else (WARM, "✗")
+        mark = f"<td style='text-align:center;padding:1px 6px;background:rgba({colour},0.35)'>{sign}</td>"
+        rows.append(f"<tr>{_line(edit, row)}{mark}</tr>")
+        group = own
     heads = "".join(f"<th style='{CELL}'>{head}</th>" for head in ("", "it said", "it says now"))
     return f"<table style='{TABLE}'><tr>{heads}<th></th></tr>{''.join(rows)}</table>"
 
@@ -261,14 +244,8 @@ class MemoryEditor(Demo):
         super().__init__(
             "Write another answer into a fact's memories",
             keeping(lambda **values: memory_edit_html(model, facts, **values)),
-            {
-                "fact": dropdown(list(facts), "Fact"),
-                "new": text_field(next(iter(facts.values()))[0].new, "New answer", width="20em"),
-            },
-            {
-                "n": slider(min(N_NEURONS, most), 1, most, "Number of neurons"),
-                "plus": slider(PLUS, 0.25, STRONGEST, "Strength", step=0.25),
-            },
+            {"fact": dropdown(list(facts), "Fact"), "new": text_field(next(iter(facts.values()))[0].new, "New answer", width="20em")},
+            {"n": slider(min(N_NEURONS, most), 1, most, "Number of neurons"), "plus": slider(PLUS, 0.25, STRONGEST, "Strength", step=0.25)},
         )
 
     def follow(self, before: Mapping[str, Any]) -> None:

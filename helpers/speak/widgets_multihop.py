@@ -7,6 +7,7 @@ from random import Random
 import torch
 
 from helpers.html import COLD, DEEPEST, GREEN, NUMBER, RIM, SIDES, SQUARE, TABLE, WARM
+from helpers.inputs import chosen
 from helpers.models import TransformerBridge
 from helpers.prediction import pieces
 from helpers.running import next_tokens
@@ -14,7 +15,7 @@ from helpers.speak.back_patching import BackPatch, back_patch
 from helpers.speak.lens import LensTable, first_of, logit_lens
 from helpers.speak.two_hops import Located, TwoHop, answered, located
 from helpers.speak.widgets_lens import hover, lens_grid, remembered, word
-from helpers.widgets import Demo, as_text, chosen, dropdown, slider
+from helpers.widgets import Demo, as_text, dropdown, slider
 
 LEFT = f"{NUMBER};text-align:left"
 LISTED = 10  # tokens of a square among which bridge and answer are looked for
@@ -23,8 +24,6 @@ CONTROLS = {"unknowing prompt": "another prompt", "previous token": "the token b
 SEED = 0  # of the other questions that are drawn
 PATCH = "width:1.5em;height:1.5em;line-height:1.5em;padding:0;text-align:center;font-size:85%;border:1px solid rgba(140,140,140,0.35)"
 MARKS = {"right": ("✓", GREEN, DEEPEST), "changed": ("~", COLD, 0.25), "the same": ("", COLD, 0.0)}  # sign, colour, opacity
-
-# ------------------------------------------------------------------------------------------------ questions to choose from
 
 
 def _asked(model: TransformerBridge, questions: Mapping[str, TwoHop], question: str) -> tuple[TwoHop, Located]:
@@ -39,15 +38,13 @@ def stranger(model: TransformerBridge, one: TwoHop, others: Sequence[TwoHop], un
 
     ``unknowing``: the model must not say the answer of either by mistake when it is asked the other one.
     """
+
+    def betrays(other: TwoHop) -> bool:
+        return bool((located(model, [one, other]).e3.flip(0) == next_tokens(model, [one.text, other.text])).any())
+
     drawn = Random(SEED).sample(list(others), len(others))
-    for other in sorted(drawn, key=lambda two: (two.group != one.group, two.form != one.form)):
-        if one.shares_nothing(other) and not (unknowing and _betrays(model, one, other)):
-            return other
-    return None
-
-
-def _betrays(model: TransformerBridge, one: TwoHop, other: TwoHop) -> bool:
-    return bool((located(model, [one, other]).e3.flip(0) == next_tokens(model, [one.text, other.text])).any())
+    fitting = sorted(filter(one.shares_nothing, drawn), key=lambda two: (two.group != one.group, two.form != one.form))
+    return next((other for other in fitting if not (unknowing and betrays(other))), None)
 
 
 def _token(model: TransformerBridge, token: int, mark: str = "") -> str:
@@ -57,9 +54,6 @@ def _token(model: TransformerBridge, token: int, mark: str = "") -> str:
 
 def _chain(one: TwoHop) -> str:
     return f"{escape(one.e1)} → {escape(one.e2)} → {escape(one.e3)}"
-
-
-# ------------------------------------------------------------------------------------------------------------ the timeline
 
 
 def first_layer(found: LensTable, token: int, pos: int, top: int) -> int | None:
@@ -127,13 +121,9 @@ def _cell(found: LensTable, asked: Located, layer: int, pos: int) -> str:
     wanted = (("bridge", int(asked.e2), COLD), ("answer", int(asked.e3), WARM))
     seen = sorted((best.index(token), name, colour) for name, token, colour in wanted if token in best)
     notes = "".join(f"<br><small>{name} {RANKS[rank]}</small>" for rank, name, _ in seen)
-    colour = f";background:rgba({seen[0][2]},{_depth(seen[0][0]):.2f})" if seen else ""
+    depth = DEEPEST * (1.0 if seen[0][0] == 0 else 0.6 if seen[0][0] < 5 else 0.3) if seen else 0  # the best, of the five, of the ten best
+    colour = f";background:rgba({seen[0][2]},{depth:.2f})" if seen else ""
     return f'<td style="{SQUARE}{colour}" {hover(found, layer, pos)}>{escape(word(found.words[best[0]]))}{notes}</td>'
-
-
-def _depth(rank: int) -> float:
-    """The opacity of a colour: the best token, one of the five best, or one of the ten best."""
-    return DEEPEST * (1.0 if rank == 0 else 0.6 if rank < 5 else 0.3)
 
 
 class TwoHopTimeline(Demo):
@@ -162,9 +152,6 @@ def readable_marks(model: TransformerBridge, one: TwoHop) -> int:
     found, end = lens_of(model, one), asked.place("t2")
     marks = ((asked.e2, asked.t1), (asked.e2, end), (asked.e3, end))
     return sum(first_layer(found, int(token), int(pos), 5) is not None for token, pos in marks)
-
-
-# ------------------------------------------------------------------------------------------------------- the back-patching map
 
 
 @remembered

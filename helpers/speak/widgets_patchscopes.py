@@ -24,8 +24,6 @@ CELL = "text-align:left;vertical-align:top;padding:2px 16px 2px 0"
 ROW = "text-align:left;padding:1px 10px;font-size:90%"
 NUMBER = "text-align:right;padding:1px 10px 1px 2px;font-weight:normal;font-size:90%"
 
-# -------------------------------------------------------------------------------------------------------- source and target
-
 
 def tokens_of(model: TransformerBridge, text: str) -> list[tuple[str, int]]:
     """The tokens of a source with their positions, the mark of a new document left out; none where the text is empty or too long."""
@@ -53,9 +51,6 @@ def name_at(model: TransformerBridge, text: str, pos: int) -> str:
     while first > 0 and words[first][0].isupper() and words[first - 1][0].isupper() and words[first - 1][-1].isalnum():
         first -= 1
     return " ".join(words[first:])
-
-
-# ---------------------------------------------------------------------------------------------------------------- readings
 
 
 @remembered
@@ -140,9 +135,6 @@ def _kind(text: str, words: str | None, bare: str) -> tuple[str, str]:
     return "", ""
 
 
-# ------------------------------------------------------------------------------------------------------------------ widget
-
-
 class PatchscopeBench(Demo):
     """Controls for a source and its token, a target, and the layers from which and into which its state is put, and a ``panel`` with
     what the model says then, beside the bare target and the name in words.
@@ -152,17 +144,11 @@ class PatchscopeBench(Demo):
     """
 
     def __init__(
-        self,
-        model: TransformerBridge,
-        text: str = "The train from Paris to Warsaw",
-        targets: Mapping[str, Target] | None = None,
-        source_layer: int | None = None,
-        target_layer: Layer = 0,
+        self, model: TransformerBridge, text: str = "The train from Paris to Warsaw", targets: Mapping[str, Target] | None = None
     ) -> None:
         self._model, self._targets = model, TARGETS if targets is None else targets
         targets, first = self._targets, next(iter(self._targets), "")
         layers = [(layer_name(layer), layer) for layer in check_layers(model, None)]
-        chosen = model.cfg.n_layers // 3 if source_layer is None else source_layer
         target = dropdown([*targets, OWN] if targets else [], "Target")
         super().__init__(
             "Put a state into another text",
@@ -171,8 +157,8 @@ class PatchscopeBench(Demo):
             {"target": target},
             {"prompt": text_field(targets[first].prompt, "Its text, x the placeholder", several_lines=True)},
             {
-                "source_layer": choice_slider(layers, chosen, "From layer"),
-                "target_layer": choice_slider([("the same", SAME), *layers], target_layer, "Into layer"),
+                "source_layer": choice_slider(layers, model.cfg.n_layers // 3, "From layer"),
+                "target_layer": choice_slider([("the same", SAME), *layers], 0, "Into layer"),
             },
         )
 

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from helpers.course_lm.corpus.languages import EVERYDAY
 from helpers.course_lm.world import World
+from helpers.inputs import check_number
 from helpers.models import TransformerBridge
 from helpers.one_layer.concepts import FUNCTION_WORDS
 from helpers.tables import table
@@ -92,6 +93,8 @@ class Categories:
 
     def judge(self, tokens: Int[Tensor, "*value k"], least: int = 5) -> Int[Tensor, "*value"]:
         """For each list of ``k`` tokens the category that most of them share, if ``least`` do, else -1; of two the smaller category."""
+        k = tokens.shape[-1]
+        check_number(f"least says how many of the {k} top tokens must share a category", least, high=k)
         shared, category = self.members.sum(1).new_zeros(tokens.shape[:-1]), torch.full(tokens.shape[:-1], -1)
         for number, member in enumerate(self.members):  # one by one: all at once would be large
             here = member[tokens].sum(-1)
@@ -118,9 +121,7 @@ def word_categories(model: TransformerBridge, words: Mapping[str, Sequence[str]]
         found.setdefault(category, set()).update(token for token, text in enumerate(texts) if text and fits(text))
     ordered = sorted((category for category, tokens in found.items() if tokens), key=lambda category: len(found[category]))
     if not ordered:
-        raise ValueError(
-            "None of the categories has a token in this model's vocabulary: give words that it does not cut into short pieces."
-        )
+        raise ValueError("None of the categories has a token of this model: give words that it does not cut into short pieces.")
     members = torch.zeros(len(ordered), model.cfg.d_vocab, dtype=torch.bool)
     for row, category in enumerate(ordered):
         members[row, sorted(found[category])] = True

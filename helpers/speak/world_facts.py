@@ -9,6 +9,7 @@ from functools import cache
 from itertools import zip_longest
 from random import Random
 
+from helpers.cluster.fact_prompts import fit_to_ask
 from helpers.course_lm.facts import Fact, all_facts
 from helpers.course_lm.world import World
 from helpers.metrics import first_tokens
@@ -26,12 +27,9 @@ def world_facts() -> tuple[Fact, ...]:
     answers: dict[tuple[str, str], set[str]] = {}
     for fact in (every := all_facts(World.load())):
         answers.setdefault((fact.relation.name, fact.subject), set()).add(fact.object)
-    return tuple(fact for fact in every if _usable(fact) and len(answers[fact.relation.name, fact.subject]) == 1)
-
-
-def _usable(fact: Fact) -> bool:
-    subject, answer = fact.subject.lower(), fact.object.lower()
-    return len(_told(fact)) > 1 and fact.answer == fact.object and answer not in subject and subject not in answer
+    return tuple(
+        fact for fact in every if len(_told(fact)) > 1 and fit_to_ask(fact) and len(answers[fact.relation.name, fact.subject]) == 1
+    )
 
 
 def _told(fact: Fact) -> list[str]:

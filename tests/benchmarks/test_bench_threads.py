@@ -14,21 +14,16 @@ from pathlib import Path
 
 import psutil
 import pytest
-from bench_tools import one_thread
 
-__all__ = ["one_thread"]  # the fixture
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 ROOT = Path(__file__).parents[2]
 IDLE_LOSS, BUSY_COST = 1.1, 2.0  # of the quickest number of threads on an idle machine
-KEY_IDLE, KEY_BUSY = 0.120, 0.250  # seconds from a control to its panel, in the kernel, for widgets of one pass
 WORK = """
-import json, os, time
+import json, time
 from statistics import mean
 import torch
 from helpers.models import load_model
-from helpers.cluster.widgets_circuits import HeadViewer
-from helpers.speak.widgets_lens import LensViewer
-from helpers.one_neuron.widgets import RemoveIt
 
 torch.set_grad_enabled(False)
 model = load_model()
@@ -45,20 +40,8 @@ def seconds(work, least):
         times.append(time.perf_counter() - start)
     return mean(times)
 
-def key(widget, control, values):
-    times = []
-    for value in values * 10:
-        start = time.perf_counter()
-        control.value = value
-        times.append(time.perf_counter() - start)
-    return sorted(times)[int(0.95 * len(times))]
-
 found = {"prompt": seconds(lambda: model(prompt), 1), "batch": seconds(lambda: model(batch), 2)}
-if "OMP_NUM_THREADS" not in os.environ:
-    head, lens = HeadViewer(model, "The capital of Poland is", 4, 0), LensViewer(model, "The capital of Poland is")
-    found["head"] = key(head, head.layer, [5, 6, 7, 4])
-    found["lens"] = key(lens, lens.text, ["The capital of France is", "The opposite of hot is", "Once upon a time", "Two plus three is"])
-print(json.dumps(found | {"threads": torch.get_num_threads()}))
+print(json.dumps(found))
 """
 
 
@@ -81,7 +64,7 @@ def quickest(cases: list[tuple[str, bool]]) -> dict[tuple[str, bool], dict[str, 
 
 
 def measured(threads: str, busy: bool) -> dict[str, float]:
-    """Seconds of a short prompt, of a batch and of two widgets, and the threads at the end."""
+    """Seconds of a short prompt and of a batch."""
     environment = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"} | {"PYTHONPATH": str(ROOT)}
     environment |= {} if threads == "shared" else {"OMP_NUM_THREADS": threads}  # which switches sharing off
     with competitor(busy):
@@ -102,11 +85,7 @@ def test_a_busy_program_costs_at_most_twice_the_time_and_an_idle_machine_loses_l
         for (threads, busy), times in found.items()
         for work in best
     }
-    widgets = {
-        f"{name}, {'busy' if busy else 'idle'}": round(found["shared", busy][name], 3) for name in ("head", "lens") for busy in (0, 1)
-    }
-    benchmark.extra_info.update(ratios | widgets | {"best": best})
+    benchmark.extra_info.update(ratios | {"best": best})
     for work in best:
         assert ratios[f"{work}, shared thread(s), idle"] <= IDLE_LOSS
         assert ratios[f"{work}, shared thread(s), busy"] <= BUSY_COST
-    assert all(found["shared", False][name] <= KEY_IDLE and found["shared", True][name] <= KEY_BUSY for name in ("head", "lens"))
