@@ -122,7 +122,7 @@ def _read(path: Path) -> dict[str, Any]:
         raw = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_without_doubles)
     except json.JSONDecodeError as problem:
         raise PromptFileError(f"{path.name}, line {problem.lineno}: this is no valid JSON ({problem.msg}).") from None
-    except PromptFileError as problem:
+    except (UnicodeDecodeError, PromptFileError) as problem:
         raise PromptFileError(f"{path.name} cannot be read: {problem}") from None
     if not isinstance(raw, dict) or not raw:
         raise PromptFileError(f"{path.name} must be an object with a name for each of its sets.")
@@ -144,8 +144,8 @@ def _prompt_set(name: str, spec: Any, where: str) -> PromptSet:
     labels = spec.get("labels", [])
     if (spec["type"] == "labelled") != bool(labels):  # listed, so that a mistyped one is found
         raise PromptFileError(f"{where}: a set of type 'labelled' lists its 'labels', and no other set does.")
-    if not spec["entries"] or not isinstance(spec["entries"], list):
-        raise PromptFileError(f"{where}: its 'entries' must be a list, and not an empty one.")
+    if not spec["entries"]:
+        raise PromptFileError(f"{where}: its 'entries' must not be empty.")
     entries = [_prompt(raw, spec["type"], labels, f"{where}, entry {number}") for number, raw in enumerate(spec["entries"], 1)]
     for number, entry in enumerate(entries, 1):
         if (first := entries.index(entry) + 1) < number:
@@ -158,7 +158,7 @@ def _prompt(raw: Any, kind: str, labels: list[str], where: str) -> Prompt:
     made, needed = TYPES[kind]
     _check_fields(raw, needed, [field.name for field in fields(made)], where)
     for field, text in raw.items():
-        if not isinstance(text, str) or not text or text != text.strip():
+        if not text or text != text.strip():
             raise PromptFileError(f"{where}: its {field!r} must be a text that neither begins nor ends with a space, not {text!r}.")
     if "label" in raw and raw["label"] not in labels:
         raise PromptFileError(f"{where}: there is no label {raw['label']!r} in this set; it has: {', '.join(map(str, labels))}.")
@@ -168,10 +168,13 @@ def _prompt(raw: Any, kind: str, labels: list[str], where: str) -> Prompt:
 
 
 def _check_fields(raw: Any, needed: Sequence[str], optional: Sequence[str], where: str) -> None:
-    """Are all needed fields there, and no unknown ones?"""
+    """Are all needed fields there, no unknown ones, and each a text or, where it holds several things, a list?"""
     if not isinstance(raw, dict):
         raise PromptFileError(f"{where}: it must be an object with the fields {', '.join(needed)}, not {raw!r}.")
     if missing := [name for name in needed if name not in raw]:
         raise PromptFileError(f"{where}: its {missing[0]!r} is missing.")
     if unknown := [name for name in raw if name not in (*needed, *optional)]:
         raise PromptFileError(f"{where}: there is no field {unknown[0]!r}; it may have: {', '.join(dict.fromkeys((*needed, *optional)))}.")
+    for name, value in raw.items():
+        if not isinstance(value, list if name in ("entries", "labels") else str):
+            raise PromptFileError(f"{where}: its {name!r} must be a {'list' if name in ('entries', 'labels') else 'text'}, not {value!r}.")

@@ -81,12 +81,15 @@ WRONG = [  # path in the file, its new value (None: taken away), what the senten
     ("weather.type", None, "set 'weather': its 'type' is missing"),
     ("weather.type", "txt", "there is no type 'txt'; it is one of: text, pair, labelled"),
     ("weather.labls", ["a"], "there is no field 'labls'; it may have: about, type, entries, labels"),
-    ("weather.entries", [], "set 'weather': its 'entries' must be a list, and not an empty one"),
+    ("weather.entries", [], "set 'weather': its 'entries' must not be empty"),
     ("weather.entries", "It rains.", "its 'entries' must be a list"),
+    ("weather.type", ["text"], "its 'type' must be a text, not ['text']"),
+    ("weather.about", 3, "its 'about' must be a text, not 3"),
+    ("weather.labels", 3, "its 'labels' must be a list, not 3"),
     ("weather.entries.0", "It rains.", "set 'weather', entry 1: it must be an object with the fields text, group"),
     ("number.entries.1.wrong", None, "set 'number', entry 2: its 'wrong' is missing"),
     ("number.entries.1.rong", "are", "entry 2: there is no field 'rong'"),
-    ("number.entries.0.answer", 7, "entry 1: its 'answer' must be a text that neither begins nor ends with a space, not 7"),
+    ("number.entries.0.answer", 7, "entry 1: its 'answer' must be a text, not 7"),
     ("number.entries.1.corrupted", False, "its 'corrupted' must be a text"),
     ("tower.entries.1.text", " ", "set 'tower', entry 2: its 'text' must be a text"),
     ("number.entries.0.prompt", "The keys ", "neither begins nor ends with a space, not 'The keys '"),
@@ -117,6 +120,12 @@ def test_a_wrong_file_is_one_sentence_that_says_where_and_what(where: str, value
 def test_a_file_that_is_no_json_object_says_so(text: str, words: str, tmp_path: Path):
     with pytest.raises(PromptFileError, match=re.escape(words)):
         load(tmp_path, text)
+
+
+def test_a_file_that_is_no_text_says_so(tmp_path: Path):
+    (tmp_path / "lesson.json").write_bytes(b"\xff{}")
+    with pytest.raises(PromptFileError, match=r"lesson\.json cannot be read"):
+        load_prompts("lesson", tmp_path)
 
 
 @pytest.mark.parametrize("path", sorted(FOLDER.glob("*.json")), ids=lambda path: path.name)
