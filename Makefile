@@ -30,7 +30,7 @@ lab: $(STAMP)  ## Install (the first time) and open JupyterLab on notebook 00; L
 	$(BIN)/jupyter lab --ServerApp.root_dir="$(CURDIR)" $(LAB_ARGS) notebooks/00_start_here.ipynb
 
 test: $(STAMP)  ## Install (the first time) and run all tests and all notebooks; ARGS="-k world" for some of them
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 # Playwright drives a Chromium or Chrome that is installed already; without either the tests are skipped and say so.
 $(BROWSER_STAMP): $(STAMP)

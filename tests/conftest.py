@@ -1,6 +1,7 @@
 """What all tests share. `helpers` is imported inside the fixtures: its types are checked from the first import on."""
 
 import os
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
@@ -10,16 +11,33 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import matplotlib
 import pytest
+from exercise_tools import stubs, with_solutions
 from hypothesis import settings
+from jaxtyping import install_import_hook
+from nbval.plugin import IPyNbCell, IPyNbFile
+from typecheck import CHECKED
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
 
     from helpers.texts import Texts
 
+install_import_hook(CHECKED, "typecheck.checked")
 matplotlib.use("Agg")  # figures are drawn, never shown
 settings.register_profile("course", deadline=None, derandomize=True)
 settings.load_profile("course")
+
+
+def cells_and_solutions(self: IPyNbFile, cells: Callable[[IPyNbFile], Iterator[IPyNbCell]] = IPyNbFile.collect) -> Iterator[IPyNbCell]:
+    """The cells of a notebook, and after them, on the same kernel, each exercise's with the folded solution in place of the stub."""
+    yield from cells(self)
+    for number, cell in stubs(with_solutions(self.path)).items():
+        cell.source += f"\nassert exercise('{number}').solved"
+        options = defaultdict(bool)  # what it prints is compared with nothing
+        yield IPyNbCell.from_parent(self, name=f"Solution {number}", cell_num=999, cell=cell, options=options)
+
+
+IPyNbFile.collect = cells_and_solutions
 
 
 @pytest.fixture(scope="session")

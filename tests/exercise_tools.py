@@ -12,8 +12,7 @@ In a notebook a solution stands in a Markdown cell, folded, and the stub is the 
 
 import ast
 import re
-from collections.abc import Iterable, Iterator, Sequence
-from copy import deepcopy
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from symtable import SymbolTable, symtable
@@ -21,7 +20,6 @@ from typing import TYPE_CHECKING, Any
 
 import nbformat
 from IPython.core.inputtransformer2 import TransformerManager
-from nbclient import NotebookClient
 from nbformat import NotebookNode
 
 if TYPE_CHECKING:
@@ -31,7 +29,6 @@ NUMBER = r"(?P<number>\d+[a-z]?\.\d+)"
 SOLUTION = re.compile(rf"<details>\s*<summary>\s*Solution {NUMBER}[^<]*</summary>(?P<body>.*?)</details>", re.DOTALL)
 CODE = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
 CHECK = re.compile(rf"^check\(\s*[\"']{NUMBER}[\"']", re.MULTILINE)
-TIMEOUT = 300  # seconds for one cell
 ODD_ANSWERS = (None, ..., float("nan"), -1, 10**9, "", "🙂", [], {}, [..., 3], (1, "a"), object(), int, lambda *_: 1 / 0, lambda *_: None)
 
 
@@ -64,39 +61,31 @@ def solved_cell(stub: str, solution: str) -> str:
     return f"{solution.rstrip()}\n{stub[check.start() :]}"
 
 
-def said(output: NotebookNode) -> str:
-    """What an output says in plain text: what was printed, or the line beside HTML (``helpers.html.show``)."""
-    data = output.get("data", {})
-    return output.get("text", "") or (data.get("text/plain", "") + "\n" if "text/html" in data else "")
-
-
 def with_solutions(path: Path) -> NotebookNode:
-    """A notebook with every solution in its stub's place, and without the score, so that a reader's own results stay."""
-    notebook = deepcopy(nbformat.read(path, as_version=4))
+    """A notebook with every solution in its stub's place."""
+    notebook = nbformat.read(path, as_version=4)
     code, cells = solutions(path), stubs(notebook)
     assert code.keys() == cells.keys(), f"{path.name} has solutions {sorted(code)} and stubs {sorted(cells)}"
     for number, cell in cells.items():
         cell.source = solved_cell(cell.source, code[number])
-    notebook.cells = [cell for cell in notebook.cells if cell.cell_type == "markdown" or "score_table(" not in cell.source]
     return notebook
 
 
 @dataclass(frozen=True)
 class Names:
-    """The names that a cell uses, those that it gives a new value, and those whose object it may change."""
+    """The names that a cell uses and those that it gives a new value."""
 
     used: frozenset[str]
     made: frozenset[str]
-    changed: frozenset[str]
 
 
 def names_of(source: str) -> Names:
-    """The names of a cell, magics included. What a call by a name with a dot may change (``found.add(...)``) counts as changed."""
+    """The names of a cell, magics included."""
     code = TransformerManager().transform_cell(source)
     table = symtable(code, "<cell>", "exec")
+    grown = {node.target.id for node in ast.walk(ast.parse(code)) if isinstance(node, ast.AugAssign) and isinstance(node.target, ast.Name)}
     made = {one.get_name() for one in table.get_symbols() if one.is_assigned() or one.is_imported() or one.is_namespace()}
-    changed = frozenset(_changed(ast.walk(ast.parse(code))))
-    return Names(frozenset(_used(table)) | changed, frozenset(made), changed)
+    return Names(frozenset({*_used(table), *grown}), frozenset(made))
 
 
 def _used(table: SymbolTable) -> Iterator[str]:
@@ -106,35 +95,6 @@ def _used(table: SymbolTable) -> Iterator[str]:
             yield one.get_name()
     for inner in table.get_children():
         yield from _used(inner)
-
-
-def _changed(nodes: Iterable[ast.AST]) -> Iterator[str]:
-    """The first names of what is called for its effect, of what something is put into, and of what grows (``+=``)."""
-    for node in nodes:
-        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Call) and isinstance(node.value.func, ast.Attribute):
-            yield _first(node.value.func)
-        elif isinstance(node, ast.Attribute | ast.Subscript) and isinstance(node.ctx, ast.Store):
-            yield _first(node)
-        elif isinstance(node, ast.AugAssign):
-            yield _first(node.target)
-
-
-def _first(node: ast.AST) -> str:
-    """The name with which ``a.b[c].d`` begins, or nothing."""
-    while isinstance(node, ast.Attribute | ast.Subscript | ast.Call):
-        node = node.func if isinstance(node, ast.Call) else node.value
-    return node.id if isinstance(node, ast.Name) else ""
-
-
-def what_exercises_need(notebook: NotebookNode) -> list[NotebookNode]:
-    """The exercises' cells, and before them all cells that make or change what these use, in order; the setup cell is always there."""
-    exercises, needed, kept = {id(cell) for cell in stubs(notebook).values()}, set(), []
-    for cell in reversed([cell for cell in notebook.cells if cell.cell_type == "code"]):
-        names = names_of(cell.source)
-        if id(cell) in exercises or "setup" in cell.metadata.get("tags", []) or needed & (names.made | names.changed):
-            needed |= names.used
-            kept.append(cell)
-    return kept[::-1]
 
 
 def overwritten_by_solutions(path: Path) -> list[str]:
@@ -150,14 +110,6 @@ def overwritten_by_solutions(path: Path) -> list[str]:
             if after and name in after.used - after.made:
                 found.append(f"{number}: {name}")
     return found
-
-
-def printed_by_solutions(path: Path) -> dict[str, str]:
-    """Runs the exercises of a notebook with their solutions, and what they need, on a fresh kernel; what each exercise's cell says."""
-    notebook = with_solutions(path)
-    notebook.cells = what_exercises_need(notebook)
-    NotebookClient(notebook, timeout=TIMEOUT, record_timing=False, resources={"metadata": {"path": path.parent}}).execute()
-    return {number: "".join(map(said, cell.outputs)) for number, cell in stubs(notebook).items()}
 
 
 def assert_exercise(

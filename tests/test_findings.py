@@ -11,7 +11,7 @@ import nbformat
 import numpy as np
 import pytest
 import torch
-from exercise_tools import said
+from nbformat import NotebookNode
 
 from helpers import findings, stats
 from helpers.findings import ABSENT, SHOWN, UNDECIDED, Declared, Finding, Findings, load_all, load_findings
@@ -437,6 +437,12 @@ def test_a_readme_without_marks_says_what_is_missing():
 
 
 NOTEBOOKS = [path for path in sorted((ROOT / "notebooks").glob("*.ipynb")) if ".ipynb_checkpoints" not in path.parts]
+
+
+def said(output: NotebookNode) -> str:
+    """What an output says in plain text: what was printed, or the line beside HTML (``helpers.html.show``)."""
+    data = output.get("data", {})
+    return output.get("text", "") or (data.get("text/plain", "") + "\n" if "text/html" in data else "")
 
 
 @pytest.mark.course

@@ -8,6 +8,8 @@ import tomllib
 from pathlib import Path
 
 import pytest
+import torch
+from jaxtyping import TypeCheckError
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
@@ -140,3 +142,13 @@ def test_make_alone_lists_the_commands_and_every_command_is_explained():
 def test_scripts_are_executable_and_their_syntax_is_right(script: str):
     assert os.access(ROOT / script, os.X_OK)
     subprocess.run(["bash", "-n", ROOT / script], check=True)
+
+
+def test_shapes_are_checked_while_tests_run():
+    """In the factory of the corpus they are not (typecheck.py)."""
+    from helpers.course_lm.muon import orthogonalise
+    from helpers.course_lm.world import World
+
+    with pytest.raises(TypeCheckError, match="row"):
+        orthogonalise(torch.ones(3))
+    assert not hasattr(World.pick, "__wrapped__")
