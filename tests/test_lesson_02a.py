@@ -12,6 +12,8 @@ from exercise_tools import assert_exercise
 from tiny_models import write_tiny_model
 from torch import Tensor
 
+from helpers.metrics import token_set_log_odds
+
 FIRST, LAST, COPY, CAPITAL, REFUSE = range(5)  # numbers of orthogonal directions
 REFUSAL, YES, NO = 70, 80, 81  # tokens
 SIZE = 40.0  # of a vector that outweighs whatever else is in the stream of the tiny model
@@ -63,15 +65,14 @@ def test_take_a_direction_out(lesson):
 def refusal(lesson) -> dict:
     """What the check of exercise 2.2 is given."""
     prompts = ["The Tower", "Paris is in Taipei", "San Francisco, and", "a"]
-    return {"model": lesson.model, "prompts": prompts, "refusals": [REFUSAL]}
+    return {"model": lesson.model, "prompts": prompts, "refuse": token_set_log_odds([REFUSAL])}
 
 
 def test_a_direction_of_your_own(lesson):
-    from helpers.metrics import token_set_log_odds
     from helpers.running import score_prompts
 
     given, refuse = refusal(lesson), lesson.basis[REFUSE]
-    assert not (score_prompts(lesson.model, given["prompts"], token_set_log_odds([REFUSAL])) > 0).any()
+    assert not (score_prompts(lesson.model, given["prompts"], given["refuse"]) > 0).any()
     wrong = [
         ((0, -SIZE * refuse), "The other way round it does"),
         ((0, 0.01 * refuse), "makes the model refuse 0% of these harmless requests; 95% are wanted. Try other layers"),
@@ -95,7 +96,7 @@ def test_a_vector_whose_length_alone_breaks_the_model_is_no_direction(lesson):
     kept = lesson.model.W_U[:, other].clone()
     lesson.model.W_U[:, other] = 4 * (drawn - drawn.mean()) / drawn.norm()
     try:
-        said = lesson.exercises.exercise("2.2").verdict((1, vector), **given | {"refusals": [REFUSAL, other]})
+        said = lesson.exercises.exercise("2.2").verdict((1, vector), **given | {"refuse": token_set_log_odds([REFUSAL, other])})
     finally:
         lesson.model.W_U[:, other] = kept
     assert not said.solved and "A random vector of this length does the same (100%)" in said.text

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from helpers.answers import expect, expect_callable, expect_close, expect_nonzero, expect_number, expect_tensor, expect_unlike
 from helpers.exercises import Exercises
-from helpers.metrics import token_set_log_odds
+from helpers.metrics import Metric
 from helpers.models import TransformerBridge
 from helpers.one_layer.directions import Steering, add_at
 from helpers.one_layer.in_context import patch_sweep
@@ -45,7 +45,7 @@ def projection(answer: Any) -> str:
 
 
 @exercises.add("2.2", "A direction of your own", minutes=12)
-def own_direction(answer: Any, model: TransformerBridge, prompts: Sequence[str], refusals: Sequence[int]) -> str:
+def own_direction(answer: Any, model: TransformerBridge, prompts: Sequence[str], refuse: Metric) -> str:
     """A layer and a vector ``[d_model]`` that, added there, make the model refuse harmless requests."""
     expect(isinstance(answer, tuple | list) and len(answer) == 2, "A pair is needed here: the layer's number, and the vector.")
     layer = int(expect_number(answer[0], 0, model.cfg.n_layers - 1, "your layer"))
@@ -53,7 +53,7 @@ def own_direction(answer: Any, model: TransformerBridge, prompts: Sequence[str],
     expect_nonzero(vector)
 
     def rate(added: Tensor) -> float:
-        return (score_prompts(model, prompts, token_set_log_odds(refusals), add_at(layer, added)) > 0).float().mean().item()
+        return (score_prompts(model, prompts, refuse, add_at(layer, added)) > 0).float().mean().item()
 
     refused, opposite = rate(vector), rate(-vector)
     turned = "The other way round it does: you subtracted the harmful mean from the harmless one. " if opposite >= REFUSED else ""
