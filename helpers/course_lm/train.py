@@ -9,7 +9,7 @@ import json
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import cache
 from itertools import islice
 from pathlib import Path
@@ -67,7 +67,6 @@ THIRD = Settings(
 # Each preset is a list of stages. Small batches learn more from each token, large ones are faster on many cores.
 PRESETS: dict[str, tuple[Settings, ...]] = {
     "full": (Settings(), SECOND, THIRD),
-    "deep": tuple(replace(stage, layers=24) for stage in (Settings(), SECOND, THIRD)),
     "quick": (Settings(tokens=3_000_000),),
     "smoke": (Settings(tokens=60_000, layers=2, width=96, vocab_size=2048, batch=64),),
 }
