@@ -62,9 +62,9 @@ def corpus() -> Texts:
 
 # The digest of the first 5,000 documents of each stage: the weights that ship have read this text.
 DIGESTS = {
-    "broad": "ad19de14a80ede547fb1938e8e4e74c5c48ce128f5bc32aad8755a4d4a5e0284",
-    "skills": "d39b716db6346182124baae3045d3f1e117ac26db27bf1272e18b8690213aa46",
-    "review": "2701304abb32ff76d32d0726094bc49bb3cee9c4f1d2c171fafd3782417feaf3",
+    "broad": "c40d2013a810cecfd15e63c52b08cf6d7a8b3c1b519d03743b577f707e47246c",
+    "skills": "5412ebb897fe4303d67e281fc4d5050d22625f5de1831ef39ae37e6519d69b6e",
+    "review": "a006629e2c5eaa45c1ed812b3dbb669d253c2da3f681efbbf56d5b3baea51694",
 }
 
 

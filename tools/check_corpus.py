@@ -21,7 +21,7 @@ LONGEST = 96  # tokens that the model reads at once, the mark of the beginning i
 LISTS = ("lists.", "tasks.induction", "tasks.counting", "tasks.lookup", "tasks.console", "letters.")
 SENTENCES = ("knowledge.", "prose.", "stories.", "chat.")
 AFTER_THE_LETTER = ("is", "or", "and", "in", "of", "as", "at", "on", "if", "it", "A", "I")  # "A is right" is about an option
-REPEATED = ("had had", "that that", "her her", "very very", "ha ha", "no no", "yi yi")
+REPEATED = ("had had", "that that", "her her", "very very", "ha ha", "no no", "yi yi", "it it")  # the last where no marks are typed
 ABBREVIATED = r"(?:\b[A-Z]|\b(?:Mr|Mrs|Dr|St|Jr|Sr))\.$"
 
 

@@ -122,8 +122,8 @@ def precision(device: torch.device) -> torch.dtype:
         return torch.bfloat16
     times = {}
     for dtype in (torch.float32, torch.bfloat16):
-        left = torch.ones(512, 192, dtype=dtype, device=device)
-        right = torch.ones(192, 768, dtype=dtype, device=device)
+        left = torch.ones(512, 256, dtype=dtype, device=device)
+        right = torch.ones(256, 1024, dtype=dtype, device=device)
         left @ right
         start = time.perf_counter()
         left @ right
