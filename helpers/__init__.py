@@ -4,7 +4,7 @@
 
     helpers/*.py      the core: the door to models, tokens, interventions, runs, metrics, intervals, figures, widgets, exercises
     one_neuron        notebook 01: what neurons answer to and do, entities, explanations, superposition
-    one_layer         notebooks 02a, 02b: directions, tasks in context, probes, sparse autoencoders
+    one_layer         notebooks 02a to 02c: directions, tasks in context, probes, sparse autoencoders
     cluster           notebooks 03a, 03b: recall, linear relations, patching, attribution, circuits
     speak             notebooks 04a, 04b: lenses, memories, edited facts, Patchscopes, two hops
     course_lm         the factory: world of facts, corpus, tokenizer, training and report card of the course's own model

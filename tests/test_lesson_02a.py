@@ -14,28 +14,23 @@ from torch import Tensor
 
 from helpers.metrics import token_set_log_odds
 
-FIRST, LAST, COPY, CAPITAL, REFUSE = range(5)  # numbers of orthogonal directions
+REFUSE = 0  # number of one of the orthogonal directions
 REFUSAL, YES, NO = 70, 80, 81  # tokens
 SIZE = 40.0  # of a vector that outweighs whatever else is in the stream of the tiny model
-TASKS = {"first copy": (FIRST, COPY), "last copy": (LAST, COPY), "first capital": (FIRST, CAPITAL), "last capital": (LAST, CAPITAL)}
 
 
 @pytest.fixture(scope="module")
 def lesson(tmp_path_factory: pytest.TempPathFactory):
-    """A tiny model that says a token of its own for each task's vector, and refuses along another direction."""
+    """A tiny model that refuses along one direction."""
     from helpers.models import load_model
     from helpers.one_layer.exercises_02a import exercises
 
     model = load_model(write_tiny_model("gpt2-relu", tmp_path_factory.mktemp("tiny")))
     drawn = torch.randn(model.cfg.d_model, 5, generator=torch.Generator().manual_seed(0))
     basis = torch.linalg.qr(drawn - drawn.mean(0)).Q.T  # of mean 0, since LayerNorm takes the mean away
-    vectors = {name: SIZE * (basis[position] + basis[function]) for name, (position, function) in TASKS.items()}
-    answers = {name: token for token, name in enumerate(TASKS, start=65)}
     with torch.no_grad():
         model.W_U[:, REFUSAL] = 4 * basis[REFUSE]
-        for name, vector in vectors.items():
-            model.W_U[:, answers[name]] = 4 * vector / vector.norm()
-        yield SimpleNamespace(model=model, exercises=exercises, basis=basis, vectors=vectors, answers=answers)
+        yield SimpleNamespace(model=model, exercises=exercises, basis=basis)
 
 
 def projection(how: str) -> Callable[[Tensor, Tensor], Tensor]:
@@ -178,41 +173,3 @@ def test_who_does_not_follow(lesson):
         (slopes, "One number"),
     ]
     assert_exercise(lesson.exercises, "2.5", right, wrong, steering=Steering(1, scales, values))
-
-
-def test_a_vector_for_a_task_that_nobody_trained(lesson):
-    from helpers.one_layer.tasks import Prompt
-
-    said = {name: lesson.model.tokenizer.decode([token]) for name, token in lesson.answers.items()}
-    assert all(word.isalpha() for word in said.values())
-    asked = {"hot": "last capital", "big": "last capital", "in Paris": "last capital", "cat": "last copy"}
-    prompts = [Prompt(word, said[task], arrow=":") for word, task in asked.items()]
-    copy, last, first, composite = (lesson.vectors[name] for name in ("first copy", "last copy", "first capital", "last capital"))
-    wrong = [
-        ((1, first + last + copy), "Two are added and one is subtracted"),
-        ((1, first), "0% of the answers are right, and 0% without it; 30% are wanted"),
-        ((1, last), "25% of the answers are right"),
-        ((1, first - first), "subtract a mean from itself"),
-        ((2, composite), "has to lie between 0 and 1"),
-        (composite, "A pair is needed here"),
-        ((1, composite.repeat(2, 1)), "an axis too many"),
-    ]
-    for layer in (0, 1):
-        assert_exercise(lesson.exercises, "2.6", (layer, first + last - copy), wrong, stub=(..., ...), model=lesson.model, prompts=prompts)
-    text = lesson.exercises.exercise("2.6").verdict((1, composite), model=lesson.model, prompts=prompts).text
-    assert text.startswith("75% of the answers are right, and 0% without the vector")
-
-
-def test_the_layer_of_a_task_vector_is_the_one_that_was_named(lesson, monkeypatch: pytest.MonkeyPatch):
-    """Of a sweep over all layers the answer's own counts, and one that does no better than twice what there was is not enough."""
-    from helpers.one_layer import exercises_02a
-    from helpers.one_layer.in_context import LayerSweep
-    from helpers.one_layer.tasks import Prompt
-
-    hits = torch.tensor([[True, True, False, False, False], [True, True, True, True, False]])
-    before = torch.tensor([True, True, False, False, False])
-    monkeypatch.setattr(exercises_02a, "patch_sweep", lambda *arguments, how: LayerSweep(hits, before if how == "add" else ~before))
-    given = {"model": lesson.model, "prompts": [Prompt("hot", "a")]}
-    first, second = (lesson.exercises.exercise("2.6").verdict((layer, torch.ones(32)), **given) for layer in (0, 1))
-    assert not first.solved and "With your vector 40% of the answers are right, and 40% without it" in first.text
-    assert second.solved and second.text.startswith("80% of the answers are right, and 40% without the vector")

@@ -133,7 +133,7 @@ def refusal(lab: Lab) -> Iterator[Finding]:
     yield findings.share("refusal.harmful.projected", refused(harmful, *ablate_direction(model, vector)), control=removed)
 
 
-@experiment("02a", "icl.zero_shot", "icl.task_vector", "icl.few_shot")
+@experiment("02b", "icl.zero_shot", "icl.task_vector", "icl.few_shot")
 def task_vectors(lab: Lab) -> Iterator[Finding]:
     """A task's vector in place of its demonstrations (Hendel et al. 2023), its layer chosen on half of the questions."""
     tasks = course_tasks(*lab.words("task_vectors", "tasks"))
@@ -145,7 +145,7 @@ def task_vectors(lab: Lab) -> Iterator[Finding]:
     yield findings.share("icl.few_shot", shown, control=wrong)
 
 
-@experiment("02b", "sae.variance_explained", "sae.loss_recovered", "sae.l0")
+@experiment("02c", "sae.variance_explained", "sae.loss_recovered", "sae.l0")
 def dictionary(lab: Lab) -> Iterator[Finding]:
     """What a dictionary keeps of the states, and of the predictions, on three sets of new texts (Templeton et al. 2024)."""
     model = lab.model
