@@ -14,7 +14,7 @@ from torch import Tensor
 
 from helpers.metrics import token_set_log_odds
 
-REFUSE = 0  # number of one of the orthogonal directions
+REFUSE, OTHER = 0, 1  # numbers of two of the orthogonal directions
 REFUSAL, YES, NO = 70, 80, 81  # tokens
 SIZE = 40.0  # of a vector that outweighs whatever else is in the stream of the tiny model
 
@@ -104,7 +104,7 @@ def test_more_than_the_first_word(lesson):
     unembed = lesson.model.W_U.T
     kept = unembed[[YES, NO]].clone()
     try:
-        unembed[YES], unembed[NO] = lesson.basis[REFUSE], 0.5 * lesson.basis[REFUSE] + lesson.basis[COPY]
+        unembed[YES], unembed[NO] = lesson.basis[REFUSE], 0.5 * lesson.basis[REFUSE] + lesson.basis[OTHER]
         right = 0.5 / sqrt(0.5**2 + 1)  # of 0.5 refuse - copy with refuse
         wrong = [
             (1.0, "the first word alone"),

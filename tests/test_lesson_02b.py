@@ -49,10 +49,14 @@ def test_a_vector_for_a_task_that_nobody_trained(lesson):
         (composite, "A pair is needed here"),
         ((1, composite.repeat(2, 1)), "an axis too many"),
     ]
+    given = {"model": lesson.model, "prompts": prompts, "parents": {"to": last.expand(2, -1), "from": first.expand(2, -1)}}
     for layer in (0, 1):
-        assert_exercise(lesson.exercises, "2.6", (layer, first + last - copy), wrong, stub=(..., ...), model=lesson.model, prompts=prompts)
-    text = lesson.exercises.exercise("2.6").verdict((1, composite), model=lesson.model, prompts=prompts).text
-    assert text.startswith("75% of the answers are right, and 0% without the vector")
+        assert_exercise(lesson.exercises, "2.6", (layer, first + last - copy), wrong, stub=(..., ...), **given)
+    text = lesson.exercises.exercise("2.6").verdict((1, composite), **given).text
+    assert text.startswith("75% of the answers are right, 0% without the vector, and 25% with to alone, the strongest of its parents")
+    as_good = given | {"parents": {"itself": composite.expand(2, -1)}}
+    text = lesson.exercises.exercise("2.6").verdict((1, composite), **as_good).text
+    assert "75% with itself alone, at its best layer: a sum has to do better than what it was made of" in text
 
 
 def test_the_layer_of_a_task_vector_is_the_one_that_was_named(lesson, monkeypatch: pytest.MonkeyPatch):
@@ -63,8 +67,12 @@ def test_the_layer_of_a_task_vector_is_the_one_that_was_named(lesson, monkeypatc
 
     hits = torch.tensor([[True, True, False, False, False], [True, True, True, True, False]])
     before = torch.tensor([True, True, False, False, False])
-    monkeypatch.setattr(exercises_02b, "patch_sweep", lambda *arguments, how: LayerSweep(hits, before if how == "add" else ~before))
-    given = {"model": lesson.model, "prompts": [Prompt("hot", "a")]}
+
+    def sweep(model, vector, prompts, how):
+        return LayerSweep(hits & vector.any(), before if how == "add" else ~before)
+
+    monkeypatch.setattr(exercises_02b, "patch_sweep", sweep)
+    given = {"model": lesson.model, "prompts": [Prompt("hot", "a")], "parents": {"nothing": torch.zeros(2, 32)}}
     first, second = (lesson.exercises.exercise("2.6").verdict((layer, torch.ones(32)), **given) for layer in (0, 1))
     assert not first.solved and "With your vector 40% of the answers are right, and 40% without it" in first.text
-    assert second.solved and second.text.startswith("80% of the answers are right, and 40% without the vector")
+    assert second.solved and second.text.startswith("80% of the answers are right, 40% without the vector")
