@@ -29,7 +29,7 @@ def test_how_much_is_explained():
         (lambda x, written: 1 - (x - written).square().sum() / x.square().sum(), "whole length"),
         (lambda x, written: 1 - (x - written).square().sum() / (x - x.mean()).square().sum(), "x.mean(0)"),
         (lambda x, written: 1 - share(x, written), "the rest"),
-        (lambda x, written: (x - written).norm(), "squared error"),
+        (lambda x, written: (x - written).norm(), "Two sums of squares"),
     ]
     assert_exercise(exercises, "2.8", share, wrong, stub=lambda x, written: ...)
 
@@ -70,7 +70,7 @@ def test_hold_a_feature_and_keep_the_rest():
     wrong = [
         (lambda x, own, value, direction: x + value * direction, "not 2 more"),
         (lambda x, own, value, direction: (value * direction).expand_as(x), "Everything else is gone"),
-        (lambda x, own, value, direction: x - (value - own)[:, None] * direction, "x + (value - own)"),
+        (lambda x, own, value, direction: x - (value - own)[:, None] * direction, "Take away what the feature has"),
     ]
     assert_exercise(exercises, "2.10", hold, wrong, stub=lambda *parts: ...)
 

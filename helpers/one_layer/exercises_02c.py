@@ -49,7 +49,13 @@ def explained(answer: Any) -> str:
     one_mean = "x.mean() is one number for everything; each dimension has a mean of its own: x.mean(0)."
     mistakes = {length: 1 - lost / x.square().sum(), one_mean: 1 - lost / (x - x.mean()).square().sum()}
     expect_unlike(number, mistakes | {"That is the share that is lost; what is explained is the rest.": 1 - right})
-    expect_close(number, right, "what your function returns", "1 - squared error / squared distance from the mean state.", 1e-3)
+    expect_close(
+        number,
+        right,
+        "what your function returns",
+        "Two sums of squares: what the autoencoder leaves over, and what there was to explain.",
+        1e-3,
+    )
     return "Squared error against squared distance from the mean: 1 is perfect, 0 is no better than always writing the mean."
 
 
@@ -80,7 +86,13 @@ def hold(answer: Any) -> str:
     gone = "Everything else is gone: other features, and what the autoencoder cannot write. Only this feature may change."
     on_top = "You add the value on top of what the feature has already: the feature is to be 2, not 2 more."
     expect_unlike(result, {on_top: x + 2 * direction, gone: 2 * direction})
-    expect_close(result, x + (2 - own)[:, None] * direction, "what your function returns", "x + (value - own) · direction.", 1e-3)
+    expect_close(
+        result,
+        x + (2 - own)[:, None] * direction,
+        "what your function returns",
+        "Take away what the feature has, give it the value instead, and touch nothing else.",
+        1e-3,
+    )
     return "The feature is held, and all that the autoencoder does not know of stays as it was."
 
 
