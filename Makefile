@@ -17,7 +17,7 @@ test test-browser notebooks bench: export HF_HUB_OFFLINE = 1
 test notebooks: export TQDM_DISABLE = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help lab test test-browser assignments grade grades test-colab check notebooks findings bench model report sae pages address reproduce lens lint format clean
+.PHONY: help lab test test-browser real assignments grade grades test-colab check notebooks findings bench model report sae pages address reproduce lens lint format clean
 
 help:  ## List these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -38,6 +38,9 @@ $(BROWSER_STAMP): $(STAMP)
 
 test-browser: $(BROWSER_STAMP)  ## Run every notebook in a real browser and move its widgets; pictures in tests/browser/shots
 	$(BIN)/python -m pytest -rs tests/browser $(ARGS)
+
+real: $(STAMP)  ## Fetch three real models (about 0.9 GB, written to your caches); MODELS=smollm2-135m for one
+	$(BIN)/python -m helpers.real_models $(MODELS)
 
 # nbgrader and what it needs, only for who teaches.
 $(INSTRUCTOR_STAMP): $(STAMP)

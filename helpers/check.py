@@ -108,6 +108,16 @@ def check_memory(needed: float = MEMORY_NEEDED) -> Result:
     return free >= needed, f"{free:.1f} GB are free (needed: {needed:g} GB)", "Close other programs, browsers and notebook kernels first."
 
 
+def check_real_models() -> Result:
+    """Which real models are on this machine? None is needed; who has them sees more."""
+    from helpers.real_models import REAL_MODELS
+
+    there = [name for name, model in REAL_MODELS.items() if model.ready]
+    others = [name for name in REAL_MODELS if name not in there]
+    missing = f"{', '.join(others)} not, which `make real` fetches" if others else "none is missing"
+    return True, f"{', '.join(there) or 'none'} here; {missing}", ""
+
+
 CHECKS: dict[str, Callable[[], Result]] = {
     "Python": check_python,
     "packages": check_packages,
@@ -116,6 +126,7 @@ CHECKS: dict[str, Callable[[], Result]] = {
     "model": check_model,
     "answer": check_answer,
     "memory": check_memory,
+    "real models": check_real_models,
 }
 
 

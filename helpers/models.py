@@ -19,6 +19,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
+from helpers.real_models import REAL_MODELS, cache, command
+
 if TYPE_CHECKING:
     import pandas
     import torch
@@ -102,7 +104,8 @@ def load_model(
     raw: bool = False,
     device_map: "str | dict[str, Any] | None" = None,
 ) -> "TransformerBridge":
-    """Loads a model by name: ``"course-lm"`` or ``"course-lm-deep"``, a local folder, or any Hugging Face id such as ``"gpt2"``.
+    """Loads a model by name: ``"course-lm"`` or ``"course-lm-deep"``, one that `make real` fetched, a folder, a GGUF file, or any
+    Hugging Face id such as ``"gpt2"``.
 
     The course LM, a folder and what was downloaded before need no network. ``device=None`` takes the GPU (CUDA) if there
     is one, else the CPU; ``"mps"`` only when asked for. ``device_map="auto"`` spreads a large model over all GPUs, and with
@@ -246,11 +249,32 @@ def find_folder(name: str | Path) -> Path | None:
     """The local folder that ``name`` means, or None where it is the name of a Hugging Face model."""
     if name in COURSE_LMS:
         return COURSE_LMS[name]
+    if name in REAL_MODELS:
+        if not REAL_MODELS[str(name)].ready:
+            raise ModelNotAvailable(f"{name} is not on this machine: `{command(str(name))}` fetches it.")
+        return REAL_MODELS[str(name)].folder
     folder = Path(name).expanduser()
+    if folder.suffix == ".gguf":
+        return unpacked(folder)
     looks_local = isinstance(name, Path) or folder.is_absolute() or str(name).startswith((".", "~")) or len(folder.parts) > 2
     if not folder.is_dir() and looks_local:
         raise ModelNotAvailable(f"There is no folder {str(name)!r}: check the path, or give the name of a Hugging Face model.")
     return folder if folder.is_dir() else None
+
+
+def unpacked(gguf: Path) -> Path:
+    """The checkpoint that was written of a GGUF file, now or before: each file is read once."""
+    from helpers.gguf_files import NotAModel, check_gguf, checksum, write_checkpoint
+
+    try:
+        check_gguf(gguf)
+        folder = cache() / f"{gguf.stem}-{checksum(gguf)[:12]}"
+        if not folder.exists():
+            with quiet():
+                write_checkpoint(gguf, folder, str(gguf))
+    except NotAModel as problem:
+        raise ModelNotAvailable(str(problem)) from None
+    return folder
 
 
 def check_folder(folder: Path) -> None:
@@ -311,7 +335,7 @@ def ask_hub(name: str) -> int:
 
 def names_like(name: str) -> str:
     """Advice for a name that does not exist: the most similar ones of the catalogue."""
-    near = get_close_matches(name, [*CATALOGUE, *COURSE_LMS], n=2, cutoff=0.5)
+    near = get_close_matches(name, [*CATALOGUE, *COURSE_LMS, *REAL_MODELS], n=2, cutoff=0.5)
     return f"perhaps {' or '.join(map(repr, near))} was meant" if near else "catalogue() shows the models of the course"
 
 

@@ -12,7 +12,7 @@ from helpers.texts import Texts
 
 pytestmark = pytest.mark.usefixtures("no_gradients")
 
-FAMILIES = [name for name in ARCHITECTURES if name != "gemma2"]
+FAMILIES = [name for name in ARCHITECTURES if not name.startswith("gemma")]
 LENGTHS = (7, 5, 6)
 RIGHT, WRONG = torch.tensor([5, 9, 7]), torch.tensor([6, 8, 40])
 

@@ -12,6 +12,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, 
 from transformers import (
     AutoModelForCausalLM,
     Gemma2Config,
+    Gemma3TextConfig,
     GPT2Config,
     GPT2LMHeadModel,
     GPTNeoXConfig,
@@ -20,6 +21,7 @@ from transformers import (
     PreTrainedTokenizerBase,
     PreTrainedTokenizerFast,
     Qwen2Config,
+    Qwen3Config,
 )
 
 END = "<|endoftext|>"
@@ -39,7 +41,9 @@ ARCHITECTURES: dict[str, tuple[type[PretrainedConfig], dict]] = {
     "llama": (LlamaConfig, LLAMA),
     "llama-grouped": (LlamaConfig, LLAMA | dict(num_key_value_heads=2)),
     "qwen2": (Qwen2Config, LLAMA | dict(num_key_value_heads=2)),
+    "qwen3": (Qwen3Config, LLAMA | dict(num_key_value_heads=2, head_dim=8)),
     "gemma2": (Gemma2Config, LLAMA | dict(num_key_value_heads=2, head_dim=8, sliding_window=16, query_pre_attn_scalar=8)),
+    "gemma3": (Gemma3TextConfig, LLAMA | dict(num_key_value_heads=2, head_dim=8, sliding_window=16, query_pre_attn_scalar=8)),
 }
 NAMES = [name for name in ARCHITECTURES if name != "gpt2-relu"]
 
