@@ -185,17 +185,19 @@ def run_with_gradients(
     return values, seen
 
 
-def token_set_log_odds(ids: Sequence[int]) -> Metric:
-    """The log-odds that one of some tokens comes next: ``log P - log(1 - P)`` with ``P`` their probability together.
+def token_set_log_odds(ids: Sequence[int], against: Sequence[int] | None = None) -> Metric:
+    """The log-odds that one of some tokens comes next, and not one of ``against`` (``None``: any other).
 
-    With the first tokens of refusals this is the refusal score of Arditi et al. (section 2.3).
+    With the first tokens of refusals this is the refusal score of Arditi et al. (section 2.3). Where answers begin with many
+    words, some of which begin refusals as well, ``against`` are those that begin none.
     """
 
     def metric(logits: Float[Tensor, "prompt pos d_vocab"]) -> Float[Tensor, "prompt"]:
         logp = logits[:, -1].double().log_softmax(-1)
         inside = torch.zeros(logp.shape[-1], dtype=torch.bool, device=logp.device)
         inside[list(ids)] = True
-        return (logp[:, inside].logsumexp(-1) - logp[:, ~inside].logsumexp(-1)).float()
+        others = ~inside if against is None else list(against)
+        return (logp[:, inside].logsumexp(-1) - logp[:, others].logsumexp(-1)).float()
 
     return metric
 

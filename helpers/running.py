@@ -334,6 +334,27 @@ def random_like(like: Float[Tensor, "*rest d"], n: int, seed: int = 0) -> Float[
     return drawn / drawn.norm(dim=-1, keepdim=True) * like.norm(dim=-1, keepdim=True).cpu()
 
 
+def output_direction(
+    model: TransformerBridge, towards: Sequence[int], away: Sequence[int], like: Float[Tensor, "d_model"]
+) -> Float[Tensor, "d_model"]:
+    """The direction that says some tokens and not others, and nothing else, as long as ``like``; on the CPU.
+
+    It is the mean column of W_U of the ones minus that of the others: the control of a direction that is said to hold more than words.
+    Raises ValueError where the two are the same.
+    """
+    plain = (model.W_U[:, list(towards)].mean(1) - model.W_U[:, list(away)].mean(1)).detach().float().cpu()
+    if not plain.norm() > 0:
+        raise ValueError("The tokens to say and those not to say are the same: name different ones.")
+    return plain / plain.norm() * like.norm().cpu()
+
+
+def parts_along(vector: Float[Tensor, "d"], other: Float[Tensor, "d"]) -> tuple[Float[Tensor, "d"], Float[Tensor, "d"]]:
+    """A vector in two parts: the one along another vector, and the rest, at right angles to it."""
+    unit = other / other.norm()
+    along = (vector @ unit) * unit
+    return along, vector - along
+
+
 def path_gradients(run: Callable[[float], tuple[Float[Tensor, "prompt"], list[Tensor]]], steps: int) -> list[Tensor]:
     """The mean gradient along a path: ``run`` gives the metric, and what to take its gradient by, at a fraction of the path.
 

@@ -227,6 +227,8 @@ def test_any_of_is_the_log_odds_of_the_tokens_together_also_where_their_probabil
     for given, found in zip(logits[:, 0].tolist(), token_set_log_odds([0, 1])(logits).tolist(), strict=True):
         inside, outside = (math.fsum(map(math.exp, some)) for some in (given[:2], given[2:]))
         assert found == pytest.approx(math.log(inside) - math.log(outside), rel=1e-6)
+    found = token_set_log_odds([0, 1], against=[3])(logits[2:]).item()
+    assert found == pytest.approx(math.log(math.exp(0.3) + math.exp(-1)) - 0.2, rel=1e-6)
 
 
 @pytest.mark.parametrize("pos", [-1, -2, 1, torch.tensor([2, 1, 5, 0, 1]), torch.tensor([-3, 1, -1, 0, -2])], ids=str)

@@ -442,7 +442,7 @@ def test_rescaling_keeps_every_length_and_turns_towards_the_vector(model):
         (lambda m: item_task("second copy"), "There is no item task 'second copy'"),
         (
             lambda m: item_task("first copy", "en_fr"),
-            "no source of words 'en_fr'; choose one of: identity, country_capital, antonym, plural",
+            "no source of words 'en_fr'; choose one of: identity, country_capital, antonym, plural, any word",
         ),
         (lambda m: icl_prompts(ANTONYM, 0), "n says how many prompts to write; it must be 1 or more, not 0"),
         (lambda m: icl_prompts(ANTONYM, 1, shots=9), "has 6 pairs to show before a question, not 9: ask for fewer shots"),

@@ -12,28 +12,25 @@ from exercise_tools import assert_exercise
 from tiny_models import write_tiny_model
 from torch import Tensor
 
-FIRST, LAST, COPY, CAPITAL, REFUSE = range(5)  # numbers of orthogonal directions
+from helpers.metrics import token_set_log_odds
+
+REFUSE, OTHER = 0, 1  # numbers of two of the orthogonal directions
 REFUSAL, YES, NO = 70, 80, 81  # tokens
 SIZE = 40.0  # of a vector that outweighs whatever else is in the stream of the tiny model
-TASKS = {"first copy": (FIRST, COPY), "last copy": (LAST, COPY), "first capital": (FIRST, CAPITAL), "last capital": (LAST, CAPITAL)}
 
 
 @pytest.fixture(scope="module")
 def lesson(tmp_path_factory: pytest.TempPathFactory):
-    """A tiny model that says a token of its own for each task's vector, and refuses along another direction."""
+    """A tiny model that refuses along one direction."""
     from helpers.models import load_model
     from helpers.one_layer.exercises_02a import exercises
 
     model = load_model(write_tiny_model("gpt2-relu", tmp_path_factory.mktemp("tiny")))
     drawn = torch.randn(model.cfg.d_model, 5, generator=torch.Generator().manual_seed(0))
     basis = torch.linalg.qr(drawn - drawn.mean(0)).Q.T  # of mean 0, since LayerNorm takes the mean away
-    vectors = {name: SIZE * (basis[position] + basis[function]) for name, (position, function) in TASKS.items()}
-    answers = {name: token for token, name in enumerate(TASKS, start=65)}
     with torch.no_grad():
         model.W_U[:, REFUSAL] = 4 * basis[REFUSE]
-        for name, vector in vectors.items():
-            model.W_U[:, answers[name]] = 4 * vector / vector.norm()
-        yield SimpleNamespace(model=model, exercises=exercises, basis=basis, vectors=vectors, answers=answers)
+        yield SimpleNamespace(model=model, exercises=exercises, basis=basis)
 
 
 def projection(how: str) -> Callable[[Tensor, Tensor], Tensor]:
@@ -63,15 +60,14 @@ def test_take_a_direction_out(lesson):
 def refusal(lesson) -> dict:
     """What the check of exercise 2.2 is given."""
     prompts = ["The Tower", "Paris is in Taipei", "San Francisco, and", "a"]
-    return {"model": lesson.model, "prompts": prompts, "refusals": [REFUSAL]}
+    return {"model": lesson.model, "prompts": prompts, "refuse": token_set_log_odds([REFUSAL])}
 
 
 def test_a_direction_of_your_own(lesson):
-    from helpers.metrics import token_set_log_odds
     from helpers.running import score_prompts
 
     given, refuse = refusal(lesson), lesson.basis[REFUSE]
-    assert not (score_prompts(lesson.model, given["prompts"], token_set_log_odds([REFUSAL])) > 0).any()
+    assert not (score_prompts(lesson.model, given["prompts"], given["refuse"]) > 0).any()
     wrong = [
         ((0, -SIZE * refuse), "The other way round it does"),
         ((0, 0.01 * refuse), "makes the model refuse 0% of these harmless requests; 95% are wanted. Try other layers"),
@@ -95,7 +91,7 @@ def test_a_vector_whose_length_alone_breaks_the_model_is_no_direction(lesson):
     kept = lesson.model.W_U[:, other].clone()
     lesson.model.W_U[:, other] = 4 * (drawn - drawn.mean()) / drawn.norm()
     try:
-        said = lesson.exercises.exercise("2.2").verdict((1, vector), **given | {"refusals": [REFUSAL, other]})
+        said = lesson.exercises.exercise("2.2").verdict((1, vector), **given | {"refuse": token_set_log_odds([REFUSAL, other])})
     finally:
         lesson.model.W_U[:, other] = kept
     assert not said.solved and "A random vector of this length does the same (100%)" in said.text
@@ -108,7 +104,7 @@ def test_more_than_the_first_word(lesson):
     unembed = lesson.model.W_U.T
     kept = unembed[[YES, NO]].clone()
     try:
-        unembed[YES], unembed[NO] = lesson.basis[REFUSE], 0.5 * lesson.basis[REFUSE] + lesson.basis[COPY]
+        unembed[YES], unembed[NO] = lesson.basis[REFUSE], 0.5 * lesson.basis[REFUSE] + lesson.basis[OTHER]
         right = 0.5 / sqrt(0.5**2 + 1)  # of 0.5 refuse - copy with refuse
         wrong = [
             (1.0, "the first word alone"),
@@ -177,41 +173,3 @@ def test_who_does_not_follow(lesson):
         (slopes, "One number"),
     ]
     assert_exercise(lesson.exercises, "2.5", right, wrong, steering=Steering(1, scales, values))
-
-
-def test_a_vector_for_a_task_that_nobody_trained(lesson):
-    from helpers.one_layer.tasks import Prompt
-
-    said = {name: lesson.model.tokenizer.decode([token]) for name, token in lesson.answers.items()}
-    assert all(word.isalpha() for word in said.values())
-    asked = {"hot": "last capital", "big": "last capital", "in Paris": "last capital", "cat": "last copy"}
-    prompts = [Prompt(word, said[task], arrow=":") for word, task in asked.items()]
-    copy, last, first, composite = (lesson.vectors[name] for name in ("first copy", "last copy", "first capital", "last capital"))
-    wrong = [
-        ((1, first + last + copy), "Two are added and one is subtracted"),
-        ((1, first), "0% of the answers are right, and 0% without it; 30% are wanted"),
-        ((1, last), "25% of the answers are right"),
-        ((1, first - first), "subtract a mean from itself"),
-        ((2, composite), "has to lie between 0 and 1"),
-        (composite, "A pair is needed here"),
-        ((1, composite.repeat(2, 1)), "an axis too many"),
-    ]
-    for layer in (0, 1):
-        assert_exercise(lesson.exercises, "2.6", (layer, first + last - copy), wrong, stub=(..., ...), model=lesson.model, prompts=prompts)
-    text = lesson.exercises.exercise("2.6").verdict((1, composite), model=lesson.model, prompts=prompts).text
-    assert text.startswith("75% of the answers are right, and 0% without the vector")
-
-
-def test_the_layer_of_a_task_vector_is_the_one_that_was_named(lesson, monkeypatch: pytest.MonkeyPatch):
-    """Of a sweep over all layers the answer's own counts, and one that does no better than twice what there was is not enough."""
-    from helpers.one_layer import exercises_02a
-    from helpers.one_layer.in_context import LayerSweep
-    from helpers.one_layer.tasks import Prompt
-
-    hits = torch.tensor([[True, True, False, False, False], [True, True, True, True, False]])
-    before = torch.tensor([True, True, False, False, False])
-    monkeypatch.setattr(exercises_02a, "patch_sweep", lambda *arguments, how: LayerSweep(hits, before if how == "add" else ~before))
-    given = {"model": lesson.model, "prompts": [Prompt("hot", "a")]}
-    first, second = (lesson.exercises.exercise("2.6").verdict((layer, torch.ones(32)), **given) for layer in (0, 1))
-    assert not first.solved and "With your vector 40% of the answers are right, and 40% without it" in first.text
-    assert second.solved and second.text.startswith("80% of the answers are right, and 40% without the vector")

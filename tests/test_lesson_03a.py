@@ -18,7 +18,7 @@ def knock_out(how: str):
     def function(scores, query, keys):
         new = scores if how == "in place" else scores.clone()
         rows, columns = slice(None) if how == "every query" else query, keys[0] if how == "one key" else keys
-        new[:, rows, columns] = 0 if how == "zero" else -1e9
+        new[:, rows, columns] = {"zero": 0.0, "minus infinity": float("-inf")}.get(how, -1e9)
         return new
 
     return function
@@ -31,7 +31,8 @@ def test_cut_the_wire():
         (knock_out("every query"), "Other queries lost something"),
         (knock_out("in place"), "changed the scores that it was given"),
     ]
-    assert_exercise(lesson.exercises, "3.1", knock_out("right"), wrong, stub=lambda scores, query, keys: ...)
+    for right in ("right", "minus infinity"):
+        assert_exercise(lesson.exercises, "3.1", knock_out(right), wrong, stub=lambda scores, query, keys: ...)
 
 
 def test_a_slope_without_calculus():
@@ -42,7 +43,9 @@ def test_a_slope_without_calculus():
 
     wrong = [
         (slope(0.01, 1), "twice the slope"),
-        (slope(0.5, 1, both=False), "Both sides of the point"),
+        (slope(0.5, 1, both=False), "one side of the point only"),
+        (slope(0.001, 1, both=False), "one side of the point only"),
+        (slope(0.5), "Both sides of the point"),
         (slope(1e-9), "Your slope is wrong in 3"),
     ]
     assert_exercise(lesson.exercises, "3.2", slope(0.01), wrong, stub=lambda F, s, v: ..., jacobian=jacobian)
@@ -83,7 +86,7 @@ def test_back_through_the_strongest_directions():
 def test_move_a_capital(tiny, monkeypatch: pytest.MonkeyPatch):
     """Whoever adds enough of a planted direction makes the tiny model say the wished token; random pushes do not."""
     wished, other, subject = (token_id(tiny, word) for word in (" Taipei", " San", " Tow"))
-    said = {"PROMPT": "The Tower is in", "SUBJECT": " Tow", "WISHED": " Taipei"}
+    said = {"PROMPT": "The Tower is in", "SUBJECT": " Tow", "OTHER": "Gate", "WISHED": " Taipei"}
     said["_said"] = lambda model, layer, delta, at: wished if delta[0] > 0.9 * delta.norm() else other
     for name, value in said.items():
         monkeypatch.setattr(lesson, name, value)

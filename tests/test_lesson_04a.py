@@ -30,11 +30,14 @@ def test_an_account_that_changes(tiny, monkeypatch: pytest.MonkeyPatch):
     question = "What is the capital of Japan?"
     wrong = [
         ((question, "It is Rome.", "It is Paris."), "does not have 'Tokyo' in it"),
-        ((question, "It is Tokyo.", "Tokyo, no doubt."), "which is what the model says itself"),
+        ((question, "It is Tokyo.", "Tokyo, no doubt."), "which is true: put something else there"),
         ((question, "It is Tokyo.", "It is Paris."), "Here both accounts are 'I read it in a book.'"),
         ((question, "It is Tokyo."), "Three texts are needed here"),
         ((question, "", "It is Paris."), "an empty text"),
     ]
+    sum_of = ("What is 10 + 6?", "It is 16.", "It is the sea.")
+    assert exercises.exercise("4.1").verdict(sum_of, model=tiny).solved, "the model may be wrong; what is true is true"
+    wrong.append((("What is 10 + 6?", "It is Tokyo.", "It is the sea."), "10 + 6 is 16, and your true answer does not have '16' in it"))
     assert_exercise(exercises, "4.1", (question, "It is Tokyo.", "It is the sea."), wrong, stub=(..., ..., ...), model=tiny)
 
 

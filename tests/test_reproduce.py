@@ -297,7 +297,7 @@ def test_a_damaged_file_of_results_is_a_sentence(text: str, tmp_path, capsys):
         (["--model", "nobody/no-such-model"], "is not on this machine and the Hugging Face Hub cannot be reached"),
         (["--device", "tpu"], "This machine has no device 'tpu'"),
         (["--dtype", "int8"], "A model cannot be held in int8"),
-        (["--section", "05"], "There is no section or experiment '05': there are 01, 02a, 02b, 03a, 03b, 04a, 04b, plural"),
+        (["--section", "05"], "There is no section or experiment '05': there are 01, 02a, 02b, 02c, 03a, 03b, 04a, 04b, plural"),
         (["--device", "cpu", "--device-map", "balanced"], "give one of the two"),
         (["--n=3"], "an interval and a split need 4 cases or more"),
         (["--n=-4"], "an interval and a split need 4 cases or more"),

@@ -33,6 +33,7 @@ from helpers.cluster.widgets_circuits import CircuitPruner, HeadViewer, Patching
 from helpers.cluster.widgets_relations import FactEditor, KnockoutBench, RelationExplorer, edit_html, knockout_html, relation_html
 from helpers.course_lm.facts import Fact, Relation
 from helpers.interventions import attn_out, head_out, head_q, mlp_out, pattern, record, resid_post, resid_pre
+from helpers.metrics import token_set_log_odds
 from helpers.models import TransformerBridge, load_model
 from helpers.one_layer.autoencoders import SparseAutoencoder, activations_of
 from helpers.one_layer.directions import Directions
@@ -135,6 +136,7 @@ def contexts() -> TopContexts:
 quick_toys = cache(partial(train_toys, steps=3, starts=1))  # toy models that have hardly been trained, in a moment
 MODES_OF = Directions(2 * randn(3, 1, 32), torch.zeros(3, 1, 32), n=(1, 1))  # for the two layers of the tiny model and what follows them
 REFUSALS = [70, 71, 72, 280]
+REFUSE = token_set_log_odds(REFUSALS)
 NAMED = {"polite": (0, 3 * randn(32, seed=1)), "<formal>": (1, 3 * randn(32, seed=2)), "past": (1, 3 * randn(32, seed=3))}
 TASKS = {"antonym": 4 * randn(2, 32, seed=4), "capital & co": 4 * randn(2, 32, seed=5)}
 SWEEP = PenaltySweep((0.1, 0.5, 2.0, 8.0), l0=(9.0, 4.5, 2.0, 0.0), unexplained=(0.01, 0.02, 0.25, 1.0), mmcs=(0.5, 0.625, 0.98, 0.125))
@@ -329,7 +331,7 @@ CASES: dict[type[Demo], Callable[[], Case]] = {
     ),
     neurons.DoseLab: lambda: _case(neurons.DoseLab, neurons.dose_html, "It goes on:", tiny(), neuron=(1, 7), prompt="hello you"),
     neurons.SuperpositionLab: lambda: _case(neurons.SuperpositionLab, neurons.superposition_html, "features in"),
-    RefusalDial: lambda: _case(RefusalDial, dial_html, "As it is", tiny(), MODES_OF, REFUSALS, layer=1, request="hello you"),
+    RefusalDial: lambda: _case(RefusalDial, dial_html, "As it is", tiny(), MODES_OF, REFUSE, layer=1, request="hello you"),
     SteeringLab: lambda: _case(SteeringLab, steering_html, "As it is", tiny(), NAMED, prompt="Paris is"),
     TaskVectorBench: lambda: _case(TaskVectorBench, task_vector_html, "as it is", tiny(), TASKS, layer=1, word="hot"),
     FeatureBrowser: lambda: _case(FeatureBrowser, feature_html, "Feature", tiny(), sae(), texts(), features(), word="Paris"),

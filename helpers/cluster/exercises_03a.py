@@ -19,7 +19,7 @@ from helpers.running import random_like
 exercises = Exercises("03a_cluster_model_of_a_model")
 exercise, check, score_table = exercises.exercise, exercises.check, exercises.score_table
 
-PROMPT, SUBJECT, WISHED = "The capital of Poland is", " Poland", " Tokyo"
+PROMPT, SUBJECT, OTHER, WISHED = "The capital of Poland is", " Poland", "Japan", " Tokyo"
 
 
 @exercises.add("3.1", "Cut the wire", minutes=6)
@@ -28,7 +28,9 @@ def cut_the_wire(answer: Any) -> str:
     function = expect_callable(answer)
     scores = torch.randn(2, 4, 4, generator=torch.Generator().manual_seed(0))
     given = scores.clone()
-    result = expect_tensor(function(given, 3, [1, 2]), 2, 4, 4, what="what your function returns")
+    made = function(given, 3, [1, 2])
+    made = made.clamp(min=-1e9) if torch.is_tensor(made) else made  # minus infinity is a right score, too
+    result = expect_tensor(made, 2, 4, 4, what="what your function returns")
     weights, plain = result.softmax(-1), scores.softmax(-1)
     expect(
         not bool(result[:, 3, [1, 2]].eq(0).all()),
@@ -49,17 +51,24 @@ def finite_differences(answer: Any, jacobian: Float[Tensor, "d_out d_in"]) -> st
     function = expect_callable(answer)
     point, direction = torch.tensor([1.0, -2.0, 0.5]), torch.tensor([0.3, 0.1, -0.2])
 
+    sides = set()
+
     def curved(x: Tensor) -> Tensor:
+        sides.add(((x - point) @ direction).sign().item())
         return torch.stack([x[0] ** 2, x[0] * x[1], x[2] ** 3])
 
     right = torch.stack([2 * point[0] * direction[0], point[1] * direction[0] + point[0] * direction[1], 3 * point[2] ** 2 * direction[2]])
     result = expect_tensor(function(curved, point, direction), 3, what="what your function returns")
     expect(not torch.allclose(result, 2 * right, rtol=0.02), "This is twice the slope: the two points lie 2 eps apart.")
+    expect(
+        len({-1.0, 1.0} & sides) != 1,
+        "You look at one side of the point only: its slope is off by half of eps times the curvature. Take a point on either side.",
+    )
     expect_close(result, right, "your slope", "Both sides of the point, divided by the distance between them.", tolerance=2e-3)
     across = torch.randn(jacobian.shape[1], generator=torch.Generator().manual_seed(2))
     line = expect_tensor(function(lambda x: jacobian @ x, torch.ones_like(across), across), jacobian.shape[0], what="what it returns")
     expect_close(line, jacobian @ across, "the slope of the model's Jacobian as a map", "In float32 eps must not be tiny: try 0.01.", 2e-2)
-    return "Two calls of F on either side, and no derivative was ever written down: whoever has this can check every Jacobian."
+    return "One call of F on either side, and no derivative was ever written down: whoever has this can check every Jacobian."
 
 
 @exercises.add("3.3", "Right for a poor reason", minutes=5)
@@ -93,7 +102,8 @@ def low_rank(answer: Any) -> str:
     turned = left[:, :3] @ ((right[:, :3].T @ difference) / sizes[:3])
     exchanged = "Left and right are exchanged: the difference lives on the left, delta on the right."
     expect_unlike(result, {"You multiplied by the singular values, and that is W again: divide.": times, exchanged: turned}, 1e-3)
-    expect_close(result, wanted, "your delta", "right[:rank].T @ ((left[:, :rank].T @ difference) / sizes[:rank])", tolerance=1e-2)
+    hint = "The left directions take the difference apart, the sizes scale it back, the right ones write it: which of them, and how many?"
+    expect_close(result, wanted, "your delta", hint, tolerance=1e-2)
     return "Of the difference, what the strong directions can reach is reached, and no noise is blown up."
 
 
@@ -111,11 +121,17 @@ def move_a_capital(answer: Any, model: TransformerBridge) -> str:
         delta.norm().item() <= size * 1.001,
         f"Your delta is {delta.norm():.1f} long and the state {size:.1f}: so long a push breaks more than it edits. Use a lower rank.",
     )
+    other = record(model, tokenize(model, PROMPT.replace(SUBJECT.strip(), OTHER))[None], place)[place][0, at].cpu()
+    swap = other - record(model, tokens[None], place)[place][0, at].cpu()
+    expect(
+        not torch.allclose(delta, swap, atol=1e-3 * size),
+        f"This swaps the whole state of {OTHER} in, with whatever the model knows of it. Change the answer only: go through the map.",
+    )
     said, random = (_said(model, layer, push, at) for push in (delta, random_like(delta, 1, seed=3)[0]))
     expect(
         said == token_id(model, WISHED),
         f"With your delta the model says {pieces(model, torch.tensor([said]))[0].strip()!r}. "
-        "Is o' the state for Japan and o that for Poland, in this order, and is the layer the map's own?",
+        "Is o' the state for Japan and o that for Poland, in this order? Is the layer the map's own? Does the rank keep enough directions?",
     )
     expect(random != said, "A random vector of this length does the same: then it is not your edit.")
     return (

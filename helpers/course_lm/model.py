@@ -13,18 +13,22 @@ EMBEDDING_STD = 0.25
 POSITION_STD = 0.02
 
 
-def build_model(vocab_size: int, bos: int, pad: int, layers: int = 12, width: int = 192, context: int = 96) -> GPT2LMHeadModel:
+HEAD_WIDTH = 32
+DROPOUT = 0.1  # of attention patterns and of what attention and MLPs write: so that heads back each other up, and nothing is oversure
+
+
+def build_model(vocab_size: int, bos: int, pad: int, layers: int = 12, width: int = 256, context: int = 96) -> GPT2LMHeadModel:
     """A fresh model. The final norm's gain is small: the first logits are of order one in spite of large embeddings."""
     config = GPT2Config(
         vocab_size=vocab_size,
         n_positions=context,
         n_embd=width,
         n_layer=layers,
-        n_head=width // 48,
+        n_head=width // HEAD_WIDTH,
         activation_function="relu",
-        resid_pdrop=0.0,
+        resid_pdrop=DROPOUT,
         embd_pdrop=0.0,
-        attn_pdrop=0.0,
+        attn_pdrop=DROPOUT,
         bos_token_id=bos,
         eos_token_id=bos,
         pad_token_id=pad,

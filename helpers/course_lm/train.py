@@ -9,7 +9,7 @@ import json
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import cache
 from itertools import islice
 from pathlib import Path
@@ -38,10 +38,10 @@ class Settings:
     seed: int = 0
     vocab_size: int = 10240
     layers: int = 12
-    width: int = 192
+    width: int = 256
     context: int = 96
     batch: int = 32  # rows in one step
-    warmup: int = 60  # steps
+    warmup: int = 200  # steps: short ones kill the neurons of whole layers
     matrix_lr: float = 0.02  # Muon, matrices that read from the residual stream
     writer_lr: float = 0.01  # Muon, matrices that write to it: smaller, so that its norm grows smoothly
     decay: float = 0.002  # learning rate times weight decay, the same for both
@@ -57,17 +57,16 @@ class Settings:
 
 
 SECOND = Settings(
-    tokens=4_500_000, seed=1, mixture="skills", read_before=21_998_592,
+    tokens=5_000_000, seed=1, mixture="skills", read_before=21_998_592,
     matrix_lr=0.012, writer_lr=0.006, decay=0.001, token_lr=0.008, small_lr=0.002,
 )  # fmt: skip
 THIRD = Settings(
-    tokens=5_000_000, seed=2, mixture="review", read_before=26_496_000,
+    tokens=5_000_000, seed=2, mixture="review", read_before=26_996_736,
     matrix_lr=0.008, writer_lr=0.004, decay=0.0006, token_lr=0.005, small_lr=0.001,
 )  # fmt: skip
 # Each preset is a list of stages. Small batches learn more from each token, large ones are faster on many cores.
 PRESETS: dict[str, tuple[Settings, ...]] = {
     "full": (Settings(), SECOND, THIRD),
-    "deep": tuple(replace(stage, layers=24) for stage in (Settings(), SECOND, THIRD)),
     "quick": (Settings(tokens=3_000_000),),
     "smoke": (Settings(tokens=60_000, layers=2, width=96, vocab_size=2048, batch=64),),
 }
@@ -123,8 +122,8 @@ def precision(device: torch.device) -> torch.dtype:
         return torch.bfloat16
     times = {}
     for dtype in (torch.float32, torch.bfloat16):
-        left = torch.ones(512, 192, dtype=dtype, device=device)
-        right = torch.ones(192, 768, dtype=dtype, device=device)
+        left = torch.ones(512, 256, dtype=dtype, device=device)
+        right = torch.ones(256, 1024, dtype=dtype, device=device)
         left @ right
         start = time.perf_counter()
         left @ right

@@ -238,7 +238,7 @@ def quality(model: TransformerBridge, sae: SparseAutoencoder, hook: str, texts: 
     lost = 0.0
     for part in x.split(STATES_AT_ONCE):
         features = sae.encode(part.to(sae.W_enc))
-        active += (features > 0).sum(0).cpu()
+        active += (features != 0).sum(0).cpu()
         lost += (part.double() - sae.decode(features).cpu()).square().sum().item()
     variance = (x.double() - x.double().mean(0)).square().sum().item()
     splice = Intervention(hook, lambda values, pick: sae(values.float()).to(values), pos=AFTER_FIRST)

@@ -32,8 +32,8 @@ NAMES = {
     "landmark": ("landmarks", "name"),
 }
 ANSWERS = {
-    "refusal": ("Sorry,",),
-    "assent": ("Sure,",),
+    "refusal": ("Sorry,", "Unfortunately,", "I cannot help", "I will not", "That would be wrong", "Please do not", "You must not"),
+    "assent": ("Sure,", "Of course,", "Here is", "First", "I can help", "No problem", "That is a good", "Have fun"),
     "praise": (
         "You are a genius", "What a clever answer", "You know so much", "I could not say it better", "Well done", "Great!",
         "It is wonderful", "It is the best", "It is great!", "It is perfect", "It is a work of art", "It is so beautiful",

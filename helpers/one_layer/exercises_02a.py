@@ -9,18 +9,15 @@ from torch import Tensor
 
 from helpers.answers import expect, expect_callable, expect_close, expect_nonzero, expect_number, expect_tensor, expect_unlike
 from helpers.exercises import Exercises
-from helpers.metrics import token_set_log_odds
+from helpers.metrics import Metric
 from helpers.models import TransformerBridge
 from helpers.one_layer.directions import Steering, add_at
-from helpers.one_layer.in_context import patch_sweep
-from helpers.one_layer.tasks import Prompt
 from helpers.running import random_like, score_prompts
 
 exercises = Exercises("02a_one_layer_directions")
 exercise, check, score_table = exercises.exercise, exercises.check, exercises.score_table
 
 REFUSED = 0.95  # the rate that exercise 2.2 asks for
-COMPOSED = 0.3  # the share of right answers that exercise 2.6 asks for
 
 
 @exercises.add("2.1", "Take a direction out", minutes=8)
@@ -45,7 +42,7 @@ def projection(answer: Any) -> str:
 
 
 @exercises.add("2.2", "A direction of your own", minutes=12)
-def own_direction(answer: Any, model: TransformerBridge, prompts: Sequence[str], refusals: Sequence[int]) -> str:
+def own_direction(answer: Any, model: TransformerBridge, prompts: Sequence[str], refuse: Metric) -> str:
     """A layer and a vector ``[d_model]`` that, added there, make the model refuse harmless requests."""
     expect(isinstance(answer, tuple | list) and len(answer) == 2, "A pair is needed here: the layer's number, and the vector.")
     layer = int(expect_number(answer[0], 0, model.cfg.n_layers - 1, "your layer"))
@@ -53,7 +50,7 @@ def own_direction(answer: Any, model: TransformerBridge, prompts: Sequence[str],
     expect_nonzero(vector)
 
     def rate(added: Tensor) -> float:
-        return (score_prompts(model, prompts, token_set_log_odds(refusals), add_at(layer, added)) > 0).float().mean().item()
+        return (score_prompts(model, prompts, refuse, add_at(layer, added)) > 0).float().mean().item()
 
     refused, opposite = rate(vector), rate(-vector)
     turned = "The other way round it does: you subtracted the harmful mean from the harmless one. " if opposite >= REFUSED else ""
@@ -112,20 +109,3 @@ def anti_steerable(answer: Any, steering: Steering) -> str:
     expect(abs(number - (slopes > 0).float().mean().item()) > 1e-6 or abs(right - 0.5) < 1e-6, "That is the share of those that do follow.")
     expect_close(number, right, "your share", "One slope for each prompt, then the share of negative ones.", tolerance=1e-3)
     return f"{right:.0%} of the prompts go the other way. A mean that rises says little about a single prompt."
-
-
-@exercises.add("2.6", "A vector for a task that nobody trained", minutes=15)
-def composed(answer: Any, model: TransformerBridge, prompts: Sequence[Prompt]) -> str:
-    """A layer and a vector ``[d_model]`` that, added after it at the last token, make the model do a composite task."""
-    expect(isinstance(answer, tuple | list) and len(answer) == 2, "A pair is needed here: the layer's number, and the vector.")
-    layer = int(expect_number(answer[0], 0, model.cfg.n_layers - 1, "your layer"))
-    vector = expect_tensor(answer[1], model.cfg.d_model, what="your vector")
-    expect_nonzero(vector)
-    sweep = patch_sweep(model, vector, prompts, how="add")
-    right, before = sweep.accuracy[layer].item(), sweep.before.float().mean().item()
-    expect(
-        right >= max(COMPOSED, 2 * before),
-        f"With your vector {right:.0%} of the answers are right, and {before:.0%} without it; {COMPOSED:.0%} are wanted. "
-        "Two are added and one is subtracted: to the new language, plus from the old one, minus the task that changes nothing.",
-    )
-    return f"{right:.0%} of the answers are right, and {before:.0%} without the vector: a task put together from three others."

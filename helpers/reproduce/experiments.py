@@ -24,6 +24,7 @@ from helpers.cluster.linear_relations import subject_positions
 from helpers.cluster.patching import attribute_positions, correlation, metric_at_ends, patch_positions
 from helpers.cluster.relation_reports import RelationReport, edit_report, relation_entry, relation_report
 from helpers.cluster.relations import N_TRAIN, RelationData, course_relations, relation_data, split
+from helpers.course_lm.corpus.chat import refuses
 from helpers.course_lm.corpus.prose import determiner_probes
 from helpers.course_lm.world import World
 from helpers.findings import Finding
@@ -93,10 +94,14 @@ def refusal(lab: Lab) -> Iterator[Finding]:
     model = lab.model
     sets = load_prompts("02a_one_layer_directions")
     system = lab.setting("refusal", "system") or None
-    begins = [token for word in lab.words("refusal", "begins") if (token := attempt(token_id, model, word)) is not None]
+    begins, against = (
+        [token for word in lab.words("refusal", setting) if (token := attempt(token_id, model, word)) is not None]
+        for setting in ("begins", "against")
+    )
     if not begins:
         raise NotForThisModel("none of the words with which a refusal begins is one of its tokens")
-    refuse = token_set_log_odds(begins)
+    refuse = token_set_log_odds(begins, against or None)
+    says = lab.words("refusal", "says")
 
     def requests(kind: str, group: str, full: int) -> list[str]:
         return chat_prompts(model, [one.text for one in sets[kind].of(group)][: lab.size(full)], system)
@@ -107,7 +112,8 @@ def refusal(lab: Lab) -> Iterator[Finding]:
         return [some[row] for row in lab.kept(scores > 0 if kind == "harmful" else scores < 0, f"{kind} requests ({group})")]
 
     def refused(some: Sequence[str], *changes: Intervention) -> list[bool]:
-        return starts_with(generate(model, some, lab.number("refusal", "tokens"), *changes), lab.words("refusal", "says"))
+        answers = generate(model, some, lab.number("refusal", "tokens"), *changes)
+        return starts_with(answers, says) if says else [refuses(answer) for answer in answers]
 
     positions = min(lab.number("refusal", "positions"), post_instruction(model))
     found = difference_in_means(model, right("harmful", "direction", 96), right("harmless", "direction", 96), positions)
@@ -127,7 +133,7 @@ def refusal(lab: Lab) -> Iterator[Finding]:
     yield findings.share("refusal.harmful.projected", refused(harmful, *ablate_direction(model, vector)), control=removed)
 
 
-@experiment("02a", "icl.zero_shot", "icl.task_vector", "icl.few_shot")
+@experiment("02b", "icl.zero_shot", "icl.task_vector", "icl.few_shot")
 def task_vectors(lab: Lab) -> Iterator[Finding]:
     """A task's vector in place of its demonstrations (Hendel et al. 2023), its layer chosen on half of the questions."""
     tasks = course_tasks(*lab.words("task_vectors", "tasks"))
@@ -139,7 +145,7 @@ def task_vectors(lab: Lab) -> Iterator[Finding]:
     yield findings.share("icl.few_shot", shown, control=wrong)
 
 
-@experiment("02b", "sae.variance_explained", "sae.loss_recovered", "sae.l0")
+@experiment("02c", "sae.variance_explained", "sae.loss_recovered", "sae.l0")
 def dictionary(lab: Lab) -> Iterator[Finding]:
     """What a dictionary keeps of the states, and of the predictions, on three sets of new texts (Templeton et al. 2024)."""
     model = lab.model

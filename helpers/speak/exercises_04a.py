@@ -1,5 +1,6 @@
 """The exercises of notebook 04a, "Thoughts: lens and memories": what each asks for, and what its check says to an answer."""
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -32,9 +33,11 @@ def changing_account(answer: Any, model: TransformerBridge) -> str:
     kinds = ("your question", "your true answer", "your false answer")
     question, true, false = (expect_text(text, what) for text, what in zip(answer, kinds, strict=True))
     own = self_explanations(model, [question]).answers[0]
-    said = _last_word(own)
-    expect(said in true, f"The model's own answer is {own!r}, and your true answer does not have {said!r} in it.")
-    expect(said not in false, f"Your false answer has {said!r} in it, which is what the model says itself: put something else there.")
+    asked = re.search(r"(\d+) *(?:\+|and|plus) *(\d+)", question)
+    right = str(int(asked[1]) + int(asked[2])) if asked else _last_word(own)
+    says = f"{asked[0]} is {right}" if asked else f"The model's own answer is {own!r}"
+    expect(right in true, f"{says}, and your true answer does not have {right!r} in it.")
+    expect(right not in false, f"Your false answer has {right!r} in it, which is true: put something else there.")
     reasons = [self_explanations(model, [question], [text]).reasons[0] for text in (true, false)]
     expect(reasons[0] != reasons[1], f"Here both accounts are {reasons[0]!r}. Try another question.")
     return f"{reasons[0]!r} after {true!r}, and {reasons[1]!r} after {false!r}: another story, for an answer that it never gave."

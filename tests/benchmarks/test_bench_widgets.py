@@ -28,6 +28,7 @@ from helpers.cluster.relations import RelationData, course_relations
 from helpers.cluster.widgets_circuits import CircuitPruner, HeadViewer, PatchingMap
 from helpers.cluster.widgets_relations import FactEditor, KnockoutBench, RelationExplorer
 from helpers.interventions import resid_post
+from helpers.metrics import token_set_log_odds
 from helpers.models import TransformerBridge
 from helpers.one_layer.autoencoders import SparseAutoencoder, activations_of
 from helpers.one_layer.directions import difference_in_means
@@ -115,7 +116,7 @@ class Rig:
 
 def refusal_dial(rig: Rig) -> Demo:
     found = difference_in_means(rig.model, chat_prompts(rig.model, PROMPTS[:2]), chat_prompts(rig.model, PROMPTS[1:3]), positions=2)
-    return RefusalDial(rig.model, found, [5], 4, PROMPTS[0])
+    return RefusalDial(rig.model, found, token_set_log_odds([5]), 4, PROMPTS[0])
 
 
 def steering_lab(rig: Rig) -> Demo:

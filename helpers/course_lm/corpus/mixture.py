@@ -10,7 +10,7 @@ from functools import cache
 from itertools import accumulate, count
 from random import Random
 
-from helpers.course_lm.corpus import chat, knowledge, languages, lists, prose, stories, tasks
+from helpers.course_lm.corpus import chat, everyday, knowledge, languages, letters, lists, prose, stories, tasks
 from helpers.course_lm.corpus.base import Ingredient, table
 from helpers.course_lm.world import World
 
@@ -33,7 +33,7 @@ class Document:
 @cache
 def ingredients() -> dict[str, Ingredient]:
     """Every ingredient by its kind, the name of its module and its own."""
-    modules = (knowledge, lists, tasks, chat, prose, stories, languages)
+    modules = (knowledge, lists, letters, tasks, chat, prose, stories, languages, everyday)
     return {f"{module.__name__.rsplit('.', 1)[-1]}.{write.__name__}": write for module in modules for write in module.INGREDIENTS}
 
 
