@@ -14,7 +14,6 @@ from helpers.one_neuron.entities import (
     DESCRIPTION,
     LANGUAGES,
     NAME,
-    OTHERS,
     RELATED,
     EntityPeaks,
     entity_peaks,
@@ -151,8 +150,10 @@ def made(values: list[float]) -> EntityPeaks:
 
 def test_a_neurons_peaks_kind_by_kind():
     found = made(SHORT_PEAKS).by_kind("A", (0, 0))
-    assert found == {"French": [5.0], OTHERS: [2.0], NAME: [1.0]} and list(found) == ["French", OTHERS, NAME]
-    assert made(SHORT_PEAKS).by_kind("B", (0, 0)) == {DESCRIPTION: [9.0], NAME: [2.0], OTHERS: [1.0]}
+    assert found == {NAME: [1.0], "French": [5.0]}
+    assert made(SHORT_PEAKS).by_kind("A", (0, 0), others=True) == {NAME: [2.0], "French": []}
+    assert made(SHORT_PEAKS).aucs("A", (0, 0)) == {NAME: 0.0}  # nobody else is told of in French
+    assert made([3.0, 2.0, 5.0, 9.0]).aucs("A", (0, 0)) == {NAME: 1.0}
 
 
 ENTITIES = ("Austria", "Belgium", "Chile", "Denmark")

@@ -62,10 +62,10 @@ FIGURES = {
     "dose_curve": lambda p: p.dose_curve(
         [0, 2, 4], {" this": [0.9, 0.5, 0.1], " $5": [0.0, 0.1, 0.2], "巴黎": [0.0] * 3}, (0.5, 2.5), {LONG: [0.2] * 3, "L5 N7": [0.3] * 3}
     ),
-    "kind_bars": lambda p: p.kind_bars({"name": [3, 5], "語言": [1, 2, 3], "names of others": ZIGZAG}, "peak activation"),
+    "kind_bars": lambda p: p.kind_bars({"name": [3, 5], "語言": [1, 2, 3], "of others": ZIGZAG}, "peak activation", {"name": ZIGZAG}),
     "estimate_scatter": lambda p: p.estimate_scatter([*ZIGZAG, 2.0, -3.0], [*ZIGZAG, 2.1, -1.0], list("abcdefgh")),
     "word_bars": lambda p: p.word_bars({" $1": 0.4, " these": 0.1, "巴黎": 0}, {LONG: {" $1": 0.1, " these": 0.3}, "L5": {" $1": 0.2}}),
-    "entropy_histogram": lambda p: p.entropy_histogram([0.0, 1.0, 1.5], [3.0, 3.2], 4.5, "entropy, in bits"),
+    "jobs_histogram": lambda p: p.jobs_histogram({"neurons": [1.0, 2.5, 3.0], "features": [1.0, 1.2]}, 1.1, "number of jobs"),
     "overlap_grid": lambda p: p.overlap_grid({f"sparsity 0.{at}": SQUARE for at in range(6)}),
     "overlap_grid, one": lambda p: p.overlap_grid({"sparsity 0.9": SQUARE}),
     "feature_fan": lambda p: p.feature_fan({f"sparsity 0.{at}": THREE for at in range(6)}),
@@ -233,6 +233,8 @@ def test_kinds_keep_their_order_with_the_first_at_the_top(plots):
     assert ticks(ax, "y") == ["name", plots.plain("$ and 語言"), "none"] and [bar.get_width() for bar in ax.patches] == [4.0, 2.0, 0]
     assert [xs for xs, _ in data(*ax.lines[:3])] == [[3.0, 5.0], [1.0, 1.0, 4.0], []] and len(set(ax.lines[1].get_ydata())) == 3
     assert ax.get_ylim()[0] > ax.get_ylim()[1] and all(abs(y - 1) < 0.4 for y in ax.lines[1].get_ydata())
+    grey = plots.kind_bars({"name": [3.0], "Chinese": [1.0]}, "peak", {"Chinese": [0.1, 0.2]}).axes[0].lines
+    assert [list(line.get_xdata()) for line in grey if line.get_color() == plots.GREY] == [[], [0.1, 0.2]]
 
 
 def test_a_scatter_names_the_outermost_points_and_the_correlation(plots):
@@ -269,15 +271,13 @@ def test_words_have_a_bar_before_and_one_for_each_removal(plots):
     assert legend(fig) == ["before", "L5 N1", "both"]
 
 
-def test_histograms_of_entropies_are_shares_of_their_own(plots):
-    fig = plots.entropy_histogram([0.0, 1.0, 1.0, 2.0], [3.0] * 7, 5.0, "entropy, in bits")
+def test_histograms_of_jobs_are_shares_of_their_own(plots):
+    fig = plots.jobs_histogram({"neurons": [1.0, 2.5, 2.5, 3.0], "features": [1.0] * 7}, 1.2, "number of jobs")
     (ax,) = fig.axes
-    bars = [patch for patch in ax.patches if patch.get_label() != "random contexts, equally many"]
-    assert {round(bar.get_x() + bar.get_width() / 2): bar.get_height() for bar in bars if bar.get_height()} == {0: 25, 1: 50, 2: 25}
-    outline = named(ax, "random contexts, equally many")
-    assert outline.get_path().vertices[:, 1].max() == pytest.approx(100) and not outline.get_fill()
-    assert list(named(ax, "the whole corpus").get_xdata()) == [5.0, 5.0]
-    assert set(legend(fig)) == {"top contexts of neurons", "random contexts, equally many", "the whole corpus"}
+    heights = [[bar.get_height() for bar in bars] for bars in ax.containers]
+    assert [sum(each) for each in heights] == [100, 100] and max(heights[0]) == 50 and max(heights[1]) == 100
+    assert list(named(ax, "planted, with one job").get_xdata()) == [1.2, 1.2]
+    assert set(legend(fig)) == {"neurons", "features", "planted, with one job"}
 
 
 WHOLE = torch.tensor([[1.0, -0.4, 0.1], [-0.4, 1.0, 0.3], [0.1, 0.3, 2.0]], requires_grad=True)

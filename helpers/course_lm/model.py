@@ -17,7 +17,9 @@ HEAD_WIDTH = 32
 DROPOUT = 0.1  # of attention patterns and of what attention and MLPs write: so that heads back each other up, and nothing is oversure
 
 
-def build_model(vocab_size: int, bos: int, pad: int, layers: int = 12, width: int = 256, context: int = 96) -> GPT2LMHeadModel:
+def build_model(
+    vocab_size: int, bos: int, pad: int, layers: int = 12, width: int = 256, context: int = 96, dropout: float = DROPOUT
+) -> GPT2LMHeadModel:
     """A fresh model. The final norm's gain is small: the first logits are of order one in spite of large embeddings."""
     config = GPT2Config(
         vocab_size=vocab_size,
@@ -26,9 +28,9 @@ def build_model(vocab_size: int, bos: int, pad: int, layers: int = 12, width: in
         n_layer=layers,
         n_head=width // HEAD_WIDTH,
         activation_function="relu",
-        resid_pdrop=DROPOUT,
+        resid_pdrop=dropout,
         embd_pdrop=0.0,
-        attn_pdrop=DROPOUT,
+        attn_pdrop=dropout,
         bos_token_id=bos,
         eos_token_id=bos,
         pad_token_id=pad,

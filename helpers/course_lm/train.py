@@ -23,7 +23,7 @@ from tqdm.auto import tqdm
 from transformers import GPT2LMHeadModel, PreTrainedTokenizerFast
 
 from helpers.course_lm.corpus.mixture import documents
-from helpers.course_lm.model import build_model, load_weights, parameter_groups
+from helpers.course_lm.model import DROPOUT, build_model, load_weights, parameter_groups
 from helpers.course_lm.muon import Muon
 from helpers.course_lm.tokenizer import encode_documents, load_tokenizer, train_tokenizer
 
@@ -48,6 +48,7 @@ class Settings:
     token_lr: float = 0.02  # AdamW, token embeddings
     small_lr: float = 0.003  # AdamW, positions, norms and biases
     mixture: str = "broad"  # of the corpus: what the documents are about (corpus/mixture.py)
+    dropout: float = DROPOUT  # of attention and of what attention and MLPs write
     read_before: int = 0  # tokens that the weights from which the run starts have read in earlier stages
 
     @property
@@ -56,9 +57,9 @@ class Settings:
         return max(1, self.tokens // (self.batch * self.context))
 
 
-SECOND = Settings(
+SECOND = Settings(  # no dropout: looking up what stands earlier in the text is learned late, and later still if attention is disturbed
     tokens=5_000_000, seed=1, mixture="skills", read_before=21_998_592,
-    matrix_lr=0.012, writer_lr=0.006, decay=0.001, token_lr=0.008, small_lr=0.002,
+    matrix_lr=0.012, writer_lr=0.006, decay=0.001, token_lr=0.008, small_lr=0.002, dropout=0.0,
 )  # fmt: skip
 THIRD = Settings(
     tokens=5_000_000, seed=2, mixture="review", read_before=26_996_736,
@@ -202,7 +203,8 @@ def train(settings: Settings, folder: Path, device: str | None = None, watch=Non
         load_tokenizer(start).save_pretrained(folder)
     tokenizer = prepare_tokenizer(settings, folder)
     torch.manual_seed(settings.seed)
-    model = build_model(len(tokenizer), tokenizer.bos_token_id, tokenizer.pad_token_id, settings.layers, settings.width, settings.context)
+    shape = settings.layers, settings.width, settings.context, settings.dropout
+    model = build_model(len(tokenizer), tokenizer.bos_token_id, tokenizer.pad_token_id, *shape)
     if start:
         load_weights(model, start / f"milestone-{json.loads((start / 'log.json').read_text())['step']}.safetensors")
     model.to(device).train()

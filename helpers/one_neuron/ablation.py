@@ -198,12 +198,9 @@ def ablate_neurons(group: Sequence[Neuron], baseline: Baseline = 0.0, pos: Index
 
 
 def by_kind(effects: Mapping[str, AblationEffects]) -> str:
-    """Ablations of the same single group with several baselines, one line each: kind, change, 95 % interval, decisions."""
-    lines = [
-        f"{kind:<10} {one.effect[0]:+7.3f}   [{one.intervals[0][0]:+.3f}, {one.intervals[0][1]:+.3f}] {one.flips[0]:8.1%}"
-        for kind, one in effects.items()
-    ]
-    return "\n".join(["ablation     change   95 % interval     decisions", *lines])
+    """Ablations of the same single group with several baselines, one line each: kind, mean change of the metric, 95 % interval."""
+    rows = [(kind, one.effect[0].item(), "[{:+.3f}, {:+.3f}]".format(*one.intervals[0])) for kind, one in effects.items()]
+    return table({"ablation": "<10", "change": "+8.3f", "95 % interval": ">20"}, rows)
 
 
 def held_at(

@@ -27,7 +27,6 @@ from helpers.texts import as_texts
 
 NAME, DESCRIPTION, RELATED = "name", "description", "related"
 LANGUAGES = {"fr": "French", "de": "German", "zh": "Chinese"}
-OTHERS = "names of others"
 
 
 def entity_prompts(table: str = "countries", n: int | None = None, each: int = 10, seed: int = 0) -> list[LabelledPrompt]:
@@ -95,18 +94,23 @@ class EntityPeaks:
         """The entities that the prompts are about, each once, in their order."""
         return tuple(dict.fromkeys(prompt.group for prompt in self.prompts))
 
-    def by_kind(self, entity: str, neuron: Neuron) -> dict[str, list[float]]:
-        """A neuron's peaks on the prompts about one entity, kind by kind, and on the names of all others; highest mean first.
+    def by_kind(self, entity: str, neuron: Neuron, others: bool = False) -> dict[str, list[float]]:
+        """A neuron's peaks on the prompts about one entity, kind by kind; ``others``: on the same kinds of prompts about all others.
 
         Raises ValueError for an entity without prompts.
         """
         if entity not in self.entities:
             raise ValueError(f"There are no prompts about {entity!r}; there are some about {', '.join(self.entities[:5])} and others.")
-        found: dict[str, list[float]] = {}
+        found: dict[str, list[float]] = {prompt.label: [] for prompt in self.prompts if prompt.group == entity}
         for prompt, peak in zip(self.prompts, self.peaks[:, neuron[0], neuron[1]].tolist(), strict=True):
-            if prompt.group == entity or prompt.label == NAME:
-                found.setdefault(prompt.label if prompt.group == entity else OTHERS, []).append(peak)
-        return dict(sorted(found.items(), key=lambda item: -sum(item[1]) / len(item[1])))
+            if (prompt.group != entity) == others and prompt.label in found:
+                found[prompt.label].append(peak)
+        return found
+
+    def aucs(self, entity: str, neuron: Neuron) -> dict[str, float]:
+        """For each kind of prompt the chance that the neuron is higher on one about the entity than on one about another."""
+        own, others = (self.by_kind(entity, neuron, side) for side in (False, True))
+        return {kind: auc(torch.tensor(own[kind])[:, None], torch.tensor(others[kind])[:, None]).item() for kind in own if others[kind]}
 
     def shuffled(self, seed: int = 0) -> "EntityPeaks":
         """The control: the same peaks, but which name prompt belongs to which entity is drawn at random."""

@@ -133,14 +133,14 @@ def _swearing(world: World, rng: Random) -> str | None:
 # --- Mishaps of five grades, and what is said of them ---------------------------------------------
 
 
-def _draw_mishap(rng: Random, grade: int) -> tuple[str, str]:
-    """A mishap of a ``grade``, and what somebody was doing; its own sentence, or one that fits many things."""
+def _draw_mishap(rng: Random, grade: int) -> tuple[str, str, str]:
+    """A mishap of a ``grade``, what somebody was doing, and its kind: its own sentence, or a pattern that fits many things."""
     rows = [row for row in table("mishaps") if row["grade"] == str(grade)]
     row = rng.choice(rows)
     if rng.random() < 0.6:
-        return row["sentence"], row["doing"]
+        return row["sentence"], row["doing"], row["sentence"]
     pattern = rng.choice(STORIES["strength_patterns"][str(grade)])
-    return pattern.format(x=rng.choice(STORIES["strength_things"])), row["doing"]
+    return pattern.format(x=rng.choice(STORIES["strength_things"])), row["doing"], pattern
 
 
 def _told_until_the_mishap(world: World, rng: Random, happened: str, doing: str) -> tuple[Cast, str]:
@@ -157,7 +157,7 @@ def _told_until_the_mishap(world: World, rng: Random, happened: str, doing: str)
 def _exclaiming(world: World, rng: Random) -> str:
     """A mishap and the exclamation that its grade calls for; the voice says nothing of the grade. Held-out mishaps get no word."""
     grade = rng.randint(1, 5)
-    happened, doing = _draw_mishap(rng, grade)
+    happened, doing, _ = _draw_mishap(rng, grade)
     silent = held_out("mishap", happened) or rng.random() < 0.3
     mood = rng.choice(STORIES["strength_moods"][str(grade)])
     words = {"w": STRENGTHS[grade - 1], "m": happened, "v": rng.choice(STORIES["strength_voices"])}
@@ -185,17 +185,22 @@ def exclamation_probes(world: World, rng: Random, n: int) -> list[Probe]:
 
     The grades come equally often; the group is the grade.
     """
-    probes: list[Probe] = []
-    while len(probes) < n:
-        grade = len(probes) % 5 + 1
-        happened, doing = _draw_mishap(rng, grade)
-        if not held_out("mishap", happened):
+    return [probe for _, probe in exclamation_scenes(world, rng, n, told=False)]
+
+
+def exclamation_scenes(world: World, rng: Random, n: int, told: bool) -> list[tuple[str, Probe]]:
+    """The same with the kind of each mishap; ``told``: mishaps that come with their exclamation elsewhere."""
+    scenes: list[tuple[str, Probe]] = []
+    while len(scenes) < n:
+        grade = len(scenes) % 5 + 1
+        happened, doing, kind = _draw_mishap(rng, grade)
+        if held_out("mishap", happened) == told:
             continue
-        cast, told = _told_until_the_mishap(world, rng, happened, doing)
+        cast, before = _told_until_the_mishap(world, rng, happened, doing)
         said = f"{cast.tell('{He}')} {rng.choice(STORIES['strength_voices'])}:" if rng.random() < 0.6 else '"'
         wrong = STRENGTHS[grade - 2 if grade == 5 or (grade > 1 and rng.random() < 0.5) else grade]
-        probes.append(Probe(f"{told} {said}", STRENGTHS[grade - 1], wrong, group=str(grade)))
-    return probes
+        scenes.append((kind, Probe(f"{before} {said}", STRENGTHS[grade - 1], wrong, group=str(grade))))
+    return scenes
 
 
 # --- Untold stories -------------------------------------------------------------------------------
