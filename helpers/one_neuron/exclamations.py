@@ -59,10 +59,10 @@ class Scenes:
 
 
 def exclaiming_scenes(model: TransformerBridge, n: int = 400, seed: int = 0) -> Scenes:
-    """``n`` scenes with mishaps that the course LM has read, exclamation and all, told of other people at other times."""
-    kinds, probes = zip(*exclamation_scenes(World.load(), Random(seed), n, told=True), strict=True)
-    probes_said = [(kind, probe) for kind, probe in zip(kinds, probes, strict=True) if not probe.prompt.endswith('"')]
-    kinds, probes = zip(*probes_said, strict=True)  # after a colon; behind an open quotation mark the words are other tokens
+    """Scenes with mishaps that the course LM has read, exclamation and all, told of other people: those of ``n`` that end in a colon."""
+    drawn = exclamation_scenes(World.load(), Random(seed), n, told=True)
+    said = [(kind, probe) for kind, probe in drawn if not probe.prompt.endswith('"')]  # behind a quotation mark words are other tokens
+    kinds, probes = zip(*said, strict=True)
     prompts = tuple(probe.prompt for probe in probes)
     first = first_tokens(model, [prompts[0]] * 5, STRENGTHS)
     return Scenes(prompts, torch.tensor([int(probe.group) for probe in probes]), kinds, first)
