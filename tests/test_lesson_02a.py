@@ -162,14 +162,14 @@ def test_who_does_not_follow(lesson):
     slopes = torch.tensor([1.0, 2.0, -0.5, 0.1, 3.0, -2.0, 0.7, 0.2])  # two of eight fall
     bend = torch.tensor([0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 5.0, 5.0])  # in the middle two lie above the line through their ends
     values = torch.tensor(scales)[:, None] * slopes + torch.tensor([[0.0], [1.0], [0.0]]) * bend + torch.arange(8.0)
-    fitted = torch.tensor([(values[:, at] * (torch.tensor(scales) - 1 / 3)).sum() for at in range(8)])
-    right = (fitted < 0).float().mean().item()
-    assert right == 0.375 != (slopes < 0).float().mean().item()  # the line through all points, not through the ends alone
+    fitted = torch.tensor([(values[:, at] * (torch.tensor(scales) - 1 / 3)).sum() for at in range(8)])  # not through the ends alone
+    right = (fitted.min() / fitted.mean()).item()
+    steering = Steering(1, scales, values)
     wrong = [
-        (1 - right, "do follow"),
-        (0.25, "too small"),
-        (0.5, "too large"),
-        (37.5, "has to lie between 0 and 1"),
+        (steering.slopes.min().item(), "the slope itself"),
+        ((fitted.max() / fitted.mean()).item(), "follows most"),
+        (1 / right, "one divided by"),
+        (0.0, "too large"),
         (slopes, "One number"),
     ]
-    assert_exercise(lesson.exercises, "2.5", right, wrong, steering=Steering(1, scales, values))
+    assert_exercise(lesson.exercises, "2.5", right, wrong, steering=steering)

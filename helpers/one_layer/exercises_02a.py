@@ -101,11 +101,18 @@ def fair_directions(answer: Any, vector: Float[Tensor, "d_model"]) -> str:
 
 
 @exercises.add("2.5", "Who does not follow?", minutes=8)
-def anti_steerable(answer: Any, steering: Steering) -> str:
-    """The share of the prompts whose metric falls when the vector is added."""
-    number = expect_number(answer, 0, 1, "your share")
+def least_steerable(answer: Any, steering: Steering) -> str:
+    """The slope of the prompt that follows least, as a share of the mean slope."""
+    number = expect_number(answer, -100, 100, "your ratio")
     slopes = steering.slopes
-    right = (slopes < 0).float().mean().item()
-    expect(abs(number - (slopes > 0).float().mean().item()) > 1e-6 or abs(right - 0.5) < 1e-6, "That is the share of those that do follow.")
-    expect_close(number, right, "your share", "One slope for each prompt, then the share of negative ones.", tolerance=1e-3)
-    return f"{right:.0%} of the prompts go the other way. A mean that rises says little about a single prompt."
+    least, average = slopes.min(), slopes.mean()
+    wrong = {
+        "That is the slope itself: divide it by the mean of all.": least,
+        "That is the one that follows most: take the smallest slope.": slopes.max() / average,
+        "That is one divided by your ratio: the mean stands below.": average / least,
+    }
+    expect_unlike(number, {words: value for words, value in wrong.items() if abs(value - least / average) > 1e-3})
+    expect_close(number, (least / average).item(), "your ratio", "The smallest of the slopes, divided by their mean.", tolerance=1e-3)
+    against = int((slopes < 0).sum())
+    said = f"{against} of {len(slopes)} even go the other way" if against else "and yet none goes the other way"
+    return f"The one that follows least does {least / average:.0%} of what the mean says; {said}. A mean hides its members."
