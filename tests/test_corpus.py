@@ -63,8 +63,8 @@ def corpus() -> Texts:
 # The digest of the first 5,000 documents of each stage: the weights that ship have read this text.
 DIGESTS = {
     "broad": "c40d2013a810cecfd15e63c52b08cf6d7a8b3c1b519d03743b577f707e47246c",
-    "skills": "5412ebb897fe4303d67e281fc4d5050d22625f5de1831ef39ae37e6519d69b6e",
-    "review": "a006629e2c5eaa45c1ed812b3dbb669d253c2da3f681efbbf56d5b3baea51694",
+    "skills": "9791d43d4e4d5a0c1b39a9079b43724137a25a8b37f3e7a65d38be6a864246e3",
+    "review": "7974323dfb3f44d493fdc99aeb56debad58b727d1eba69c5f4f3999d06131a94",
 }
 
 

@@ -57,7 +57,7 @@ def _stages() -> str:
     """The stages of the recipe, in a sentence each."""
     told = f"Rows of {PRESETS['full'][0].context} tokens, Muon for the matrices and AdamW for the rest. "
     for n, s in enumerate(PRESETS["full"], 1):
-        told += f"Stage {n}: {s.tokens / 1e6:.0f} million tokens of the {s.mixture} mixture, {s.batch} rows a step. "
+        told += f"Stage {n}: {s.tokens / 1e6:.0f} million tokens of the {s.mixture} mixture, {s.batch} rows a step, dropout {s.dropout:g}. "
     return told
 
 

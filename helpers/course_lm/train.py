@@ -62,7 +62,7 @@ SECOND = Settings(  # no dropout: looking up what stands earlier in the text is 
     matrix_lr=0.012, writer_lr=0.006, decay=0.001, token_lr=0.008, small_lr=0.002, dropout=0.0,
 )  # fmt: skip
 THIRD = Settings(
-    tokens=5_000_000, seed=2, mixture="review", read_before=26_996_736,
+    tokens=3_100_000, seed=2, mixture="review", read_before=26_996_736,
     matrix_lr=0.008, writer_lr=0.004, decay=0.0006, token_lr=0.005, small_lr=0.001,
 )  # fmt: skip
 # Each preset is a list of stages. Small batches learn more from each token, large ones are faster on many cores.
