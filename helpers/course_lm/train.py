@@ -57,7 +57,7 @@ class Settings:
         return max(1, self.tokens // (self.batch * self.context))
 
 
-# Both later stages go without dropout: looking up what stands earlier in the text is learned late, and not while attention is disturbed.
+# The later stages go without dropout: looking up what stands earlier in the text is learned late, and not while attention is disturbed.
 SECOND = Settings(
     tokens=5_000_000, seed=1, mixture="skills", read_before=21_998_592,
     matrix_lr=0.012, writer_lr=0.006, decay=0.001, token_lr=0.008, small_lr=0.002, dropout=0.0,
@@ -66,9 +66,13 @@ THIRD = Settings(
     tokens=5_000_000, seed=2, mixture="review", read_before=26_996_736,
     matrix_lr=0.01, writer_lr=0.005, decay=0.0008, token_lr=0.006, small_lr=0.0015, dropout=0.0,
 )  # fmt: skip
+FOURTH = Settings(
+    tokens=3_000_000, seed=3, mixture="last", read_before=31_994_880,
+    matrix_lr=0.008, writer_lr=0.004, decay=0.0006, token_lr=0.005, small_lr=0.001, dropout=0.0,
+)  # fmt: skip
 # Each preset is a list of stages. Small batches learn more from each token, large ones are faster on many cores.
 PRESETS: dict[str, tuple[Settings, ...]] = {
-    "full": (Settings(), SECOND, THIRD),
+    "full": (Settings(), SECOND, THIRD, FOURTH),
     "quick": (Settings(tokens=3_000_000),),
     "smoke": (Settings(tokens=60_000, layers=2, width=96, vocab_size=2048, batch=64),),
 }
