@@ -23,10 +23,11 @@ from tqdm.auto import tqdm
 from transformers import GPT2LMHeadModel, PreTrainedTokenizerFast
 
 from helpers.course_lm.corpus.mixture import documents
-from helpers.course_lm.model import DROPOUT, build_model, load_weights, parameter_groups
+from helpers.course_lm.model import DROPOUT, build_model, load_weights, parameter_groups, revive
 from helpers.course_lm.muon import Muon
 from helpers.course_lm.tokenizer import encode_documents, load_tokenizer, train_tokenizer
 
+REVIVED = 256  # rows on which a neuron must be silent to be given a new start
 CHUNK = 20_000  # documents that are written, cut and packed together
 
 
@@ -49,6 +50,7 @@ class Settings:
     small_lr: float = 0.003  # AdamW, positions, norms and biases
     mixture: str = "broad"  # of the corpus: what the documents are about (corpus/mixture.py)
     dropout: float = DROPOUT  # of attention and of what attention and MLPs write
+    revive: bool = False  # neurons that the earlier stages left silent
     read_before: int = 0  # tokens that the weights from which the run starts have read in earlier stages
 
     @property
@@ -67,12 +69,16 @@ THIRD = Settings(
     matrix_lr=0.01, writer_lr=0.005, decay=0.0008, token_lr=0.006, small_lr=0.0015, dropout=0.0,
 )  # fmt: skip
 FOURTH = Settings(
-    tokens=3_000_000, seed=3, mixture="last", read_before=31_994_880,
+    tokens=3_000_000, seed=3, mixture="letters", read_before=31_994_880,
     matrix_lr=0.008, writer_lr=0.004, decay=0.0006, token_lr=0.005, small_lr=0.001, dropout=0.0,
+)  # fmt: skip
+FIFTH = Settings(
+    tokens=28_000_000, seed=4, mixture="whole", read_before=34_993_152, revive=True,
+    matrix_lr=0.014, writer_lr=0.007, decay=0.001, token_lr=0.01, small_lr=0.002, dropout=0.0,
 )  # fmt: skip
 # Each preset is a list of stages. Small batches learn more from each token, large ones are faster on many cores.
 PRESETS: dict[str, tuple[Settings, ...]] = {
-    "full": (Settings(), SECOND, THIRD, FOURTH),
+    "full": (Settings(), SECOND, THIRD, FOURTH, FIFTH),
     "quick": (Settings(tokens=3_000_000),),
     "smoke": (Settings(tokens=60_000, layers=2, width=96, vocab_size=2048, batch=64),),
 }
@@ -216,6 +222,8 @@ def train(settings: Settings, folder: Path, device: str | None = None, watch=Non
     optims = optimisers(model, settings)
     first, history = load_checkpoint(folder, model, optims)
     rows = corpus_rows(settings, tokenizer, folder) if first < settings.steps else torch.empty(0)
+    if settings.revive and first == 0:
+        revive(model, rows[:REVIVED].long().to(device))
     marks = {round(settings.steps * share) for share in (0.03, 0.06, 0.12, 0.2, 0.35, 0.5, 0.75, 1.0)}
     kept = marks | {round(settings.steps * share / 40) for share in range(1, 40)}
     bar = tqdm(range(first, settings.steps), initial=first, total=settings.steps, desc="training", unit="step", mininterval=5)

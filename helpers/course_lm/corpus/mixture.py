@@ -16,9 +16,10 @@ from helpers.course_lm.world import World
 
 # How much of each kind of document each stage of the training reads, in percent (shares are made to add up to 100). "broad" comes
 # first; "skills" has more of what is learned slowly, and enough of the rest to keep it; "review" has everything once more, most of
-# all what "skills" made the model forget; "last" asks for many facts by letter, once letters can be looked up.
+# all what "skills" made the model forget; "letters" asks for many facts by letter, once
+# letters can be looked up; "whole" has everything, and more of what was still missing.
 MIXTURES: dict[str, dict[str, float]] = {
-    mixture: {row["kind"]: float(row[mixture]) for row in table("mixtures")} for mixture in ("broad", "skills", "review", "last")
+    mixture: {row["kind"]: float(row[mixture]) for row in table("mixtures")} for mixture in ("broad", "skills", "review", "letters", "whole")
 }
 
 
