@@ -73,7 +73,7 @@ FOURTH = Settings(
     matrix_lr=0.008, writer_lr=0.004, decay=0.0006, token_lr=0.005, small_lr=0.001, dropout=0.0,
 )  # fmt: skip
 FIFTH = Settings(
-    tokens=28_000_000, seed=4, mixture="whole", read_before=34_993_152, revive=True,
+    tokens=22_000_000, seed=4, mixture="whole", read_before=34_993_152, revive=True,
     matrix_lr=0.014, writer_lr=0.007, decay=0.001, token_lr=0.01, small_lr=0.002, dropout=0.0,
 )  # fmt: skip
 # Each preset is a list of stages. Small batches learn more from each token, large ones are faster on many cores.

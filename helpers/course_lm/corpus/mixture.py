@@ -19,7 +19,8 @@ from helpers.course_lm.world import World
 # all what "skills" made the model forget; "letters" asks for many facts by letter, once
 # letters can be looked up; "whole" has everything, and more of what was still missing.
 MIXTURES: dict[str, dict[str, float]] = {
-    mixture: {row["kind"]: float(row[mixture]) for row in table("mixtures")} for mixture in ("broad", "skills", "review", "letters", "whole")
+    mixture: {row["kind"]: float(row[mixture]) for row in table("mixtures")}
+    for mixture in ("broad", "skills", "review", "letters", "whole")
 }
 
 
