@@ -346,7 +346,7 @@ def test_every_source_is_a_run_by_hand(deep, at, monkeypatch):
     given = {
         "own": own,
         "other prompt": own[:, other],
-        "unknowing prompt": own[:, unknowing],
+        "another question": own[:, unknowing],
         "previous token": torch.stack([states_of(deep, one, at, back=1) for one in QUESTIONS], 1),
         "random": random_like(own, 1)[0],  # of the norm of the own state
     }

@@ -26,7 +26,7 @@ from helpers.stats import cluster_interval
 from helpers.tables import table
 from helpers.texts import Texts
 
-SOURCES = ("own", "other prompt", "unknowing prompt", "previous token", "random")  # whose state is put in (see `back_patch`)
+SOURCES = ("own", "other prompt", "another question", "previous token", "random")  # whose state is put in (see `back_patch`)
 PATCHED_TOKENS = 2048  # tokens in one forward pass over patched copies
 SPLITS = 20  # of the first entities into two halves
 Pair = tuple[int, int]  # source layer, target layer
@@ -85,7 +85,7 @@ def back_patch(
     """Runs every question again for each pair of layers, with the state of the source layer in the place of the target layer's.
 
     ``source`` is whose state: the question's ``own``, or, as controls with equally many tries, that of an ``other prompt`` (see
-    ``partners``), of an ``unknowing prompt``, which moreover does not say this question's answer by mistake, as a failed question does not
+    ``partners``), of ``another question``, which moreover does not say this question's answer by mistake, as a failed question does not
     either; of the ``previous token``; or a ``random`` one of equal norm. Only what stands from the position on is run, from the target
     layer on. Raises ValueError for an unknown layer, position or source.
     """
@@ -118,7 +118,7 @@ def _given(
         return random_like(states, 1, seed)[0]
     if source == "other prompt":
         return states[:, partners(asked.questions, seed)]
-    if source == "unknowing prompt":
+    if source == "another question":
         return states[:, partners(asked.questions, seed, barred=asked.e3[:, None] == before)]
     return states
 
@@ -158,7 +158,7 @@ class BackPatchRuns:
         """1 where some pair of layers brings the right answer, else 0; for a control the share of its draws in which one does."""
         return torch.stack([run.oracle.float() for run in chosen(self.runs, source, "source")]).mean(0)
 
-    def gain(self, over: str = "unknowing prompt") -> Float[Tensor, "question"]:
+    def gain(self, over: str = "another question") -> Float[Tensor, "question"]:
         """By how much the own states' oracle surpasses that of a control, question by question."""
         return self.oracle() - self.oracle(over)
 

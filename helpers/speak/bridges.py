@@ -47,6 +47,27 @@ class EntityRanks:
         first = self.earliest(what, top)
         return (first >= 0) & (first < len(self._of(what)))
 
+    def among(self, questions: Sequence[TwoHop]) -> "EntityRanks":
+        """The same for some of the questions. Raises ValueError for one that was not read."""
+        return self.take([self.questions.index(one) for one in questions])
+
+    def found(self, what: str) -> "EntityRanks":
+        """The same for the questions where something is ever the best."""
+        return self.take(self.readable(what).nonzero().flatten().tolist())
+
+    def known(self, what: str) -> "EntityRanks":
+        """The same for the questions where it could be found: the probe has learnt the name and the kind."""
+        return self.take((self.earliest(what) >= 0).nonzero().flatten().tolist())
+
+    def take(self, rows: Sequence[int]) -> "EntityRanks":
+        """The same for the questions with some numbers."""
+        return EntityRanks(tuple(self.questions[row] for row in rows), {what: ranks[:, rows] for what, ranks in self.ranks.items()})
+
+    @property
+    def e1(self) -> list[str]:
+        """The first entity of each question: the cluster to which it belongs."""
+        return [one.e1 for one in self.questions]
+
     def share(self, what: str, top: int = 1) -> Float[Tensor, "layer"]:
         """The share of questions where it is among the ``top`` best, layer by layer."""
         ranks = self._of(what)
@@ -56,7 +77,7 @@ class EntityRanks:
         """The median of the earliest layers and its 95 % interval over distinct e1; ``n_layers`` counts as never."""
         first = self.earliest(what, top)
         kept = (first >= 0).nonzero().flatten().tolist()
-        values, clusters = first[kept].tolist(), [self.questions[row].e1 for row in kept]
+        values, clusters = first[kept].tolist(), self.take(kept).e1
         return float(np.median(as_numbers(values))), cluster_interval(values, clusters, statistic=np.median)
 
     def _of(self, what: str) -> Int[Tensor, "layer question"]:

@@ -21,7 +21,7 @@ from helpers.widgets import Demo, as_text, dropdown, slider
 LEFT = f"{NUMBER};text-align:left"
 LISTED = 10  # tokens of a square among which bridge and answer are looked for
 RANKS = ("1st", "2nd", "3rd", *(f"{rank}th" for rank in range(4, LISTED + 1)))
-CONTROLS = {"unknowing prompt": "another prompt", "previous token": "the token before", "random": "random numbers, as long"}
+CONTROLS = {"another question": "another failed question", "previous token": "the token before", "random": "random numbers, as long"}
 SEED = 0  # of the other questions that are drawn
 PATCH = "width:1.5em;height:1.5em;line-height:1.5em;padding:0;text-align:center;font-size:85%;border:1px solid rgba(140,140,140,0.35)"
 MARKS = {"right": ("✓", GREEN, DEEPEST), "changed": ("~", COLD, 0.25), "the same": ("", COLD, 0.0)}  # sign, colour, opacity
@@ -197,8 +197,8 @@ def _control(
     model: TransformerBridge, questions: Mapping[str, TwoHop], one: TwoHop, at: str, control: str, source: int, target: int
 ) -> str:
     """The map of a control, or a sentence where there is none for this question."""
-    other = stranger(model, one, list(questions.values()), unknowing=True) if control == "unknowing prompt" else None
-    if control == "unknowing prompt" and other is None:
+    other = stranger(model, one, list(questions.values()), unknowing=True) if control == "another question" else None
+    if control == "another question" and other is None:
         raise ValueError("For this question there is no other prompt with another chain that could lend its states: give more questions.")
     head = f"Control: states of {CONTROLS[control]}" + (f", “{other.text}”" if other else "")
     return _map(model, patched(model, one, other, at, control), head, source, target)
