@@ -158,10 +158,6 @@ class BackPatchRuns:
         """1 where some pair of layers brings the right answer, else 0; for a control the share of its draws in which one does."""
         return torch.stack([run.oracle.float() for run in chosen(self.runs, source, "source")]).mean(0)
 
-    def gain(self, over: str = "another question") -> Float[Tensor, "question"]:
-        """By how much the own states' oracle surpasses that of a control, question by question."""
-        return self.oracle() - self.oracle(over)
-
     def fixed(self, source: str = "own", chosen: str = "") -> Float[Tensor, "question"]:
         """How often each question is right under a single pair of layers that was chosen without any question about its e1.
 
