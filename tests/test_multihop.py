@@ -22,7 +22,7 @@ from helpers.speak.back_patching import (
     e1_halves,
     rate,
 )
-from helpers.speak.bridges import EntityRanks, entity_ranks, fit_bridges
+from helpers.speak.bridges import EntityRanks, entity_ranks, fit_probe
 from helpers.speak.two_hops import (
     FORMS,
     PLACES,
@@ -188,6 +188,16 @@ def test_a_table_counts_entities_once():
     assert table.splitlines()[-1].split()[:4] == ["all", "4", "2", "50.0%"]
 
 
+def test_tables_by_second_relation_and_matched_kinds():
+    homes = [song(f"{row}", "John", "Bath", "writer+home") for row in range(4)]
+    found = Answered((*QUESTIONS[:1], *homes[:3]), (*QUESTIONS[1:], *homes[3:]))
+    assert [line.split()[0] for line in found.table("second").splitlines()[1:]] == ["home", "wife", "all"]
+    kept = found.matched()
+    assert [one.kind for one in kept.right] == [one.kind for one in kept.wrong] == ["singer+wife", "writer+home"]
+    assert {*kept.right} <= {*found.right} and {*kept.wrong} <= {*found.wrong}
+    assert "4      4  100.0% [51.0%, 100.0%]" in Answered(tuple(QUESTIONS), ()).table()  # Wilson's: four entities are not certainty
+
+
 # ----------------------------------------------------------------------------------------------------- partners, states
 
 
@@ -246,6 +256,10 @@ def test_earliest_layers_shares_and_medians():
     middle, (low, high) = found.median("e2 at t1")
     assert middle == 1 and (low, high) == (0.0, 2.0)
     assert "100.0%      3" in found.table()
+    assert found.readable("e2 at t1").tolist() == [True, True, False, True]
+    assert found.known("e2 at t1").questions == found.found("e2 at t1").questions == (*QUESTIONS[:2], QUESTIONS[3])
+    swapped = found.among([QUESTIONS[3], QUESTIONS[0]])
+    assert swapped.e1 == ["Dune", "Imagine"] and swapped.earliest("e2 at t1").tolist() == [0, 2]
     never = EntityRanks(tuple(QUESTIONS), {"e2 at t1": RANKS + 1 - 2 * (RANKS < 0).long()})
     assert never.earliest("e2 at t1").tolist() == [4, 4, -1, 4] and never.median("e2 at t1")[0] == 4
 
@@ -262,7 +276,7 @@ def planted(seed: int, group_size: float = 100.0):
 
 
 def test_a_probe_reads_the_bridge_through_kinds_and_noise():
-    probe = fit_bridges(*planted(0), penalty=1e-4)
+    probe = fit_probe(*planted(0), penalty=1e-4)
     asked, seen = planted(1)
     right = probe.ranks(asked, seen, [one.e2 for one in asked])
     assert right[0].tolist() == [0] * 24  # planted
@@ -273,7 +287,7 @@ def test_a_probe_reads_the_bridge_through_kinds_and_noise():
 
 def test_a_probe_knows_what_it_does_not_know():
     train, shown = planted(0)
-    probe = fit_bridges(train, shown)
+    probe = fit_probe(train, shown)
     asked, seen = planted(1)
     strange = [replace(asked[0], kind="cook+home"), *asked[1:]]
     ranks = probe.ranks(strange, seen, ["John", "Nobody", *(one.e2 for one in asked[2:])])
@@ -287,6 +301,8 @@ def test_entities_are_read_with_a_probe_too(deep):
     found = entity_ranks(deep, QUESTIONS, train)
     assert found.ranks["e2 at t1, probe"].shape == (4, 4)
     assert (found.ranks["e2 at t2, probe"] < 0).tolist() == [[False, True, False, True]] * 4  # no Paul, no Frank
+    assert (found.ranks["e3 at t2, probe"] < 0).tolist() == [[False, True, False, True]] * 4  # no Linda, no Beverly
+    assert len(found.table(only="probe").splitlines()) == 7
     with pytest.raises(ValueError, match="'Imagine' is a first entity of both sets"):
         entity_ranks(deep, QUESTIONS, [*train, QUESTIONS[0]])
 
@@ -333,7 +349,7 @@ def test_every_source_is_a_run_by_hand(deep, at, monkeypatch):
     given = {
         "own": own,
         "other prompt": own[:, other],
-        "unknowing prompt": own[:, unknowing],
+        "another question": own[:, unknowing],
         "previous token": torch.stack([states_of(deep, one, at, back=1) for one in QUESTIONS], 1),
         "random": random_like(own, 1)[0],  # of the norm of the own state
     }
@@ -379,7 +395,7 @@ WRONG = [
     (lambda m: back_patch(m, QUESTIONS, pairs=[(1, -1)]), "from 0 to 3"),
     (lambda m: back_patch(m, QUESTIONS, pairs=[]), "at least one such pair"),
     (lambda m: back_patch(m, [BROKEN]), "not separate from the text around"),
-    (lambda m: BackPatchRuns({"own": each_its_own(3)}).oracle("random"), "no source 'random'"),
+    (lambda m: BackPatchRuns({"own": [each_its_own(3)]}).oracle("random"), "no source 'random'"),
     (lambda m: e1_halves(["Imagine"] * 2), "two first entities"),
     (lambda m: EntityRanks(tuple(QUESTIONS), {"e2 at t1": RANKS}).earliest("e3 at t2"), "no entity 'e3 at t2'"),
     *((lambda m, ask=ask: ask(m, []), "There are no prompts") for ask in (back_patch, entity_ranks, answered, hops_known, has_shortcut)),
@@ -421,7 +437,7 @@ def each_its_own(n):
 
 
 def test_a_fixed_pair_never_sees_the_entities_it_is_judged_on():
-    found = BackPatchRuns({"own": each_its_own(6)})
+    found = BackPatchRuns({"own": [each_its_own(6)]})
     assert found.oracle().tolist() == [1.0] * 12  # the oracle is perfect,
     assert found.fixed().tolist() == [0.0] * 12  # and of no use: whoever chooses by other entities never helps
     assert found.run().hits.float().mean(1).max() > 0  # while the best pair of all, chosen by all, would help some
@@ -430,7 +446,7 @@ def test_a_fixed_pair_never_sees_the_entities_it_is_judged_on():
 def test_a_pair_that_helps_all_is_found():
     tokens = [[0] * 12, [5] * 12, [5, 5] + [0] * 10]
     asked = each_its_own(6).questions
-    found = BackPatchRuns({"own": made(tokens, [5] * 12, asked), "random": made([tokens[0], tokens[0], tokens[1]], [5] * 12)})
+    found = BackPatchRuns({"own": [made(tokens, [5] * 12, asked)], "random": [made([tokens[0], tokens[0], tokens[1]], [5] * 12)]})
     assert found.fixed().tolist() == [1.0] * 12
     assert found.fixed("random").tolist() == [1.0] * 12  # the control's own best pair,
     assert found.fixed("random", "own").tolist() == [0.0] * 12  # and the pair that was best for the own states
@@ -438,6 +454,16 @@ def test_a_pair_that_helps_all_is_found():
     assert "its own best pair      random            100.0% [100.0%, 100.0%]+0.0% [+0.0%, +0.0%]" in table
     assert "the pair best for own  random            0.0% [0.0%, 0.0%]      +100.0% [+100.0%, +100.0%]" in table
     assert len(table.splitlines()) == 7 and len(found.table(only=["any pair"]).splitlines()) == 3
+
+
+def test_the_draws_of_a_control_are_averaged(deep):
+    asked = each_its_own(2).questions
+    helped, idle = (made([[token] * 4], [5] * 4, asked) for token in (5, 0))
+    found = BackPatchRuns({"own": [helped], "random": [helped, idle, idle, idle]})
+    assert found.oracle("random").tolist() == found.fixed("random").tolist() == [0.25] * 4
+    drawn = back_patch_with_controls(deep, QUESTIONS, "t1", ("own", "random"), seed=3, draws=2)
+    assert [len(runs) for runs in drawn.runs.values()] == [1, 2]
+    assert drawn.runs["random"][1].tokens.tolist() == back_patch(deep, QUESTIONS, "t1", "random", seed=4).tokens.tolist()
 
 
 def test_rates_have_intervals_over_entities():
@@ -456,6 +482,6 @@ def test_halves_share_no_entity():
 
 def test_back_patching_has_equally_many_tries_for_all(deep):
     found = back_patch_with_controls(deep, QUESTIONS, "t2", seed=4)
-    assert list(found.runs) == list(SOURCES) and {run.tokens.shape for run in found.runs.values()} == {(6, 4)}
+    assert list(found.runs) == list(SOURCES) and {found.run(source).tokens.shape for source in SOURCES} == {(6, 4)}
     for source in ("own", "random"):
         assert found.run(source).tokens.tolist() == back_patch(deep, QUESTIONS, "t2", source, seed=4).tokens.tolist()

@@ -35,6 +35,7 @@ from helpers.speak.patchscopes import (
     source_place,
     target_place,
 )
+from helpers.speak.tuned_lens import TunedLens
 from helpers.stats import wilson
 
 SHORT = Target("a -> a\nx", until="\0")  # read at the placeholder, where random models too say something else about each state
@@ -326,7 +327,9 @@ TEXTS = ["The Golden Gate Bridge is in San Francisco.", "Taipei 101 is in Taipei
 def test_precision_by_hand(tiny, target):
     blank = target_place(tiny, target)
     ids, at = blank.tokens, blank.at[0]
-    found = precision_by_layer(tiny, TEXTS, [-1, 1], target=target)
+    unchanged = TunedLens.identity(tiny.cfg.n_layers, tiny.cfg.d_model)
+    found = precision_by_layer(tiny, TEXTS, [-1, 1], tuned=unchanged, target=target)
+    assert torch.equal(found.of("tuned lens"), found.of("logit lens"))
     rows = [tokens for tokens in map(tokenize, [tiny] * 4, TEXTS) if len(tokens) > at]
     assert found.position == at and found.of("Patchscope").shape == (2, len(rows)) and 0 < len(rows) < 4
     for column, tokens in enumerate(rows):
@@ -353,6 +356,7 @@ def test_precision_is_compared_text_by_text():
     found = Precision((3,), {"Patchscope": ONE, "logit lens": OTHER}, 0.3, 7)
     [(gain, (low, high))] = found.gain("Patchscope", "logit lens")
     assert gain == pytest.approx(0.5) and 0 < low < 0.5 < high
+    assert found.take(slice(1, None, 2)).of("Patchscope").tolist() == [[True] * 4 + [False]]
     lines = found.table().splitlines()
     assert lines[1].split()[:2] == ["3", "90.0%"] and lines[-1] == "most frequent token: 30.0%, n = 10 texts, position 7"
 

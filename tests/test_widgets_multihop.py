@@ -130,10 +130,10 @@ def verdicts(one: TwoHop, at: str, source: str, *lenders: TwoHop) -> tuple[list[
 
 
 @pytest.mark.parametrize("at", PLACES)
-@pytest.mark.parametrize("control", ["unknowing prompt", "previous token"])
+@pytest.mark.parametrize("control", ["another question", "previous token"])
 def test_every_square_of_both_maps_is_a_patch(first: TwoHop, at: str, control: str):
     """And the pairs are counted, back and forward."""
-    lenders = [stranger(reader(), first, every()[:3], unknowing=True)] if control == "unknowing prompt" else []
+    lenders = [stranger(reader(), first, every()[:3], unknowing=True)] if control == "another question" else []
     html = mapped(first.text, at, control, 2, 1)
     found = squares(html)
     assert len(found) == 2 * len(PAIRS)
@@ -159,14 +159,14 @@ def test_the_chosen_patch_and_the_story_are_told_in_words(first: TwoHop):
     lender = stranger(reader(), first, every()[:3], unknowing=True)
     story = f"Unpatched the model says {piece(says(first))}; right would be {first.e3}."
     start = f"{first.e1} → {first.e2} → {first.e3}. {story}\nThe question's own"
-    for control, named in (("unknowing prompt", f"another prompt, “{lender.text}”"), ("random", CONTROLS["random"])):
+    for control, named in (("another question", f"another failed question, “{lender.text}”"), ("random", CONTROLS["random"])):
         told = html_to_text(mapped(first.text, "t1", control, 0, 0))
         assert told.startswith(start) and f"\nControl: states of {named}\n" in told
 
 
 def test_a_question_without_a_control_has_its_own_map_and_a_sentence(monkeypatch: pytest.MonkeyPatch):
     one = QUESTIONS[0]
-    alone = back_patch_html(reader(), {one.text: one}, one.text, "t1", "unknowing prompt", 1, 0)
+    alone = back_patch_html(reader(), {one.text: one}, one.text, "t1", "another question", 1, 0)
     assert "For this question there is no other prompt with another chain" in html_to_text(alone)
     assert len(squares(alone)) == len(PAIRS) and balanced(alone)
 
@@ -179,7 +179,7 @@ def test_a_map_is_run_once_however_often_its_squares_are_chosen(monkeypatch: pyt
         widget.source.value, widget.target.value = source, target
     widget.control.value = "random"
     widget.at.value = "t2"
-    assert runs == [("t1", "own"), ("t1", "unknowing prompt"), ("t1", "random"), ("t2", "own"), ("t2", "random")]
+    assert runs == [("t1", "own"), ("t1", "another question"), ("t1", "random"), ("t2", "own"), ("t2", "random")]
 
 
 TEXT = QUESTIONS[0].text

@@ -26,7 +26,7 @@ from helpers.stats import cluster_interval
 from helpers.tables import table
 from helpers.texts import Texts
 
-SOURCES = ("own", "other prompt", "unknowing prompt", "previous token", "random")  # whose state is put in (see `back_patch`)
+SOURCES = ("own", "other prompt", "another question", "previous token", "random")  # whose state is put in (see `back_patch`)
 PATCHED_TOKENS = 2048  # tokens in one forward pass over patched copies
 SPLITS = 20  # of the first entities into two halves
 Pair = tuple[int, int]  # source layer, target layer
@@ -85,7 +85,7 @@ def back_patch(
     """Runs every question again for each pair of layers, with the state of the source layer in the place of the target layer's.
 
     ``source`` is whose state: the question's ``own``, or, as controls with equally many tries, that of an ``other prompt`` (see
-    ``partners``), of an ``unknowing prompt``, which moreover does not say this question's answer by mistake, as a failed question does not
+    ``partners``), of ``another question``, which moreover does not say this question's answer by mistake, as a failed question does not
     either; of the ``previous token``; or a ``random`` one of equal norm. Only what stands from the position on is run, from the target
     layer on. Raises ValueError for an unknown layer, position or source.
     """
@@ -118,7 +118,7 @@ def _given(
         return random_like(states, 1, seed)[0]
     if source == "other prompt":
         return states[:, partners(asked.questions, seed)]
-    if source == "unknowing prompt":
+    if source == "another question":
         return states[:, partners(asked.questions, seed, barred=asked.e3[:, None] == before)]
     return states
 
@@ -143,17 +143,20 @@ def _patched(
 
 @dataclass(frozen=True)
 class BackPatchRuns:
-    """Back-patching of the same questions with their own states and with those of each control, equally many tries each."""
+    """Back-patching of the same questions with their own states and with those of each control, equally many tries each.
 
-    runs: Mapping[str, BackPatch]
+    A control that is drawn at random (another question, a random vector) has a run for each draw; its rates are means over them.
+    """
+
+    runs: Mapping[str, Sequence[BackPatch]]
 
     def run(self, source: str = "own") -> BackPatch:
-        """The patches with the states of one source. Raises ValueError where it was left out."""
-        return chosen(self.runs, source, "source")
+        """The patches with the states of one source, of the first draw. Raises ValueError where it was left out."""
+        return chosen(self.runs, source, "source")[0]
 
     def oracle(self, source: str = "own") -> Float[Tensor, "question"]:
-        """1 where some pair of layers brings the right answer, else 0."""
-        return self.run(source).oracle.float()
+        """1 where some pair of layers brings the right answer, else 0; for a control the share of its draws in which one does."""
+        return torch.stack([run.oracle.float() for run in chosen(self.runs, source, "source")]).mean(0)
 
     def fixed(self, source: str = "own", chosen: str = "") -> Float[Tensor, "question"]:
         """How often each question is right under a single pair of layers that was chosen without any question about its e1.
@@ -161,12 +164,14 @@ class BackPatchRuns:
         The e1 are split in halves; the pair with most right answers on one half is judged on the other one, and the other way round; means
         over the splits. ``chosen`` says for whose states the pair was chosen, by default for those of ``source`` itself.
         """
-        judged, chooser = self.run(source).hits.float(), self.run(chosen or source).hits.float()
-        found = torch.zeros(judged.shape[1])
-        for one, other in e1_halves(self.run(source).e1):
-            for choose, report in ((one, other), (other, one)):
-                found[report] += judged[chooser[:, choose].mean(1).argmax(), report]
-        return found / SPLITS
+        halves = e1_halves(self.run(source).e1)
+        found = torch.zeros(len(self.run(source).questions))
+        for run in self.runs[source]:
+            judged, chooser = run.hits.float(), self.run(chosen).hits.float() if chosen else run.hits.float()
+            for one, other in halves:
+                for choose, report in ((one, other), (other, one)):
+                    found[report] += judged[chooser[:, choose].mean(1).argmax(), report]
+        return found / SPLITS / len(self.runs[source])
 
     def table(self, only: Sequence[str] = ()) -> str:
         """For the oracle, for each source's own best pair and for the best pair of the own states: the rate with each source's states, and
@@ -181,9 +186,9 @@ class BackPatchRuns:
         }
         rows = []
         for name, measure in measures.items():
-            for source, run in self.runs.items():
-                own, right = measure(), measure(source)
-                rows.append((name, source, rate(right, run.e1), "" if source == "own" else rate(own - right, run.e1, sign="+")))
+            for source in self.runs:
+                own, right, e1 = measure(), measure(source), self.run(source).e1
+                rows.append((name, source, rate(right, e1), "" if source == "own" else rate(own - right, e1, sign="+")))
         columns = {"judged by": "<23", "states from": "<18", "right": "<23", "own minus it": "<"}
         return table(columns, [row for row in rows if not only or row[0].startswith(tuple(only))], gap="")
 
@@ -213,6 +218,15 @@ def back_patch_with_controls(
     sources: Sequence[str] = SOURCES,
     seed: int = 0,
     pairs: Sequence[Pair] | None = None,
+    draws: int = 1,
 ) -> BackPatchRuns:
-    """Back-patches questions that were answered wrong, for every pair of layers or for some, with their own states and the controls'."""
-    return BackPatchRuns({source: back_patch(model, wrong, at, source, pairs, seed) for source in sources})
+    """Back-patches questions that were answered wrong, for every pair of layers or for some, with their own states and the controls'.
+
+    ``draws``: how often each control that is random is drawn, with the seeds from ``seed`` on.
+    """
+
+    def tries(source: str) -> tuple[BackPatch, ...]:
+        seeds = range(seed, seed + (1 if source in ("own", "previous token") else draws))
+        return tuple(back_patch(model, wrong, at, source, pairs, one) for one in seeds)
+
+    return BackPatchRuns({source: tries(source) for source in sources})

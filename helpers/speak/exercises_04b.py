@@ -33,7 +33,7 @@ def by_hand(answer: Any, model: TransformerBridge) -> str:
         own = record(model, target, resid_post(target_layer))[resid_post(target_layer)][0, into]
         early = _put(model, target, state[target_layer][at], target_layer, into)
         mistakes = {
-            "This is the target's run as it is: is the patch inside the `with`, and is the model run there?": plain,
+            "This is the target's run as it is: the patch must be after `target_layer`, and the model run inside the `with`.": plain,
             "You add the state; a Patchscope replaces.": _put(model, target, own + state[layer][at], target_layer, into),
             "You take the source's state at the target's position.": _put(model, target, state[layer][into], target_layer, into),
             "You take the state after the target's layer; take it after the source's.": early,
@@ -109,7 +109,8 @@ def shortcut(answer: Any, model: TransformerBridge, questions: Sequence[TwoHop])
     short = has_shortcut(model, questions)[[first, second]].tolist()
     expect(short[0], f"Your first question has no shortcut: {pair[0].direct!r} does not give {pair[0].e3}.")
     expect(not short[1], f"Your second question has a shortcut: {pair[1].e3} comes without {pair[1].e2}.")
-    return f"{pair[0].e1} gives {pair[0].e3} without {pair[0].e2}; from {pair[1].e1} to {pair[1].e3} there is no way but {pair[1].e2}."
+    (one, around), (two, through) = zip(pair, ("without", "neither test finds a way around"), strict=True)
+    return f"{one.e1} gives {one.e3} {around} {one.e2}; from {two.e1} to {two.e3} {through} {two.e2}."
 
 
 @exercises.add("4.11", "Measured honestly", minutes=8)

@@ -5,7 +5,7 @@ Ghandeharioun et al. 2024 (arXiv 2401.06102, sections 4.1 and 4.2).
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 
 import torch
@@ -35,13 +35,13 @@ from helpers.speak.patchscopes import (
     states_at,
     target_place,
 )
-from helpers.speak.tuned_lens import sample_states
+from helpers.speak.tuned_lens import TunedLens, sample_states
 from helpers.stats import Interval, paired_interval, ridge
 from helpers.tables import table
 from helpers.texts import Texts, TextsLike, as_texts
 
 PENALTY = 1e-3  # of a map between layers, as a share of the mean variance of the states
-METHODS = ("Patchscope", "with map", "logit lens", "linear map")
+METHODS = ("Patchscope", "with map", "logit lens", "linear map", "tuned lens")
 PROBE_PENALTY = 0.1  # of a probe that has few subjects to learn from
 
 Pair = tuple[int, int]  # source layer, target layer
@@ -85,6 +85,10 @@ class Precision:
         """The hits of one method. Raises ValueError for a method that was not tried."""
         return chosen(self.hits, method, "method")
 
+    def take(self, texts: slice) -> "Precision":
+        """Some of the texts only, such as one half to choose a layer on and the other to count on."""
+        return replace(self, hits={name: hits[:, texts] for name, hits in self.hits.items()})
+
     def gain(self, method: str, over: str) -> list[tuple[float, Interval]]:
         """By how much one method is better than another in each layer, text by text, with the 95 % interval (bootstrap)."""
         pairs = zip(self.of(method).float(), self.of(over).float(), strict=True)
@@ -105,9 +109,10 @@ def precision_by_layer(
     layers: Sequence[int] | None = None,
     *,
     train: TextsLike | None = None,
+    tuned: TunedLens | None = None,
     target: Target = IDENTITY,
 ) -> Precision:
-    """Compares ways to read the next token off the states of each layer: Patchscope, logit lens and, with ``train``, affine maps.
+    """Compares ways to read the next token off the states of each layer: Patchscope, lenses and, with ``train``, affine maps.
 
     One token of each text is read, at the position of the placeholder; shorter texts are left out. "Patchscope" puts a state into the
     layer from which it comes; "with map" into the layer half way by a map fitted on ``train``; "linear map" goes from there into the last
@@ -127,6 +132,8 @@ def precision_by_layer(
         )
         found["with map"] = _after_patch(model, place, to_half, [half] * len(layers))
         found["linear map"] = _best(model, to_last)
+    if tuned:
+        found["tuned lens"] = _best(model, tuned.mapped(model, layers, states))
     hits = {name: found[name] == own for name in METHODS if name in found}
     constant = own.bincount().max().item() / len(own)
     return Precision(layers, hits, constant, place.at[0])

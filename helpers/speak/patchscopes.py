@@ -1,4 +1,4 @@
-"""Patchscopes: a state is put into another text, in the place of a placeholder, and the model itself says in words what it holds.
+"""Patchscopes: a state is put into another text, in the place of a placeholder, and the model says in words what it makes of it.
 
 Ghandeharioun et al. 2024 (arXiv 2401.06102, section 3): the state ``h`` of token ``i`` of a source text ``S`` after layer ``l`` *replaces*
 the state of the placeholder in a target text ``T`` after layer ``l*``; then the model writes on. What the
@@ -7,9 +7,10 @@ target text asks is what one learns: the token that comes next, what an entity i
     print(describe(model, "Imagine", range(6), target_layer=0).table())
 
 *Layer* ``l`` is the stream after block ``l``; layer -1, "in", is the one that enters block 0. Two things matter in small models with
-learned positions, and are done here unless switched off or left out: source token and placeholder stand at the same position (``match``:
-a filler goes before the shorter of the two), and late states are put into an early layer, since the reading of the placeholder is done by
-the first layers. A fluent answer is no evidence by itself: every share stands beside what other entities' states would have got.
+learned positions, and are done here unless switched off or left out: the source token must not stand much earlier than the placeholder
+(``match``: both at the same position, with a filler before the shorter text), and late states are put into an early layer, since the
+reading of the placeholder is done by the first layers. A fluent answer is no evidence by itself: every share stands beside what other
+entities' states would have got.
 """
 
 import re

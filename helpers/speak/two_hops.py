@@ -27,7 +27,7 @@ from helpers.models import TransformerBridge
 from helpers.prediction import token_span
 from helpers.progress import progress
 from helpers.running import logits_at_end, next_tokens
-from helpers.stats import cluster_interval
+from helpers.stats import cluster_interval, wilson
 from helpers.tables import table
 from helpers.texts import Texts, as_texts
 
@@ -63,6 +63,11 @@ class TwoHop:
     def group(self) -> str:
         """Kind and form: the questions that differ in their entities only."""
         return f"{self.kind} ({self.form})"
+
+    @property
+    def second(self) -> str:
+        """The second relation, which the answer is about: ``capital``."""
+        return self.kind.split("+")[-1]
 
     def shares_nothing(self, other: "TwoHop") -> bool:
         """Whether another question has another e1, e2 and e3."""
@@ -159,16 +164,29 @@ class Answered:
     right: tuple[TwoHop, ...]
     wrong: tuple[TwoHop, ...]
 
-    def table(self) -> str:
-        """One line for each kind and form, and one for all: how many questions and e1, and the share of right answers with its interval."""
+    def table(self, by: str = "group") -> str:
+        """One line for each kind and form, or, ``by`` "second", for each second relation, and one for all: how many questions and e1, and
+        the share of right answers with its interval; where all are right, or none, it is Wilson's for as many cases as there are e1.
+        """
         every = [(one, True) for one in self.right] + [(one, False) for one in self.wrong]
-        groups = {name: [pair for pair in every if pair[0].group == name] for name in sorted({one.group for one, _ in every})}
+        groups = {name: [pair for pair in every if getattr(pair[0], by) == name] for name in sorted({getattr(one, by) for one, _ in every})}
         rows = []
         for name, pairs in (groups | {"all": every}).items():
             e1, hits = [one.e1 for one, _ in pairs], [hit for _, hit in pairs]
-            interval = " [{:.1%}, {:.1%}]".format(*cluster_interval(hits, e1)) if len(set(e1)) > 1 else ""
-            rows.append((name, len(hits), len(set(e1)), f"{np.mean(hits):>7.1%}{interval}"))
+            n = len(set(e1))
+            limits = cluster_interval(hits, e1) if n > 1 and 0 < sum(hits) < len(hits) else wilson(n * hits[0], n)
+            interval = " [{:.1%}, {:.1%}]".format(*limits) if n > 1 else ""
+            rows.append((name, len(hits), n, f"{np.mean(hits):>7.1%}{interval}"))
         return table({"kind": f"<{max(map(len, groups))}", "n": "6", "e1": "6", "  right": "<"}, rows)
+
+    def matched(self, seed: int = 0) -> "Answered":
+        """As many right as wrong questions of each kind and form, drawn at random, so that what tells them apart is not the kind."""
+        rng, kept = Random(seed), ([], [])
+        for name in sorted({one.group for one in self.right} & {one.group for one in self.wrong}):
+            pools = [[one for one in side if one.group == name] for side in (self.right, self.wrong)]
+            for side, pool in zip(kept, pools, strict=True):
+                side += rng.sample(pool, min(map(len, pools)))
+        return Answered(tuple(kept[0]), tuple(kept[1]))
 
 
 def answered(model: TransformerBridge, questions: Sequence[TwoHop]) -> Answered:
