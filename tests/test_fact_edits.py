@@ -318,7 +318,7 @@ def test_an_update_adds_activation_times_change(tiny):
 
 def test_a_value_edit_by_hand(words):
     old, new = token(words, "London"), token(words, "Bath")
-    first, second = value_edit(words, [(2, 5), (0, 1), (2, 3)], old, new, plus=8.0, minus=0.5)
+    first, second = value_edit(words, [(2, 5), (0, 1), (2, 3)], old, new, plus=8.0)
     assert (first.layer, first.units.tolist(), second.layer, second.units.tolist()) == (0, [1], 2, [3, 5])
     away, to = words.W_U[:, old] / words.W_U[:, old].norm(), words.W_U[:, new] / words.W_U[:, new].norm()
     values = words.blocks[2].mlp.W_out[[3, 5]]
