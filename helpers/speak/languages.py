@@ -135,7 +135,7 @@ def worth_sharing(found: LanguageProbs) -> Bool[Tensor, "layer"]:
 
 @dataclass(frozen=True)
 class AtPeak:
-    """Two languages' shares for each prompt, at the ``layer`` at which the other half of the prompts has most of the first above the second."""
+    """Two languages' shares for each prompt, at the ``layer`` where the first is most ahead in the other half of the prompts."""
 
     layer: Int[Tensor, "prompt"]
     own: Float[Tensor, "prompt"]
