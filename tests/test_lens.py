@@ -11,7 +11,7 @@ from helpers import running
 from helpers.course_lm.corpus.languages import ENGLISH, FRENCH, in_lists
 from helpers.course_lm.report import EVALUATION_SEED
 from helpers.course_lm.world import World
-from helpers.interventions import intervene, record, resid_post, resid_pre, watch
+from helpers.interventions import record, resid_post, resid_pre
 from helpers.models import ModelNotAvailable
 from helpers.prediction import pieces, tokenize
 from helpers.running import layer_hook, lens_logits
@@ -482,15 +482,11 @@ def test_a_word_that_is_projected_out_cannot_be_read(gpt2):
         )
     assert torch.allclose(log_probs_without(gpt2, prompts, ["cat", "Taipei"], ["dog", "dog"], layers=[]), usual, atol=1e-4)
     assert not torch.allclose(log_probs_without(gpt2, prompts, ["cat", "Taipei"], ["dog", "dog"], layers=[0]), usual, atol=1e-4)
-    seen = []
-    with intervene(gpt2, watch(resid_post(last), seen.append)):
-        log_probs_without(gpt2, prompts[:1], ["cat"], ["Taipei"], layers=[last])
-    directions = gpt2.W_U[:, ids[1]]
-    assert (
-        (seen[-1] @ directions).abs().max()
-        < 1e-3
-        < (record(gpt2, tokenize(gpt2, prompts[0])[None], resid_post(last))[resid_post(last)] @ directions).abs().max()
-    )
+    state, directions = record(gpt2, tokenize(gpt2, prompts[0])[None], resid_post(last))[resid_post(last)][0, -1], gpt2.W_U[:, ids[1]]
+    rest = (state - directions @ torch.linalg.lstsq(directions, state[:, None]).solution[:, 0]).detach()
+    wanted = lens_logits(gpt2, rest).log_softmax(-1)[ids[0]].logsumexp(0)
+    found = log_probs_without(gpt2, prompts[:1], ["cat"], ["Taipei"], layers=[last])
+    assert found.item() == pytest.approx(wanted.item(), abs=1e-4)
 
 
 # ----------------------------------------------------------------------------------------------------------------- errors
