@@ -12,8 +12,6 @@ from exercise_tools import assert_exercise
 from helpers.cluster.fact_prompts import FactPrompt
 from helpers.speak import exercises_04a
 from helpers.speak.exercises_04a import exercises
-from helpers.speak.fact_edits import EditPrompts
-from helpers.speak.knowledge_neurons import KnowledgeNeurons
 from helpers.speak.lens import BlockEffects, LensScores
 from helpers.speak.memories import Agreement, ReadableValues
 from helpers.speak.self_explanations import SelfExplanations
@@ -37,6 +35,9 @@ def test_an_account_that_changes(tiny, monkeypatch: pytest.MonkeyPatch):
     ]
     sum_of = ("What is 10 + 6?", "It is 16.", "It is the sea.")
     assert exercises.exercise("4.1").verdict(sum_of, model=tiny).solved, "the model may be wrong; what is true is true"
+    digits = ("What is 2 + 3?", "It is 5.", "It is 15, the sea.")
+    assert exercises.exercise("4.1").verdict(digits, model=tiny).solved, "15 is not 5"
+    wrong.append((("What is 2 + 3?", "It is 15.", "It is the sea."), "your true answer does not have '5' in it"))
     wrong.append((("What is 10 + 6?", "It is Tokyo.", "It is the sea."), "10 + 6 is 16, and your true answer does not have '16' in it"))
     assert_exercise(exercises, "4.1", (question, "It is Tokyo.", "It is the sea."), wrong, stub=(..., ..., ...), model=tiny)
 
@@ -89,7 +90,7 @@ def test_overtaken(tiny, monkeypatch: pytest.MonkeyPatch):
     wrong = [
         ((1, "Paris"), "stays there"),
         ((2, "Paris"), "not on top at the end"),
-        ((0, "Berlin"), "these stand on top: 'Paris'"),
+        ((0, "Berlin"), "is overtaken there, and not by 'Berlin'"),
         ((7, "Paris"), "There is no fact 7"),
         (0, "A pair is needed here"),
     ]
@@ -108,23 +109,20 @@ def test_a_drawer_with_a_label():
         (3, "Whole numbers are needed"),
     ]
     assert_exercise(exercises, "4.5", (1, 0), wrong, stub=..., read=read, agree=agree)
+    assert not exercises.exercise("4.5").verdict((1, 0), read=read, agree=agree, shown=[(1, 0)]).solved
 
 
 def test_edit_with_a_light_hand(tiny, monkeypatch: pytest.MonkeyPatch):
-    prompts = EditPrompts.__new__(EditPrompts)  # its insides do not matter here
-    object.__setattr__(prompts, "new", "Rome")
+    def edit_values(model, asked, found, n, plus=1.0):
+        shares = {"edited": min(1.0, n * plus / 16), "random": 1.0 if plus < 3 else 0.5}
+        return SimpleNamespace(values=lambda group: [1] * (group in shares), mean=shares.get, score=2 / sum(1 / x for x in shares.values()))
 
-    def try_edit(model, asked, one, new, n, plus):
-        shares = {"edited": min(1.0, n * plus / 10), "paraphrases": 0.8, "same subject": None, "random": 1.0 if plus < 3 else 0.5}
-        return SimpleNamespace(share=shares.get)
-
-    monkeypatch.setattr(exercises_04a, "try_edit", try_edit)
-    given = {"asked": [prompts] * 2, "found": [KnowledgeNeurons.__new__(KnowledgeNeurons)] * 2}
-    given |= {"others": given["asked"], "found_others": given["found"]}
+    monkeypatch.setattr(exercises_04a, "edit_values", edit_values)
     wrong = [
-        ((2, 1.0), "Only 20% of the edited prompts say the new answer"),
-        ((8, 4.0), "about 'random' only 50% keep their answer"),
+        ((2, 1.0), "your score is 0.22"),
+        ((8, 4.0), "random 50%"),
         ((0, 1.0), "has to lie between 1 and 15"),
+        ((16, 1.0), "has to lie between 1 and 15"),
         (8, "A pair is needed here"),
     ]
-    assert_exercise(exercises, "4.6", (8, 2.0), wrong, stub=..., model=tiny, **given)
+    assert_exercise(exercises, "4.6", (8, 2.0), wrong, stub=..., model=tiny, others=[], found=[])

@@ -21,12 +21,13 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import cross_entropy, normalize
+from torch.nn.utils.rnn import pad_sequence
 
 from helpers.activations import Neuron, check_neuron
 from helpers.course_lm.corpus.base import Probe
 from helpers.course_lm.facts import Fact
 from helpers.inputs import chosen
-from helpers.interventions import intervene, record, resid_pre, unembed_only_at
+from helpers.interventions import Intervention, Pick, intervene, mlp_out, mlp_post, record, resid_pre, unembed_only_at, watch
 from helpers.metrics import first_tokens
 from helpers.models import TransformerBridge, run_from
 from helpers.prediction import pieces
@@ -46,8 +47,8 @@ N_TEXTS, TEXT_TOKENS = 16, 24  # held-out texts for the perplexity, and how many
 
 # Settings for the course LM, by the highest score on 16 known facts about the half of the subjects called CHOSEN (seed 0).
 # ``choose`` repeats the choice of neurons (4 to 64) and strength (0.25 to 4); the last third of the layers did better than all of them.
-# MINUS is the paper's own.
-PLUS, MINUS = 1.0, 1.0
+PLUS = 1.0
+DOSES = (0.25, 0.5, 1.0, 2.0)  # strengths of ``dose_curves``
 
 
 @dataclass(frozen=True)
@@ -78,12 +79,11 @@ def edited(model: TransformerBridge, updates: Sequence[Update]) -> Iterator[Tran
             vectors[units] = old
 
 
-def value_edit(
-    model: TransformerBridge, neurons: Sequence[Neuron], old: int, new: int, plus: float = PLUS, minus: float = MINUS
-) -> list[Update]:
-    """Dai et al., section 5.3, with the lengths of their code: ``v += |v| (plus * u_new - minus * u_old)`` for each neuron's value ``v``.
+def value_edit(model: TransformerBridge, neurons: Sequence[Neuron], old: int, new: int, plus: float = PLUS) -> list[Update]:
+    """Dai et al., section 5.3, with the lengths of their code: ``v += plus |v| (u_new - u_old)`` for each neuron's value ``v``.
 
-    ``u`` is the unembedding direction of a token, with length 1. Meant for neurons whose activation is above 0, as after a ReLU: below,
+    ``u`` is the unembedding direction of a token, with length 1. The paper has two strengths, 1 for the old answer and 8 for the new one;
+    here both are the same, so that 0 is no edit. Meant for neurons whose activation is above 0, as after a ReLU: below,
     the change works the other way round. Raises ValueError for an unknown neuron, or none.
     """
     if not neurons:
@@ -94,7 +94,7 @@ def value_edit(
         units.setdefault(layer, []).append(neuron)
     u_old, u_new = (normalize(model.W_U.detach()[:, token], dim=0) for token in (old, new))
     values = {layer: value_vectors(model, layer)[some] for layer, some in units.items()}
-    step = plus * u_new - minus * u_old
+    step = plus * (u_new - u_old)
     return [Update(layer, torch.tensor(some), values[layer].norm(dim=1, keepdim=True) * step) for layer, some in units.items()]
 
 
@@ -287,7 +287,6 @@ def edit_values(
     found: Sequence[KnowledgeNeurons],
     n: int | None = N_NEURONS,
     plus: float = PLUS,
-    minus: float = MINUS,
     control: str | None = None,
     seed: int = 0,
 ) -> EditScores:
@@ -299,8 +298,69 @@ def edit_values(
     for one, neurons_of in zip(asked, found, strict=True):
         neurons = neurons_of.shared() if n is None else neurons_of.top(n)
         neurons = neurons_of.control(neurons, control, seed) if control else neurons
-        updates.append(value_edit(model, neurons, one.old_token, one.new_token, plus, minus))
+        updates.append(value_edit(model, neurons, one.old_token, one.new_token, plus))
     return judge_edits(model, asked, updates)
+
+
+@torch.no_grad()
+def hits_together(
+    model: TransformerBridge, asked: Sequence[EditPrompts], updates: Sequence[Sequence[Update]], group: str = CHANGED[0]
+) -> Float[Tensor, "fact"]:
+    """The share of each fact's prompts of one group that are as they should be, as in ``judge_edits``, for all facts in one pass.
+
+    No weight is changed: what an edit would add to the output of an MLP is added to it in the prompts of its own fact. NaN where a fact
+    has no such prompt. All prompts must be kept from the same layer on.
+    """
+    rows = [(at, row) for at, one in enumerate(asked) for row, own in enumerate(one.groups) if own == chosen(GROUPS, group, "group")]
+    stream = pad_sequence([asked[at].streams[row] for at, row in rows], batch_first=True)
+    ends = torch.stack([asked[at].texts.lengths[row] - 1 for at, row in rows])[:, None]
+    fact, start = torch.tensor([at for at, _ in rows]), asked[0].start
+    changes = [change for layer in range(start, model.cfg.n_layers) for change in _adding(layer, fact, updates)]
+    with intervene(model, *changes, unembed_only_at(ends)):
+        after = run_from(model, stream, start)[:, 0].argmax(-1).cpu()
+    wanted = [asked[at].new_token if group in CHANGED else int(asked[at].before[row]) for at, row in rows]
+    hits = (after == torch.tensor(wanted)).float()
+    return torch.stack([hits[fact == at].mean() for at in range(len(asked))])
+
+
+def _adding(layer: int, fact: Int[Tensor, "prompt"], updates: Sequence[Sequence[Update]]) -> list[Intervention]:
+    """Interventions that add to each prompt what its fact's updates of this layer would add to the MLP's output: ``m`` times the change."""
+    here = [(fact == at, update) for at, some in enumerate(updates) for update in some if update.layer == layer]
+    seen: dict[int, Tensor] = {}
+
+    def add(values: Tensor, pick: Pick) -> Tensor:
+        new = values.clone()
+        for mine, update in here:
+            new[mine] += seen[layer][mine][..., update.units] @ update.change.to(values)
+        return new
+
+    return [watch(mlp_post(layer), lambda values: seen.update({layer: values})), Intervention(mlp_out(layer), add)] if here else []
+
+
+def dose_curves(
+    model: TransformerBridge,
+    asked: Sequence[EditPrompts],
+    found: Sequence[KnowledgeNeurons],
+    doses: Sequence[float] = DOSES,
+    n: int = N_NEURONS,
+    draws: int = 10,
+    group: str = CHANGED[0],
+) -> dict[str, Float[Tensor, "dose fact"]]:
+    """The share of one group's prompts that are as they should be, at each strength: knowledge neurons, and equally active ones.
+
+    The control is the mean over ``draws`` of as many other neurons of the same layers.
+    """
+    sets = {"knowledge neurons": [[one.top(n) for one in found]]}
+    sets["equally active neurons"] = [[one.control(one.top(n), seed=seed) for one in found] for seed in range(draws)]
+
+    def shares(neurons: Sequence[Sequence[Neuron]], plus: float) -> Float[Tensor, "fact"]:
+        edits = [value_edit(model, own, one.old_token, one.new_token, plus) for one, own in zip(asked, neurons, strict=True)]
+        return hits_together(model, asked, edits, group)
+
+    return {
+        name: torch.stack([torch.stack([shares(neurons, plus) for neurons in drawn]).mean(0) for plus in doses])
+        for name, drawn in sets.items()
+    }
 
 
 @dataclass(frozen=True)

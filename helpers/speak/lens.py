@@ -294,13 +294,15 @@ class ContextEffect:
         return table({"context": "<8", "appears": "8.1f", "leads": "8.1f", "right": "8.0%"}, rows) + f"\n{last}"
 
 
-def with_context(model: TransformerBridge, without: Sequence[str], within: Sequence[str], targets: Targets) -> ContextEffect:
-    """Reads the answers off prompts, and off the same prompts after a context that states the fact.
+def with_context(
+    model: TransformerBridge, without: Sequence[str], within: Sequence[str], targets: Targets, tuned: TunedLens | None = None
+) -> ContextEffect:
+    """Reads the answers off prompts, and off the same prompts after a context that states the fact, by the raw or the tuned lens.
 
     Merullo et al. find that what can be copied from the context is not looked up the way a remembered fact is.
     Raises ValueError where no answer leads in both.
     """
-    found = ContextEffect(*(target_probs(model, prompts, targets) for prompts in (without, within)))
+    found = ContextEffect(*(target_probs(model, prompts, targets, tuned=tuned) for prompts in (without, within)))
     if not found.both.any():
         raise ValueError("No answer is on top at the last layer in both forms, so there is nothing to compare: ask what the model knows.")
     return found
@@ -329,11 +331,18 @@ class ByLayer:
 
 
 @torch.no_grad()
-def lens_kl(model: TransformerBridge, texts: TextsLike, tuned: TunedLens | None = None) -> ByLayer:
+def lens_kl(
+    model: TransformerBridge, texts: TextsLike, tuned: TunedLens | None = None, usual: Float[Tensor, "d_vocab"] | None = None
+) -> ByLayer:
     """KL(model || lens) in nats at each layer, the mean over each text's positions (Belrose et al.): "raw", and "tuned" if given.
 
-    The last layer's is 0. Raises ValueError where a text has nothing but position 0.
+    The last layer's is 0. The baseline "blind" is one and the same distribution at every place, such as how often words occur (``usual``):
+    a lens that sees nothing. Raises ValueError where a text has nothing but position 0.
     """
+
+    def blind(logits: Float[Tensor, "layer some d_vocab"], _: Int[Tensor, "some"]) -> Float[Tensor, "layer some"]:
+        logp = logits[-1].log_softmax(-1)
+        return (logp.exp() * (logp - usual.to(logp).log())).sum(-1).expand(len(logits), -1).cpu()
 
     def kl(logits: Float[Tensor, "layer some d_vocab"], _: Int[Tensor, "some"]) -> Float[Tensor, "layer some"]:
         logp = logits.log_softmax(-1)
@@ -341,11 +350,14 @@ def lens_kl(model: TransformerBridge, texts: TextsLike, tuned: TunedLens | None 
 
     texts = _long_enough(model, texts)
     layers = check_layers(model, None)
-    found = {name: torch.empty(len(layers), len(texts)) for name in (["raw", "tuned"] if tuned else ["raw"])}
+    names = ["raw"] + ["tuned"] * (tuned is not None) + ["blind"] * (usual is not None)
+    found = {name: torch.empty(len(layers), len(texts)) for name in names}
     for rows, part, states in layer_states(model, texts, layers):
         found["raw"][:, rows] = _per_text(part, read_lens(model, states, kl))
         if tuned:
             found["tuned"][:, rows] = _per_text(part, read_lens(model, tuned.mapped(model, layers, states), kl))
+        if usual is not None:
+            found["blind"][:, rows] = _per_text(part, read_lens(model, states, blind))
     return ByLayer(layers, found)
 
 

@@ -362,7 +362,7 @@ class Memory:
 def memory(
     model: TransformerBridge, layer: int, neuron: int, top: TopContexts, categories: Categories, n: int = 5, k: int = 10, least: int = 5
 ) -> Memory:
-    """One neuron as a memory: its ``n`` top triggers beside the ``k`` tokens that its value promotes.
+    """One neuron as a memory: its ``n`` top triggers beside the ``k`` tokens that its value promotes, by which it is judged.
 
     ``top`` and ``categories`` are made once, by ``top_contexts`` and ``word_categories``; then each neuron is a matter of milliseconds.
     Raises ValueError for a neuron that does not exist or a layer that was not scanned.

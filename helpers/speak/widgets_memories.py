@@ -245,7 +245,10 @@ class MemoryEditor(Demo):
             "Write another answer into a fact's memories",
             keeping(lambda **values: memory_edit_html(model, facts, **values)),
             {"fact": dropdown(list(facts), "Fact"), "new": text_field(next(iter(facts.values()))[0].new, "New answer", width="20em")},
-            {"n": slider(min(N_NEURONS, most), 1, most, "Number of neurons"), "plus": slider(PLUS, 0.25, STRONGEST, "Strength", step=0.25)},
+            {
+                "n": slider(min(N_NEURONS, most), 1, most, "Number of neurons"),
+                "plus": slider(PLUS, 0.25, STRONGEST, "Strength of both changes", step=0.25),
+            },
         )
 
     def follow(self, before: Mapping[str, Any]) -> None:
