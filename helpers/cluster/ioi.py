@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from helpers.cluster.attribution import direct_effects
+from helpers.cluster.attribution import DirectEffects, direct_effects
 from helpers.cluster.patching import PromptPairs, metric_at_ends, prompt_pairs
 from helpers.course_lm.corpus import tasks
 from helpers.course_lm.world import World
@@ -233,18 +233,20 @@ class SelfRepair:
         return self.before - self.direct
 
 
-def self_repair(model: TransformerBridge, data: IoiSentences, head: Head) -> SelfRepair:
+def self_repair(model: TransformerBridge, data: IoiSentences, head: Head, plain: DirectEffects | None = None) -> SelfRepair:
     """Takes a head away at the last token (its output on the sentence with unrelated names takes its place) and sees who steps in.
+
+    ``plain`` are the direct effects with all heads, where they are known.
 
     ``direct`` is by how much the head's own share of the logit difference falls. Wang et al. (section 3.4) found that later heads make
     up for most of it; McGrath et al. 2023 (arXiv 2307.15771) call it self-repair.
     """
-    pairs, change = data.pairs(model, "unrelated"), _unrelated_outputs(model, data, [head], data.positions["END"])
-    before, after = metric_at_ends(model, pairs), metric_at_ends(model, pairs, *change)
-    plain, changed = (direct_effects(model, data.tokens, data.io, data.s, *some) for some in ((), change))
+    change = _unrelated_outputs(model, data, [head], data.positions["END"])
+    plain = plain or direct_effects(model, data.tokens, data.io, data.s)
+    changed = direct_effects(model, data.tokens, data.io, data.s, *change)
     own = plain.names.index(f"a{head[0]}.{head[1]}")
     others = dict(zip(plain.names[own + 1 :], (changed.mean - plain.mean)[own + 1 :].tolist(), strict=True))
-    return SelfRepair(before, after, (plain.effect - changed.effect)[own], others)
+    return SelfRepair(plain.total, changed.total, (plain.effect - changed.effect)[own], others)
 
 
 def knocked_out(

@@ -292,7 +292,7 @@ def attribution(lab: Lab) -> Iterator[Finding]:
     yield findings.value("attribution.correlation", r, low, high, measured.change.numel(), control=plain)
 
 
-@experiment("03b", "circuit.faithfulness", "circuit.edges_share")
+@experiment("03b", "circuit.faithfulness")
 def circuit(lab: Lab) -> Iterator[Finding]:
     """A circuit for the receiver's name: integrated gradients on some sentences (Hanna et al. 2024), cut on others."""
     model = lab.model
@@ -308,7 +308,6 @@ def circuit(lab: Lab) -> Iterator[Finding]:
     if not isfinite(low) or not isfinite(high):
         raise NotForThisModel("what a circuit could keep is too close to 0 in these sentences for an interval")
     yield findings.value("circuit.faithfulness", value, low, high, len(judged), control=chance.faithfulness[0].item())
-    yield findings.share("circuit.edges_share", best.top(n_edges).kept, control=1.0)
 
 
 @experiment("04a", "lens.answer_layer", "lens.answer_layer_with_context")
