@@ -43,10 +43,11 @@ def agreement_pairs(model: TransformerBridge, n: int, group: str = "present rela
     ``agreement_probes``. Raises ValueError where there are too few.
     """
     shapes: dict[tuple[int, int], list[tuple[str, str, str, str]]] = {}
-    for probe in agreement_probes(World.load(), Random(f"{seed} agreement"), 100 * n):
+    probes = agreement_probes(World.load(), Random(f"{seed} agreement"), 100 * n)
+    for probe in (one for one in probes if one.group == group):
         other = _other_number(probe.prompt)
         one, two = (tokenize(model, prompt) for prompt in (probe.prompt, other))
-        if probe.group == group and len(one) == len(two):
+        if len(one) == len(two):
             same = shapes.setdefault((len(one), int((one != two).int().argmax())), [])
             same.append((probe.prompt, other, f" {probe.answer}", f" {probe.wrong}"))
             if len(same) == n:
