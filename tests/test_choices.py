@@ -4,8 +4,9 @@ from random import Random
 
 import pytest
 import torch
+from tiny_models import last_logits
 
-from helpers.cluster.choices import Answers, Choices, answer, choice_prompts
+from helpers.cluster.choices import Answers, Choices, answer, choice_prompts, letter_pairs
 from helpers.course_lm.corpus.tasks import QUESTIONS, quiz_facts, quiz_question
 from helpers.course_lm.world import World
 from helpers.prediction import token_id, tokenize
@@ -70,3 +71,13 @@ def test_answers_are_counted_by_hand():
     assert found.chosen.tolist() == [0.75, 0.25, 0.0]
     assert found.chance == pytest.approx(1 / 3)
     assert "50.0%" in found.table() and found.table().endswith("75%, 25%, 0%")
+
+
+def test_moved_options_give_the_right_word_another_letter(tiny):
+    pairs = letter_pairs(tiny, ASKED)
+    ends = last_logits(tiny, pairs.clean)
+    right, other = (torch.tensor([token_id(tiny, f" {letter}") for letter in letters]) for letters in ("iG", "GT"))
+    rows = torch.arange(2)
+    torch.testing.assert_close(pairs.measured(ends), ends[rows, right] - ends[rows, other])
+    for asked, moved in zip(pairs.clean.tokens, pairs.corrupted.tokens, strict=True):
+        assert sorted(asked.tolist()) == sorted(moved.tolist()) and not torch.equal(asked, moved)

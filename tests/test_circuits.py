@@ -10,7 +10,18 @@ import torch
 from tiny_models import last_logits, tiny_tokenizer, write_tiny_model
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from helpers.cluster.circuits import EdgeScores, acdc, attribute_edges, curve, in_top, judge, prune_dead, random_circuit, ratio_interval
+from helpers.cluster.circuits import (
+    EdgeScores,
+    acdc,
+    attribute_edges,
+    curve,
+    difference_scores,
+    in_top,
+    judge,
+    prune_dead,
+    random_circuit,
+    ratio_interval,
+)
 from helpers.cluster.edges import Circuit, EdgeGraph, circuit_metrics, cut_each, logits_of, open_edges, outputs, sender_means
 from helpers.cluster.graph_plots import circuit_graph, places
 from helpers.cluster.patching import prompt_pairs
@@ -297,11 +308,13 @@ def test_faithfulness_runs_from_the_empty_circuit_to_the_model(tiny, pairs):
     for ablation in ("resample", "mean", "zero"):
         ends = judge(tiny, pairs, [graph.empty, graph.full], ablation)
         assert ends.faithfulness.tolist() == pytest.approx([0, 1], abs=1e-4) and ends.ablation == ablation
+        assert ends.same[1].all()
     half = random_circuit(graph, 55, 3)
     value = judge(tiny, pairs, [half])
     logits = run_circuit(tiny, pairs, half), last_logits(tiny, pairs.clean), last_logits(tiny, pairs.corrupted)
     circuit, clean, corrupted = (pairs.measured(one).mean() for one in logits)
     assert value.faithfulness[0] == pytest.approx(((circuit - corrupted) / (clean - corrupted)).item(), abs=1e-3)
+    assert torch.equal(value.same[0], logits[0].argmax(-1) == logits[1].argmax(-1))
     assert value.intervals[0][0] <= value.faithfulness[0] <= value.intervals[0][1]
 
 
@@ -312,9 +325,18 @@ def test_a_curve_is_read_off(planted):
     assert found.faithfulness[1:].tolist() == pytest.approx([1, 1], abs=0.02) and abs(found.faithfulness[0]) < 0.01
     assert found.edges == (1, 3, 10) and found.alive[:2] == (0, 3)
     lines = found.table().splitlines()
-    assert lines[2].split()[:4] == ["3", "3", f"{3 / len(graph):.1%}", f"{found.faithfulness[1]:.3f}"] and "(resample)" in lines[0]
+    assert lines[2].split()[:4] == ["3", "3", f"{3 / len(graph):.1%}", f"{found.same[1].float().mean():.1%}"] and "(resample)" in lines[0]
     chance = curve(model, pairs, partial(random_circuit, graph), [3])
     assert chance.faithfulness[0] < 0.1
+
+
+def test_the_rival_without_a_gradient_ranks_senders_by_their_difference(tiny, pairs):
+    scores, graph = difference_scores(tiny, pairs), EdgeGraph.of(tiny)
+    clean, corrupted = (outputs(tiny, side.tokens) for side in (pairs.clean, pairs.corrupted))
+    size = (corrupted - clean).norm(dim=-1).sum(-1).mean(1)
+    for edge in ("embed -> m0", "m0 -> logits", "m0 -> m1"):
+        sender = graph.senders.index(edge.split(" -> ")[0])
+        assert scores.values[graph.numbers[edge]].item() == pytest.approx(size[sender].item())
 
 
 def test_the_interval_of_a_ratio_is_that_of_both_means_together():

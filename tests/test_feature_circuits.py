@@ -94,6 +94,8 @@ def test_agreement_prompts_differ_in_the_number_of_their_subject(course_lm):
         assert " that the " in one and (nouns.get(a) == b or nouns.get(b) == a)
         assert value == (1 if nouns.get(a) == b else -1)  # a singular subject wants "is"
     assert agreement_pairs(course_lm, 6, seed=2).clean.tokens.tolist() != both.clean.tokens.tolist()
+    alike = agreement_pairs(course_lm, 20, seed=3, like=both)
+    assert alike.clean.tokens.shape[1] == both.clean.tokens.shape[1] and alike.first_difference[0] == both.first_difference[0]
     with pytest.raises(ValueError, match="not 3 prompts of one length in the group 'future'"):
         agreement_pairs(course_lm, 3, "future")
 

@@ -12,6 +12,7 @@ from tiny_models import ARCHITECTURES
 from helpers import interventions
 from helpers.cluster import patching
 from helpers.cluster.patching import (
+    PARTS,
     PatchMap,
     PromptPairs,
     attribute_heads,
@@ -19,6 +20,7 @@ from helpers.cluster.patching import (
     correlation,
     metric_at_ends,
     patch_heads,
+    patch_parts,
     patch_positions,
     prompt_pairs,
 )
@@ -282,3 +284,11 @@ def test_sides_may_be_filled_differently(model):
     filled = [Texts(torch.tensor([[5, 6, 7, fill], [5, 6, 7, 8 + fill]]), torch.tensor([3, 4]), ("text",) * 2) for fill in (1, 2)]
     with pytest.raises(ValueError, match="The two prompts of pair 0 are the same"):
         prompt_pairs(model, *filled, log_odds(5, 6))
+
+
+def test_parts_of_a_head_restore_what_their_maps_say(model, pairs):
+    lines = [line.split() for line in patch_parts(model, pairs, [(1, 2), (0, 1)]).splitlines()]
+    assert lines[0] == ["head", *PARTS] and [line[0] for line in lines[1:]] == ["a1.2", "a0.1"]
+    for number, place in enumerate(PARTS.values(), 1):
+        effect = patch_heads(model, pairs, place).effect
+        assert [float(line[number]) for line in lines[1:]] == pytest.approx([effect[1, 2].item(), effect[0, 1].item()], abs=0.006)

@@ -128,7 +128,7 @@ RESCALED = (
 )
 UNCUT = "Edges cannot be cut in this model: its blocks norm what they write, or have no norm of their own for the MLP"
 NO_CHAT = dict.fromkeys(("refusal.harmless.added", "refusal.harmful.projected"), CHAT)
-NORMED = {"ioi.self_repair": RESCALED, "circuit.faithfulness": UNCUT, "circuit.edges_share": UNCUT}
+NORMED = {"ioi.self_repair": RESCALED, "circuit.faithfulness": UNCUT}
 NOT_FOR = {"gpt2": NO_CHAT, "pythia": NO_CHAT, "llama": {}, "qwen": {}, "gemma": NORMED}
 CHANCE = ("lens.poland_layer", "lens.warsaw_layer")  # which random weights may or may not show
 

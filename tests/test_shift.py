@@ -128,13 +128,13 @@ def test_the_report_counts_by_hand():
 
 
 def test_a_bias_is_taken_out_with_its_controls(tiny):
-    report = shift(tiny, SAE, n=16, candidates=8, margin=0.0, seed=1)
+    report = shift(tiny, SAE, n=16, test=16, candidates=8, margin=0.0, seed=1)
     sizes = dict(zip(report.methods, report.n, strict=True))
     n = len(report.chosen["features"])
     assert n and sizes["features about gender"] == sizes["as many top features"] == n
     assert sizes["top features, unjudged"] == 8 and sizes["random features"] <= n and sizes["biased probe"] == 0
     assert sizes["neurons about gender + retrain"] == len(report.chosen["neurons"])
     assert report.answers.shape == (15, 16) and "oracle: balanced training" in report.methods
-    strict = shift(tiny, SAE, n=16, candidates=8, margin=0.5, seed=1)  # nothing is about gender: nothing is taken out
+    strict = shift(tiny, SAE, n=16, test=16, candidates=8, margin=0.5, seed=1)  # nothing is about gender: nothing is taken out
     same = strict.answers[strict.methods.index("features about gender")]
     assert strict.chosen["features"] == [] and torch.equal(same, strict.answers[0])

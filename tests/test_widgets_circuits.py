@@ -157,7 +157,8 @@ def test_the_pruner_says_what_the_circuit_and_a_random_one_keep_and_draws_it(pai
     (low, high), value, chance = found.intervals[0], *found.faithfulness.tolist()
     words, shown = html_to_text(html), min(size, MOST_DRAWN)
     assert words.startswith(f"{size} edges of {len(graph)} ({size / len(graph):.1%}); {found.alive[0]} of them lie on a whole path.")
-    assert f"Faithfulness ({ablation}): {value:z.2f} [{low:z.2f}, {high:z.2f}]; as many random edges: {chance:z.2f}. 2 sentences." in words
+    assert f"Faithfulness ({ablation}): {value:z.2f} [{low:z.2f}, {high:z.2f}]; as many random edges: {chance:z.2f}. The " in words
+    assert f"word is the model's in {found.same[0].float().mean():.0%} of 2 sentences." in words
     [(alt, data)] = re.findall(r'<img alt="([^"]*)" src="data:image/png;base64,([^"]*)">', html)
     assert alt == f"The {shown} edges with the largest scores, from the embedding at the bottom to the logits at the top."
     assert base64.b64decode(data).startswith(b"\x89PNG")

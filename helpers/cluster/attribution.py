@@ -5,6 +5,7 @@ final norm held as it is, the logits are linear in that sum, so every term has a
 arXiv 2211.00593, section 3). What a component does by way of later ones is not counted.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -52,11 +53,14 @@ class DirectEffects:
         """The ``n`` components with the largest mean effects, whatever their sign."""
         return [self.names[at] for at in self.mean.abs().argsort(descending=True, stable=True)[:n].tolist()]
 
-    def table(self, n: int = 8) -> str:
-        """One line for each of the ``n`` largest effects, with its 95 % interval."""
-        effects = {name: self.of(name) for name in self.top(n)}
-        rows = [(name, effect.mean().item(), "  [{:+.2f}, {:+.2f}]".format(*mean_interval(effect))) for name, effect in effects.items()]
-        return table({"component": "<9", "logits": "+7.2f", "  95 % interval": "<"}, rows)
+    def table(self, n: int = 8, groups: Sequence[str] = ()) -> str:
+        """One line for each of the ``n`` largest effects, with its 95 % interval, and its mean in each group of the prompts."""
+        members = {one: torch.tensor([other == one for other in groups]) for one in sorted(set(groups))}
+        rows = []
+        for name in self.top(n):
+            effect, interval = self.of(name), "  [{:+.2f}, {:+.2f}]".format(*mean_interval(self.of(name)))
+            rows.append((name, effect.mean().item(), *(effect[of].mean().item() for of in members.values()), interval))
+        return table({"component": "<9", "logits": "+7.2f", **dict.fromkeys(members, "+7.2f"), "  95 % interval": "<"}, rows)
 
 
 def component_names(n_layers: int, n_heads: int) -> tuple[str, ...]:

@@ -8,18 +8,19 @@ some 45 nodes that explain most of the answer. A small model may know a fact and
 """
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from helpers.cluster.patching import PromptPairs, prompt_pairs
 from helpers.course_lm.corpus.base import sentence
 from helpers.course_lm.corpus.tasks import LETTERS, QUESTIONS, quiz_question
 from helpers.course_lm.world import World
 from helpers.inputs import check_number
-from helpers.metrics import whole_words
+from helpers.metrics import log_odds, whole_words
 from helpers.models import TransformerBridge
 from helpers.prediction import token_id
 from helpers.running import logits_at_end
@@ -85,6 +86,14 @@ def _sentence(question: str) -> str:
         if found := re.fullmatch(f"Question: {before}(.+){after}", question):
             return sentence(SENTENCES[relation].format(found[1]))
     raise ValueError(f"There is no sentence for {question!r}: it is no question of the quiz.")
+
+
+def letter_pairs(model: TransformerBridge, asked: Choices) -> PromptPairs:
+    """Questions beside the same ones whose options have moved on by one place: the right word stays, and has another letter."""
+    n = len(asked.options[0])
+    moved = replace(asked, options=tuple((*own[-1:], *own[:-1]) for own in asked.options), right=(asked.right + 1) % n)
+    ids = torch.tensor([token_id(model, f" {letter}") for letter in asked.letters[:n]])
+    return prompt_pairs(model, asked.texts, moved.texts, log_odds(ids[asked.right], ids[moved.right]))
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from itertools import pairwise
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from helpers.cluster.edges import (
@@ -25,7 +25,7 @@ from helpers.cluster.edges import (
     Circuit,
     EdgeGraph,
     ablations,
-    circuit_metrics,
+    logits_of,
     most_tokens,
     open_edges,
     outputs,
@@ -91,6 +91,14 @@ def attribute_edges(model: TransformerBridge, pairs: PromptPairs, steps: int = 0
         gradients = torch.cat([senders_first(gradient) for gradient in path_gradients(run, steps)])
         total = total + gradients.flatten(1) @ (corrupted - clean).flatten(1).T  # [receiver, sender]
     return EdgeScores(graph, (total / len(pairs)).float().cpu()[graph.exists])
+
+
+@torch.no_grad()
+def difference_scores(model: TransformerBridge, pairs: PromptPairs) -> EdgeScores:
+    """A rival of ``attribute_edges`` without a gradient: how large the difference is between what the sender writes in both runs."""
+    graph, (clean, corrupted) = EdgeGraph.of(model), (outputs(model, side.tokens) for side in (pairs.clean, pairs.corrupted))
+    size = (corrupted - clean).norm(dim=-1).sum(-1).mean(1).cpu()  # [sender]
+    return EdgeScores(graph, size.expand(graph.exists.shape)[graph.exists])
 
 
 def _received(
@@ -197,7 +205,8 @@ class _Search:
 class Curve:
     """The metric of several circuits on every prompt, and that of the empty circuit and of the model.
 
-    ``edges`` is how many edges each has, ``alive`` how many of them lie on a path from the embedding to the logits.
+    ``edges`` is how many edges each has, ``alive`` how many of them lie on a path from the embedding to the logits; ``same``: is the
+    likeliest next word that of the model?
     """
 
     edges: tuple[int, ...]
@@ -206,6 +215,7 @@ class Curve:
     values: Float[Tensor, "circuit prompt"]
     empty: Float[Tensor, "prompt"]
     model: Float[Tensor, "prompt"]
+    same: Bool[Tensor, "circuit prompt"]
     ablation: str
 
     @property
@@ -219,10 +229,10 @@ class Curve:
         return [ratio_interval(values - self.empty, self.model - self.empty) for values in self.values]
 
     def table(self) -> str:
-        """One line for each circuit: its edges, those alive, the share of all, faithfulness with its interval."""
-        rows = zip(self.edges, self.alive, self.faithfulness.tolist(), self.intervals, strict=True)
-        columns = {"edges": "6,", "alive": "6,", "share": "7.1%", "faithfulness": "13.3f", "  95 % interval": "<"}
-        lines = [(n, alive, n / self.n_edges, value, f"  [{low:.3f}, {high:.3f}]") for n, alive, value, (low, high) in rows]
+        """One line for each circuit: its edges, those alive, the share of all, how often its answer is the model's, faithfulness."""
+        rows = zip(self.edges, self.alive, self.same.float().mean(1).tolist(), self.faithfulness.tolist(), self.intervals, strict=True)
+        columns = {"edges": "6,", "alive": "6,", "share": "7.1%", "same word": "10.0%", "faithfulness": "13.3f", "  95 % interval": "<"}
+        lines = [(n, alive, n / self.n_edges, same, value, f"  [{low:.3f}, {high:.3f}]") for n, alive, same, value, (low, high) in rows]
         head, rest = table(columns, lines).split("\n", 1)
         return f"{head}   ({self.ablation})\n{rest}"
 
@@ -246,12 +256,15 @@ def judge(model: TransformerBridge, pairs: PromptPairs, circuits: Sequence[Circu
     ValueError where there is nothing to keep.
     """
     graph = EdgeGraph.of(model)
-    empty, full, *values = circuit_metrics(model, pairs, [graph.empty, graph.full, *circuits], ablation)
+    runs = [
+        (pairs.measured(logits), logits.argmax(-1)) for logits in logits_of(model, pairs, [graph.empty, graph.full, *circuits], ablation)
+    ]
+    (empty, full, *values), (_, best, *words) = zip(*runs, strict=True)
     if (full - empty).mean().abs() < 1e-6:
         raise ValueError("The metric is the same with all edges and with none, so there is nothing that a circuit could keep.")
     alive = tuple(len(prune_dead(circuit)) for circuit in circuits)
     kind = ablation if isinstance(ablation, str) else "mean"
-    return Curve(tuple(map(len, circuits)), alive, len(graph), torch.stack(values), empty, full, kind)
+    return Curve(tuple(map(len, circuits)), alive, len(graph), torch.stack(values), empty, full, torch.stack(words) == best, kind)
 
 
 def curve(

@@ -35,21 +35,26 @@ from helpers.tables import table
 Node = tuple[int, int]  # position, and feature; the error is feature d_sae
 
 
-def agreement_pairs(model: TransformerBridge, n: int, group: str = "present relative", seed: int = 0) -> PromptPairs:
+def agreement_pairs(
+    model: TransformerBridge, n: int, group: str = "present relative", seed: int = 0, like: PromptPairs | None = None
+) -> PromptPairs:
     """``n`` prompts that ask for a verb across an attractor, and the same with the number of the subject changed.
 
     ``Now the bridge that the farmers like`` (is) beside ``Now the bridges that the farmers like`` (are). The nouns stand in no such
-    sentence of the course LM's corpus. All prompts have one length, and the subject at one position; ``group`` is that of
-    ``agreement_probes``. Raises ValueError where there are too few.
+    sentence of the course LM's corpus. All prompts have one length, and the subject at one position (those of ``like``, if there are such
+    pairs); ``group`` is that of ``agreement_probes``. Raises ValueError where there are too few.
     """
     shapes: dict[tuple[int, int], list[tuple[str, str, str, str]]] = {}
-    for probe in agreement_probes(World.load(), Random(f"{seed} agreement"), 100 * n):
+    wanted = None if like is None else (int(like.clean.lengths[0]), int(like.first_difference[0]))
+    probes = agreement_probes(World.load(), Random(f"{seed} agreement"), 100 * n)
+    for probe in (one for one in probes if one.group == group):
         other = _other_number(probe.prompt)
         one, two = (tokenize(model, prompt) for prompt in (probe.prompt, other))
-        if probe.group == group and len(one) == len(two):
-            same = shapes.setdefault((len(one), int((one != two).int().argmax())), [])
+        if len(one) == len(two):
+            shape = (len(one), int((one != two).int().argmax()))
+            same = shapes.setdefault(shape, [])
             same.append((probe.prompt, other, f" {probe.answer}", f" {probe.wrong}"))
-            if len(same) == n:
+            if len(same) == n and wanted in (None, shape):
                 clean, corrupted, right, wrong = map(list, zip(*same, strict=True))
                 ids = [torch.tensor([token_id(model, word) for word in words]) for words in (right, wrong)]
                 return prompt_pairs(model, clean, corrupted, log_odds(*ids))

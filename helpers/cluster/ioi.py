@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from helpers.cluster.attribution import direct_effects
+from helpers.cluster.attribution import DirectEffects, direct_effects
 from helpers.cluster.patching import PromptPairs, metric_at_ends, prompt_pairs
 from helpers.course_lm.corpus import tasks
 from helpers.course_lm.world import World
@@ -27,7 +27,8 @@ from helpers.metrics import Metric, log_odds
 from helpers.models import TransformerBridge
 from helpers.one_layer.function_vectors import Head, top_heads
 from helpers.prediction import token_id
-from helpers.texts import Texts, as_texts
+from helpers.tables import table
+from helpers.texts import Texts, TextsLike, as_texts
 
 ORDERS = ("ABB", "BAB")  # the receiver is named first, or the giver is
 
@@ -136,6 +137,32 @@ def role_attention(model: TransformerBridge, data: IoiSentences) -> dict[str, Fl
     return {role: looks[:, rows, :, query, key].mean(0) for role, (query, key) in ways.items()}
 
 
+@torch.no_grad()
+def attention_to(model: TransformerBridge, prompts: TextsLike, tokens: Int[Tensor, "prompt"]) -> Float[Tensor, "layer head prompt"]:
+    """Every head's attention from the last token of each prompt to one token of that prompt, at all places where it stands."""
+    texts, places = as_texts(model, prompts), [pattern(layer) for layer in range(model.cfg.n_layers)]
+    seen, rows = record(model, texts.tokens.to(model.cfg.device), *places), torch.arange(len(texts))
+    looks = torch.stack([seen[place][rows, :, texts.lengths - 1].float().cpu() for place in places])  # [layer, prompt, head, key]
+    return (looks * (texts.tokens == tokens[:, None])[:, None]).sum(-1).transpose(1, 2)
+
+
+def head_table(model: TransformerBridge, data: IoiSentences, chosen: Sequence[Head]) -> str:
+    """For each head and each order of the names: its share of the logit difference, and its attention from the end to each name.
+
+    ``copies`` and ``lowers``: how often the name of the one who receives, or gives, would be among its five highest, or lowest, tokens.
+    """
+    direct = direct_effects(model, data.tokens, data.io, data.s)
+    to_io, to_s = (attention_to(model, data.tokens, name) for name in (data.io, data.s))
+    writes = copies(model, chosen, data), copies(model, chosen, data, "S2", lowest=True)
+    rows = []
+    for (layer, head), *rates in zip(chosen, *(found.float().mean(1).tolist() for found in writes), strict=True):
+        for order in ORDERS:
+            of = torch.tensor([one == order for one in data.orders])
+            values = (direct.of(f"a{layer}.{head}"), to_io[layer, head], to_s[layer, head])
+            rows.append((f"a{layer}.{head}", order, *(value[of].mean().item() for value in values), *rates))
+    return table({"head": "<6", "order": "<5", "share": "+6.2f", "to IO": "6.2f", "to S": "6.2f", "copies": "7.0%", "lowers": "7.0%"}, rows)
+
+
 def role_table(scores: dict[str, Float[Tensor, "layer head"]], n: int = 2) -> str:
     """For each role the ``n`` heads that attend its way most."""
     named = {role: [f"a{layer}.{head} ({at[layer, head]:.2f})" for layer, head in top_heads(at, n)] for role, at in scores.items()}
@@ -164,14 +191,18 @@ def repeated_scores(model: TransformerBridge, n: int = 50, length: int = 20, see
 
 
 @torch.no_grad()
-def copies(model: TransformerBridge, chosen: Sequence[Head], data: IoiSentences, k: int = 5) -> Bool[Tensor, "head prompt"]:
-    """Which receivers' names a head would write among its top ``k`` tokens if it looked at them and nowhere else.
+def copies(
+    model: TransformerBridge, chosen: Sequence[Head], data: IoiSentences, place: str = "IO", k: int = 5, lowest: bool = False
+) -> Bool[Tensor, "head prompt"]:
+    """Which names a head would write among its top ``k`` tokens (or its ``lowest``) if it looked at them, at a place, and nowhere else.
 
     The state at the name after the first block goes through the head's values and outputs, the final norm and the unembedding
-    (Wang et al., section 3.1: above 95 % for name movers, below 20 % for average heads of GPT-2).
+    (Wang et al., section 3.1: above 95 % for name movers, below 20 % for average heads of GPT-2). Heads that lower the name that they see
+    are negative name movers there.
     """
     rows = torch.arange(len(data))
-    states = record(model, data.tokens.tokens.to(model.cfg.device), resid_post(0))[resid_post(0)][rows, data.positions["IO"]]
+    states = record(model, data.tokens.tokens.to(model.cfg.device), resid_post(0))[resid_post(0)][rows, data.positions[place]]
+    ids = data.tokens.tokens[rows, data.positions[place]]
     found = []
     for layer, head in chosen:
         block = model.blocks[layer]
@@ -179,8 +210,8 @@ def copies(model: TransformerBridge, chosen: Sequence[Head], data: IoiSentences,
         shared = head * len(block.attn.W_V) // model.cfg.n_heads  # in some models several heads have the same values
         bias = 0 if block.attn.b_V is None else block.attn.b_V[shared]
         written = (normed @ block.attn.W_V[shared] + bias) @ block.attn.W_O[head]
-        best = model.unembed(model.ln_final(written[:, None]))[:, 0].topk(k).indices.cpu()
-        found.append((best == data.io[:, None]).any(1))
+        best = model.unembed(model.ln_final(written[:, None]))[:, 0].topk(k, largest=not lowest).indices.cpu()
+        found.append((best == ids[:, None]).any(1))
     return torch.stack(found)
 
 
@@ -202,18 +233,20 @@ class SelfRepair:
         return self.before - self.direct
 
 
-def self_repair(model: TransformerBridge, data: IoiSentences, head: Head) -> SelfRepair:
+def self_repair(model: TransformerBridge, data: IoiSentences, head: Head, plain: DirectEffects | None = None) -> SelfRepair:
     """Takes a head away at the last token (its output on the sentence with unrelated names takes its place) and sees who steps in.
+
+    ``plain`` are the direct effects with all heads, where they are known.
 
     ``direct`` is by how much the head's own share of the logit difference falls. Wang et al. (section 3.4) found that later heads make
     up for most of it; McGrath et al. 2023 (arXiv 2307.15771) call it self-repair.
     """
-    pairs, change = data.pairs(model, "unrelated"), _unrelated_outputs(model, data, [head], data.positions["END"])
-    before, after = metric_at_ends(model, pairs), metric_at_ends(model, pairs, *change)
-    plain, changed = (direct_effects(model, data.tokens, data.io, data.s, *some) for some in ((), change))
+    change = _unrelated_outputs(model, data, [head], data.positions["END"])
+    plain = plain or direct_effects(model, data.tokens, data.io, data.s)
+    changed = direct_effects(model, data.tokens, data.io, data.s, *change)
     own = plain.names.index(f"a{head[0]}.{head[1]}")
     others = dict(zip(plain.names[own + 1 :], (changed.mean - plain.mean)[own + 1 :].tolist(), strict=True))
-    return SelfRepair(before, after, (plain.effect - changed.effect)[own], others)
+    return SelfRepair(plain.total, changed.total, (plain.effect - changed.effect)[own], others)
 
 
 def knocked_out(

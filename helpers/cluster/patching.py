@@ -17,7 +17,20 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from helpers.interventions import Intervention, add, head_out, intervene, pattern, record, resample_ablate, resid_pre, unembed_only_at
+from helpers.interventions import (
+    Intervention,
+    add,
+    head_k,
+    head_out,
+    head_q,
+    head_v,
+    intervene,
+    pattern,
+    record,
+    resample_ablate,
+    resid_pre,
+    unembed_only_at,
+)
 from helpers.metrics import Metric, WordOdds, measure, run_with_gradients
 from helpers.models import TransformerBridge
 from helpers.progress import progress
@@ -215,6 +228,22 @@ def _patch_each(
                 logits[column, prompt] = run.logits(model, layer, prompt, pairs.ends[prompt], patch)
             after[layer, columns] = torch.stack([pairs.measured(copy).cpu() for copy in logits])
     return PatchMap(after, pairs.measured(clean).cpu(), pairs.measured(corrupted).cpu(), names, place(0).split(".", 2)[-1])
+
+
+PARTS = {"output": head_out, "queries": head_q, "keys": head_k, "values": head_v}
+
+
+@torch.no_grad()
+def patch_parts(model: TransformerBridge, pairs: PromptPairs, heads: Sequence[tuple[int, int]]) -> str:
+    """For some heads a line each: what patching their output at all positions restores, and their queries, keys or values alone."""
+    low, high = (metric_at_ends(model, pairs, texts=side) for side in (pairs.corrupted, pairs.clean))
+    rows = []
+    for layer, head in heads:
+        seen = record(model, pairs.clean.tokens.to(model.cfg.device), *(place(layer) for place in PARTS.values()))
+        changes = [resample_ablate(place(layer), seen[place(layer)], head=head) for place in PARTS.values()]
+        after = [metric_at_ends(model, pairs, change, texts=pairs.corrupted) for change in changes]
+        rows.append((f"a{layer}.{head}", *(((one - low).mean() / (high - low).mean()).item() for one in after)))
+    return table({"head": "<6", **dict.fromkeys(PARTS, "8.2f")}, rows)
 
 
 # ------------------------------------------------------------------------------------------------- attribution patching

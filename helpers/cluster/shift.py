@@ -9,6 +9,7 @@ which it leans, those are taken out that are about gender.
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from random import Random
 
 import torch
@@ -163,6 +164,16 @@ def text_means(
     return torch.stack([means[row] for row in range(len(texts))])
 
 
+@torch.no_grad()
+def _states(model: TransformerBridge, prompts: TextsLike, hook: str) -> list[Float[Tensor, "1 pos d_model"]]:
+    """What passes one place, text by text, without the filling."""
+    texts, found = as_texts(model, prompts), {}
+    for batch in texts.batches():
+        values = record(model, texts.tokens[batch].to(model.cfg.device), hook)[hook].float().cpu()
+        found |= {row: value[None, : int(texts.lengths[row])] for row, value in zip(batch.tolist(), values, strict=True)}
+    return [found[row] for row in range(len(texts))]
+
+
 def attribute_probe(
     model: TransformerBridge, sae: SparseAutoencoder, units: Units, probe: Probes, data: Biographies
 ) -> Float[Tensor, "unit"]:
@@ -227,31 +238,45 @@ class ShiftReport:
 
 
 def shift(
-    model: TransformerBridge, sae: SparseAutoencoder, n: int = 240, candidates: int = 30, margin: float = 0.1, seed: int = 0
+    model: TransformerBridge,
+    sae: SparseAutoencoder,
+    n: int = 240,
+    test: int = 480,
+    candidates: int = 30,
+    margin: float = 0.1,
+    seed: int = 0,
 ) -> ShiftReport:
     """Trains a probe for the profession on ``n`` biased biographies, takes out of its input what is about gender, and tests it.
 
     Of the ``candidates`` units that make most of its margin those are taken out that stories show to be about gender (``judged``);
     ``+ retrain`` fits the probe again without them. Controls: random features as many, the candidates unjudged, neurons judged in the
     same way, the direction between the means of the two kinds of stories, texts without names and pronouns, and balanced training. The
-    ``n`` balanced test texts choose nothing.
+    ``test`` balanced test texts choose nothing.
     """
-    train, fair, test = (biographies(n, *kind, seed) for kind in ((True, "train"), (False, "train"), (False, "test")))
+    train, fair, asked = (biographies(*kind, seed) for kind in ((n, True, "train"), (n, False, "train"), (test, False, "test")))
     stories, he = gendered_stories(2 * n, seed)
     found: list[tuple[str, int, Tensor]] = []
+    plain: dict[tuple[str, ...], list[Tensor]] = {}
+
+    def means_of(texts: Sequence[str], *changes: Intervention) -> Float[Tensor, "text d_model"]:
+        if any(change.hook != sae.hook for change in changes):
+            return text_means(model, texts, [sae.hook], *changes)
+        if (key := tuple(texts)) not in plain:  # what is changed at the place itself needs no other run
+            plain[key] = _states(model, texts, sae.hook)
+        return torch.stack([reduce(lambda state, change: change(state), changes, one)[0, 1:].mean(0) for one in plain[key]])
 
     def fit(texts: Sequence[str], labels: Bool[Tensor, "text"], *changes: Intervention) -> Probes:
-        return fit_probes(text_means(model, texts, [sae.hook], *changes)[None], labels)
+        return fit_probes(means_of(texts, *changes)[None], labels)
 
     def note(method: str, n_units: int, probes: Mapping[str, Probes], texts: Sequence[str], *changes: Intervention) -> None:
-        states = text_means(model, texts, [sae.hook], *changes)[None]
+        states = means_of(texts, *changes)[None]
         found.extend((method + kind, n_units, probe.log_odds(states)[0] > 0) for kind, probe in probes.items())
 
     def compare(method: str, n_units: int, *changes: Intervention) -> None:
-        note(method, n_units, {"": probe, " + retrain": fit(train.texts, train.profession, *changes)}, test.texts, *changes)
+        note(method, n_units, {"": probe, " + retrain": fit(train.texts, train.profession, *changes)}, asked.texts, *changes)
 
     probe = fit(train.texts, train.profession)
-    note("biased probe", 0, {"": probe}, test.texts)
+    note("biased probe", 0, {"": probe}, asked.texts)
     chosen, rng = {}, torch.Generator().manual_seed(seed)
     for units in (features_of(sae), neurons_before(sae)):
         made = attribute_probe(model, sae, units, probe, train)
@@ -267,7 +292,7 @@ def shift(
             compare(name, len(group), *units.without(group, model.cfg.d_mlp))
     means = text_means(model, stories, [sae.hook])
     compare("one direction projected out", 1, project_out(sae.hook, means[he].mean(0) - means[~he].mean(0), pos=AFTER_FIRST))
-    note("names and pronouns deleted", 0, {"": fit(train.without_gender(), train.profession)}, test.without_gender())
-    note("oracle: balanced training", 0, {"": fit(fair.texts, fair.profession)}, test.texts)
+    note("names and pronouns deleted", 0, {"": fit(train.without_gender(), train.profession)}, asked.without_gender())
+    note("oracle: balanced training", 0, {"": fit(fair.texts, fair.profession)}, asked.texts)
     methods, n_units, answers = zip(*found, strict=True)
-    return ShiftReport(methods, n_units, torch.stack(answers), test, chosen)
+    return ShiftReport(methods, n_units, torch.stack(answers), asked, chosen)

@@ -142,7 +142,8 @@ def pruner_html(model: TransformerBridge, scores: EdgeScores, pairs: PromptPairs
     value, chance = found.faithfulness.tolist()
     low, high = found.intervals[0]
     words = f"<b>{size:,} edges</b> of {len(scores.graph):,} ({circuit.share:.1%}); {found.alive[0]:,} of them lie on a whole path."
-    kept = f"<b>{value:z.2f}</b> [{low:z.2f}, {high:z.2f}]; as many random edges: {chance:z.2f}. {len(pairs)} sentences."
+    kept = f"<b>{value:z.2f}</b> [{low:z.2f}, {high:z.2f}]; as many random edges: {chance:z.2f}. "
+    kept += f"The likeliest word is the model's in {found.same[0].float().mean():.0%} of {len(pairs)} sentences."
     note = f"<p><small>Drawn are the {MOST_DRAWN} with the largest scores.</small></p>" if size > MOST_DRAWN else ""
     return f"<p>{words}<br>Faithfulness ({ablation}): {kept}</p>{note}{_picture(scores, min(size, MOST_DRAWN))}"
 

@@ -15,10 +15,10 @@ import torch
 from helpers import findings
 from helpers.activations import Neuron, NeuronStats, top_contexts
 from helpers.cluster.attribution import direct_effects
-from helpers.cluster.circuits import attribute_edges, curve, random_circuit
+from helpers.cluster.circuits import attribute_edges, curve, difference_scores, judge, random_circuit
 from helpers.cluster.edges import EdgeGraph
 from helpers.cluster.fact_prompts import FactPrompt, course_facts, subject_span
-from helpers.cluster.ioi import copies, ioi_sentences, role_attention, self_repair
+from helpers.cluster.ioi import copies, ioi_sentences, self_repair
 from helpers.cluster.knockout import knockout_curves
 from helpers.cluster.linear_relations import subject_positions
 from helpers.cluster.patching import attribute_positions, correlation, metric_at_ends, patch_positions
@@ -256,8 +256,7 @@ def eight_prompts(lab: Lab) -> Iterator[Finding]:
 def indirect_objects_heads(lab: Lab) -> Iterator[Finding]:
     """Who receives the gift: preference, name mover, self-repair (Wang et al. 2023).
 
-    The mover is the head that looks most at the receiver, the head taken away the one with the largest direct effect. Both are chosen
-    on other sentences than those on which they are judged.
+    The mover is the head with the largest direct effect, chosen on other sentences than those on which it is judged.
     """
     model = lab.model
     data = ioi_sentences(model, lab.size(44))
@@ -267,10 +266,9 @@ def indirect_objects_heads(lab: Lab) -> Iterator[Finding]:
     other = ioi_sentences(model, lab.size(44), seed=1)
     every = [(layer, number) for layer in range(model.cfg.n_layers) for number in range(model.cfg.n_heads)]
     copied = copies(model, every, data)
-    mover = int(role_attention(model, other)["name mover"].argmax())
+    mover = int(direct_effects(model, other.tokens, other.io, other.s).of_heads.argmax())
     yield findings.share("ioi.name_mover.copies", copied[mover], control=copied.flatten().tolist())
-    strongest = every[int(direct_effects(model, other.tokens, other.io, other.s).of_heads.argmax())]
-    gone = self_repair(model, data, strongest)
+    gone = self_repair(model, data, every[mover])
     yield findings.difference("ioi.self_repair", gone.after, control=gone.expected)
 
 
@@ -292,7 +290,7 @@ def attribution(lab: Lab) -> Iterator[Finding]:
     yield findings.value("attribution.correlation", r, low, high, measured.change.numel(), control=plain)
 
 
-@experiment("03b", "circuit.faithfulness", "circuit.edges_share")
+@experiment("03b", "circuit.faithfulness")
 def circuit(lab: Lab) -> Iterator[Finding]:
     """A circuit for the receiver's name: integrated gradients on some sentences (Hanna et al. 2024), cut on others."""
     model = lab.model
@@ -300,15 +298,15 @@ def circuit(lab: Lab) -> Iterator[Finding]:
     frames = [lab.setting("indirect_objects", "frame") or "when went"]
     few, judged = (ioi_sentences(model, lab.size(n), seed=seed, frames=frames).pairs(model) for n, seed in ((16, 1), (24, 2)))
     n_edges = max(1, lab.part(lab.setting("indirect_objects", "edges") or "2.2%", len(graph)))
-    best = attribute_edges(model, few, steps=5)
-    kept, chance = (curve(model, judged, which, [n_edges]) for which in (best.top, lambda n: random_circuit(graph, n)))
+    best, size = attribute_edges(model, few, steps=5), difference_scores(model, few)
+    kept = curve(model, judged, best.top, [n_edges])
+    rivals = judge(model, judged, [random_circuit(graph, n_edges), size.top(n_edges)])
     with np.errstate(divide="ignore", invalid="ignore"):
         low, high = kept.intervals[0]
         value = kept.faithfulness[0].item()
     if not isfinite(low) or not isfinite(high):
         raise NotForThisModel("what a circuit could keep is too close to 0 in these sentences for an interval")
-    yield findings.value("circuit.faithfulness", value, low, high, len(judged), control=chance.faithfulness[0].item())
-    yield findings.share("circuit.edges_share", best.top(n_edges).kept, control=1.0)
+    yield findings.value("circuit.faithfulness", value, low, high, len(judged), control=rivals.faithfulness.max().item())
 
 
 @experiment("04a", "lens.answer_layer", "lens.answer_layer_with_context")
