@@ -3,6 +3,8 @@
 No check reads the course LM here: what a tiny model says is planted in its unembedding.
 """
 
+from functools import partial
+
 import pytest
 import torch
 from exercise_tools import assert_exercise
@@ -51,18 +53,25 @@ def test_a_slope_without_calculus():
     assert_exercise(lesson.exercises, "3.2", slope(0.01), wrong, stub=lambda F, s, v: ..., jacobian=jacobian)
 
 
-def test_right_for_a_poor_reason():
-    agreement = {
-        "capital": {"LRE": 1.0, "most frequent in test": 0.1},
-        "nationality": {"LRE": 0.9, "most frequent in test": 0.7},
-        "genre": {"LRE": 0.5, "most frequent in test": 0.4},
-    }
+def test_right_by_chance():
+    def agreement(by_map, by_model, how: str = "right"):
+        raw = (by_map == by_model).float().mean()
+        chance = sum((by_map == token).float().mean() * (by_model == token).float().mean() for token in by_map.unique())
+        if how == "most":
+            chance = by_model.bincount().max() / len(by_model)
+        if how == "each":
+            chance = 1 / len(by_model.unique())
+        return raw if how == "raw" else raw - chance if how == "left" else (raw - chance) / (1 - chance)
+
     wrong = [
-        ("genre", "40% of the subjects of 'genre'; another has 70%"),
-        ("weather", "There is no relation 'weather' here: there are capital, nationality, genre"),
-        (0.7, "A name is needed here"),
+        (partial(agreement, how="raw"), "This is the plain agreement"),
+        (partial(agreement, how="left"), "measured by what was possible beyond it"),
+        (partial(agreement, how="most"), "one way to guess"),
+        (partial(agreement, how="each"), "The agreement beyond chance is"),
+        (lambda by_map, by_model: 17 / 23, "A map that always agrees gets 1"),
     ]
-    assert_exercise(lesson.exercises, "3.3", "nationality", wrong, stub=..., agreement=agreement)
+    for right in (agreement, lambda by_map, by_model: agreement(by_map, by_model).item()):
+        assert_exercise(lesson.exercises, "3.3", right, wrong, stub=lambda by_map, by_model: ...)
 
 
 def test_back_through_the_strongest_directions():

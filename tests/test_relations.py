@@ -241,14 +241,24 @@ def test_comparison_judges_all_methods_on_the_test_subjects(small):
     train, test = (relation_states(small, some, [0]) for some in (parts.train, parts.test))
     found = compare_to_baselines(small, parts, lre)
     for one in (lre, *(method(train, 0) for method in (identity, translation, regression))):
-        assert torch.equal(found.of(one.kind), lens_logits(small, one(test.s[0])).argmax(-1) == test.token)
-    assert torch.equal(found.of("most frequent"), test.token == usual(parts.train))
+        assert torch.equal(found.of(one.kind).bool(), lens_logits(small, one(test.s[0])).argmax(-1) == test.token)
+    assert torch.equal(found.of("most frequent").bool(), test.token == usual(parts.train))
     assert found.shares["most frequent in test"] == max(Counter(test.token.tolist()).values()) / 4
-    assert "regression (8)" in found.methods and found.layer == 0 and found.beta == 1.5
+    assert "regression, all" in found.methods and found.layer == 0 and found.beta == 1.5
+    others = [fit_lre(small, parts.choose, 0), translation(train, 0)]
+    beside = compare_to_baselines(small, parts, lre, others)
+    right = [(most_likely(small, one(test.s[0])) == test.token).float() for one in others]
+    assert torch.equal(beside.of("other maps"), torch.stack(right).mean(0)) and "other maps" not in found.methods
+
+
+def test_the_rival_is_the_best_of_the_simpler_maps_of_the_same_subjects():
+    methods = ("LRE", "identity", "translation", "regression, all", "other maps")
+    hits = torch.tensor([[1.0, 1, 1], [0, 0, 0], [0, 1, 0], [1, 1, 1], [0.5, 1, 1]])
+    assert BaselineComparison("r", 0, 1.0, methods, hits).rival == "translation"
 
 
 def test_tables_by_hand():
-    table = BaselineComparison("r", 2, 1.5, ("LRE", "identity"), torch.tensor([[True, True, False, True], [False] * 4])).table()
+    table = BaselineComparison("r", 2, 1.5, ("LRE", "identity"), torch.tensor([[1.0, 1, 0, 1], [0, 0, 0, 0]])).table()
     low, high = wilson(3, 4)
     assert table.splitlines()[0] == "r, layer 2, beta 1.5, 4 subjects"
     assert table.splitlines()[1] == f"LRE        75.0%  [{low:.1%}, {high:.1%}]" and table.splitlines()[2].startswith("identity    0.0%")
@@ -287,7 +297,12 @@ def test_report_judges_each_relation_and_skips_small_ones(small, monkeypatch):
     for entry in found.entries:
         parts = entry.parts
         assert entry.known == 11 / 12 and [len(side) for side in (parts.train, parts.choose, parts.test)] == [4, 2, 3]
-        again = compare_to_baselines(small, parts, fit_lre(small, parts.train, entry.sweep.best.layer, entry.sweep.best.beta))
+        best = entry.sweep.best
+        [other] = (one.sweep for one in found.entries if one is not entry)
+        others = [
+            LinearRelation(o.relation, o.kind, o.layer, o.weight, o.bias, other.best.beta) for o in other.maps if o.layer == best.layer
+        ]
+        again = compare_to_baselines(small, parts, fit_lre(small, parts.train, best.layer, best.beta), others)
         assert (entry.comparison.layer, entry.comparison.beta) == (again.layer, again.beta) and again.beta in (2.0, 3.0)
         assert torch.equal(again.hits, entry.comparison.hits) and again.methods == entry.comparison.methods
     lines = found.table().splitlines()
@@ -312,26 +327,41 @@ def test_edits_of_a_linear_model_succeed_all(linear):
     model, m, c = linear
     pairs = edit_pairs(model, LETTERS, 10)
     found = edit_subjects(model, LETTERS, LinearRelation("letters", "LRE", 0, m, c), pairs, rank=16)
-    assert found.hits.all() and found.swapped.all()
-    assert found.random.shape == (5, 10) and not found.random.all(1).any()
+    assert found.done["edited"].all() and found.done["subject"].all()
+    assert found.done["random"].shape == (5, 10) and not found.done["random"].all(1).any()
     nothing = edit_subjects(model, LETTERS, LinearRelation("letters", "LRE", 0, m * 1e6, c), pairs, rank=16)
-    assert not nothing.hits.any()  # a map a million times as steep asks for no change, and the model says what it always did
+    assert (
+        not nothing.done["edited"].any() and nothing.shares["edited"] == 0
+    )  # a map a million times as steep asks for no change, and the model says what it always did
 
 
 def test_each_edit_is_made_in_the_model_at_the_subject(gpt2):
     one = fit_lre(gpt2, DATA, 0)
     pairs = [("Taipei", "The Golden Gate Bridge"), ("San Francisco", "Paris"), ("The Golden Gate Bridge", "San Francisco")]
-    found, states = edit_subjects(gpt2, DATA, one, pairs, rank=8, draws=2, seed=4), relation_states(gpt2, DATA, [0])
+    other = LinearRelation("other", "LRE", 0, torch.randn(32, 32, generator=torch.Generator().manual_seed(1)), torch.zeros(32))
+    found, states = edit_subjects(gpt2, DATA, one, pairs, 8, 2, seed=4, others=[other]), relation_states(gpt2, DATA, [0])
     drawn = torch.randn(2, 3, 32, generator=torch.Generator().manual_seed(4))
-    for number, (subject, other) in enumerate(pairs):
-        now, wanted = SUBJECTS.index(subject), SUBJECTS.index(other)
-        tokens, pos = tokenize(gpt2, DATA.prompts[now])[None], int(states.subject[now])
-        delta = low_rank_inverse(one.weight, 8) @ (states.o[wanted] - states.o[now])
-        rest = [draw * delta.norm() / draw.norm() for draw in drawn[:, number]]
-        expected = [end_state(gpt2, tokens, resid_post(0), pos, (states.s[0, now] + step)[None]) for step in (delta, *rest)]
-        expected.append(end_state(gpt2, tokens, resid_post(0), pos, states.s[0, wanted][None]))
-        hits = (most_likely(gpt2, torch.cat(expected)) == states.token[wanted]).tolist()
-        assert [found.hits[number].item(), *found.random[:, number].tolist(), found.swapped[number].item()] == hits
+    for number, (subject, wished) in enumerate(pairs):
+        now, wanted = SUBJECTS.index(subject), SUBJECTS.index(wished)
+        tokens, pos, s = tokenize(gpt2, DATA.prompts[now])[None], int(states.subject[now]), states.s[0, now]
+        step = states.o[wanted] - states.o[now]
+        delta = low_rank_inverse(one.weight, 8) @ step
+        words = gpt2.W_U[:, states.token[[now, wanted]]].T
+        vectors = {
+            "edited": [delta],
+            "capped": [delta * min(1, s.norm() / delta.norm())],
+            "other maps": [low_rank_inverse(other.weight, 8) @ step],
+            "output": [words[1] - words[0]],
+            "random": [*drawn[:, number]],
+        }
+        for kind in ("other maps", "output", "random"):
+            vectors[kind] = [vector * delta.norm() / vector.norm() for vector in vectors[kind]]
+        ends = {kind: [s + vector for vector in some] for kind, some in vectors.items()}
+        ends |= {"subject": [states.s[0, wanted]], "end": [states.o[wanted]], "word": [words[1] * s.norm() / words[1].norm()]}
+        assert list(ends) == list(found.done) and found.length[number] == pytest.approx((delta.norm() / s.norm()).item(), rel=1e-4)
+        for kind, some in ends.items():
+            made = most_likely(gpt2, end_state(gpt2, tokens, resid_post(0), pos, torch.stack(some))) == states.token[wanted]
+            assert torch.equal(found.done[kind][:, number], made), kind
 
 
 def test_pairs_have_different_answers(small):
@@ -343,7 +373,7 @@ def test_pairs_have_different_answers(small):
 
 def test_the_map_and_rank_are_chosen_by_successful_edits(small):
     maps, pairs = fit_lre_layers(small, split(LETTERS, 4).train, [-1, 0]), edit_pairs(small, LETTERS, 9)
-    hits = [[edit_subjects(small, LETTERS, one, pairs, rank, draws=1).hits.sum() for rank in (2, 8, 16)] for one in maps]
+    hits = [[edit_subjects(small, LETTERS, one, pairs, rank, draws=1).done["edited"].sum() for rank in (2, 8, 16)] for one in maps]
     best, rank = divmod(int(torch.tensor(hits).argmax()), 3)
     assert choose_edit(small, maps, LETTERS, [2, 8, 16], n=9) == (maps[best], (2, 8, 16)[rank])
 
@@ -362,7 +392,7 @@ def test_edit_report_chooses_on_one_half_and_reports_the_other(small, monkeypatc
     surrogate, rank = choose_edit(small, entry.sweep.maps, entry.parts.choose, [4, 16])
     again = edit_subjects(small, entry.parts.test, surrogate, edit_pairs(small, entry.parts.test, 6), rank, 2)
     one = edits.edits[0]
-    assert one.rank == rank and torch.equal(one.hits, again.hits) and torch.equal(one.random, again.random)
+    assert one.rank == rank and all(torch.equal(one.done[kind], again.done[kind]) for kind in ("edited", "random"))
     assert {subject for pair in one.pairs for subject in pair} <= set(entry.parts.test.subjects)
     assert edits.agreement == (entry.comparison.shares["LRE"],) and len(edits.table().splitlines()) == 2
 
@@ -374,7 +404,7 @@ def test_errors_are_sentences(small, gpt2):
     constant = LinearRelation("place", "LRE", 0, torch.eye(32), torch.zeros(32))
     cases = [
         *((partial(RelationData, "r", told, ("a",), ("b",)), "needs the subject once") for told in ("It is", "{s} {s} is", "{s} is {o}")),
-        (lambda: BaselineComparison("r", 0, 1.0, ("LRE",), torch.ones(1, 2) > 0).of("guess"), "There is no method 'guess'"),
+        (lambda: BaselineComparison("r", 0, 1.0, ("LRE",), torch.ones(1, 2)).of("guess"), "There is no method 'guess'"),
         (lambda: RelationData("r", "{s} is", ("a", "b"), ("c",)), "2 subjects and 1 objects"),
         (lambda: course_relations(["capitol"]), "There is no relation 'capitol' .* perhaps capital"),
         (lambda: split(LETTERS, 11), "has 12 subjects; fitting 11 and judging needs 13"),

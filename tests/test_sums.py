@@ -69,7 +69,7 @@ PAIRS = [SumPair("3 + 5 =", "8", "3 + 9 =", "12"), SumPair("7 - 2 =", "5", "9 - 
 
 def test_mediation_equals_one_patch_at_a_time(counter):
     found = mediation(counter, PAIRS)
-    assert found.mlp.columns == ("first", "sign", "second", "=")
+    assert found.own["mlp"].columns == ("first", "sign", "second", "=")
     extra = int(counter.cfg.default_prepend_bos)
     for kind, place in (("mlp", mlp_out), ("attention", attn_out)):
         for number, pair in enumerate(PAIRS):
@@ -85,24 +85,38 @@ def test_mediation_equals_one_patch_at_a_time(counter):
                 with counter.hooks(fwd_hooks=[(place(layer), put)]):
                     after = counter(tokens)[0, -1].log_softmax(-1)
                 own, other = (after - before)[ids]
-                assert found.changes(kind)[layer, column, number] == pytest.approx((other - own).item(), abs=1e-4)
-    assert found.changes().abs().max() > 0.01 and torch.allclose(found.mlp.change, found.changes().mean(-1), atol=1e-5)
+                assert found.changes(kind)[layer, column, number] == pytest.approx(own.item(), abs=1e-4)
+                effect = ((other.exp() - 1) + ((-own).exp() - 1)) / 2  # of the ratios of probabilities, as the paper writes it
+                assert found.log_effects(kind)[layer, column, number] == pytest.approx((1 + effect).log().item(), abs=1e-4)
+    assert found.changes().abs().max() > 0.01
 
 
-def test_pairs_with_the_same_result_change_one_log_probability(counter):
+def test_pairs_with_the_same_result_have_one_log_probability(counter):
     found = mediation(counter, [SumPair("3 + 5 =", "8", "2 + 6 =", "8")])
     before, after = (counter(tokenize(counter, text)[None])[0, -1].log_softmax(-1) for text in ("3 + 5 =", "2 + 6 ="))
     right = int(tokenize(counter, "= 8")[-1])
-    assert found.mlp.corrupted.item() == pytest.approx(before[right].item(), abs=1e-4)
-    assert found.mlp.clean.item() == pytest.approx(after[right].item(), abs=1e-4) and found.changes().abs().max() > 0.01
+    assert found.own["mlp"].corrupted.item() == pytest.approx(before[right].item(), abs=1e-4)
+    assert found.own["mlp"].clean.item() == pytest.approx(after[right].item(), abs=1e-4) and found.changes().abs().max() > 0.01
+    assert found.own is found.other and (found.log_effects() >= -1e-5).all()
 
 
-def test_shares_by_hand():
-    after = torch.tensor([[[1.0, 0.0], [0.0, 0.0]], [[-1.0, 2.0], [2.0, 6.0]]])  # [layer, position, pair]
-    mlp, attention = (PatchMap(values, torch.zeros(2), torch.zeros(2), ("first", "="), "") for values in (after, 0 * after))
-    found = Mediation(mlp, attention)
-    assert found.shares([1]).tolist() == [0.5, 0.75] and found.shares([0, 1], position=0).tolist() == [0.5, 0.25]
-    assert Mediation(attention, mlp).shares([0]).isnan().all()
+def test_relative_importance_by_hand():
+    """Two layers, two positions, three pairs; in all but two places the patch changes nothing: there IE is 0, and so its logarithm."""
+
+    def patched(layer: int, position: int, values: list[float]) -> PatchMap:
+        after = torch.zeros(2, 2, 3)
+        after[layer, position] = torch.tensor(values).log()
+        return PatchMap(after, torch.zeros(3), torch.zeros(3), ("first", "="), "")
+
+    other = patched(1, 1, [3.0, 2.0, 5.0])  # the other result becomes so many times as likely, the own one stays: 1 + IE is 2, 1.5, 3
+    still = patched(0, 0, [1.0, 1.0, 1.0])
+    found = Mediation({"mlp": still}, {"mlp": other})
+    assert found.log_effects()[1, 1].exp().tolist() == pytest.approx([2, 1.5, 3])
+    assert found.importance([1])[0] == pytest.approx(1) and found.importance([0])[0] == pytest.approx(0)
+    own = patched(0, 1, [0.5, 0.25, 0.5])  # P(r) / P*(r) is 2, 4 and 2: 1 + IE is 1.5, 2.5 and 1.5
+    value, low, high = Mediation({"mlp": own}, {"mlp": other}).importance([1])
+    early, late = (torch.tensor(effects).mean().log() for effects in ([1.5, 2.5, 1.5], [2.0, 1.5, 3.0]))
+    assert value == pytest.approx((late / (late + early)).item()) and low < value < high
 
 
 @pytest.mark.parametrize(

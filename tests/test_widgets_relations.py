@@ -123,7 +123,7 @@ def test_an_edit_with_a_map_that_is_right_succeeds_as_in_the_helper():
     names = tuple(map(str, range(200)))
     data, exact = RelationData("end", "It is {s}", names, names), LinearRelation("end", "identity", 1, torch.eye(32), torch.zeros(32))
     other = next(name for name in names if best(f"It is {name}") != best("It is 0"))
-    assert edit_subjects(tiny(), data, exact, [("0", other)], 32).hits.all()
+    assert edit_subjects(tiny(), data, exact, [("0", other)], 32).done["edited"].all()
     shown = partial(edit_html, tiny(), {"end": (data, exact, 32)}, "end", "0", other, 32)
     plain, pushed, _ = columns(shown(1.0))
     assert "The edit gives it:" in shown(1.0) and pushed[0][0] == best(f"It is {other}") != plain[0][0]

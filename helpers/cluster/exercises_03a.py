@@ -1,6 +1,5 @@
 """The exercises of notebook 03a, "A cluster of neurons: a model of the model": what each asks for, and what its check says."""
 
-from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -64,26 +63,36 @@ def finite_differences(answer: Any, jacobian: Float[Tensor, "d_out d_in"]) -> st
         len({-1.0, 1.0} & sides) != 1,
         "You look at one side of the point only: its slope is off by half of eps times the curvature. Take a point on either side.",
     )
-    expect_close(result, right, "your slope", "Both sides of the point, divided by the distance between them.", tolerance=2e-3)
+    hint = "Both sides of the point, divided by the distance between them; and in float32 a tiny eps drowns in rounding."
+    expect_close(result, right, "your slope", hint, tolerance=2e-3)
     across = torch.randn(jacobian.shape[1], generator=torch.Generator().manual_seed(2))
     line = expect_tensor(function(lambda x: jacobian @ x, torch.ones_like(across), across), jacobian.shape[0], what="what it returns")
     expect_close(line, jacobian @ across, "the slope of the model's Jacobian as a map", "In float32 eps must not be tiny: try 0.01.", 2e-2)
     return "One call of F on either side, and no derivative was ever written down: whoever has this can check every Jacobian."
 
 
-@exercises.add("3.3", "Right for a poor reason", minutes=5)
-def poor_reason(answer: Any, agreement: Mapping[str, Mapping[str, float]]) -> str:
-    """The relation in which always giving the test's most frequent answer agrees with the model most often."""
-    expect(isinstance(answer, str), "A name is needed here, such as 'capital'.")
-    expect(answer in agreement, f"There is no relation {answer!r} here: there are {', '.join(agreement)}.")
-    constant = {name: shares["most frequent in test"] for name, shares in agreement.items()}
-    best = max(constant.values())
-    constant_share, by_map = constant[answer], agreement[answer]["LRE"]
-    expect(
-        constant_share == best,
-        f"Always the same answer agrees with the model on {constant_share:.0%} of the subjects of {answer!r}; another has {best:.0%}.",
-    )
-    return f"In {answer!r} one answer covers {best:.0%} of the test subjects, and the map's {by_map:.0%} has to be read beside that."
+@exercises.add("3.3", "Right by chance", minutes=10)
+def right_by_chance(answer: Any) -> str:
+    """A function from what a map and what the model says of each subject (tokens) to the agreement beyond chance: Cohen's kappa."""
+    function = expect_callable(answer)
+
+    def made(by_map: list[int], by_model: list[int]) -> float:
+        return expect_number(function(torch.tensor(by_map), torch.tensor(by_model)), what="what your function returns")
+
+    raw, chance, most, right = 5 / 6, 13 / 36, 1 / 2, 17 / 23
+    got = made([7, 7, 9, 9, 8, 7], [7, 9, 9, 9, 8, 7])
+    wrong = {
+        "This is the plain agreement: take off what the same answers, dealt out to the subjects by chance, would agree.": raw,
+        "What is left over chance has to be measured by what was possible beyond it, so that a perfect map gets 1.": raw - chance,
+        "Always the model's most frequent answer is one way to guess; here the map's own answers are dealt out.": (raw - most) / (1 - most),
+    }
+    expect_unlike(got, wrong, 1e-3)
+    drawn = "Chance: how often do two answers agree if one is drawn from the map's and one from the model's?"
+    expect_close(got, right, "the agreement beyond chance", drawn, tolerance=1e-3)
+    perfect, blind = made([4, 4, 5, 6, 6], [4, 4, 5, 6, 6]), made([3] * 10, [3] * 7 + [1, 2, 4])
+    expect(abs(perfect - 1) < 1e-3, f"A map that always agrees gets 1, not {perfect:.2f}.")
+    expect(abs(blind) < 1e-3, f"A map that always says the same knows nothing of the subject: it gets 0, not {blind:.2f}.")
+    return "A map that says Japan to everything now gets 0, however many subjects are Japanese; only what depends on the subject counts."
 
 
 @exercises.add("3.4", "Back through the strongest directions", minutes=10)

@@ -1,11 +1,11 @@
 """Is a subject enriched on its way up, and who says the answer? (Geva et al. 2023, arXiv 2304.14767, sections 5 and 6)
 
-The *attributes rate* says how much that is true of a subject the logit lens finds at its last token. An *extraction event* is what an
-attention, an MLP or a head writes at the last token of the prompt, if the lens of it alone has the answer on top.
+A subject is *enriched* as far as the logit lens at its last token finds what is true of it. An *extraction event* is what an attention, an
+MLP or a head writes at the last token of the prompt, if the lens of it alone has the answer on top.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from random import Random
 
@@ -14,8 +14,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from helpers.cluster.fact_prompts import FactPrompt, subject_span
-from helpers.inputs import check_number
-from helpers.interventions import attn_out, head_out, mlp_out, pattern, record, resid_post
+from helpers.interventions import attn_out, head_out, intervene, mlp_out, pattern, record, resid_post, zero_ablate
 from helpers.metrics import first_tokens as answer_starts
 from helpers.models import TransformerBridge
 from helpers.one_layer.function_vectors import top_heads
@@ -26,54 +25,34 @@ from helpers.tables import table
 from helpers.texts import as_texts
 
 MIXED = "blocks.{}.attn.hook_out".format  # what the attention puts out, before a norm that may follow (Gemma 2)
+Place = Callable[[int], str]  # from a layer to the name of a hook point
 FEW_LETTERS = 3  # shorter words, and shorter beginnings of words, say too little to count as an attribute
 STOP_WORDS = {"the", "and", "for", "with", "from", "you", "she", "her", "his", "its", "one"}
 
 
-@dataclass(frozen=True)
-class Enrichment:
-    """The attributes rate (Geva et al., section 5): which share of the ``k`` best lens tokens at the subject's last token, after each
-    block, begin a word that is true of the subject (``own``), and one that is true of another subject (``other``, the control).
-
-    ``most`` is the highest rate that each fact could reach: its words' different first tokens, divided by ``k``. ``ahead`` looks beyond
-    the best tokens: which share of the own words the lens puts ahead of a word of the other subject, wherever both stand (AUC, 0.5 is
-    chance; NaN where the other subject has no words of its own).
-    """
-
-    own: Float[Tensor, "layer fact"]
-    other: Float[Tensor, "layer fact"]
-    ahead: Float[Tensor, "layer fact"]
-    most: Float[Tensor, "fact"]
-    k: int
-
-    def table(self) -> str:
-        """One line for each layer: the mean rate of the subject's own words, of another subject's, and how often the own are ahead."""
-        means = torch.stack([self.own.mean(1), self.other.mean(1), self.ahead.nanmean(1)], 1).tolist()
-        columns = {"after layer": "11", "own rate": "10.1%", "control": "8.1%", "ahead": "8.1%"}
-        head, lines = table(columns, [(at, *shares) for at, shares in enumerate(means)]).split("\n", 1)
-        return f"{head}   (of the best {self.k} tokens; at most {self.most.mean():.1%})\n{lines}"
-
-
 @torch.no_grad()
-def enrichment(model: TransformerBridge, facts: Sequence[FactPrompt], k: int = 50) -> Enrichment:
-    """The attributes rate after every block. Raises ValueError for a fact without attributes."""
-    check_number("k says how many tokens of the lens to look at", k, high=model.cfg.d_vocab)
+def enrichment(
+    model: TransformerBridge, facts: Sequence[FactPrompt], off: Place | None = None, layers: Sequence[int] = ()
+) -> Float[Tensor, "layer fact"]:
+    """After each block: how often the lens at the subject's last token puts a word that is true of the subject ahead of one that is true
+    of another subject, among all pairs of such words (AUC: 0.5 is chance; NaN where the other subject has no words of its own).
+
+    ``off`` (``mlp_out`` or ``attn_out``) is zeroed at that token in some ``layers``, as in section 5 of Geva et al.; they count the true
+    words among the 50 best, which takes long lists of them. Raises ValueError for a fact without attributes.
+    """
     own, other = _word_starts(model, facts)
-    ends, hooks = torch.tensor([[subject_span(model, fact)[-1]] for fact in facts]), [*map(resid_post, range(model.cfg.n_layers))]
-    states = activations_at(model, [fact.text for fact in facts], hooks, ends)[:, :, 0]  # [layer, fact, d_model]
+    ends, hooks = torch.tensor([subject_span(model, fact)[-1] for fact in facts]), [*map(resid_post, range(model.cfg.n_layers))]
+    states = torch.empty(len(hooks), len(facts), model.cfg.d_model)
+    for end in ends.unique():  # all subjects that end at the same position together
+        rows = (ends == end).nonzero().flatten()
+        with intervene(model, *(zero_ablate(off(layer), pos=int(end)) for layer in layers)):
+            states[:, rows] = activations_at(model, [facts[row].text for row in rows], hooks, ends[rows, None])[:, :, 0]
 
-    def rates(logits: Float[Tensor, "layer some d_vocab"], some: Int[Tensor, "some"]) -> Float[Tensor, "layer some three"]:
-        logits = logits.cpu()
-        best = logits.topk(k).indices
-        shares = [words[some].expand(len(logits), -1, -1).gather(-1, best).float().mean(-1) for words in (own, other)]
-        ahead = [
-            (layer[own[row]][:, None] > layer[other[row]]).float().mean()  # pairs of an own word and another one
-            for layers in logits
-            for layer, row in zip(layers, some.tolist(), strict=True)
-        ]
-        return torch.stack([*shares, torch.stack(ahead).reshape(logits.shape[:2])], -1)
+    def ahead(logits: Float[Tensor, "layer some d_vocab"], some: Int[Tensor, "some"]) -> Float[Tensor, "layer some"]:
+        pairs = zip(logits.cpu().unbind(1), own[some], other[some], strict=True)
+        return torch.stack([(part[:, left, None] > part[:, None, right]).float().mean((1, 2)) for part, left, right in pairs], 1)
 
-    return Enrichment(*read_lens(model, states, rates).unbind(-1), own.sum(1) / k, k)
+    return read_lens(model, states, ahead)
 
 
 def _word_starts(model: TransformerBridge, facts: Sequence[FactPrompt]) -> Bool[Tensor, "two fact d_vocab"]:
@@ -122,8 +101,8 @@ class Extraction:
 
     @property
     def events(self) -> dict[str, float]:
-        """The share of facts with an extraction event in any layer, by attention and by MLP, and that of the control by either."""
-        parts = {"attention": self.attention, "MLP": self.mlp, "control": self.control}
+        """The share of facts with an extraction event in any layer: by attention, by MLP, by either, and that of the control by either."""
+        parts = {"attention": self.attention, "MLP": self.mlp, "either": self.attention | self.mlp, "control": self.control}
         return {name: hits.any(0).float().mean().item() for name, hits in parts.items()}
 
     def head_table(self, n: int = 5) -> str:

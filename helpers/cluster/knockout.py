@@ -117,7 +117,7 @@ def layer_windows(n_layers: int, width: int) -> list[range]:
 def source_masks(model: TransformerBridge, facts: Sequence[FactPrompt], seed: int = 0) -> dict[str, Bool[Tensor, "fact pos"]]:
     """The positions of each source of a prompt: its subject; its relation, which is all else between the first and the last position;
     the last; the first (in a model without a mark of a new document, this can be the subject's); and, as a control, as many positions
-    of the relation, drawn at random, as the subject has tokens, or none at all where there are not so many.
+    of the relation, drawn at random, as the subject has tokens, or all of them where there are not so many.
     """
     texts, spans = as_texts(model, [fact.text for fact in facts]), [subject_span(model, fact) for fact in facts]
     place, rng = torch.arange(texts.tokens.shape[1]), torch.Generator().manual_seed(seed)
@@ -125,5 +125,4 @@ def source_masks(model: TransformerBridge, facts: Sequence[FactPrompt], seed: in
     subject = torch.stack([(place >= span.start) & (place < span.stop) for span in spans])
     relation = (place < texts.lengths[:, None] - 1) & ~first & ~subject
     rank, n = torch.rand(relation.shape, generator=rng).masked_fill(~relation, 2.0).argsort(1).argsort(1), subject.sum(1, keepdim=True)
-    random = relation & (rank < n) & (relation.sum(1, keepdim=True) >= n)
-    return dict(zip(SOURCES, (subject, relation, last, first, random), strict=True))
+    return dict(zip(SOURCES, (subject, relation, last, first, relation & (rank < n)), strict=True))

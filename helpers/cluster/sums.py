@@ -1,27 +1,29 @@
 """How a sum is done: which MLPs and attention outputs carry its result (Stolfo et al. 2023, arXiv 2305.15054).
 
-mediation(model, sum_pairs(model, 30)).shares(range(7, 12))
+mediation(model, sum_pairs(model, 30)).importance(range(6, 12))
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import chain, groupby, permutations
+from math import log
 from operator import itemgetter
 from random import Random
 from statistics import mode
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from helpers.cluster.patching import PatchMap, patch_positions, prompt_pairs
 from helpers.course_lm.corpus.tasks import SUMS, total
 from helpers.inputs import check_number
 from helpers.interventions import attn_out, mlp_out
-from helpers.metrics import log_odds, log_prob, whole_words
+from helpers.metrics import log_prob, whole_words
 from helpers.models import TransformerBridge
 from helpers.prediction import tokenize
 from helpers.running import next_tokens
+from helpers.stats import Numbers, cluster_interval
 
 
 @dataclass(frozen=True)
@@ -68,29 +70,37 @@ def _known_sums(model: TransformerBridge) -> list[tuple[int, str, int]]:
 class Mediation:
     """What it does to a sum when one MLP or attention output, at one position, is that of the other sum.
 
-    The maps hold the log-odds (natural) of the other result over the own one, or of pairs with the same result its log-probability.
+    For "mlp" and "attention", the log-probability (natural) of the sum's ``own`` result and of the ``other`` sum's.
     """
 
-    mlp: PatchMap
-    attention: PatchMap
+    own: Mapping[str, PatchMap]
+    other: Mapping[str, PatchMap]
 
     def changes(self, kind: str = "mlp") -> Float[Tensor, "layer position pair"]:
-        """By how much each patch of the MLPs, or of ``attention``, moves each pair, in nats.
+        """By how much each patch moves the own result, in nats: ``log P*(r) - log P(r)``, with * after the patch."""
+        return self.own[kind].after - self.own[kind].corrupted
 
-        ``log P*(r') / P*(r) - log P(r') / P(r)`` with ``r`` the own result, ``r'`` the other one, and * after the patch; where both are
-        the same ``log P*(r) - log P(r)``.
+    def log_effects(self, kind: str = "mlp") -> Float[Tensor, "layer position pair"]:
+        """``log(1 + IE)`` with the indirect effect of Stolfo et al. (section 3; ``compute_effects`` in the authors' code):
+
+        ``IE = 1/2 [(P*(r') - P(r')) / P(r') + (P(r) - P*(r)) / P*(r)]`` with ``r`` the own result and ``r'`` the other one. Since 1 + IE
+        is the mean of ``P*(r') / P(r')`` and ``P(r) / P*(r)``, its logarithm always exists.
         """
-        found = {"mlp": self.mlp, "attention": self.attention}[kind]
-        return found.after - found.corrupted
+        other = self.other[kind].after - self.other[kind].corrupted
+        return torch.logaddexp(other, -self.changes(kind)) - log(2)
 
-    def shares(self, layers: Sequence[int], position: int = -1) -> Float[Tensor, "pair"]:
-        """For each pair, the share that the MLPs of some layers at one position have of the absolute changes of all MLPs.
-
-        A robust form of the relative importance of Stolfo et al., which is made of ratios of probabilities. A pair that nothing moves
-        has no share (NaN).
+    def importance(self, layers: Sequence[int], position: int = -1) -> tuple[float, float, float]:
+        """The relative importance of Stolfo et al.: which share the MLPs of some layers at one position have of all MLPs' ``log(1 + IE)``,
+        with IE the mean over the pairs; and its 95 % interval (pairs are drawn).
         """
-        size = self.changes().abs()
-        return size[list(layers), position].sum(0) / size.sum((0, 1))
+        effects = self.log_effects()
+
+        def share(pairs: Numbers) -> float:
+            means = effects[..., torch.tensor(pairs).long()].logsumexp(-1) - log(len(pairs))
+            return (means[list(layers), position].sum() / means.sum()).item()
+
+        every = list(range(effects.shape[-1]))
+        return share(every), *cluster_interval(every, [*map(str, every)], statistic=share)
 
 
 SUM_TOKENS = ("first", "sign", "second", "=")
@@ -109,12 +119,18 @@ def mediation(model: TransformerBridge, pairs: Sequence[SumPair]) -> Mediation:
     ids = whole_words(model, [pair.text for pair in pairs], words).ids
     if many := next((word for word, one in zip(chain(*words), ids, strict=True) if len(one) > 1), None):
         raise ValueError(f"{many!r} is several tokens of this model, and a patched sum is read off one: choose other numbers.")
-    own, other = torch.tensor(ids).reshape(-1, 2).T
-    metric = log_prob(own) if kinds.pop() else log_odds(other, own)
-    sums = prompt_pairs(model, clean=[pair.other for pair in pairs], corrupted=[pair.text for pair in pairs], metric=metric)
+    results = torch.tensor(ids).reshape(-1, 2).T  # the own one and the other one
+    sums = prompt_pairs(model, [pair.other for pair in pairs], [pair.text for pair in pairs], log_prob(results[0]))
     if sums.clean.lengths.unique().numel() > 1:
         raise ValueError("The sums are not equally long in this model's tokens, so their positions do not correspond: take others.")
     first, length = int(model.cfg.default_prepend_bos), int(sums.clean.lengths[0])  # the mark of a new document is alike in both
     names = SUM_TOKENS if length - first == len(SUM_TOKENS) else [str(at) for at in range(first, length)]
     positions = [torch.full((len(sums),), at) for at in range(first, length)]
-    return Mediation(*(patch_positions(model, sums, place, positions, names) for place in (mlp_out, attn_out)))
+    places = {"mlp": mlp_out, "attention": attn_out}
+
+    def patched(result: Int[Tensor, "pair"]) -> dict[str, PatchMap]:
+        asked = replace(sums, metric=log_prob(result))
+        return {kind: patch_positions(model, asked, place, positions, names) for kind, place in places.items()}
+
+    own = patched(results[0])
+    return Mediation(own, own if kinds.pop() else patched(results[1]))

@@ -22,7 +22,7 @@ from helpers.cluster.ioi import copies, ioi_sentences, self_repair
 from helpers.cluster.knockout import knockout_curves
 from helpers.cluster.linear_relations import subject_positions
 from helpers.cluster.patching import attribute_positions, correlation, metric_at_ends, patch_positions
-from helpers.cluster.relation_reports import RelationReport, edit_report, relation_entry, relation_report
+from helpers.cluster.relation_reports import RelationReport, edit_report, relation_entry, relation_report, sweep_lre
 from helpers.cluster.relations import N_TRAIN, RelationData, course_relations, relation_data, split
 from helpers.course_lm.corpus.chat import refuses
 from helpers.course_lm.corpus.prose import determiner_probes
@@ -211,19 +211,21 @@ def linear_relations(lab: Lab) -> Iterator[Finding]:
         raise NotForThisModel("its tokens keep subjects and answers apart in none of the relations")
     if lab.keep_wrong:
         parts = [split(data.take(range(min(most, len(data)))), n_train) for data in datas]
-        found = RelationReport(tuple(relation_entry(lab.model, one, layers, betas, 1.0) for one in parts), ())
+        tried = [(one, sweep_lre(lab.model, one, layers, betas)) for one in parts]
+        found = RelationReport(tuple(relation_entry(lab.model, *one, 1.0) for one in tried), ())
     else:
         found = relation_report(lab.model, datas, layers, betas, n_train, most, least)
     if not found.entries:
         raise NotForThisModel(f"it knows fewer than {least} subjects of each relation: {', '.join(found.skipped)}")
-    hits, guess = (torch.cat([entry.comparison.of(name) for entry in found.entries]) for name in ("LRE", "most frequent in test"))
+    hits = torch.cat([entry.comparison.of("LRE") for entry in found.entries])
+    guess = torch.cat([entry.comparison.of(entry.comparison.rival) for entry in found.entries])
     yield findings.share("lre.faithfulness.mean", hits, control=guess)
     ranks = [rank for rank in map(int, lab.words("linear_relations", "ranks")) if rank <= lab.model.cfg.d_model]
     edits = edit_report(lab.model, found, ranks, n=lab.size(20), draws=3).edits
     if not edits:
         raise NotForThisModel("all subjects that were left for the edits have the same answer")
-    done, chance = (torch.cat([getattr(one, name).flatten() for one in edits]) for name in ("hits", "random"))
-    yield findings.share("lre.editing.success", done, control=chance.tolist())
+    done, plain = (torch.cat([one.of(kind) for one in edits]) for kind in ("edited", "output"))
+    yield findings.mean("lre.editing.success", done, control=plain, clusters=[pair[0] for one in edits for pair in one.pairs])
 
 
 def _relation(lab: Lab, name: str) -> RelationData:
