@@ -59,7 +59,8 @@ class Settings:
         return max(1, self.tokens // (self.batch * self.context))
 
 
-# The later stages go without dropout. Looking up and repeating came in them; more such text came at the same time, so which of the two did it is open.
+# The later stages go without dropout. Looking up and repeating came in them; more such text came at the same time,
+# so which of the two did it is open.
 SECOND = Settings(
     tokens=5_000_000, seed=1, mixture="skills", read_before=21_998_592,
     matrix_lr=0.012, writer_lr=0.006, decay=0.001, token_lr=0.008, small_lr=0.002, dropout=0.0,
