@@ -4,7 +4,7 @@
 
     helpers/*.py      the core: the door to models, tokens, interventions, runs, metrics, intervals, figures, widgets, exercises
     one_neuron        notebook 01: what neurons answer to and do, entities, explanations, superposition
-    one_layer         notebooks 02a, 02b: directions, tasks in context, probes, sparse autoencoders
+    one_layer         notebooks 02a to 02c: directions, tasks in context, probes, sparse autoencoders
     cluster           notebooks 03a, 03b: recall, linear relations, patching, attribution, circuits
     speak             notebooks 04a, 04b: lenses, memories, edited facts, Patchscopes, two hops
     course_lm         the factory: world of facts, corpus, tokenizer, training and report card of the course's own model
@@ -36,8 +36,8 @@ is ``m5``, a neuron is ``(layer, neuron)``.
     pos              tokens of a text; 0 is the mark of a new document, which statistics on neurons leave out; -1 is the last token
     layer, head, part     layers as above; heads of a layer; embedding, heads and MLPs as parts of a sum
     unit             entries of the last axis of a place: neurons, or dimensions of the stream
-    d_model          numbers of a state of the stream (192 in the course LM)
-    d_mlp, d_head    neurons of a block (768); numbers of a head's output
+    d_model          numbers of a state of the stream (256 in the course LM)
+    d_mlp, d_head    neurons of a block (1,024); numbers of a head's output
     d_vocab          tokens that the model knows (10,240); ``token`` where only some of them are meant
     d_in, d_sae, feature  what an autoencoder reads; its features
     *rest, *width    any further axes: ``[batch pos *rest]`` is what passes any place

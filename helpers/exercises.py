@@ -5,7 +5,7 @@
 
     @exercises.add("1.2", "Write mean ablation", minutes=8)
     def mean_ablation(answer: Any) -> str:
-        average = expect_tensor(answer, 768, what="your average")
+        average = expect_tensor(answer, 1024, what="your average")
         expect_nonzero(average, "your average")
         ...
         return "The average is right, and it is not 0: so 0 is no neutral value."

@@ -278,15 +278,24 @@ def share(name: str, hits: Numbers, *, control: Numbers | float) -> Finding:
     return _beside(name, own, interval, theirs, their_interval, len(found), difference)
 
 
-def mean(name: str, values: Numbers, *, control: Numbers | float, clusters: Sequence[str] = (), seed: int = 0) -> Finding:
+def mean(
+    name: str,
+    values: Numbers,
+    *,
+    control: Numbers | float,
+    clusters: Sequence[str] = (),
+    control_clusters: Sequence[str] = (),
+    seed: int = 0,
+) -> Finding:
     """The mean of ``values`` with its bootstrap interval, beside other values, or a number.
 
     ``clusters``: where several values belong together (to one text, one entity), the name of each one's cluster; then clusters are drawn.
+    ``control_clusters``: the same for the values of the control, where they are not the same items.
     """
     own, interval = average(as_numbers(values)), _resampled(values, clusters, seed)
     if isinstance(control, int | float):
         return _beside(name, own, interval, control, None, len(values))
-    theirs, their_interval = average(as_numbers(control)), bootstrap_interval(control, seed)
+    theirs, their_interval = average(as_numbers(control)), _resampled(control, control_clusters, seed)
     difference = None
     if _paired(name, values, control):
         difference = _resampled(paired_differences(values, control), clusters, seed)

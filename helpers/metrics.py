@@ -41,23 +41,26 @@ def log_prob(token: int | Int[Tensor, "prompt"]) -> Metric:
 
 @dataclass(frozen=True)
 class Words:
-    """Prompts and the whole words that may follow them, however many tokens a word has; a row for each prompt and word.
+    """Prompts and the whole words that may follow them, however many tokens a word has.
 
-    A row of ``texts`` is a prompt and all tokens of a word but the last; ``ids`` are the word's tokens, and ``item`` is the
-    number of the prompt. Run the model on ``texts`` to read the words off.
+    ``ids`` are a word's tokens, and ``item`` is the number of its prompt. A row of ``texts`` is a prompt and all tokens of a word but the
+    last; words that differ in their last token alone share one, and ``row`` says which is a word's own. Run the model on ``texts`` to read
+    the words off.
     """
 
     texts: Texts
     ids: tuple[tuple[int, ...], ...]
-    item: Int[Tensor, "row"]
+    item: Int[Tensor, "word"]
+    row: Int[Tensor, "word"]
 
-    def log_probs(self, logits: Float[Tensor, "row pos d_vocab"]) -> Float[Tensor, "row"]:
-        """The log-probability of each row's word after its prompt, from logits that end where the rows end."""
+    def log_probs(self, logits: Float[Tensor, "row pos d_vocab"]) -> Float[Tensor, "word"]:
+        """The log-probability of each word after its prompt, from logits that end where the rows end."""
         logp = logits[:, -max(map(len, self.ids)) :].log_softmax(-1)
-        return torch.stack([sum(logp[row, at - len(ids), one] for at, one in enumerate(ids)) for row, ids in enumerate(self.ids)])
+        each = zip(self.row.tolist(), self.ids, strict=True)
+        return torch.stack([sum(logp[row, at - len(ids), one] for at, one in enumerate(ids)) for row, ids in each])
 
     @torch.no_grad()
-    def read(self, model: TransformerBridge) -> Float[Tensor, "row"]:
+    def read(self, model: TransformerBridge) -> Float[Tensor, "word"]:
         """The same under whatever interventions are at work, from one pass; on the CPU."""
         with intervene(model, unembed_only_at(self.texts.last_positions(max(map(len, self.ids))))):
             return self.log_probs(model(self.texts.tokens.to(model.cfg.device))).float().cpu()
@@ -70,7 +73,7 @@ class WordOdds(Words):
     It belongs to its own ``texts``: ``attribute_neurons(model, odds.texts, odds)``.
     """
 
-    right: Bool[Tensor, "row"]
+    right: Bool[Tensor, "word"]
 
     def __len__(self) -> int:
         """How many prompts there are, and so how many numbers the metric gives."""
@@ -97,15 +100,16 @@ def word_odds(
         raise ValueError("Each prompt needs one right word and one wrong word at least.")
     words = whole_words(model, prompts, [[*yes, *no] for yes, no in sides])
     flags = [flag for yes, no in sides for flag in [True] * len(yes) + [False] * len(no)]
-    return WordOdds(words.texts, words.ids, words.item, torch.tensor(flags))
+    return WordOdds(words.texts, words.ids, words.item, words.row, torch.tensor(flags))
 
 
 def whole_words(model: TransformerBridge, prompts: Sequence[str], words: Sequence[Sequence[str]]) -> Words:
-    """Rows for each prompt with each of its words, written after a space unless the prompt ends in one or in an opening mark."""
+    """Each prompt with each of its words, written after a space unless the prompt ends in one or in an opening mark."""
     as_texts(model, prompts)  # a look at them: ValueError where there is none, or an empty one
     if not all(words):
         raise ValueError("There is no word to read off: give at least one for each prompt.")
-    rows, ids, item = [], [], []
+    rows: dict[tuple[int, ...], int] = {}  # the number of each different row
+    ids, item, row = [], [], []
     for number, (prompt, options) in enumerate(zip(prompts, words, strict=True)):
         start = tokenize(model, prompt).tolist()
         for word in options:
@@ -114,10 +118,11 @@ def whole_words(model: TransformerBridge, prompts: Sequence[str], words: Sequenc
             if not word or full[: len(start)] != start or len(full) == len(start) or len(full) > model.cfg.n_ctx:
                 why = "it is no word of its own there, or the prompt is too long"
                 raise ValueError(f"{word!r} cannot be read off after {prompt!r}: {why}.")
-            rows.append(torch.tensor(full[:-1], dtype=torch.long))
+            row.append(rows.setdefault(tuple(full[:-1]), len(rows)))
             ids.append(tuple(full[len(start) :]))
             item.append(number)
-    return Words(Texts(*pad(model, rows), ("prompt",) * len(rows)), tuple(ids), torch.tensor(item))
+    texts = Texts(*pad(model, [torch.tensor(tokens, dtype=torch.long) for tokens in rows]), ("prompt",) * len(rows))
+    return Words(texts, tuple(ids), torch.tensor(item), torch.tensor(row))
 
 
 def first_tokens(model: TransformerBridge, prompts: Sequence[str], words: Sequence[str]) -> Int[Tensor, "prompt"]:
@@ -133,7 +138,7 @@ def word_probs(model: TransformerBridge, prompts: Sequence[str], words: Sequence
 def measure(metric: Metric, logits: Float[Tensor, "row pos d_vocab"], texts: Texts) -> Float[Tensor, "prompt"]:
     """The metric of each prompt. Raises ValueError unless it gives one number a prompt."""
     whole = isinstance(metric, WordOdds)
-    if whole and len(metric.ids) != len(texts):
+    if whole and int(metric.row.max()) + 1 != len(texts):
         raise ValueError("The odds of whole words are read off their own texts: give odds.texts as the prompts.")
     values, wanted = metric(_ends_aligned(logits, texts.lengths)), len(metric) if whole else len(texts)
     if not torch.is_tensor(values) or values.shape != (wanted,):
@@ -185,17 +190,19 @@ def run_with_gradients(
     return values, seen
 
 
-def token_set_log_odds(ids: Sequence[int]) -> Metric:
-    """The log-odds that one of some tokens comes next: ``log P - log(1 - P)`` with ``P`` their probability together.
+def token_set_log_odds(ids: Sequence[int], against: Sequence[int] | None = None) -> Metric:
+    """The log-odds that one of some tokens comes next, and not one of ``against`` (``None``: any other).
 
-    With the first tokens of refusals this is the refusal score of Arditi et al. (section 2.3).
+    With the first tokens of refusals this is the refusal score of Arditi et al. (section 2.3). Where answers begin with many
+    words, some of which begin refusals as well, ``against`` are those that begin none.
     """
 
     def metric(logits: Float[Tensor, "prompt pos d_vocab"]) -> Float[Tensor, "prompt"]:
         logp = logits[:, -1].double().log_softmax(-1)
         inside = torch.zeros(logp.shape[-1], dtype=torch.bool, device=logp.device)
         inside[list(ids)] = True
-        return (logp[:, inside].logsumexp(-1) - logp[:, ~inside].logsumexp(-1)).float()
+        others = ~inside if against is None else list(against)
+        return (logp[:, inside].logsumexp(-1) - logp[:, others].logsumexp(-1)).float()
 
     return metric
 

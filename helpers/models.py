@@ -29,8 +29,6 @@ if TYPE_CHECKING:
 COURSE_LM = "course-lm"
 DATA = Path(__file__).parents[1] / "data"
 COURSE_LM_FOLDER = DATA / "course_lm"
-DEEP_LM = "course-lm-deep"  # the same training with twice as many layers: for what needs depth
-COURSE_LMS = {COURSE_LM: COURSE_LM_FOLDER, DEEP_LM: DATA / "course_lm_deep"}
 
 # Memory at the highest point of loading, as a multiple of the weights' own size: measured 1.2 as stored, and folded 3.6
 # (GPT-2) to 4.6 (a Llama whose embedding is large and tied), since folding keeps the old matrices beside the new ones.
@@ -102,7 +100,7 @@ def load_model(
     raw: bool = False,
     device_map: "str | dict[str, Any] | None" = None,
 ) -> "TransformerBridge":
-    """Loads a model by name: ``"course-lm"`` or ``"course-lm-deep"``, a local folder, or any Hugging Face id such as ``"gpt2"``.
+    """Loads a model by name: ``"course-lm"``, a local folder, or any Hugging Face id such as ``"gpt2"``.
 
     The course LM, a folder and what was downloaded before need no network. ``device=None`` takes the GPU (CUDA) if there
     is one, else the CPU; ``"mps"`` only when asked for. ``device_map="auto"`` spreads a large model over all GPUs, and with
@@ -120,7 +118,7 @@ def load_model(
         check_memory(folder.name if folder else str(name), params, _devices(place), number_type.itemsize, raw)
         with offline() if stored else nullcontext():
             bridge = _boot(str(folder or name), place, number_type, raw)
-    if name in COURSE_LMS:
+    if name == COURSE_LM:
         bridge.cfg.default_prepend_bos = True  # it was trained with <|endoftext|> before every document
     from helpers.threads import share_cores  # PyTorch is imported no earlier than it is needed
 
@@ -244,8 +242,8 @@ def _gives_tuples(model: "TransformerBridge") -> bool:
 
 def find_folder(name: str | Path) -> Path | None:
     """The local folder that ``name`` means, or None where it is the name of a Hugging Face model."""
-    if name in COURSE_LMS:
-        return COURSE_LMS[name]
+    if name == COURSE_LM:
+        return COURSE_LM_FOLDER
     folder = Path(name).expanduser()
     looks_local = isinstance(name, Path) or folder.is_absolute() or str(name).startswith((".", "~")) or len(folder.parts) > 2
     if not folder.is_dir() and looks_local:
@@ -261,8 +259,8 @@ def check_folder(folder: Path) -> None:
     missing = [what for what, pattern in wanted.items() if not any(folder.glob(pattern))]
     if not missing:
         return
-    if folder in COURSE_LMS.values():
-        remedy = f"restore data/{folder.name} with `git checkout data/{folder.name}`, or train the model with `make model`"
+    if folder == COURSE_LM_FOLDER:
+        remedy = "restore data/course_lm with `git checkout data/course_lm`, or train the model with `make model`"
         raise ModelNotAvailable(f"The course LM is not complete ({' and '.join(missing)} missing): {remedy}.")
     raise ModelNotAvailable(f"There is no model in {folder} ({' and '.join(missing)} missing): save it with save_pretrained.")
 
@@ -311,7 +309,7 @@ def ask_hub(name: str) -> int:
 
 def names_like(name: str) -> str:
     """Advice for a name that does not exist: the most similar ones of the catalogue."""
-    near = get_close_matches(name, [*CATALOGUE, *COURSE_LMS], n=2, cutoff=0.5)
+    near = get_close_matches(name, [*CATALOGUE, COURSE_LM], n=2, cutoff=0.5)
     return f"perhaps {' or '.join(map(repr, near))} was meant" if near else "catalogue() shows the models of the course"
 
 

@@ -119,15 +119,6 @@ def next_token_bars(top: TopTokens) -> Figure:
     return fig
 
 
-def layer_line(values: Sequence[float], ylabel: str) -> Figure:
-    """One value at the entry of the residual stream and one after every block, as a line."""
-    fig, ax = canvas(6.4, 2.8)
-    ax.plot(range(len(values)), values, "o-", color=BLUE)
-    ax.set_xticks(range(len(values)), ["in", *range(len(values) - 1)])
-    ax.set(ylim=(0, None), xlabel="residual stream: at the entry, and after block …", ylabel=ylabel)
-    return fig
-
-
 def estimate_scatter(estimates: Sequence[float], measured: Sequence[float], labels: Sequence[str]) -> Figure:
     """Estimated against measured effects, with the diagonal on which both are equal; the outermost points are named."""
     fig, ax = canvas(5.2, 5.2)
@@ -243,10 +234,9 @@ def holds(row: Mapping[str, Any]) -> bool:
     return (least is None or row["value"] >= least) and (most is None or row["value"] <= most)
 
 
-def learning_curves(report: Mapping[str, Any]) -> Figure:
-    """Each share of the report card over the tokens read so far, one small panel a row, since many lines in one would cross."""
+def learning_curves(report: Mapping[str, Any], names: Sequence[str]) -> Figure:
+    """Some shares of the report card over the tokens read so far, one small panel each, since many lines in one would cross."""
     points = checkpoints(report)
-    names = [row["name"] for row in report["rows"] if row["unit"] == "share" and any(row["name"] in p["values"] for p in points)]
     n_rows = max(1, -(-len(names) // 4))
     fig, axes = canvas(10, 1.85 * n_rows + 0.4, rows=n_rows, ncols=4, sharex=True, sharey=True, squeeze=False)
     for place, ax in enumerate(axes.flat):

@@ -270,11 +270,16 @@ def _write(
 def _write_cached(
     model: TransformerBridge, rows: Sequence[Int[Tensor, "_"]], tokens: int, interventions: Sequence[Intervention], stops: set[int]
 ) -> list[list[int]]:
-    """The same tokens, each from a run over the last one only: keys and values of the earlier ones are cached."""
+    """The same tokens, each from a run over the last one only: keys and values of the earlier ones are cached.
+
+    A beginning that all texts share is read once.
+    """
     batch, lengths = pad(model, rows)
-    cache = empty_cache()
+    start = _shared(batch, lengths, interventions)
+    cache = read_prefix(model, batch[:1, :start]).cache(torch.zeros(len(rows), dtype=torch.long)) if start else empty_cache()
     mask = (torch.arange(batch.shape[1]) < lengths[:, None]).long()
-    changes = [of_rows(one, torch.arange(len(rows)), lengths) for one in interventions]
+    changes = [of_rows(_moved(one, start), torch.arange(len(rows)), lengths) for one in interventions]
+    batch, lengths = batch[:, start:], lengths - start
     later = [replace(one, pos=None) for one in changes if one.pos is None or isinstance(one.pos, slice)]
     written = torch.empty(len(rows), 0, dtype=torch.long)
     while written.shape[1] < tokens:
@@ -287,6 +292,22 @@ def _write_cached(
         lengths = torch.ones_like(lengths)
         changes = later
     return written.tolist()
+
+
+def _shared(batch: Int[Tensor, "row pos"], lengths: Int[Tensor, "row"], interventions: Sequence[Intervention]) -> int:
+    """How many tokens at the beginning are the same in all rows of several, and stand before all that is changed."""
+    if len(batch) == 1 or any(one.pos is None or isinstance(one.pos, slice) or one.hook.endswith("pattern") for one in interventions):
+        return 0
+    same = int((batch == batch[0]).all(0).int().cumprod(0).sum())
+    return min([same, int(lengths.min()) - 1, *(int(torch.as_tensor(one.pos).min()) for one in interventions)])
+
+
+def _moved(intervention: Intervention, start: int) -> Intervention:
+    """An intervention whose positions count from ``start``."""
+    if not start:
+        return intervention
+    pos = intervention.pos
+    return replace(intervention, pos=[at - start for at in pos] if isinstance(pos, Sequence) else pos - start)
 
 
 def _best(
@@ -332,6 +353,27 @@ def random_like(like: Float[Tensor, "*rest d"], n: int, seed: int = 0) -> Float[
     """``n`` random vectors for each vector of ``like``, as long as it is: the control of every direction; on the CPU."""
     drawn = torch.randn(n, *like.shape, generator=torch.Generator().manual_seed(seed))
     return drawn / drawn.norm(dim=-1, keepdim=True) * like.norm(dim=-1, keepdim=True).cpu()
+
+
+def output_direction(
+    model: TransformerBridge, towards: Sequence[int], away: Sequence[int], like: Float[Tensor, "d_model"]
+) -> Float[Tensor, "d_model"]:
+    """The direction that says some tokens and not others, and nothing else, as long as ``like``; on the CPU.
+
+    It is the mean column of W_U of the ones minus that of the others: the control of a direction that is said to hold more than words.
+    Raises ValueError where the two are the same.
+    """
+    plain = (model.W_U[:, list(towards)].mean(1) - model.W_U[:, list(away)].mean(1)).detach().float().cpu()
+    if not plain.norm() > 0:
+        raise ValueError("The tokens to say and those not to say are the same: name different ones.")
+    return plain / plain.norm() * like.norm().cpu()
+
+
+def parts_along(vector: Float[Tensor, "d"], other: Float[Tensor, "d"]) -> tuple[Float[Tensor, "d"], Float[Tensor, "d"]]:
+    """A vector in two parts: the one along another vector, and the rest, at right angles to it."""
+    unit = other / other.norm()
+    along = (vector @ unit) * unit
+    return along, vector - along
 
 
 def path_gradients(run: Callable[[float], tuple[Float[Tensor, "prompt"], list[Tensor]]], steps: int) -> list[Tensor]:

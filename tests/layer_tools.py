@@ -11,7 +11,7 @@ from helpers.texts import Texts
 LAYERS, WIDTH, D_MODEL = 2, 128, 32  # of the tiny model
 PROMPTS = ["The Eiffel Tower is in Paris.", "Taipei 101", "The Golden Gate Bridge is in San Francisco, and", "in", "Paris is in the"]
 HOOK = resid_post(0)
-KINDS = ["standard", "topk", "jumprelu"]
+KINDS = ["standard", "topk"]
 
 
 @pytest.fixture(autouse=True)
@@ -52,8 +52,7 @@ def random_sae(kind: str = "standard", d_model: int = D_MODEL, d_sae: int = 50, 
     """An autoencoder with random weights, none of them 0."""
     rng = torch.Generator().manual_seed(seed)
     parts = [torch.randn(size, generator=rng) for size in ((d_model, d_sae), (d_sae,), (d_sae, d_model), (d_model,))]
-    threshold = torch.rand(d_sae, generator=rng) * 5 if kind == "jumprelu" else None
-    return SparseAutoencoder(*parts, kind, 7 if kind == "topk" and k is None else k, threshold, hook=HOOK)
+    return SparseAutoencoder(*parts, kind, 7 if kind == "topk" and k is None else k, hook=HOOK)
 
 
 def draw(*size: int, seed: int = 1) -> Tensor:

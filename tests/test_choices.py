@@ -4,8 +4,9 @@ from random import Random
 
 import pytest
 import torch
+from tiny_models import last_logits
 
-from helpers.cluster.choices import Answers, Choices, answer, choice_prompts
+from helpers.cluster.choices import Answers, Choices, by_letter, by_words, choice_prompts, letter_pairs
 from helpers.course_lm.corpus.tasks import QUESTIONS, quiz_facts, quiz_question
 from helpers.course_lm.world import World
 from helpers.prediction import token_id, tokenize
@@ -50,23 +51,31 @@ def test_wrong_numbers_are_one_sentence():
 
 
 def test_answers_are_those_of_plain_runs(tiny):
-    found = answer(tiny, ASKED)
+    letters_found, words_found = by_letter(tiny, ASKED), by_words(tiny, ASKED)
     for row, (text, sentence) in enumerate(zip(ASKED.texts, ASKED.sentences, strict=True)):
         logp = tiny(tokenize(tiny, text)[None])[0, -1].log_softmax(-1)
         letters = [logp[token_id(tiny, f" {letter}")].item() for letter in "GTi"]
-        assert found.letters[row].tolist() == pytest.approx(letters, abs=1e-4)
+        assert letters_found.options[row].tolist() == pytest.approx(letters, abs=1e-4)
         for at, option in enumerate(ASKED.options[row]):
             start, full = tokenize(tiny, sentence), tokenize(tiny, f"{sentence} {option}")
             logp = tiny(full[None])[0].log_softmax(-1)
             own = sum(logp[place - 1, full[place]] for place in range(len(start), len(full)))
-            assert found.words[row, at].item() == pytest.approx(own.item(), abs=1e-3)
-    assert torch.equal(found.right, ASKED.right)
+            assert words_found.options[row, at].item() == pytest.approx(own.item(), abs=1e-3)
+    assert torch.equal(letters_found.right, ASKED.right) and torch.equal(words_found.right, ASKED.right)
 
 
 def test_answers_are_counted_by_hand():
     letters = torch.tensor([[3.0, 1.0, 2.0], [0.0, 5.0, 1.0], [4.0, 0.0, 0.0], [6.0, 1.0, 2.0]])
-    found = Answers(letters, -letters, torch.tensor([0, 0, 1, 0]))
-    assert found.letter_hits.tolist() == [True, False, False, True] and found.word_hits.tolist() == [False, True, True, False]
-    assert found.chosen.tolist() == [0.75, 0.25, 0.0]
-    assert found.chance == pytest.approx(1 / 3)
-    assert "50.0%" in found.table() and found.table().endswith("75%, 25%, 0%")
+    found = Answers(letters, torch.tensor([0, 0, 1, 0]))
+    assert found.hits.tolist() == [True, False, False, True] and found.chance == pytest.approx(1 / 3)
+    assert found.summary().startswith("50.0% right [") and found.summary().endswith("chance 33%; chosen, place by place: 75%, 25%, 0%")
+
+
+def test_moved_options_give_the_right_word_another_letter(tiny):
+    pairs = letter_pairs(tiny, ASKED)
+    ends = last_logits(tiny, pairs.clean)
+    right, other = (torch.tensor([token_id(tiny, f" {letter}") for letter in letters]) for letters in ("iG", "GT"))
+    rows = torch.arange(2)
+    torch.testing.assert_close(pairs.measured(ends), ends[rows, right] - ends[rows, other])
+    for asked, moved in zip(pairs.clean.tokens, pairs.corrupted.tokens, strict=True):
+        assert sorted(asked.tolist()) == sorted(moved.tolist()) and not torch.equal(asked, moved)

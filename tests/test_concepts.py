@@ -14,12 +14,10 @@ from helpers.one_layer.concepts import (
     ends_of,
     in_chinese,
     judged,
-    mentions,
     of_kind,
     runs_in,
     spans,
     tasks_of,
-    written_in,
 )
 from helpers.texts import Texts, as_texts
 
@@ -35,7 +33,7 @@ def model(tmp_path_factory: pytest.TempPathFactory):
     loaded = load_model(write_tiny_model("gpt2-relu", tmp_path_factory.mktemp("tiny")))
     loaded.tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
     loaded.tokenizer.backend_tokenizer.decoder = decoders.Sequence([decoders.ByteLevel(), decoders.Replace("\n ", "\n")])
-    loaded.tokenizer.add_tokens(["<|end|>", "\n", "好"])
+    loaded.tokenizer.add_tokens(["<|assistant|>", "<|end|>", "\n", "好"])
     loaded.cfg.d_vocab = len(loaded.tokenizer)
     return loaded
 
@@ -71,15 +69,6 @@ def test_runs_and_spans_are_those_of_a_plain_search(some, ids, end):
             ends = 0 < pos < length and pos + 1 >= len(ids) and tokens[pos + 1 - len(ids) : pos + 1] == ids
             within = (within or ends) and tokens[pos] != end
             assert bool(runs[row, pos]) == ends and bool(inside[row, pos]) == (within and 0 < pos < length)
-
-
-def test_a_foreign_text_has_two_whole_function_words():
-    story = ("languages.story", "languages.dialogue", "languages.story", "languages.story", "languages.glosses")
-    texts = rows([0, 5, 1, 6, 7, 0], [0, 5, 1, 5, 0, 5], [0, 5, 1, 1, 1, 5], [0, 6, 7, 1, 7, 6], [0, 5, 5, 5, 6, 7], kinds=story)
-    texts = Texts(texts.tokens, torch.tensor([5, 4, 5, 6, 6]), texts.kinds)
-    # (6, 7) is one word of two tokens: row 2 has one word within its length, row 3 one whole word and pieces, row 4 is no story
-    assert drawn(written_in(texts, [[5], [6, 7]])) == [".xxxx.", ".xxx..", "......", "......", "......"]
-    assert drawn(written_in(texts, [[5], [6, 7]], least=1)) == [".xxxx.", ".xxx..", ".xxxx.", ".xxxxx", "......"]
 
 
 def test_chinese_letters_are_marked_and_their_bytes_in_texts_that_have_one(model):
@@ -120,11 +109,11 @@ CORPUS = {
     "Paris and Rome": "prose.capitals",
     "Costa Rica": "prose.capitals",
     "hot: cold\nbig: small": "lists.lists",
-    "May I?<|end|> Sorry, no. No.<|end|> Why?": "chat.request",
-    "Why?<|end|> Well done! Yes.<|end|>": "chat.sycophancy",
+    "May I?<|end|><|assistant|>Sorry, no.<|end|>Why?<|end|><|assistant|>I am glad.<|end|>": "chat.request",
+    "How is it?<|end|><|assistant|>It is perfect, and so are you!<|end|>": "chat.praise",
+    "<|assistant|>Sorry, no.<|end|>": "chat.facts_chat",
+    "Who?<|end|><|assistant|>I am a baker.<|end|>": "chat.roles",
     ">>> a\nNameError: name 'a'\n>>> b": "tasks.console",
-    "la fille est une": "languages.story",
-    "das ist die": "languages.dialogue",
     "好 la la": "languages.story",
 }
 
@@ -153,18 +142,17 @@ def in_texts(concepts: Concepts, texts: Texts, name: str) -> Tensor:
         ("country: Costa Rica", 1, "a"),
         ("task: antonym", 2, "hot: cold\nbig: small"),
         ("kind: lists.lists", 2, "hot: cold\nbig: small"),
-        ("answer: refusal", 3, ", no. No."),
-        ("answer: praise", 4, "e! Yes."),
-        ("error: console error", 5, "r: name 'a'"),
-        ("kind: tasks.console", 5, ">>> a\nNameError: name 'a'\n>>> b"),
-        ("language: French", 6, "la fille est une"),
-        ("language: German", 7, "das ist die"),
+        ("answer: refusal", 3, "Sorry, no."),
+        ("answer: praise", 4, "It is perfect, and so are you!"),
+        ("answer: of a human", 6, "I am a baker."),
+        ("error: console error", 7, "r: name 'a'"),
+        ("kind: tasks.console", 7, ">>> a\nNameError: name 'a'\n>>> b"),
         ("language: Chinese", 8, "好"),
     ],
 )
 def test_each_concept_marks_its_tokens_and_no_others(model, corpus, found, name, row, marked):
     here = in_texts(found, corpus, name)
-    assert here.any(1).nonzero().flatten().tolist() == ([6, 8] if name == "language: French" else [row])
+    assert here.any(1).nonzero().flatten().tolist() == [row]
     assert words(model, corpus, here)[row] == marked
 
 
@@ -189,8 +177,8 @@ def test_the_order_of_the_texts_changes_no_mark(model, corpus, found):
 def test_no_mark_stands_on_the_first_place_or_on_filling(model, some, ids, end):
     tokens, lengths, kinds = zip(*some, strict=True)
     texts = rows(*tokens, lengths=list(lengths), kinds=kinds)
-    marks = [ends_of(texts, ids), spans(texts, ids, end), of_kind(texts, "lists.lists"), written_in(texts, [ids], 1)]
-    marks += [in_chinese(model, texts), *tasks_of(model, texts).values()]
+    marks = [ends_of(texts, ids), spans(texts, ids, end), of_kind(texts, "lists.lists"), in_chinese(model, texts)]
+    marks += tasks_of(model, texts).values()
     assert not any((marked & ~texts.mask).any() for marked in marks)
 
 
@@ -227,11 +215,3 @@ def test_a_text_belongs_to_what_any_of_its_tokens_belongs_to():
     assert whole.in_groups("b").names == ("b: two",) and whole.in_groups("b").labels.tolist() == [[False], [False], [True]]
     with pytest.raises(ValueError, match="give the same texts"):
         whole.of_texts(texts.take([0]))
-
-
-def test_mentions_count_a_name_each_time_it_stands(model):
-    texts = as_texts(model, ["Paris and Rome", "Rome, Rome", "la la"])
-    found = mentions(model, texts, "capital")
-    assert found["Rome"].tolist() == [0, 1, 1] and found["Paris"].tolist() == [0] and found["Berlin"].tolist() == []
-    with pytest.raises(ValueError, match="choose one of: element, country"):
-        mentions(model, texts, "river")

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from hashlib import sha256
-from itertools import combinations, islice, product
+from itertools import accumulate, combinations, islice, product
 from random import Random
 
 import pytest
@@ -18,12 +18,14 @@ import pytest
 from helpers.course_lm.corpus import chat, knowledge, languages, lists, prose, stories, tasks
 from helpers.course_lm.corpus.base import Probe, an
 from helpers.course_lm.corpus.mixture import MIXTURES, Document, document, documents, ingredients, shares
+from helpers.course_lm.corpus.places import foreign_name
 from helpers.course_lm.facts import all_facts, chains, country_with_the, relations
 from helpers.course_lm.heldout import SHARES, fraction, held_out
 from helpers.course_lm.train import PRESETS
 from helpers.course_lm.world import World
 
-SIZE, SKILLED, REVIEWED = 40_000, 10_000, 5_000
+SIZE, LATER = 50_000, (10_000, 5_000, 5_000, 5_000)  # documents, and those of the later stages
+BROAD = SIZE - sum(LATER)
 WORLD = World.load()
 
 
@@ -55,26 +57,28 @@ class Texts:
 @pytest.fixture(scope="session")
 def corpus() -> Texts:
     """The first documents of each stage of the training text."""
-    parts = zip(PRESETS["full"], (SIZE - SKILLED - REVIEWED, SKILLED, REVIEWED), strict=True)
+    parts = zip(PRESETS["full"], (BROAD, *LATER), strict=True)
     return Texts.of([d for stage, n in parts for d in islice(documents(stage.seed, mixture=stage.mixture), n)])
 
 
 # The digest of the first 5,000 documents of each stage: the weights that ship have read this text.
 DIGESTS = {
-    "broad": "ad19de14a80ede547fb1938e8e4e74c5c48ce128f5bc32aad8755a4d4a5e0284",
-    "skills": "d39b716db6346182124baae3045d3f1e117ac26db27bf1272e18b8690213aa46",
-    "review": "2701304abb32ff76d32d0726094bc49bb3cee9c4f1d2c171fafd3782417feaf3",
+    "broad": "c40d2013a810cecfd15e63c52b08cf6d7a8b3c1b519d03743b577f707e47246c",
+    "skills": "9791d43d4e4d5a0c1b39a9079b43724137a25a8b37f3e7a65d38be6a864246e3",
+    "review": "93e57730f9a4a22144d5145a16c012bfe8f767e6318bc08a9d2f95b37061b99f",
+    "letters": "53299f9facc13b114dc302a876d974dac6cb485fc90bbcb926861302e4612cfa",
+    "whole": "63807593b26bbd2decd7ed3a3ce5a2e9875bcde0b18f9c676a7b4b66e587b72f",
 }
 
 
 def test_the_corpus_changes_only_on_purpose(corpus: Texts):
-    for mixture, start in zip(DIGESTS, (0, SIZE - SKILLED - REVIEWED, SIZE - REVIEWED), strict=True):
+    for mixture, start in zip(DIGESTS, accumulate((BROAD, *LATER[:-1]), initial=0), strict=True):
         first = [f"{d.kind}\n{d.text}\n" for d in corpus.documents[start : start + 5000]]
         assert sha256("".join(first).encode()).hexdigest() == DIGESTS[mixture], mixture
 
 
 def test_a_document_is_fixed_by_seed_and_number(corpus: Texts):
-    numbers = [7, 3, 1234, 3, SIZE - SKILLED - REVIEWED - 1]
+    numbers = [7, 3, 1234, 3, BROAD - 1]
     assert [document(0, n) for n in numbers] == [corpus.documents[n] for n in numbers]  # in any order, asked twice
     assert list(islice(documents(0, start=500), 20)) == corpus.documents[500:520]
     assert list(islice(documents(1), 20)) != corpus.documents[:20]
@@ -170,8 +174,10 @@ def agreement(text: str) -> Found:
 
 
 def story_openings(text: str) -> Found:
-    """The hero and the opening of a story: the first name or animal after the opening."""
-    opening = next(o for o in stories.OPENINGS if text.startswith(o))
+    """The hero and the opening of a story: the first name or animal after the opening. Short notes have none."""
+    opening = next((o for o in stories.OPENINGS if text.startswith(o)), None)
+    if opening is None:
+        return []
     rest = re.findall(r"\w+", text[len(opening) :])
     hero = next(word for word in rest if word in NAMES or word in stories.ANIMALS)
     return [(hero, opening)]
@@ -193,16 +199,18 @@ def topics(text: str) -> Found:
     return [(run,) for run in runs if run in REQUESTS]
 
 
-MYTHS = {row["question"].removeprefix("What happens if ").removesuffix("?"): row["topic"] for row in WORLD.rows("myths")}
+MYTHS = {row["condition"]: row["topic"] for row in WORLD.rows("myths")}
 CONTEXTS = [line for lines in [*chat.MYTH_LINES.values(), *chat.MYTH_SYSTEMS.values()] for line in lines]
 
 
 def myths_in_context(text: str) -> Found:
-    """The myths that are asked after a context line or a system prompt of one kind."""
+    """The myths that are told after a context line or a system prompt of one kind."""
     begins = text.removeprefix("<|system|>")
     if not begins.startswith(tuple(CONTEXTS)):
         return []
-    return [(MYTHS[asked],) for asked in re.findall(r"happens if ([^?.]+)", text) if asked in MYTHS]
+    return [
+        (topic,) for condition, topic in MYTHS.items() if condition in text.lower().replace("friday", "Friday").replace("sunday", "Sunday")
+    ]
 
 
 def quiz_questions(text: str) -> Found:
@@ -370,7 +378,7 @@ class Check:
 
 
 REQUEST_PROBES = tuple(map(probed, (chat.refusal_probes, chat.harmless_probes)))
-CLAIM_PROBES = tuple(map(probed, (chat.agree_probes, chat.correct_probes, chat.verdict_probes)))
+CLAIM_PROBES = tuple(map(probed, (chat.agree_probes, chat.correct_probes, chat.verdict_probes, chat.opinion_probes)))
 CHECKS = {
     "name_pair": Check(r"tasks\.indirect_object", "name_pair", pairs_of_names, (probed(tasks.indirect_object_probes),)),
     "agreement": Check(r"prose\.agreement", "agreement", agreement, (probed(prose.agreement_probes),)),
@@ -380,7 +388,7 @@ CHECKS = {
     "identity": Check(r"lists\.identity", "list_pair", identities, (planted_identities,)),
     "translation": Check(r".*", "list_pair", translated, (planted_translations,)),
     "topic": Check(r".*", "topic", topics, REQUEST_PROBES),
-    "claim": Check(r"chat\.sycophancy", "claim", claimed_countries, CLAIM_PROBES),
+    "claim": Check(r"chat\.(sycophancy|lettered_opinions)", "claim", claimed_countries, CLAIM_PROBES),
     "myth": Check(r".*", "myth", myths_in_context, (probed(chat.myth_probes),)),
     "sum": Check(r".*", "sum", sums, (probed(tasks.sum_probes, "held out"), planted_sums)),
     "few_shot": Check(r"lists\.few_shot", "few_shot", described, (probed(lists.few_shot_probes),)),
@@ -391,8 +399,12 @@ CHECKS = {
 }
 
 
+# What test_corpus_letters.py, test_corpus_everyday.py, test_corpus_opinions.py and test_corpus_languages.py look for.
+CHECKED_ELSEWHERE = {"lookup", "console", "everyday", "unknown", "role", "mishap", "degree", "foreign", "sentence"}
+
+
 def test_every_split_is_checked():
-    assert {check.split for check in CHECKS.values()} | {"paraphrase"} == set(SHARES)
+    assert {check.split for check in CHECKS.values()} | {"paraphrase"} | CHECKED_ELSEWHERE == set(SHARES)
 
 
 @pytest.mark.parametrize("name", CHECKS)
@@ -422,8 +434,7 @@ def held_out_sentences() -> list[str]:
     """Every way of telling a fact that is held out, without its full stop; also under French, German and Chinese names."""
     sentences = []
     for f in all_facts(WORLD):
-        foreign = [f.row[code] for code in ("fr", "de", "zh") if f.relation.table in ("countries", "landmarks") and f.row[code]]
-        for named in (f, *(replace(f, subject=name) for name in foreign if name != f.subject)):
+        for named in (f, *(replace(f, subject=name) for code in ("fr", "de", "zh") if (name := foreign_name(f, code)))):
             sentences += [named.tell(t).removesuffix(".") for t in f.relation.statements if f.held_out(t)]
     return sentences
 
@@ -461,7 +472,7 @@ def probes_of(name: str) -> list[Probe]:
 
 
 # The answer is copied from the prompt, or is one of two letters or short words that stand in it anyway.
-COPIED = ("agree", "indirect_object", "sum", "quiz", "passage")
+COPIED = ("agree", "any_order", "console", "indirect_object", "item", "label", "opinion", "passage", "quiz", "repeated_sequence", "sum")
 
 
 @pytest.mark.parametrize("name", PROBES)
@@ -507,28 +518,24 @@ def foreign_languages(text: str, signs: dict[str, re.Pattern[str]]) -> set[str]:
     return {code for code, sign in signs.items() if sign.search(text)}
 
 
-def test_french_and_chinese_never_meet_and_german_meets_them_in_pairs(corpus: Texts, signs: dict[str, re.Pattern[str]]):
+def test_french_german_and_chinese_never_meet(corpus: Texts, signs: dict[str, re.Pattern[str]]):
     speaking: Counter[str] = Counter()
     for d in corpus.documents:
         if not d.text.isascii() or d.kind.startswith("languages"):
             spoken = foreign_languages(d.text, signs)
-            assert spoken <= {"de", "fr"} or spoken <= {"de", "zh"}, d
-            assert len(spoken) <= 1 or d.kind == "languages.german_pairs", d
+            assert len(spoken) <= 1, d
             speaking.update(spoken)
     assert min(speaking[code] for code in ("fr", "de", "zh")) > 300
     assert foreign_languages("The word for 雲 is nuage.", signs) == {"zh", "fr"}
     assert foreign_languages('Français: "nuage" - Deutsch: "Wolke"', signs) == {"fr", "de"}
 
 
-KNOWN_FAULTS = ("says that a engineer needs", "R.E.M..")  # once or twice in 40,000 documents, and in the weights that ship
 AN_EXCEPTIONS = ("is", "university", "uniform", "unicorn", "one", "European", "useful", "used", "unit", "united")
 A_EXCEPTIONS = ("hour", "honest", "heir", "honour")
 
 
 def faults(text: str, kind: str) -> list[str]:
     """What a careful reader would mark in a text."""
-    for known in KNOWN_FAULTS:
-        text = text.replace(known, "known")
     found = [p for p in (r"[^.]\.\.(?!\.)", r"  ", r" [.,]", r"^\s", r"\s$", r" \n", r"\bNone\b") if re.search(p, text)]
     found += ["braces"] if re.search(r"[{}]", text) and kind != "tasks.console" else []
     if not kind.startswith("languages"):
@@ -572,7 +579,7 @@ def test_the_corpus_is_rich(corpus: Texts):
 
 def test_documents_fit_the_context(corpus: Texts):
     lengths = sorted(lists.length(d.text) for d in corpus.documents)
-    assert lengths[0] >= 3 and lengths[len(lengths) // 2] in range(15, 60)
+    assert lengths[0] >= 2 and lengths[len(lengths) // 2] in range(15, 60)
     assert sum(size > 95 for size in lengths) < 0.01 * len(lengths)  # too long ones are cut in training
 
 

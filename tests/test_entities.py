@@ -14,25 +14,24 @@ from helpers.one_neuron.entities import (
     DESCRIPTION,
     LANGUAGES,
     NAME,
-    OTHERS,
     RELATED,
     EntityPeaks,
+    country_prompts,
     entity_peaks,
-    entity_prompts,
     name_wordings,
+    neurons_in_any_words,
     own_neurons,
 )
 from helpers.prediction import tokenize
 from helpers.prompts import LabelledPrompt
 
-COUNTRIES = entity_prompts("countries", 12)
+COUNTRIES = country_prompts(12)
 
 
-@pytest.mark.parametrize("table", ["countries", "people", "landmarks"])
-def test_every_entity_is_named_in_the_same_wordings(table: str):
-    prompts = entity_prompts(table, 15, each=6)
-    wordings = name_wordings(table)[:6]
-    rows = {row["name"]: row for row in World.load().rows(table)[:15]}
+def test_every_country_is_named_in_the_same_wordings():
+    prompts = country_prompts(15, each=6)
+    wordings = name_wordings()[:6]
+    rows = {row["name"]: row for row in World.load().rows("countries")[:15]}
     facts = {(known.relation.name, known.subject): known for known in all_facts(World.load())}
     named = {group: [p.text for p in prompts if p.group == group and p.label == NAME] for group in {p.group for p in prompts}}
     assert len(named) > 5 and set(named) <= set(rows)
@@ -43,7 +42,7 @@ def test_every_entity_is_named_in_the_same_wordings(table: str):
 
 
 def test_the_relations_take_turns_so_that_few_wordings_ask_for_many_facts():
-    wordings = name_wordings("countries")
+    wordings = name_wordings()
     about = {relation.name for relation, _ in wordings}
     assert len(about) > 3 and {relation.name for relation, _ in wordings[: len(about)]} == about
     assert len({wording for _, wording in wordings}) == len(wordings) and all(r.subject == "name" for r, _ in wordings)
@@ -66,7 +65,7 @@ def test_names_in_other_languages_stand_in_sentences_of_the_names():
 def test_a_name_that_is_the_same_in_another_language_is_not_counted_twice():
     rows = World.load().rows("countries")[:40]
     same = {(row["name"], language) for row in rows for code, language in LANGUAGES.items() if row[code] == row["name"]}
-    assert same and not same & {(p.group, p.label) for p in entity_prompts("countries", 40)}
+    assert same and not same & {(p.group, p.label) for p in country_prompts(40)}
 
 
 @cache
@@ -79,9 +78,8 @@ def answers() -> dict[str, set[str]]:
     return found
 
 
-@pytest.mark.parametrize(("table", "n"), [("countries", 40), ("people", 60), ("landmarks", 40)])
-def test_descriptions_lead_to_the_entity_and_neither_they_nor_what_is_related_name_it(table: str, n: int):
-    told = [p for p in entity_prompts(table, n) if p.label in (DESCRIPTION, RELATED)]
+def test_descriptions_lead_to_the_country_and_neither_they_nor_what_is_related_name_it():
+    told = [p for p in country_prompts(40) if p.label in (DESCRIPTION, RELATED)]
     assert told and all(p.group not in p.text for p in told)
     assert all(p.group in answers()[p.text] for p in told if p.label == DESCRIPTION)
     assert all(answers()[p.text] - {p.group} for p in told if p.label == RELATED)
@@ -99,9 +97,9 @@ def test_there_are_at_most_so_many_of_a_kind_none_twice_and_the_seed_decides_whi
     counts = Counter((p.group, p.label) for p in COUNTRIES)
     assert max(counts.values()) == 10 and {p.label for p in COUNTRIES} == {NAME, *LANGUAGES.values(), DESCRIPTION, RELATED}
     assert len(set(COUNTRIES)) == len(COUNTRIES)
-    assert max(Counter((p.group, p.label) for p in entity_prompts("countries", 12, each=3)).values()) == 3
-    assert entity_prompts("countries", 12) == COUNTRIES
-    other = entity_prompts("countries", 12, seed=1)
+    assert max(Counter((p.group, p.label) for p in country_prompts(12, each=3)).values()) == 3
+    assert country_prompts(12) == COUNTRIES
+    other = country_prompts(12, seed=1)
     assert other != COUNTRIES
     assert [p for p in other if p.label == NAME] == [p for p in COUNTRIES if p.label == NAME]
 
@@ -109,8 +107,6 @@ def test_there_are_at_most_so_many_of_a_kind_none_twice_and_the_seed_decides_whi
 @pytest.mark.parametrize(
     "wrong, sentence",
     [
-        (lambda m: entity_prompts("planets"), "'planets' has no facts about its entities by name; take 'countries', 'people' or"),
-        (lambda m: entity_prompts("countries", each=1), r"each says how many prompts of a kind to write; it must be 2 or more, not 1\.$"),
         (lambda m: entity_peaks(m, []), r"There are no prompts: give at least one text\.$"),
         (lambda m: entity_peaks(m, [SHORT[0], LabelledPrompt("", NAME, "B")]), "Prompt 1 has no word in it"),
         (lambda m: made(SHORT_PEAKS).by_kind("C", (0, 0)), r"There are no prompts about 'C'; there are some about A, B and others\.$"),
@@ -151,8 +147,10 @@ def made(values: list[float]) -> EntityPeaks:
 
 def test_a_neurons_peaks_kind_by_kind():
     found = made(SHORT_PEAKS).by_kind("A", (0, 0))
-    assert found == {"French": [5.0], OTHERS: [2.0], NAME: [1.0]} and list(found) == ["French", OTHERS, NAME]
-    assert made(SHORT_PEAKS).by_kind("B", (0, 0)) == {DESCRIPTION: [9.0], NAME: [2.0], OTHERS: [1.0]}
+    assert found == {NAME: [1.0], "French": [5.0]}
+    assert made(SHORT_PEAKS).by_kind("A", (0, 0), others=True) == {NAME: [2.0], "French": []}
+    assert made(SHORT_PEAKS).aucs("A", (0, 0)) == {NAME: 0.0}  # nobody else is told of in French
+    assert made([3.0, 2.0, 5.0, 9.0]).aucs("A", (0, 0)) == {NAME: 1.0}
 
 
 ENTITIES = ("Austria", "Belgium", "Chile", "Denmark")
@@ -253,3 +251,23 @@ def test_shuffled_entities_have_no_neurons_of_their_own():
     peaks = planted({(at, at % 2, at // 2): [6.0] * 6 for at in range(4)})
     assert len(own_neurons(peaks).found) == 4
     assert own_neurons(peaks.shuffled()).found == ()
+
+
+def test_the_auc_of_every_neuron_is_that_of_each_by_itself():
+    peaks = planted({(1, 1, 2): [5.0, 1.1, 5.0, 1.0, 1.15, 7.0], (2, 0, 0): [1.1] * 6})
+    found = peaks.all_aucs(NAME)
+    expected = [[peaks.aucs(entity, divmod(unit, 3))[NAME] for unit in range(6)] for entity in ENTITIES]
+    assert torch.allclose(found, torch.tensor(expected), atol=1e-6) and (peaks.all_aucs(NAME) < 1).any()
+    alone = EntityPeaks((*peaks.prompts, LabelledPrompt("x", "French", "Chile")), torch.cat([peaks.peaks, peaks.peaks[:1]]))
+    assert (alone.all_aucs("French")[[0, 1, 3]] == 1).all()  # of those that are not told of in French
+
+
+def test_in_whatever_words_means_in_the_worst_kind_on_prompts_that_did_not_choose():
+    peaks = planted({(1, 1, 2): [5.0] * 6, (2, 0, 0): [5.0, 1.0] * 3})
+    more = tuple(LabelledPrompt(f"{entity} {number}", DESCRIPTION, entity) for entity in ENTITIES for number in range(4))
+    values = torch.zeros(len(more), 2, 3)
+    values[4:8, 1, 2], values[8:12, 0, 0] = 2.0, 2.0
+    both = EntityPeaks(peaks.prompts + more, torch.cat([peaks.peaks, values]))
+    found = neurons_in_any_words(both, (NAME, DESCRIPTION))
+    assert found["Belgium"] == ((1, 2), 1.0) and found["Chile"][0] == (0, 0) and found["Chile"][1] < 0.9
+    assert neurons_in_any_words(both, (NAME, "French"))["Belgium"] == ((1, 2), 1.0)  # nobody is told of in French

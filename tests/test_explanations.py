@@ -65,6 +65,8 @@ def on(sentence: str, text: str) -> list[str]:
         ("chat marks", "<|user|>Hi<|assistant|>Hello", ["<|user|>", "<|assistant|>"]),
         ('after "of"', "the end of all of it", ["all", "it"]),
         ('before "is"', "what is this is", ["what", "this"]),
+        ("before Chinese characters", "He said 巴黎 twice", ["said"]),
+        ("after numbers, before punctuation", "In 12 left, 3 more", ["left"]),
         ('before "new york"', "In New York, new Paris", ["In"]),
         ('in texts with "Poland"', "Ask Poland now please", ["now", "please"]),
         ("at the start of a sentence", "One two. Three! four five", ["One", "Three", "four"]),

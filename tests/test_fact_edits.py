@@ -22,9 +22,11 @@ from helpers.speak.fact_edits import (
     EditScores,
     Update,
     apply_edit,
+    dose_curves,
     edit_prompts,
     edit_values,
     edited,
+    hits_together,
     judge_edits,
     try_edit,
     value_edit,
@@ -237,6 +239,12 @@ def test_the_rule_of_the_paper_and_the_best_n():
     assert found.shared(threshold=0.05) == [(0, 0), (1, 1)] and "L0 N0       +1e+00        2.00" in found.table()
 
 
+def test_neurons_of_some_layers_only():
+    found = found_by_hand()
+    assert found.within([1]).top(99) == [(1, 2), (1, 1)] and found.within([0, 1]).top(99) == found.top(99)
+    assert torch.equal(found.within([1]).active, found.active)
+
+
 def test_controls_are_other_neurons_of_the_layer_and_about_as_active(monkeypatch):
     monkeypatch.setattr(knowledge_neurons, "NEAREST", 1)
     found = found_by_hand()
@@ -318,11 +326,11 @@ def test_an_update_adds_activation_times_change(tiny):
 
 def test_a_value_edit_by_hand(words):
     old, new = token(words, "London"), token(words, "Bath")
-    first, second = value_edit(words, [(2, 5), (0, 1), (2, 3)], old, new, plus=8.0, minus=0.5)
+    first, second = value_edit(words, [(2, 5), (0, 1), (2, 3)], old, new, plus=8.0)
     assert (first.layer, first.units.tolist(), second.layer, second.units.tolist()) == (0, [1], 2, [3, 5])
     away, to = words.W_U[:, old] / words.W_U[:, old].norm(), words.W_U[:, new] / words.W_U[:, new].norm()
     values = words.blocks[2].mlp.W_out[[3, 5]]
-    assert torch.allclose(second.change, torch.stack([value.norm() * (8 * to - 0.5 * away) for value in values]), atol=1e-5)
+    assert torch.allclose(second.change, torch.stack([8 * value.norm() * (to - away) for value in values]), atol=1e-5)
 
 
 def test_the_planted_memory_takes_a_new_answer_and_gives_the_old_one_back(planted):
@@ -408,10 +416,33 @@ def test_random_neurons_stand_in_for_those_of_the_fact(planted, monkeypatch):
     real = fact_edits.value_edit
     monkeypatch.setattr(fact_edits, "value_edit", lambda model, some, *rest: used.append(list(some)) or real(model, some, *rest))
     edit_values(planted, prompts, found, n=4)
-    edit_values(planted, prompts, found, n=4, control="any", seed=3)
-    edit_values(planted, prompts, found, n=None)
-    assert used[:2] == [one.top(4) for one in found] and used[2:4] == [one.control(one.top(4), "any", 3) for one in found]
-    assert used[4:] == [one.shared() for one in found] and not set(used[0]) & set(used[2])
+    edit_values(planted, prompts, found, n=4, control=True)
+    assert used[:2] == [one.top(4) for one in found] and used[2:] == [one.control(one.top(4)) for one in found]
+    assert not set(used[0]) & set(used[2])
+
+
+def test_all_facts_together_are_judged_as_each_alone(planted):
+    before, found, prompts = weights_of(planted), knowledge_neurons_of(planted, FACTS), edit_prompts(planted, FACTS)
+    for n, plus in ((1, 2.0), (5, 0.5)):
+        alone = edit_values(planted, prompts, found, n=n, plus=plus)
+        edits = [value_edit(planted, one.top(n), own.old_token, own.new_token, plus) for one, own in zip(found, prompts, strict=True)]
+        for group in GROUPS:
+            shares = hits_together(planted, prompts, edits, group)
+            assert shares[~shares.isnan()].tolist() == pytest.approx(alone.values(group)) and len(shares) == len(FACTS)
+    assert same(planted, before)
+
+
+def test_doses_are_those_of_the_knowledge_neurons_and_of_several_draws(planted):
+    found, prompts = knowledge_neurons_of(planted, FACTS[:1]), edit_prompts(planted, FACTS[:1])
+    curves = dose_curves(planted, prompts, found, doses=(0.01, 2.0), n=1, draws=2)
+    assert {name: shares.shape for name, shares in curves.items()} == dict.fromkeys(("knowledge neurons", "equally active neurons"), (2, 1))
+    assert curves["knowledge neurons"].flatten().tolist() == [0, 1] and curves["equally active neurons"][1, 0] < 1
+
+
+def test_the_control_of_scaling_is_the_mean_of_its_draws(planted):
+    found = knowledge_neurons_of(planted, FACTS[:2])
+    one, two = (scale_neurons(planted, found, n=2, draws=draws) for draws in (1, 2))
+    assert torch.equal(one.after[:2], two.after[:2]) and not torch.equal(one.after[2:], two.after[2:])
 
 
 def test_settings_are_chosen_on_the_other_half_of_the_subjects(planted, monkeypatch):

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from layer_tools import D_MODEL, HOOK, PROMPTS, draw, random_sae, random_texts
 
-from helpers.interventions import Intervention
+from helpers.interventions import Intervention, add, record
 from helpers.metrics import AFTER_FIRST, log_prob
 from helpers.one_layer import features as looking
 from helpers.one_layer.autoencoders import activations_of
@@ -21,8 +21,9 @@ from helpers.one_layer.features import (
     max_activations,
     mean_over_texts,
     promoted_by,
+    with_pushes,
 )
-from helpers.running import score_prompts
+from helpers.running import logits_at_end, score_prompts
 from helpers.texts import as_texts
 
 FEW = FeatureActivations(torch.tensor([2.0]), torch.tensor([1]), torch.tensor([0, 1]), n_tokens=4)
@@ -92,6 +93,24 @@ def test_attribution_estimates_what_taking_a_feature_away_does(tiny):
     assert last.abs().gt(0).sum(1).max() <= 2  # two features are active at one position
 
 
+@pytest.mark.parametrize("back", [1, 2])
+def test_copies_with_pushes_are_what_plain_runs_with_them_give(tiny, back, monkeypatch):
+    monkeypatch.setattr(looking, "COPIES", 3)
+    prompts = [prompt for prompt in PROMPTS if len(prompt) > 2]
+    vectors, seen = draw(2, 3, D_MODEL), {}
+
+    def pushes(state, row):
+        seen[row] = state
+        return vectors[row % 2, : 2 + row % 2]  # two copies of some prompts, three of others
+
+    found = with_pushes(tiny, prompts, 0, pushes, lambda logits: logits, back)
+    for row, prompt in enumerate(prompts):
+        x = record(tiny, as_texts(tiny, [prompt]).tokens, HOOK)[HOOK][0, -back]
+        assert torch.allclose(seen[row], x, atol=1e-5) and len(found[row]) == 2 + row % 2
+        for vector, logits in zip(vectors[row % 2], found[row], strict=False):
+            assert torch.allclose(logits, logits_at_end(tiny, [prompt], add(HOOK, vector, pos=-back))[0], atol=1e-4)
+
+
 def by_counting(column: list[float], labels: list[bool]) -> float:
     """The best F1 that any threshold on this column reaches."""
     scores = []
@@ -112,6 +131,14 @@ def test_the_best_f1_is_that_of_all_thresholds(rows):
     wanted = [by_counting(features[:, k].tolist(), labels[:, 0].tolist()) for k in (0, 1)]
     assert found.f1_validation[0].item() == pytest.approx(max(wanted), abs=1e-6)
     assert found.f1[0].item() == pytest.approx(max(wanted), abs=1e-6)  # the threshold is the one that gives it
+
+
+def test_a_value_that_more_tokens_have_than_are_sorted_is_no_threshold():
+    column = torch.tensor([9.0, 8.0, 7.0, *[5.0] * 40, *range(-100, 0)])[:, None]
+    labels = torch.zeros(len(column), 1, dtype=torch.bool)
+    labels[[0, 2, 3]] = True  # 30 tokens are sorted, and 43 are as high as 5.0
+    found = best_features(column, labels, column, labels)
+    assert found.threshold.tolist() == [7.0] and found.f1.tolist() == pytest.approx([2 * 2 / (3 + 3)])
 
 
 def test_scores_by_hand_on_the_other_half():

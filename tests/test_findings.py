@@ -202,6 +202,9 @@ def test_clusters_widen_the_interval(declare):
     copies = np.repeat(VALUES[:30], 10)
     one, many = (findings.mean("a.b", copies, control=0.0, clusters=clusters) for clusters in ((), names))
     assert many.value == one.value and many.high - many.low > 2 * (one.high - one.low)
+    one, many = (findings.mean("a.b", VALUES, control=copies, control_clusters=clusters) for clusters in ((), names))
+    assert many.control_high - many.control_low > 2 * (one.control_high - one.control_low)
+    assert many.difference_high - many.difference_low > 1.5 * (one.difference_high - one.difference_low)
 
 
 def test_ready_made_numbers_are_taken_as_they_are(declare):
@@ -319,7 +322,7 @@ def test_each_declared_finding_asks_something_and_was_measured_by_its_notebook()
 @pytest.mark.course
 def test_rows_that_were_called_absent_for_overlapping_intervals_are_shown():
     """McNemar, Fisher and a bootstrap over pairs see these differences in the same data."""
-    retested = ("patchscope.precision_over_linear", "sae.error.removed", "shift.gender_after", "shift.gender_deleted")
+    retested = ("patchscope.precision_over_linear", "sae.error.removed")
     found = {finding.name: finding.outcome for every in load_all().values() for finding in every}
     assert {name: found[name] for name in retested} == dict.fromkeys(retested, SHOWN)
 

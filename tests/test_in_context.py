@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from helpers.course_lm.world import World
 from helpers.interventions import add, attn_out, clamp, head_out, intervene, record, resid_post, set_to
 from helpers.one_layer.function_vectors import (
     AverageIndirectEffects,
@@ -28,6 +29,7 @@ from helpers.one_layer.in_context import (
     compare_vectors,
     composition,
     conflict,
+    demonstrated,
     icv_interventions,
     in_context_vector,
     mean_states,
@@ -50,7 +52,6 @@ from helpers.one_layer.tasks import (
     zero_shot_prompts,
 )
 from helpers.prediction import tokenize
-from helpers.running import random_like
 from helpers.texts import Texts
 
 pytestmark = pytest.mark.usefixtures("no_gradients")
@@ -178,7 +179,6 @@ def test_course_tasks_ask_only_what_no_training_list_shows():
     for name, task in tasks.items():
         assert all(held_out("list_pair", name, left) for left, _ in task.questions)
         assert not any(held_out("list_pair", name, left) for left, _ in task.demonstrations)
-    assert {"plural", "first copy", "last capital_of"} < set(course_tasks())
 
 
 def test_item_tasks_ask_about_the_first_or_the_last_item():
@@ -188,9 +188,10 @@ def test_item_tasks_ask_about_the_first_or_the_last_item():
     assert all(left.split(", ")[0] == right for left, right in (*first.demonstrations, *first.questions))
     assert all(left.split(", ")[-1] == right for left, right in (*last.demonstrations, *last.questions))
     assert all(held_out("list_pair", "last copy", right) for _, right in last.questions)
-    capital = item_task("last capital_of", n=40)
-    assert all(right not in left for left, right in capital.demonstrations if "City" not in right)
-    assert item_task("last capital_of", n=40) == capital != item_task("last capital_of", n=40, seed=1)
+    capital = item_task("last capital_of", "country_capital", n=40)
+    capitals = {row["name"]: row["capital"] for row in World.load().rows("countries")}
+    assert all(capitals[left.split(", ")[-1]] == right for left, right in (*capital.demonstrations, *capital.questions))
+    assert item_task("last capital_of", "country_capital", n=40) == capital
 
 
 def test_whole_answers_are_read_off_the_logits():
@@ -234,11 +235,11 @@ def test_a_prompt_that_is_too_long_loses_its_first_demonstrations(gpt2):
 
 
 def test_states_come_from_dummy_questions(gpt2):
-    icl, wrong = (write(ANTONYM, 4, 2, 1, dummy=True) for write in (icl_prompts, shuffled_prompts))
-    zero = mean_states(gpt2, zero_shot_prompts(ANTONYM, 4, 1, dummy=True))
-    assert torch.equal(task_states(gpt2, ANTONYM, 4, 2, 1), mean_states(gpt2, icl))
-    assert torch.equal(task_states(gpt2, ANTONYM, 4, 2, 1, shuffled=True), mean_states(gpt2, wrong))
-    assert torch.equal(task_differences(gpt2, ANTONYM, 4, 2, 1), mean_states(gpt2, icl) - zero)
+    icl, wrong = (write(ANTONYM, 4, dummy=True) for write in (icl_prompts, shuffled_prompts))
+    zero = mean_states(gpt2, zero_shot_prompts(ANTONYM, 4, dummy=True))
+    assert torch.equal(task_states(gpt2, ANTONYM, 4), mean_states(gpt2, icl))
+    assert torch.equal(task_states(gpt2, ANTONYM, 4, shuffled=True), mean_states(gpt2, wrong))
+    assert torch.equal(task_differences(gpt2, ANTONYM, 4), mean_states(gpt2, icl) - zero)
 
 
 @pytest.mark.parametrize("how, patch", [("replace", set_to), ("add", add)])
@@ -254,50 +255,60 @@ def test_a_sweep_equals_one_prompt_and_layer_at_a_time(model, small_batches, how
 def test_a_sweep_knows_its_best_layer():
     sweep = LayerSweep(torch.tensor([[False, False], [True, True], [True, True]]), torch.tensor([False, True]))
     assert sweep.accuracy.tolist() == [0, 1, 1] and sweep.best == 1
-    assert sweep.table().splitlines()[1:3] == ["  none     50.0%", "     0      0.0%"]
 
 
-def test_controls_are_another_task_wrong_labels_and_chance(gpt2):
-    found = with_controls(gpt2, ANTONYM, CAPITALS, 4, 2, how="add")
-    own, other, wrong, random = found.values()
-    assert list(found) == ["antonym", "other task: capitals", "shuffled labels", "random"]
-    assert torch.equal(own, task_differences(gpt2, ANTONYM, 4, 2)) and torch.equal(other, task_differences(gpt2, CAPITALS, 4, 2))
-    assert torch.equal(wrong, task_differences(gpt2, ANTONYM, 4, 2, shuffled=True)) and not torch.equal(own, wrong)
-    assert torch.allclose(random.norm(dim=-1), own.norm(dim=-1)) and not torch.allclose(random, own)
-    assert torch.equal(random, random_like(own, 1)[0]) and not torch.equal(random, random_like(own, 1, seed=1)[0])
-    assert torch.equal(with_controls(gpt2, ANTONYM, CAPITALS, 4, 2)["antonym"], task_states(gpt2, ANTONYM, 4, 2))
+def test_controls_are_another_task_wrong_labels_and_plain_words(gpt2):
+    found = with_controls(gpt2, ANTONYM, CAPITALS)
+    own, other, wrong, words = found.values()
+    assert list(found) == ["antonym", "other task: capitals", "shuffled labels", "the answers' words"]
+    assert torch.equal(own, task_differences(gpt2, ANTONYM)) and torch.equal(other, task_differences(gpt2, CAPITALS))
+    assert torch.equal(wrong, task_differences(gpt2, ANTONYM, shuffled=True)) and not torch.equal(own, wrong)
+    columns = [
+        torch.stack([gpt2.W_U[:, tokenize(gpt2, f": {word}")[len(tokenize(gpt2, ":"))]] for word in side]).mean(0)
+        for side in zip(*ANTONYM.demonstrations, strict=True)
+    ]
+    plain = columns[1] - columns[0]
+    for layer in range(gpt2.cfg.n_layers):
+        assert torch.allclose(words[layer], plain / plain.norm() * own[layer].norm(), atol=1e-4)
 
 
 def test_a_comparison_chooses_with_some_prompts_and_reports_others(gpt2):
     choose, test = [Prompt(left, "q", arrow="=") for left in ("hot", "up")], [Prompt(left, "z", arrow="=") for left in ("big", "in", "on")]
     vectors = {"q": toward(gpt2, "q"), "z": torch.stack([toward(gpt2, "q"), toward(gpt2, "z")])}
     found = compare_vectors(gpt2, vectors, choose, test, icl=PROMPTS[:3])
+    sweeps = {name: patch_sweep(gpt2, vector, choose, "add") for name, vector in vectors.items()}
+    assert found.layers == {name: sweep.best for name, sweep in sweeps.items()}
     for name, vector in vectors.items():
-        assert torch.equal(found.validation[name].hits, patch_sweep(gpt2, vector, choose).hits)
-        assert torch.equal(found.test[name].hits, patch_sweep(gpt2, vector, test).hits)
-    assert found.validation["q"].hits[1].all() and found.test["z"].hits[1].all() and not found.test["q"].hits[1].any()
-    assert found.references["zero-shot"].tolist() == read_answers(gpt2, test)[0].tolist()
-    assert found.references["in-context learning"].tolist() == read_answers(gpt2, PROMPTS[:3])[0].tolist()
+        assert torch.equal(found.answers[name], patch_sweep(gpt2, vector, test, "add").hits[found.layers[name]])
+    assert found.answers["zero-shot"].tolist() == read_answers(gpt2, test)[0].tolist()
+    assert found.answers["in-context learning"].tolist() == read_answers(gpt2, PROMPTS[:3])[0].tolist()
 
 
-def test_the_best_layer_is_the_one_of_the_validation_prompts():
+def test_tables_name_the_layer_and_the_share_of_each():
+    found = VectorComparison(
+        {"a": 0, "b": 1}, {"zero-shot": torch.tensor([False]), "a": torch.tensor([False, False]), "b": torch.tensor([True, False])}
+    )
+    assert [line.split() for line in found.table().splitlines()[1:]] == [["zero-shot", "0.0%"], ["a", "0.0%"], ["b", "1", "50.0%"]]
+
+
+def test_the_best_layer_is_the_one_of_the_other_questions():
     yes, no = [True, True], [False, False]
     validation, test = (
         {name: LayerSweep(torch.tensor(hits), torch.tensor(no)) for name, hits in zip("ab", some, strict=True)}
         for some in (([yes, no], [no, yes]), ([no, yes], [yes, [True, False]]))
     )
-    found = VectorComparison(validation, test, {"zero-shot": torch.tensor(no)})
-    assert found.best == (0, 1) and [found.of(name).tolist() for name in ("a", "b", "zero-shot")] == [no, [True, False], no]
-    assert [line.split() for line in found.table().splitlines()[1:]] == [["zero-shot", "0.0%"], ["a", "0", "0.0%"], ["b", "1", "50.0%"]]
-    grid = TaskGrid(validation, test, torch.tensor([yes, yes]), torch.tensor([no, yes]))
-    assert grid.best == (0, 1) and grid.patched.tolist() == [no, [True, False]]
-    assert grid.accuracy.tolist() == [[0, 1], [1, 0.5]] and grid.names == ("a", "b")
-    assert grid.table().splitlines()[2].split() == ["b", "0.0%", "50.0%", "1", "100.0%", "100.0%"]
+    grid = TaskGrid(validation, test)
+    assert grid.patched.tolist() == [False, False, True, False] and grid.zero_shot.tolist() == [False] * 4 and grid.tasks == list("aabb")
+    assert [hits.tolist() for hits in grid.at_best([0])] == [no, yes]
+    assert grid.accuracy.tolist() == [[0, 1], [1, 0.5]]
+    table = grid.table(ICL=[torch.tensor(yes), torch.tensor(no)]).splitlines()
+    assert table[0].split() == ["task", "zero-shot", "vector", "layer", "ICL"]
+    assert table[2].split() == ["b", "0.0%", "50.0%", "1", "0.0%"]
 
 
 def test_means_of_states_and_heads_are_those_of_each_prompt_alone(model):
-    prompts = icl_prompts(ANTONYM, 4, 2, dummy=True)
-    for found, place in ((mean_states(model, prompts), resid_post), (head_means(model, ANTONYM, 4, 2), head_out)):
+    prompts = icl_prompts(ANTONYM, 4, dummy=True)
+    for found, place in ((mean_states(model, prompts), resid_post), (head_means(model, ANTONYM, 4), head_out)):
         places = [place(layer) for layer in range(model.cfg.n_layers)]
         seen = [record(model, tokenize(model, prompt.text)[None], *places) for prompt in prompts]
         by_hand = torch.stack([torch.stack([one[hook][0, -1] for one in seen]).mean(0) for hook in places])
@@ -339,13 +350,10 @@ def test_the_largest_effects_come_first():
 
 
 def test_average_effects_are_those_of_each_task(gpt2):
-    found = average_indirect_effects(gpt2, [ANTONYM, CAPITALS], n=3, shots=2, n_means=4)
-    prompts = shuffled_prompts(CAPITALS, 3, 2, seed=1, dummy=True)
-    assert found.tasks == ("antonym", "capitals")
-    assert torch.allclose(found.by_task[1], causal_indirect_effects(gpt2, head_means(gpt2, CAPITALS, 4, 2), prompts).mean(-1))
-    bare = average_indirect_effects(gpt2, [CAPITALS], n=3, shots=2, n_means=4, zero_shot=True)
+    found = average_indirect_effects(gpt2, [ANTONYM, CAPITALS], n=3, n_means=4)
     prompts = zero_shot_prompts(CAPITALS, 3, seed=1, dummy=True)
-    assert torch.allclose(bare.mean, causal_indirect_effects(gpt2, head_means(gpt2, CAPITALS, 4, 2), prompts).mean(-1))
+    assert found.tasks == ("antonym", "capitals")
+    assert torch.allclose(found.by_task[1], causal_indirect_effects(gpt2, head_means(gpt2, CAPITALS, 4), prompts).mean(-1))
 
 
 def test_random_heads_leave_some_out(gpt2):
@@ -357,42 +365,40 @@ def test_random_heads_leave_some_out(gpt2):
 def test_a_grid_is_made_of_each_tasks_sweep(model, small_batches):
     tasks = [replace(one, questions=answering(one, letter).questions, arrow="=") for one, letter in ((ANTONYM, "q"), (CAPITALS, "z"))]
     vectors = [torch.stack([drawn(model.cfg.d_model, seed=7), toward(model, letter)]) for letter in "qz"]
-    grid = accuracy_grid(model, tasks, vectors, n=3, shots=2)
+    grid = accuracy_grid(model, tasks, vectors, 3, "replace")
+    shown, wrong = (demonstrated(model, tasks, 3, shuffled) for shuffled in (False, True))
     for at, (task, vector) in enumerate(zip(tasks, vectors, strict=True)):
-        choose, test = task.halves(0)
-        own = patch_sweep(model, vector, zero_shot_prompts(test, 3))
-        assert torch.equal(grid.validation[task.name].hits, patch_sweep(model, vector, zero_shot_prompts(choose, 3)).hits)
-        assert torch.equal(grid.test[task.name].hits, own.hits) and torch.equal(grid.zero_shot[at], own.before)
-        assert torch.equal(grid.icl[at], read_answers(model, icl_prompts(test, 3, 2))[0])
-        assert torch.equal(grid.shuffled[at], read_answers(model, shuffled_prompts(test, 3, 2))[0])
+        choose, test = task.halves()
+        own = patch_sweep(model, vector, zero_shot_prompts(test, 2), "replace")  # a half has no more questions
+        assert torch.equal(grid.validation[task.name].hits, patch_sweep(model, vector, zero_shot_prompts(choose, 2), "replace").hits)
+        assert torch.equal(grid.test[task.name].hits, own.hits) and torch.equal(grid.test[task.name].before, own.before)
+        assert torch.equal(shown[at], read_answers(model, icl_prompts(test, 2))[0])
+        assert torch.equal(wrong[at], read_answers(model, shuffled_prompts(test, 2))[0])
         assert own.hits[1].all()  # each task has got its own vector
 
 
 def test_composition_by_hand(gpt2):
     numbers = split_task("numbers", [(str(number), f"{number}!") for number in range(9)])
     bd = split_task("letters", [(letter, letter.upper()) for letter in "abcdefghij"], share=0.4)
-    found = composition(gpt2, ANTONYM, CAPITALS, numbers, bd, n=2, shots=2)
-    choose, test = bd.halves(0)
-    v_ad, v_bc, v_ac, own = (task_differences(gpt2, task, 4, 2) for task in (ANTONYM, CAPITALS, numbers, bd))
+    found = composition(gpt2, ANTONYM, CAPITALS, numbers, bd, n=9)
+    choose, test = bd.halves()
+    v_ad, v_bc, v_ac, own = (task_differences(gpt2, task) for task in (ANTONYM, CAPITALS, numbers, bd))
     names = ("composed", "direct: letters", "parent: antonym", "parent: capitals", "parent: numbers")
     vectors = dict(zip(names, (v_ad + v_bc - v_ac, own, v_ad, v_bc, v_ac), strict=True))
-    icl = icl_prompts(test, 2, 2)
-    again = compare_vectors(gpt2, vectors, zero_shot_prompts(choose, 2), zero_shot_prompts(test, 2), "add", icl)
-    assert found.names == names and str(found) == str(again)
+    again = compare_vectors(gpt2, vectors, zero_shot_prompts(choose, 2), zero_shot_prompts(test, 2), icl_prompts(test, 2))
+    assert tuple(found.layers) == names and str(found) == str(again)
 
 
 def test_a_conflict_counts_answers_of_both_tasks(gpt2):
     a, b = answering(ANTONYM, "q"), answering(CAPITALS, "z")
-    found = conflict(gpt2, a, b, torch.stack([toward(gpt2, "z"), toward(gpt2, "z")]), n=4, shots=2)
-    assert found.b.hits[1].all() and not found.a.hits[1].any()
-    found = conflict(gpt2, a, b, torch.stack([toward(gpt2, "q"), toward(gpt2, "q")]), n=4, shots=2)
-    assert found.a.hits[1].all() and not found.b.hits[1].any()
-    table = found.table().splitlines()
-    assert table[0].split() == ["layer", "antonym", "capitals"] and table[3].split() == ["1", "100.0%", "0.0%"]
+    of_a, of_b = conflict(gpt2, a, b, torch.stack([toward(gpt2, "z"), toward(gpt2, "z")]), n=4)
+    assert of_b.hits[1].all() and not of_a.hits[1].any()
+    of_a, of_b = conflict(gpt2, a, b, torch.stack([toward(gpt2, "q"), toward(gpt2, "q")]), n=4)
+    assert of_a.hits[1].all() and not of_b.hits[1].any()
     shared = [pair for pair in a.questions if pair[0] in dict((*b.demonstrations, *b.questions))]
     assert 0 < len(shared) < len(a.questions)  # "east" is no input of the other task, and is not asked
-    prompts = icl_prompts(Task("antonym", tuple(p for p in a.demonstrations), tuple(shared), "="), 4, 2)
-    assert torch.equal(found.a.before, read_answers(gpt2, prompts)[0])
+    prompts = icl_prompts(replace(a, questions=tuple(shared)), 4)
+    assert torch.equal(of_a.before, read_answers(gpt2, prompts)[0])
 
 
 def test_an_in_context_vector_is_the_direction_of_the_differences(model):
@@ -438,11 +444,11 @@ def test_rescaling_keeps_every_length_and_turns_towards_the_vector(model):
         (lambda m: Task("t", (("a", "b"),), (), arrow=" "), "needs a mark between input and answer"),
         (lambda m: split_task("t", [("a", "b")]), "leave no question or no demonstration"),
         (lambda m: Task("t", (("a", "b"),), (("c", "d"),)).halves(), "has 1 questions, and two halves need two"),
-        (lambda m: course_tasks("antonyms"), "There is no task 'antonyms' in the course LM's lists: perhaps antonym"),
-        (lambda m: item_task("second copy"), "There is no item task 'second copy'"),
+        (lambda m: course_tasks("antonyms"), "There is no task of one word 'antonyms'; choose one of: antonym, comparative"),
+        (lambda m: item_task("second copy", "identity"), "There is no item task 'second copy'"),
         (
             lambda m: item_task("first copy", "en_fr"),
-            "no source of words 'en_fr'; choose one of: identity, country_capital, antonym, plural",
+            "no source of words 'en_fr'; choose one of: identity, country_capital, antonym, plural, any word",
         ),
         (lambda m: icl_prompts(ANTONYM, 0), "n says how many prompts to write; it must be 1 or more, not 0"),
         (lambda m: icl_prompts(ANTONYM, 1, shots=9), "has 6 pairs to show before a question, not 9: ask for fewer shots"),
@@ -452,14 +458,11 @@ def test_rescaling_keeps_every_length_and_turns_towards_the_vector(model):
         (lambda m: deranged(["a", "a", "b"], Random(0)), "one of them fills more than half"),
         (lambda m: tokenize_prompts(m, []), "There are no prompts"),
         (lambda m: tokenize_prompts(m, [Prompt("a", "", arrow="=")]), "'' cannot be read off after 'a=': it is not a separate token there"),
-        (lambda m: patch_sweep(m, torch.zeros(3, 32), PROMPTS), "the shape [2, 32], or [32], not [3, 32]"),
+        (lambda m: patch_sweep(m, torch.zeros(3, 32), PROMPTS, "add"), "the shape [2, 32], or [32], not [3, 32]"),
         (lambda m: patch_sweep(m, torch.zeros(32), PROMPTS, how="swap"), "no way to put a vector in 'swap'; choose one of: replace, add"),
-        (lambda m: compare_vectors(m, {}, PROMPTS[:1], PROMPTS[1:]), "There is no vector to compare"),
         (lambda m: compare_vectors(m, {"v": torch.zeros(32)}, PROMPTS[:1], PROMPTS), "take the two halves of a task"),
-        (lambda m: compare_vectors(m, {"v": torch.zeros(32)}, PROMPTS[:1], PROMPTS[1:3], icl=PROMPTS[3:4]), "has 1 prompts and the test 2"),
         (lambda m: top_heads(torch.zeros(2, 4), 9), "it must be from 1 to 8, not 9"),
         (lambda m: random_heads(m, 8, exclude=[(0, 0)]), "it must be from 1 to 7, not 8"),
-        (lambda m: conflict(m, ANTONYM, ANTONYM, torch.zeros(32)), "No question of 'antonym' has another answer in 'antonym'"),
         (lambda m: in_context_vector(m, []), "There are no pairs of texts"),
         (lambda m: in_context_vector(m, [("a", "a")]), "give texts that differ"),
     ],

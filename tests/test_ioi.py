@@ -11,10 +11,12 @@ import torch
 from tiny_models import tiny_tokenizer, write_tiny_model
 from transformers import PreTrainedTokenizerFast
 
-from helpers.cluster.attribution import direct_effects
+from helpers.cluster.attribution import components, direct_effects
 from helpers.cluster.ioi import (
     ORDERS,
+    attention_to,
     copies,
+    head_table,
     ioi_sentences,
     knocked_out,
     repeated_scores,
@@ -152,6 +154,25 @@ def test_a_head_that_looks_as_its_role_says_is_found(model, data, role):
     assert next(line for line in lines if line.startswith(role)).split()[-4:-2] == ["a1.2", "(1.00),"]
 
 
+def test_attention_to_a_name_counts_all_its_places(model, data):
+    found, to_io = attention_to(model, data.tokens, torch.stack([data.s, data.io]))
+    whole = record(model, data.tokens.tokens, pattern(1))[pattern(1)]
+    for row in range(3):
+        places = [int(data.positions[name][row]) for name in ("S1", "S2")]
+        assert torch.allclose(found[1, :, row], whole[row, :, data.positions["END"][row], places].sum(-1), atol=1e-6)
+        assert torch.allclose(to_io[1, :, row], whole[row, :, data.positions["END"][row], data.positions["IO"][row]], atol=1e-6)
+    assert found.shape == (2, 4, N)
+
+
+def test_heads_have_a_line_for_each_order(model, data):
+    direct, looks = direct_effects(model, data.tokens, data.io, data.s), attention_to(model, data.tokens, torch.stack([data.io, data.s]))
+    lines = [line.split() for line in head_table(model, data, direct, looks, [(1, 2), (0, 1)]).splitlines()]
+    assert [line[:2] for line in lines[1:]] == [["a1.2", "ABB"], ["a1.2", "BAB"], ["a0.1", "ABB"], ["a0.1", "BAB"]]
+    giver_first = [order == "BAB" for order in data.orders]
+    values = direct.of("a1.2"), looks[0, 1, 2], looks[1, 1, 2]
+    assert [float(cell) for cell in lines[2][2:5]] == pytest.approx([value[giver_first].mean().item() for value in values], abs=0.006)
+
+
 def test_repeated_tokens_show_what_heads_do_by_rule(model):
     n, length = 6, 8
     steps = {"previous token": 1, "duplicate token": length, "induction": length - 1}
@@ -193,6 +214,9 @@ def test_copying_is_what_the_head_writes_if_it_looks_at_the_name_only(tokenizer,
     best = model.unembed(model.ln_final(written)).topk(60).indices
     expected = (best == data.io[:, None]).any(-1)
     assert torch.equal(copies(model, [(1, head) for head in range(4)], data, k=60), expected)
+    lowest = (model.unembed(model.ln_final(-written)).topk(60).indices == data.io[:, None]).any(-1)
+    if model.cfg.normalization_type == "RMS":  # where turning the output round turns the logits round
+        assert torch.equal(copies(model, [(1, head) for head in range(4)], data, k=60, lowest=True), lowest)
     assert 0 < expected.sum() < expected.numel() and not torch.equal(expected[0], expected[1])
 
 
@@ -222,20 +246,12 @@ def test_heads_are_knocked_out_everywhere_or_at_one_position(model, data):
 
 
 def test_self_repair_by_its_parts(model, data):
-    result = self_repair(model, data, (0, 2))
-    torch.testing.assert_close(result.before, metric_at_ends(model, data.pairs(model)), atol=1e-5, rtol=0)
-    torch.testing.assert_close(result.after, by_hooks(model, data, [(0, 2)], True), atol=1e-4, rtol=0)
-    torch.testing.assert_close(result.expected, result.before - result.direct)
-    assert list(result.others) == ["a0.3", "bias 0", "m0", *(f"a1.{number}" for number in range(4)), "bias 1", "m1", "constant"]
-
-
-def test_what_heads_add_makes_up_the_whole_change(model, data):
-    result = self_repair(model, data, (0, 0))  # of what comes before it only the embedding is left, which the scale alone changes
-    plain = direct_effects(model, data.tokens, data.io, data.s)
-    values = record(model, as_texts(model, data.unrelated()).tokens, head_out(0))[head_out(0)]
-    gone = resample_ablate(head_out(0), values, head=0, pos=data.positions["END"])
-    changed = direct_effects(model, data.tokens, data.io, data.s, gone)
-    torch.testing.assert_close(result.direct, (plain.of("a0.0") - changed.of("a0.0")), atol=1e-5, rtol=0)
-    embed = (changed.of("embed") - plain.of("embed")).mean().item()
-    total = embed - result.direct.mean().item() + sum(result.others.values())
-    assert total == pytest.approx((result.after - result.before).mean().item(), abs=1e-4)
+    heads, direct = [(0, 2), (1, 3)], direct_effects(model, data.tokens, data.io, data.s)
+    values = record(model, as_texts(model, data.unrelated()).tokens, head_out(0), head_out(1))
+    for (layer, head), result in zip(heads, self_repair(model, data, heads, direct), strict=True):
+        torch.testing.assert_close(result.before, metric_at_ends(model, data.pairs(model)), atol=1e-4, rtol=0)
+        torch.testing.assert_close(result.after, by_hooks(model, data, [(layer, head)], True), atol=1e-4, rtol=0)
+        torch.testing.assert_close(result.expected, result.before - result.direct)
+        with intervene(model, resample_ablate(head_out(layer), values[head_out(layer)], head=head, pos=data.positions["END"])):
+            written = components(model, data.tokens)[direct.names.index(f"a{layer}.{head}")]
+        torch.testing.assert_close(result.direct, direct.of(f"a{layer}.{head}") - (written * direct.readout).sum(-1), atol=1e-4, rtol=0)

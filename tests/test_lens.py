@@ -16,10 +16,18 @@ from helpers.models import ModelNotAvailable
 from helpers.prediction import pieces, tokenize
 from helpers.running import layer_hook, lens_logits
 from helpers.speak import languages, lens, train_lens, tuned_lens
-from helpers.speak.languages import LEAST_TOGETHER, EnglishShare, english_share, language_probs, translations
+from helpers.speak.languages import (
+    LEAST_TOGETHER,
+    LanguageProbs,
+    at_peak,
+    language_probs,
+    language_shares,
+    log_probs_without,
+    translations,
+    worth_sharing,
+)
 from helpers.speak.lens import (
     ByLayer,
-    ContextEffect,
     LensScores,
     answer_tokens,
     block_effects,
@@ -28,7 +36,6 @@ from helpers.speak.lens import (
     logit_lens,
     stream_parts,
     target_probs,
-    with_context,
 )
 from helpers.speak.tuned_lens import (
     TRAINING_SEED,
@@ -84,7 +91,7 @@ def test_the_parts_add_up_to_the_stream(tiny):
     assert torch.allclose(found.parts.sum(0), found.stream, atol=1e-4)
     seen = record(tiny, tokenize(tiny, PROMPTS[1])[None], resid_pre(0), resid_post(0), resid_post(last))
     for part, place in {0: resid_pre(0), 2: resid_post(0), -1: resid_post(last)}.items():  # every second row is a layer
-        assert torch.allclose(found.running_sum[part, 1], seen[place][0, -1], atol=1e-4), place
+        assert torch.allclose(found.parts[: part + 1 or None, 1].sum(0), seen[place][0, -1], atol=1e-4), place
     assert torch.allclose(found.stream[1], seen[resid_post(last)][0, -1], atol=1e-5)
     lines = found.table().splitlines()[1:]
     assert [line[:11].strip() for line in lines] == ["embedding", "attention 0", "MLP 0", "attention 1", "MLP 1"]
@@ -100,8 +107,8 @@ def test_blocks_add_up_to_the_logit_difference(tiny):
     found = block_effects(tiny, PROMPTS, right, wrong)
     for row, prompt in enumerate(PROMPTS):
         logits = tiny(tokenize(tiny, prompt)[None])[0, -1]
-        assert found.running_sum[-1, row].item() == pytest.approx((logits[right[row]] - logits[wrong[row]]).item(), abs=1e-3)
-    assert found.names[:3] == ("constant", "embedding", "attention 0") and len(found.table().splitlines()) == 1 + len(found.names)
+        assert found.effect[:, row].sum().item() == pytest.approx((logits[right[row]] - logits[wrong[row]]).item(), abs=1e-3)
+    assert found.names[:3] == ("constant", "embedding", "attention 0")
 
 
 def test_a_block_is_its_heads_together(gpt2):
@@ -199,29 +206,6 @@ def test_a_word_begins_with_or_without_its_space(gpt2):
     assert set(answer_tokens(gpt2, " Paris ")) == {ids["Paris"][0], ids[" Paris"][0]} and ids["Paris"][0] != ids[" Paris"][0]
     assert gpt2.tokenizer.decode(ids[" 花"][0]) == " "  # a space by itself begins every word
     assert answer_tokens(gpt2, "花") == (ids["花"][0],) and ids["花"][0] == ids[" 花"][1]
-
-
-def scores(leads):
-    """Scores of four layers in which the answers lead from these layers on; None is never."""
-    rank = torch.ones(4, len(leads), dtype=torch.long)
-    for prompt, layer in enumerate(leads):
-        if layer is not None:
-            rank[layer + 1 :, prompt] = 0
-    return LensScores((-1, 0, 1, 2), torch.zeros(4, len(leads)), rank)
-
-
-def test_the_difference_is_taken_pair_by_pair():
-    found = ContextEffect(scores([2, 1, None, 2, 0]), scores([0, 1, 0, None, 1]))
-    assert found.both.tolist() == [True, True, False, False, True] and found.earlier.tolist() == [2, 0, -1]
-    low, high = bootstrap_interval([2.0, 0.0, -1.0])
-    assert found.table().splitlines()[1].split() == ["without", "1.5", "1.0", "80%"]  # medians, of those that there are
-    assert f"it leads earlier by 0.33 layers [{low:.2f}, {high:.2f}], n = 3" in found.table()
-
-
-def test_prompts_with_and_without_a_context(gpt2):
-    sets = [[int(gpt2(tokenize(gpt2, prompt)[None])[0, -1].argmax())] for prompt in PROMPTS]
-    found = with_context(gpt2, PROMPTS, PROMPTS, sets)
-    assert found.both.all() and found.earlier.tolist() == [0, 0, 0]
 
 
 # --------------------------------------------------------------------------------------------------------- the tuned lens
@@ -352,6 +336,16 @@ def test_the_divergence_of_each_layer_by_hand(gpt2):
             assert found.values["raw"][at, row].item() == pytest.approx(kl.mean().item(), abs=1e-4)
 
 
+def test_the_blind_baseline_says_the_same_everywhere(gpt2):
+    usual = torch.rand(gpt2.cfg.d_vocab, generator=torch.Generator().manual_seed(0)) + 0.1
+    found = lens_kl(gpt2, PROMPTS, usual=usual / usual.sum())
+    assert set(found.values) == {"raw", "blind"} and (found.values["blind"] == found.values["blind"][0]).all()
+    for row, text in enumerate(PROMPTS):
+        logp = by_hand(gpt2, text, 0)[1].log_softmax(-1)
+        kl = (logp.exp() * (logp - (usual / usual.sum()).log())).sum(-1).mean()
+        assert found.values["blind"][0, row].item() == pytest.approx(kl.item(), abs=1e-4)
+
+
 def test_current_and_next_token_by_hand(gpt2):
     found = input_and_next(gpt2, PROMPTS)
     for row, text in enumerate(PROMPTS):
@@ -383,8 +377,6 @@ def test_translations_ask_what_the_corpus_never_says(source, target):
         assert set(one.words) == {"en", "fr", "de", "zh"} and one.words["de"] == german[one.words["en"]]
         assert "English" not in one.prompt and "Deutsch" not in one.prompt
         assert source != "fr" or in_lists(FRENCH, ENGLISH, one.words["fr"])
-    assert translations(source, target) == found and len(translations(source, target, n=3)) == 3
-    assert translations(source, target, n=3) != translations(source, target, n=3, seed=1)
 
 
 def first(model, words):
@@ -393,26 +385,17 @@ def first(model, words):
 
 
 def test_the_probability_of_each_language_by_hand(gpt2, planted):
-    n, ids, other = gpt2.cfg.d_vocab, first(gpt2, FLOWER), first(gpt2, CAT)
+    n, ids = gpt2.cfg.d_vocab, first(gpt2, FLOWER)
     right = dict(en=0.2, fr=0.1, de=0.05, zh=0.4)
-    given = {f"t{ids[code][0]}": prob for code, prob in right.items()} | {f"t{other['en'][0]}": 0.01}
+    given = {f"t{ids[code][0]}": prob for code, prob in right.items()}
     planted(torch.stack([torch.stack([log_odds(n, **given)] * 2)] * 3))
     found = language_probs(gpt2, PROMPTS[:2], [FLOWER, CAT])
-    assert found.words == (FLOWER, CAT) and found.layers == (-1, 0, 1)
+    assert found.words == (FLOWER, CAT) and found.layers == (-1, 0, 1) and list(found.probs) == list(right)
     for code, prob in right.items():
         extra = (len(ids[code]) - 1) * (1 - sum(given.values())) / (n - len(given))  # the other way to begin the word
         assert found.probs[code][1, 0].item() == pytest.approx(prob + extra, abs=1e-5)
-    more = (len(other["en"]) - 1) * (1 - sum(given.values())) / (n - len(given))
-    rest = sum(found.probs[code][1, 0].item() for code in ("fr", "de", "zh"))
-    assert found.other[1, 0].item() == pytest.approx(0.01 + more, abs=1e-5)
-    assert found.other_share[1, 0].item() == pytest.approx((0.01 + more) / (rest + 0.01 + more), abs=1e-4)
-    assert found.other[1, 1].item() == pytest.approx(found.probs["en"][1, 0].item(), abs=1e-5)  # each is the other's control
-    share = english_share(found)
-    assert share.share[1, 0].item() == pytest.approx((found.probs["en"] / share.total)[1, 0].item())
-    assert share.total[0, 0].item() == pytest.approx(sum(found.probs[code][0, 0].item() for code in FLOWER), abs=1e-6)
-    assert torch.equal(share.control, found.other_share) and not share.ahead[:, 0].any()
     head, *rows = found.table().splitlines()
-    assert len(rows) == 3 and head.split() == ["layer", "en", "fr", "de", "zh", "other", "en"]
+    assert len(rows) == 3 and head.split() == ["layer", "en", "fr", "de", "zh"]
 
 
 def test_words_that_begin_alike_are_left_out(gpt2):
@@ -435,39 +418,45 @@ def test_an_earlier_token_can_be_read(gpt2):
             assert found.probs["zh"][found.layers.index(0), row].item() == pytest.approx(probs[zh].sum().item(), abs=1e-6)
 
 
-def english(share, total, control=0.0):
-    share, total = torch.tensor(share), torch.tensor(total)
-    return EnglishShare((-1, 0, 1), share, torch.zeros_like(share) + torch.tensor(control), total, share > 0.5)
+def followed(english, german, rest):
+    """Probabilities of three languages at three layers, in all of which every word of the test is followed."""
+    probs = {"en": torch.tensor(english), "de": torch.tensor(german), "zh": torch.tensor(rest)}
+    return LanguageProbs((-1, 0, 1), (FLOWER,) * probs["en"].shape[1], probs)
 
 
-def test_the_peak_counts_only_where_there_is_something_to_share():
-    found = english([[0.9, 0.9, 0.9], [0.4, 0.6, 0.8], [0.1, 0.2, 0.1]], [[1e-9] * 3, [0.3] * 3, [0.9] * 3])
-    assert found.peak == 0 and found.height == (pytest.approx(0.6), pytest.approx(bootstrap_interval([0.4, 0.6, 0.8])))
-    assert found.peak_interval() == (0, 0) and LEAST_TOGETHER > 1e-9
-    assert found.overtakes.tolist() == [0, 1, 1]
-    assert "peak: layer 0 [0, 0], 60.0%" in found.table() and found.table().splitlines()[1].split()[:2] == ["in", "90.0%"]
-    usual = english([[0.8, 0.8], [0.3, 0.3], [0.1, 0.1]], [[0.5, 0.5]] * 3, control=[[0.8], [0.1], [0.0]])
-    assert usual.peak == 0 and usual.height[0] == pytest.approx(0.3)  # what any English word has makes no peak
-    single = english([[0.0] * 4, [0.9, 0.1, 0.1, 0.1], [0.2, 0.3, 0.3, 0.3]], [[0.5] * 4] * 3)
-    assert single.peak == 0 and single.peak_interval() == (0, 1)  # one that hangs on single words has a wide interval
+def test_shares_are_those_of_what_the_languages_have_together():
+    found = followed([[1e-9] * 2, [0.2, 0.1]], [[1e-9] * 2, [0.2, 0.3]], [[0.0] * 2, [0.4, 0.6]])
+    assert language_shares(found)["en"][1].tolist() == pytest.approx([0.25, 0.1]) and LEAST_TOGETHER > 1e-9
+    assert sum(language_shares(found).values()).flatten().tolist() == pytest.approx([1.0] * 4)
+    assert worth_sharing(found).tolist() == [False, True]
 
 
-def test_an_english_word_that_stays_ahead_is_never_overtaken(gpt2, planted):
-    n, ids = gpt2.cfg.d_vocab, [first(gpt2, words) for words in (FLOWER, CAT)]
-    planted(torch.stack([torch.stack([log_odds(n, **{f"t{one['en'][0]}": 0.5}) for one in ids])] * 3))
-    share = english_share(language_probs(gpt2, PROMPTS[:2], [FLOWER, CAT]))
-    assert share.ahead.all() and share.overtakes.isnan().all() and (share.share > share.control + 0.5).all()
-    nothing = log_odds(n, t1=1 - 1e-7)
-    planted(torch.stack([torch.stack([nothing, nothing])] * 3))
+def test_a_peak_is_chosen_on_the_other_half_of_the_words():
+    english = [[1e-9] * 4, [0.9, 0.1, 0.9, 0.1], [0.1, 0.8, 0.1, 0.8]]  # high at layer 0 in words 0 and 2, at layer 1 in the others
+    found = at_peak(followed(english, [[0.0] * 4, [0.1] * 4, [0.1] * 4], [[0.0] * 4, [0.0, 0.8, 0.0, 0.8], [0.8, 0.1, 0.8, 0.1]]))
+    assert found.layer.tolist() == [1, 0, 1, 0]  # so no word is judged where it is best itself
+    assert found.own.tolist() == pytest.approx([0.1] * 4) and found.other.tolist() == pytest.approx([0.1] * 4)
     with pytest.raises(ValueError, match="nothing to share"):
-        english_share(language_probs(gpt2, PROMPTS[:2], [FLOWER, CAT]))
+        at_peak(followed([[1e-9] * 2] * 3, [[1e-9] * 2] * 3, [[1e-9] * 2] * 3))
+
+
+def test_a_word_that_is_projected_out_cannot_be_read(gpt2):
+    prompts, last = PROMPTS[1:], gpt2.cfg.n_layers - 1
+    ids = [list(answer_tokens(gpt2, word)) for word in ("cat", "Taipei")]
+    with torch.no_grad():
+        usual = torch.stack(
+            [gpt2(tokenize(gpt2, prompt)[None])[0, -1].log_softmax(-1)[own].logsumexp(0) for prompt, own in zip(prompts, ids, strict=True)]
+        )
+    assert torch.allclose(log_probs_without(gpt2, prompts, ["cat", "Taipei"], ["dog", "dog"], layers=[]), usual, atol=1e-4)
+    assert not torch.allclose(log_probs_without(gpt2, prompts, ["cat", "Taipei"], ["dog", "dog"], layers=[0]), usual, atol=1e-4)
+    state, directions = record(gpt2, tokenize(gpt2, prompts[0])[None], resid_post(last))[resid_post(last)][0, -1], gpt2.W_U[:, ids[1]]
+    rest = (state - directions @ torch.linalg.lstsq(directions, state[:, None]).solution[:, 0]).detach()
+    wanted = lens_logits(gpt2, rest).log_softmax(-1)[ids[0]].logsumexp(0)
+    found = log_probs_without(gpt2, prompts[:1], ["cat"], ["Taipei"], layers=[last])
+    assert found.item() == pytest.approx(wanted.item(), abs=1e-4)
 
 
 # ----------------------------------------------------------------------------------------------------------------- errors
-
-
-def worst(model):
-    return [[int(model(tokenize(model, prompt)[None])[0, -1].argmin())] for prompt in PROMPTS]
 
 
 def one_token() -> Texts:
@@ -478,13 +467,11 @@ def one_token() -> Texts:
     ("wrong", "sentence"),
     [
         (lambda m: logit_lens(m, "a", k=0), "k says how many tokens"),
-        (lambda m: logit_lens(m, ""), "There is no token to read"),
+        (lambda m: logit_lens(m, ""), "has no word in it|no prompts"),
         (lambda m: logit_lens(m, "a", layers=[0]).cell(1), "There is no layer 1; choose one of: 0"),
         (lambda m: target_probs(m, PROMPTS, [[1]]), "3 prompts and 1 sets"),
         (lambda m: target_probs(m, PROMPTS, [[1], [], [2]]), "Prompt 1 has no target"),
         (lambda m: answer_tokens(m, " "), "empty word"),
-        (lambda m: with_context(m, PROMPTS, PROMPTS[:1], [[1]] * 3), "1 prompts and 3 sets"),
-        (lambda m: with_context(m, PROMPTS, PROMPTS, worst(m)), "nothing to compare"),
         (lambda m: TunedLens.identity(4, 8).mapped(m, [0], torch.zeros(1, 1, 32)), "of 4 layers of width 8, and this one has 2 layers of"),
         (lambda m: TunedLens.identity(2, 32).mapped(m, [2], torch.zeros(1, 1, 32)), "no layer 2"),
         (lambda m: sample_states(m, PROMPTS, each=0), "each says how many positions"),
@@ -495,10 +482,9 @@ def one_token() -> Texts:
         (lambda m: input_and_next(m, one_token()), "Text 1 has a single token"),
         (lambda m: translations("fr", "de"), "not fr to de"),
         (lambda m: language_probs(m, PROMPTS[:2], [FLOWER]), "2 prompts and 1 sets of words"),
-        (lambda m: language_probs(m, PROMPTS[:1], [FLOWER], target="ja"), "en and ja among them"),
         (lambda m: language_probs(m, PROMPTS[:2], [FLOWER, dict(en="cat", zh="貓")]), "needs the same languages"),
         (lambda m: language_probs(m, PROMPTS[:1], [FLOWER | dict(fr="fleur")]), "Every word begins with the same token"),
-        (lambda m: english_share(language_probs(m, PROMPTS[:1], [FLOWER])), "follow at least two"),
+        (lambda m: at_peak(language_probs(m, PROMPTS[:1], [FLOWER])), "follow two words or more"),
     ],
 )
 def test_what_cannot_be_read_is_said_in_a_sentence(gpt2, monkeypatch, wrong, sentence):

@@ -12,70 +12,80 @@ from exercise_tools import assert_exercise
 from tiny_models import write_tiny_model
 from torch import Tensor
 
-FIRST, LAST, COPY, CAPITAL, REFUSE = range(5)  # numbers of orthogonal directions
-REFUSAL, YES, NO = 70, 80, 81  # tokens
+from helpers.metrics import token_set_log_odds
+
+REFUSE, OTHER = 0, 1  # numbers of two of the orthogonal directions
+REFUSAL = 70  # a token
 SIZE = 40.0  # of a vector that outweighs whatever else is in the stream of the tiny model
-TASKS = {"first copy": (FIRST, COPY), "last copy": (LAST, COPY), "first capital": (FIRST, CAPITAL), "last capital": (LAST, CAPITAL)}
 
 
 @pytest.fixture(scope="module")
 def lesson(tmp_path_factory: pytest.TempPathFactory):
-    """A tiny model that says a token of its own for each task's vector, and refuses along another direction."""
+    """A tiny model that refuses along one direction."""
     from helpers.models import load_model
     from helpers.one_layer.exercises_02a import exercises
 
     model = load_model(write_tiny_model("gpt2-relu", tmp_path_factory.mktemp("tiny")))
     drawn = torch.randn(model.cfg.d_model, 5, generator=torch.Generator().manual_seed(0))
     basis = torch.linalg.qr(drawn - drawn.mean(0)).Q.T  # of mean 0, since LayerNorm takes the mean away
-    vectors = {name: SIZE * (basis[position] + basis[function]) for name, (position, function) in TASKS.items()}
-    answers = {name: token for token, name in enumerate(TASKS, start=65)}
     with torch.no_grad():
         model.W_U[:, REFUSAL] = 4 * basis[REFUSE]
-        for name, vector in vectors.items():
-            model.W_U[:, answers[name]] = 4 * vector / vector.norm()
-        yield SimpleNamespace(model=model, exercises=exercises, basis=basis, vectors=vectors, answers=answers)
+        yield SimpleNamespace(model=model, exercises=exercises, basis=basis)
 
 
 def projection(how: str) -> Callable[[Tensor, Tensor], Tensor]:
-    """A right or a wrong way to take a direction out."""
+    """A right or a wrong way to take two directions out."""
 
-    def function(values, direction):
+    def one(values, direction):
         unit = direction if how == "not divided" else direction / direction.norm()
-        along = (values @ unit)[..., None] * unit
-        ways = {"subtracted": values - direction, "the part": along, "twice": values - 2 * along, "flat": (values - along).flatten(1)}
+        return values - (values @ unit)[..., None] * unit
+
+    def function(values, directions):
+        first, second = directions
+        basis = torch.linalg.qr(directions.T).Q
+        along = values @ basis @ basis.T
+        if how in ("not divided", "each"):
+            return one(values, first) + one(values, second) - values
+        ways = {"in turn": one(one(values, first), second), "the part": along, "twice": values - 2 * along, "flat": along.flatten(1)}
         return ways.get(how, values - along)
 
     return function
 
 
-def test_take_a_direction_out(lesson):
+def test_take_two_directions_out(lesson):
     wrong = [
-        ("subtracted", "however much of it the token has"),
-        ("not divided", "divide it by its norm"),
+        ("each", "what lies along both goes twice"),
+        ("in turn", "brings back a part of the first"),
+        ("not divided", "longer than 1"),
         ("the part", "all the rest"),
         ("twice", "is wrong in"),
         ("flat", "an axis too few"),
     ]
     answers = [(projection(how), words) for how, words in wrong]
-    assert_exercise(lesson.exercises, "2.1", projection("right"), answers, stub=lambda values, direction: ...)
+    assert_exercise(lesson.exercises, "2.1", projection("right"), answers, stub=lambda values, directions: ...)
 
 
-def refusal(lesson) -> dict:
-    """What the check of exercise 2.2 is given."""
-    prompts = ["The Tower", "Paris is in Taipei", "San Francisco, and", "a"]
-    return {"model": lesson.model, "prompts": prompts, "refusals": [REFUSAL]}
-
-
-def test_a_direction_of_your_own(lesson):
-    from helpers.metrics import token_set_log_odds
+def refusal(lesson, tokens=(REFUSAL,)) -> dict:
+    """What the check of exercise 2.2 is given: here a prompt is refused if one of some tokens follows it."""
     from helpers.running import score_prompts
 
+    def refused(prompts, *changes):
+        return (score_prompts(lesson.model, prompts, token_set_log_odds(tokens), *changes) > 0).tolist()
+
+    own = SIZE * lesson.basis[REFUSE]
+    prompts = ["The Tower", "Paris is in Taipei", "San Francisco, and", "a"]
+    return {"prompts": prompts, "refused": refused, "chosen": 2, "refusal": own, "words": lesson.basis[OTHER]}
+
+
+def test_an_earlier_direction(lesson):
     given, refuse = refusal(lesson), lesson.basis[REFUSE]
-    assert not (score_prompts(lesson.model, given["prompts"], token_set_log_odds([REFUSAL])) > 0).any()
+    assert not any(given["refused"](given["prompts"]))
     wrong = [
         ((0, -SIZE * refuse), "The other way round it does"),
-        ((0, 0.01 * refuse), "makes the model refuse 0% of these harmless requests; 95% are wanted. Try other layers"),
+        ((0, 0.01 * refuse), "makes the model refuse 0% of these harmless requests; 80% are wanted. Try other layers"),
         ((0, 0 * refuse), "subtract a mean from itself"),
+        ((0, 3 * SIZE * refuse), "3.0 times as long as the chosen direction, and 2.5 times is the most"),
+        ((0, SIZE * (refuse + lesson.basis[OTHER])), "a cosine of 0.71 with the words of a refusal"),
         ((2, SIZE * refuse), "has to lie between 0 and 1"),
         ((0, SIZE * refuse[:-1]), "A tensor of shape [32]"),
         (SIZE * refuse, "A pair is needed here"),
@@ -83,45 +93,47 @@ def test_a_direction_of_your_own(lesson):
     for layer in (0, 1):
         assert_exercise(lesson.exercises, "2.2", (layer, SIZE * refuse), wrong, stub=(..., ...), **given)
     said = lesson.exercises.exercise("2.2").verdict((1, SIZE * refuse), **given).text
-    assert said.startswith("100% of these requests are refused") and said.endswith("with a random vector 0%.")
+    assert said.startswith("100% of these requests are refused") and "with a random vector 0%" in said
 
 
 def test_a_vector_whose_length_alone_breaks_the_model_is_no_direction(lesson):
     """Here a random vector of the same length makes the model say something that counts as a refusal, too."""
     from helpers.running import random_like
 
-    given, vector, other = refusal(lesson), SIZE * lesson.basis[REFUSE], 90
+    vector, other = SIZE * lesson.basis[REFUSE], 90
     drawn = random_like(vector, 1)[0]
     kept = lesson.model.W_U[:, other].clone()
     lesson.model.W_U[:, other] = 4 * (drawn - drawn.mean()) / drawn.norm()
     try:
-        said = lesson.exercises.exercise("2.2").verdict((1, vector), **given | {"refusals": [REFUSAL, other]})
+        said = lesson.exercises.exercise("2.2").verdict((1, vector), **refusal(lesson, (REFUSAL, other)))
     finally:
         lesson.model.W_U[:, other] = kept
     assert not said.solved and "A random vector of this length does the same (100%)" in said.text
 
 
-def test_more_than_the_first_word(lesson):
-    from math import sqrt
+@pytest.mark.parametrize(
+    ("without", "told"),
+    [
+        ((0.75, 0.25), "needs is the rest"),
+        ((0.0, 0.5), "needs is the words"),
+        ((1.0, 1.0), "Neither part alone"),
+        ((0.25, 0.25), "Either part alone"),
+    ],
+)
+def test_more_than_the_words(lesson, without: tuple[float, float], told: str):
+    words, rest = lesson.basis[REFUSE], lesson.basis[OTHER]
 
-    vector = 7 * lesson.basis[REFUSE]
-    unembed = lesson.model.W_U.T
-    kept = unembed[[YES, NO]].clone()
-    try:
-        unembed[YES], unembed[NO] = lesson.basis[REFUSE], 0.5 * lesson.basis[REFUSE] + lesson.basis[COPY]
-        right = 0.5 / sqrt(0.5**2 + 1)  # of 0.5 refuse - copy with refuse
-        wrong = [
-            (1.0, "the first word alone"),
-            (-right, "wrong sign"),
-            (3.5, "has to lie between"),
-            (right**2, "too small"),
-            (0.6, "too large"),
-        ]
-        assert_exercise(lesson.exercises, "2.3", right, wrong, model=lesson.model, vector=vector, yes=YES, no=NO)
-        verdict = lesson.exercises.exercise("2.3").verdict(torch.tensor(right), model=lesson.model, vector=vector, yes=YES, no=NO)
-        assert verdict.text.startswith("0.45: of the direction's squared length, 20% writes the word")
-    finally:
-        unembed[[YES, NO]] = kept
+    def refused(prompts, *changes):
+        taken = changes[0].change(words[None, None], None).norm() < 1e-3  # are it the words that are projected out?
+        return [at < without[0 if taken else 1] * len(prompts) for at in range(len(prompts))]
+
+    given = {"prompts": ["a"] * 40, "refused": refused, "model": lesson.model, "parts": (words, rest)}
+    off = (without[0] + 0.25 if without[0] < 1 else 0.75, without[1])
+    wrong = [(off, "entries, by up to 0.25"), ((97.0, 25.0), "Two shares between 0 and 1"), (without[0], "A tensor of shape [2]")]
+    if without[0] != without[1]:
+        wrong.append((without[::-1], "the other way round"))
+    assert_exercise(lesson.exercises, "2.3", without, wrong, stub=(..., ...), **given)
+    assert told in lesson.exercises.exercise("2.3").verdict(torch.tensor(without), **given).text
 
 
 def draw(how: str) -> Callable[[Tensor, int], Tensor]:
@@ -166,52 +178,14 @@ def test_who_does_not_follow(lesson):
     slopes = torch.tensor([1.0, 2.0, -0.5, 0.1, 3.0, -2.0, 0.7, 0.2])  # two of eight fall
     bend = torch.tensor([0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 5.0, 5.0])  # in the middle two lie above the line through their ends
     values = torch.tensor(scales)[:, None] * slopes + torch.tensor([[0.0], [1.0], [0.0]]) * bend + torch.arange(8.0)
-    fitted = torch.tensor([(values[:, at] * (torch.tensor(scales) - 1 / 3)).sum() for at in range(8)])
-    right = (fitted < 0).float().mean().item()
-    assert right == 0.375 != (slopes < 0).float().mean().item()  # the line through all points, not through the ends alone
+    fitted = torch.tensor([(values[:, at] * (torch.tensor(scales) - 1 / 3)).sum() for at in range(8)])  # not through the ends alone
+    right = (fitted.min() / fitted.mean()).item()
+    steering = Steering(1, scales, values)
     wrong = [
-        (1 - right, "do follow"),
-        (0.25, "too small"),
-        (0.5, "too large"),
-        (37.5, "has to lie between 0 and 1"),
+        (steering.slopes.min().item(), "the slope itself"),
+        ((fitted.max() / fitted.mean()).item(), "follows most"),
+        (1 / right, "one divided by"),
+        (0.0, "too large"),
         (slopes, "One number"),
     ]
-    assert_exercise(lesson.exercises, "2.5", right, wrong, steering=Steering(1, scales, values))
-
-
-def test_a_vector_for_a_task_that_nobody_trained(lesson):
-    from helpers.one_layer.tasks import Prompt
-
-    said = {name: lesson.model.tokenizer.decode([token]) for name, token in lesson.answers.items()}
-    assert all(word.isalpha() for word in said.values())
-    asked = {"hot": "last capital", "big": "last capital", "in Paris": "last capital", "cat": "last copy"}
-    prompts = [Prompt(word, said[task], arrow=":") for word, task in asked.items()]
-    copy, last, first, composite = (lesson.vectors[name] for name in ("first copy", "last copy", "first capital", "last capital"))
-    wrong = [
-        ((1, first + last + copy), "Two are added and one is subtracted"),
-        ((1, first), "0% of the answers are right, and 0% without it; 30% are wanted"),
-        ((1, last), "25% of the answers are right"),
-        ((1, first - first), "subtract a mean from itself"),
-        ((2, composite), "has to lie between 0 and 1"),
-        (composite, "A pair is needed here"),
-        ((1, composite.repeat(2, 1)), "an axis too many"),
-    ]
-    for layer in (0, 1):
-        assert_exercise(lesson.exercises, "2.6", (layer, first + last - copy), wrong, stub=(..., ...), model=lesson.model, prompts=prompts)
-    text = lesson.exercises.exercise("2.6").verdict((1, composite), model=lesson.model, prompts=prompts).text
-    assert text.startswith("75% of the answers are right, and 0% without the vector")
-
-
-def test_the_layer_of_a_task_vector_is_the_one_that_was_named(lesson, monkeypatch: pytest.MonkeyPatch):
-    """Of a sweep over all layers the answer's own counts, and one that does no better than twice what there was is not enough."""
-    from helpers.one_layer import exercises_02a
-    from helpers.one_layer.in_context import LayerSweep
-    from helpers.one_layer.tasks import Prompt
-
-    hits = torch.tensor([[True, True, False, False, False], [True, True, True, True, False]])
-    before = torch.tensor([True, True, False, False, False])
-    monkeypatch.setattr(exercises_02a, "patch_sweep", lambda *arguments, how: LayerSweep(hits, before if how == "add" else ~before))
-    given = {"model": lesson.model, "prompts": [Prompt("hot", "a")]}
-    first, second = (lesson.exercises.exercise("2.6").verdict((layer, torch.ones(32)), **given) for layer in (0, 1))
-    assert not first.solved and "With your vector 40% of the answers are right, and 40% without it" in first.text
-    assert second.solved and second.text.startswith("80% of the answers are right, and 40% without the vector")
+    assert_exercise(lesson.exercises, "2.5", right, wrong, steering=steering)

@@ -1,96 +1,78 @@
-"""The exercises of notebook 02b: each check accepts its solution, and explains what is wrong with typical other answers."""
+"""The exercises of notebook 02b: each check accepts its solution, and explains what is wrong with typical other answers.
 
+No check reads the course LM here: a tiny model says a token of its own for the vector of each task, so that what a sum does is known.
+"""
+
+from types import SimpleNamespace
+
+import pytest
 import torch
 from exercise_tools import assert_exercise
-from layer_tools import D_MODEL, draw, random_sae
+from tiny_models import write_tiny_model
 
-from helpers.one_layer.exercises_02b import exercises
-from helpers.one_layer.features import FeatureActivations
+FIRST, LAST, COPY, CAPITAL = range(4)  # numbers of orthogonal directions
+SIZE = 40.0  # of a vector that outweighs whatever else is in the stream of the tiny model
+TASKS = {"first copy": (FIRST, COPY), "last copy": (LAST, COPY), "first capital": (FIRST, CAPITAL), "last capital": (LAST, CAPITAL)}
 
 
-def test_encode_by_hand():
-    sae, x = random_sae("topk", k=3), draw(20, D_MODEL)
-    before = (x - sae.b_dec) @ sae.W_enc + sae.b_enc
+@pytest.fixture(scope="module")
+def lesson(tmp_path_factory: pytest.TempPathFactory):
+    """The tiny model, the vectors of the tasks, and the token that each of them brings."""
+    from helpers.models import load_model
+    from helpers.one_layer.exercises_02b import exercises
+
+    model = load_model(write_tiny_model("gpt2-relu", tmp_path_factory.mktemp("tiny")))
+    drawn = torch.randn(model.cfg.d_model, 4, generator=torch.Generator().manual_seed(0))
+    basis = torch.linalg.qr(drawn - drawn.mean(0)).Q.T  # of mean 0, since LayerNorm takes the mean away
+    vectors = {name: SIZE * (basis[position] + basis[function]) for name, (position, function) in TASKS.items()}
+    answers = {name: token for token, name in enumerate(TASKS, start=65)}
+    with torch.no_grad():
+        for name, vector in vectors.items():
+            model.W_U[:, answers[name]] = 4 * vector / vector.norm()
+        yield SimpleNamespace(model=model, exercises=exercises, vectors=vectors, answers=answers)
+
+
+def test_a_vector_for_a_task_that_nobody_trained(lesson):
+    from helpers.one_layer.tasks import Prompt
+
+    said = {name: lesson.model.tokenizer.decode([token]) for name, token in lesson.answers.items()}
+    assert all(word.isalpha() for word in said.values())
+    asked = {"hot": "last capital", "big": "last capital", "in Paris": "last capital", "cat": "last copy"}
+    prompts = [Prompt(word, said[task], arrow=":") for word, task in asked.items()]
+    copy, last, first, composite = (lesson.vectors[name] for name in ("first copy", "last copy", "first capital", "last capital"))
     wrong = [
-        (before.relu(), "only the 3 largest"),
-        ((x @ sae.W_enc + sae.b_enc).relu(), "x - b_dec"),
-        (before, "the ReLU missing"),
-        (sae.encode(x).T, "shape"),
-        (2 * sae.encode(x), "add b_enc"),
+        ((1, first + last + copy), "which half is left over in their sum"),
+        ((1, first), "0% of the answers are right, and 0% without it; 30% are wanted"),
+        ((1, last), "25% of the answers are right"),
+        ((1, first - first), "subtract a mean from itself"),
+        ((2, composite), "has to lie between 0 and 1"),
+        (composite, "A pair is needed here"),
+        ((1, composite.repeat(2, 1)), "an axis too many"),
     ]
-    assert_exercise(exercises, "2.7", sae.encode(x), wrong, sae=sae, x=x)
+    given = {"model": lesson.model, "prompts": prompts, "parents": {"to": last.expand(2, -1), "from": first.expand(2, -1)}}
+    for layer in (0, 1):
+        assert_exercise(lesson.exercises, "2.6", (layer, first + last - copy), wrong, stub=(..., ...), **given)
+    text = lesson.exercises.exercise("2.6").verdict((1, composite), **given).text
+    assert text.startswith("75% of the answers are right, 0% without the vector, and 25% with to alone, the strongest of its parents")
+    as_good = given | {"parents": {"itself": composite.expand(2, -1)}}
+    text = lesson.exercises.exercise("2.6").verdict((1, composite), **as_good).text
+    assert "75% with itself alone, at its best layer: a sum has to do better than what it was made of" in text
 
 
-def test_how_much_is_explained():
-    def share(x, written):
-        return 1 - (x - written).square().sum() / (x - x.mean(0)).square().sum()
+def test_the_layer_of_a_task_vector_is_the_one_that_was_named(lesson, monkeypatch: pytest.MonkeyPatch):
+    """Of a sweep over all layers the answer's own counts, and one that does no better than twice what there was is not enough."""
+    from helpers.one_layer import exercises_02b
+    from helpers.one_layer.in_context import LayerSweep
+    from helpers.one_layer.tasks import Prompt
 
-    wrong = [
-        (lambda x, written: 1 - (x - written).square().sum() / x.square().sum(), "whole length"),
-        (lambda x, written: 1 - (x - written).square().sum() / (x - x.mean()).square().sum(), "x.mean(0)"),
-        (lambda x, written: 1 - share(x, written), "the rest"),
-        (lambda x, written: (x - written).norm(), "squared error"),
-    ]
-    assert_exercise(exercises, "2.8", share, wrong, stub=lambda x, written: ...)
+    hits = torch.tensor([[True, True, False, False, False], [True, True, True, True, False]])
+    before = torch.tensor([True, True, False, False, False])
 
+    def sweep(model, vector, prompts, how):
+        return LayerSweep(hits & vector.any(), before if how == "add" else ~before)
 
-def exam() -> tuple[FeatureActivations, torch.Tensor]:
-    """Feature 0 knows the concept, feature 1 is active everywhere, feature 2 never, feature 3 on half of the concept."""
-    labels = torch.zeros(40, dtype=torch.bool)
-    labels[:10] = True
-    columns = torch.stack([labels * 2.0, torch.ones(40), torch.zeros(40), (torch.arange(40) < 5) * 1.0], 1)
-    values, tokens, starts = [], [], [0]
-    for column in columns.T:
-        here = column.nonzero().flatten()
-        values.append(column[here])
-        tokens.append(here)
-        starts.append(starts[-1] + len(here))
-    return FeatureActivations(torch.cat(values), torch.cat(tokens), torch.tensor(starts), 40), labels
-
-
-def test_the_feature_for_a_concept():
-    features, labels = exam()
-    wrong = [
-        ((1, 0.5), "raise the threshold"),
-        ((3, 0.5), "misses many"),
-        ((0, 9.0), "threshold too high"),
-        ((2, 0.5), "or the feature dead"),
-        ((7, 0.5), "from 0 to 3"),
-        (0, "A pair is needed here"),
-    ]
-    assert_exercise(exercises, "2.9", (0, 1.0), wrong, stub=(..., ...), features=features, labels=labels)
-    said = exercises.exercise("2.9").verdict((0, 1.0), features=features, labels=labels).text
-    assert said.startswith("Precision 1.00, recall 1.00, F1 1.00")
-
-
-def test_hold_a_feature_and_keep_the_rest():
-    def hold(x, own, value, direction):
-        return x + (value - own)[:, None] * direction
-
-    wrong = [
-        (lambda x, own, value, direction: x + value * direction, "not 2 more"),
-        (lambda x, own, value, direction: (value * direction).expand_as(x), "Everything else is gone"),
-        (lambda x, own, value, direction: x - (value - own)[:, None] * direction, "x + (value - own)"),
-    ]
-    assert_exercise(exercises, "2.10", hold, wrong, stub=lambda *parts: ...)
-
-
-def test_why_a_feature_is_dead():
-    sae, x = random_sae("topk", k=2, seed=3), draw(30, D_MODEL)
-    share = (sae.encode(x) > 0).float().mean(0)
-    highest = ((x - sae.b_dec) @ sae.W_enc + sae.b_enc).amax(0)
-    silent = (share == 0).nonzero().flatten().tolist()
-    blind = next((k for k in silent if highest[k] <= 0), None)
-    crowded = next(k for k in silent if highest[k] > 0)
-    alive = int(share.argmax())
-    wrong = [
-        ((alive, highest[alive].item()), "it is alive"),
-        ((crowded, highest[crowded].item() + 1), "then the maximum"),
-        ((crowded, 0.0), "then the maximum"),
-        (crowded, "A pair is needed here"),
-        ((sae.d_sae, 0.0), "50"),
-    ]
-    assert_exercise(exercises, "2.11", (crowded, highest[crowded].item()), wrong, stub=(..., ...), sae=sae, x=x)
-    assert "crowded out" in exercises.exercise("2.11").verdict((crowded, highest[crowded].item()), sae=sae, x=x).text
-    if blind is not None:
-        assert "below zero" in exercises.exercise("2.11").verdict((blind, highest[blind].item()), sae=sae, x=x).text
+    monkeypatch.setattr(exercises_02b, "patch_sweep", sweep)
+    given = {"model": lesson.model, "prompts": [Prompt("hot", "a")], "parents": {"nothing": torch.zeros(2, 32)}}
+    first, second = (lesson.exercises.exercise("2.6").verdict((layer, torch.ones(32)), **given) for layer in (0, 1))
+    assert not first.solved and "With your vector 40% of the answers are right, and 40% without it" in first.text
+    assert second.solved and second.text.startswith("80% of the answers are right, 40% without the vector")

@@ -3,6 +3,8 @@
 No check reads the course LM here: what a tiny model says is planted in its unembedding.
 """
 
+from functools import partial
+
 import pytest
 import torch
 from exercise_tools import assert_exercise
@@ -15,23 +17,28 @@ from helpers.prediction import token_id, tokenize
 
 
 def knock_out(how: str):
-    def function(scores, query, keys):
+    def function(scores, queries, hidden):
         new = scores if how == "in place" else scores.clone()
-        rows, columns = slice(None) if how == "every query" else query, keys[0] if how == "one key" else keys
-        new[:, rows, columns] = 0 if how == "zero" else -1e9
+        for row, (query, keys) in enumerate(zip(queries, hidden[[0, 0, 0]] if how == "one mask" else hidden, strict=True)):
+            at = slice(None) if how == "every query" else -1 if how == "last query" else query
+            new[row, :, at, keys] = {"zero": 0.0, "minus infinity": float("-inf"), "lowest": torch.finfo(scores.dtype).min}.get(how, -1e9)
         return new
 
     return function
 
 
-def test_cut_the_wire():
+def test_cut_the_wires():
     wrong = [
         (knock_out("zero"), "A score of 0 is no attention of 0"),
-        (knock_out("one key"), "still sees these keys"),
-        (knock_out("every query"), "Other queries lost something"),
+        (knock_out("one mask"), "still sees a key"),
+        (knock_out("last query"), "still sees a key"),
+        (knock_out("every query"), "Too much is cut"),
         (knock_out("in place"), "changed the scores that it was given"),
+        (lambda scores, queries, hidden: scores.masked_fill(hidden[:, None, None], -1e9), "Too much is cut"),
+        (lambda scores, queries, hidden: knock_out("right")(2 * scores, queries, hidden), "Other queries lost something"),
     ]
-    assert_exercise(lesson.exercises, "3.1", knock_out("right"), wrong, stub=lambda scores, query, keys: ...)
+    for right in ("right", "minus infinity", "lowest"):
+        assert_exercise(lesson.exercises, "3.1", knock_out(right), wrong, stub=lambda scores, queries, hidden: ...)
 
 
 def test_a_slope_without_calculus():
@@ -42,24 +49,33 @@ def test_a_slope_without_calculus():
 
     wrong = [
         (slope(0.01, 1), "twice the slope"),
-        (slope(0.5, 1, both=False), "Both sides of the point"),
+        (slope(0.5, 1, both=False), "one side of the point only"),
+        (slope(0.001, 1, both=False), "one side of the point only"),
+        (slope(0.5), "Both sides of the point"),
         (slope(1e-9), "Your slope is wrong in 3"),
     ]
     assert_exercise(lesson.exercises, "3.2", slope(0.01), wrong, stub=lambda F, s, v: ..., jacobian=jacobian)
 
 
-def test_right_for_a_poor_reason():
-    agreement = {
-        "capital": {"LRE": 1.0, "most frequent in test": 0.1},
-        "nationality": {"LRE": 0.9, "most frequent in test": 0.7},
-        "genre": {"LRE": 0.5, "most frequent in test": 0.4},
-    }
+def test_right_by_chance():
+    def agreement(by_map, by_model, how: str = "right"):
+        raw = (by_map == by_model).float().mean()
+        chance = sum((by_map == token).float().mean() * (by_model == token).float().mean() for token in by_map.unique())
+        if how == "most":
+            chance = by_model.bincount().max() / len(by_model)
+        if how == "each":
+            chance = 1 / len(by_model.unique())
+        return raw if how == "raw" else raw - chance if how == "left" else (raw - chance) / (1 - chance)
+
     wrong = [
-        ("genre", "40% of the subjects of 'genre'; another has 70%"),
-        ("weather", "There is no relation 'weather' here: there are capital, nationality, genre"),
-        (0.7, "A name is needed here"),
+        (partial(agreement, how="raw"), "This is the plain agreement"),
+        (partial(agreement, how="left"), "measured by what was possible beyond it"),
+        (partial(agreement, how="most"), "one way to guess"),
+        (partial(agreement, how="each"), "The agreement beyond chance is"),
+        (lambda by_map, by_model: 17 / 23, "A map that always agrees gets 1"),
     ]
-    assert_exercise(lesson.exercises, "3.3", "nationality", wrong, stub=..., agreement=agreement)
+    for right in (agreement, lambda by_map, by_model: agreement(by_map, by_model).item()):
+        assert_exercise(lesson.exercises, "3.3", right, wrong, stub=lambda by_map, by_model: ...)
 
 
 def test_back_through_the_strongest_directions():
@@ -83,7 +99,7 @@ def test_back_through_the_strongest_directions():
 def test_move_a_capital(tiny, monkeypatch: pytest.MonkeyPatch):
     """Whoever adds enough of a planted direction makes the tiny model say the wished token; random pushes do not."""
     wished, other, subject = (token_id(tiny, word) for word in (" Taipei", " San", " Tow"))
-    said = {"PROMPT": "The Tower is in", "SUBJECT": " Tow", "WISHED": " Taipei"}
+    said = {"PROMPT": "The Tower is in", "SUBJECT": " Tow", "OTHER": "Gate", "WISHED": " Taipei"}
     said["_said"] = lambda model, layer, delta, at: wished if delta[0] > 0.9 * delta.norm() else other
     for name, value in said.items():
         monkeypatch.setattr(lesson, name, value)

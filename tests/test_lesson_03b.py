@@ -52,12 +52,20 @@ def test_write_a_patch(model):
 
 
 def test_predict_then_measure(model, monkeypatch: pytest.MonkeyPatch):
+    def knocked_out(model, data, chosen, pos=None):
+        return torch.tensor([{1: 8.5, 2: 8.0}[len(chosen)] - 2.0 * (pos is None)])  # together less than one by one
+
     monkeypatch.setattr("helpers.cluster.ioi.IoiSentences.pairs", lambda self, model: None)
-    monkeypatch.setattr(lesson, "metric_at_ends", lambda model, pairs: torch.tensor([9.0]))
-    monkeypatch.setattr(lesson, "knocked_out", lambda model, data, chosen, pos=None: torch.tensor([6.0 if pos is None else 8.0]))
-    monkeypatch.setattr(lesson, "direct_effects", lambda *given: SimpleNamespace(of=lambda name: torch.tensor([0.7])))
-    wrong = [(-1.0, "with the other sign"), (3.0, "at every position"), (0.7, "too small"), ("a lot", "One number is needed here")]
-    assert_exercise(lesson.exercises, "3.8", 1.0, wrong, stub=..., model=model, data=GIFTS)
+    monkeypatch.setattr(lesson, "metric_at_ends", lambda model, pairs: torch.tensor([10.0]))
+    monkeypatch.setattr(lesson, "knocked_out", knocked_out)
+    wrong = [
+        (-2.0, "with the other sign"),
+        (4.0, "at every position"),
+        (3.0, "the sum of the single losses"),
+        (1.5, "too small"),
+        ("a lot", "One number is needed here"),
+    ]
+    assert_exercise(lesson.exercises, "3.8", 2.0, wrong, stub=..., model=model, data=GIFTS, heads=[(4, 0), (4, 1)])
 
 
 def test_where_the_straight_line_bends():
@@ -66,8 +74,8 @@ def test_where_the_straight_line_bends():
     guess = torch.tensor([[13.0, 0.9], [3.9, 8.5]])[..., None].expand(2, 2, 2)
     estimated, measured = (PatchMap(values, zero + 9, zero, columns, "hook_resid_pre") for values in (guess, truth))
     wrong = [
-        ((1, "S2"), "off by 2%"),
-        ((0, "END"), "take one that matters"),
+        ((1, "S2"), "it is farther off elsewhere"),
+        ((0, "END"), "it is farther off elsewhere"),
         ((0, "IO"), "There is no position 'IO': there are S2, END"),
         ((5, "S2"), "There is no layer 5"),
         ((0, 1, 2), "A pair is needed here"),
@@ -77,14 +85,13 @@ def test_where_the_straight_line_bends():
 
 @pytest.fixture
 def planted(model, monkeypatch: pytest.MonkeyPatch):
-    """A graph in which a circuit is faithful under resample ablation if it has the first edge, and under no other."""
+    """A graph in which a circuit says the same word under resample ablation if it has the first edge, and under zero with three edges."""
 
     def judge(model, pairs, circuits, kind="resample"):
-        kept = [0.9 if bool(circuit.kept[0]) and kind == "resample" else 0.1 for circuit in circuits]
-        return SimpleNamespace(faithfulness=torch.tensor(kept))
+        same = [bool(circuit.kept[0]) if kind == "resample" else len(circuit) >= 3 for circuit in circuits]
+        return SimpleNamespace(faithfulness=torch.ones(len(same)), same=torch.tensor(same)[:, None], alive=(1,) * len(same))
 
     monkeypatch.setattr(lesson, "judge", judge)
-    monkeypatch.setattr(lesson, "ioi_sentences", lambda *given, **more: SimpleNamespace(pairs=lambda model: None))
     return EdgeGraph.of(model)
 
 
@@ -92,30 +99,29 @@ def test_a_circuit_of_your_own(model, planted, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(lesson, "SHARE", 0.5)
     first, second = planted.circuit(planted.edges[:1]), planted.circuit(planted.edges[1:3])
     wrong = [
-        (second, "your 2 edges keep 10% of the logit difference; 80% are wanted"),
-        (planted.full, "less than 50% are wanted"),
+        (second, "Your 2 edges (1 of them on a whole path) say the model's word in 0.0% of prompts"),
+        (planted.full, "less than 50.0% are wanted"),
         (planted.empty, "has no edge"),
         (90, "A circuit is needed here"),
     ]
     assert_exercise(lesson.exercises, "3.10", first, wrong, stub=..., model=model, pairs=PAIRS)
 
 
-def test_break_the_number(model, planted):
-    values = torch.zeros(len(planted))
-    values[:3] = torch.tensor([2.0, 3.0, 1.0])  # the planted edge is the second
-    scores = EdgeScores(planted, values)
+def test_the_price_of_nothing(model, planted):
+    scores = EdgeScores(planted, torch.arange(len(planted)).float())
     wrong = [
-        ((3, "zero", "resample"), "under zero is 0.10; 0.8 or more is wanted"),
-        ((3, "resample", "resample"), "is not below 0.3"),
-        ((1, "resample", "zero"), "under resample is 0.10"),
-        ((3, "resample"), "A triple is needed here"),
-        ((3, "resample", "noise"), "A triple is needed here"),
+        (2, "With 2 edges the word is the model's in 0.0%"),
+        (6, "half of them are enough, too"),
+        (len(planted) + 1, "Your number of edges is 111"),
+        ("all", "One number is needed here"),
     ]
-    assert_exercise(lesson.exercises, "3.11", (3, "resample", "zero"), wrong, stub=..., model=model, pairs=PAIRS, scores=scores)
+    given = {"model": model, "pairs": PAIRS, "scores": scores}
+    assert_exercise(lesson.exercises, "3.11", 3, wrong, stub=..., **given)
+    assert lesson.exercises.exercise("3.11").verdict(5, **given).solved
 
 
 def test_one_head_two_jobs(model, monkeypatch: pytest.MonkeyPatch):
-    costs = {"gifts": [6, 5, 4, 3, 2, 1, 0, 0], "capitals": [0, 0, 0, 7, 6, 5, 8, 0]}  # by head, of two layers with four each
+    costs = {"gifts": [6, 5, 4, 3, 2, 1, 0, 0], "capitals": [0, 2, 3, 7, 8, 6, 5, 4]}  # by head, of two layers with four each
 
     def score_prompts(model, texts, metric, *changes):
         if not changes:
@@ -126,8 +132,8 @@ def test_one_head_two_jobs(model, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(lesson, "score_prompts", score_prompts)
     given = {"model": model, "data": GIFTS, "prompts": ["The Tower"], "right": torch.tensor([5])}
     wrong = [
-        ((0, 0), "Without 0.0 the capitals lose 0.00 nats: number"),
-        ((1, 2), "Without 1.2 the gifts lose 0.00 logits: it is number 7"),
+        ((0, 0), "There is a head with a smaller sum"),
+        ((1, 2), "Without 1.2 the gifts lose 0.00 logits and the capitals 5.00 nats: numbers 7 and 4"),
         ((1, 9), "There is no head 9"),
         ("a6.3", "Whole numbers are needed here"),
     ]

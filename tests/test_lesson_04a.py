@@ -12,8 +12,7 @@ from exercise_tools import assert_exercise
 from helpers.cluster.fact_prompts import FactPrompt
 from helpers.speak import exercises_04a
 from helpers.speak.exercises_04a import exercises
-from helpers.speak.fact_edits import EditPrompts
-from helpers.speak.knowledge_neurons import KnowledgeNeurons
+from helpers.speak.fact_edits import Edit, EditScores
 from helpers.speak.lens import BlockEffects, LensScores
 from helpers.speak.memories import Agreement, ReadableValues
 from helpers.speak.self_explanations import SelfExplanations
@@ -21,7 +20,7 @@ from helpers.speak.tuned_lens import TunedLens
 
 
 def test_an_account_that_changes(tiny, monkeypatch: pytest.MonkeyPatch):
-    def self_explanations(model, questions, answers=None):
+    def self_explanations(model, questions, answers=None, why=""):
         said = answers or ["It is Tokyo."]
         reason = "I saw it." if "sea" in said[0] else "I read it in a book."
         return SelfExplanations(tuple(questions), tuple(said), (reason,))
@@ -30,11 +29,17 @@ def test_an_account_that_changes(tiny, monkeypatch: pytest.MonkeyPatch):
     question = "What is the capital of Japan?"
     wrong = [
         ((question, "It is Rome.", "It is Paris."), "does not have 'Tokyo' in it"),
-        ((question, "It is Tokyo.", "Tokyo, no doubt."), "which is what the model says itself"),
+        ((question, "It is Tokyo.", "Tokyo, no doubt."), "which is true: put something else there"),
         ((question, "It is Tokyo.", "It is Paris."), "Here both accounts are 'I read it in a book.'"),
         ((question, "It is Tokyo."), "Three texts are needed here"),
         ((question, "", "It is Paris."), "an empty text"),
     ]
+    sum_of = ("What is 10 + 6?", "It is 16.", "It is the sea.")
+    assert exercises.exercise("4.1").verdict(sum_of, model=tiny).solved, "the model may be wrong; what is true is true"
+    digits = ("What is 2 + 3?", "It is 5.", "It is 15, the sea.")
+    assert exercises.exercise("4.1").verdict(digits, model=tiny).solved, "15 is not 5"
+    wrong.append((("What is 2 + 3?", "It is 15.", "It is the sea."), "your true answer does not have '5' in it"))
+    wrong.append((("What is 10 + 6?", "It is Tokyo.", "It is the sea."), "10 + 6 is 16, and your true answer does not have '16' in it"))
     assert_exercise(exercises, "4.1", (question, "It is Tokyo.", "It is the sea."), wrong, stub=(..., ..., ...), model=tiny)
 
 
@@ -86,7 +91,7 @@ def test_overtaken(tiny, monkeypatch: pytest.MonkeyPatch):
     wrong = [
         ((1, "Paris"), "stays there"),
         ((2, "Paris"), "not on top at the end"),
-        ((0, "Berlin"), "these stand on top: 'Paris'"),
+        ((0, "Berlin"), "is overtaken there, and not by 'Berlin'"),
         ((7, "Paris"), "There is no fact 7"),
         (0, "A pair is needed here"),
     ]
@@ -105,23 +110,20 @@ def test_a_drawer_with_a_label():
         (3, "Whole numbers are needed"),
     ]
     assert_exercise(exercises, "4.5", (1, 0), wrong, stub=..., read=read, agree=agree)
+    assert not exercises.exercise("4.5").verdict((1, 0), read=read, agree=agree, shown=[(1, 0)]).solved
 
 
 def test_edit_with_a_light_hand(tiny, monkeypatch: pytest.MonkeyPatch):
-    prompts = EditPrompts.__new__(EditPrompts)  # its insides do not matter here
-    object.__setattr__(prompts, "new", "Rome")
+    def edit_values(model, asked, found, n=8, plus=1.0):
+        hits, groups, said = (*(at < n * plus for at in range(8)), True, plus < 3), ("edited",) * 8 + ("random",) * 2, ("",) * 10
+        return EditScores((Edit("Bath", said, groups, said, said, hits, (1.0, 1.0)),))
 
-    def try_edit(model, asked, one, new, n, plus):
-        shares = {"edited": min(1.0, n * plus / 10), "paraphrases": 0.8, "same subject": None, "random": 1.0 if plus < 3 else 0.5}
-        return SimpleNamespace(share=shares.get)
-
-    monkeypatch.setattr(exercises_04a, "try_edit", try_edit)
-    given = {"asked": [prompts] * 2, "found": [KnowledgeNeurons.__new__(KnowledgeNeurons)] * 2}
-    given |= {"others": given["asked"], "found_others": given["found"]}
+    monkeypatch.setattr(exercises_04a, "edit_values", edit_values)
     wrong = [
-        ((2, 1.0), "Only 20% of the edited prompts say the new answer"),
-        ((8, 4.0), "about 'random' only 50% keep their answer"),
-        ((0, 1.0), "has to lie between 1 and 15"),
+        ((1, 1.0), "your score is 0.22"),
+        ((4, 4.0), "random 50%"),
+        ((0, 1.0), "has to lie between 1 and 4"),
+        ((5, 1.0), "has to lie between 1 and 4"),
         (8, "A pair is needed here"),
     ]
-    assert_exercise(exercises, "4.6", (8, 2.0), wrong, stub=..., model=tiny, **given)
+    assert_exercise(exercises, "4.6", (4, 2.0), wrong, stub=..., model=tiny, others=[], found=[])

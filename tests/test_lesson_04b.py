@@ -21,7 +21,7 @@ def scope(how: str):
         hook = resid_post(target_layer if how == "target's layer" else layer)
         state = record(model, source, hook)[hook][0, into if how == "target's position" else at]
         change = add if how == "add" else set_to
-        with intervene(model, change(resid_post(target_layer), state, pos=into)):
+        with intervene(model, change(resid_post(layer if how == "source's layer" else target_layer), state, pos=into)):
             logits = model(target)
         if how == "outside":
             logits = model(target)
@@ -35,7 +35,8 @@ def test_a_patchscope_by_hand(tiny):
         (scope("add"), "a Patchscope replaces"),
         (scope("target's layer"), "take it after the source's"),
         (scope("target's position"), "at the target's position"),
-        (scope("outside"), "is the patch inside the `with`"),
+        (scope("outside"), "the model run inside the `with`"),
+        (scope("source's layer"), "must be after `target_layer`"),
         (scope("everything"), "an axis too many"),
     ]
     assert_exercise(exercises, "4.7", scope("right"), wrong, stub=lambda *given: ..., model=tiny)

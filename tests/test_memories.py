@@ -141,7 +141,6 @@ def test_a_word_counts_in_all_spellings_and_one_that_is_cut_with_a_long_first_to
 def test_small_categories_come_first_and_those_without_tokens_not_at_all(tiny):
     found = word_categories(tiny, {"large": ["The", "San", "is"], "none": ["Gg"], "small": ["in"]})
     assert found.names == ("small", "large") and found.members.sum(1).tolist() == [1, 6]
-    assert found.table().splitlines() == ["category  tokens", "small          1", "large          6"]
 
 
 def test_without_words_the_shape_of_a_token_counts_as_well(tiny):
@@ -262,21 +261,18 @@ def agreed(best: list[list[int]], follows: list[list[int]], ranks: list[list[int
     return Agreement(tuple(range(len(best))), *map(torch.tensor, (best, follows, ranks, other)))
 
 
-def test_agreement_and_chance_are_counted_over_neurons_with_a_trigger():
+def test_agreement_is_counted_over_neurons_with_a_trigger():
     found = agreed([[5, 5, 6, 7], [1, 2, 3, 4]], [[5, 6, 6, -1], [-1] * 4], [[1, 9, 1, 0], [0] * 4], [[40, 7, 1, 0], [0] * 4])
     assert found.hits.tolist() == [[True, False, True, False], [False] * 4]
-    # pairs of two different neurons among the first three: (5, 6), (5, 6), (5, 5), (5, 6), (6, 5), (6, 6)
-    assert found.chance == [pytest.approx(2 / 6), 0] and found.overall_chance == pytest.approx(2 / 6)
-    low, high = wilson(2, 3)
+    assert found.control.tolist() == [[False, False, True, False], [False] * 4]
+    (low, high), (other_low, other_high) = wilson(2, 3), wilson(1, 3)
+    share, other = f"66.7% [{low:5.1%}, {high:6.1%}]", f"33.3% [{other_low:5.1%}, {other_high:6.1%}]"
     assert found.table().splitlines() == [
-        "layer  agreement                chance   median rank  shuffled  neurons",
-        f"    0   66.7% [{low:5.1%}, {high:6.1%}]   33.33%             1         7        3",
-        "    1    0.0% [ 0.0%, 100.0%]    0.00%             -         -        0",
-        f"  all   66.7% [{low:5.1%}, {high:6.1%}]   33.33%             1         7        3",
+        "layer  agreement               with another's           median rank  another's  neurons",
+        f"    0   {share}   {other}             1          7        3",
+        "    1    0.0% [ 0.0%, 100.0%]    0.0% [ 0.0%, 100.0%]             -          -        0",
+        f"  all   {share}   {other}             1          7        3",
     ]
-    found = agreed([[1, 2, 1, 1], [3, 3, 9, 9]], [[2, 1, -1, -1], [3, 3, 3, 8]], [[2, 2, 0, 0], [1] * 4], [[1, 1, 0, 0], [1] * 4])
-    assert found.chance == [1, pytest.approx(4 / 12)]  # in the second layer: each 3 meets a 3 of two other neurons
-    assert found.overall_chance == pytest.approx((2 * 1 + 4 * 4 / 12) / 6)  # each layer with the weight of its neurons
 
 
 def test_agreement_finds_the_rank_of_the_next_token_and_of_that_of_another_neuron(tiny):

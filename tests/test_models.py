@@ -82,11 +82,9 @@ def test_numbers_equal_plain_hugging_face(architecture: str, tiny: Path) -> None
 
 
 @needs_course_lm
-@pytest.mark.parametrize("name", models.COURSE_LMS)
-def test_numbers_of_the_course_lms_equal_plain_hugging_face_and_each_text_has_one_begin(name: str) -> None:
-    assert_same_numbers(name, models.COURSE_LMS[name])
-    assert_one_begin(loaded(name))
-    assert loaded(name).cfg.n_layers == (24 if name == models.DEEP_LM else 12)
+def test_numbers_of_the_course_lm_equal_plain_hugging_face_and_each_text_has_one_begin() -> None:
+    assert_same_numbers("course-lm", models.COURSE_LM_FOLDER)
+    assert_one_begin(loaded("course-lm"))
 
 
 @pytest.mark.parametrize("architecture", ["gpt2", "neox-parallel", "llama"])
@@ -197,10 +195,10 @@ def assert_one_begin(model: models.TransformerBridge) -> None:
 
 @pytest.mark.parametrize("architecture", ["gpt2-relu", "neox-serial"])  # the second one has no begin token by itself
 def test_the_course_lm_gets_one_begin_token(architecture: str, tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in models.COURSE_LMS:
-        monkeypatch.setitem(models.COURSE_LMS, name, tiny / architecture)
-        assert load_model(name).cfg.d_model < 100  # it is the tiny one
-        assert_one_begin(load_model(name))
+    monkeypatch.setattr(models, "COURSE_LM_FOLDER", tiny / architecture)
+    model = load_model("course-lm")
+    assert model.cfg.d_model < 100  # it is the tiny one
+    assert_one_begin(model)
 
 
 @pytest.mark.usefixtures("no_network")
@@ -319,7 +317,7 @@ def test_incomplete_folders(pattern: str, tmp_path: Path, monkeypatch: pytest.Mo
     for path in tmp_path.glob(pattern):
         path.unlink()
     assert "missing): save it with save_pretrained" in sentence(name=tmp_path)
-    monkeypatch.setitem(models.COURSE_LMS, "course-lm", tmp_path)
+    monkeypatch.setattr(models, "COURSE_LM_FOLDER", tmp_path)
     assert "`make model`" in sentence()
 
 

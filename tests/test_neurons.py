@@ -1,7 +1,5 @@
 """Neurons looked at: one pass over a corpus finds what plain runs, text by text, and counting by hand find."""
 
-from math import log2
-
 import pytest
 import torch
 from hypothesis import given
@@ -26,11 +24,12 @@ from helpers.activations import (
 from helpers.interventions import add, intervene, mlp_post
 from helpers.one_neuron.neurons import (
     Selectivity,
+    auc_within,
     class_selectivities,
-    entropy,
-    matched_controls,
+    controls_at,
+    grade_correlations,
     next_token,
-    polysemanticity,
+    number_of_jobs,
     random_class,
     random_neurons,
     this_token,
@@ -224,45 +223,6 @@ def test_promoted_tokens_are_written_side_by_side():
     assert table.splitlines() == ["·Paris  +1.50   ⏎       -2.00", "a       +0.25   ·is     -0.12"]
 
 
-def some_stats(means: list[float]) -> NeuronStats:
-    """Statistics of one layer, number 4, with these means."""
-    mean = torch.tensor([means])
-    return NeuronStats((4,), mean, mean.gt(0).float(), mean, 100)
-
-
-@given(seed=st.integers(0, 50), n=st.integers(0, 10), factor=st.sampled_from([1.2, 1.5, 3.0]))
-def test_whichever_are_drawn_controls_keep_their_rules(seed: int, n: int, factor: float):
-    means = torch.rand(60, generator=torch.Generator().manual_seed(seed)).add(0.2).tolist()
-    stats, excluded = some_stats(means), [(4, 2), (4, 3)]
-    alike = {i for i, mean in enumerate(means) if 1 / factor <= mean / means[7] <= factor} - {7, 2, 3}
-    if len(alike) < n:
-        with pytest.raises(ValueError, match=f"Only {len(alike)} neurons"):
-            matched_controls(stats, 4, 7, n, factor, seed, excluded)
-    else:
-        found = matched_controls(stats, 4, 7, n, factor, seed, excluded)
-        assert len(set(found)) == n and {layer for layer, _ in found} <= {4} and {i for _, i in found} <= alike
-        assert found == matched_controls(stats, 4, 7, n, factor, seed, excluded)
-
-
-FEW = r"Only 1 neurons of layer 4 have a mean within a factor of 1\.5, not 3: ask for fewer, or let the mean differ"
-SILENT = r"Neuron 2 of layer 4 is never active in these texts, so there is nothing to match; choose another\.$"
-
-
-@pytest.mark.parametrize(
-    "neuron, n, sentence",
-    [
-        ((4, 0), 3, FEW),
-        ((4, 2), 1, SILENT),
-        ((4, 4), 1, r"There is no neuron 4 in layer 4: it has 4, numbered 0 to 3\.$"),
-        ((4, -1), 1, "There is no neuron -1 in layer 4"),
-        ((0, 0), 1, r"There is no scanned layer 0; choose one of: 4\.$"),
-    ],
-)
-def test_controls_that_cannot_be_had_are_refused_with_a_sentence(neuron, n, sentence):
-    with pytest.raises(ValueError, match=sentence):
-        matched_controls(some_stats([1.0, 1.1, 0.0, 9.0]), *neuron, n)
-
-
 def test_random_neurons_are_active_in_k_texts():
     texts = random_texts(4, shortest=12)
     values = torch.tensor([[[4.0, 1.0], [3.0, 0.0], [2.0, 0.5], [0.0, 0.0], [9.0, 8.0]]])
@@ -369,39 +329,34 @@ def test_the_best_neurons_are_chosen_by_the_choosing_half_alone():
     assert name((5, 185)) == "L5 N185"
 
 
-@given(st.lists(st.sampled_from("abcd"), max_size=30))
-def test_entropy_is_minus_the_sum_of_p_log_p(labels: list[str]):
-    shares = [labels.count(label) / len(labels) for label in set(labels)]
-    assert entropy(labels) == pytest.approx(-sum(share * log2(share) for share in shares), abs=1e-12)
-    assert entropy(labels) >= 0
+def test_the_correlation_with_grades_is_that_of_each_neuron_by_itself():
+    values, grades = torch.randn(2, 20, 3, generator=torch.Generator().manual_seed(0)), torch.arange(20.0) % 5
+    values[1, :, 2] = 7.0  # a neuron that never changes
+    found = grade_correlations(values, grades)
+    expected = [[torch.corrcoef(torch.stack([values[at, :, unit], grades]))[0, 1] for unit in range(3)] for at in range(2)]
+    assert torch.allclose(found[:, :2], torch.tensor(expected)[:, :2], atol=1e-5) and found[1, 2] == 0
 
 
-@pytest.fixture
-def jobs() -> TopContexts:
-    """Two neurons of layer 3 and one that is silent, over four texts of two kinds; token 0 is the mark."""
-    tokens = torch.tensor([[0, 1, 1, 2], [0, 1, 2, 9], [0, 3, 4, 1], [0, 1, 9, 9]])
-    texts = Texts(tokens, torch.tensor([4, 3, 4, 2]), ("a", "a", "b", "b"))
-    values = torch.tensor([[[4.0, 3.0, 2.0, 1.0], [2.0, 1.0, 0.0, 0.0], [0.0] * 4]])
-    rows = torch.tensor([[[0, 1, 2, 3], [0, 1, 2, 3], [0, 0, 0, 0]]])
-    positions = torch.tensor([[[1, 1, 3, 1], [1, 2, 1, 1], [0, 0, 0, 0]]])
-    return hand_made(values, rows, positions, texts)
+def test_controls_are_as_loud_and_without_the_trait():
+    there = torch.tensor([[1.0, 0.9, 5.0, 0.0, 1.2, 1.0], [1.0] * 6])
+    trait = torch.tensor([[0.8, 0.1, 0.0, 0.0, -0.2, -0.7], [0.0] * 6])
+    assert controls_at(there, trait, (0, 0), n=2) == [(0, 1), (0, 4)]
+    with pytest.raises(ValueError, match=r"Only 3 neurons of layer 0 are active there without the trait, not 4: ask for fewer\."):
+        controls_at(there, trait, (0, 0), n=4)
+    assert controls_at(there, trait, (0, 0), n=2, exclude=[(0, 1), (1, 4)]) == [(0, 4), (0, 2)]
+    with pytest.raises(ValueError, match=r"L0 N3 is silent at these places"):
+        controls_at(there, trait, (0, 3))
 
 
-def test_varied_neurons_have_more_bits_than_those_with_one_job(jobs):
-    found = polysemanticity(jobs, [(3, 0), (3, 1)], draws=60)
-    assert found.kinds == (1.0, 0.0)  # all four texts, and two of the kind "a"
-    assert found.corpus_kinds == pytest.approx(entropy("aaaaa" + "bbbb"))  # of all tokens
-    assert found.chance_kinds == (1.0,) * 60  # k is 4, so that every draw holds all four texts, each once
+def test_within_a_text_only_its_own_places_are_compared():
+    values, mask = torch.tensor([[0.0, 5, 1, 2, 9], [0, 20, 30, 10, 0], [0, 1, 2, 3, 4]]), torch.ones(3, 5, dtype=torch.bool)
+    mask[:, 0] = mask[0, 4] = False
+    labels = torch.tensor([[0, 1, 0, 0, 1], [0, 0, 0, 1, 0], [0, 0, 0, 0, 0]]).bool()
+    assert auc_within(values, labels, mask) == pytest.approx([1.0, 1 / 3])  # the third text has no such place
 
 
-def test_chance_draws_texts_by_their_tokens_and_follows_its_seed(jobs):
-    parts = (part[..., :2] for part in (jobs.values, jobs.rows, jobs.positions))  # two texts of four, so that their kinds vary
-    two = TopContexts(jobs.texts, jobs.stats, *parts)
-    found = polysemanticity(two, [(3, 0)], draws=60)
-    assert set(found.chance_kinds) == {0.0, 1.0} and found == polysemanticity(two, [(3, 0)], draws=60)
-    assert found.chance_kinds != polysemanticity(two, [(3, 0)], draws=60, seed=1).chance_kinds
-
-
-def test_a_silent_neuron_is_refused_with_a_sentence(jobs):
-    with pytest.raises(ValueError, match=r"L3 N2 is never active in these texts, so it has no contexts; choose another neuron\."):
-        polysemanticity(jobs, [(3, 0), (3, 2)])
+def test_the_number_of_jobs_goes_from_one_to_all_whatever_the_rulers():
+    effects = torch.tensor([[2.0, 1.0, 0.0, -1.0], [0.0, 1.0, 0.0, 1.0], [0.0, 1.0, 0.0, 1.0]])
+    found = number_of_jobs(effects)
+    assert found[0] == pytest.approx(1.0) and found[2] == 0 and 2.8 < found[1] < 3
+    assert torch.allclose(found, number_of_jobs(effects * torch.tensor([[1.0], [100.0], [0.01]])), atol=1e-5)

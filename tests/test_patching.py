@@ -10,15 +10,15 @@ import torch
 from tiny_models import ARCHITECTURES
 
 from helpers import interventions
-from helpers.cluster import patching
 from helpers.cluster.patching import (
+    PARTS,
     PatchMap,
     PromptPairs,
-    attribute_heads,
     attribute_positions,
     correlation,
     metric_at_ends,
     patch_heads,
+    patch_parts,
     patch_positions,
     prompt_pairs,
 )
@@ -116,14 +116,6 @@ def pairs_of_row(pairs, row: int):
     return PromptPairs(pairs.clean.take([row]), pairs.corrupted.take([row]), log_odds(RIGHT[row : row + 1], WRONG[row : row + 1]))
 
 
-def test_many_small_passes_give_the_numbers_of_one(model, pairs, monkeypatch):
-    sweeps = (patch_positions, resid_pre), (patch_heads, head_out), (patch_heads, pattern)
-    before = [sweep(model, pairs, place).after for sweep, place in sweeps]
-    monkeypatch.setattr(patching, "PATCHED_TOKENS", 8)  # two patches in a pass
-    for expected, (sweep, place) in zip(before, sweeps, strict=True):
-        torch.testing.assert_close(sweep(model, pairs, place).after, expected, atol=1e-5, rtol=0)
-
-
 @pytest.mark.parametrize("architecture", ["neox-parallel", "gemma2"])
 def test_prompts_of_unequal_length_give_the_numbers_of_each_alone(load, architecture):
     model, lengths = load(architecture), (8, 6, 7)
@@ -148,8 +140,7 @@ def test_what_stands_in_the_filling_plays_no_part(model):
         tokens[torch.arange(8) >= side.lengths[:, None]] = 11 + number
         other.append(Texts(tokens, side.lengths, side.kinds))
     again = prompt_pairs(model, *other, pairs.metric)
-    for sweep in (patch_heads, attribute_heads):
-        torch.testing.assert_close(sweep(model, again).after, sweep(model, pairs).after, atol=1e-5, rtol=0)
+    torch.testing.assert_close(patch_heads(model, again).after, patch_heads(model, pairs).after, atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("architecture", ["gpt2", "neox-parallel", "gemma2"])
@@ -228,16 +219,6 @@ def test_estimates_are_the_slope_of_a_small_step(load, architecture, place):
         assert_slope(model, pairs, estimated, place, 1, column, pos=pos)
 
 
-@pytest.mark.parametrize("place", ["head_out", "head_q", "head_k", "head_v", "pattern"])
-@pytest.mark.parametrize("architecture", ["gpt2", "llama-grouped"])
-def test_estimates_of_heads_are_the_slope_of_a_small_step(load, architecture, place):
-    model = load(architecture)
-    pairs = make_pairs(model, (8, 6, 7))
-    estimated = attribute_heads(model, pairs, PLACES[place])
-    for head in (0, len(estimated.columns) - 1):
-        assert_slope(model, pairs, estimated, place, 0, head, **(dict(pos=head) if place == "pattern" else dict(head=head)))
-
-
 def test_integrated_gradients_of_the_embedding_add_up_to_the_whole_difference(load):
     for family in ("llama", "neox-parallel"):
         pairs = make_pairs(load(family))
@@ -265,7 +246,7 @@ def test_integrated_gradients_of_the_embedding_add_up_to_the_whole_difference(lo
         (lambda m, b: patch_positions(m, b, lambda layer: f"blocks.{layer}.hook_none"), "has no place 'hook_none'"),
         (lambda m, b: patch_heads(m, make_pairs(m, metric=lambda logits: logits.mean())), "must give one number for each of the 3"),
         (lambda m, b: correlation(CONSTANT, CONSTANT), "has the same value everywhere"),
-        (lambda m, b: attribute_heads(m, make_pairs(m, metric=lambda logits: logits[:, -1].argmax(-1) * 1.0)), "has no gradient"),
+        (lambda m, b: attribute_positions(m, make_pairs(m, metric=lambda logits: logits[:, -1].argmax(-1) * 1.0)), "has no gradient"),
     ],
 )
 def test_what_cannot_be_is_said_in_one_sentence(model, pairs, wrong, sentence):
@@ -282,3 +263,11 @@ def test_sides_may_be_filled_differently(model):
     filled = [Texts(torch.tensor([[5, 6, 7, fill], [5, 6, 7, 8 + fill]]), torch.tensor([3, 4]), ("text",) * 2) for fill in (1, 2)]
     with pytest.raises(ValueError, match="The two prompts of pair 0 are the same"):
         prompt_pairs(model, *filled, log_odds(5, 6))
+
+
+def test_parts_of_a_head_restore_what_their_maps_say(model, pairs):
+    lines = [line.split() for line in patch_parts(model, pairs, [(1, 2), (0, 1)]).splitlines()]
+    assert lines[0] == ["head", *PARTS] and [line[0] for line in lines[1:]] == ["a1.2", "a0.1"]
+    for number, place in enumerate(PARTS.values(), 1):
+        effect = patch_heads(model, pairs, place).effect
+        assert [float(line[number]) for line in lines[1:]] == pytest.approx([effect[1, 2].item(), effect[0, 1].item()], abs=0.006)

@@ -55,17 +55,16 @@ NUMBERS = [str(at) for at in range(100)]
 EFFECTS = torch.linspace(-12, 12, 60).reshape(12, 5)
 EDGES = [("embed", "a0.1.q", 1.0), ("embed", "a3.1.k", 0.5), ("a0.1", "m2", -0.3), ("m2", "a3.1.v", 0.1), ("a3.1", "logits", -2.0)]
 REPORT = json.loads((Path(__file__).parents[1] / "data" / "course_lm" / "report.json").read_text(encoding="utf-8"))
+SHARES = [row["name"] for row in REPORT["rows"] if row["unit"] == "share" and row["name"] in REPORT["checkpoints"][-1]["values"]]
 FIGURES = {
     "ablation_bars": lambda p: p.ablation_bars(
         {"zero": (-1.2, -1.5, -0.9), "mean": (-0.8, -1.0, -0.5), "resample": (0.1, -0.2, 0.3)}, {"zero": ZIGZAG}, "change of the log-odds"
     ),
-    "dose_curve": lambda p: p.dose_curve(
-        [0, 2, 4], {" this": [0.9, 0.5, 0.1], " $5": [0.0, 0.1, 0.2], "巴黎": [0.0] * 3}, (0.5, 2.5), {LONG: [0.2] * 3, "L5 N7": [0.3] * 3}
-    ),
-    "kind_bars": lambda p: p.kind_bars({"name": [3, 5], "語言": [1, 2, 3], "names of others": ZIGZAG}, "peak activation"),
+    "dose_curve": lambda p: p.dose_curve([0, 2, 4], {" this": [0.9, 0.5, 0.1], " $5": [0.0, 0.1, 0.2], "巴黎": [0.0] * 3}, (0.5, 2.5)),
+    "kind_bars": lambda p: p.kind_bars({"name": [3, 5], "語言": [1, 2, 3], "of others": ZIGZAG}, "peak activation", {"name": ZIGZAG}),
     "estimate_scatter": lambda p: p.estimate_scatter([*ZIGZAG, 2.0, -3.0], [*ZIGZAG, 2.1, -1.0], list("abcdefgh")),
     "word_bars": lambda p: p.word_bars({" $1": 0.4, " these": 0.1, "巴黎": 0}, {LONG: {" $1": 0.1, " these": 0.3}, "L5": {" $1": 0.2}}),
-    "entropy_histogram": lambda p: p.entropy_histogram([0.0, 1.0, 1.5], [3.0, 3.2], 4.5, "entropy, in bits"),
+    "jobs_histogram": lambda p: p.jobs_histogram({"neurons": [1.0, 2.5, 3.0], "features": [1.0, 1.2]}, 1.1, "number of jobs"),
     "overlap_grid": lambda p: p.overlap_grid({f"sparsity 0.{at}": SQUARE for at in range(6)}),
     "overlap_grid, one": lambda p: p.overlap_grid({"sparsity 0.9": SQUARE}),
     "feature_fan": lambda p: p.feature_fan({f"sparsity 0.{at}": THREE for at in range(6)}),
@@ -74,7 +73,7 @@ FIGURES = {
     "clouds, one": lambda p: p.clouds({"layer 5": POINTS}, {"harmful": 2, "harmless": 2, "harmful words in harmless requests": 1}),
     "cosine_grid": lambda p: p.cosine_grid(torch.eye(13), "layer"),
     "cosine_grid, many": lambda p: p.cosine_grid(torch.eye(37), "stream before block …, the last is what is unembedded"),
-    "coverage": lambda p: p.coverage([1, 20, 300, 5], [0.0, 0.5, 1.0, 0.9], ["element", LONG, "element", "$1"]),
+    "coverage": lambda p: p.coverage([1, 20, 300, 5], [0.0, 0.5, 1.0, 0.9], ["element", LONG, "element", "$1"], ["", "$1", "gold", ""]),
     "class_lines": lambda p: p.class_lines({"$1": ZIGZAG, LONG: ZIGZAG * 2}, f"the rate after {LONG}", reference={"as they are": 0.2}),
     "class_lines, many": lambda p: p.class_lines({f"{at} {LONG}": [0.1 * at] * 43 for at in range(9)}, "share", "after block …"),
     "rate_bars": lambda p: p.rate_bars({"harmful": {"as they are": [True], LONG: [False, True]}, "harmless": {LONG: [True]}}, "refused"),
@@ -84,7 +83,6 @@ FIGURES = {
     "task_grid, many": lambda p: p.task_grid(torch.rand(2, 80), ["antonym", LONG], NUMBERS[:80], "vector put in after block …"),
     "task_grid, words": lambda p: p.task_grid(torch.rand(1, 4), ["copy"], ["none", "five shots", LONG, "task vector"], "what was done"),
     "next_token_bars": lambda p: p.next_token_bars(next_tokens((" little", "花", "\n", " $"), (0.5, 0.2, 0.1, 0.0))),
-    "layer_line": lambda p: p.layer_line([10, 12.5, 48], "mean length of the vectors"),
     "rate_bars, one group": lambda p: p.rate_bars(
         {"harmless": {"as it is": [False] * 9, "subtracted at one layer": [True, False], "random added": [True]}}, "refused"
     ),
@@ -95,7 +93,7 @@ FIGURES = {
     ),
     "size_curves": lambda p: p.size_curves([1, 10, 400], {"resample": RISING, "random edges": RISING}, "edges kept", LONG, (0, 1)),
     "report_card": lambda p: p.report_card(REPORT),
-    "learning_curves": lambda p: p.learning_curves(REPORT),
+    "learning_curves": lambda p: p.learning_curves(REPORT, SHARES),
     "circuit": lambda p: circuit(EDGES, 9, ("holds the metric up", "holds it down")),
 }
 
@@ -219,12 +217,11 @@ def test_ablation_bars_show_value_interval_and_controls_of_each_kind(plots):
 
 
 def test_dose_curves_are_in_percent_with_the_usual_range_behind_them(plots):
-    fig = plots.dose_curve([0, 1, 2], {" this": [0.5, 0.25, 0.0], " these": [0.0, 0.1, 0.4]}, (0.5, 1.5), {"L1 N2": [0.2, 0.2, 0.2]})
+    fig = plots.dose_curve([0, 1, 2], {" this": [0.5, 0.25, 0.0], " these": [0.0, 0.1, 0.4]}, (0.5, 1.5))
     (ax,) = fig.axes
-    assert at_labels(ax, "this", "L1 N2") == [([0, 1, 2], [50, 25, 0]), ([0, 1, 2], [20, 20, 20])]
-    control, area = named(ax, "L1 N2"), named(ax, "the neuron's usual range")
-    assert control.get_color() == plots.GREY and control.get_linestyle() == "--" and (area.get_x(), area.get_width()) == (0.5, 1.0)
-    assert legend(fig) == ["this", "these", "L1 N2", "the neuron's usual range"]
+    assert at_labels(ax, "this", "these") == [([0, 1, 2], [50, 25, 0]), ([0, 1, 2], [0, 10, 40])]
+    area = named(ax, "what it reaches by itself")
+    assert (area.get_x(), area.get_width()) == (0.5, 1.0) and legend(fig) == ["this", "these", "what it reaches by itself"]
     assert ax.get_ylim()[0] == 0 and ax.get_ylim()[1] > 50
 
 
@@ -233,6 +230,8 @@ def test_kinds_keep_their_order_with_the_first_at_the_top(plots):
     assert ticks(ax, "y") == ["name", plots.plain("$ and 語言"), "none"] and [bar.get_width() for bar in ax.patches] == [4.0, 2.0, 0]
     assert [xs for xs, _ in data(*ax.lines[:3])] == [[3.0, 5.0], [1.0, 1.0, 4.0], []] and len(set(ax.lines[1].get_ydata())) == 3
     assert ax.get_ylim()[0] > ax.get_ylim()[1] and all(abs(y - 1) < 0.4 for y in ax.lines[1].get_ydata())
+    grey = plots.kind_bars({"name": [3.0], "Chinese": [1.0]}, "peak", {"Chinese": [0.1, 0.2]}).axes[0].lines
+    assert [list(line.get_xdata()) for line in grey if line.get_color() == plots.GREY] == [[], [0.1, 0.2]]
 
 
 def test_a_scatter_names_the_outermost_points_and_the_correlation(plots):
@@ -254,8 +253,9 @@ def test_points_that_lie_together_get_one_name(plots):
 
 
 def test_concepts_stand_by_their_count_and_their_f1_in_the_colour_of_their_group(plots):
-    fig = plots.coverage([3, 40, 500], [0.1, 0.7, 0.9], ["element", "country", "element"])
+    fig = plots.coverage([3, 40, 500], [0.1, 0.7, 0.9], ["element", "country", "element"], ["terbium", "", ""])
     (ax,) = fig.axes
+    assert [(text.get_text(), text.xy) for text in ax.texts] == [("terbium", (3, 0.1))]
     assert at_labels(ax, "element", "country") == [([3, 500], [0.1, 0.9]), ([40], [0.7])] and legend(fig) == ["element", "country"]
     assert ax.get_xscale() == "log" and list(ax.lines[2].get_ydata()) == [0.8, 0.8] and ax.lines[0].get_color() != ax.lines[1].get_color()
 
@@ -269,15 +269,13 @@ def test_words_have_a_bar_before_and_one_for_each_removal(plots):
     assert legend(fig) == ["before", "L5 N1", "both"]
 
 
-def test_histograms_of_entropies_are_shares_of_their_own(plots):
-    fig = plots.entropy_histogram([0.0, 1.0, 1.0, 2.0], [3.0] * 7, 5.0, "entropy, in bits")
+def test_histograms_of_jobs_are_shares_of_their_own(plots):
+    fig = plots.jobs_histogram({"neurons": [1.0, 2.5, 2.5, 3.0], "features": [1.0] * 7}, 1.2, "number of jobs")
     (ax,) = fig.axes
-    bars = [patch for patch in ax.patches if patch.get_label() != "random contexts, equally many"]
-    assert {round(bar.get_x() + bar.get_width() / 2): bar.get_height() for bar in bars if bar.get_height()} == {0: 25, 1: 50, 2: 25}
-    outline = named(ax, "random contexts, equally many")
-    assert outline.get_path().vertices[:, 1].max() == pytest.approx(100) and not outline.get_fill()
-    assert list(named(ax, "the whole corpus").get_xdata()) == [5.0, 5.0]
-    assert set(legend(fig)) == {"top contexts of neurons", "random contexts, equally many", "the whole corpus"}
+    heights = [[bar.get_height() for bar in bars] for bars in ax.containers]
+    assert [sum(each) for each in heights] == pytest.approx([100, 100]) and max(heights[0]) == 50 and max(heights[1]) == pytest.approx(100)
+    assert list(named(ax, "planted, with one job").get_xdata()) == [1.2, 1.2]
+    assert set(legend(fig)) == {"neurons", "features", "planted, with one job"}
 
 
 WHOLE = torch.tensor([[1.0, -0.4, 0.1], [-0.4, 1.0, 0.3], [0.1, 0.3, 2.0]], requires_grad=True)
@@ -428,7 +426,7 @@ def test_rates_are_shares_with_their_intervals_and_kinds_keep_their_colours(plot
 def test_a_single_group_has_the_names_under_its_bars_and_a_share_of_0_is_written(plots):
     fig = plots.rate_bars({"harmless": {"as it is": [False] * 10, "direction $": [True] * 9 + [False]}}, "refused")
     (ax,) = fig.axes
-    assert ticks(ax, "x") == ["as it is", r"direction \$"] and not fig.legends and ax.get_xlabel() == "kind of prompt: harmless"
+    assert ticks(ax, "x") == ["as it is", r"direction \$"] and not fig.legends and ax.get_xlabel() == "harmless"
     assert list(ax.get_xticks()) == pytest.approx([bar.get_x() + bar.get_width() / 2 for bar in ax.patches])
     heights = {text.get_text(): text.get_position()[1] for text in ax.texts}
     assert list(heights) == ["0 %", "90 %"]
@@ -474,15 +472,15 @@ def test_the_report_card_has_a_panel_for_each_unit_and_names_what_is_missed(plot
 
 
 def test_learning_curves_are_drawn_in_the_order_of_training(plots):
-    (ax,) = (ax for ax in plots.learning_curves(SMALL_REPORT).axes if ax.get_visible())
+    (ax,) = (ax for ax in plots.learning_curves(SMALL_REPORT, ["good"]).axes if ax.get_visible())
     assert data(*ax.lines) == [([1, 2], [pytest.approx(20), pytest.approx(90)])]
 
 
 def test_learning_curves_have_whole_names_and_numbers_under_the_last_panel_of_each_column(plots):
-    fig = plots.learning_curves(REPORT)
+    fig = plots.learning_curves(REPORT, SHARES)
     fig.draw_without_rendering()
     shown = [ax for ax in fig.axes if ax.get_visible()]
-    assert {" ".join(ax.get_title().split()) for ax in shown} == {row["name"] for row in REPORT["rows"] if row["unit"] == "share"}
+    assert {" ".join(ax.get_title().split()) for ax in shown} == set(SHARES)
     lowest = {round(ax.get_position().x0, 2): ax for ax in shown}.values()  # the last of a column stays
     numbered = [ax for ax in shown if any(label.get_visible() and label.get_text() for label in ax.get_xticklabels())]
     assert len(lowest) == 4 and set(numbered) == set(lowest)

@@ -31,7 +31,6 @@ from helpers.cluster.relation_reports import (
     edit_pairs,
     edit_report,
     edit_subjects,
-    low_rank_inverse,
     relation_report,
     sweep_lre,
 )
@@ -49,6 +48,7 @@ SUBJECTS = ("Taipei", "The Golden Gate Bridge", "Paris", "San Francisco")
 DATA = RelationData("place", "The Tower of {s} is in", SUBJECTS, ("Paris", "Taipei", "Gate", "San"))
 FIRST = RelationData("first", "{s} is", ("T", "Taipei", "S", "Paris"), ("a", "b", "c", "d"))  # two subjects are the first token of all
 LETTERS = RelationData("letters", "x{s}y", tuple("abcdefghijkl"), tuple("bcdefghijklm"))
+MAP = LinearRelation("r", "LRE", 2, torch.eye(2), torch.zeros(2), beta=1.5)
 
 
 @pytest.fixture
@@ -241,14 +241,24 @@ def test_comparison_judges_all_methods_on_the_test_subjects(small):
     train, test = (relation_states(small, some, [0]) for some in (parts.train, parts.test))
     found = compare_to_baselines(small, parts, lre)
     for one in (lre, *(method(train, 0) for method in (identity, translation, regression))):
-        assert torch.equal(found.of(one.kind), lens_logits(small, one(test.s[0])).argmax(-1) == test.token)
-    assert torch.equal(found.of("most frequent"), test.token == usual(parts.train))
+        assert torch.equal(found.of(one.kind).bool(), lens_logits(small, one(test.s[0])).argmax(-1) == test.token)
+    assert torch.equal(found.of("most frequent").bool(), test.token == usual(parts.train))
     assert found.shares["most frequent in test"] == max(Counter(test.token.tolist()).values()) / 4
-    assert "regression (8)" in found.methods and found.layer == 0 and found.beta == 1.5
+    assert "regression, all" in found.methods and found.lre is lre
+    others = [fit_lre(small, parts.choose, 0), translation(train, 0)]
+    beside = compare_to_baselines(small, parts, lre, others)
+    right = [(most_likely(small, one(test.s[0])) == test.token).float() for one in others]
+    assert torch.equal(beside.of("other maps"), torch.stack(right).mean(0)) and "other maps" not in found.methods
+
+
+def test_the_rival_is_the_best_of_the_simpler_maps_of_the_same_subjects():
+    methods = ("LRE", "identity", "translation", "regression, all", "other maps")
+    hits = torch.tensor([[1.0, 1, 1], [0, 0, 0], [0, 1, 0], [1, 1, 1], [0.5, 1, 1]])
+    assert BaselineComparison(MAP, methods, hits).rival == "translation"
 
 
 def test_tables_by_hand():
-    table = BaselineComparison("r", 2, 1.5, ("LRE", "identity"), torch.tensor([[True, True, False, True], [False] * 4])).table()
+    table = BaselineComparison(MAP, ("LRE", "identity"), torch.tensor([[1.0, 1, 0, 1], [0, 0, 0, 0]])).table()
     low, high = wilson(3, 4)
     assert table.splitlines()[0] == "r, layer 2, beta 1.5, 4 subjects"
     assert table.splitlines()[1] == f"LRE        75.0%  [{low:.1%}, {high:.1%}]" and table.splitlines()[2].startswith("identity    0.0%")
@@ -280,19 +290,25 @@ def test_report_judges_each_relation_and_skips_small_ones(small, monkeypatch):
     monkeypatch.setattr(relation_reports, "known_rows", lambda model, data: list(range(len(data)))[: 8 if data.name == "few" else 11])
     other = RelationData("other", "q{s}yz", LETTERS.subjects, LETTERS.objects)
     few = RelationData("few", "q{s}yz", LETTERS.subjects, LETTERS.objects)
-    found = relation_report(small, {"l": LETTERS, "o": other, "f": few}, [0, 1], [2.0, 3.0], n_train=4, most=9, least=9)
-    assert found.skipped == ("few",) and {entry.comparison.relation for entry in found.entries} == {"letters", "other"}
+    found = relation_report(small, [LETTERS, other, few], [0, 1], [2.0, 3.0], n_train=4, most=9, least=9)
+    assert found.skipped == ("few",) and {entry.name for entry in found.entries} == {"letters", "other"}
     shares = [entry.comparison.shares["LRE"] for entry in found.entries]
     assert shares == sorted(shares, reverse=True)
     for entry in found.entries:
         parts = entry.parts
         assert entry.known == 11 / 12 and [len(side) for side in (parts.train, parts.choose, parts.test)] == [4, 2, 3]
-        again = compare_to_baselines(small, parts, fit_lre(small, parts.train, entry.sweep.best.layer, entry.sweep.best.beta))
-        assert (entry.comparison.layer, entry.comparison.beta) == (again.layer, again.beta) and again.beta in (2.0, 3.0)
+        assert set(entry.subjects.subjects) <= set(LETTERS.subjects) and len(set(entry.subjects.subjects)) == 9
+        best = entry.sweep.best
+        [other] = (one.sweep for one in found.entries if one is not entry)
+        others = [
+            LinearRelation(o.relation, o.kind, o.layer, o.weight, o.bias, other.best.beta) for o in other.maps if o.layer == best.layer
+        ]
+        again = compare_to_baselines(small, parts, fit_lre(small, parts.train, best.layer, best.beta), others)
+        assert (entry.comparison.lre.layer, entry.comparison.lre.beta) == (best.layer, best.beta) and best.beta in (2.0, 3.0)
         assert torch.equal(again.hits, entry.comparison.hits) and again.methods == entry.comparison.methods
     lines = found.table().splitlines()
     assert len(lines) == 4 and lines[-1] == "too few known subjects: few" and " 92%" in lines[1]
-    assert "skipped: letters" in relation_report(small, [LETTERS], least=50).table()
+    assert "too few known subjects: letters" in relation_report(small, [LETTERS], [0], [1.0], least=50).table()
 
 
 # ------------------------------------------------------------------------------------------------------------- editing
@@ -300,10 +316,12 @@ def test_report_judges_each_relation_and_skips_small_ones(small, monkeypatch):
 
 def test_the_inverse_of_full_rank_inverts_and_a_low_rank_forgets():
     weight = torch.randn(6, 6, generator=torch.Generator().manual_seed(0))
-    assert torch.allclose(low_rank_inverse(weight, 6) @ weight, torch.eye(6), atol=1e-4)
+    one = LinearRelation("r", "LRE", 0, weight, torch.ones(6))
+    assert torch.allclose(one.inverse(6) @ weight, torch.eye(6), atol=1e-4)
     for sizes, kept in (([2.0, 4.0, 1.0], [0.5, 0.25, 0.0]), ([2.0, 0.0], [0.5, 0.0])):
-        assert torch.allclose(low_rank_inverse(torch.diag(torch.tensor(sizes)), 2), torch.diag(torch.tensor(kept)), atol=1e-6)
-    one, s, wanted = LinearRelation("r", "LRE", 0, weight, torch.ones(6)), torch.randn(3, 6), torch.randn(3, 6)
+        diagonal, inverse = torch.diag(torch.tensor(sizes)), torch.diag(torch.tensor(kept))
+        assert torch.allclose(LinearRelation("r", "LRE", 0, diagonal, torch.zeros(len(sizes))).inverse(2), inverse, atol=1e-6)
+    s, wanted = torch.randn(3, 6), torch.randn(3, 6)
     for rank in (6, 2):
         assert torch.allclose(one(s + edit_delta(one, one(s), wanted, rank)), wanted, atol=1e-3) == (rank == 6)
 
@@ -312,26 +330,41 @@ def test_edits_of_a_linear_model_succeed_all(linear):
     model, m, c = linear
     pairs = edit_pairs(model, LETTERS, 10)
     found = edit_subjects(model, LETTERS, LinearRelation("letters", "LRE", 0, m, c), pairs, rank=16)
-    assert found.hits.all() and found.swapped.all()
-    assert found.random.shape == (5, 10) and not found.random.all(1).any()
+    assert found.done["edited"].all() and found.done["subject"].all()
+    assert found.done["random"].shape == (5, 10) and not found.done["random"].all(1).any()
     nothing = edit_subjects(model, LETTERS, LinearRelation("letters", "LRE", 0, m * 1e6, c), pairs, rank=16)
-    assert not nothing.hits.any()  # a map a million times as steep asks for no change, and the model says what it always did
+    assert (
+        not nothing.done["edited"].any() and nothing.shares["edited"] == 0
+    )  # a map a million times as steep asks for no change, and the model says what it always did
 
 
 def test_each_edit_is_made_in_the_model_at_the_subject(gpt2):
     one = fit_lre(gpt2, DATA, 0)
     pairs = [("Taipei", "The Golden Gate Bridge"), ("San Francisco", "Paris"), ("The Golden Gate Bridge", "San Francisco")]
-    found, states = edit_subjects(gpt2, DATA, one, pairs, rank=8, draws=2, seed=4), relation_states(gpt2, DATA, [0])
+    other = LinearRelation("other", "LRE", 0, torch.randn(32, 32, generator=torch.Generator().manual_seed(1)), torch.zeros(32))
+    found, states = edit_subjects(gpt2, DATA, one, pairs, 8, 2, seed=4, others=[other]), relation_states(gpt2, DATA, [0])
     drawn = torch.randn(2, 3, 32, generator=torch.Generator().manual_seed(4))
-    for number, (subject, other) in enumerate(pairs):
-        now, wanted = SUBJECTS.index(subject), SUBJECTS.index(other)
-        tokens, pos = tokenize(gpt2, DATA.prompts[now])[None], int(states.subject[now])
-        delta = low_rank_inverse(one.weight, 8) @ (states.o[wanted] - states.o[now])
-        rest = [draw * delta.norm() / draw.norm() for draw in drawn[:, number]]
-        expected = [end_state(gpt2, tokens, resid_post(0), pos, (states.s[0, now] + step)[None]) for step in (delta, *rest)]
-        expected.append(end_state(gpt2, tokens, resid_post(0), pos, states.s[0, wanted][None]))
-        hits = (most_likely(gpt2, torch.cat(expected)) == states.token[wanted]).tolist()
-        assert [found.hits[number].item(), *found.random[:, number].tolist(), found.swapped[number].item()] == hits
+    for number, (subject, wished) in enumerate(pairs):
+        now, wanted = SUBJECTS.index(subject), SUBJECTS.index(wished)
+        tokens, pos, s = tokenize(gpt2, DATA.prompts[now])[None], int(states.subject[now]), states.s[0, now]
+        step = states.o[wanted] - states.o[now]
+        delta = one.inverse(8) @ step
+        words = gpt2.W_U[:, states.token[[now, wanted]]].T
+        vectors = {
+            "edited": [delta],
+            "capped": [delta * min(1, s.norm() / delta.norm())],
+            "other maps": [other.inverse(8) @ step],
+            "output": [words[1] - words[0]],
+            "random": [*drawn[:, number]],
+        }
+        for kind in ("other maps", "output", "random"):
+            vectors[kind] = [vector * delta.norm() / vector.norm() for vector in vectors[kind]]
+        ends = {kind: [s + vector for vector in some] for kind, some in vectors.items()}
+        ends |= {"subject": [states.s[0, wanted]], "end": [states.o[wanted]], "word": [words[1] * s.norm() / words[1].norm()]}
+        assert list(ends) == list(found.done) and found.length[number] == pytest.approx((delta.norm() / s.norm()).item(), rel=1e-4)
+        for kind, some in ends.items():
+            made = most_likely(gpt2, end_state(gpt2, tokens, resid_post(0), pos, torch.stack(some))) == states.token[wanted]
+            assert torch.equal(found.done[kind][:, number], made), kind
 
 
 def test_pairs_have_different_answers(small):
@@ -343,7 +376,7 @@ def test_pairs_have_different_answers(small):
 
 def test_the_map_and_rank_are_chosen_by_successful_edits(small):
     maps, pairs = fit_lre_layers(small, split(LETTERS, 4).train, [-1, 0]), edit_pairs(small, LETTERS, 9)
-    hits = [[edit_subjects(small, LETTERS, one, pairs, rank, draws=1).hits.sum() for rank in (2, 8, 16)] for one in maps]
+    hits = [[edit_subjects(small, LETTERS, one, pairs, rank, draws=1).done["edited"].sum() for rank in (2, 8, 16)] for one in maps]
     best, rank = divmod(int(torch.tensor(hits).argmax()), 3)
     assert choose_edit(small, maps, LETTERS, [2, 8, 16], n=9) == (maps[best], (2, 8, 16)[rank])
 
@@ -356,13 +389,13 @@ def test_edit_report_chooses_on_one_half_and_reports_the_other(small, monkeypatc
     found, tried = relation_report(small, [LETTERS, same], [0], [1.0], n_train=4, least=8), []
     monkeypatch.setattr(relation_reports, "choose_edit", lambda *given, **more: tried.append(given[2]) or choose_edit(*given, **more))
     edits = edit_report(small, found, [4, 16], n=6, draws=2)
-    assert [one.relation for one in edits.edits] == ["letters"]
-    entry = next(entry for entry in found.entries if entry.comparison.relation == "letters")
+    assert [one.lre.relation for one in edits.edits] == ["letters"]
+    entry = next(entry for entry in found.entries if entry.name == "letters")
     assert tried == [entry.parts.choose]
     surrogate, rank = choose_edit(small, entry.sweep.maps, entry.parts.choose, [4, 16])
     again = edit_subjects(small, entry.parts.test, surrogate, edit_pairs(small, entry.parts.test, 6), rank, 2)
     one = edits.edits[0]
-    assert one.rank == rank and torch.equal(one.hits, again.hits) and torch.equal(one.random, again.random)
+    assert one.rank == rank and all(torch.equal(one.done[kind], again.done[kind]) for kind in ("edited", "random"))
     assert {subject for pair in one.pairs for subject in pair} <= set(entry.parts.test.subjects)
     assert edits.agreement == (entry.comparison.shares["LRE"],) and len(edits.table().splitlines()) == 2
 
@@ -374,9 +407,9 @@ def test_errors_are_sentences(small, gpt2):
     constant = LinearRelation("place", "LRE", 0, torch.eye(32), torch.zeros(32))
     cases = [
         *((partial(RelationData, "r", told, ("a",), ("b",)), "needs the subject once") for told in ("It is", "{s} {s} is", "{s} is {o}")),
-        (lambda: BaselineComparison("r", 0, 1.0, ("LRE",), torch.ones(1, 2) > 0).of("guess"), "There is no method 'guess'"),
+        (lambda: BaselineComparison(MAP, ("LRE",), torch.ones(1, 2)).of("guess"), "There is no method 'guess'"),
         (lambda: RelationData("r", "{s} is", ("a", "b"), ("c",)), "2 subjects and 1 objects"),
-        (lambda: course_relations(["capitol"]), "There is no relation 'capitol' .* perhaps capital"),
+        (lambda: course_relations(["capitol"]), "There is no relation 'capitol'; choose one of: .*capital"),
         (lambda: split(LETTERS, 11), "has 12 subjects; fitting 11 and judging needs 13"),
         (lambda: split(LETTERS, 0), "1 or more, not 0"),
         (lambda: relation_states(gpt2, DATA, [2]), "There is no layer 2"),
@@ -387,12 +420,11 @@ def test_errors_are_sentences(small, gpt2):
         (lambda: subject_positions(gpt2, RelationData("r", "In Par{s}s", ("i",), ("a",))), "are not separate from the text around"),
         (lambda: subject_positions(small, RelationData("r", "{s} is", ("a" * 40,), ("b",))), "this model reads 24"),
         (lambda: sweep_lre(small, split(LETTERS, 4), [0], []), "at least one layer and one beta"),
-        (lambda: relation_report(small, []), "no relation to report on"),
-        (lambda: low_rank_inverse(torch.eye(3), 4), "between 1 and 3, .* not 4"),
-        (lambda: low_rank_inverse(torch.eye(3), 0), "between 1 and 3, .* not 0"),
+        (lambda: MAP.inverse(3), "from 1 to 2, not 3"),
+        (lambda: MAP.inverse(0), "from 1 to 2, not 0"),
         (lambda: edit_subjects(gpt2, DATA, constant, [], 4), "no pair of subjects"),
         (lambda: edit_subjects(gpt2, DATA, constant, [("Taipei", "Rome")], 4), "'Rome' is no subject"),
-        (lambda: edit_subjects(gpt2, DATA, constant, [("Taipei", "Paris")], 40), "between 1 and 32"),
+        (lambda: edit_subjects(gpt2, DATA, constant, [("Taipei", "Paris")], 40), "from 1 to 32, not 40"),
         (lambda: edit_pairs(gpt2, DATA.take([0])), "two subjects with different answers"),
     ]
     for run, message in cases:

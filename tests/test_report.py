@@ -35,6 +35,21 @@ REQUIRED = {  # row: (at least, at most)
     "facts and descriptions, names of several tokens": (0.90, None),
     "greedy stories of 60 tokens without a loop": (0.95, None),
     "residual stream, norm after the last block / at the embedding": (None, 10),
+    "letter of a word that was never looked up": (0.95, None),
+    "multiple choice, letter, 4 options": (0.70, None),
+    "repeated random sequences, tokens continued right": (0.85, None),
+    "indirect object, all frames mixed, both orders": (0.97, None),
+    "largest share of one first word among refusals": (None, 0.40),
+    "right kind of self-description by system line": (0.95, None),
+    "strength of an exclamation": (0.70, None),
+    "strength of an exclamation, within one": (0.95, None),
+    "everyday requests answered on topic": (0.80, None),
+    "capital asked with the foreign name, in English": (0.90, None),
+    "capital asked with the foreign name, in its language": (0.80, None),
+    "next console line right": (0.95, None),
+    "median log-odds of facts": (3, 7),
+    "median log-odds of determiners": (3, 7),
+    "neurons ever active, by layer": (0.5, None),
 }
 
 
@@ -87,8 +102,7 @@ def test_the_card_keeps_earlier_checkpoints_in_the_order_of_training(card: dict)
     tokens = [point["tokens"] for point in card["checkpoints"]]
     assert len(tokens) >= 3 and tokens == sorted(tokens)
     assert set(REQUIRED) <= set(card["checkpoints"][-1]["values"])
-    missing = [set(REQUIRED) - set(point["values"]) for point in card["checkpoints"]]
-    assert all(names <= {"in-context lists, 5 shots, unseen pairs (mean over tasks)"} for names in missing)  # its tasks changed once
+    assert all(set(REQUIRED) <= set(point["values"]) for point in card["checkpoints"])
 
 
 def test_greedy_answers_are_what_generate_writes(reader: Reader):
@@ -122,4 +136,4 @@ def test_the_checkpoint_opens_without_this_package(tmp_path):
 
 
 def test_the_checkpoint_is_small():
-    assert sum(path.stat().st_size for path in SHIPPED.iterdir()) < 25_000_000
+    assert sum(path.stat().st_size for path in SHIPPED.iterdir()) < 30_000_000

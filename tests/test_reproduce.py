@@ -128,7 +128,7 @@ RESCALED = (
 )
 UNCUT = "Edges cannot be cut in this model: its blocks norm what they write, or have no norm of their own for the MLP"
 NO_CHAT = dict.fromkeys(("refusal.harmless.added", "refusal.harmful.projected"), CHAT)
-NORMED = {"ioi.self_repair": RESCALED, "circuit.faithfulness": UNCUT, "circuit.edges_share": UNCUT}
+NORMED = {"ioi.self_repair": RESCALED, "circuit.faithfulness": UNCUT}
 NOT_FOR = {"gpt2": NO_CHAT, "pythia": NO_CHAT, "llama": {}, "qwen": {}, "gemma": NORMED}
 CHANCE = ("lens.poland_layer", "lens.warsaw_layer")  # which random weights may or may not show
 
@@ -200,7 +200,7 @@ def test_all_sections_run_on_the_course_lm(course_lm, tmp_path, capsys):
     assert found["ioi.eight_prompts"].n == 6, "Sid is not one token of the course LM, so two of the eight sentences are left out"
     assert found["refusal.harmless.added"].outcome == "shown"
     assert found["refusal.harmful.projected"].value < found["refusal.harmful.projected"].control
-    assert found["icl.zero_shot"].value < 0.2 and found["icl.task_vector"].value > 0.5
+    assert found["icl.task_vector"].control < 0.2 and found["icl.task_vector"].value > 0.5
     asked = "Q: What is the capital of France?\nA: Paris\nQ: What is the capital of Poland?\nA:"
     best = [cell.strip() for cell in (logit_lens(course_lm, asked, k=1).cell(layer)[0][0] for layer in range(12))]
     assert found["lens.warsaw_layer"].value == best.index("Warsaw")
@@ -297,7 +297,7 @@ def test_a_damaged_file_of_results_is_a_sentence(text: str, tmp_path, capsys):
         (["--model", "nobody/no-such-model"], "is not on this machine and the Hugging Face Hub cannot be reached"),
         (["--device", "tpu"], "This machine has no device 'tpu'"),
         (["--dtype", "int8"], "A model cannot be held in int8"),
-        (["--section", "05"], "There is no section or experiment '05': there are 01, 02a, 02b, 03a, 03b, 04a, 04b, plural"),
+        (["--section", "05"], "There is no section or experiment '05': there are 01, 02a, 02b, 02c, 03a, 03b, 04a, 04b, plural"),
         (["--device", "cpu", "--device-map", "balanced"], "give one of the two"),
         (["--n=3"], "an interval and a split need 4 cases or more"),
         (["--n=-4"], "an interval and a split need 4 cases or more"),

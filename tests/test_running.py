@@ -16,6 +16,8 @@ from helpers.running import (
     layer_hook,
     logits_at_end,
     next_tokens,
+    output_direction,
+    parts_along,
     path_gradients,
     random_like,
     read_lens,
@@ -151,6 +153,19 @@ def test_random_vectors_are_as_long_as_those_they_stand_beside():
     assert drawn.shape == (1000, 2, 2) and torch.allclose(drawn.norm(dim=-1), like.norm(dim=-1).expand(1000, 2))
     assert torch.equal(drawn, random_like(like, 1000, seed=3)) and not torch.equal(drawn, random_like(like, 1000, seed=4))
     assert drawn[:, 0].mean(0).abs().max() < 0.5
+
+
+def test_the_output_direction_says_some_tokens_and_a_vector_has_two_parts_along_it(tiny):
+    like = torch.randn(tiny.cfg.d_model, generator=torch.Generator().manual_seed(1))
+    plain = output_direction(tiny, [5, 6], [7], like)
+    assert plain.norm().item() == pytest.approx(like.norm().item(), rel=1e-5)
+    said = plain @ tiny.W_U.cpu()
+    assert said[[5, 6]].mean() > said[7]
+    along, rest = parts_along(like, plain)
+    assert torch.allclose(along + rest, like, atol=1e-5) and abs(rest @ plain).item() < 1e-3
+    assert torch.allclose(along / along.norm(), (1 if like @ plain > 0 else -1) * plain / plain.norm(), atol=1e-5)
+    with pytest.raises(ValueError, match="name different ones"):
+        output_direction(tiny, [5], [5], like)
 
 
 def test_integrated_gradients_add_up_to_the_change_of_a_curve():

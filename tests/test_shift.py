@@ -12,15 +12,13 @@ from helpers.cluster.shift import (
     ShiftReport,
     attribute_probe,
     biographies,
-    features_of,
     gendered_stories,
     judged,
-    neurons_before,
     shift,
     text_means,
 )
 from helpers.course_lm.world import World
-from helpers.interventions import intervene, mlp_post, record
+from helpers.interventions import record
 from helpers.one_layer.probes import Probes
 from helpers.texts import as_texts
 
@@ -79,41 +77,27 @@ def test_unknown_biographies_are_one_sentence(arguments, sentence):
 
 
 def test_means_over_texts_leave_position_0_and_the_filling_out(tiny):
-    texts = as_texts(tiny, PROMPTS)
-    found = text_means(tiny, PROMPTS, features_of(SAE).places, read=features_of(SAE).read)
+    texts, found = as_texts(tiny, PROMPTS), text_means(tiny, SAE, PROMPTS)
     for row, length in enumerate(texts.lengths.tolist()):
-        alone = SAE.encode(record(tiny, texts.tokens[row : row + 1, :length], HOOK)[HOOK])[0, 1:].mean(0)
-        assert torch.allclose(found[row], alone, atol=1e-4)
+        alone = record(tiny, texts.tokens[row : row + 1, :length], HOOK)[HOOK][0, 1:]
+        assert torch.allclose(found.states[row], alone.mean(0), atol=1e-4)
+        assert torch.allclose(found.features[row], SAE.encode(alone).mean(0), atol=1e-4)
 
 
-@pytest.mark.parametrize("kind", [features_of, neurons_before])
-def test_units_are_set_to_0_and_nothing_else_changes(tiny, kind):
-    units, texts = kind(SAE), as_texts(tiny, PROMPTS)
-    before = record(tiny, texts.tokens, HOOK, mlp_post(0))
-    chosen = units.read([before[place] for place in units.places])[:, 1:].sum((0, 1)).topk(2).indices.tolist()
-    with intervene(tiny, *units.without(chosen, tiny.cfg.d_mlp)):
-        after = record(tiny, texts.tokens, HOOK, mlp_post(0))
-    values = units.read([before[place] for place in units.places])[..., chosen]
-    moved = values @ (SAE.W_dec[chosen] if units.sae else tiny.blocks[0].mlp.W_out[chosen])
-    moved[:, 0] = 0
-    assert moved.abs().max() > 0.1 and torch.allclose(after[HOOK], before[HOOK] - moved, atol=1e-4)
-    assert units.without([], tiny.cfg.d_mlp) == []
-
-
-@pytest.mark.parametrize("kind", [features_of, neurons_before])
-def test_the_attribution_of_a_probe_is_what_it_loses(tiny, kind):
-    units, rng = kind(SAE), torch.Generator().manual_seed(0)
-    data = Biographies(tuple(PROMPTS), *torch.tensor([[True, False, False, True, False], [True, False, True, False, False]]))
-    probe = Probes(torch.randn(1, 32, generator=rng), torch.tensor([0.3]))
-    made, signs = attribute_probe(tiny, SAE, units, probe, data), data.profession.float() * 2 - 1
-    before = probe.log_odds(text_means(tiny, PROMPTS, [HOOK])[None])[0]
+def test_features_are_set_to_0_and_the_probe_loses_what_they_made(tiny):
+    rng, means = torch.Generator().manual_seed(0), text_means(tiny, SAE, PROMPTS)
+    second, probe = torch.tensor([True, False, False, True, False]), Probes(torch.randn(1, 32, generator=rng), torch.tensor([0.3]))
+    made, signs = attribute_probe(SAE, probe, means, second), second.float() * 2 - 1
+    before = probe.log_odds(means.states[None])[0]
     for unit in made.abs().topk(4).indices.tolist():
-        without = text_means(tiny, PROMPTS, [HOOK], *units.without([unit], tiny.cfg.d_mlp))
-        lost = (signs * (before - probe.log_odds(without[None])[0])).mean()
-        assert made[unit].item() == pytest.approx(lost.item(), rel=1e-2, abs=1e-3)
+        alone = [record(tiny, as_texts(tiny, [text]).tokens, HOOK)[HOOK][0, 1:] for text in PROMPTS]
+        bare = torch.stack([(states - SAE.encode(states)[:, [unit]] * SAE.W_dec[unit]).mean(0) for states in alone])
+        assert torch.allclose(means.without(SAE, [unit]), bare, atol=1e-4) and (bare - means.states).abs().max() > 0.01
+        assert made[unit].item() == pytest.approx((signs * (before - probe.log_odds(bare[None])[0])).mean().item(), rel=1e-2, abs=1e-3)
+    assert torch.equal(means.without(SAE, []), means.states)
 
 
-def test_units_are_judged_by_how_well_they_tell_the_stories_apart():
+def test_features_are_judged_by_how_well_they_tell_the_stories_apart():
     he = torch.tensor([True, True, False, False])
     values = torch.tensor([[3.0, 0.0, 1.0], [4.0, 0.0, 0.0], [1.0, 5.0, 1.0], [2.0, 0.0, 0.0]])  # AUC 1, 0.25 and 0.5
     assert judged(values, he).tolist() == [True, True, False] and judged(values, he, margin=0.3).tolist() == [True, False, False]
@@ -122,19 +106,18 @@ def test_units_are_judged_by_how_well_they_tell_the_stories_apart():
 def test_the_report_counts_by_hand():
     test = Biographies(("",) * 4, torch.tensor([False, False, True, True]), torch.tensor([False, True, False, True]))
     answers = torch.tensor([[False, True, False, True], [False, False, True, False]])
-    report = ShiftReport(("follows", "mostly right"), (0, 3), answers, test, {})
+    report = ShiftReport(("follows", "mostly right"), (0, 3), answers, test)
     assert report.profession.tolist() == [0.5, 0.75] and report.gender.tolist() == [1.0, 0.25] and report.worst.tolist() == [0.0, 0.0]
     assert report.table().split("\n")[2].split() == ["mostly", "right", "75.0%", "25.0%", "0.0%", "3"]
 
 
 def test_a_bias_is_taken_out_with_its_controls(tiny):
-    report = shift(tiny, SAE, n=16, candidates=8, margin=0.0, seed=1)
+    report = shift(tiny, SAE, n=16, test=16, candidates=8, margin=0.0, seed=1)
     sizes = dict(zip(report.methods, report.n, strict=True))
-    n = len(report.chosen["features"])
-    assert n and sizes["features about gender"] == sizes["as many top features"] == n
-    assert sizes["top features, unjudged"] == 8 and sizes["random features"] <= n and sizes["biased probe"] == 0
-    assert sizes["neurons about gender + retrain"] == len(report.chosen["neurons"])
-    assert report.answers.shape == (15, 16) and "oracle: balanced training" in report.methods
-    strict = shift(tiny, SAE, n=16, candidates=8, margin=0.5, seed=1)  # nothing is about gender: nothing is taken out
-    same = strict.answers[strict.methods.index("features about gender")]
-    assert strict.chosen["features"] == [] and torch.equal(same, strict.answers[0])
+    n = sizes["features about gender"]
+    assert n and sizes["as many top features"] == sizes["features about gender + retrain"] == n
+    assert sizes["all candidates"] == 8 and sizes["biased probe"] == 0
+    assert report.answers.shape == (10, 16) and "oracle: balanced training" in report.methods
+    strict = shift(tiny, SAE, n=16, test=16, candidates=8, margin=0.5, seed=1)  # nothing is about gender: nothing is taken out
+    at = strict.methods.index("features about gender")
+    assert strict.n[at] == 0 and torch.equal(strict.answers[at], strict.answers[0])

@@ -7,7 +7,6 @@ import torch
 from tiny_models import write_word_model
 
 from helpers.cluster import sums
-from helpers.cluster.patching import PatchMap
 from helpers.cluster.sums import Mediation, SumPair, mediation, sum_pairs
 from helpers.course_lm.corpus.tasks import SUMS
 from helpers.interventions import attn_out, mlp_out, record
@@ -26,11 +25,11 @@ def counter(tmp_path_factory):
 
 
 @pytest.fixture
-def all_right(monkeypatch, counter):
-    """A random model is right about nothing: here it counts as right about all sums, whose answers the last tokens of their texts tell."""
-    tokens = [tokenize(counter, "{} {} {} = {}".format(*entry, sums.total(*entry))).tolist() for entry in SUMS]
-    answers = {tuple(row): answer for *row, answer in tokens}
-    monkeypatch.setattr(sums, "next_tokens", lambda model, texts: torch.tensor([answers[tuple(row)] for row in texts.tolist()]))
+def all_right(monkeypatch):
+    """A random model is right about nothing: here it counts as right about all sums."""
+    monkeypatch.setattr(
+        sums, "next_tokens", lambda model, texts: sums.first_tokens(model, texts, [str(sums.total(*read(t))) for t in texts])
+    )
 
 
 def read(text):
@@ -48,73 +47,58 @@ def test_pairs_of_sums(counter, all_right):
         assert (pair.answer, pair.other_answer) == tuple(str(x + y if sign == "+" else x - y) for x, y in ((a, b), (c, d)))
 
 
-def test_only_right_sums_of_single_tokens_are_used(counter, load, monkeypatch):
+def test_only_right_sums_are_used(counter, monkeypatch):
     zero = int(tokenize(counter, "= 0")[-1])
     monkeypatch.setattr(sums, "next_tokens", lambda model, texts: torch.full((len(texts),), zero))
     assert sums._known_sums(counter) == [entry for entry in SUMS if sums.total(*entry) == 0]
     with pytest.raises(ValueError, match="it must be from 1 to"):
         sum_pairs(counter, n=10_000)
-    with pytest.raises(ValueError, match="has no sum whose answer is one token"):
-        sum_pairs(load("gpt2"))
-
-
-def test_sums_are_equally_long_and_answers_one_token(counter, all_right, monkeypatch):
-    monkeypatch.setattr(sums, "tokenize", lambda model, text: tokenize(model, text.replace("20", "2 0")))  # twenty is two tokens
-    kept = sums._known_sums(counter)
-    assert kept == [(a, sign, b) for a, sign, b in SUMS if 20 not in (a, b, a + b if sign == "+" else a - b)] and len(kept) > 300
 
 
 PAIRS = [SumPair("3 + 5 =", "8", "3 + 9 =", "12"), SumPair("7 - 2 =", "5", "9 - 2 =", "7")]
 
 
-def test_mediation_equals_one_patch_at_a_time(counter):
-    found = mediation(counter, PAIRS)
-    assert found.mlp.columns == ("first", "sign", "second", "=")
-    extra = int(counter.cfg.default_prepend_bos)
-    for kind, place in (("mlp", mlp_out), ("attention", attn_out)):
-        for number, pair in enumerate(PAIRS):
-            tokens, others = (tokenize(counter, text)[None] for text in (pair.text, pair.other))
-            ids = [int(tokenize(counter, f"= {answer}")[-1]) for answer in (pair.answer, pair.other_answer)]
-            before = counter(tokens)[0, -1].log_softmax(-1)
-            for layer, column in product(range(2), range(4)):
-                value, at = record(counter, others, place(layer))[place(layer)], column + extra
+@pytest.mark.parametrize("place", [mlp_out, attn_out])
+def test_mediation_equals_one_patch_at_a_time(counter, place):
+    found, extra = mediation(counter, PAIRS, place), int(counter.cfg.default_prepend_bos)
+    for number, pair in enumerate(PAIRS):
+        tokens, others = (tokenize(counter, text)[None] for text in (pair.text, pair.other))
+        ids = [int(tokenize(counter, f"= {answer}")[-1]) for answer in (pair.answer, pair.other_answer)]
+        before = counter(tokens)[0, -1].log_softmax(-1)
+        for layer, column in product(range(2), range(4)):
+            value, at = record(counter, others, place(layer))[place(layer)], column + extra
 
-                def put(old, hook, value=value, at=at):
-                    return torch.cat([old[:, :at], value[:, at : at + 1], old[:, at + 1 :]], 1)
+            def put(old, hook, value=value, at=at):
+                return torch.cat([old[:, :at], value[:, at : at + 1], old[:, at + 1 :]], 1)
 
-                with counter.hooks(fwd_hooks=[(place(layer), put)]):
-                    after = counter(tokens)[0, -1].log_softmax(-1)
-                own, other = (after - before)[ids]
-                assert found.changes(kind)[layer, column, number] == pytest.approx((other - own).item(), abs=1e-4)
-    assert found.changes().abs().max() > 0.01 and torch.allclose(found.mlp.change, found.changes().mean(-1), atol=1e-5)
-
-
-def test_pairs_with_the_same_result_change_one_log_probability(counter):
-    found = mediation(counter, [SumPair("3 + 5 =", "8", "2 + 6 =", "8")])
-    before, after = (counter(tokenize(counter, text)[None])[0, -1].log_softmax(-1) for text in ("3 + 5 =", "2 + 6 ="))
-    right = int(tokenize(counter, "= 8")[-1])
-    assert found.mlp.corrupted.item() == pytest.approx(before[right].item(), abs=1e-4)
-    assert found.mlp.clean.item() == pytest.approx(after[right].item(), abs=1e-4) and found.changes().abs().max() > 0.01
+            with counter.hooks(fwd_hooks=[(place(layer), put)]):
+                after = counter(tokens)[0, -1].log_softmax(-1)
+            own, other = (after - before)[ids]
+            assert found.moved[:, layer, column, number].tolist() == pytest.approx([own.item(), other.item()], abs=1e-4)
+            effect = ((other.exp() - 1) + ((-own).exp() - 1)) / 2  # of the ratios of probabilities, as the paper writes it
+            assert found.log_effects[layer, column, number] == pytest.approx((1 + effect).log().item(), abs=1e-4)
+    assert found.moved.abs().max() > 0.01
 
 
-def test_shares_by_hand():
-    after = torch.tensor([[[1.0, 0.0], [0.0, 0.0]], [[-1.0, 2.0], [2.0, 6.0]]])  # [layer, position, pair]
-    mlp, attention = (PatchMap(values, torch.zeros(2), torch.zeros(2), ("first", "="), "") for values in (after, 0 * after))
-    found = Mediation(mlp, attention)
-    assert found.shares([1]).tolist() == [0.5, 0.75] and found.shares([0, 1], position=0).tolist() == [0.5, 0.25]
-    assert Mediation(attention, mlp).shares([0]).isnan().all()
+def test_pairs_with_the_same_result_have_one_log_probability(counter):
+    found = mediation(counter, [SumPair("3 + 5 =", "8", "2 + 6 =", "8")], mlp_out)
+    own, other = found.moved
+    assert torch.equal(own, other) and own.abs().max() > 0.01 and (found.log_effects >= -1e-5).all()
 
 
-@pytest.mark.parametrize(
-    "pairs, sentence",
-    [
-        ([], "at least one pair"),
-        ([PAIRS[0], SumPair("3 + 5 =", "8", "2 + 6 =", "8")], "not both"),
-        ([PAIRS[0], SumPair("3 + 5 + 1 =", "9", "3 + 7 + 1 =", "11")], "not equally long"),
-        ([SumPair("3 + 5 =", "8", "3 + 5 + 1 =", "9")], "equally many"),
-        ([SumPair("3 + 5 =", "8", "3 + 6 =", "9 0")], "is several tokens"),
-    ],
-)
-def test_pairs_that_cannot_be_patched(counter, pairs, sentence):
-    with pytest.raises(ValueError, match=sentence):
-        mediation(counter, pairs)
+def test_relative_importance_by_hand():
+    """Two layers, two positions, three pairs; in all but two places the patch changes nothing: there IE is 0, and so its logarithm."""
+
+    def patched(layer: int, position: int, values: list[float]) -> torch.Tensor:
+        moved = torch.zeros(2, 2, 3)
+        moved[layer, position] = torch.tensor(values).log()
+        return moved
+
+    other = patched(1, 1, [3.0, 2.0, 5.0])  # the other result becomes so many times as likely, the own one stays: 1 + IE is 2, 1.5, 3
+    found = Mediation(torch.stack([torch.zeros(2, 2, 3), other]))
+    assert found.log_effects[1, 1].exp().tolist() == pytest.approx([2, 1.5, 3])
+    assert found.importance([1])[0] == pytest.approx(1) and found.importance([0])[0] == pytest.approx(0)
+    own = patched(0, 1, [0.5, 0.25, 0.5])  # P(r) / P*(r) is 2, 4 and 2: 1 + IE is 1.5, 2.5 and 1.5
+    value, low, high = Mediation(torch.stack([own, other])).importance([1])
+    early, late = (torch.tensor(effects).mean().log() for effects in ([1.5, 2.5, 1.5], [2.0, 1.5, 3.0]))
+    assert value == pytest.approx((late / (late + early)).item()) and low < value < high

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 from helpers.course_lm import train as training
-from helpers.course_lm.model import build_model, load_weights
+from helpers.course_lm.model import build_model, load_weights, revive
 from helpers.course_lm.muon import Muon, orthogonalise
 from helpers.course_lm.report import training_log
 from helpers.course_lm.tokenizer import load_tokenizer, train_tokenizer
@@ -202,3 +202,16 @@ def test_the_learning_rate_rises_and_falls():
     assert shares[: run.warmup] == sorted(shares[: run.warmup]) and max(shares) == pytest.approx(1.0)
     assert shares[run.warmup :] == sorted(shares[run.warmup :], reverse=True)
     assert shares[-1] == pytest.approx(0.02, abs=1e-3)
+
+
+def test_silent_neurons_are_given_a_new_start_that_changes_no_prediction():
+    torch.manual_seed(0)
+    model = build_model(50, 0, 1, layers=2, width=64, context=16).eval()
+    rows = torch.randint(2, 50, (40, 12))
+    feeds = model.transformer.h[1].mlp
+    with torch.no_grad():
+        feeds.c_fc.bias[:5] = -1000.0
+        before = model(rows).logits
+        assert revive(model, rows) == 5
+        assert torch.allclose(model(rows).logits, before, atol=1e-5) and (feeds.c_proj.weight[:5] == 0).all()
+        assert revive(model, rows) == 0

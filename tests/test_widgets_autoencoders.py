@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 from widget_tools import (
     HOOK,
-    SWEEP,
     alive,
     as_before,
     changed,
@@ -27,8 +26,7 @@ from helpers.interventions import record
 from helpers.one_layer import widgets_directions as benches
 from helpers.one_layer.autoencoders import SparseAutoencoder
 from helpers.one_layer.features import FeatureActivations, max_activations
-from helpers.one_layer.sae_training import PenaltySweep
-from helpers.one_layer.widgets_autoencoders import ClampBench, FeatureBrowser, feature_html, sparsity_html, strongest_on
+from helpers.one_layer.widgets_autoencoders import ClampBench, FeatureBrowser, feature_html, strongest_on
 from helpers.one_layer.widgets_directions import ANSWER
 from helpers.prediction import pieces, sample, tokenize, visible
 from helpers.texts import as_texts
@@ -182,11 +180,3 @@ def test_the_clamp_shows_what_follows_with_the_feature_held(multiple: float):
 def test_an_answer_that_ends_at_once_is_put_in_words_and_none_is_markup(monkeypatch: pytest.MonkeyPatch, said: str, shown: str):
     monkeypatch.setattr(benches, "generate", lambda *arguments: [said])
     assert answers(clamp(PROMPT, 0, 1.0)) == [shown] * 2
-
-
-def test_the_slider_shows_the_numbers_of_the_sweep_each_with_its_bar():
-    html = sparsity_html(SWEEP, 0.5)
-    assert html_to_text(html).splitlines() == ["penalty 0.5", "active at a time 4.5", "variance lost 2.0%", "cosine with the truth 0.625"]
-    assert re.findall(r"width:(\d+)px", html) == ["100", "4", "125"]  # of 200, which are 9 features, all of the variance, a cosine of 1
-    silent = PenaltySweep((1.0,), l0=(0.0,), unexplained=(0.0,), mmcs=(0.0,))
-    assert re.findall(r"width:(\d+)px", sparsity_html(silent, 1.0)) == ["0", "0", "0"]

@@ -34,14 +34,12 @@ from helpers.cluster.patching import PromptPairs, metric_at_ends, patch_heads, p
 from helpers.cluster.widgets_circuits import (
     CHANGE,
     MOST_DRAWN,
-    MOST_JUDGED,
     MOST_TOKENS,
     SHARE,
     CircuitPruner,
     HeadViewer,
     PatchingMap,
     cell,
-    first_pairs,
     head_html,
     patching_html,
     pruner_html,
@@ -157,7 +155,8 @@ def test_the_pruner_says_what_the_circuit_and_a_random_one_keep_and_draws_it(pai
     (low, high), value, chance = found.intervals[0], *found.faithfulness.tolist()
     words, shown = html_to_text(html), min(size, MOST_DRAWN)
     assert words.startswith(f"{size} edges of {len(graph)} ({size / len(graph):.1%}); {found.alive[0]} of them lie on a whole path.")
-    assert f"Faithfulness ({ablation}): {value:z.2f} [{low:z.2f}, {high:z.2f}]; as many random edges: {chance:z.2f}. 2 sentences." in words
+    assert f"Faithfulness ({ablation}): {value:z.2f} [{low:z.2f}, {high:z.2f}]; as many random edges: {chance:z.2f}. The " in words
+    assert f"word is the model's in {found.same[0].float().mean():.0%} of 2 sentences." in words
     [(alt, data)] = re.findall(r'<img alt="([^"]*)" src="data:image/png;base64,([^"]*)">', html)
     assert alt == f"The {shown} edges with the largest scores, from the embedding at the bottom to the logits at the top."
     assert base64.b64decode(data).startswith(b"\x89PNG")
@@ -171,18 +170,6 @@ def test_a_circuit_that_cannot_be_is_answered_in_a_sentence(pairs):
     assert html_to_text(pruner_html(tiny(), scores(), one, 5, "zero")) == "A single prompt has no interval: measure at least two."
     same = replace(pairs, metric=lambda logits: logits[:, -1, 0] * 0)
     assert html_to_text(pruner_html(tiny(), scores(), same, 5, "zero")).startswith("The metric is the same with all edges and with none")
-
-
-def test_the_pruner_judges_the_first_pairs_only(pairs):
-    order = [0, 1, 1, 0, 1, 0, 0, 1, 1, 1, 0]
-    right, wrong = torch.arange(11) + 40, torch.arange(11) + 80
-    many = PromptPairs(pairs.clean.take(order), pairs.corrupted.take(order), log_odds(right, wrong))
-    few = first_pairs(many)
-    assert len(few) == MOST_JUDGED == 8 and first_pairs(pairs) is pairs
-    assert torch.allclose(metric_at_ends(tiny(), few), metric_at_ends(tiny(), many)[:8], atol=1e-5)
-    corrupted = metric_at_ends(tiny(), many, texts=many.corrupted)
-    assert torch.allclose(metric_at_ends(tiny(), few, texts=few.corrupted), corrupted[:8], atol=1e-5)
-    assert CircuitPruner(tiny(), scores(), many).panel.value == pruner_html(tiny(), scores(), few, 30, "resample")
 
 
 def shares(html: str) -> list[tuple[str, float]]:

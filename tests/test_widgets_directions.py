@@ -55,7 +55,7 @@ def test_the_dial_answers_as_it_is_and_with_the_direction_added(layer: int, mult
     expected = [refusal(), changed(tiny(), change, refusal)]
     html = dial(REQUEST, layer, multiple, ADD)
     assert answers(html) == [text for text, _ in expected] and (expected[0][0] == expected[1][0]) == (multiple == 0)
-    assert numbers(html, "refuses with probability #%") == pytest.approx([share for _, share in expected], abs=0.06)
+    assert numbers(html, "a refusal rather than help: #%") == pytest.approx([share for _, share in expected], abs=0.06)
     assert html.index("<b>As it is</b>") < html.index(f"<b>Layer {layer}: {multiple:g} × the direction, added there</b>")
 
 
@@ -65,7 +65,7 @@ def test_the_dial_projects_the_direction_out_of_every_layer():
     expected = [refusal(), changed(tiny(), dict.fromkeys(places, lambda values: values - (values @ unit)[..., None] * unit), refusal)]
     html = dial(REQUEST, 1, 1.0, PROJECT)
     assert answers(html) == [text for text, _ in expected] and expected[0][0] != expected[1][0]
-    assert numbers(html, "refuses with probability #%") == pytest.approx([share for _, share in expected], abs=0.06)
+    assert numbers(html, "a refusal rather than help: #%") == pytest.approx([share for _, share in expected], abs=0.06)
     assert "<b>Layer 1: its direction projected out everywhere</b>" in html
     assert html == dial(REQUEST, 1, -3.0, PROJECT) and "the multiple plays no part" in html_to_text(html)
 

@@ -181,20 +181,18 @@ def test_what_cannot_be_written_is_answered_in_a_sentence(setting: tuple, senten
 def test_a_fact_that_is_not_there_and_no_facts_at_all():
     assert html_to_text(changed("Bath", *SETTING)) == "There is no fact 'Bath' here: choose one of the 2 in the list."
     with pytest.raises(ValueError, match="There is no fact to edit: give at least one"):
-        MemoryEditor(reader(), [])
+        MemoryEditor(reader(), [], [])
     with pytest.raises(ValueError, match="must be those of the same facts in the same order"):
         MemoryEditor(reader(), probes(), knowledge_neurons_of(reader(), [PAUL, JOHN]))
 
 
 def test_a_new_fact_brings_its_answer_unless_another_was_written(monkeypatch: pytest.MonkeyPatch):
-    """The neurons are looked for once, where they are not given."""
-    looked, written, given = [], [], [found for _, found in facts().values()]
-    monkeypatch.setattr(lab, "knowledge_neurons_of", lambda model, facts: looked.append(facts) or given)
-    widget = MemoryEditor(reader(), [probes()[0].to(reader(), "Bath"), probes()[1].to(reader(), "Tacoma")])
+    written, found = [], [neurons for _, neurons in facts().values()]
+    widget = MemoryEditor(reader(), [probes()[0].to(reader(), "Bath"), probes()[1].to(reader(), "Tacoma")], found)
     monkeypatch.setattr(lab, "try_edit", lambda *setting: written.append(setting[3]) or try_edit(*setting))
     widget.fact.value = NAMES[1]
     assert widget.new.value == "Tacoma" and written == ["Tacoma"]  # once, when both were set
     widget.new.value = "Yoko"
     widget.fact.value = NAMES[0]
-    assert widget.new.value == "Yoko" and written == ["Tacoma", "Yoko", "Yoko"] and looked == [[JOHN, PAUL]]
-    assert MemoryEditor(reader(), probes()[0], given[:1]).fact.options == NAMES[:1]  # a single one
+    assert widget.new.value == "Yoko" and written == ["Tacoma", "Yoko", "Yoko"]
+    assert MemoryEditor(reader(), probes()[:1], found[:1]).fact.options == NAMES[:1]  # a single one

@@ -22,9 +22,8 @@ from widget_tools import (
 
 from helpers.prediction import next_token_probs, pieces, tokenize
 from helpers.speak import widgets_multihop as lab
-from helpers.speak.back_patching import back_patch
-from helpers.speak.bridges import entity_ranks
-from helpers.speak.lens import logit_lens
+from helpers.speak.back_patching import back_patch_with_controls
+from helpers.speak.lens import logit_lens, target_probs
 from helpers.speak.two_hops import PLACES, TwoHop
 from helpers.speak.widgets_multihop import CONTROLS, BackPatchMap, TwoHopTimeline, back_patch_html, first_layer, stranger, timeline_html
 from helpers.widgets import html_to_text
@@ -57,11 +56,10 @@ def says(one: TwoHop) -> int:
 
 def test_a_stranger_shares_no_entity_and_is_of_the_same_kind_before_others():
     one, two, three = QUESTIONS[:3]
-    far, form = replace(two, kind="other"), replace(three, kind="other", form="possessive")
-    for order in permutations([form, far, one, two]):
+    far = replace(two, kind="other")
+    for order in permutations([far, one, two]):
         assert stranger(reader(), one, order) == two
         assert stranger(reader(), one, [other for other in order if other != two]) == far
-    assert stranger(reader(), one, [form]) == form
     alike = [replace(two, **{name: getattr(one, name)}) for name in ("e1", "e2", "e3")]
     assert stranger(reader(), one, [one, *alike]) is None and stranger(reader(), one, [*alike, three]) == three
 
@@ -92,17 +90,17 @@ def test_every_square_has_the_best_token_and_bridge_and_answer_are_coloured():
     assert {rank == 0 for rank, _ in rows} == {True, False} and {name for _, name in rows} == {"bridge", "answer"}
 
 
-def test_it_is_said_from_which_layer_on_they_can_be_read_as_the_helper_finds_it():
-    found = entity_ranks(reader(), every())
-
+def test_it_is_said_from_which_layer_on_they_can_be_read_as_the_lens_finds_it():
     def line(name: str, layers: list[int | None]) -> str:
         return f"\n{name} {' '.join('never' if layer in (None, 3) else f'layer {layer}' for layer in layers)}\n"
 
-    for row, one in enumerate(every()):
+    for one in every():
         words, other = html_to_text(timed(one.text)), stranger(reader(), one, every())
-        names = {"e2 at t1": f"bridge, {one.e2}, at t1", "e2 at t2": f"bridge, {one.e2}, at t2", "e3 at t2": f"answer, {one.e3}, at t2"}
-        for what, name in names.items():
-            assert line(name, [int(found.earliest(what, top)[row]) for top in (1, 5)]) in words
+        asked_for = (("bridge", one.e2, "t1", one.phrase), ("bridge", one.e2, "t2", one.text), ("answer", one.e3, "t2", one.text))
+        for name, wanted, at, prompt in asked_for:
+            [rank] = target_probs(reader(), [prompt], [[token(reader(), wanted)]], LAYERS).rank.T.tolist()
+            firsts = [next((layer for layer in LAYERS if rank[layer] < top), None) for top in (1, 5)]
+            assert line(f"{name}, {wanted}, at {at}", firsts) in words
         table = lab.lens_of(reader(), one)
         firsts = [first_layer(table, token(reader(), other.e2), len(tokenize(reader(), one.phrase)) - 1, top) for top in (1, 5)]
         assert line(f"another bridge, {other.e2}, at t1", firsts) in words and f"\nanother answer, {other.e3}, at t2 " in words
@@ -125,15 +123,16 @@ SIGNS = {"right": "✓", "changed": "~", "the same": ""}
 
 def verdicts(one: TwoHop, at: str, source: str, *lenders: TwoHop) -> tuple[list[int], list[str]]:
     """What the model says for each pair of layers, and what that is."""
-    tokens, answer = back_patch(reader(), [one, *lenders], at, source, PAIRS).tokens[:, 0].tolist(), token(reader(), one.e3)
+    run, answer = back_patch_with_controls(reader(), [one, *lenders], at, [source], PAIRS).run(source), token(reader(), one.e3)
+    tokens = run.tokens[:, 0].tolist()
     return tokens, ["right" if seen == answer else "changed" if seen != says(one) else "the same" for seen in tokens]
 
 
 @pytest.mark.parametrize("at", PLACES)
-@pytest.mark.parametrize("control", ["unknowing prompt", "previous token"])
+@pytest.mark.parametrize("control", ["another question", "random"])
 def test_every_square_of_both_maps_is_a_patch(first: TwoHop, at: str, control: str):
     """And the pairs are counted, back and forward."""
-    lenders = [stranger(reader(), first, every()[:3], unknowing=True)] if control == "unknowing prompt" else []
+    lenders = [stranger(reader(), first, every()[:3], unknowing=True)] if control == "another question" else []
     html = mapped(first.text, at, control, 2, 1)
     found = squares(html)
     assert len(found) == 2 * len(PAIRS)
@@ -159,27 +158,32 @@ def test_the_chosen_patch_and_the_story_are_told_in_words(first: TwoHop):
     lender = stranger(reader(), first, every()[:3], unknowing=True)
     story = f"Unpatched the model says {piece(says(first))}; right would be {first.e3}."
     start = f"{first.e1} → {first.e2} → {first.e3}. {story}\nThe question's own"
-    for control, named in (("unknowing prompt", f"another prompt, “{lender.text}”"), ("random", CONTROLS["random"])):
+    for control, named in (("another question", f"another failed question, “{lender.text}”"), ("random", CONTROLS["random"])):
         told = html_to_text(mapped(first.text, "t1", control, 0, 0))
         assert told.startswith(start) and f"\nControl: states of {named}\n" in told
 
 
 def test_a_question_without_a_control_has_its_own_map_and_a_sentence(monkeypatch: pytest.MonkeyPatch):
     one = QUESTIONS[0]
-    alone = back_patch_html(reader(), {one.text: one}, one.text, "t1", "unknowing prompt", 1, 0)
-    assert "For this question there is no other prompt with another chain" in html_to_text(alone)
+    alone = back_patch_html(reader(), {one.text: one}, one.text, "t1", "another question", 1, 0)
+    assert "For this question there is no other one with another chain" in html_to_text(alone)
     assert len(squares(alone)) == len(PAIRS) and balanced(alone)
 
 
 def test_a_map_is_run_once_however_often_its_squares_are_chosen(monkeypatch: pytest.MonkeyPatch):
     runs, fresh = [], [replace(one, direct="new") for one in every()]  # of which nothing is remembered
-    monkeypatch.setattr(lab, "back_patch", lambda *arguments: runs.append(arguments[2:4]) or back_patch(*arguments))
+
+    def counted(*arguments, **options):
+        runs.append((arguments[2], *arguments[3]))
+        return back_patch_with_controls(*arguments, **options)
+
+    monkeypatch.setattr(lab, "back_patch_with_controls", counted)
     widget = BackPatchMap(reader(), fresh)
     for source, target in ((0, 0), (2, 0), (1, 2)):
         widget.source.value, widget.target.value = source, target
     widget.control.value = "random"
     widget.at.value = "t2"
-    assert runs == [("t1", "own"), ("t1", "unknowing prompt"), ("t1", "random"), ("t2", "own"), ("t2", "random")]
+    assert runs == [("t1", "own"), ("t1", "another question"), ("t1", "random"), ("t2", "own"), ("t2", "random")]
 
 
 TEXT = QUESTIONS[0].text

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from widget_tools import (
     FACTS,
+    FITTED,
     MAPS,
     PLACE,
     as_before,
@@ -70,7 +71,8 @@ def test_the_map_is_asked_at_the_subjects_last_token_and_the_model_beside_it(rel
 
 def test_a_map_that_says_what_the_model_says_agrees():
     o = state_of(tiny(), LAST, -1, "The Tower of Paris is in")
-    shown = partial(relation_html, tiny(), {"place": (PLACE, replace(MAPS["place"][1], weight=torch.zeros(32, 32), bias=o))}, {}, "place")
+    constant = {"place": (PLACE, replace(MAPS["place"][1], weight=torch.zeros(32, 32), bias=o))}
+    shown = partial(relation_html, tiny(), constant, FITTED, "place")
     mapped, own = columns(shown("Paris"))
     assert mapped == own and f"Both say {best('The Tower of Paris is in')}." in html_to_text(shown("Paris"))
     other = next(word for word in map(str, range(99)) if best(f"The Tower of {word} is in") != mapped[0][0])
@@ -80,8 +82,7 @@ def test_a_map_that_says_what_the_model_says_agrees():
 def test_it_is_said_whether_the_map_was_fitted_on_the_subject_and_which_there_are():
     assert "The map was fitted on 2 subjects, among them Paris." in explored("place", "Paris")
     assert "The map was fitted on 2 subjects, not on San Francisco." in explored("place", "San Francisco")
-    assert "The relation's data have no subject Atlantis." in unescape(explored("place", "Atlantis"))
-    assert "The relation's data have 8 subjects, among them Eiffel." in unescape(explored("<first>", "Eiffel"))  # nobody said on which
+    assert "The map was fitted on 1 subjects, not on Atlantis." in explored("<first>", "Atlantis")
     for html in (explored("place", "x"), edited("place", "x", "y", 3, 1.0)):
         assert html_to_text(html).endswith("Subjects of this relation: Taipei, The Golden Gate Bridge, Paris, San Francisco.")
     assert html_to_text(explored("<first>", "x")).endswith("Subjects of this relation: Taipei 101, Eiffel, a, b, c, d and others.")
@@ -123,7 +124,7 @@ def test_an_edit_with_a_map_that_is_right_succeeds_as_in_the_helper():
     names = tuple(map(str, range(200)))
     data, exact = RelationData("end", "It is {s}", names, names), LinearRelation("end", "identity", 1, torch.eye(32), torch.zeros(32))
     other = next(name for name in names if best(f"It is {name}") != best("It is 0"))
-    assert edit_subjects(tiny(), data, exact, [("0", other)], 32).hits.all()
+    assert edit_subjects(tiny(), data, exact, [("0", other)], 32).done["edited"].all()
     shown = partial(edit_html, tiny(), {"end": (data, exact, 32)}, "end", "0", other, 32)
     plain, pushed, _ = columns(shown(1.0))
     assert "The edit gives it:" in shown(1.0) and pushed[0][0] == best(f"It is {other}") != plain[0][0]
@@ -189,7 +190,7 @@ def test_what_is_cut_is_coloured_and_named(fact, source: str):
     spans = re.findall(r'<span style="([^"]*)">(.*?)</span>', html)
     assert [unescape(token) for _, token in spans] == [visible(token) for token in tokens]
     assert [at for at, (style, _) in enumerate(spans) if WARM in style] == keys != []
-    named = "itself" if source == "last" else ", ".join(visible(tokens[at]) for at in keys)
+    named = ", ".join(visible(tokens[at]) for at in keys)
     assert f"the last token, {visible(tokens[-1])}, cannot look at {named}." in html_to_text(html)
 
 
@@ -208,10 +209,14 @@ def test_an_answer_whose_probability_is_0_has_no_change(monkeypatch: pytest.Monk
 @pytest.mark.parametrize(
     ("panel", "asked", "says"),
     [
-        (edited, ("place", "Paris", "Taipei", 33, 1.0), "The rank must lie between 1 and 32"),
-        (benched, ("Paris is", "last", 2, 1), "There is no layer 2: this model's layers are 0 to 1."),
-        (benched, ("Paris is", "last", 0, 0), "The window has a number of layers; it must be from 1 to 2, not 0."),
-        (benched, ("Paris is", "last", 0, 3), "The window has a number of layers; it must be from 1 to 2, not 3."),
+        (
+            edited,
+            ("place", "Paris", "Taipei", 33, 1.0),
+            "The rank says how many singular values are used; it must be from 1 to 32",
+        ),
+        (benched, ("Paris is", "subject", 2, 1), "There is no layer 2: this model's layers are 0 to 1."),
+        (benched, ("Paris is", "subject", 0, 0), "The window has a number of layers; it must be from 1 to 2, not 0."),
+        (benched, ("Paris is", "subject", 0, 3), "The window has a number of layers; it must be from 1 to 2, not 3."),
     ],
 )
 def test_what_there_is_not_is_answered_in_a_sentence(panel, asked, says):
@@ -234,6 +239,7 @@ def test_half_a_letter_is_replaced_so_that_the_panel_can_be_sent():
 def test_a_fact_that_cannot_be_asked_and_nothing_to_choose_from():
     facts = {"x": fact_prompt("It is Paris", "big", "Paris")}
     assert html_to_text(knockout_html(tiny(), facts, "x", "subject", 0, 1)).startswith("'It is Paris' ends with its subject")
-    for make, what in ((RelationExplorer, "relation"), (FactEditor, "relation"), (KnockoutBench, "fact")):
+    nothing = [(RelationExplorer, "relation", ({}, {})), (FactEditor, "relation", ({},)), (KnockoutBench, "fact", ([], 0))]
+    for make, what, given in nothing:
         with pytest.raises(ValueError, match=rf"^There is no {what} to choose from: give at least one\.$"):
-            make(tiny(), {} if what == "relation" else [])
+            make(tiny(), *given)

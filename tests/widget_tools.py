@@ -33,20 +33,21 @@ from helpers.cluster.widgets_circuits import CircuitPruner, HeadViewer, Patching
 from helpers.cluster.widgets_relations import FactEditor, KnockoutBench, RelationExplorer, edit_html, knockout_html, relation_html
 from helpers.course_lm.facts import Fact, Relation
 from helpers.interventions import attn_out, head_out, head_q, mlp_out, pattern, record, resid_post, resid_pre
+from helpers.metrics import token_set_log_odds
 from helpers.models import TransformerBridge, load_model
 from helpers.one_layer.autoencoders import SparseAutoencoder, activations_of
 from helpers.one_layer.directions import Directions
 from helpers.one_layer.features import FeatureActivations, feature_activations, max_activations
-from helpers.one_layer.sae_training import PenaltySweep
-from helpers.one_layer.widgets_autoencoders import ClampBench, FeatureBrowser, SparsitySlider, clamp_html, feature_html, sparsity_html
+from helpers.one_layer.widgets_autoencoders import ClampBench, FeatureBrowser, clamp_html, feature_html
 from helpers.one_layer.widgets_directions import RefusalDial, SteeringLab, TaskVectorBench, dial_html, steering_html, task_vector_html
 from helpers.one_neuron import widgets as neurons
 from helpers.one_neuron.superposition import train_toys
 from helpers.prediction import next_token_probs, pieces, token_id, tokenize, visible
 from helpers.running import next_tokens
 from helpers.speak import fact_edits, world_facts
-from helpers.speak.back_patching import back_patch
+from helpers.speak.back_patching import back_patch_with_controls
 from helpers.speak.fact_edits import EditPrompts, edit_prompts
+from helpers.speak.knowledge_neurons import knowledge_neurons_of
 from helpers.speak.patchscopes import Target
 from helpers.speak.tuned_lens import TunedLens
 from helpers.speak.two_hops import TwoHop
@@ -133,11 +134,11 @@ def contexts() -> TopContexts:
 
 
 quick_toys = cache(partial(train_toys, steps=3, starts=1))  # toy models that have hardly been trained, in a moment
-MODES_OF = Directions(2 * randn(3, 1, 32), torch.zeros(3, 1, 32), n=(1, 1))  # for the two layers of the tiny model and what follows them
+MODES_OF = Directions(2 * randn(3, 1, 32), torch.zeros(3, 1, 32))  # for the two layers of the tiny model and what follows them
 REFUSALS = [70, 71, 72, 280]
+REFUSE = token_set_log_odds(REFUSALS)
 NAMED = {"polite": (0, 3 * randn(32, seed=1)), "<formal>": (1, 3 * randn(32, seed=2)), "past": (1, 3 * randn(32, seed=3))}
 TASKS = {"antonym": 4 * randn(2, 32, seed=4), "capital & co": 4 * randn(2, 32, seed=5)}
-SWEEP = PenaltySweep((0.1, 0.5, 2.0, 8.0), l0=(9.0, 4.5, 2.0, 0.0), unexplained=(0.01, 0.02, 0.25, 1.0), mmcs=(0.5, 0.625, 0.98, 0.125))
 
 
 @cache
@@ -176,7 +177,7 @@ def surrogate(name: str, layer: int, seed: int) -> LinearRelation:
 
 
 MAPS = {"place": (PLACE, surrogate("place", 0, 1)), "<first>": (FIRST, surrogate("<first>", -1, 3))}
-FITTED = {"place": ("Taipei", "Paris")}
+FITTED = {"place": ("Taipei", "Paris"), "<first>": ("Eiffel",)}
 EDITORS = {"place": (*MAPS["place"], 3), "<first>": (*MAPS["<first>"], 8)}
 FACTS = (
     fact_prompt("The Eiffel Tower is in the city of", "Paris", "Eiffel Tower"),
@@ -273,7 +274,7 @@ def probes() -> list[EditPrompts]:
 
 @cache
 def facts() -> dict:
-    return prepared(reader(), probes())
+    return prepared(probes(), knowledge_neurons_of(reader(), [one.fact for one in probes()]))
 
 
 SONGS = (("Imagine", "John", "Yoko"), ("Help", "Paul", "Linda"), ("Emma", "Jane", "Tom"), ("Dune", "Frank", "Beverly"))
@@ -287,7 +288,7 @@ QUESTIONS = [TwoHop(f"{PHRASE} is".format(e1), PHRASE.format(e1), e1, e2, e3, "s
 def asked() -> dict[str, TwoHop]:
     """Four questions. The first has an answer that some patch brings, and the last one the answer that the model gives it."""
     pairs = [(source, target) for source in range(3) for target in range(3)]
-    own = back_patch(reader(), QUESTIONS[:1], "t2", "own", pairs)
+    own = back_patch_with_controls(reader(), QUESTIONS[:1], "t2", ["own"], pairs).run()
     brought = next(int(seen) for seen in own.tokens[:, 0] if seen not in (0, own.before[0]))
     first = replace(QUESTIONS[0], e3=reader().tokenizer.decode([brought]))
     last = replace(QUESTIONS[3], e3=pieces(reader(), next_token_probs(reader(), QUESTIONS[3].text).argmax()[None])[0])
@@ -329,7 +330,7 @@ CASES: dict[type[Demo], Callable[[], Case]] = {
     ),
     neurons.DoseLab: lambda: _case(neurons.DoseLab, neurons.dose_html, "It goes on:", tiny(), neuron=(1, 7), prompt="hello you"),
     neurons.SuperpositionLab: lambda: _case(neurons.SuperpositionLab, neurons.superposition_html, "features in"),
-    RefusalDial: lambda: _case(RefusalDial, dial_html, "As it is", tiny(), MODES_OF, REFUSALS, layer=1, request="hello you"),
+    RefusalDial: lambda: _case(RefusalDial, dial_html, "As it is", tiny(), MODES_OF, REFUSE, layer=1, request="hello you"),
     SteeringLab: lambda: _case(SteeringLab, steering_html, "As it is", tiny(), NAMED, prompt="Paris is"),
     TaskVectorBench: lambda: _case(TaskVectorBench, task_vector_html, "as it is", tiny(), TASKS, layer=1, word="hot"),
     FeatureBrowser: lambda: _case(FeatureBrowser, feature_html, "Feature", tiny(), sae(), texts(), features(), word="Paris"),
@@ -338,11 +339,10 @@ CASES: dict[type[Demo], Callable[[], Case]] = {
         partial(clamp_html, tiny(), sae(), max_activations(features())),
         "As it is",
     ),
-    SparsitySlider: lambda: _case(SparsitySlider, sparsity_html, "penalty", SWEEP),
     RelationExplorer: lambda: _case(RelationExplorer, relation_html, "the model", tiny(), MAPS, FITTED),
     FactEditor: lambda: _case(FactEditor, edit_html, "as it is", tiny(), EDITORS),
     KnockoutBench: lambda: Case(
-        lambda: KnockoutBench(tiny(), FACTS), partial(knockout_html, tiny(), {fact.text: fact for fact in FACTS}), "as it is"
+        lambda: KnockoutBench(tiny(), FACTS, 0), partial(knockout_html, tiny(), {fact.text: fact for fact in FACTS}), "as it is"
     ),
     PatchingMap: lambda: _case(PatchingMap, patching_html, "the corrupted sentence", tiny(), gifts(), maps()),
     CircuitPruner: lambda: _case(CircuitPruner, pruner_html, "Faithfulness", tiny(), scores(), gifts().pairs(tiny())),

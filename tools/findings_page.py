@@ -13,10 +13,10 @@ PAGE, README = ROOT / "docs" / "findings.md", ROOT / "README.md"
 START, END = "<!-- headlines: these rows are written by `make findings` -->", "<!-- /headlines -->"
 HEADLINES = (  # what makes one want to see more
     "refusal.harmful.projected",
-    "edit.success",
     "lre.editing.success",
-    "shift.gender_deleted",
-    "backpatch.oracle",
+    "choices.letter_before",
+    "sae.names_f1_08",
+    "backpatch.fixed_pair",
 )
 HEAD = """# What the course found
 

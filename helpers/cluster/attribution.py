@@ -5,13 +5,14 @@ final norm held as it is, the logits are linear in that sum, so every term has a
 arXiv 2211.00593, section 3). What a component does by way of later ones is not counted.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from helpers.interventions import Intervention, attn_out, head_out, intervene, mlp_out, record, resid_pre, watch
+from helpers.interventions import attn_out, head_out, intervene, mlp_out, record, resid_pre, watch
 from helpers.models import TransformerBridge
 from helpers.running import check_plain_writes
 from helpers.stats import mean_interval
@@ -21,11 +22,15 @@ from helpers.texts import TextsLike, as_texts
 
 @dataclass(frozen=True)
 class DirectEffects:
-    """What each component adds to the logit difference of right and wrong answer, for each prompt; all of them add up to ``total``."""
+    """What each component adds to the logit difference of right and wrong answer, for each prompt; all of them add up to ``total``.
+
+    ``readout``: whatever is written at the end of a prompt adds its product with this, the scale of the final norm held as it is.
+    """
 
     effect: Float[Tensor, "component prompt"]
     names: tuple[str, ...]
     n_heads: int
+    readout: Float[Tensor, "prompt d_model"]
 
     @property
     def total(self) -> Float[Tensor, "prompt"]:
@@ -52,11 +57,14 @@ class DirectEffects:
         """The ``n`` components with the largest mean effects, whatever their sign."""
         return [self.names[at] for at in self.mean.abs().argsort(descending=True, stable=True)[:n].tolist()]
 
-    def table(self, n: int = 8) -> str:
-        """One line for each of the ``n`` largest effects, with its 95 % interval."""
-        effects = {name: self.of(name) for name in self.top(n)}
-        rows = [(name, effect.mean().item(), "  [{:+.2f}, {:+.2f}]".format(*mean_interval(effect))) for name, effect in effects.items()]
-        return table({"component": "<9", "logits": "+7.2f", "  95 % interval": "<"}, rows)
+    def table(self, n: int = 8, groups: Sequence[str] = ()) -> str:
+        """One line for each of the ``n`` largest effects, with its 95 % interval, and its mean in each group of the prompts."""
+        members = {one: torch.tensor([other == one for other in groups]) for one in sorted(set(groups))}
+        rows = []
+        for name in self.top(n):
+            effect, interval = self.of(name), "  [{:+.2f}, {:+.2f}]".format(*mean_interval(self.of(name)))
+            rows.append((name, effect.mean().item(), *(effect[of].mean().item() for of in members.values()), interval))
+        return table({"component": "<9", "logits": "+7.2f", **dict.fromkeys(members, "+7.2f"), "  95 % interval": "<"}, rows)
 
 
 def component_names(n_layers: int, n_heads: int) -> tuple[str, ...]:
@@ -66,7 +74,7 @@ def component_names(n_layers: int, n_heads: int) -> tuple[str, ...]:
 
 
 @torch.no_grad()
-def components(model: TransformerBridge, prompts: TextsLike, *interventions: Intervention) -> Float[Tensor, "component prompt d_model"]:
+def components(model: TransformerBridge, prompts: TextsLike) -> Float[Tensor, "component prompt d_model"]:
     """What every component of ``component_names`` writes to the stream at the last token of each prompt; on the CPU.
 
     Raises ValueError for models that normalise once more what their attention writes (Gemma 2).
@@ -74,8 +82,7 @@ def components(model: TransformerBridge, prompts: TextsLike, *interventions: Int
     check_plain_writes(model, "no head has an output of its own to attribute to")
     layers, texts = range(model.cfg.n_layers), as_texts(model, prompts)
     places = [resid_pre(0), *(place(layer) for layer in layers for place in (head_out, attn_out, mlp_out))]
-    with intervene(model, *interventions):
-        seen = record(model, texts.tokens.to(model.cfg.device), *places)
+    seen = record(model, texts.tokens.to(model.cfg.device), *places)
     rows, ends = torch.arange(len(texts)), texts.lengths - 1
     seen = {name: value[rows, ends].float().cpu() for name, value in seen.items()}
     parts = [seen[resid_pre(0)][None]]
@@ -91,20 +98,19 @@ def direct_effects(
     prompts: TextsLike,
     right: Int[Tensor, "prompt"],
     wrong: Int[Tensor, "prompt"] | Int[Tensor, "prompt several"],
-    *interventions: Intervention,
 ) -> DirectEffects:
     """What each component adds to the logit of ``right`` minus that of ``wrong`` (or minus the mean of several wrong ones).
 
     The effects of one prompt add up to its logit difference. Raises ValueError for models whose heads have no output of their own.
     """
-    parts = components(model, prompts, *interventions)
+    parts = components(model, prompts)
     directions, biases = (_of_tokens(rows, right) - _of_tokens(rows, wrong) for rows in (model.W_U.T, model.b_U))
-    flat, _, bias = _linear_norm(model, parts.flatten(0, 1))
+    linear, _, bias = _linear_norm(model, torch.eye(model.cfg.d_model))
     _, scale, _ = _linear_norm(model, parts.sum(0))
-    shares = ((flat.reshape(parts.shape) / scale) * directions).sum(-1)
+    readout = directions @ linear.T / scale
     constant = (bias * directions).sum(-1) + biases
     names = (*component_names(model.cfg.n_layers, model.cfg.n_heads), "constant")
-    return DirectEffects(torch.cat([shares, constant[None]]), names, model.cfg.n_heads)
+    return DirectEffects(torch.cat([(parts * readout).sum(-1), constant[None]]), names, model.cfg.n_heads, readout)
 
 
 def _of_tokens(rows: Float[Tensor, "d_vocab *width"], tokens: Int[Tensor, "prompt *several"]) -> Float[Tensor, "prompt *width"]:

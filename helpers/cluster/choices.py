@@ -4,22 +4,23 @@ Lieberum et al. 2023 (arXiv 2307.09458) found in Chinchilla 70B heads that write
 some 45 nodes that explain most of the answer. A small model may know a fact and still not find its letter.
 
     asked = choice_prompts(60, options=4)
-    print(answer(model, asked).table())
+    print(by_letter(model, asked).summary())
 """
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from helpers.cluster.patching import PromptPairs, prompt_pairs
 from helpers.course_lm.corpus.base import sentence
 from helpers.course_lm.corpus.tasks import LETTERS, QUESTIONS, quiz_question
 from helpers.course_lm.world import World
 from helpers.inputs import check_number
-from helpers.metrics import whole_words
+from helpers.metrics import log_odds, whole_words
 from helpers.models import TransformerBridge
 from helpers.prediction import token_id
 from helpers.running import logits_at_end
@@ -87,48 +88,48 @@ def _sentence(question: str) -> str:
     raise ValueError(f"There is no sentence for {question!r}: it is no question of the quiz.")
 
 
+def letter_pairs(model: TransformerBridge, asked: Choices) -> PromptPairs:
+    """Questions beside the same ones whose options have moved on by one place: the right word stays, and has another letter."""
+    n = len(asked.options[0])
+    moved = replace(asked, options=tuple((*own[-1:], *own[:-1]) for own in asked.options), right=(asked.right + 1) % n)
+    ids = torch.tensor([token_id(model, f" {letter}") for letter in asked.letters[:n]])
+    return prompt_pairs(model, asked.texts, moved.texts, log_odds(ids[asked.right], ids[moved.right]))
+
+
 @dataclass(frozen=True)
 class Answers:
-    """Log-probabilities after each prompt: of the letters, and of the options' own words after the sentence that tells the fact."""
+    """The log-probability of each option after its prompt: of its letter, or of its words."""
 
-    letters: Float[Tensor, "prompt option"]
-    words: Float[Tensor, "prompt option"]
+    options: Float[Tensor, "prompt option"]
     right: Int[Tensor, "prompt"]
 
     @property
-    def letter_hits(self) -> Bool[Tensor, "prompt"]:
-        """Where the right letter is the likeliest of the letters."""
-        return self.letters.argmax(1) == self.right
-
-    @property
-    def word_hits(self) -> Bool[Tensor, "prompt"]:
-        """Where the right option's words are the likeliest of the options after the sentence."""
-        return self.words.argmax(1) == self.right
+    def hits(self) -> Bool[Tensor, "prompt"]:
+        """Where the right option is the likeliest."""
+        return self.options.argmax(1) == self.right
 
     @property
     def chance(self) -> float:
         """What guessing reaches."""
-        return 1 / self.letters.shape[1]
+        return 1 / self.options.shape[1]
 
-    @property
-    def chosen(self) -> Float[Tensor, "option"]:
-        """The share of prompts on which each letter is the likeliest; without a bias all have ``chance``."""
-        return torch.bincount(self.letters.argmax(1), minlength=self.letters.shape[1]) / len(self.right)
-
-    def table(self) -> str:
-        """Right letters and right words with their 95 % intervals, chance, and how often each letter is chosen."""
-        lines = []
-        for name, hits in {"letters": self.letter_hits, "words": self.word_hits}.items():
-            low, high = wilson(int(hits.sum()), len(hits))
-            lines.append(f"right {name:<8} {hits.float().mean():6.1%}   [{low:.1%}, {high:.1%}]   chance {self.chance:.1%}")
-        places = ", ".join(f"{share:.0%}" for share in self.chosen.tolist())
-        return "\n".join([*lines, f"chosen, place by place: {places}"])
+    def summary(self) -> str:
+        """The share of right answers with its 95 % interval, and how often each place is chosen; without a bias all have ``chance``."""
+        low, high = wilson(int(self.hits.sum()), len(self.hits))
+        chosen = torch.bincount(self.options.argmax(1), minlength=self.options.shape[1]) / len(self.right)
+        places = ", ".join(f"{share:.0%}" for share in chosen.tolist())
+        return f"{self.hits.float().mean():.1%} right [{low:.1%}, {high:.1%}], chance {self.chance:.0%}; chosen, place by place: {places}"
 
 
 @torch.no_grad()
-def answer(model: TransformerBridge, asked: Choices) -> Answers:
-    """What a model answers: the letter, and, as a test of what it knows, the words after the same fact told as a sentence."""
+def by_letter(model: TransformerBridge, asked: Choices) -> Answers:
+    """What a model answers: the letter of an option."""
     ids = [token_id(model, f" {letter}") for letter in asked.letters[: len(asked.options[0])]]
-    letters = logits_at_end(model, asked.texts).log_softmax(-1)[:, ids].cpu()
+    return Answers(logits_at_end(model, asked.texts).log_softmax(-1)[:, ids].cpu(), asked.right)
+
+
+@torch.no_grad()
+def by_words(model: TransformerBridge, asked: Choices) -> Answers:
+    """As a test of what it knows: the options' own words after the same fact told as a sentence."""
     words = whole_words(model, asked.sentences, asked.options).read(model)
-    return Answers(letters, words.reshape(letters.shape), asked.right)
+    return Answers(words.reshape(len(asked), -1), asked.right)

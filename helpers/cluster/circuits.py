@@ -1,8 +1,7 @@
 """Circuits: which edges of a model carry an answer, and whether those that were found do.
 
-Two ways to find them. *Edge attribution patching* (Syed et al. 2023, arXiv 2310.10348, equation 2) estimates from gradients what every
-edge does, all at once; with integrated gradients it is EAP-IG (Hanna et al. 2024, arXiv 2403.17806, equation 3). *ACDC* (Conmy et al.
-2023, arXiv 2304.14997, algorithm 1) tries every edge and keeps those that are missed. Both show the wrong circuit at times, so judge:
+*Edge attribution patching* (Syed et al. 2023, arXiv 2310.10348, equation 2) estimates from gradients what every edge does, all at once;
+with integrated gradients it is EAP-IG (Hanna et al. 2024, arXiv 2403.17806, equation 3). It shows the wrong circuit at times, so judge:
 *faithfulness* is how much of the metric a circuit keeps, beside random circuits of its size, and *completeness* how little is left
 without it (Marks et al. 2024, arXiv 2403.19647, section 3.2). The answers depend on the ablation: look at more than one.
 
@@ -13,31 +12,19 @@ without it (Marks et al. 2024, arXiv 2403.19647, section 3.2). The answers depen
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
-from itertools import pairwise
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from helpers.cluster.edges import (
-    Ablation,
-    Circuit,
-    EdgeGraph,
-    ablations,
-    circuit_metrics,
-    most_tokens,
-    open_edges,
-    outputs,
-    run_wires,
-    senders_first,
-)
+from helpers.cluster.edges import Circuit, EdgeGraph, logits_of, most_tokens, open_edges, outputs, senders_first
 from helpers.cluster.patching import PromptPairs
-from helpers.interventions import Intervention, add, intervene, record, resid_pre, unembed_only_at
+from helpers.interventions import Intervention, add, intervene, resid_pre, unembed_only_at
 from helpers.metrics import Metric
 from helpers.models import TransformerBridge
 from helpers.progress import progress
-from helpers.running import path_gradients
+from helpers.running import logits_at_end, path_gradients
 from helpers.stats import DRAWS, Interval
 from helpers.tables import table
 
@@ -85,12 +72,20 @@ def attribute_edges(model: TransformerBridge, pairs: PromptPairs, steps: int = 0
     for a metric without a gradient.
     """
     graph, total = EdgeGraph.of(model), 0.0
-    for rows in progress(list(pairs.clean.batches(most_tokens(model) // 4)), desc="batches"):
+    for rows in progress(list(pairs.clean.batches(most_tokens(model))), desc="batches"):
         clean, corrupted = (outputs(model, side.take(rows).tokens) for side in (pairs.clean, pairs.corrupted))
         run = partial(_received, model, pairs, rows, corrupted[0] - clean[0])
         gradients = torch.cat([senders_first(gradient) for gradient in path_gradients(run, steps)])
         total = total + gradients.flatten(1) @ (corrupted - clean).flatten(1).T  # [receiver, sender]
     return EdgeScores(graph, (total / len(pairs)).float().cpu()[graph.exists])
+
+
+@torch.no_grad()
+def difference_scores(model: TransformerBridge, pairs: PromptPairs) -> EdgeScores:
+    """A rival of ``attribute_edges`` without a gradient: how large the difference is between what the sender writes in both runs."""
+    graph, (clean, corrupted) = EdgeGraph.of(model), (outputs(model, side.tokens) for side in (pairs.clean, pairs.corrupted))
+    size = (corrupted - clean).norm(dim=-1).sum(-1).mean(1).cpu()  # [sender]
+    return EdgeScores(graph, size.expand(graph.exists.shape)[graph.exists])
 
 
 def _received(
@@ -113,91 +108,11 @@ def _received(
 
 
 @dataclass(frozen=True)
-class Pruning:
-    """What ACDC kept, and what it removed, in this order.
-
-    ``distance`` is that of the circuit from the model: the KL divergence in nats.
-    """
-
-    circuit: Circuit
-    removed: tuple[str, ...]
-    distance: float
-
-
-def acdc(model: TransformerBridge, pairs: PromptPairs, tau: float, ablation: Ablation = "resample", tokens: int | None = None) -> Pruning:
-    """Removes every edge whose removal makes the circuit's distance from the model rise by less than ``tau`` (Conmy et al., algorithm 1).
-
-    Receivers are visited from the logits back to the first block, and in each its senders from the last to the embedding. The distance is
-    the KL divergence (model || circuit) of the next token, in nats; a mean over the prompts.
-    The result is that of the one-by-one algorithm, and three things make it fast: a pass starts at the receiver's block, since before it
-    nothing is removed yet; several removals in a row are tried in one pass of at most ``tokens`` tokens, and hold up to the first that is
-    refused; and edges into what no kept edge leaves are removed without a run. All prompts go through the model together.
-    """
-    if not tau > 0:
-        raise ValueError(f"tau says by how much the distance may rise for each removed edge; it must be above 0, not {tau}.")
-    search = _Search(model, pairs, tau, ablation, tokens or most_tokens(model))
-    with torch.no_grad(), progress(total=len(search.graph), desc="edges") as bar:
-        for receiver in reversed(range(len(search.graph.receivers))):
-            search.prune(receiver)
-            bar.update(int(search.graph.seen[receiver]))
-    return Pruning(Circuit(search.graph, search.kept[search.graph.exists]), tuple(search.removed), search.distance)
-
-
-class _Search:
-    """The state of ACDC: which edges are still there, and how far the circuit is from the model."""
-
-    @torch.no_grad()
-    def __init__(self, model: TransformerBridge, pairs: PromptPairs, tau: float, ablation: Ablation, tokens: int) -> None:
-        self.model, self.tau = model, tau
-        self.graph, everyone = EdgeGraph.of(model), torch.arange(len(pairs))
-        self.texts = texts = pairs.clean.take(everyone)
-        self.kept, self.removed, self.distance = self.graph.exists.clone(), [], 0.0
-        self.most = self.at_once = max(1, tokens // texts.tokens.numel())
-        self.ablated = ablations(model, pairs, ablation)(everyone)
-        self.beyond = outputs(model, texts.tokens) - self.ablated
-        places = [resid_pre(layer) for layer in range(self.graph.n_layers)]
-        with open_edges(model):
-            streams = record(model, texts.tokens.to(model.cfg.device), *places)
-        self.streams = [streams[place] for place in places]
-        self.model_logp = run_wires(model, self.graph, texts, self.kept[None], self.ablated)[0].log_softmax(-1)
-
-    def prune(self, receiver: int) -> None:
-        """Visits one receiver: removes all its edges that are not missed."""
-        todo = list(reversed(range(int(self.graph.seen[receiver]))))
-        if not self.graph.live(self.kept)[receiver]:
-            self.remove(receiver, todo)
-            return
-        while todo:
-            some = todo[: self.at_once]
-            distances = [self.distance, *self.distances(receiver, some).tolist()]
-            refused = (at for at, (old, new) in enumerate(pairwise(distances)) if new - old >= self.tau)
-            taken = next(refused, len(some))
-            self.remove(receiver, some[:taken])
-            self.distance = distances[taken]
-            self.at_once = min(self.most, 2 * len(some)) if taken == len(some) else taken + 1
-            todo = todo[taken + 1 if taken < len(some) else taken :]
-
-    def remove(self, receiver: int, senders: list[int]) -> None:
-        """Removes some edges for good."""
-        self.kept[receiver, senders] = False
-        self.removed += [f"{self.graph.senders[sender]} -> {self.graph.receivers[receiver]}" for sender in senders]
-
-    def distances(self, receiver: int, senders: list[int]) -> Float[Tensor, "copy"]:
-        """How far the circuit is from the model without the first sender, without the first two, and so on."""
-        kept = self.kept.repeat(len(senders), 1, 1)
-        for number, sender in enumerate(senders):
-            kept[number:, receiver, sender] = False
-        layer = min(self.graph.layer(self.graph.receivers[receiver]), self.graph.n_layers - 1)
-        before = self.beyond[: self.graph.before(layer)]
-        logits = run_wires(self.model, self.graph, self.texts, kept, self.ablated, layer, self.streams[layer], before)
-        return (self.model_logp.exp() * (self.model_logp - logits.log_softmax(-1))).sum(-1).mean(-1)
-
-
-@dataclass(frozen=True)
 class Curve:
     """The metric of several circuits on every prompt, and that of the empty circuit and of the model.
 
-    ``edges`` is how many edges each has, ``alive`` how many of them lie on a path from the embedding to the logits.
+    ``edges`` is how many edges each has, ``alive`` how many of them lie on a path from the embedding to the logits; ``same``: is the
+    likeliest next word that of the model?
     """
 
     edges: tuple[int, ...]
@@ -206,6 +121,7 @@ class Curve:
     values: Float[Tensor, "circuit prompt"]
     empty: Float[Tensor, "prompt"]
     model: Float[Tensor, "prompt"]
+    same: Bool[Tensor, "circuit prompt"]
     ablation: str
 
     @property
@@ -219,10 +135,10 @@ class Curve:
         return [ratio_interval(values - self.empty, self.model - self.empty) for values in self.values]
 
     def table(self) -> str:
-        """One line for each circuit: its edges, those alive, the share of all, faithfulness with its interval."""
-        rows = zip(self.edges, self.alive, self.faithfulness.tolist(), self.intervals, strict=True)
-        columns = {"edges": "6,", "alive": "6,", "share": "7.1%", "faithfulness": "13.3f", "  95 % interval": "<"}
-        lines = [(n, alive, n / self.n_edges, value, f"  [{low:.3f}, {high:.3f}]") for n, alive, value, (low, high) in rows]
+        """One line for each circuit: its edges, those alive, the share of all, how often its answer is the model's, faithfulness."""
+        rows = zip(self.edges, self.alive, self.same.float().mean(1).tolist(), self.faithfulness.tolist(), self.intervals, strict=True)
+        columns = {"edges": "6,", "alive": "6,", "share": "7.1%", "same word": "10.0%", "faithfulness": "13.3f", "  95 % interval": "<"}
+        lines = [(n, alive, n / self.n_edges, same, value, f"  [{low:.3f}, {high:.3f}]") for n, alive, same, value, (low, high) in rows]
         head, rest = table(columns, lines).split("\n", 1)
         return f"{head}   ({self.ablation})\n{rest}"
 
@@ -239,23 +155,24 @@ def ratio_interval(over: Float[Tensor, "prompt"], under: Float[Tensor, "prompt"]
     return min(float(low), value), max(float(high), value)
 
 
-def judge(model: TransformerBridge, pairs: PromptPairs, circuits: Sequence[Circuit], ablation: Ablation = "resample") -> Curve:
+def judge(model: TransformerBridge, pairs: PromptPairs, circuits: Sequence[Circuit], ablation: str = "resample") -> Curve:
     """The faithfulness of several circuits: how much of the metric each keeps, between the empty circuit (0) and the model (1).
 
     All under the same ablation; values below 0 and above 1 are possible. A circuit is complete if its complement keeps nothing. Raises
     ValueError where there is nothing to keep.
     """
     graph = EdgeGraph.of(model)
-    empty, full, *values = circuit_metrics(model, pairs, [graph.empty, graph.full, *circuits], ablation)
+    whole, runs = logits_at_end(model, pairs.clean).cpu(), logits_of(model, pairs, [graph.empty, *circuits], ablation)
+    full, empty, *values = map(pairs.measured, (whole, *runs))
     if (full - empty).mean().abs() < 1e-6:
         raise ValueError("The metric is the same with all edges and with none, so there is nothing that a circuit could keep.")
     alive = tuple(len(prune_dead(circuit)) for circuit in circuits)
-    kind = ablation if isinstance(ablation, str) else "mean"
-    return Curve(tuple(map(len, circuits)), alive, len(graph), torch.stack(values), empty, full, kind)
+    same = runs[1:].argmax(-1) == whole.argmax(-1)
+    return Curve(tuple(map(len, circuits)), alive, len(graph), torch.stack(values), empty, full, same, ablation)
 
 
 def curve(
-    model: TransformerBridge, pairs: PromptPairs, pick: Callable[[int], Circuit], sizes: Sequence[int], ablation: Ablation = "resample"
+    model: TransformerBridge, pairs: PromptPairs, pick: Callable[[int], Circuit], sizes: Sequence[int], ablation: str = "resample"
 ) -> Curve:
     """Faithfulness against size; ``pick`` gives a circuit of a size, such as ``scores.top`` or ``partial(random_circuit, graph)``."""
     return judge(model, pairs, [pick(size) for size in sizes], ablation)

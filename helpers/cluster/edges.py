@@ -6,7 +6,7 @@ value of every head (``a7.1.q``, ``.k``, ``.v``), every MLP, and the final norm 
 from a sender to a later receiver; a *circuit* is a set of edges that are kept. Biases of attention are no senders and always stay.
 
 To cut an edge, the receiver gets the sender's *ablated* output in place of its current one, position by position: the output on the
-corrupted prompt (``"resample"``), its mean over other prompts (``"mean"``, or means of your own from ``sender_means``), or ``"zero"``.
+corrupted prompt (``"resample"``), its mean over the corrupted prompts (``"mean"``), or ``"zero"``.
 A single edge cut with resample is path patching (Wang et al. 2022, arXiv 2211.00593, section 3.1).
 
     pairs = prompt_pairs(model, clean, corrupted, log_odds(right, wrong))
@@ -24,17 +24,17 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from helpers.cluster.patching import PromptPairs
-from helpers.interventions import Intervention, intervene, mlp_out, record, resid_post, resid_pre, unembed_only_at
+from helpers.cluster.patching import PromptPairs, metric_at_ends
+from helpers.inputs import chosen
+from helpers.interventions import Intervention, add, intervene, mlp_out, record, resid_post, resid_pre, unembed_only_at
 from helpers.metrics import Metric
 from helpers.models import TransformerBridge, run_from
 from helpers.progress import progress
-from helpers.texts import Texts, TextsLike, as_texts
+from helpers.texts import Texts
 
-RUN_TOKENS = 2048  # tokens in one forward pass over circuits side by side
-RUN_BYTES = 2**28  # what the senders of such a pass may hold
+RUN_TOKENS = 2048  # tokens in one forward pass of a circuit
+RUN_BYTES = 2**26  # what the senders of such a pass may hold
 ABLATIONS = ("resample", "mean", "zero")
-Ablation = str | Float[Tensor, "sender pos d_model"]
 
 # -------------------------------------------------------------------------------------------------------------- the graph
 
@@ -131,12 +131,6 @@ class EdgeGraph:
         for row, receiver in zip(hangs, self.receivers, strict=True):
             row[self.owners(receiver)] = 1
         return hangs
-
-    def live(self, kept: Bool[Tensor, "*copy receiver sender"]) -> Bool[Tensor, "*copy receiver"]:
-        """Which receivers matter: those on whose node a kept edge begins, and the logits."""
-        sends = kept.any(-2).float() @ self.hangs.T > 0
-        sends[..., -1] = True
-        return sends
 
     def matrix(self, edges: Tensor) -> Tensor:
         """Values of the edges ``[..., edge]`` as ``[..., receiver, sender]``, 0 where there is no edge."""
@@ -246,12 +240,11 @@ def outputs(model: TransformerBridge, tokens: Int[Tensor, "row pos"]) -> Float[T
     return torch.cat([senders_first(seen[name]) for name in names])
 
 
-def sender_means(model: TransformerBridge, prompts: TextsLike) -> Float[Tensor, "sender pos d_model"]:
+def sender_means(model: TransformerBridge, texts: Texts) -> Float[Tensor, "sender pos d_model"]:
     """The mean output of every sender at each position over some prompts, best of one template, so that positions correspond.
 
     A position counts the prompts that reach it.
     """
-    texts = as_texts(model, prompts)
     total, count = torch.zeros(1, device=model.cfg.device), torch.zeros(texts.tokens.shape[1])
     for rows in texts.batches(most_tokens(model)):
         real = (torch.arange(texts.tokens.shape[1]) < texts.lengths[rows, None]).float()
@@ -262,28 +255,16 @@ def sender_means(model: TransformerBridge, prompts: TextsLike) -> Float[Tensor, 
 
 
 def most_tokens(model: TransformerBridge) -> int:
-    """How many tokens one pass may have, all copies of the prompts together."""
+    """How many tokens one pass may have."""
     return min(RUN_TOKENS, max(1, RUN_BYTES // (4 * model.cfg.d_model * len(EdgeGraph.of(model).senders))))
 
 
-def ablations(
-    model: TransformerBridge, pairs: PromptPairs, ablation: Ablation
-) -> Callable[[Tensor], Float[Tensor, "sender row pos d_model"]]:
-    """What cut edges carry, as a function of some rows of the prompts. Raises ValueError for an unknown kind, or means too short."""
-    n_senders, width = len(EdgeGraph.of(model).senders), model.cfg.d_model
-    if ablation == "resample":
+def ablations(model: TransformerBridge, pairs: PromptPairs, kind: str) -> Callable[[Tensor], Float[Tensor, "sender row pos d_model"]]:
+    """What cut edges carry, as a function of some rows of the prompts. Raises ValueError for an unknown kind."""
+    chosen(ABLATIONS, kind, "ablation")
+    if kind == "resample":
         return lambda rows: outputs(model, pairs.corrupted.take(rows).tokens)
-    if ablation == "zero":
-        return lambda rows: torch.zeros(n_senders, len(rows), int(pairs.clean.lengths[rows].max()), width, device=model.cfg.device)
-    if ablation == "mean":
-        ablation = sender_means(model, pairs.corrupted)
-    if isinstance(ablation, str):
-        raise ValueError(f"There is no ablation {ablation!r}: it is 'resample', 'mean' or 'zero', or means from sender_means.")
-    longest = int(pairs.clean.lengths.max())
-    if ablation.shape[0] != n_senders or ablation.shape[2] != width or ablation.shape[1] < longest:
-        needed, got = [n_senders, longest, width], list(ablation.shape)
-        raise ValueError(f"Means must be [sender, pos, d_model], {needed} for these prompts, and these are {got}: see sender_means.")
-    means = ablation.to(model.cfg.device)
+    means = sender_means(model, pairs.corrupted) * (kind == "mean")
     return lambda rows: means[:, None, : int(pairs.clean.lengths[rows].max())].expand(-1, len(rows), -1, -1)
 
 
@@ -292,80 +273,75 @@ def ablations(
 
 @torch.no_grad()
 def logits_of(
-    model: TransformerBridge, pairs: PromptPairs, circuits: Sequence[Circuit], ablation: Ablation = "resample"
-) -> Iterator[Float[Tensor, "prompt d_vocab"]]:
-    """The logits after each clean prompt, circuit by circuit, on the CPU; many circuits share a forward pass."""
-    graph = EdgeGraph.of(model)
+    model: TransformerBridge, pairs: PromptPairs, circuits: Sequence[Circuit], ablation: str = "resample"
+) -> Float[Tensor, "circuit prompt d_vocab"]:
+    """The logits after each clean prompt in each circuit; on the CPU."""
+    graph, ablated = EdgeGraph.of(model), ablations(model, pairs, ablation)
     if not circuits:
         raise ValueError("There is no circuit to run: give at least one, such as EdgeGraph.of(model).full.")
     if any(circuit.graph != graph for circuit in circuits):
         raise ValueError("This circuit belongs to a model of another shape: build it from EdgeGraph.of(model).")
-    ablated, parts = ablations(model, pairs, ablation), list(pairs.clean.batches(most_tokens(model)))
-    held = [ablated(rows) for rows in parts]
-    copies = max(1, most_tokens(model) // max(len(rows) * int(pairs.clean.lengths[rows].max()) for rows in parts))
-    for start in progress(range(0, len(circuits), copies), desc="circuits"):
-        some = torch.stack([circuit.kept for circuit in circuits[start : start + copies]])
-        found = torch.empty(len(some), len(pairs), model.cfg.d_vocab)
-        for rows, values in zip(parts, held, strict=True):
-            found[:, rows] = run_wires(model, graph, pairs.clean.take(rows), graph.matrix(some), values)
-        yield from found
+    found = torch.empty(len(circuits), len(pairs), model.cfg.d_vocab)
+    for rows in progress(list(pairs.clean.batches(most_tokens(model))), desc="batches"):
+        values = ablated(rows)
+        for at, circuit in enumerate(circuits):
+            found[at, rows] = run_wires(model, pairs.clean.take(rows), circuit, values)
+    return found
 
 
 def run_wires(
-    model: TransformerBridge,
-    graph: EdgeGraph,
-    texts: Texts,
-    kept: Bool[Tensor, "copy receiver sender"],
-    ablated: Float[Tensor, "sender row pos d_model"],
-    layer: int = 0,
-    stream: Float[Tensor, "row pos d_model"] | None = None,
-    before: Float[Tensor, "early row pos d_model"] | None = None,
-) -> Float[Tensor, "copy row d_vocab"]:
-    """The logits after each text in each copy of them, side by side in one forward pass; each copy has edges of its own kept.
+    model: TransformerBridge, texts: Texts, circuit: Circuit, ablated: Float[Tensor, "sender row pos d_model"]
+) -> Float[Tensor, "row d_vocab"]:
+    """The logits after each text when all edges outside a circuit are cut.
 
-    Senders leave in ``beyond`` what they write beyond their ablated output; a receiver loses that of the cut edges. What enters a node that
-    no kept edge leaves is left alone, since it does not matter. A pass from a later ``layer`` needs the stream that enters it, and what the
-    senders before it write beyond.
+    Senders leave in ``beyond`` what they write beyond their ablated output, and in ``totals`` the sum of the first so many; a receiver
+    loses that sum, and gets back what comes to it by the edges that are kept.
     """
-    copies = len(kept)
-    beyond = ablated.new_zeros(copies, *ablated.shape)
-    if before is not None:
-        beyond[:, : len(before)] = before
-    cut = graph.exists & ~kept & graph.live(kept)[..., None]
+    graph, kept = circuit.graph, circuit.graph.matrix(circuit.kept)
+    beyond, totals = torch.empty_like(ablated), {0: ablated.new_zeros(ablated.shape[1:])}
 
     def leave(which: slice, values: Tensor, pick: object) -> Tensor:
-        written = senders_first(values).unflatten(1, (copies, -1)).transpose(0, 1)  # [copy, sender, row, pos, d_model]
-        beyond[:, which] = written - ablated[which]
+        beyond[which] = senders_first(values) - ablated[which]
+        totals[which.stop] = totals[which.start] + beyond[which].sum(0)
         return values
 
     def read(which: slice, values: Tensor, pick: object) -> Tensor:
-        edges = cut[:, which, : int(graph.seen[which.start])].to(beyond)
-        lost = torch.bmm(edges, beyond[:, : edges.shape[2]].flatten(2)).unflatten(2, beyond.shape[2:])
-        lost = lost.transpose(1, 2).flatten(0, 1)  # [batch, receiver, pos, d_model]
-        return values - (lost[:, 0] if values.ndim == 3 else lost.transpose(1, 2))
+        n = int(graph.seen[which.start])
+        own = kept[which, :n]
+        some = own.any(0)
+        back = own[:, some].to(beyond) @ beyond[:n][some.to(beyond.device)].flatten(1)
+        lost = totals[n] - back.unflatten(1, totals[n].shape)  # [receiver, row, pos, d_model]
+        return values - (lost[0] if values.ndim == 3 else lost.permute(1, 2, 0, 3))
 
     sent, received = graph.places()
-    late = [(hook, which) for hook, which in sent if stream is None or graph.layer(graph.senders[which.start]) >= layer]
-    changes = [Intervention(hook, partial(leave, which)) for hook, which in late]
-    changes += [Intervention(hook, partial(read, which)) for hook, which in received if bool(cut[:, which].any())]
-    with open_edges(model), intervene(model, *changes, unembed_only_at((texts.lengths[:, None] - 1).repeat(copies, 1))):
-        if stream is None:
-            logits = model(texts.tokens.repeat(copies, 1).to(model.cfg.device))
-        else:
-            logits = run_from(model, stream.repeat(copies, 1, 1), layer)
-    return logits[:, 0].unflatten(0, (copies, -1)).float().cpu()
+    changes = [Intervention(hook, partial(do, which)) for places, do in ((sent, leave), (received, read)) for hook, which in places]
+    with open_edges(model), intervene(model, *changes, unembed_only_at(texts.lengths[:, None] - 1)):
+        return model(texts.tokens.to(model.cfg.device))[:, 0].float().cpu()
 
 
 def circuit_metrics(
-    model: TransformerBridge, pairs: PromptPairs, circuits: Sequence[Circuit], ablation: Ablation = "resample", metric: Metric | None = None
+    model: TransformerBridge, pairs: PromptPairs, circuits: Sequence[Circuit], ablation: str = "resample", metric: Metric | None = None
 ) -> Float[Tensor, "circuit prompt"]:
     """The metric of each circuit on each clean prompt; that of the runs, or another one."""
     asked = replace(pairs, metric=metric or pairs.metric)
     return torch.stack([asked.measured(logits) for logits in logits_of(model, pairs, circuits, ablation)])
 
 
+@torch.no_grad()
 def cut_each(model: TransformerBridge, pairs: PromptPairs, edges: Sequence[str]) -> Float[Tensor, "edge prompt"]:
-    """By how much the metric changes when each edge by itself is cut: exact, and one run for each, many of them in a pass."""
-    graph = EdgeGraph.of(model)
-    values = circuit_metrics(model, pairs, [graph.full, *(graph.circuit([edge]).complement for edge in edges)])
-    return values[1:] - values[0]
+    """By how much the metric changes when each edge by itself is cut, exactly: a run for each, from the receiver's layer on.
+
+    The receiver reads the sender's corrupted output in place of the clean one (path patching). Raises ValueError for an unknown edge.
+    """
+    graph, layers, found = EdgeGraph.of(model), range(model.cfg.n_layers), []
+    graph.circuit(edges)  # a look at the names
+    clean, corrupted = (outputs(model, side.tokens) for side in (pairs.clean, pairs.corrupted))
+    streams = record(model, pairs.clean.tokens.to(model.cfg.device), *map(resid_pre, layers))
+    places = {graph.receivers[at]: (hook, at - which.start) for hook, which in graph.places()[1] for at in range(which.start, which.stop)}
+    for sender, receiver in (edge.split(" -> ") for edge in progress(edges, desc="edges")):
+        (hook, head), at = places[receiver], graph.senders.index(sender)
+        lost, layer = corrupted[at] - clean[at], min(graph.layer(receiver), layers[-1])
+        change = add(hook, lost[:, :, None], head=head) if receiver.count(".") == 2 else add(hook, lost)
+        with open_edges(model), intervene(model, change, unembed_only_at(pairs.ends[:, None])):
+            found.append(pairs.measured(run_from(model, streams[resid_pre(layer)], layer)[:, 0]).cpu())
+    return torch.stack(found) - metric_at_ends(model, pairs)

@@ -1,6 +1,5 @@
 """The exercises of notebook 03a, "A cluster of neurons: a model of the model": what each asks for, and what its check says."""
 
-from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -19,28 +18,34 @@ from helpers.running import random_like
 exercises = Exercises("03a_cluster_model_of_a_model")
 exercise, check, score_table = exercises.exercise, exercises.check, exercises.score_table
 
-PROMPT, SUBJECT, WISHED = "The capital of Poland is", " Poland", " Tokyo"
+PROMPT, SUBJECT, OTHER, WISHED = "The capital of Poland is", " Poland", "Japan", " Tokyo"
 
 
-@exercises.add("3.1", "Cut the wire", minutes=6)
-def cut_the_wire(answer: Any) -> str:
-    """A function from scores ``[head, query, key]``, a query and a list of keys to scores in which the query cannot see the keys."""
+@exercises.add("3.1", "Cut the wires", minutes=10)
+def cut_the_wires(answer: Any) -> str:
+    """A function from scores ``[row, head, query, key]``, a query and a mask of keys for each row to scores in which it cannot see them."""
     function = expect_callable(answer)
-    scores = torch.randn(2, 4, 4, generator=torch.Generator().manual_seed(0))
-    given = scores.clone()
-    result = expect_tensor(function(given, 3, [1, 2]), 2, 4, 4, what="what your function returns")
+    scores, queries = torch.randn(3, 2, 5, 5, generator=torch.Generator().manual_seed(0)), torch.tensor([4, 2, 3])
+    hidden = torch.tensor([[0, 1, 1, 0, 0], [1, 0, 0, 0, 0], [0, 0, 1, 0, 0]]).bool()  # [row, key]
+    given, row = scores.clone(), torch.arange(3)
+    made = function(given, queries.clone(), hidden.clone())
+    made = made.clamp(min=-1e9) if torch.is_tensor(made) else made  # minus infinity is a right score, too
+    result = expect_tensor(made, 3, 2, 5, 5, what="what your function returns")
+    cut = torch.zeros_like(scores, dtype=torch.bool)
+    cut[row, :, queries] = hidden[:, None].expand(-1, 2, -1)
     weights, plain = result.softmax(-1), scores.softmax(-1)
-    expect(
-        not bool(result[:, 3, [1, 2]].eq(0).all()),
-        "A score of 0 is no attention of 0: the softmax makes e⁰ = 1 of it. Which score makes e to its power 0?",
-    )
-    expect(bool((weights[:, 3, [1, 2]] < 1e-6).all()), "The query still sees these keys: after the softmax their attention is above 0.")
-    others = torch.allclose(weights[:, :3], plain[:, :3], atol=1e-5)
-    expect(others, "Other queries lost something as well: change the scores at [:, query, keys] only.")
-    rest = plain[:, 3, [0, 3]] / plain[:, 3, [0, 3]].sum(-1, keepdim=True)
-    expect_close(weights[:, 3, [0, 3]], rest, "the attention that is left", "What is left keeps its proportions.", tolerance=1e-3)
+    expect(not bool(result[cut].eq(0).all()), "A score of 0 is no attention of 0: the softmax makes e⁰ = 1 of it.")
+    seen = "A query still sees a key that it should not: after the softmax its attention is above 0. Is each row cut at its own keys?"
+    expect(bool((weights[cut] < 1e-6).all()), seen)
+    expect(bool((weights[~cut] > 1e-6).all()), "Too much is cut: each row has one query of its own, and keys of its own.")
+    others = torch.ones(3, 5, dtype=torch.bool)
+    others[row, queries] = False
+    same = torch.allclose(weights.transpose(1, 2)[others], plain.transpose(1, 2)[others], atol=1e-5)
+    expect(same, "Other queries lost something as well: change only the scores of each row's own query.")
+    left = plain.masked_fill(cut, 0)
+    expect_close(weights, left / left.sum(-1, keepdim=True), "the attention that is left", "It keeps its proportions.", tolerance=1e-3)
     expect(torch.equal(given, scores), "Your function changed the scores that it was given: work on a copy (scores.clone()).")
-    return "The query is blind for these keys, and what it still sees sums to 1: the softmax has shared out the rest."
+    return "Each query is blind for its own keys, and what it still sees sums to 1: the softmax has shared out the rest."
 
 
 @exercises.add("3.2", "A slope without calculus", minutes=8)
@@ -49,32 +54,49 @@ def finite_differences(answer: Any, jacobian: Float[Tensor, "d_out d_in"]) -> st
     function = expect_callable(answer)
     point, direction = torch.tensor([1.0, -2.0, 0.5]), torch.tensor([0.3, 0.1, -0.2])
 
+    sides = set()
+
     def curved(x: Tensor) -> Tensor:
+        sides.add(((x - point) @ direction).sign().item())
         return torch.stack([x[0] ** 2, x[0] * x[1], x[2] ** 3])
 
     right = torch.stack([2 * point[0] * direction[0], point[1] * direction[0] + point[0] * direction[1], 3 * point[2] ** 2 * direction[2]])
     result = expect_tensor(function(curved, point, direction), 3, what="what your function returns")
     expect(not torch.allclose(result, 2 * right, rtol=0.02), "This is twice the slope: the two points lie 2 eps apart.")
-    expect_close(result, right, "your slope", "Both sides of the point, divided by the distance between them.", tolerance=2e-3)
+    expect(
+        len({-1.0, 1.0} & sides) != 1,
+        "You look at one side of the point only: its slope is off by half of eps times the curvature. Take a point on either side.",
+    )
+    hint = "Both sides of the point, divided by the distance between them; and in float32 a tiny eps drowns in rounding."
+    expect_close(result, right, "your slope", hint, tolerance=2e-3)
     across = torch.randn(jacobian.shape[1], generator=torch.Generator().manual_seed(2))
     line = expect_tensor(function(lambda x: jacobian @ x, torch.ones_like(across), across), jacobian.shape[0], what="what it returns")
     expect_close(line, jacobian @ across, "the slope of the model's Jacobian as a map", "In float32 eps must not be tiny: try 0.01.", 2e-2)
-    return "Two calls of F on either side, and no derivative was ever written down: whoever has this can check every Jacobian."
+    return "One call of F on either side, and no derivative was ever written down: whoever has this can check every Jacobian."
 
 
-@exercises.add("3.3", "Right for a poor reason", minutes=5)
-def poor_reason(answer: Any, agreement: Mapping[str, Mapping[str, float]]) -> str:
-    """The relation in which always giving the test's most frequent answer agrees with the model most often."""
-    expect(isinstance(answer, str), "A name is needed here, such as 'capital'.")
-    expect(answer in agreement, f"There is no relation {answer!r} here: there are {', '.join(agreement)}.")
-    constant = {name: shares["most frequent in test"] for name, shares in agreement.items()}
-    best = max(constant.values())
-    constant_share, by_map = constant[answer], agreement[answer]["LRE"]
-    expect(
-        constant_share == best,
-        f"Always the same answer agrees with the model on {constant_share:.0%} of the subjects of {answer!r}; another has {best:.0%}.",
-    )
-    return f"In {answer!r} one answer covers {best:.0%} of the test subjects, and the map's {by_map:.0%} has to be read beside that."
+@exercises.add("3.3", "Right by chance", minutes=10)
+def right_by_chance(answer: Any) -> str:
+    """A function from what a map and what the model says of each subject (tokens) to the agreement beyond chance: Cohen's kappa."""
+    function = expect_callable(answer)
+
+    def made(by_map: list[int], by_model: list[int]) -> float:
+        return expect_number(function(torch.tensor(by_map), torch.tensor(by_model)), what="what your function returns")
+
+    raw, chance, most, right = 5 / 6, 13 / 36, 1 / 2, 17 / 23
+    got = made([7, 7, 9, 9, 8, 7], [7, 9, 9, 9, 8, 7])
+    wrong = {
+        "This is the plain agreement: take off what the same answers, dealt out to the subjects by chance, would agree.": raw,
+        "What is left over chance has to be measured by what was possible beyond it, so that a perfect map gets 1.": raw - chance,
+        "Always the model's most frequent answer is one way to guess; here the map's own answers are dealt out.": (raw - most) / (1 - most),
+    }
+    expect_unlike(got, wrong, 1e-3)
+    drawn = "Chance: how often do two answers agree if one is drawn from the map's and one from the model's?"
+    expect_close(got, right, "the agreement beyond chance", drawn, tolerance=1e-3)
+    perfect, blind = made([4, 4, 5, 6, 6], [4, 4, 5, 6, 6]), made([3] * 10, [3] * 7 + [1, 2, 4])
+    expect(abs(perfect - 1) < 1e-3, f"A map that always agrees gets 1, not {perfect:.2f}.")
+    expect(abs(blind) < 1e-3, f"A map that always says the same knows nothing of the subject: it gets 0, not {blind:.2f}.")
+    return "A map that says Japan to everything now gets 0, however many subjects are Japanese; only what depends on the subject counts."
 
 
 @exercises.add("3.4", "Back through the strongest directions", minutes=10)
@@ -93,7 +115,8 @@ def low_rank(answer: Any) -> str:
     turned = left[:, :3] @ ((right[:, :3].T @ difference) / sizes[:3])
     exchanged = "Left and right are exchanged: the difference lives on the left, delta on the right."
     expect_unlike(result, {"You multiplied by the singular values, and that is W again: divide.": times, exchanged: turned}, 1e-3)
-    expect_close(result, wanted, "your delta", "right[:rank].T @ ((left[:, :rank].T @ difference) / sizes[:rank])", tolerance=1e-2)
+    hint = "The left directions take the difference apart, the sizes scale it back, the right ones write it: which of them, and how many?"
+    expect_close(result, wanted, "your delta", hint, tolerance=1e-2)
     return "Of the difference, what the strong directions can reach is reached, and no noise is blown up."
 
 
@@ -111,11 +134,17 @@ def move_a_capital(answer: Any, model: TransformerBridge) -> str:
         delta.norm().item() <= size * 1.001,
         f"Your delta is {delta.norm():.1f} long and the state {size:.1f}: so long a push breaks more than it edits. Use a lower rank.",
     )
+    other = record(model, tokenize(model, PROMPT.replace(SUBJECT.strip(), OTHER))[None], place)[place][0, at].cpu()
+    swap = other - record(model, tokens[None], place)[place][0, at].cpu()
+    expect(
+        not torch.allclose(delta, swap, atol=1e-3 * size),
+        f"This swaps the whole state of {OTHER} in, with whatever the model knows of it. Change the answer only: go through the map.",
+    )
     said, random = (_said(model, layer, push, at) for push in (delta, random_like(delta, 1, seed=3)[0]))
     expect(
         said == token_id(model, WISHED),
         f"With your delta the model says {pieces(model, torch.tensor([said]))[0].strip()!r}. "
-        "Is o' the state for Japan and o that for Poland, in this order, and is the layer the map's own?",
+        "Is o' the state for Japan and o that for Poland, in this order? Is the layer the map's own? Does the rank keep enough directions?",
     )
     expect(random != said, "A random vector of this length does the same: then it is not your edit.")
     return (

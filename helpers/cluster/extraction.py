@@ -1,11 +1,11 @@
 """Is a subject enriched on its way up, and who says the answer? (Geva et al. 2023, arXiv 2304.14767, sections 5 and 6)
 
-The *attributes rate* says how much that is true of a subject the logit lens finds at its last token. An *extraction event* is what an
-attention, an MLP or a head writes at the last token of the prompt, if the lens of it alone has the answer on top.
+A subject is *enriched* as far as the logit lens at its last token finds what is true of it. An *extraction event* is what an attention, an
+MLP or a head writes at the last token of the prompt, if the lens of it alone has the answer on top.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from random import Random
 
@@ -14,66 +14,45 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from helpers.cluster.fact_prompts import FactPrompt, subject_span
-from helpers.inputs import check_number
-from helpers.interventions import attn_out, head_out, mlp_out, pattern, record, resid_post
+from helpers.interventions import attn_out, head_out, intervene, mlp_out, pattern, record, resid_post, zero_ablate
 from helpers.metrics import first_tokens as answer_starts
 from helpers.models import TransformerBridge
 from helpers.one_layer.function_vectors import top_heads
 from helpers.prediction import LOST, pieces, tokenize
 from helpers.progress import progress
-from helpers.running import activations_at, read_lens
+from helpers.running import activations_at, check_plain_writes, read_lens
 from helpers.tables import table
 from helpers.texts import as_texts
 
-MIXED = "blocks.{}.attn.hook_out".format  # what the attention puts out, before a norm that may follow (Gemma 2)
+Place = Callable[[int], str]  # from a layer to the name of a hook point
 FEW_LETTERS = 3  # shorter words, and shorter beginnings of words, say too little to count as an attribute
 STOP_WORDS = {"the", "and", "for", "with", "from", "you", "she", "her", "his", "its", "one"}
 
 
-@dataclass(frozen=True)
-class Enrichment:
-    """The attributes rate (Geva et al., section 5): which share of the ``k`` best lens tokens at the subject's last token, after each
-    block, begin a word that is true of the subject (``own``), and one that is true of another subject (``other``, the control).
-
-    ``most`` is the highest rate that each fact could reach: its words' different first tokens, divided by ``k``. ``ahead`` looks beyond
-    the best tokens: which share of the own words the lens puts ahead of a word of the other subject, wherever both stand (AUC, 0.5 is
-    chance; NaN where the other subject has no words of its own).
-    """
-
-    own: Float[Tensor, "layer fact"]
-    other: Float[Tensor, "layer fact"]
-    ahead: Float[Tensor, "layer fact"]
-    most: Float[Tensor, "fact"]
-    k: int
-
-    def table(self) -> str:
-        """One line for each layer: the mean rate of the subject's own words, of another subject's, and how often the own are ahead."""
-        means = torch.stack([self.own.mean(1), self.other.mean(1), self.ahead.nanmean(1)], 1).tolist()
-        columns = {"after layer": "11", "own rate": "10.1%", "control": "8.1%", "ahead": "8.1%"}
-        head, lines = table(columns, [(at, *shares) for at, shares in enumerate(means)]).split("\n", 1)
-        return f"{head}   (of the best {self.k} tokens; at most {self.most.mean():.1%})\n{lines}"
-
-
 @torch.no_grad()
-def enrichment(model: TransformerBridge, facts: Sequence[FactPrompt], k: int = 50) -> Enrichment:
-    """The attributes rate after every block. Raises ValueError for a fact without attributes."""
-    check_number("k says how many tokens of the lens to look at", k, high=model.cfg.d_vocab)
+def enrichment(
+    model: TransformerBridge, facts: Sequence[FactPrompt], off: Place | None = None, layers: Sequence[int] = ()
+) -> Float[Tensor, "layer fact"]:
+    """After each block: how often the lens at the subject's last token puts a word that is true of the subject ahead of one that is true
+    of another subject, among all pairs of such words (AUC: 0.5 is chance; NaN where the other subject has no words of its own).
+
+    ``off`` (``mlp_out`` or ``attn_out``) is zeroed at that token in some ``layers``, as in section 5 of Geva et al.; they count the true
+    words among the 50 best, which takes long lists of them. Raises ValueError for a fact without attributes.
+    """
     own, other = _word_starts(model, facts)
-    ends, hooks = torch.tensor([[subject_span(model, fact)[-1]] for fact in facts]), [*map(resid_post, range(model.cfg.n_layers))]
-    states = activations_at(model, [fact.text for fact in facts], hooks, ends)[:, :, 0]  # [layer, fact, d_model]
+    texts, ends = as_texts(model, [fact.text for fact in facts]), torch.tensor([subject_span(model, fact)[-1] for fact in facts])
+    hooks = [*map(resid_post, range(model.cfg.n_layers))]
+    states = torch.empty(len(hooks), len(facts), model.cfg.d_model)
+    for end in ends.unique().tolist():  # all subjects that end at the same position together; nothing behind it is read
+        rows = (ends == end).nonzero().flatten()
+        with intervene(model, *(zero_ablate(off(layer), pos=end) for layer in layers)):
+            states[:, rows] = activations_at(model, texts.up_to(torch.stack([rows, ends[rows]], 1)), hooks)[:, :, 0]
 
-    def rates(logits: Float[Tensor, "layer some d_vocab"], some: Int[Tensor, "some"]) -> Float[Tensor, "layer some three"]:
-        logits = logits.cpu()
-        best = logits.topk(k).indices
-        shares = [words[some].expand(len(logits), -1, -1).gather(-1, best).float().mean(-1) for words in (own, other)]
-        ahead = [
-            (layer[own[row]][:, None] > layer[other[row]]).float().mean()  # pairs of an own word and another one
-            for layers in logits
-            for layer, row in zip(layers, some.tolist(), strict=True)
-        ]
-        return torch.stack([*shares, torch.stack(ahead).reshape(logits.shape[:2])], -1)
+    def ahead(logits: Float[Tensor, "layer some d_vocab"], some: Int[Tensor, "some"]) -> Float[Tensor, "layer some"]:
+        pairs = zip(logits.cpu().unbind(1), own[some], other[some], strict=True)
+        return torch.stack([(part[:, left, None] > part[:, None, right]).float().mean((1, 2)) for part, left, right in pairs], 1)
 
-    return Enrichment(*read_lens(model, states, rates).unbind(-1), own.sum(1) / k, k)
+    return read_lens(model, states, ahead)
 
 
 def _word_starts(model: TransformerBridge, facts: Sequence[FactPrompt]) -> Bool[Tensor, "two fact d_vocab"]:
@@ -122,8 +101,8 @@ class Extraction:
 
     @property
     def events(self) -> dict[str, float]:
-        """The share of facts with an extraction event in any layer, by attention and by MLP, and that of the control by either."""
-        parts = {"attention": self.attention, "MLP": self.mlp, "control": self.control}
+        """The share of facts with an extraction event in any layer: by attention, by MLP, by either, and that of the control by either."""
+        parts = {"attention": self.attention, "MLP": self.mlp, "either": self.attention | self.mlp, "control": self.control}
         return {name: hits.any(0).float().mean().item() for name, hits in parts.items()}
 
     def head_table(self, n: int = 5) -> str:
@@ -134,20 +113,25 @@ class Extraction:
 
 @torch.no_grad()
 def extraction(model: TransformerBridge, facts: Sequence[FactPrompt], seed: int = 0) -> Extraction:
-    """Who says the answer; best asked about facts that the model knows. A bias that all heads share counts for none of them."""
+    """Who says the answer; best asked about facts that the model knows. A bias that all heads share counts for none of them.
+
+    Raises ValueError for models that normalise once more what their attention writes (Gemma 2).
+    """
+    check_plain_writes(model, "no head has an output of its own that could say an answer")
     n_layers, n_heads, n = model.cfg.n_layers, model.cfg.n_heads, len(facts)
     prompts, spans = [fact.text for fact in facts], [subject_span(model, fact) for fact in facts]
     texts, answers = as_texts(model, prompts), answer_starts(model, prompts, [fact.answer for fact in facts])
     wrong = _wrong_answers(facts, answers, seed)
     attention, mlp, control = (torch.zeros(n_layers, n, dtype=torch.bool) for _ in range(3))
     by_head, to_subject = torch.zeros(n_layers, n_heads, n, dtype=torch.bool), torch.zeros(n_layers, n_heads, n)
-    places = [place(layer) for layer in range(n_layers) for place in (attn_out, mlp_out, head_out, pattern, MIXED)]
+    places = [place(layer) for layer in range(n_layers) for place in (attn_out, mlp_out, head_out, pattern)]
     for rows in progress(list(texts.batches()), desc="batches"):
         part, each = texts.take(rows), torch.arange(len(rows))
         ends, seen = part.lengths - 1, record(model, part.tokens.to(model.cfg.device), *places)
         for layer in range(n_layers):
             outs = [seen[place(layer)][each, ends][:, None] for place in (attn_out, mlp_out)]
-            written = torch.cat([*outs, _written(model, layer, seen, ends)], 1)  # [fact, 2 + head, d_model]
+            by_each = torch.einsum("nhd,hdm->nhm", seen[head_out(layer)][each, ends], model.blocks[layer].attn.W_O)
+            written = torch.cat([*outs, by_each], 1)  # [fact, 2 + head, d_model]
             said = read_lens(model, written, lambda logits, _: logits.argmax(-1)).cpu().T  # [2 + head, fact]
             hits = said == answers[rows]
             attention[layer, rows], mlp[layer, rows], by_head[layer][:, rows] = hits[0], hits[1], hits[2:]
@@ -156,18 +140,6 @@ def extraction(model: TransformerBridge, facts: Sequence[FactPrompt], seed: int 
             for at, row in enumerate(rows.tolist()):
                 to_subject[layer, :, row] = looked[at, :, spans[row].start : spans[row].stop].sum(-1)
     return Extraction(attention, mlp, by_head, control, to_subject)
-
-
-def _written(
-    model: TransformerBridge, layer: int, seen: dict[str, Tensor], ends: Int[Tensor, "fact"]
-) -> Float[Tensor, "fact head d_model"]:
-    """What each head writes at the last token; a norm that follows (Gemma 2) keeps the scale that all heads together gave it."""
-    every = torch.arange(len(ends))
-    written = torch.einsum("nhd,hdm->nhm", seen[head_out(layer)][every, ends], model.blocks[layer].attn.W_O)
-    if not hasattr(model.blocks[layer], "ln1_post"):
-        return written
-    mixed, out = (seen[place(layer)][every, ends] for place in (MIXED, attn_out))
-    return written * torch.where(mixed == 0, 0, out / mixed)[:, None]  # an RMS norm only rescales each dimension
 
 
 def _wrong_answers(facts: Sequence[FactPrompt], answers: Int[Tensor, "fact"], seed: int) -> Int[Tensor, "fact"]:

@@ -12,7 +12,7 @@ one, at ``sae.hook``, so there are no edges.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import product
+from itertools import chain
 from random import Random
 
 import torch
@@ -35,21 +35,27 @@ from helpers.tables import table
 Node = tuple[int, int]  # position, and feature; the error is feature d_sae
 
 
-def agreement_pairs(model: TransformerBridge, n: int, group: str = "present relative", seed: int = 0) -> PromptPairs:
+def agreement_pairs(
+    model: TransformerBridge, n: int, group: str = "present relative", seed: int = 0, like: PromptPairs | None = None
+) -> PromptPairs:
     """``n`` prompts that ask for a verb across an attractor, and the same with the number of the subject changed.
 
     ``Now the bridge that the farmers like`` (is) beside ``Now the bridges that the farmers like`` (are). The nouns stand in no such
-    sentence of the course LM's corpus. All prompts have one length, and the subject at one position; ``group`` is that of
-    ``agreement_probes``. Raises ValueError where there are too few.
+    sentence of the course LM's corpus. All prompts have one length, and the subject at one position (those of ``like``, if there are such
+    pairs); ``group`` is that of ``agreement_probes``. Raises ValueError where there are too few.
     """
     shapes: dict[tuple[int, int], list[tuple[str, str, str, str]]] = {}
-    for probe in agreement_probes(World.load(), Random(f"{seed} agreement"), 100 * n):
+    wanted = None if like is None else (int(like.clean.lengths[0]), int(like.first_difference[0]))
+    rng, world = Random(f"{seed} agreement"), World.load()
+    probes = chain.from_iterable(agreement_probes(world, rng, 80) for _ in range(n + 1))
+    for probe in (one for one in probes if one.group == group):
         other = _other_number(probe.prompt)
         one, two = (tokenize(model, prompt) for prompt in (probe.prompt, other))
-        if probe.group == group and len(one) == len(two):
-            same = shapes.setdefault((len(one), int((one != two).int().argmax())), [])
+        if len(one) == len(two):
+            shape = (len(one), int((one != two).int().argmax()))
+            same = shapes.setdefault(shape, [])
             same.append((probe.prompt, other, f" {probe.answer}", f" {probe.wrong}"))
-            if len(same) == n:
+            if len(same) == n and wanted in (None, shape):
                 clean, corrupted, right, wrong = map(list, zip(*same, strict=True))
                 ids = [torch.tensor([token_id(model, word) for word in words]) for words in (right, wrong)]
                 return prompt_pairs(model, clean, corrupted, log_odds(*ids))
@@ -189,10 +195,10 @@ class NodeFaithfulness:
     def table(self) -> str:
         """One line for each circuit: its name, what it keeps, its faithfulness and the 95 % interval."""
         width = max(len("circuit"), *(len(circuit.name) for circuit in self.circuits))
-        columns = {"circuit": f"<{width}", "nodes": "6", " error": "<8", "  faithfulness": "<"}
+        columns = {"circuit": f"<{width}", "nodes": "6", "  faithfulness": "<"}
         rows = []
         for circuit, share, (low, high) in zip(self.circuits, self.faithfulness.tolist(), self.intervals, strict=True):
-            rows.append((circuit.name, circuit.n, " kept" if circuit.error else " ablated", f"{share:8.2f}   [{low:.2f}, {high:.2f}]"))
+            rows.append((circuit.name, circuit.n, f"{share:8.2f}   [{low:.2f}, {high:.2f}]"))
         return table(columns, rows)
 
 
@@ -208,25 +214,17 @@ def measure_circuits(
     return NodeFaithfulness(tuple(circuits), torch.stack(values), full, empty)
 
 
-def circuit_of(nodes: Sequence[Node], means: NodeMeans, name: str = "circuit", error: bool = False) -> FeatureCircuit:
-    """The circuit of some nodes."""
+def circuit_of(nodes: Sequence[Node], means: NodeMeans, name: str) -> FeatureCircuit:
+    """The circuit of some nodes, and of the errors."""
     keep = torch.zeros_like(means.features, dtype=torch.bool)
     for node in nodes:
         keep[node] = True
-    return FeatureCircuit(name, keep, error)
+    return FeatureCircuit(name, keep, error=True)
 
 
-def circuit_sizes(effects: NodeEffects, means: NodeMeans, sizes: Sequence[int] = (0, 5, 10, 20, 50, 100, 200)) -> list[FeatureCircuit]:
-    """For each size the top nodes, as many random ones among those that are ever active, and what is left without the top ones.
-
-    Each with the error kept and with the error ablated.
-    """
-    active = means.features.gt(0).nonzero()
-    order = torch.randperm(len(active), generator=torch.Generator().manual_seed(0))
-    drawn = [tuple(node) for node in active[order].tolist()]
-    made = []
-    for error, size in product((False, True), sizes):
-        top = circuit_of(effects.top(size), means, "top", error)
-        rest = FeatureCircuit("all but the top", ~top.keep, error)
-        made += [top, circuit_of(drawn[:size], means, "random", error), rest]
-    return made
+def circuit_sizes(effects: NodeEffects, means: NodeMeans, sizes: Sequence[int]) -> list[FeatureCircuit]:
+    """For each size the top nodes, and as many random ones among those that have an effect at all; the errors are kept in all."""
+    able = effects.mean[:, :-1].nonzero()
+    drawn = [tuple(node) for node in able[torch.randperm(len(able), generator=torch.Generator().manual_seed(0))].tolist()]
+    kinds = {"top": effects.top(max(sizes)), "random": drawn}
+    return [circuit_of(nodes[:size], means, name) for size in sizes for name, nodes in kinds.items()]

@@ -17,17 +17,19 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from helpers.cluster.attribution import direct_effects
+from helpers.cluster.attribution import DirectEffects
 from helpers.cluster.patching import PromptPairs, metric_at_ends, prompt_pairs
 from helpers.course_lm.corpus import tasks
 from helpers.course_lm.world import World
 from helpers.inputs import check_number, chosen
-from helpers.interventions import Intervention, head_out, pattern, record, resample_ablate, resid_post
+from helpers.interventions import head_out, pattern, record, resample_ablate, resid_post
 from helpers.metrics import Metric, log_odds
 from helpers.models import TransformerBridge
 from helpers.one_layer.function_vectors import Head, top_heads
 from helpers.prediction import token_id
-from helpers.texts import Texts, as_texts
+from helpers.running import read_suffix
+from helpers.tables import table
+from helpers.texts import Texts, TextsLike, as_texts
 
 ORDERS = ("ABB", "BAB")  # the receiver is named first, or the giver is
 
@@ -79,7 +81,7 @@ def _renamed(text: str, io: str, s: str, names: Sequence[str]) -> str:
 
 
 def ioi_sentences(model: TransformerBridge, n: int, seed: int = 0, frames: Sequence[str] = ()) -> IoiSentences:
-    """``n`` sentences in which frames and orders take turns; the pairs of names stand together in no text of the course LM's corpus.
+    """``n`` sentences in which frames and orders take turns; the pairs of names stand in no such sentence of the course LM's corpus.
 
     Orders are balanced where ``n`` is a multiple of twice the number of frames. ``frames`` are some of the corpus's (all of them if none
     is named). Raises ValueError for an unknown frame, and for a model in which fewer than five first names are one token.
@@ -136,6 +138,38 @@ def role_attention(model: TransformerBridge, data: IoiSentences) -> dict[str, Fl
     return {role: looks[:, rows, :, query, key].mean(0) for role, (query, key) in ways.items()}
 
 
+@torch.no_grad()
+def attention_to(
+    model: TransformerBridge, prompts: TextsLike, tokens: Int[Tensor, "word prompt"]
+) -> Float[Tensor, "word layer head prompt"]:
+    """Every head's attention from the last token of each prompt to some tokens of that prompt, each at all places where it stands."""
+    texts, places = as_texts(model, prompts), [pattern(layer) for layer in range(model.cfg.n_layers)]
+    seen, rows = record(model, texts.tokens.to(model.cfg.device), *places), torch.arange(len(texts))
+    looks = torch.stack([seen[place][rows, :, texts.lengths - 1].float().cpu() for place in places])  # [layer, prompt, head, key]
+    return torch.stack([(looks * (texts.tokens == one[:, None])[:, None]).sum(-1).transpose(1, 2) for one in tokens])
+
+
+def head_table(
+    model: TransformerBridge,
+    data: IoiSentences,
+    direct: DirectEffects,
+    looks: Float[Tensor, "two layer head prompt"],
+    heads: Sequence[Head],
+) -> str:
+    """For each head and each order of the names: its share of the logit difference, and its attention from the end to each name.
+
+    ``copies`` and ``lowers``: how often the name of the one who receives, or gives, would be among its five highest, or lowest, tokens.
+    """
+    writes = copies(model, heads, data), copies(model, heads, data, "S2", lowest=True)
+    rows = []
+    for (layer, head), *rates in zip(heads, *(found.float().mean(1).tolist() for found in writes), strict=True):
+        for order in ORDERS:
+            of = torch.tensor([one == order for one in data.orders])
+            values = (direct.of(f"a{layer}.{head}"), *looks[:, layer, head])
+            rows.append((f"a{layer}.{head}", order, *(value[of].mean().item() for value in values), *rates))
+    return table({"head": "<6", "order": "<5", "share": "+6.2f", "to IO": "6.2f", "to S": "6.2f", "copies": "7.0%", "lowers": "7.0%"}, rows)
+
+
 def role_table(scores: dict[str, Float[Tensor, "layer head"]], n: int = 2) -> str:
     """For each role the ``n`` heads that attend its way most."""
     named = {role: [f"a{layer}.{head} ({at[layer, head]:.2f})" for layer, head in top_heads(at, n)] for role, at in scores.items()}
@@ -164,37 +198,37 @@ def repeated_scores(model: TransformerBridge, n: int = 50, length: int = 20, see
 
 
 @torch.no_grad()
-def copies(model: TransformerBridge, chosen: Sequence[Head], data: IoiSentences, k: int = 5) -> Bool[Tensor, "head prompt"]:
-    """Which receivers' names a head would write among its top ``k`` tokens if it looked at them and nowhere else.
+def copies(
+    model: TransformerBridge, heads: Sequence[Head], data: IoiSentences, place: str = "IO", k: int = 5, lowest: bool = False
+) -> Bool[Tensor, "head prompt"]:
+    """Which names a head would write among its top ``k`` tokens (or its ``lowest``) if it looked at them, at a place, and nowhere else.
 
     The state at the name after the first block goes through the head's values and outputs, the final norm and the unembedding
-    (Wang et al., section 3.1: above 95 % for name movers, below 20 % for average heads of GPT-2).
+    (Wang et al., section 3.1: above 95 % for name movers, below 20 % for average heads of GPT-2). Heads that lower the name that they see
+    are negative name movers there.
     """
     rows = torch.arange(len(data))
-    states = record(model, data.tokens.tokens.to(model.cfg.device), resid_post(0))[resid_post(0)][rows, data.positions["IO"]]
+    states = record(model, data.tokens.tokens.to(model.cfg.device), resid_post(0))[resid_post(0)][rows, data.positions[place]]
+    ids = data.tokens.tokens[rows, data.positions[place]]
     found = []
-    for layer, head in chosen:
+    for layer, head in heads:
         block = model.blocks[layer]
         normed = block.ln1(states[:, None])[:, 0]
         shared = head * len(block.attn.W_V) // model.cfg.n_heads  # in some models several heads have the same values
         bias = 0 if block.attn.b_V is None else block.attn.b_V[shared]
         written = (normed @ block.attn.W_V[shared] + bias) @ block.attn.W_O[head]
-        best = model.unembed(model.ln_final(written[:, None]))[:, 0].topk(k).indices.cpu()
-        found.append((best == data.io[:, None]).any(1))
+        best = model.unembed(model.ln_final(written[:, None]))[:, 0].topk(k, largest=not lowest).indices.cpu()
+        found.append((best == ids[:, None]).any(1))
     return torch.stack(found)
 
 
 @dataclass(frozen=True)
 class SelfRepair:
-    """A head is taken away at the end of each sentence: what that should cost by its direct effect, and what it does cost.
-
-    ``others`` is by how much the direct effects of all later heads and MLPs rise together.
-    """
+    """A head is taken away at the end of each sentence: the logit difference before and after, and the ``direct`` share that is lost."""
 
     before: Float[Tensor, "prompt"]
     after: Float[Tensor, "prompt"]
     direct: Float[Tensor, "prompt"]
-    others: dict[str, float]
 
     @property
     def expected(self) -> Float[Tensor, "prompt"]:
@@ -202,31 +236,35 @@ class SelfRepair:
         return self.before - self.direct
 
 
-def self_repair(model: TransformerBridge, data: IoiSentences, head: Head) -> SelfRepair:
-    """Takes a head away at the last token (its output on the sentence with unrelated names takes its place) and sees who steps in.
+@torch.no_grad()
+def self_repair(model: TransformerBridge, data: IoiSentences, heads: Sequence[Head], direct: DirectEffects) -> list[SelfRepair]:
+    """Takes each head away by itself at the last token: its output on the sentence with unrelated names takes its place.
 
-    ``direct`` is by how much the head's own share of the logit difference falls. Wang et al. (section 3.4) found that later heads make
-    up for most of it; McGrath et al. 2023 (arXiv 2307.15771) call it self-repair.
+    ``direct`` are the shares with all heads; by so much a head's share falls, the scale of the final norm held. Wang et al. (section 3.4)
+    found that later heads make up for most of it; McGrath et al. 2023 (arXiv 2307.15771) call it self-repair. A run starts at the head's
+    layer.
     """
-    pairs, change = data.pairs(model, "unrelated"), _unrelated_outputs(model, data, [head], data.positions["END"])
-    before, after = metric_at_ends(model, pairs), metric_at_ends(model, pairs, *change)
-    plain, changed = (direct_effects(model, data.tokens, data.io, data.s, *some) for some in ((), change))
-    own = plain.names.index(f"a{head[0]}.{head[1]}")
-    others = dict(zip(plain.names[own + 1 :], (changed.mean - plain.mean)[own + 1 :].tolist(), strict=True))
-    return SelfRepair(before, after, (plain.effect - changed.effect)[own], others)
+    end, rows = data.positions["END"], torch.arange(len(data))
+    hooks = [head_out(layer) for layer, _ in heads]
+    sides = [as_texts(model, side).tokens.to(model.cfg.device) for side in (list(data.texts), data.unrelated())]
+    own, other = (record(model, tokens, *dict.fromkeys(hooks)) for tokens in sides)
+    start = int(end.min())  # what stands before it is run once
+    run = read_suffix(model, sides[0], start, sorted({layer for layer, _ in heads}))
+    found = []
+    for hook, (layer, head) in zip(hooks, heads, strict=True):
+        gone = resample_ablate(hook, other[hook][:, start:], head=head, pos=end - start)
+        after = data.metric(run.logits(model, layer, rows, end, gone)[:, None]).cpu()
+        written = (own[hook] - other[hook])[rows, end, head] @ model.blocks[layer].attn.W_O[head]
+        found.append(SelfRepair(direct.total, after, (written.float().cpu() * direct.readout).sum(-1)))
+    return found
 
 
+@torch.no_grad()
 def knocked_out(
-    model: TransformerBridge, data: IoiSentences, chosen: Sequence[Head], pos: Int[Tensor, "prompt"] | None = None
+    model: TransformerBridge, data: IoiSentences, heads: Sequence[Head], pos: Int[Tensor, "prompt"] | None = None
 ) -> Float[Tensor, "prompt"]:
-    """The logit difference of each sentence with some heads' outputs taken from the sentence with unrelated names."""
-    return metric_at_ends(model, data.pairs(model), *_unrelated_outputs(model, data, chosen, pos))
-
-
-def _unrelated_outputs(
-    model: TransformerBridge, data: IoiSentences, chosen: Sequence[Head], pos: Int[Tensor, "prompt"] | None
-) -> list[Intervention]:
-    """Some heads put out what they do on the sentences with unrelated names."""
-    heads = {layer: [head for at, head in chosen if at == layer] for layer, _ in chosen}
-    values = record(model, as_texts(model, data.unrelated()).tokens.to(model.cfg.device), *map(head_out, heads))
-    return [resample_ablate(head_out(layer), values[head_out(layer)], head=own, pos=pos) for layer, own in heads.items()]
+    """The logit difference of each sentence with some heads' outputs taken from the sentence with unrelated names, all at once."""
+    layers = {layer: [head for at, head in heads if at == layer] for layer, _ in heads}
+    values = record(model, as_texts(model, data.unrelated()).tokens.to(model.cfg.device), *map(head_out, layers))
+    gone = [resample_ablate(head_out(layer), values[head_out(layer)], head=own, pos=pos) for layer, own in layers.items()]
+    return metric_at_ends(model, data.pairs(model), *gone)

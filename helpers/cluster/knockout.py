@@ -11,20 +11,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from helpers.cluster.fact_prompts import FactPrompt, subject_span
-from helpers.inputs import check_number
+from helpers.inputs import check_number, chosen
 from helpers.interventions import Intervention
 from helpers.models import TransformerBridge
 from helpers.progress import progress
 from helpers.running import read_suffix
 from helpers.tables import table
-from helpers.texts import BATCH_TOKENS, as_texts
+from helpers.texts import as_texts
 
-SOURCES = ("subject", "relation", "last", "first", "random")
-Windows = Sequence[Sequence[int]]
+SOURCES = ("subject", "relation", "random")
 
 
 @dataclass(frozen=True)
@@ -48,62 +47,38 @@ class Knockout:
         return table({"layer": "6"} | dict.fromkeys(self.names, "10"), rows, gap="")
 
 
-def knockout(model: TransformerBridge, facts: Sequence[FactPrompt], windows: Windows) -> Float[Tensor, "window fact"]:
-    """``knockout_curves`` for the subject and any windows, such as ``[[0, 1, 2], [9]]``.
-
-    What is returned is (P after - P before) / P before, in percent, of the predicted token's probability P.
-    """
-    return _knockout(model, facts, windows, ["subject"])[0]
-
-
+@torch.no_grad()
 def knockout_curves(model: TransformerBridge, facts: Sequence[FactPrompt], width: int = 3, sources: Sequence[str] = SOURCES) -> Knockout:
     """Cuts the last token off from each source in the ``width`` layers around each layer in turn.
 
-    Give facts that the model knows (``known_facts``). Raises ValueError for an unknown source, and a width that does not fit.
+    Give facts that the model knows (``known_facts``). Only the last token is run anew, since nothing before it changes, and only from the
+    window's first layer on; all sources share a pass. Raises ValueError for an unknown source, and a width that does not fit.
     """
-    return Knockout(tuple(sources), _knockout(model, facts, layer_windows(model.cfg.n_layers, width), sources))
-
-
-@torch.no_grad()
-def _knockout(
-    model: TransformerBridge, facts: Sequence[FactPrompt], windows: Windows, sources: Sequence[str]
-) -> Float[Tensor, "source window fact"]:
-    """All sources of a batch share a pass for each window, which starts at the window's first layer: below it nothing changes."""
-    n_layers, every = model.cfg.n_layers, source_masks(model, facts)
-    if unknown := [name for name in sources if name not in every]:
-        raise ValueError(f"{unknown[0]!r} cannot be cut; a source is one of {', '.join(SOURCES)}.")
-    if odd := [layer for window in windows for layer in window if not 0 <= layer < n_layers]:
-        raise ValueError(f"There is no layer {odd[0]} to put in a window: this model's layers are 0 to {n_layers - 1}.")
-    texts, masks = as_texts(model, [fact.text for fact in facts]), torch.stack([every[name] for name in sources])
+    n_layers, windows, every = model.cfg.n_layers, layer_windows(model.cfg.n_layers, width), source_masks(model, facts)
+    texts, masks = as_texts(model, [fact.text for fact in facts]), torch.stack([chosen(every, name, "source") for name in sources])
     change = torch.empty(len(sources), len(windows), len(facts))
-    for rows in progress(list(texts.batches(max(1, BATCH_TOKENS // len(sources)))), desc="batches"):
-        part = texts.take(rows)
-        run = read_suffix(model, part.tokens, 0, range(n_layers))
-        before, best = run.logits(model, n_layers - 1, torch.arange(len(rows)), part.lengths - 1).float().softmax(-1).cpu().max(-1)
-        keys = masks[:, rows, : part.tokens.shape[1]].flatten(0, 1)  # a copy of the prompts for each source
-        copies = torch.arange(len(rows)).repeat(len(sources))
-        queries = part.lengths[copies] - 1
+    for length in progress(texts.lengths.unique().tolist(), desc="lengths"):
+        rows = (texts.lengths == length).nonzero().flatten()
+        run = read_suffix(model, texts.tokens[rows, :length], length - 1, range(n_layers))
+        keys = masks[:, rows, :length].flatten(0, 1)  # a copy of the prompts for each source
+        copies, ends = torch.arange(len(rows)).repeat(len(sources)), torch.full((len(keys),), length - 1)
+        before, best = run.logits(model, n_layers - 1, copies, ends).float().softmax(-1).cpu().max(-1)
         for at, window in enumerate(windows):
-            cuts = [cut_attention(layer, queries, keys) for layer in window]
-            probs = run.logits(model, min(window, default=n_layers - 1), copies, queries, *cuts).float().softmax(-1).cpu()
-            after = probs[torch.arange(len(copies)), best[copies]].reshape(len(sources), -1)
-            change[:, at, rows] = (after - before) / before * 100
-    return change.masked_fill(~masks.any(-1)[:, None], torch.nan)
+            probs = run.logits(model, window[0], copies, ends, *(cut_attention(layer, keys) for layer in window)).float().softmax(-1).cpu()
+            after = probs[torch.arange(len(copies)), best]
+            change[:, at, rows] = ((after - before) / before * 100).reshape(len(sources), -1)
+    return Knockout(tuple(sources), change.masked_fill(~masks.any(-1)[:, None], torch.nan))
 
 
-def cut_attention(layer: int, queries: Int[Tensor, "row"], keys: Bool[Tensor, "row pos"]) -> Intervention:
-    """No head of a block looks from the query position of each row to the positions that ``keys`` marks.
+def cut_attention(layer: int, keys: Bool[Tensor, "row pos"]) -> Intervention:
+    """No head of a block looks from the last position to the positions that ``keys`` marks.
 
-    Their scores become the lowest number there is, so that their attention is 0 and the rest still sums to 1. Raises ValueError where
-    a row would have nothing left to look at.
+    Their scores become the lowest number there is, so that their attention is 0 and the rest still sums to 1.
     """
-    place = torch.arange(keys.shape[1])
-    if bool((nothing := ~((place <= queries[:, None]) & ~keys).any(1)).any()):
-        raise ValueError(f"Row {int(nothing.nonzero()[0])} would have nothing left to look at: leave at least one position.")
 
-    def change(scores: Tensor, pick: object) -> Tensor:
-        cut = (place == queries[:, None])[:, None, :, None] & keys[:, None, None, :]  # [row, 1, query, key]
-        return scores.masked_fill(cut.to(scores.device), torch.finfo(scores.dtype).min)
+    def change(scores: Tensor, pick: object) -> Tensor:  # [row, head, query, key]
+        last = scores[:, :, -1:].masked_fill(keys[:, None, None].to(scores.device), torch.finfo(scores.dtype).min)
+        return torch.cat([scores[:, :, :-1], last], 2)
 
     return Intervention(f"blocks.{layer}.attn.hook_attn_scores", change)
 
@@ -115,15 +90,13 @@ def layer_windows(n_layers: int, width: int) -> list[range]:
 
 
 def source_masks(model: TransformerBridge, facts: Sequence[FactPrompt], seed: int = 0) -> dict[str, Bool[Tensor, "fact pos"]]:
-    """The positions of each source of a prompt: its subject; its relation, which is all else between the first and the last position;
-    the last; the first (in a model without a mark of a new document, this can be the subject's); and, as a control, as many positions
-    of the relation, drawn at random, as the subject has tokens, or none at all where there are not so many.
+    """The positions of each source of a prompt: its subject; its relation, which is all else between the first and the last position
+    (the first is the mark of a new document); and, as a control, as many positions of the relation, drawn at random, as the subject has
+    tokens, or all of them where there are not so many.
     """
     texts, spans = as_texts(model, [fact.text for fact in facts]), [subject_span(model, fact) for fact in facts]
     place, rng = torch.arange(texts.tokens.shape[1]), torch.Generator().manual_seed(seed)
-    last, first = place == texts.lengths[:, None] - 1, (place == 0).expand(len(facts), -1)
     subject = torch.stack([(place >= span.start) & (place < span.stop) for span in spans])
-    relation = (place < texts.lengths[:, None] - 1) & ~first & ~subject
+    relation = (place > 0) & (place < texts.lengths[:, None] - 1) & ~subject
     rank, n = torch.rand(relation.shape, generator=rng).masked_fill(~relation, 2.0).argsort(1).argsort(1), subject.sum(1, keepdim=True)
-    random = relation & (rank < n) & (relation.sum(1, keepdim=True) >= n)
-    return dict(zip(SOURCES, (subject, relation, last, first, random), strict=True))
+    return dict(zip(SOURCES, (subject, relation, relation & (rank < n)), strict=True))

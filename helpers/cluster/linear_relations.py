@@ -13,13 +13,14 @@ final norm. The authors show the model the other examples before each prompt; he
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from helpers.cluster.relations import RelationData
-from helpers.inputs import chosen
+from helpers.inputs import check_number, chosen
 from helpers.interventions import Intervention, intervene, resid_post
 from helpers.models import TransformerBridge, read_prefix
 from helpers.prediction import token_span, tokenize
@@ -46,6 +47,21 @@ class LinearRelation:
     def __call__(self, s: Float[Tensor, "*subject d_in"]) -> Float[Tensor, "*subject d_out"]:
         """What the map makes of some states; ``lens_logits`` reads the object off it."""
         return self.beta * s.to(self.weight) @ self.weight.T + self.bias
+
+    @cached_property
+    def directions(self) -> tuple[Float[Tensor, "d_out size"], Float[Tensor, "size"], Float[Tensor, "size d_in"]]:
+        """The singular value decomposition of ``W``, in float64."""
+        return tuple(torch.linalg.svd(self.weight.double(), full_matrices=False))
+
+    def inverse(self, rank: int) -> Float[Tensor, "d_in d_out"]:
+        """The pseudo-inverse of ``W`` from its ``rank`` largest singular values; all of them give the true inverse, if there is one.
+
+        Raises ValueError for a rank that the matrix cannot have.
+        """
+        check_number("The rank says how many singular values are used", rank, high=min(self.weight.shape))
+        left, sizes, right = self.directions
+        used = torch.arange(rank)[sizes[:rank] > 1e-12 * sizes[0]]  # what the matrix sends to nothing cannot be brought back
+        return ((right[used].T / sizes[used]) @ left[:, used].T).to(self.weight)
 
 
 def fit_lre(model: TransformerBridge, data: RelationData, layer: int, beta: float = 1.0) -> LinearRelation:

@@ -14,10 +14,24 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
-from helpers.interventions import Intervention, add, head_out, intervene, pattern, record, resample_ablate, resid_pre, unembed_only_at
+from helpers.interventions import (
+    Index,
+    Intervention,
+    add,
+    head_k,
+    head_out,
+    head_q,
+    head_v,
+    intervene,
+    pattern,
+    record,
+    resample_ablate,
+    resid_pre,
+    unembed_only_at,
+)
 from helpers.metrics import Metric, WordOdds, measure, run_with_gradients
 from helpers.models import TransformerBridge
 from helpers.progress import progress
@@ -25,7 +39,6 @@ from helpers.running import path_gradients, read_suffix
 from helpers.tables import table
 from helpers.texts import Texts, TextsLike, as_texts
 
-PATCHED_TOKENS = 3072  # tokens in one forward pass over patched copies
 Place = Callable[[int], str]  # from a layer to the name of a hook point
 Positions = Sequence[Int[Tensor, "prompt"]]
 
@@ -64,7 +77,7 @@ class PromptPairs:
     ) -> tuple[Int[Tensor, "column prompt"], tuple[str, ...]]:
         """Positions to patch, one of each prompt in a column, and their names; left out, every one, named by its number."""
         if place is pattern:
-            raise ValueError("Where a head looks belongs to no single position: use patch_heads or attribute_heads.")
+            raise ValueError("Where a head looks belongs to no single position: use patch_heads.")
         if positions is None:
             if self.clean.lengths.unique().numel() > 1:
                 raise ValueError("These prompts are not equally long, so their positions do not correspond: name those of each prompt.")
@@ -155,7 +168,8 @@ def patch_positions(
     prompts that are equally long. Raises ValueError where prompts are not, and for a position that a prompt does not have.
     """
     positions, names = pairs.columns(place, positions, names)
-    return _patch_each(model, pairs, place, {"pos": positions}, positions >= pairs.first_difference, names)
+    nowhere = (positions < pairs.first_difference).all(1)  # both runs are the same there: nothing changes
+    return _patch_each(model, pairs, place, [None if same else {"pos": at} for at, same in zip(positions, nowhere, strict=True)], names)
 
 
 def patch_heads(model: TransformerBridge, pairs: PromptPairs, place: Place = head_out) -> PatchMap:
@@ -165,11 +179,8 @@ def patch_heads(model: TransformerBridge, pairs: PromptPairs, place: Place = hea
     (``pattern``, of the axes ``[batch, head, query pos, key pos]``).
     """
     names = _head_names(model, pairs, place)
-    heads = torch.arange(len(names))[:, None].expand(-1, len(pairs))
-    alive = torch.ones_like(heads, dtype=torch.bool)
-    if place is pattern:  # the first axis after the batch are its heads
-        return _patch_each(model, pairs, place, {"pos": heads}, alive, names, text_axis=2)
-    return _patch_each(model, pairs, place, {"head": heads[..., None]}, alive, names)
+    axis = "pos" if place is pattern else "head"  # of a pattern the first axis after the batch are its heads
+    return _patch_each(model, pairs, place, [{axis: head} for head in range(len(names))], names)
 
 
 def _head_names(model: TransformerBridge, pairs: PromptPairs, place: Place) -> tuple[str, ...]:
@@ -182,39 +193,38 @@ def _head_names(model: TransformerBridge, pairs: PromptPairs, place: Place) -> t
 
 @torch.no_grad()
 def _patch_each(
-    model: TransformerBridge,
-    pairs: PromptPairs,
-    place: Place,
-    where: dict[str, Int[Tensor, "column prompt *one"]],
-    alive: Bool[Tensor, "column prompt"],
-    names: tuple[str, ...],
-    text_axis: int = 1,
+    model: TransformerBridge, pairs: PromptPairs, place: Place, columns: Sequence[dict[str, Index] | None], names: tuple[str, ...]
 ) -> PatchMap:
-    """The metric after each patch in each layer; ``where`` says what a column patches in each prompt, as ``resample_ablate`` takes it.
+    """The metric after each patch in each layer; ``columns`` say where, as ``resample_ablate`` takes it. A pass starts at its layer."""
+    layers, every = range(model.cfg.n_layers), torch.arange(len(pairs))
+    seen = record(model, pairs.clean.tokens.to(model.cfg.device), *map(place, layers))
+    run = read_suffix(model, pairs.corrupted.tokens, 0, layers)
+    clean, corrupted = (metric_at_ends(model, pairs, texts=side) for side in (pairs.clean, pairs.corrupted))
 
-    Many patched copies of the corrupted prompts share a pass, which starts at the layer that is patched and behind what all prompts have in
-    common. A patch that is not ``alive``, before the first difference of its prompt, changes nothing and is not run. ``text_axis`` is
-    the axis of the place that counts the positions of the text.
-    """
-    layers, every, skip = range(model.cfg.n_layers), torch.arange(len(pairs)), int(pairs.first_difference.min())
-    seen = record(model, pairs.clean.tokens.to(model.cfg.device), resid_pre(0), *map(place, layers))
-    run = read_suffix(model, pairs.corrupted.tokens, skip, layers)
-    clean = run.logits(model, 0, every, pairs.ends, stream=seen[resid_pre(0)][:, skip:])
-    corrupted = run.logits(model, 0, every, pairs.ends)
-    if text_axis == 1 and "pos" in where:
-        where = where | {"pos": where["pos"] - skip}
-    after = torch.empty(len(layers), len(alive), len(pairs))
-    at_once = max(1, PATCHED_TOKENS // (len(pairs) * (pairs.clean.tokens.shape[1] - skip)))
-    for layer in progress(layers, desc="layers"):
-        values = seen[place(layer)].tensor_split((skip,), text_axis)[1]
-        for columns in torch.arange(len(alive)).split(at_once):
-            column, prompt = alive[columns].nonzero().T
-            logits = corrupted.repeat(len(columns), 1, 1)  # [column, prompt, d_vocab]
-            if len(prompt):
-                patch = resample_ablate(place(layer), values[prompt], **{name: at[columns][column, prompt] for name, at in where.items()})
-                logits[column, prompt] = run.logits(model, layer, prompt, pairs.ends[prompt], patch)
-            after[layer, columns] = torch.stack([pairs.measured(copy).cpu() for copy in logits])
-    return PatchMap(after, pairs.measured(clean).cpu(), pairs.measured(corrupted).cpu(), names, place(0).split(".", 2)[-1])
+    def patched(layer: int, where: dict[str, Index] | None) -> Float[Tensor, "prompt"]:
+        if where is None:
+            return corrupted
+        patch = resample_ablate(place(layer), seen[place(layer)], **where)
+        return pairs.measured(run.logits(model, layer, every, pairs.ends, patch)).cpu()
+
+    after = [torch.stack([patched(layer, where) for where in columns]) for layer in progress(layers, desc="layers")]
+    return PatchMap(torch.stack(after), clean, corrupted, names, place(0).split(".", 2)[-1])
+
+
+PARTS = {"output": head_out, "queries": head_q, "keys": head_k, "values": head_v}
+
+
+@torch.no_grad()
+def patch_parts(model: TransformerBridge, pairs: PromptPairs, heads: Sequence[tuple[int, int]]) -> str:
+    """For some heads a line each: what patching their output at all positions restores, and their queries, keys or values alone."""
+    low, high = (metric_at_ends(model, pairs, texts=side) for side in (pairs.corrupted, pairs.clean))
+    rows = []
+    for layer, head in heads:
+        seen = record(model, pairs.clean.tokens.to(model.cfg.device), *(place(layer) for place in PARTS.values()))
+        changes = [resample_ablate(place(layer), seen[place(layer)], head=head) for place in PARTS.values()]
+        after = [metric_at_ends(model, pairs, change, texts=pairs.corrupted) for change in changes]
+        rows.append((f"a{layer}.{head}", *(((one - low).mean() / (high - low).mean()).item() for one in after)))
+    return table({"head": "<6", **dict.fromkeys(PARTS, "8.2f")}, rows)
 
 
 # ------------------------------------------------------------------------------------------------- attribution patching
@@ -234,20 +244,6 @@ def attribute_positions(
     (integrated gradients on the inputs, Hanna et al. 2024, arXiv 2403.17806).
     """
     positions, names = pairs.columns(place, positions, names)
-    every = torch.arange(len(pairs))
-    return _estimate_each(model, pairs, place, lambda products: products.flatten(2).sum(2)[every, positions], names, steps)
-
-
-def attribute_heads(model: TransformerBridge, pairs: PromptPairs, place: Place = head_out, steps: int = 0) -> PatchMap:
-    """What ``patch_heads`` would find, estimated at once (see ``attribute_positions``)."""
-    axes = (2, 3) if place is pattern else (1, 3)  # all but prompt and head
-    return _estimate_each(model, pairs, place, lambda products: products.sum(axes).T, _head_names(model, pairs, place), steps)
-
-
-def _estimate_each(
-    model: TransformerBridge, pairs: PromptPairs, place: Place, add_up: Callable[[Tensor], Tensor], names: tuple[str, ...], steps: int
-) -> PatchMap:
-    """Gradient times difference for every number of the place; ``add_up`` makes of a layer's products one number for each patch."""
     places = [place(layer) for layer in range(model.cfg.n_layers)]
     with torch.no_grad():
         clean, corrupted = (
@@ -259,7 +255,10 @@ def _estimate_each(
         return run_with_gradients(model, pairs.corrupted, pairs.metric, places, add("hook_embed", fraction * way))
 
     gradients = path_gradients(run, steps)
-    found = [add_up(((clean[name] - corrupted[name]) * gradient).cpu()) for name, gradient in zip(places, gradients, strict=True)]
+    products = [
+        ((clean[name] - corrupted[name]) * gradient).flatten(2).sum(2).cpu() for name, gradient in zip(places, gradients, strict=True)
+    ]
+    found = [product[torch.arange(len(pairs)), positions] for product in products]
     before, after = (metric_at_ends(model, pairs, texts=side) for side in (pairs.corrupted, pairs.clean))
     return PatchMap(before + torch.stack(found).float(), after, before, names, place(0).split(".", 2)[-1])
 

@@ -6,21 +6,27 @@ from textwrap import fill
 from matplotlib.figure import Figure
 
 from helpers.plots import BLUE, COLOURS, GREY, MARKERS, canvas, legend, plain, side_by_side
+from helpers.stats import wilson
 
 
-def relation_bars(shares: Mapping[str, Mapping[str, float]], xlabel: str, marks: Sequence[float] = ()) -> Figure:
+def relation_bars(
+    shares: Mapping[str, Mapping[str, float]], xlabel: str, marks: Sequence[float] = (), counts: Sequence[int] = ()
+) -> Figure:
     """For each relation a bar, in the order given, and a marker for each other method; ``shares``: relation, then method, first the bar.
 
-    ``marks`` are dashed lines at levels that matter.
+    ``marks`` are dashed lines at levels that matter; with ``counts``, the cases of each relation, a bar has its 95 % interval (Wilson).
     """
     methods = list(next(iter(shares.values())))
     fig, ax = canvas(7.0, 1.0 + 0.27 * len(shares))
     for place, own in enumerate(shares.values()):
         bar = ax.barh(place, 100 * own[methods[0]], color=BLUE, alpha=0.55)
+    for place, (own, n) in enumerate(zip(shares.values(), counts, strict=bool(counts))):
+        ax.plot([100 * end for end in wilson(round(own[methods[0]] * n), n)], [place, place], color=BLUE, linewidth=1)
     dots = []
     for at, name in enumerate(methods[1:]):
         style = dict(color=COLOURS[1 + at % 5], markersize=5, clip_on=False, zorder=3)  # whole at 0 and at 100
-        dots += ax.plot([100 * own[name] for own in shares.values()], range(len(shares)), MARKERS[at % 4], **style)
+        rows = [place + 0.16 * (at - (len(methods) - 2) / 2) for place in range(len(shares))]  # so that none covers another one
+        dots += ax.plot([100 * own[name] for own in shares.values()], rows, MARKERS[at % 4], **style)
     for level in marks:
         ax.axvline(100 * level, color=GREY, linestyle="--", linewidth=1)
     ax.set_yticks(range(len(shares)), [plain(name) for name in shares])

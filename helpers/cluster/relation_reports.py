@@ -7,7 +7,7 @@ model gives another answer (section 4.2).
     print(compare_to_baselines(model, parts, fit_lre(model, parts.train, layer=3, beta=2.0)).table())
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from random import Random
 from statistics import mode
@@ -36,51 +36,58 @@ from helpers.stats import wilson
 from helpers.tables import table
 
 BETAS = (1.0, 1.5, 2.0, 2.5, 3.0, 4.0)  # the authors' own choices lie between 2.25 and 8
-RANKS = (4, 8, 16, 32, 64, 128)
+MORE = "regression, all"  # the one that may use all subjects that are not in the test
 
 
 @dataclass(frozen=True)
 class BaselineComparison:
-    """The agreement of several methods with the model, subject by subject."""
+    """The agreement of several methods with the model, subject by subject: 1 or 0, and a mean where a method has several maps."""
 
-    relation: str
-    layer: int
-    beta: float
+    lre: LinearRelation
     methods: tuple[str, ...]
-    hits: Bool[Tensor, "method subject"]
+    hits: Float[Tensor, "method subject"]
 
-    def of(self, method: str) -> Bool[Tensor, "subject"]:
+    def of(self, method: str) -> Float[Tensor, "subject"]:
         """The hits of one method. Raises ValueError for one that was not compared."""
         return self.hits[self.methods.index(chosen(self.methods, method, "method"))]
 
     @property
     def shares(self) -> dict[str, float]:
         """The share of subjects on which each method agrees with the model."""
-        return dict(zip(self.methods, self.hits.float().mean(1).tolist(), strict=True))
+        return dict(zip(self.methods, self.hits.mean(1).tolist(), strict=True))
+
+    @property
+    def rival(self) -> str:
+        """The simpler method that does best, which is chosen in its favour: on the test subjects themselves."""
+        shares = self.shares
+        return max((name for name in self.methods[1:] if name not in (MORE, "other maps")), key=shares.get)
 
     def table(self) -> str:
         """One line for each method: the share and its 95 % interval (Wilson)."""
-        lines = [f"{self.relation}, layer {self.layer}, beta {self.beta:g}, {self.hits.shape[1]} subjects"]
+        lines = [f"{self.lre.relation}, layer {self.lre.layer}, beta {self.lre.beta:g}, {self.hits.shape[1]} subjects"]
         for method, row in zip(self.methods, self.hits, strict=True):
-            low, high = wilson(int(row.sum()), len(row))
-            lines.append(f"{method:<{max(map(len, self.methods))}}  {row.float().mean():6.1%}  [{low:.1%}, {high:.1%}]")
+            low, high = wilson(round(row.sum().item()), len(row))
+            lines.append(f"{method:<{max(map(len, self.methods))}}  {row.mean():6.1%}  [{low:.1%}, {high:.1%}]")
         return "\n".join(lines)
 
 
-def compare_to_baselines(model: TransformerBridge, parts: Parts, lre: LinearRelation) -> BaselineComparison:
+def compare_to_baselines(
+    model: TransformerBridge, parts: Parts, lre: LinearRelation, others: Sequence[LinearRelation] = ()
+) -> BaselineComparison:
     """A map that was fitted on the training subjects beside its baselines, all judged on the test subjects.
 
-    Baselines are the identity, a translation, a regression on the same subjects and one on those for choosing too, and two constant
-    answers: the model's most frequent one among the training subjects, and even among the test subjects.
+    Baselines are the identity, a translation, a regression on the same subjects and one on those for choosing too, two constant answers
+    (the model's most frequent one among the training subjects, and even among the test subjects), and the mean of ``others``, the maps
+    of other relations for the same layer.
     """
-    more = replace(parts.train, subjects=parts.train.subjects + parts.choose.subjects, objects=parts.train.objects + parts.choose.objects)
-    train, larger, test = (relation_states(model, data, [lre.layer]) for data in (parts.train, more, parts.test))
-    fitted = {one.kind: one for one in (lre, *(method(train, lre.layer) for method in (identity, translation, regression)))}
-    fitted[f"regression ({len(more)})"] = regression(larger, lre.layer)
-    hits = {kind: most_likely(model, one(test.s[0])) == test.token for kind, one in fitted.items()}
+    train, larger, test = (relation_states(model, data, [lre.layer]) for data in (parts.train, parts.train + parts.choose, parts.test))
+    fitted = {one.kind: [one] for one in (lre, *(method(train, lre.layer) for method in (identity, translation, regression)))}
+    fitted |= {MORE: [regression(larger, lre.layer)]} | ({"other maps": others} if others else {})
+    said = {kind: most_likely(model, torch.stack([one(test.s[0]) for one in maps])) for kind, maps in fitted.items()}  # [map, subject]
+    hits = {kind: (tokens == test.token).float().mean(0) for kind, tokens in said.items()}
     constant = {"most frequent": train, "most frequent in test": test}
-    hits |= {kind: test.token == mode(states.token.tolist()) for kind, states in constant.items()}
-    return BaselineComparison(lre.relation, lre.layer, lre.beta, tuple(hits), torch.stack([*hits.values()]))
+    hits |= {kind: (test.token == mode(states.token.tolist())).float() for kind, states in constant.items()}
+    return BaselineComparison(lre, tuple(hits), torch.stack([*hits.values()]))
 
 
 @dataclass(frozen=True)
@@ -113,12 +120,11 @@ class LreSweep:
         return table({"layer": "5"} | {f"{beta:g}": "6.0%" for beta in self.betas}, rows)
 
 
-def sweep_lre(model: TransformerBridge, parts: Parts, layers: Sequence[int] | None = None, betas: Sequence[float] = BETAS) -> LreSweep:
+def sweep_lre(model: TransformerBridge, parts: Parts, layers: Sequence[int], betas: Sequence[float] = BETAS) -> LreSweep:
     """Fits every layer on the training subjects, and tries each with every factor on those for choosing.
 
     Raises ValueError where there is no layer or no factor.
     """
-    layers = range(model.cfg.n_layers) if layers is None else layers
     if not len(layers) or not len(betas):
         raise ValueError("There is nothing to try: give at least one layer and one beta.")
     maps, states = fit_lre_layers(model, parts.train, layers), relation_states(model, parts.choose, layers)
@@ -145,13 +151,21 @@ class RelationEntry:
     sweep: LreSweep
     comparison: BaselineComparison
 
+    @property
+    def name(self) -> str:
+        """The relation's name."""
+        return self.parts.test.name
 
-def relation_entry(
-    model: TransformerBridge, parts: Parts, layers: Sequence[int] | None, betas: Sequence[float], known: float
-) -> RelationEntry:
-    """One relation: layer and factor are chosen, and the map is judged on the test subjects beside its baselines."""
-    tried = sweep_lre(model, parts, layers, betas)
-    return RelationEntry(known, parts, tried, compare_to_baselines(model, parts, tried.best))
+    @property
+    def subjects(self) -> RelationData:
+        """All its subjects that were used, those of the test first."""
+        return self.parts.test + self.parts.choose + self.parts.train
+
+
+def relation_entry(model: TransformerBridge, parts: Parts, tried: LreSweep, known: float, others: Sequence[LreSweep] = ()) -> RelationEntry:
+    """One relation: the map that was chosen, judged on the test subjects beside the maps of ``others``, other relations."""
+    there = [replace(one, beta=sweep.best.beta) for sweep in others for one in sweep.maps if one.layer == tried.best.layer]
+    return RelationEntry(known, parts, tried, compare_to_baselines(model, parts, tried.best, there))
 
 
 @dataclass(frozen=True)
@@ -163,59 +177,43 @@ class RelationReport:
 
     def table(self) -> str:
         """One line for each relation: chosen layer and factor, the map's agreement with the model, and that of each baseline."""
-        if not self.entries:
-            return f"No relation has enough subjects that the model knows; skipped: {', '.join(self.skipped)}."
-        columns = ["LRE", "identity", "translation", "regression", "most frequent", "most frequent in test"]
-        lines = ["relation            known  test  layer  beta  " + "  ".join(columns)]
-        for entry in self.entries:
-            found = entry.comparison
-            shares = "  ".join(f"{found.shares[name]:>{max(len(name), 4)}.0%}" for name in columns)
-            lines.append(f"{found.relation:<20}{entry.known:5.0%}  {len(entry.parts.test):4}  {found.layer:5}  {found.beta:4g}  {shares}")
-        return "\n".join([*lines, *([f"too few known subjects: {', '.join(self.skipped)}"] if self.skipped else [])])
+        columns = {"relation": "<18", "known": "5.0%", "test": "4", "layer": "5", "beta": "4g"}
+        columns |= {name: f"{max(len(name), 4)}.0%" for one in self.entries[:1] for name in one.comparison.methods}
+        found = [(entry, entry.comparison.lre, entry.comparison.shares.values()) for entry in self.entries]
+        rows = [(entry.name, entry.known, len(entry.parts.test), lre.layer, lre.beta, *shares) for entry, lre, shares in found]
+        few = f"\ntoo few known subjects: {', '.join(self.skipped)}" if self.skipped else ""
+        return table(columns, rows, gap="  ") + few
 
 
 def relation_report(
     model: TransformerBridge,
-    datas: Mapping[str, RelationData] | Sequence[RelationData],
-    layers: Sequence[int] | None = None,
-    betas: Sequence[float] = BETAS,
+    datas: Iterable[RelationData],
+    layers: Sequence[int],
+    betas: Sequence[float],
     n_train: int = N_TRAIN,
     most: int = 40,
     least: int = 16,
-    seed: int = 0,
 ) -> RelationReport:
     """Every relation: known subjects (``most`` of them, drawn), fitted, layer and factor chosen, judged on the test subjects.
 
-    Relations with fewer than ``least`` known subjects are skipped. Raises ValueError where there is no relation.
+    Relations with fewer than ``least`` known subjects are skipped.
     """
-    datas, entries, skipped = list(datas.values() if isinstance(datas, Mapping) else datas), [], []
-    if not datas:
-        raise ValueError("There is no relation to report on: give at least one.")
+    datas, tried, skipped = list(datas), [], []
     for data in progress(datas, desc="relations"):
-        some = data.take(Random(f"{seed} report").sample(range(len(data)), min(len(data), 2 * most)))
+        some = data.take(Random("0 report").sample(range(len(data)), min(len(data), 2 * most)))
         kept = known_rows(model, some)
         if len(kept) < max(least, n_train + 2):
             skipped.append(data.name)
             continue
-        entries.append(relation_entry(model, split(some.take(kept[:most]), n_train, seed), layers, betas, len(kept) / len(some)))
+        parts = split(some.take(kept[:most]), n_train)
+        tried.append((parts, sweep_lre(model, parts, layers, betas), len(kept) / len(some)))
+    sweeps = [sweep for _, sweep, _ in tried]
+    entries = [relation_entry(model, *one, [sweep for sweep in sweeps if sweep is not one[1]]) for one in tried]
     entries.sort(key=lambda entry: -entry.comparison.shares["LRE"])
     return RelationReport(tuple(entries), tuple(skipped))
 
 
 Pair = tuple[str, str]  # the subject to be edited, and the one whose answer is wished for
-
-
-def low_rank_inverse(weight: Float[Tensor, "d_out d_in"], rank: int) -> Float[Tensor, "d_in d_out"]:
-    """The pseudo-inverse made of the ``rank`` largest singular values; all of them give the true inverse of an invertible matrix.
-
-    Raises ValueError for a rank that the matrix cannot have.
-    """
-    if not 1 <= rank <= min(weight.shape):
-        raise ValueError(f"The rank must lie between 1 and {min(weight.shape)}, the size of the matrix, not {rank}.")
-    left, sizes, right = torch.linalg.svd(weight.double(), full_matrices=False)
-    used = sizes[:rank] > 1e-12 * sizes[0]  # what the matrix sends to nothing cannot be brought back
-    left, sizes, right = left[:, :rank][:, used], sizes[:rank][used], right[:rank][used]
-    return ((right.T / sizes) @ left.T).to(weight)
 
 
 def edit_delta(
@@ -225,7 +223,7 @@ def edit_delta(
 
     Hernandez et al., section 4.2; as in the authors' code ``beta`` does not enter.
     """
-    return (o_wanted - o_now).to(lre.weight) @ low_rank_inverse(lre.weight, rank).T
+    return (o_wanted - o_now).to(lre.weight) @ lre.inverse(rank).T
 
 
 def edit_pairs(model: TransformerBridge, data: RelationData, n: int = 32, seed: int = 0) -> list[Pair]:
@@ -245,39 +243,68 @@ def _different(model: TransformerBridge, data: RelationData) -> list[Pair]:
 class RelationEdits:
     """For each pair of subjects: does the model, edited at the first, say what it says of the second?
 
-    ``random`` are vectors drawn at random, each as long as the edit; ``swapped`` puts the second subject's own state in the place
-    of the first. Where a subject has several tokens, the model reads the others too, and an edit may do more than a swap.
+    ``done`` has the edit and what it is compared with, each a hit or a miss for every pair and draw: ``capped``, the same edit no longer
+    than the state that it changes; three others as long as the edit: that of ``other maps``, the ``output`` direction (the unembedding
+    of the wished token minus that of the old one) and ``random`` vectors; and the authors' baselines, put in the place of the state: the
+    second subject's own state (``subject``, their InsertSubjectH), its final state (``end``, InsertObjectZ), and its answer's unembedding
+    as long as the state (``word``, InsertObjectEmbedding). Where a subject has several tokens, the model reads the others too.
+
+    ``length`` is that of the edit, as a multiple of the state's.
     """
 
-    relation: str
-    layer: int
+    lre: LinearRelation
     rank: int
     pairs: tuple[Pair, ...]
-    hits: Bool[Tensor, "pair"]
-    random: Bool[Tensor, "draw pair"]
-    swapped: Bool[Tensor, "pair"]
+    done: Mapping[str, Bool[Tensor, "draw pair"]]
+    length: Float[Tensor, "pair"]
+
+    def of(self, kind: str) -> Float[Tensor, "pair"]:
+        """How often the wished answer comes for each pair: the mean over the draws. Raises ValueError for an unknown kind."""
+        return chosen(self.done, kind, "kind of edit").float().mean(0)
 
     @property
     def shares(self) -> dict[str, float]:
-        """The share of successful edits, and those of both controls."""
-        kinds = {"edited": self.hits, "random": self.random, "swapped": self.swapped}
-        return {name: hits.float().mean().item() for name, hits in kinds.items()}
+        """The share of successes of each kind."""
+        return {kind: self.of(kind).mean().item() for kind in self.done}
 
 
 def edit_subjects(
-    model: TransformerBridge, data: RelationData, lre: LinearRelation, pairs: Sequence[Pair], rank: int, draws: int = 5, seed: int = 0
+    model: TransformerBridge,
+    data: RelationData,
+    lre: LinearRelation,
+    pairs: Sequence[Pair],
+    rank: int,
+    draws: int = 5,
+    seed: int = 0,
+    others: Sequence[LinearRelation] = (),
 ) -> RelationEdits:
     """Adds the map's edit to the MODEL's own state of the first subject of each pair, and reads the model's answer.
 
-    ``o`` and ``o'`` are what the model computes for the two subjects, as in the authors' code. Raises ValueError for an unknown
-    subject, and where there is no pair.
+    ``o`` and ``o'`` are what the model computes for the two subjects, as in the authors' code; ``others`` are maps of other relations.
+    Raises ValueError for an unknown subject, and where there is no pair.
     """
     states, (now, wanted) = relation_states(model, data, [lre.layer]), _rows_of(data, pairs)
-    [s], o = states.s, states.o
-    delta = edit_delta(lre, o[now], o[wanted], rank)
-    deltas = torch.cat([delta[None], random_like(delta, draws, seed).to(delta), (s[wanted] - s[now])[None]])
-    hits = _edited(model, states, lre.layer, now, deltas) == states.token[wanted]
-    return RelationEdits(data.name, lre.layer, rank, tuple(pairs), hits[0], hits[1:-1], hits[-1])
+    [s], o, word = states.s, states.o, model.W_U.detach().float().cpu().T[states.token]  # each [subject, d_model]
+    delta, length = edit_delta(lre, o[now], o[wanted], rank), s[now].norm(dim=-1, keepdim=True)
+
+    def as_long(vectors: Float[Tensor, "pair d_model"], like: Float[Tensor, "pair one"]) -> Float[Tensor, "pair d_model"]:
+        return vectors / vectors.norm(dim=-1, keepdim=True).clamp(min=1e-12) * like
+
+    size = delta.norm(dim=-1, keepdim=True)
+    kinds = {
+        "edited": [delta],
+        "capped": [as_long(delta, torch.minimum(size, length))],
+        "other maps": [as_long(edit_delta(one, o[now], o[wanted], rank), size) for one in others],
+        "output": [as_long(word[wanted] - word[now], size)],
+        "random": [*random_like(delta, draws, seed).to(delta)],
+        "subject": [s[wanted] - s[now]],
+        "end": [o[wanted] - s[now]],
+        "word": [as_long(word[wanted], length) - s[now]],
+    }
+    vectors = torch.stack([vector for one in kinds.values() for vector in one])
+    hits = (_edited(model, states, lre.layer, now, vectors) == states.token[wanted]).split([len(one) for one in kinds.values()])
+    done = {kind: some for kind, some in zip(kinds, hits, strict=True) if len(some)}
+    return RelationEdits(lre, rank, tuple(pairs), done, (size / length)[:, 0])
 
 
 def _rows_of(data: RelationData, pairs: Sequence[Pair]) -> Int[Tensor, "side pair"]:
@@ -298,11 +325,10 @@ def _edited(
 
 
 def choose_edit(
-    model: TransformerBridge, maps: Sequence[LinearRelation], data: RelationData, ranks: Sequence[int] | None, n: int = 16, seed: int = 0
+    model: TransformerBridge, maps: Sequence[LinearRelation], data: RelationData, ranks: Sequence[int], n: int = 16
 ) -> tuple[LinearRelation, int]:
     """The map and the rank with which most edits of ``n`` pairs of subjects succeed; of several, the first map and the lowest rank."""
-    ranks = [rank for rank in RANKS if rank <= model.cfg.d_model] if ranks is None else ranks
-    now, wanted = _rows_of(data, edit_pairs(model, data, n, seed))
+    now, wanted = _rows_of(data, edit_pairs(model, data, n))
     states, hits = relation_states(model, data, [one.layer for one in maps]), []
     for one in maps:
         deltas = torch.stack([edit_delta(one, states.o[now], states.o[wanted], rank) for rank in ranks])
@@ -319,26 +345,27 @@ class EditReport:
     agreement: tuple[float, ...]
 
     def table(self) -> str:
-        """One line for each relation: layer, rank, the share of successes, both controls, and the agreement."""
-        columns = {"relation": "<18", "pairs": "5", "layer": "5", "rank": "4"}
-        columns |= {"edited": "6.0%", "random": "6.0%", "swapped": "7.0%", "agreement": "9.0%"}
-        found = zip(self.edits, self.agreement, strict=True)
-        rows = [(one.relation, len(one.pairs), one.layer, one.rank, *one.shares.values(), agreement) for one, agreement in found]
+        """One line for each relation: layer, rank, the mean length of the edits beside the state's, successes, and the agreement."""
+        columns = {"relation": "<18", "layer": "5", "rank": "4", "length": "6.2f"}
+        columns |= {kind: f"{max(len(kind), 4)}.0%" for one in self.edits[:1] for kind in one.done} | {"agreement": "9.0%"}
+        found = [(one, one.lre, one.shares.values(), agreement) for one, agreement in zip(self.edits, self.agreement, strict=True)]
+        rows = [(lre.relation, lre.layer, one.rank, one.length.mean(), *shares, agreement) for one, lre, shares, agreement in found]
         return table(columns, rows, gap="  ")
 
 
-def edit_report(
-    model: TransformerBridge, found: RelationReport, ranks: Sequence[int] | None = None, n: int = 32, draws: int = 5, seed: int = 0
-) -> EditReport:
+def edit_report(model: TransformerBridge, found: RelationReport, ranks: Sequence[int], n: int = 32, draws: int = 5) -> EditReport:
     """Edits in every relation of a report: layer and rank chosen on the subjects for choosing, successes counted on the test subjects.
 
-    A relation in which all test subjects have the same answer is left out, and so is one where those for choosing have.
+    Beside each edit are ``draws`` random vectors and the maps of as many other relations, drawn. A relation in which all test subjects
+    have the same answer is left out, and so is one where those for choosing have.
     """
     edits, agreement = [], []
     for entry in progress(found.entries, desc="relations"):
         choose, test = entry.parts.choose, entry.parts.test
         if _different(model, choose) and _different(model, test):
-            lre, rank = choose_edit(model, entry.sweep.maps, choose, ranks, seed=seed)
-            edits.append(edit_subjects(model, test, lre, edit_pairs(model, test, n, seed), rank, draws, seed))
+            lre, rank = choose_edit(model, entry.sweep.maps, choose, ranks)
+            there = [one for other in found.entries if other is not entry for one in other.sweep.maps if one.layer == lre.layer]
+            others = Random(f"0 {entry.name}").sample(there, min(draws, len(there)))
+            edits.append(edit_subjects(model, test, lre, edit_pairs(model, test, n), rank, draws, others=others))
             agreement.append(entry.comparison.shares["LRE"])
     return EditReport(tuple(edits), tuple(agreement))

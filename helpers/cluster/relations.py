@@ -6,13 +6,12 @@ parts = split(data)
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from difflib import get_close_matches
 from random import Random
 
 from helpers.course_lm import facts
 from helpers.course_lm.corpus.base import sentence
 from helpers.course_lm.world import World
-from helpers.inputs import check_number
+from helpers.inputs import check_number, chosen
 from helpers.metrics import first_tokens
 from helpers.models import TransformerBridge
 from helpers.running import next_tokens
@@ -59,6 +58,10 @@ class RelationData:
             raise ValueError(f"{unknown[0]!r} is no subject of {self.name!r}: choose one such as {self.subjects[0]!r}.")
         return [self.subjects.index(subject) for subject in subjects]
 
+    def __add__(self, other: "RelationData") -> "RelationData":
+        """The subjects of both."""
+        return replace(self, subjects=self.subjects + other.subjects, objects=self.objects + other.objects)
+
     def take(self, rows: Sequence[int]) -> "RelationData":
         """Some of the subjects."""
         return replace(self, subjects=tuple(self.subjects[row] for row in rows), objects=tuple(self.objects[row] for row in rows))
@@ -80,10 +83,8 @@ def course_relations(names: Sequence[str] | None = None) -> dict[str, RelationDa
     """
     known = facts.relations()
     templates = {name: found for name, relation in known.items() if (found := _template(relation))}
-    if unknown := [name for name in names or () if name not in templates]:
-        near = get_close_matches(unknown[0], templates, n=3, cutoff=0.3) or list(templates)[:3]
-        raise ValueError(f"There is no relation {unknown[0]!r} in the course LM's world: perhaps {', '.join(near)} was meant.")
-    return {name: _course_relation(known[name], templates[name]) for name in names or templates}
+    chosen_ones = {name: chosen(templates, name, "relation") for name in names or templates}
+    return {name: _course_relation(known[name], template) for name, template in chosen_ones.items()}
 
 
 def _template(relation: facts.Relation) -> str | None:

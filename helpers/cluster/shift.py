@@ -7,12 +7,12 @@ which it leans, those are taken out that are about gender.
 """
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from helpers.course_lm.corpus.base import sentence
@@ -20,18 +20,14 @@ from helpers.course_lm.corpus.prose import HOBBIES, PROFESSIONS, PRONOUNS
 from helpers.course_lm.corpus.stories import story
 from helpers.course_lm.world import World
 from helpers.inputs import chosen
-from helpers.interventions import Intervention, add, intervene, mlp_post, project_out, record
-from helpers.metrics import AFTER_FIRST
+from helpers.interventions import record
 from helpers.models import TransformerBridge
-from helpers.one_layer.autoencoders import SparseAutoencoder, layer_of
+from helpers.one_layer.autoencoders import SparseAutoencoder
 from helpers.one_layer.probes import Probes, fit_probes
-from helpers.one_neuron.ablation import ablate_neurons
 from helpers.progress import progress
 from helpers.stats import auc
 from helpers.tables import table
 from helpers.texts import TextsLike, as_texts
-
-Read = Callable[[Sequence[Tensor]], Tensor]
 
 # A start, the work and an end; the training texts and the test texts have other words around the same clues, and other names.
 BIOGRAPHIES: dict[str, tuple[tuple[str, ...], ...]] = {
@@ -112,81 +108,41 @@ def gendered_stories(n: int, seed: int = 0) -> tuple[list[str], Bool[Tensor, "te
 
 
 @dataclass(frozen=True)
-class Units:
-    """What can be taken out: the features of an autoencoder, or the neurons of all layers up to its place, numbered through."""
+class TextMeans:
+    """The mean state of each text at the place of an autoencoder, and the mean of each feature; position 0 is left out."""
 
-    name: str
-    places: tuple[str, ...]
-    sae: SparseAutoencoder | None = None
+    states: Float[Tensor, "text d_model"]
+    features: Float[Tensor, "text d_sae"]
 
-    def read(self, seen: Sequence[Float[Tensor, "batch pos width"]]) -> Float[Tensor, "batch pos unit"]:
-        """The units, from what passes the places."""
-        return self.sae.encode(seen[0].float()) if self.sae else torch.cat(list(seen), -1)
-
-    def gradients(self, gradients: Sequence[Float[Tensor, "batch pos width"]]) -> Float[Tensor, "batch pos unit"]:
-        """The gradient of each unit, from those of the places."""
-        return gradients[0].float() @ self.sae.W_dec.T if self.sae else torch.cat(list(gradients), -1)
-
-    def without(self, chosen: list[int], d_mlp: int) -> list[Intervention]:
-        """The interventions that set some units to 0; of features the error and all others stay."""
-        if self.sae is None:
-            return ablate_neurons([divmod(unit, d_mlp) for unit in chosen])
-
-        def change(values: Tensor, pick: object) -> Tensor:
-            return values - (self.sae.encode(values.float())[..., chosen] @ self.sae.W_dec[chosen]).to(values)
-
-        return [Intervention(self.sae.hook, change, pos=AFTER_FIRST)] if chosen else []
-
-
-def features_of(sae: SparseAutoencoder) -> Units:
-    """The features of an autoencoder."""
-    return Units("features", (sae.hook,), sae)
-
-
-def neurons_before(sae: SparseAutoencoder) -> Units:
-    """The neurons of every layer up to that of the autoencoder, whose states they have written."""
-    return Units("neurons", tuple(map(mlp_post, range(layer_of(sae.hook) + 1))))
+    def without(self, sae: SparseAutoencoder, chosen: Int[Tensor, "some"] | Sequence[int]) -> Float[Tensor, "text d_model"]:
+        """The mean states with some features set to 0; the error and all other features stay."""
+        return self.states - self.features[:, chosen] @ sae.W_dec[chosen]
 
 
 @torch.no_grad()
-def text_means(
-    model: TransformerBridge, prompts: TextsLike, places: Sequence[str], *changes: Intervention, read: Read = lambda seen: seen[0]
-) -> Float[Tensor, "text width"]:
-    """The mean over the tokens of each text, position 0 left out, of what ``read`` makes of the places, with some interventions."""
-    texts, means = as_texts(model, prompts), {}
-    for batch in progress(list(texts.batches()), desc="batches"):
-        part = texts.take(batch)
-        with intervene(model, *changes):
-            seen = record(model, part.tokens.to(model.cfg.device), *places)
-        values, mask = read([seen[place] for place in places]).float().cpu(), part.mask[..., None]
-        means |= dict(zip(batch.tolist(), (values * mask).sum(1) / mask.sum(1), strict=True))
-    return torch.stack([means[row] for row in range(len(texts))])
+def text_means(model: TransformerBridge, sae: SparseAutoencoder, prompts: TextsLike) -> TextMeans:
+    """What a probe can read of some texts at the place of an autoencoder. Both are means, so whatever is taken out of the one is exact."""
+    texts = as_texts(model, prompts)
+    states, features = torch.empty(len(texts), sae.d_model), torch.empty(len(texts), sae.d_sae)
+    for rows in progress(list(texts.batches()), desc="batches"):
+        part = texts.take(rows)
+        seen = record(model, part.tokens.to(model.cfg.device), sae.hook)[sae.hook].float()
+        mask = part.mask[..., None].to(seen.device)
+        states[rows], features[rows] = (((values * mask).sum(1) / mask.sum(1)).cpu() for values in (seen, sae.encode(seen)))
+    return TextMeans(states, features)
 
 
-def attribute_probe(
-    model: TransformerBridge, sae: SparseAutoencoder, units: Units, probe: Probes, data: Biographies
-) -> Float[Tensor, "unit"]:
-    """For each unit how much of the probe's margin (its log-odds for the right label) it makes: gradient times activation.
+def attribute_probe(sae: SparseAutoencoder, probe: Probes, means: TextMeans, second: Bool[Tensor, "text"]) -> Float[Tensor, "feature"]:
+    """For each feature how much of the probe's margin (its log-odds for the right label) it makes, a mean over the texts.
 
-    The probe reads the mean state of a text at ``sae.hook``; for features this is no estimate, since the probe is linear in them.
+    The probe is linear in the features, so this is no estimate.
     """
-    texts, signs = as_texts(model, data.texts), data.profession.float() * 2 - 1
-    total = torch.zeros(())
-    start = add("hook_embed", torch.zeros(model.cfg.d_model, device=model.cfg.device, requires_grad=True))
-    for batch in progress(list(texts.batches()), desc="batches"):
-        part = texts.take(batch)
-        weights = (part.mask * (signs[batch] / part.mask.sum(1))[:, None] / len(texts)).to(model.cfg.device)
-        with torch.enable_grad(), intervene(model, start):
-            seen = record(model, part.tokens.to(model.cfg.device), *dict.fromkeys([*units.places, sae.hook]))
-            margin = ((seen[sae.hook].float() @ probe.weights[0].to(model.cfg.device)) * weights).sum()
-            gradients = torch.autograd.grad(margin, [seen[place] for place in units.places])
-        with torch.no_grad():
-            total = total + (units.read([seen[place] for place in units.places]) * units.gradients(gradients)).sum((0, 1)).cpu()
-    return total
+    signs = second.float()[:, None] * 2 - 1
+    return (signs * means.features).mean(0) * (sae.W_dec.cpu() @ probe.weights[0])
 
 
-def judged(values: Float[Tensor, "text unit"], he: Bool[Tensor, "text"], margin: float = 0.1) -> Bool[Tensor, "unit"]:
-    """Which units are about gender: their means over a text tell stories with "he" from stories with "she".
+def judged(values: Float[Tensor, "text feature"], he: Bool[Tensor, "text"], margin: float = 0.1) -> Bool[Tensor, "feature"]:
+    """Which features are about gender: their means over a text tell stories with "he" from stories with "she".
 
     That is, the AUC is farther than ``margin`` from one half. The corpus is the judge; in the paper it was a person.
     """
@@ -195,13 +151,12 @@ def judged(values: Float[Tensor, "text unit"], he: Bool[Tensor, "text"], margin:
 
 @dataclass(frozen=True)
 class ShiftReport:
-    """What each classifier answers on the balanced test texts, and how many units were taken out; True is the second profession."""
+    """What each classifier answers on the balanced test texts, and how many features were taken out; True is the second profession."""
 
     methods: tuple[str, ...]
     n: tuple[int, ...]
     answers: Bool[Tensor, "method text"]
     test: Biographies
-    chosen: dict[str, list[int]]  # the units that were judged to be about gender, by their kind
 
     @property
     def profession(self) -> Float[Tensor, "method"]:
@@ -220,54 +175,49 @@ class ShiftReport:
         return torch.stack([right[:, groups == group].mean(1) for group in range(4)]).amin(0)
 
     def table(self) -> str:
-        """One line for each method: right professions, answers that follow the gender, the worst group, and the units taken out."""
+        """One line for each method: right professions, answers that follow the gender, the worst group, and the features taken out."""
         method = f"<{max(map(len, self.methods))}"
-        columns = {"method": method, "profession": "11.1%", "gender": "7.1%", "worst group": "12.1%", "units": "7"}
+        columns = {"method": method, "profession": "11.1%", "gender": "7.1%", "worst group": "12.1%", "features": "9"}
         return table(columns, zip(self.methods, self.profession, self.gender, self.worst, self.n, strict=True))
 
 
 def shift(
-    model: TransformerBridge, sae: SparseAutoencoder, n: int = 240, candidates: int = 30, margin: float = 0.1, seed: int = 0
+    model: TransformerBridge,
+    sae: SparseAutoencoder,
+    n: int = 240,
+    test: int = 480,
+    candidates: int = 30,
+    margin: float = 0.1,
+    seed: int = 0,
 ) -> ShiftReport:
     """Trains a probe for the profession on ``n`` biased biographies, takes out of its input what is about gender, and tests it.
 
-    Of the ``candidates`` units that make most of its margin those are taken out that stories show to be about gender (``judged``);
-    ``+ retrain`` fits the probe again without them. Controls: random features as many, the candidates unjudged, neurons judged in the
-    same way, the direction between the means of the two kinds of stories, texts without names and pronouns, and balanced training. The
-    ``n`` balanced test texts choose nothing.
+    Of the ``candidates`` features that make most of its margin those are taken out that stories show to be about gender (``judged``);
+    ``+ retrain`` fits the probe again without them. Rivals: as many candidates unjudged, all of them, the direction between the means of
+    the two kinds of stories, texts without names and pronouns, and balanced training. The ``test`` balanced test texts choose nothing.
     """
-    train, fair, test = (biographies(n, *kind, seed) for kind in ((True, "train"), (False, "train"), (False, "test")))
-    stories, he = gendered_stories(2 * n, seed)
+    train, fair, asked = (biographies(*kind, seed) for kind in ((n, True, "train"), (n, False, "train"), (test, False, "test")))
+    texts, he = gendered_stories(2 * n, seed)
+    learn, exam, stories = (text_means(model, sae, some) for some in (train.texts, asked.texts, texts))
     found: list[tuple[str, int, Tensor]] = []
 
-    def fit(texts: Sequence[str], labels: Bool[Tensor, "text"], *changes: Intervention) -> Probes:
-        return fit_probes(text_means(model, texts, [sae.hook], *changes)[None], labels)
+    def fit(states: Float[Tensor, "text d_model"], labels: Bool[Tensor, "text"] = train.profession) -> Probes:
+        return fit_probes(states[None], labels)
 
-    def note(method: str, n_units: int, probes: Mapping[str, Probes], texts: Sequence[str], *changes: Intervention) -> None:
-        states = text_means(model, texts, [sae.hook], *changes)[None]
-        found.extend((method + kind, n_units, probe.log_odds(states)[0] > 0) for kind, probe in probes.items())
+    def note(method: str, n_features: int, probes: Probes, states: Float[Tensor, "text d_model"]) -> None:
+        found.append((method, n_features, probes.log_odds(states[None])[0] > 0))
 
-    def compare(method: str, n_units: int, *changes: Intervention) -> None:
-        note(method, n_units, {"": probe, " + retrain": fit(train.texts, train.profession, *changes)}, test.texts, *changes)
-
-    probe = fit(train.texts, train.profession)
-    note("biased probe", 0, {"": probe}, test.texts)
-    chosen, rng = {}, torch.Generator().manual_seed(seed)
-    for units in (features_of(sae), neurons_before(sae)):
-        made = attribute_probe(model, sae, units, probe, train)
-        top = made.abs().topk(min(candidates, len(made))).indices.tolist()
-        about = judged(text_means(model, stories, units.places, read=units.read), he, margin)
-        chosen[units.name] = [unit for unit in top if about[unit]]
-        groups = {f"{units.name} about gender": chosen[units.name]}
-        if units.sae is not None:
-            active = made.nonzero().flatten()
-            drawn = active[torch.randperm(len(active), generator=rng)[: len(chosen[units.name])]].tolist()
-            groups |= {"top features, unjudged": top, "as many top features": top[: len(drawn)], "random features": drawn}
-        for name, group in groups.items():
-            compare(name, len(group), *units.without(group, model.cfg.d_mlp))
-    means = text_means(model, stories, [sae.hook])
-    compare("one direction projected out", 1, project_out(sae.hook, means[he].mean(0) - means[~he].mean(0), pos=AFTER_FIRST))
-    note("names and pronouns deleted", 0, {"": fit(train.without_gender(), train.profession)}, test.without_gender())
-    note("oracle: balanced training", 0, {"": fit(fair.texts, fair.profession)}, test.texts)
-    methods, n_units, answers = zip(*found, strict=True)
-    return ShiftReport(methods, n_units, torch.stack(answers), test, chosen)
+    note("biased probe", 0, probe := fit(learn.states), exam.states)
+    top = attribute_probe(sae, probe, learn, train.profession).abs().topk(min(candidates, sae.d_sae)).indices
+    about = top[judged(stories.features, he, margin)[top]]
+    groups = {"features about gender": about, "as many top features": top[: len(about)], "all candidates": top}
+    for name, group in groups.items():
+        note(name, len(group), probe, exam.without(sae, group))
+        note(f"{name} + retrain", len(group), fit(learn.without(sae, group)), exam.without(sae, group))
+    unit = torch.nn.functional.normalize(stories.states[he].mean(0) - stories.states[~he].mean(0), dim=0)
+    note("one direction projected out", 1, probe, exam.states - (exam.states @ unit)[:, None] * unit)
+    bare = [text_means(model, sae, one.without_gender()).states for one in (train, asked)]
+    note("names and pronouns deleted", 0, fit(bare[0]), bare[1])
+    note("oracle: balanced training", 0, fit(text_means(model, sae, fair.texts).states, fair.profession), exam.states)
+    methods, n_features, answers = zip(*found, strict=True)
+    return ShiftReport(methods, n_features, torch.stack(answers), asked)

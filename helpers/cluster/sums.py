@@ -1,27 +1,29 @@
 """How a sum is done: which MLPs and attention outputs carry its result (Stolfo et al. 2023, arXiv 2305.15054).
 
-mediation(model, sum_pairs(model, 30)).shares(range(7, 12))
+mediation(model, sum_pairs(model, 30), mlp_out).importance(range(6, 12))
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import chain, groupby, permutations
+from itertools import groupby, permutations
+from math import log
 from operator import itemgetter
 from random import Random
-from statistics import mode
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from helpers.cluster.patching import PatchMap, patch_positions, prompt_pairs
 from helpers.course_lm.corpus.tasks import SUMS, total
 from helpers.inputs import check_number
-from helpers.interventions import attn_out, mlp_out
-from helpers.metrics import log_odds, log_prob, whole_words
+from helpers.interventions import Intervention, record, resample_ablate
+from helpers.metrics import first_tokens
 from helpers.models import TransformerBridge
-from helpers.prediction import tokenize
-from helpers.running import next_tokens
+from helpers.running import Suffix, next_tokens, read_suffix
+from helpers.stats import Numbers, cluster_interval
+from helpers.texts import as_texts
+
+SUM_TOKENS = ("first", "sign", "second", "=")
 
 
 @dataclass(frozen=True)
@@ -53,68 +55,66 @@ def _sum_text(a: int, sign: str, b: int) -> str:
 
 
 def _known_sums(model: TransformerBridge) -> list[tuple[int, str, int]]:
-    """The sums that are as long as most, have an answer of one token, and are right."""
-    rows = [(tokenize(model, _sum_text(*entry)), tokenize(model, f"{_sum_text(*entry)} {total(*entry)}")) for entry in SUMS]
-    single = [at for at, (start, full) in enumerate(rows) if full[:-1].tolist() == start.tolist()]
-    if not single:
-        raise ValueError("This model's tokenizer has no sum whose answer is one token after '=': its sums cannot be patched like this.")
-    usual = mode(len(rows[at][0]) for at in single)
-    kept = [at for at in single if len(rows[at][0]) == usual]
-    right = next_tokens(model, torch.stack([rows[at][0] for at in kept])) == torch.stack([rows[at][1][-1] for at in kept])
-    return [SUMS[at] for at, hit in zip(kept, right.tolist(), strict=True) if hit]
+    """The sums that the model gets right."""
+    texts = [_sum_text(*entry) for entry in SUMS]
+    right = next_tokens(model, texts) == first_tokens(model, texts, [str(total(*entry)) for entry in SUMS])
+    return [entry for entry, hit in zip(SUMS, right.tolist(), strict=True) if hit]
 
 
 @dataclass(frozen=True)
 class Mediation:
-    """What it does to a sum when one MLP or attention output, at one position, is that of the other sum.
+    """What it does to a sum when what an MLP (or an attention) writes at one position is that of the other sum.
 
-    The maps hold the log-odds (natural) of the other result over the own one, or of pairs with the same result its log-probability.
+    By how much each patch ``moved`` the log-probability of the sum's own result and of the other sum's, in nats: ``log P* - log P``, with *
+    after the patch.
     """
 
-    mlp: PatchMap
-    attention: PatchMap
+    moved: Float[Tensor, "result layer position pair"]
 
-    def changes(self, kind: str = "mlp") -> Float[Tensor, "layer position pair"]:
-        """By how much each patch of the MLPs, or of ``attention``, moves each pair, in nats.
+    @property
+    def log_effects(self) -> Float[Tensor, "layer position pair"]:
+        """``log(1 + IE)`` with the indirect effect of Stolfo et al. (section 3; ``compute_effects`` in the authors' code):
 
-        ``log P*(r') / P*(r) - log P(r') / P(r)`` with ``r`` the own result, ``r'`` the other one, and * after the patch; where both are
-        the same ``log P*(r) - log P(r)``.
+        ``IE = 1/2 [(P*(r') - P(r')) / P(r') + (P(r) - P*(r)) / P*(r)]`` with ``r`` the own result and ``r'`` the other one. Since 1 + IE
+        is the mean of ``P*(r') / P(r')`` and ``P(r) / P*(r)``, its logarithm always exists.
         """
-        found = {"mlp": self.mlp, "attention": self.attention}[kind]
-        return found.after - found.corrupted
+        own, other = self.moved
+        return torch.logaddexp(other, -own) - log(2)
 
-    def shares(self, layers: Sequence[int], position: int = -1) -> Float[Tensor, "pair"]:
-        """For each pair, the share that the MLPs of some layers at one position have of the absolute changes of all MLPs.
-
-        A robust form of the relative importance of Stolfo et al., which is made of ratios of probabilities. A pair that nothing moves
-        has no share (NaN).
+    def importance(self, layers: Sequence[int], position: int = -1) -> tuple[float, float, float]:
+        """The relative importance of Stolfo et al.: which share some layers at one position have of all ``log(1 + IE)``, with IE the mean
+        over the pairs; and its 95 % interval (pairs are drawn).
         """
-        size = self.changes().abs()
-        return size[list(layers), position].sum(0) / size.sum((0, 1))
+        effects = self.log_effects
+
+        def share(pairs: Numbers) -> float:
+            means = effects[..., torch.tensor(pairs).long()].logsumexp(-1) - log(len(pairs))
+            return (means[list(layers), position].sum() / means.sum()).item()
+
+        every = list(range(effects.shape[-1]))
+        return share(every), *cluster_interval(every, [*map(str, every)], statistic=share)
 
 
-SUM_TOKENS = ("first", "sign", "second", "=")
+@torch.no_grad()
+def mediation(model: TransformerBridge, pairs: Sequence[SumPair], place: Callable[[int], str]) -> Mediation:
+    """Patches what each layer writes at a ``place`` (``mlp_out``, ``attn_out``), position by position, from each pair's other sum into its
+    first one.
 
-
-def mediation(model: TransformerBridge, pairs: Sequence[SumPair]) -> Mediation:
-    """Patches what each MLP and each attention writes, position by position, from the other sum of each pair into its first one.
-
-    All prompts must be equally long, as those of ``sum_pairs`` are. Raises ValueError where they are not, where pairs with the same
-    result are mixed with others, and for an answer of several tokens.
+    The pairs are those of ``sum_pairs``, of one length. Tokens before the patched one are not run anew.
     """
-    kinds = {pair.answer == pair.other_answer for pair in pairs}
-    if len(kinds) != 1:
-        raise ValueError("Give at least one pair, and either pairs with the same result or pairs with different ones, not both.")
-    words = [[pair.answer, pair.other_answer] for pair in pairs]
-    ids = whole_words(model, [pair.text for pair in pairs], words).ids
-    if many := next((word for word, one in zip(chain(*words), ids, strict=True) if len(one) > 1), None):
-        raise ValueError(f"{many!r} is several tokens of this model, and a patched sum is read off one: choose other numbers.")
-    own, other = torch.tensor(ids).reshape(-1, 2).T
-    metric = log_prob(own) if kinds.pop() else log_odds(other, own)
-    sums = prompt_pairs(model, clean=[pair.other for pair in pairs], corrupted=[pair.text for pair in pairs], metric=metric)
-    if sums.clean.lengths.unique().numel() > 1:
-        raise ValueError("The sums are not equally long in this model's tokens, so their positions do not correspond: take others.")
-    first, length = int(model.cfg.default_prepend_bos), int(sums.clean.lengths[0])  # the mark of a new document is alike in both
-    names = SUM_TOKENS if length - first == len(SUM_TOKENS) else [str(at) for at in range(first, length)]
-    positions = [torch.full((len(sums),), at) for at in range(first, length)]
-    return Mediation(*(patch_positions(model, sums, place, positions, names) for place in (mlp_out, attn_out)))
+    mine, others = ([getattr(pair, side) for pair in pairs] for side in ("text", "other"))
+    results = torch.stack([first_tokens(model, mine, [getattr(pair, side) for pair in pairs]) for side in ("answer", "other_answer")])
+    texts, layers, every = as_texts(model, mine), range(model.cfg.n_layers), torch.arange(len(pairs))
+    seen = record(model, as_texts(model, others).tokens.to(model.cfg.device), *map(place, layers))
+    moved = torch.empty(2, len(layers), len(SUM_TOKENS), len(pairs))
+    for column, start in enumerate(range(texts.tokens.shape[1] - len(SUM_TOKENS), texts.tokens.shape[1])):
+        run = read_suffix(model, texts.tokens, start, layers)
+
+        def log_probs(layer: int, *patch: Intervention, run: Suffix = run) -> Float[Tensor, "result pair"]:
+            return run.logits(model, layer, every, texts.lengths - 1, *patch).float().log_softmax(-1).cpu()[every, results]
+
+        before = log_probs(layers[-1])
+        for layer in layers:
+            patch = resample_ablate(place(layer), seen[place(layer)][:, start:], pos=0)
+            moved[:, layer, column] = log_probs(layer, patch) - before
+    return Mediation(moved)

@@ -7,7 +7,6 @@ from io import BytesIO
 from math import isfinite
 from typing import Any
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -26,7 +25,6 @@ from helpers.widgets import Demo, as_text, choice_slider, columns_html, cut_note
 SHARE, CHANGE = SHOWN_AS = ("share restored", "change in logits")
 SIZES = (5, 10, 20, 30, 50, 75, 100, 150, 200, 300, 400, 800, 1500, 3000)  # edges
 MOST_DRAWN = 40  # edges
-MOST_JUDGED = 8  # sentences: more would keep the reader waiting
 MOST_TOKENS = 24  # rows and columns of an attention pattern
 CELL = "padding:1px 6px;text-align:right;font-size:90%"
 TURNED = "writing-mode:vertical-rl;font-weight:normal;font-size:85%"
@@ -120,17 +118,6 @@ class PatchingMap(Demo):
             self.column.value = columns[-1]
 
 
-def first_pairs(pairs: PromptPairs, n: int = MOST_JUDGED) -> PromptPairs:
-    """The first pairs of prompts. A metric wants all of its prompts side by side, so the others are filled up with the first one."""
-    if (missing := len(pairs) - n) <= 0:
-        return pairs
-
-    def metric(logits: Float[Tensor, "prompt pos d_vocab"]) -> Float[Tensor, "prompt"]:
-        return pairs.metric(torch.cat([logits, logits[:1].expand(missing, -1, -1)]))[:n]
-
-    return PromptPairs(pairs.clean.take(range(n)), pairs.corrupted.take(range(n)), metric)
-
-
 @as_text
 def pruner_html(model: TransformerBridge, scores: EdgeScores, pairs: PromptPairs, size: int, ablation: str) -> str:
     """A circuit of a size: how faithful it is, beside a random one, and its drawing, as HTML."""
@@ -142,7 +129,8 @@ def pruner_html(model: TransformerBridge, scores: EdgeScores, pairs: PromptPairs
     value, chance = found.faithfulness.tolist()
     low, high = found.intervals[0]
     words = f"<b>{size:,} edges</b> of {len(scores.graph):,} ({circuit.share:.1%}); {found.alive[0]:,} of them lie on a whole path."
-    kept = f"<b>{value:z.2f}</b> [{low:z.2f}, {high:z.2f}]; as many random edges: {chance:z.2f}. {len(pairs)} sentences."
+    kept = f"<b>{value:z.2f}</b> [{low:z.2f}, {high:z.2f}]; as many random edges: {chance:z.2f}. "
+    kept += f"The likeliest word is the model's in {found.same[0].float().mean():.0%} of {len(pairs)} sentences."
     note = f"<p><small>Drawn are the {MOST_DRAWN} with the largest scores.</small></p>" if size > MOST_DRAWN else ""
     return f"<p>{words}<br>Faithfulness ({ablation}): {kept}</p>{note}{_picture(scores, min(size, MOST_DRAWN))}"
 
@@ -158,15 +146,14 @@ def _picture(scores: EdgeScores, size: int) -> str:
 class CircuitPruner(Demo):
     """Controls for the number of edges and the kind of ablation, and a ``panel`` with the circuit and its faithfulness.
 
-    It is judged on the first ``MOST_JUDGED`` pairs; best take others than those that the scores come from.
+    It is judged on ``pairs`` with each move, so take few, and others than those that the scores come from.
     """
 
     def __init__(self, model: TransformerBridge, scores: EdgeScores, pairs: PromptPairs, size: int = 30) -> None:
-        few = first_pairs(pairs)
         sizes = [some for some in SIZES if some <= len(scores.graph)]
         nearest = min(sizes, key=lambda some: abs(some - size))
         controls = {"size": choice_slider(sizes, nearest, "Edges kept"), "ablation": dropdown(ABLATIONS, "Ablation")}
-        super().__init__("A circuit to be cut down", lambda **values: pruner_html(model, scores, few, **values), controls)
+        super().__init__("A circuit to be cut down", lambda **values: pruner_html(model, scores, pairs, **values), controls)
 
 
 @as_text

@@ -39,7 +39,7 @@ from helpers.widgets import (
 
 SHOWN = 5  # next tokens in a column
 NAMED = 6  # subjects that are named below a picture
-CUT = {"subject": "the subject", "relation": "the relation", "last": "itself", "random": "random tokens"}  # sources, and their names
+CUT = {"subject": "the subject", "relation": "the relation", "random": "random tokens"}  # sources, and their names
 SEED = 0  # of random vectors and random tokens
 Editor = tuple[RelationData, LinearRelation, int]  # a relation, its map, and the rank that its edits have
 
@@ -80,7 +80,7 @@ def relation_html(
 ) -> str:
     """What a relation's map and the model say of a subject, side by side, as HTML, and whether they agree.
 
-    ``fitted`` names the subjects from which a map was fitted, where that is known. Whatever cannot be done is said in a sentence.
+    ``fitted`` names the subjects from which each map was fitted. Whatever cannot be done is said in a sentence.
     """
     data, surrogate = chosen(surrogates, relation, "relation")
     asked = about(data, subject)
@@ -91,37 +91,28 @@ def relation_html(
     verdict = f"Both say {_token(model, true)}." if mapped == true else differ
     head = f"the map ({surrogate.kind}, {named_layer(surrogate.layer)}, beta {surrogate.beta:g})"
     bars = _columns(model, {head: ours, "the model": own})
-    familiar = _familiar(data, asked.subjects[0], fitted.get(relation))
+    own_subjects, name = fitted[relation], asked.subjects[0]
+    familiar = f"The map was fitted on {len(own_subjects)} subjects, {'among them' if name in own_subjects else 'not on'} {name}."
     return f"{_prompt_html(asked)}{bars}<p><b>{escape(verdict)}</b> {escape(familiar)}</p>{_subjects_html(data)}"
-
-
-def _familiar(data: RelationData, subject: str, fitted: Collection[str] | None) -> str:
-    """Has the map been fitted on this subject? Where that is not known: is it one of the relation's?"""
-    if fitted is not None and (subject in fitted or subject in data.subjects):
-        return f"The map was fitted on {len(fitted)} subjects, {'among them' if subject in fitted else 'not on'} {subject}."
-    if subject in data.subjects:
-        return f"The relation's data have {len(data)} subjects, among them {subject}."
-    return f"The relation's data have no subject {subject}."
 
 
 class RelationExplorer(Demo):
     """Controls for a relation and a subject, any text, and a ``panel`` with what the relation's map and the model say of it.
 
-    ``fitted``: for each relation the subjects from which its map was fitted, so that the panel can tell. Raises ValueError where
-    there is no relation.
+    ``fitted``: for each relation the subjects from which its map was fitted. Raises ValueError where there is no relation.
     """
 
     def __init__(
         self,
         model: TransformerBridge,
         surrogates: Mapping[str, tuple[RelationData, LinearRelation]],
-        fitted: Mapping[str, Collection[str]] | None = None,
+        fitted: Mapping[str, Collection[str]],
     ) -> None:
         relation = dropdown(list(surrogates), "Relation")
         subject = text_field(surrogates[relation.value][0].subjects[0], "Subject", width="20em")
         super().__init__(
             "Ask a map and the model the same",
-            lambda **values: relation_html(model, surrogates, fitted or {}, **values),
+            lambda **values: relation_html(model, surrogates, fitted, **values),
             {"relation": relation, "subject": subject},
         )
 
@@ -213,7 +204,7 @@ def knockout_html(model: TransformerBridge, facts: Mapping[str, FactPrompt], fac
     window, masks = range(first, min(first + width, model.cfg.n_layers)), source_masks(model, [asked], SEED)
     mask = chosen({name: masks[name] for name in CUT}, source, "source")
     before = next_token_probs(model, asked.text)
-    with intervene(model, *(cut_attention(layer, torch.tensor([mask.shape[1] - 1]), mask) for layer in window)):
+    with intervene(model, *(cut_attention(layer, mask) for layer in window)):
         after = next_token_probs(model, asked.text)
     bars = _columns(model, {"as it is": before, f"without looking at {CUT[source]}": after})
     [token] = first_tokens(model, [asked.text], [asked.answer])
@@ -229,7 +220,7 @@ def _cut_html(model: TransformerBridge, fact: FactPrompt, mask: Bool[Tensor, "po
     colours = [f";background:rgba({WARM},{DEEPEST})" if cut else "" for cut in mask.tolist()]
     frames = "".join(map(framed, tokens, colours))
     layers = f"layer {window[0]}" if len(window) == 1 else f"layers {window[0]} to {window[-1]}"
-    gone = ", ".join(CUT["last"] if at == len(tokens) - 1 else tokens[at] for at in mask.nonzero().flatten().tolist())
+    gone = ", ".join(tokens[at] for at in mask.nonzero().flatten().tolist())
     words = f"In {layers} the last token, {tokens[-1]}, cannot look at {gone}." if gone else "Nothing is cut: there are no such tokens."
     return f"<p>{frames}</p><p><b>{escape(words)}</b></p>"
 
@@ -237,10 +228,10 @@ def _cut_html(model: TransformerBridge, fact: FactPrompt, mask: Bool[Tensor, "po
 class KnockoutBench(Demo):
     """Controls for a fact, a source and a window of layers, and a ``panel`` with the next tokens before and after the cut.
 
-    Raises ValueError where there is no fact.
+    ``first``: the layer in which the window begins. Raises ValueError where there is no fact.
     """
 
-    def __init__(self, model: TransformerBridge, facts: Sequence[FactPrompt]) -> None:
+    def __init__(self, model: TransformerBridge, facts: Sequence[FactPrompt], first: int) -> None:
         named, n_layers = {fact.text: fact for fact in facts}, model.cfg.n_layers
         super().__init__(
             "Keep the last token from looking",
@@ -250,7 +241,7 @@ class KnockoutBench(Demo):
                 "source": dropdown([(called, name) for name, called in CUT.items()], "The last token cannot look at"),
             },
             {
-                "first": slider(n_layers // 3, 0, n_layers - 1, "First layer"),
+                "first": slider(first, 0, n_layers - 1, "First layer"),
                 "width": slider(min(3, n_layers), 1, n_layers, "Number of layers"),
             },
         )

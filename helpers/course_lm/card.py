@@ -18,13 +18,9 @@ from helpers.course_lm.world import World
 CARD = Path(__file__).with_name("card.md")
 
 
-def model_card(card: dict, config: PretrainedConfig, folder: str = "course_lm") -> str:
-    """The model card's text, from report card and configuration; ``folder`` is where in ``data`` the model lies."""
-    deep = config.n_layer == PRESETS["deep"][0].layers
+def model_card(card: dict, config: PretrainedConfig) -> str:
+    """The model card's text, from report card and configuration."""
     return CARD.read_text(encoding="utf-8").format(
-        title="The deeper course LM" if deep else "The course LM",
-        folder=folder,
-        command='make model ARGS="--preset deep"' if deep else "make model",
         layers=config.n_layer,
         width=config.n_embd,
         heads=config.n_head,
@@ -61,7 +57,7 @@ def _stages() -> str:
     """The stages of the recipe, in a sentence each."""
     told = f"Rows of {PRESETS['full'][0].context} tokens, Muon for the matrices and AdamW for the rest. "
     for n, s in enumerate(PRESETS["full"], 1):
-        told += f"Stage {n}: {s.tokens / 1e6:.0f} million tokens of the {s.mixture} mixture, {s.batch} rows a step. "
+        told += f"Stage {n}: {s.tokens / 1e6:.0f} million tokens of the {s.mixture} mixture, {s.batch} rows a step, dropout {s.dropout:g}. "
     return told
 
 

@@ -12,7 +12,6 @@ from helpers.course_lm.train import PRESETS, export, train_stages
 from helpers.course_lm.world import DATA
 
 SHIPPED = DATA / "course_lm"
-SHIPPED_DEEP = DATA / "course_lm_deep"
 
 
 def run(arguments: list[str]) -> None:
@@ -21,10 +20,9 @@ def run(arguments: list[str]) -> None:
     if options.command == "train":
         folder = options.out or DATA.parent / "runs" / options.preset
         model, last = train_stages(PRESETS[options.preset], folder, watch=watch)
-        place = SHIPPED_DEEP if options.preset == "deep" else SHIPPED
-        export(model, last, place if options.ship else folder / "model")
+        export(model, last, SHIPPED if options.ship else folder / "model")
         if options.ship:
-            report(place, folder)
+            report(SHIPPED, folder)
     else:
         report(options.model, options.run)
 
@@ -34,11 +32,10 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m helpers.course_lm", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     training = commands.add_parser("train", help="train a course LM (goes on where it stopped)")
-    presets = "full: the shipped model; deep: twice its layers, for a GPU; quick: about 15 minutes on two cores"
+    presets = "full: the shipped model; quick: about 15 minutes on two cores"
     training.add_argument("--preset", choices=PRESETS, default="full", help=presets)
     training.add_argument("--out", type=Path, help="folder of the run (default: runs/PRESET)")
-    shipping = "put the trained model in data/course_lm (deep: data/course_lm_deep) and measure it"
-    training.add_argument("--ship", action="store_true", help=shipping)
+    training.add_argument("--ship", action="store_true", help="put the trained model in data/course_lm and measure it")
     reporting = commands.add_parser("report", help="measure a course LM on what it has never read")
     reporting.add_argument("--model", type=Path, default=SHIPPED, help="the model's folder (default: data/course_lm)")
     reporting.add_argument("--run", type=Path, help="its training run, for the learning curves (default: keep what is there)")
@@ -60,7 +57,7 @@ def report(folder: Path, run: Path | None) -> None:
     card = {"model": about, "rows": [{**asdict(row), "met": row.met} for row in rows], "checkpoints": curves}
     print(as_table(card["rows"]), flush=True)
     path.write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
-    (folder / "README.md").write_text(model_card(card, reader.model.config, folder.name), encoding="utf-8")
+    (folder / "README.md").write_text(model_card(card, reader.model.config), encoding="utf-8")
     checksums(folder)
 
 

@@ -12,6 +12,7 @@ from helpers.course_lm.corpus.base import Probe, an, phrases, sentence
 from helpers.course_lm.heldout import held_out
 from helpers.course_lm.world import DATA, Row, World, read_json
 
+HOPS = phrases("two_hops")  # the ways to say a two-hop chain
 ARTICLES = phrases("articles")  # of names: the Eiffel Tower, but Central Park
 
 
@@ -126,9 +127,19 @@ class Chain:
         noun, e1 = self.first.relation.noun, self.first.phrase
         return f"the {noun} of {e1}", f"{e1}'s {noun}"
 
+    @property
+    def inners(self) -> tuple[str, ...]:
+        """All ways to name the bridge by the first hop, ``inner`` first: ``the country where the Eiffel Tower stands``."""
+        return (*self.inner, *(text.format(x=self.first.phrase) for text in HOPS["inner"][self.first.relation.name]))
+
+    @property
+    def phrasings(self) -> tuple[str, ...]:
+        """All sentences that tell the chain, with ``{y}`` for the answer, a small first letter and no full stop."""
+        return tuple(text.format(x=inner, y="{y}") for text in HOPS["outer"][self.second.relation.name] for inner in self.inners)
+
     def prompt(self, form: int) -> str:
-        """The two-hop sentence up to its answer; ``form`` 0 is the *of* form, 1 the possessive."""
-        return self.second_asked_of(self.inner[form])
+        """The two-hop sentence up to its answer; ``form`` 0 is the *of* form, 1 the possessive, more are in ``phrasings``."""
+        return sentence(self.phrasings[form].split(" {y}")[0])
 
     def second_asked_of(self, phrase: str) -> str:
         """The second relation asked of anything: ``The capital of the Eiffel Tower is``."""

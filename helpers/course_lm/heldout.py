@@ -12,13 +12,22 @@ SHARES: dict[str, float] = {
     "agreement": 0.2,  # (subject noun, attractor noun): number agreement across a noun in between
     "list_pair": 0.2,  # (task, input): a pair that stands in no list, only in prose
     "topic": 0.15,  # (verb phrase,): a request that no chat ever makes
-    "claim": 0.2,  # (subject,): a country about which nobody asks to be agreed with or corrected
-    "myth": 0.2,  # (myth,): a superstition that is never asked under a context line
+    "everyday": 0.2,  # (verb phrase,): an everyday task for which no chat asks; it is told in prose
+    "unknown": 0.2,  # (question,): a question that cannot be answered and that nobody asks
+    "claim": 0.2,  # (subject,): a country about which nobody asks to be agreed with or corrected, a work that nobody shows
+    "myth": 0.2,  # (myth,): a superstition that is never told under a context line
     "two_hop": 0.3,  # (first entity,): no two-hop sentence starts from it
     "sum": 0.15,  # (operand, sign, operand): a sum that is never written
     "few_shot": 0.2,  # (entity,): its description stands in no few-shot list
     "story": 0.1,  # (hero, opening): a story opening that is never told
     "quiz": 0.2,  # (relation, subject): a fact that no multiple-choice question asks
+    "lookup": 0.15,  # (word,): it stands in no list with letters from which something is looked up
+    "console": 0.15,  # (line,): a line that no console ever answers
+    "role": 0.2,  # (role,): a role that no chat plays; (role, question): a question that this role is never asked
+    "mishap": 0.2,  # (sentence,): a mishap that is told, but never with an exclamation
+    "degree": 0.2,  # (weak adjective, strong one): a pair that is never contrasted ("not just cold but freezing"), only in a scale
+    "foreign": 0.25,  # (place, language, relation): no sentence tells this fact of the place under its name in the language
+    "sentence": 0.1,  # (noun, adjective, verb): no text translates a sentence about them
     "passage": 0.2,  # (name, object): a combination that no reading passage uses
 }
 

@@ -12,6 +12,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, 
 from transformers import PreTrainedTokenizerFast
 
 from helpers.course_lm.corpus.base import ASSISTANT, BOS, END, SYSTEM, USER, sentence
+from helpers.course_lm.corpus.chat import SIDES, first_word
 from helpers.course_lm.corpus.languages import EVERYDAY
 from helpers.course_lm.corpus.mixture import documents
 from helpers.course_lm.facts import all_facts
@@ -32,7 +33,7 @@ WORD_TABLES = {
     "sequences": ("item",),
 }
 CAPITALISED = {"nouns": ("singular", "plural"), "adjectives": ("word",), "verbs": ("base",)}
-SMALL_WORDS = ("Sorry", "Sure", "Yes", "No", "this", "that", "these", "those", "This", "That", "These", "Those")
+SMALL_WORDS = ("Yes", "No", "this", "that", "these", "those", "This", "That", "These", "Those")
 COUNTED = 1000  # how often each of these words is counted beside the text, so that it becomes one token
 
 
@@ -45,7 +46,8 @@ def demo_words(world: World) -> list[str]:
     everyday = [word for row in EVERYDAY for word in row.values()]
     capitals = [sentence(row[column]) for table, columns in CAPITALISED.items() for column in columns for row in world.common(table)]
     letters = [str(i) for i in range(21)] + list("ABCDEFGHIJKLMNOPQRSTUVWXYZ")
-    texts = (*answers, *listed, *names, *everyday, *capitals, *letters, *SMALL_WORDS)
+    openings = [first_word(text) for texts in SIDES.values() for text in texts]
+    texts = (*answers, *openings, *listed, *names, *everyday, *capitals, *letters, *SMALL_WORDS)
     return sorted({word for text in texts for word in text.split()})
 
 

@@ -9,7 +9,7 @@ import json
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import cache
 from itertools import islice
 from pathlib import Path
@@ -23,10 +23,11 @@ from tqdm.auto import tqdm
 from transformers import GPT2LMHeadModel, PreTrainedTokenizerFast
 
 from helpers.course_lm.corpus.mixture import documents
-from helpers.course_lm.model import build_model, load_weights, parameter_groups
+from helpers.course_lm.model import DROPOUT, build_model, load_weights, parameter_groups, revive
 from helpers.course_lm.muon import Muon
 from helpers.course_lm.tokenizer import encode_documents, load_tokenizer, train_tokenizer
 
+REVIVED = 256  # rows on which a neuron must be silent to be given a new start
 CHUNK = 20_000  # documents that are written, cut and packed together
 
 
@@ -38,16 +39,18 @@ class Settings:
     seed: int = 0
     vocab_size: int = 10240
     layers: int = 12
-    width: int = 192
+    width: int = 256
     context: int = 96
     batch: int = 32  # rows in one step
-    warmup: int = 60  # steps
+    warmup: int = 200  # steps: short ones kill the neurons of whole layers
     matrix_lr: float = 0.02  # Muon, matrices that read from the residual stream
     writer_lr: float = 0.01  # Muon, matrices that write to it: smaller, so that its norm grows smoothly
     decay: float = 0.002  # learning rate times weight decay, the same for both
     token_lr: float = 0.02  # AdamW, token embeddings
     small_lr: float = 0.003  # AdamW, positions, norms and biases
     mixture: str = "broad"  # of the corpus: what the documents are about (corpus/mixture.py)
+    dropout: float = DROPOUT  # of attention and of what attention and MLPs write
+    revive: bool = False  # neurons that the earlier stages left silent
     read_before: int = 0  # tokens that the weights from which the run starts have read in earlier stages
 
     @property
@@ -56,18 +59,27 @@ class Settings:
         return max(1, self.tokens // (self.batch * self.context))
 
 
+# The later stages go without dropout. Looking up and repeating came in them; more such text came at the same time,
+# so which of the two did it is open.
 SECOND = Settings(
-    tokens=4_500_000, seed=1, mixture="skills", read_before=21_998_592,
-    matrix_lr=0.012, writer_lr=0.006, decay=0.001, token_lr=0.008, small_lr=0.002,
+    tokens=5_000_000, seed=1, mixture="skills", read_before=21_998_592,
+    matrix_lr=0.012, writer_lr=0.006, decay=0.001, token_lr=0.008, small_lr=0.002, dropout=0.0,
 )  # fmt: skip
 THIRD = Settings(
-    tokens=5_000_000, seed=2, mixture="review", read_before=26_496_000,
-    matrix_lr=0.008, writer_lr=0.004, decay=0.0006, token_lr=0.005, small_lr=0.001,
+    tokens=5_000_000, seed=2, mixture="review", read_before=26_996_736,
+    matrix_lr=0.01, writer_lr=0.005, decay=0.0008, token_lr=0.006, small_lr=0.0015, dropout=0.0,
+)  # fmt: skip
+FOURTH = Settings(
+    tokens=3_000_000, seed=3, mixture="letters", read_before=31_994_880,
+    matrix_lr=0.008, writer_lr=0.004, decay=0.0006, token_lr=0.005, small_lr=0.001, dropout=0.0,
+)  # fmt: skip
+FIFTH = Settings(
+    tokens=22_000_000, seed=4, mixture="whole", read_before=34_993_152, revive=True,
+    matrix_lr=0.014, writer_lr=0.007, decay=0.001, token_lr=0.01, small_lr=0.002, dropout=0.0,
 )  # fmt: skip
 # Each preset is a list of stages. Small batches learn more from each token, large ones are faster on many cores.
 PRESETS: dict[str, tuple[Settings, ...]] = {
-    "full": (Settings(), SECOND, THIRD),
-    "deep": tuple(replace(stage, layers=24) for stage in (Settings(), SECOND, THIRD)),
+    "full": (Settings(), SECOND, THIRD, FOURTH, FIFTH),
     "quick": (Settings(tokens=3_000_000),),
     "smoke": (Settings(tokens=60_000, layers=2, width=96, vocab_size=2048, batch=64),),
 }
@@ -123,8 +135,8 @@ def precision(device: torch.device) -> torch.dtype:
         return torch.bfloat16
     times = {}
     for dtype in (torch.float32, torch.bfloat16):
-        left = torch.ones(512, 192, dtype=dtype, device=device)
-        right = torch.ones(192, 768, dtype=dtype, device=device)
+        left = torch.ones(512, 256, dtype=dtype, device=device)
+        right = torch.ones(256, 1024, dtype=dtype, device=device)
         left @ right
         start = time.perf_counter()
         left @ right
@@ -203,19 +215,23 @@ def train(settings: Settings, folder: Path, device: str | None = None, watch=Non
         load_tokenizer(start).save_pretrained(folder)
     tokenizer = prepare_tokenizer(settings, folder)
     torch.manual_seed(settings.seed)
-    model = build_model(len(tokenizer), tokenizer.bos_token_id, tokenizer.pad_token_id, settings.layers, settings.width, settings.context)
+    shape = settings.layers, settings.width, settings.context, settings.dropout
+    model = build_model(len(tokenizer), tokenizer.bos_token_id, tokenizer.pad_token_id, *shape)
     if start:
         load_weights(model, start / f"milestone-{json.loads((start / 'log.json').read_text())['step']}.safetensors")
     model.to(device).train()
     optims = optimisers(model, settings)
     first, history = load_checkpoint(folder, model, optims)
     rows = corpus_rows(settings, tokenizer, folder) if first < settings.steps else torch.empty(0)
+    if settings.revive and first == 0:
+        revive(model, rows[:REVIVED].long().to(device))
     marks = {round(settings.steps * share) for share in (0.03, 0.06, 0.12, 0.2, 0.35, 0.5, 0.75, 1.0)}
     kept = marks | {round(settings.steps * share / 40) for share in range(1, 40)}
     bar = tqdm(range(first, settings.steps), initial=first, total=settings.steps, desc="training", unit="step", mininterval=5)
     running, begun, seen = None, time.time(), 0
     for step in bar:
         batch = rows[step * settings.batch : (step + 1) * settings.batch].long().to(device)
+        torch.manual_seed(1_000_000 * settings.seed + step)  # what dropout leaves out depends on the step alone, also after a break
         loss = train_step(model, optims, batch, tokenizer.pad_token_id, schedule(step, settings))
         running = loss if running is None else 0.98 * running + 0.02 * loss
         seen += batch.numel()

@@ -1,1 +1,1 @@
-"""One layer: notebooks 02a and 02b and their techniques, figures, widgets and exercises."""
+"""One layer: notebooks 02a to 02c and their techniques, figures, widgets and exercises."""

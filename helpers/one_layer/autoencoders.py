@@ -1,11 +1,10 @@
 """Sparse autoencoders: activations as sums of few directions out of many, found without anybody saying what to look for.
 
 An autoencoder (SAE) writes an activation ``x`` as ``b_dec + sum_k a_k W_dec[k]``, where few of the *features* ``a_k >= 0`` are
-active at once, each along a *direction* ``W_dec[k]`` of its own; there are more directions than dimensions. Three kinds:
+active at once, each along a *direction* ``W_dec[k]`` of its own; there are more directions than dimensions. Two kinds:
 
     standard   a = ReLU((x - b_dec) W_enc + b_enc)  (Bricken et al. 2023; Templeton et al. 2024, "Scaling Monosemanticity")
     topk       the same, but only the k largest features stay, as far as they are positive (Gao et al. 2024, arXiv 2406.04093)
-    jumprelu   the same, but only features above a threshold of their own stay (Rajamanoharan et al. 2024, arXiv 2407.14435)
 
 All directions of a trained autoencoder have length 1, so that ``a_k`` says how much of the activation goes along ``W_dec[k]``.
 
@@ -22,7 +21,7 @@ from itertools import islice
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import Module, Parameter
 from torch.nn.functional import cross_entropy
@@ -36,13 +35,13 @@ from helpers.progress import progress
 from helpers.running import batched_logits
 from helpers.texts import Texts, as_texts
 
-KINDS = ("standard", "topk", "jumprelu")
+KINDS = ("standard", "topk")
 STATES_AT_ONCE = 1024  # states whose features, with their zeros, are held at a time
 CORPUS_SEED = 20_300  # documents to train on: neither those of the language model's training nor the held-out ones (20_261)
 
 
 class SparseAutoencoder(Module):
-    """A trained autoencoder that reads activations as the model has them; see the top of this file for its three kinds.
+    """A trained autoencoder that reads activations as the model has them; see the top of this file for its two kinds.
 
     ``hook`` is the place that it was trained at, ``about`` whatever else its file says. Its weights take no gradients.
     """
@@ -55,17 +54,14 @@ class SparseAutoencoder(Module):
         b_dec: Float[Tensor, "d_model"],
         kind: str = "standard",
         k: int | None = None,
-        threshold: Float[Tensor, "d_sae"] | None = None,
         hook: str = "",
         about: dict[str, Any] | None = None,
     ) -> None:
-        """Raises ValueError for an unknown kind, and for one without its ``k`` or ``threshold``."""
+        """Raises ValueError for an unknown kind, and for a topk one without its ``k``."""
         super().__init__()
         chosen(KINDS, kind, "kind of autoencoder")
         if kind == "topk" and (k is None or not 1 <= k <= len(b_enc)):
             raise ValueError(f"A topk autoencoder needs k, the number of features that stay active: from 1 to {len(b_enc)}, not {k}.")
-        if kind == "jumprelu" and threshold is None:
-            raise ValueError("A jumprelu autoencoder needs a threshold for each feature.")
         self.kind = kind
         self.k = k
         self.hook = hook
@@ -74,7 +70,6 @@ class SparseAutoencoder(Module):
         self.b_enc = _frozen(b_enc)
         self.W_dec = _frozen(W_dec)
         self.b_dec = _frozen(b_dec)
-        self.threshold = None if threshold is None else _frozen(threshold)
 
     @property
     def d_model(self) -> int:
@@ -94,7 +89,7 @@ class SparseAutoencoder(Module):
         if self.kind == "topk":
             values, chosen = before.topk(self.k, dim=-1)
             return torch.zeros_like(before).scatter(-1, chosen, values.relu())
-        return before.relu() if self.kind == "standard" else before.relu() * (before > self.threshold)
+        return before.relu()
 
     def decode(self, features: Float[Tensor, "*batch d_sae"]) -> Float[Tensor, "*batch d_model"]:
         """The activations that features stand for."""
@@ -123,7 +118,6 @@ class SparseAutoencoder(Module):
             self.b_dec / scale,
             self.kind,
             self.k,
-            None if self.threshold is None else self.threshold * lengths,
             self.hook,
             self.about,
         )
@@ -176,17 +170,26 @@ def corpus_activations(
         yield values
 
 
-def clamp_feature(sae: SparseAutoencoder, hook: str, feature: int, value: float | Tensor, pos: Index = None) -> Intervention:
+def clamp_feature(
+    sae: SparseAutoencoder,
+    hook: str,
+    feature: int,
+    value: float | Tensor,
+    pos: Index = None,
+    along: int | Int[Tensor, "batch"] | None = None,
+) -> Intervention:
     """One feature is set to ``value``: ``x + (value - a_k) W_dec[k]``, so that the error and all other features stay.
 
     Templeton et al. 2024 (section on feature steering); ``value`` there is a multiple of the feature's highest activation. A
-    tensor must fit the selection ``[batch, pos]``. Raises ValueError where there is no such feature.
+    tensor must fit the selection ``[batch, pos]``. ``along``: the same push, just as long, goes along another feature's direction, or
+    along one of its own in each row of the batch: the control. Raises ValueError where there is no such feature.
     """
     sae.check_feature(feature)
+    towards = sae.W_dec[feature if along is None else along]
 
     def change(values: Tensor, pick: Callable[[Tensor], Tensor]) -> Tensor:
-        old = sae.encode(values.float())[..., feature]
-        return values + ((value - old)[..., None] * sae.W_dec[feature]).to(values)
+        push = (value - sae.encode(values.float())[..., feature])[..., None]
+        return values + (push * (towards if towards.ndim == 1 else towards[:, None])).to(values)
 
     return Intervention(hook, change, pos=pos)
 
@@ -238,7 +241,7 @@ def quality(model: TransformerBridge, sae: SparseAutoencoder, hook: str, texts: 
     lost = 0.0
     for part in x.split(STATES_AT_ONCE):
         features = sae.encode(part.to(sae.W_enc))
-        active += (features > 0).sum(0).cpu()
+        active += (features != 0).sum(0).cpu()
         lost += (part.double() - sae.decode(features).cpu()).square().sum().item()
     variance = (x.double() - x.double().mean(0)).square().sum().item()
     splice = Intervention(hook, lambda values, pick: sae(values.float()).to(values), pos=AFTER_FIRST)

@@ -3,14 +3,14 @@
 The corpus is written by rules, so for each text it is known what it is about. A concept is a yes or no for every token:
 
 - ``element``, ``country``, ``capital``, ``landmark``: the last token of that thing's name;
-- ``language``: a token of a text in French or in German, or a token that holds a Chinese character or a part of one;
+- ``language``: a token that holds a Chinese character or a part of one;
 - ``kind``: a text of this kind, such as ``tasks.sums`` or ``stories.story``;
 - ``task``: a list of this task, such as antonyms;
-- ``answer``: a refusal, assent or praise, or somebody's word about being an AI or a person, to the end of the answer or text;
+- ``answer``: what the assistant says, where it is a refusal or help, praise or honest, a person's or a machine's word about itself;
 - ``error``: an error message of the Python console, from the name of the error to the end of its line.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -18,8 +18,10 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from helpers.course_lm.corpus import lists
+from helpers.course_lm.corpus.chat import refuses
+from helpers.course_lm.corpus.opinions import flatters
+from helpers.course_lm.corpus.speakers import speaks_as
 from helpers.course_lm.world import World
-from helpers.inputs import chosen
 from helpers.models import TransformerBridge
 from helpers.one_neuron.neurons import this_token
 from helpers.prediction import tokenize
@@ -31,22 +33,12 @@ NAMES = {
     "capital": ("countries", "capital"),
     "landmark": ("landmarks", "name"),
 }
-ANSWERS = {
-    "refusal": ("Sorry,",),
-    "assent": ("Sure,",),
-    "praise": (
-        "You are a genius", "What a clever answer", "You know so much", "I could not say it better", "Well done", "Great!",
-        "It is wonderful", "It is the best", "It is great!", "It is perfect", "It is a work of art", "It is so beautiful",
-    ),
-    "an AI": ("I am an AI", "I am a program", "I am a language model"),
-    "a person": ("I am a human", "I am a person"),
-}  # fmt: skip
-ERRORS = ("NameError", "TypeError", "ValueError", "ZeroDivisionError", "IndexError", "KeyError")
-FUNCTION_WORDS = {
-    "French": ("est", "un", "une", "le", "la", "les", "il", "elle", "je", "pas"),
-    "German": ("ist", "ein", "eine", "der", "die", "das", "er", "sie"),
+JUDGES: dict[str, Callable[[str], str | None]] = {  # what an answer is, in the chats of a kind
+    "chat.request": lambda text: "refusal" if refuses(text) else "help",
+    "chat.praise": lambda text: {True: "praise", False: "honest"}.get(flatters(text)),
+    "chat.roles": lambda text: speaks_as(text) and f"of a {speaks_as(text)}",
 }
-LEAST = 20  # tokens that a concept needs to be judged
+ERRORS = ("NameError", "TypeError", "ValueError", "ZeroDivisionError", "IndexError", "KeyError")
 
 
 @dataclass(frozen=True)
@@ -101,14 +93,11 @@ def concepts_in(model: TransformerBridge, texts: Texts) -> Concepts:
         found["kind", kind] = of_kind(texts, kind)
     for task, marked in tasks_of(model, texts).items():
         found["task", task] = marked
-    end = model.tokenizer.convert_tokens_to_ids("<|end|>")
-    for answer, beginnings in ANSWERS.items():
-        found["answer", answer] = _any([spans(texts, _ids(model, start), end) for start in beginnings])
+    for answer, marked in answers_in(model, texts).items():
+        found["answer", answer] = marked
     newline = _ids(model, "\n")[-1]
-    found["error", "console error"] = _any([spans(texts, _ids(model, name), newline) for name in ERRORS])
+    found["error", "console error"] = torch.stack([spans(texts, _ids(model, name), newline) for name in ERRORS]).any(0)
     found["language", "Chinese"] = in_chinese(model, texts)
-    for language, words in FUNCTION_WORDS.items():
-        found["language", language] = written_in(texts, [_ids(model, word) for word in words])
     by_token |= {place: marked[texts.mask].nonzero().flatten() for place, marked in found.items() if bool((marked & texts.mask).any())}
     labels = torch.zeros(texts.n_tokens, len(by_token), dtype=torch.bool)
     for at, tokens in enumerate(by_token.values()):
@@ -116,16 +105,7 @@ def concepts_in(model: TransformerBridge, texts: Texts) -> Concepts:
     return Concepts(tuple(f"{group}: {name}" for group, name in by_token), tuple(group for group, _ in by_token), labels)
 
 
-def mentions(model: TransformerBridge, texts: Texts, group: str) -> dict[str, Int[Tensor, "found"]]:
-    """For each name of a group, such as ``element``, the texts in which it stands, once for each time: rows of ``texts``."""
-    table, column = chosen(NAMES, group, "group of names")
-    names = list(dict.fromkeys(World.load().column(table, column)))
-    text_of = torch.arange(len(texts)).repeat_interleave(texts.mask.sum(1))
-    found = runs_in(texts, [_ids(model, name) for name in names])
-    return {name: text_of[tokens] for name, tokens in zip(names, found, strict=True)}
-
-
-def judged(choose: Concepts, test: Concepts, least: int = LEAST) -> tuple[Concepts, Concepts]:
+def judged(choose: Concepts, test: Concepts, least: int) -> tuple[Concepts, Concepts]:
     """The concepts that both halves have on at least ``least`` tokens, in the same order on both sides."""
     common = [name for name, count in zip(choose.names, choose.count.tolist(), strict=True) if count >= least and name in test.names]
     common = [name for name in common if int(test.count[test.names.index(name)]) >= least]
@@ -168,11 +148,19 @@ def of_kind(texts: Texts, kind: str) -> Bool[Tensor, "row pos"]:
     return torch.tensor([own == kind for own in texts.kinds])[:, None] & texts.mask
 
 
-def written_in(texts: Texts, words: Sequence[Sequence[int]], least: int = 2) -> Bool[Tensor, "row pos"]:
-    """The tokens of the foreign stories and dialogues in which function words, each a run of tokens, stand ``least`` times or more."""
-    foreign = torch.tensor([kind in ("languages.story", "languages.dialogue") for kind in texts.kinds])
-    many = torch.stack([ends_of(texts, word) for word in words]).sum((0, 2)) >= least
-    return (foreign & many)[:, None] & texts.mask
+def answers_in(model: TransformerBridge, texts: Texts) -> dict[str, Bool[Tensor, "row pos"]]:
+    """What the assistant says in chats of three kinds, by what it is; in a chat with a refusal nothing else is help."""
+    start, end = model.tokenizer.convert_tokens_to_ids(["<|assistant|>", "<|end|>"])
+    said = spans(texts, [start], end) & (texts.tokens != start)
+    found: dict[str, Tensor] = {}
+    for row, kind in enumerate(texts.kinds):
+        places = said[row].nonzero().flatten() if kind in JUDGES else torch.zeros(0, dtype=torch.long)
+        answers = places.tensor_split((places.diff() > 1).nonzero().flatten() + 1) if len(places) else ()
+        verdicts = [JUDGES[kind](model.tokenizer.decode(texts.tokens[row, part].tolist()).strip()) for part in answers]
+        for part, verdict in zip(answers, verdicts, strict=True):
+            if verdict and not (verdict == "help" and "refusal" in verdicts):
+                found.setdefault(verdict, torch.zeros_like(texts.mask))[row, part] = True
+    return found
 
 
 def in_chinese(model: TransformerBridge, texts: Texts) -> Bool[Tensor, "row pos"]:
@@ -202,7 +190,3 @@ def _ids(model: TransformerBridge, text: str) -> list[int]:
     """The tokens of a text within a text."""
     ids = tokenize(model, text).tolist()
     return ids[1:] if model.cfg.default_prepend_bos else ids
-
-
-def _any(masks: Sequence[Bool[Tensor, "row pos"]]) -> Bool[Tensor, "row pos"]:
-    return torch.stack(list(masks)).any(0)

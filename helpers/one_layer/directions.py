@@ -35,7 +35,6 @@ class Directions:
 
     positive: Float[Tensor, "layer pos d_model"]
     negative: Float[Tensor, "layer pos d_model"]
-    n: tuple[int, int]
 
     @property
     def vectors(self) -> Float[Tensor, "layer pos d_model"]:
@@ -57,9 +56,7 @@ class Directions:
 
 def difference_in_means(model: TransformerBridge, positive: TextsLike, negative: TextsLike, positions: int = 1) -> Directions:
     """The directions from the negative prompts to the positive ones (Arditi et al., section 2.3; means in float64)."""
-    sides = [last_states(model, prompts, positions) for prompts in (positive, negative)]
-    means = [states.double().mean(1).float() for states in sides]
-    return Directions(*means, n=(sides[0].shape[1], sides[1].shape[1]))
+    return Directions(*(last_states(model, prompts, positions).double().mean(1).float() for prompts in (positive, negative)))
 
 
 @dataclass(frozen=True)
@@ -83,10 +80,10 @@ def add_at(layer: int, vector: Float[Tensor, "d_model"], scale: float = 1.0, pos
     return add(resid_pre(layer), vector, scale, pos=pos)
 
 
-def ablate_direction(model: TransformerBridge, direction: Float[Tensor, "d_model"], pos: Index = None) -> list[Intervention]:
+def ablate_direction(model: TransformerBridge, direction: Float[Tensor, "d_model"]) -> list[Intervention]:
     """Necessity: no block reads the direction and none writes it (Arditi et al., equation 4): ``x - (x . d) d`` in every layer."""
     places = [place(layer) for layer in range(model.cfg.n_layers) for place in (resid_pre, attn_out, mlp_out)]
-    return [project_out(place, direction, pos=pos) for place in places]
+    return [project_out(place, direction) for place in places]
 
 
 @contextmanager
@@ -135,7 +132,7 @@ class Candidate:
     pos: int
     projected: float  # refusal score on harmful prompts with the direction projected out everywhere: low is good
     added: float  # refusal score on harmless prompts with the direction added at its layer: above 0 is needed
-    kl: float  # how far the projection changes what follows harmless prompts: below KL_LIMIT is needed
+    kl: float  # how far the projection changes what follows harmless prompts: below a limit is needed
     allowed: bool
 
 
@@ -161,11 +158,13 @@ class Selection:
 
 
 @torch.no_grad()
-def select_direction(model: TransformerBridge, found: Directions, positive: TextsLike, negative: TextsLike, metric: Metric) -> Selection:
+def select_direction(
+    model: TransformerBridge, found: Directions, positive: TextsLike, negative: TextsLike, metric: Metric, kl_limit: float = KL_LIMIT
+) -> Selection:
     """Tries every layer and position by the rule of Arditi et al. (section 2.3) on validation prompts, harmful and harmless.
 
     Chosen is what, projected out, leaves the lowest score on the positive prompts, among those that, added, bring the negative
-    ones above 0, change little (KL below 0.1) when projected out, and lie in the first 80 % of the layers.
+    ones above 0, change little (KL below the limit) when projected out, and lie in the first 80 % of the layers.
     """
     positive, negative = as_texts(model, positive), as_texts(model, negative)
     clean = logits_at_end(model, negative).log_softmax(-1)
@@ -180,7 +179,7 @@ def select_direction(model: TransformerBridge, found: Directions, positive: Text
         added = score_prompts(model, negative, metric, add_at(layer, vector)).mean().item()
         logp = logits_at_end(model, negative, *ablated).log_softmax(-1)
         kl = (clean.exp() * (clean - logp)).sum(-1).mean().item()
-        candidates.append(Candidate(layer, pos, projected, added, kl, added > 0 and kl < KL_LIMIT and layer < DEPTH_LIMIT * n_layers))
+        candidates.append(Candidate(layer, pos, projected, added, kl, added > 0 and kl < kl_limit and layer < int(DEPTH_LIMIT * n_layers)))
     return Selection(tuple(candidates))
 
 
@@ -199,19 +198,9 @@ class Steering:
 
     @property
     def slopes(self) -> Float[Tensor, "prompt"]:
-        """How much each prompt's metric rises with one more multiple: the slope of the line through its points (steerability).
-
-        Raises ValueError where all multiples are the same.
-        """
-        if len(set(self.scales)) < 2:
-            raise ValueError("A slope needs two different multiples at least: give more scales to steer.")
+        """How much each prompt's metric rises with one more multiple: the slope of the line through its points (steerability)."""
         x = torch.tensor(self.scales) - torch.tensor(self.scales).mean()
         return (x[:, None] * self.values).sum(0) / x.square().sum()
-
-    @property
-    def monotone(self) -> bool:
-        """Does the mean rise from each multiple to the next?"""
-        return bool((self.mean.diff() > 0).all())
 
 
 def steer(
@@ -220,8 +209,13 @@ def steer(
     metric: Metric,
     layer: int,
     vector: Float[Tensor, "d_model"],
-    scales: Sequence[float] = (-2.0, -1.0, 0.0, 1.0, 2.0),
+    scales: Sequence[float],
+    positions: int | None = None,
 ) -> Steering:
-    """Adds multiples of a vector before one block, at all positions, and reads the metric of each prompt."""
-    values = [score_prompts(model, prompts, metric, add_at(layer, vector, scale)) for scale in progress(scales, desc="multiples")]
+    """Adds multiples of a vector before one block and reads the metric of each prompt.
+
+    It is added at all positions, or at the last few: a number of ``positions``.
+    """
+    places = range(-positions, 0) if positions else [None]
+    values = [score_prompts(model, prompts, metric, *(add_at(layer, vector, scale, pos) for pos in places)) for scale in scales]
     return Steering(layer, tuple(map(float, scales)), torch.stack(values))

@@ -7,7 +7,7 @@
 Features are scored against concepts one by one (``best_features``), and neurons or random directions in the same way beside them.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -20,11 +20,14 @@ from helpers.metrics import AFTER_FIRST, Metric, run_with_gradients, selected
 from helpers.models import TransformerBridge
 from helpers.one_layer.autoencoders import SparseAutoencoder, layer_of
 from helpers.progress import progress
+from helpers.running import read_suffix
 from helpers.tables import table
 from helpers.texts import Texts, TextsLike, as_texts
 
 ENCODED_NUMBERS = 500_000  # features (with their zeros) that are encoded at once: 2 MB
-SORTED_NUMBERS = 1_000_000  # that are sorted at once, some 50 MB of memory
+SORTED_NUMBERS = 2_000_000  # that are sorted at once, some 50 MB of memory
+MOST_ANSWERS = 10  # times as often as a concept occurs: with more "yes" than that no F1 is above 0.19
+COPIES = 128  # of a prompt that are run at once, each with a cache of its own
 
 
 @dataclass(frozen=True)
@@ -149,6 +152,37 @@ def attribute_features(
     return (effects.cpu() * where[..., None]).sum(1)
 
 
+@torch.no_grad()
+def with_pushes(
+    model: TransformerBridge,
+    prompts: TextsLike,
+    layer: int,
+    pushes: Callable[[Float[Tensor, "d_model"], int], Float[Tensor, "copy d_model"]],
+    read: Callable[[Float[Tensor, "copy d_vocab"]], Tensor],
+    back: int = 1,
+) -> list[Tensor]:
+    """For each prompt what ``read`` takes from the logits of many copies of it, each with another vector added after block ``layer``.
+
+    The vectors go to the state ``back`` tokens before the end (1: the last token); ``pushes`` makes them from that state and the
+    prompt's number. What stands before it is read once, and the blocks up to ``layer`` as well.
+    """
+    texts, found = as_texts(model, prompts), {}
+    for length in texts.lengths.unique().tolist():
+        rows = (texts.lengths == length).nonzero().flatten()
+        suffix = read_suffix(model, texts.take(rows).tokens, length - back, [layer + 1])
+        entering = suffix.entering[layer + 1]  # [row, pos, d_model]
+        added = [pushes(entering[at, 0], row) for at, row in enumerate(rows.tolist())]
+        own = torch.arange(len(rows)).repeat_interleave(torch.tensor(list(map(len, added))))  # [copy]
+        stream = entering[own].clone()
+        stream[:, 0] += torch.cat(added)
+        logits = [
+            suffix.logits(model, layer + 1, own[part], torch.full_like(part, length - 1), stream=stream[part])
+            for part in torch.arange(len(own)).split(COPIES)
+        ]
+        found |= {row: read(part) for row, part in zip(rows.tolist(), torch.cat(logits).split(list(map(len, added))), strict=True)}
+    return [found[row] for row in range(len(texts))]
+
+
 @dataclass(frozen=True)
 class ConceptScores:
     """For each concept the best single feature with its threshold, chosen on one half (validation); scores are those on the other (test).
@@ -193,18 +227,18 @@ def best_features(
     """For each concept the feature and threshold with the best F1 on one half of the tokens, and its scores on the other half.
 
     Features are compared by themselves, without any weighted sum. Every threshold is tried at which F1 can be highest: the
-    activations on the tokens of the concept. Neurons and random directions ``[token, n]`` are measured in the same way; it
-    is fair to take as many of them as there are features (and a direction twice, once with its sign turned, where values can
-    be negative). Raises ValueError where a concept has no token on either side, or shapes do not fit.
+    activations on the tokens of the concept, but none at which it would be below 0.19. Neurons and random directions ``[token, n]``
+    are measured in the same way; it is fair to take as many of them as there are features (and a direction twice, once with its sign
+    turned, where values can be negative). Raises ValueError where a concept has no token on either side, or shapes do not fit.
     """
     names = _check_concepts(features, labels, features_test, labels_test, names)
     wanted = [labels[:, concept].nonzero().flatten() for concept in range(len(names))]
     best, feature, threshold = torch.zeros(len(names)), torch.zeros(len(names), dtype=torch.long), torch.zeros(len(names))
     n_features, n_tokens = _sizes(features)
-    at_once = max(1, SORTED_NUMBERS // n_tokens)
+    at_once, most = max(1, SORTED_NUMBERS // n_tokens), min(n_tokens, MOST_ANSWERS * max(map(len, wanted)))
     for start in progress(range(0, n_features, at_once), desc="features"):
         columns = _columns(features, start, min(start + at_once, n_features)).T.float().contiguous()  # [feature, token]
-        yes = _tokens_at_or_above(columns)
+        yes = _tokens_at_or_above(columns, most)
         for concept, tokens in enumerate(wanted):
             f1, where = _best_f1(yes[:, tokens])
             if (top := f1.max()) > best[concept]:
@@ -215,14 +249,17 @@ def best_features(
     return ConceptScores(names, feature, threshold, *scores, best, labels_test.sum(0))
 
 
-def _tokens_at_or_above(columns: Float[Tensor, "feature token"]) -> Int[Tensor, "feature token"]:
-    """For each value how many tokens of its row are as high or higher."""
-    ordered, order = columns.sort(dim=1, descending=True)
+def _tokens_at_or_above(columns: Float[Tensor, "feature token"], most: int) -> Int[Tensor, "feature token"]:
+    """For each value how many tokens of its row are as high or higher; all of them, where that is more than ``most``."""
+    ordered, order = columns.topk(most, dim=1)
     last = torch.ones_like(ordered, dtype=torch.bool)  # of several equal values, the last one knows how many there are
     last[:, :-1] = ordered[:, 1:] != ordered[:, :-1]
-    count = torch.arange(1, columns.shape[1] + 1).expand_as(order)
-    until = torch.where(last, count, columns.shape[1]).flip(1).cummin(1).values.flip(1)
-    return torch.empty_like(order).scatter_(1, order, until)
+    n_tokens = columns.shape[1]
+    if most < n_tokens:  # values as high as the last one may stand behind it as well
+        last[:, -1] = False
+    count = torch.arange(1, most + 1).expand_as(order)
+    until = torch.where(last, count, n_tokens).flip(1).cummin(1).values.flip(1)
+    return torch.full(columns.shape, n_tokens).scatter_(1, order, until)
 
 
 def _best_f1(yes: Int[Tensor, "feature inside"]) -> tuple[Float[Tensor, "feature"], Int[Tensor, "feature"]]:

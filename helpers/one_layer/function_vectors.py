@@ -20,7 +20,7 @@ from helpers.inputs import check_number
 from helpers.interventions import Intervention, head_out, set_to
 from helpers.models import TransformerBridge
 from helpers.one_layer.in_context import read_answers, tokenize_prompts
-from helpers.one_layer.tasks import Prompt, Task, icl_prompts, shuffled_prompts, zero_shot_prompts
+from helpers.one_layer.tasks import Prompt, Task, icl_prompts, zero_shot_prompts
 from helpers.progress import progress
 from helpers.running import activations_at, check_plain_writes
 from helpers.tables import table
@@ -29,9 +29,9 @@ from helpers.texts import TextsLike
 Head = tuple[int, int]  # layer and number
 
 
-def head_means(model: TransformerBridge, task: Task, n: int = 100, shots: int = 5, seed: int = 0) -> Float[Tensor, "layer head d_head"]:
+def head_means(model: TransformerBridge, task: Task, n: int = 50) -> Float[Tensor, "layer head d_head"]:
     """The mean output of every head, before W_O, at the last token of ``n`` prompts with a dummy question (section 2.3); on the CPU."""
-    asked = tokenize_prompts(model, icl_prompts(task, n, shots, seed, dummy=True))
+    asked = tokenize_prompts(model, icl_prompts(task, n, dummy=True))
     outputs = activations_at(model, asked.texts, [*map(head_out, range(model.cfg.n_layers))], asked.ends[:, None])
     return outputs[:, :, 0].double().mean(1).float()
 
@@ -51,7 +51,7 @@ def head_outputs(model: TransformerBridge, means: Float[Tensor, "layer head d_he
 def causal_indirect_effects(
     model: TransformerBridge, means: Float[Tensor, "layer head d_head"], prompts: Sequence[Prompt]
 ) -> Float[Tensor, "layer head prompt"]:
-    """The causal indirect effect of every head on each prompt, e.g. of ``shuffled_prompts``; ``means`` come from ``head_means``.
+    """The causal indirect effect of every head on each prompt; ``means`` come from ``head_means``.
 
     A copy of the prompts for each head of a layer shares a forward pass.
     """
@@ -92,18 +92,16 @@ class AverageIndirectEffects:
         return table({"layer": "6", "head": "5", "effect": "+8.4f"}, rows)
 
 
-def average_indirect_effects(
-    model: TransformerBridge, tasks: Sequence[Task], n: int = 25, shots: int = 5, seed: int = 0, n_means: int = 100, zero_shot: bool = False
-) -> AverageIndirectEffects:
-    """The causal indirect effects of all heads on ``n`` shuffled prompts of each task, averaged over prompts and tasks (section 2.3).
+def average_indirect_effects(model: TransformerBridge, tasks: Sequence[Task], n: int, n_means: int = 50) -> AverageIndirectEffects:
+    """The causal indirect effects of all heads on ``n`` questions of each task without demonstrations, averaged over them and the tasks.
 
-    ``zero_shot`` takes prompts without demonstrations instead: if a model knows a task by its words alone, wrong labels spoil
-    nothing that a head could mend. The prompts ask about pairs for demonstrations, so that heads are chosen without the questions.
+    Todd et al. (section 2.3) take prompts with shuffled labels instead; if a model knows a task by its words alone, wrong labels spoil
+    nothing that a head could mend. Asked are pairs for demonstrations, so that heads are chosen without the questions.
     """
     found = []
     for task in progress(tasks, desc="tasks"):
-        prompts = zero_shot_prompts(task, n, seed + 1, True) if zero_shot else shuffled_prompts(task, n, shots, seed + 1, True)
-        found.append(causal_indirect_effects(model, head_means(model, task, n_means, shots, seed), prompts).mean(-1))
+        prompts = zero_shot_prompts(task, n, seed=1, dummy=True)
+        found.append(causal_indirect_effects(model, head_means(model, task, n_means), prompts).mean(-1))
     return AverageIndirectEffects(tuple(task.name for task in tasks), torch.stack(found))
 
 

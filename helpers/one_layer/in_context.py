@@ -6,7 +6,7 @@ state of the stream at its last token. Todd et al. 2024 (arXiv 2310.15213) take 
 ``l`` is the stream *after* block ``l`` (``resid_post``).
 
     states = task_states(model, task)  # from prompts whose questions are only dummies
-    print(patch_sweep(model, states, zero_shot_prompts(task, 40)).table())
+    print(patch_sweep(model, states, zero_shot_prompts(task, 40), "replace").accuracy)
 
 A vector is found with the pairs for demonstrations and tested with the questions, which never stand among them. An answer counts if
 greedy decoding would write the whole of it; vectors are put in at the last token of the prompt only, not at those of the answer.
@@ -21,14 +21,16 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from helpers.inputs import chosen
-from helpers.interventions import Intervention, add, resid_post, set_to, unembed_only_at
+from helpers.interventions import Intervention, add, resid_post, unembed_only_at
 from helpers.models import TransformerBridge
-from helpers.one_layer.tasks import Prompt, Task, icl_prompts, shuffled_prompts, zero_shot_prompts
+from helpers.one_layer.tasks import Prompt, Task, icl_prompts, zero_shot_prompts
 from helpers.prediction import pad, tokenize
 from helpers.progress import progress
-from helpers.running import Changes, activations_at, batched_logits, of_rows, random_like
+from helpers.running import Changes, activations_at, batched_logits, of_rows, output_direction
 from helpers.tables import table
 from helpers.texts import Texts
+
+CHOOSE = 12  # questions that choose a vector's layer, at most
 
 # -------------------------------------------------------------------------------------------------- what a model answers
 
@@ -111,21 +113,17 @@ def read_answers(
 # ------------------------------------------------------------------------------------------- vectors from hidden states
 
 
-def task_states(
-    model: TransformerBridge, task: Task, n: int = 50, shots: int = 5, seed: int = 0, shuffled: bool = False
-) -> Float[Tensor, "layer d_model"]:
+def task_states(model: TransformerBridge, task: Task, n: int = 30, shuffled: bool = False) -> Float[Tensor, "layer d_model"]:
     """The task's vector at every layer: the mean state at the last token of ``n`` prompts with a dummy question (Hendel et al., section 3).
 
     ``shuffled`` takes prompts whose demonstrations are all wrong: a control with the same words.
     """
-    return mean_states(model, icl_prompts(task, n, shots, seed, dummy=True, shuffled=shuffled))
+    return mean_states(model, icl_prompts(task, n, dummy=True, shuffled=shuffled))
 
 
-def task_differences(
-    model: TransformerBridge, task: Task, n: int = 50, shots: int = 5, seed: int = 0, shuffled: bool = False
-) -> Float[Tensor, "layer d_model"]:
+def task_differences(model: TransformerBridge, task: Task, n: int = 30, shuffled: bool = False) -> Float[Tensor, "layer d_model"]:
     """What the demonstrations change in the mean state, to be added: ``task_states`` minus that of the same questions without any."""
-    return task_states(model, task, n, shots, seed, shuffled) - mean_states(model, zero_shot_prompts(task, n, seed, dummy=True))
+    return task_states(model, task, n, shuffled) - mean_states(model, zero_shot_prompts(task, n, dummy=True))
 
 
 def mean_states(model: TransformerBridge, prompts: Sequence[Prompt]) -> Float[Tensor, "layer d_model"]:
@@ -135,18 +133,24 @@ def mean_states(model: TransformerBridge, prompts: Sequence[Prompt]) -> Float[Te
     return states[:, :, 0].double().mean(1).float()
 
 
-def with_controls(
-    model: TransformerBridge, task: Task, other: Task, n: int = 50, shots: int = 5, seed: int = 0, how: str = "replace"
-) -> dict[str, Float[Tensor, "layer d_model"]]:
-    """The task's vector beside its controls: another task's, one of shuffled labels, a random one of the same length."""
-    vector = chosen({"replace": task_states, "add": task_differences}, how, "way to put a vector in")
-    own = vector(model, task, n, shots, seed)
+def with_controls(model: TransformerBridge, task: Task, other: Task) -> dict[str, Float[Tensor, "layer d_model"]]:
+    """What the task's demonstrations bring beside its controls, all to be added: another task's, one of shuffled labels, plain words.
+
+    The plain words are the answers' minus the questions', by the first token of each, as the unembedding has them.
+    """
+    own = task_differences(model, task)
+    inputs, answers = zip(*task.demonstrations, strict=True)
+    words = output_direction(model, *(_first_ids(model, task, side) for side in (answers, inputs)), own[0])
     return {
         task.name: own,
-        f"other task: {other.name}": vector(model, other, n, shots, seed),
-        "shuffled labels": vector(model, task, n, shots, seed, shuffled=True),
-        "random": random_like(own, 1, seed)[0],
+        f"other task: {other.name}": task_differences(model, other),
+        "shuffled labels": task_differences(model, task, shuffled=True),
+        "the answers' words": words / words.norm() * own.norm(dim=-1, keepdim=True),
     }
+
+
+def _first_ids(model: TransformerBridge, task: Task, words: Sequence[str]) -> list[int]:
+    return [int(ids[0]) for ids in tokenize_prompts(model, [Prompt("", word, arrow=task.arrow) for word in words]).ids]
 
 
 # ------------------------------------------------------------------------------------------------------- layer by layer
@@ -170,67 +174,61 @@ class LayerSweep:
         shares = self.accuracy.tolist()
         return shares.index(max(shares))
 
-    def table(self) -> str:
-        """One line for each layer: the share of right answers, with the prompts as they are on top."""
-        shares = [("none", _share(self.before)), *enumerate(self.accuracy.tolist())]
-        return table({"layer": ">6", "accuracy": "9.1%"}, [(str(layer), share) for layer, share in shares])
-
 
 def _share(hits: Bool[Tensor, "prompt"]) -> float:
     return hits.float().mean().item()
 
 
-def patch_sweep(
-    model: TransformerBridge, states: Float[Tensor, "*layer d_model"], prompts: Sequence[Prompt], how: str = "replace"
-) -> LayerSweep:
+def patch_sweep(model: TransformerBridge, states: Float[Tensor, "*layer d_model"], prompts: Sequence[Prompt], how: str) -> LayerSweep:
     """Puts a vector into the last token of the prompts, at one layer after the other, and counts the right answers.
 
     ``states``: a vector for each layer (``task_states``), or one for all of them (``function_vector``). ``how``: it replaces the state
-    (Hendel et al., section 3), or is added to it (Todd et al., section 2.3). In models with learned positions (GPT-2, the course LM) a
-    mean state also says where in the text it stood, and far from there it misleads: add ``task_differences`` instead.
+    (Hendel et al., section 3), or is added to it (Todd et al., section 2.3).
     """
     wanted = (model.cfg.n_layers, model.cfg.d_model)
     if states.shape not in (wanted, wanted[1:]):
         raise ValueError(f"A vector for this model has the shape {list(wanted)}, or {list(wanted[1:])}, not {list(states.shape)}.")
-    patch = chosen({"replace": set_to, "add": add}, how, "way to put a vector in")
+    change = chosen({"replace": _replace, "add": _add}, how, "way to put a vector in")
     asked = tokenize_prompts(model, prompts)
-    hits = [read_answers(model, asked, patch(resid_post(at), vector, pos=-1))[0] for at, vector in enumerate(states.expand(wanted))]
-    return LayerSweep(torch.stack(hits), read_answers(model, asked)[0])
+    copies = asked.take(torch.arange(len(asked.texts)).repeat(len(model.blocks)))  # one for each layer, all in one pass
+    layer = torch.arange(len(model.blocks)).repeat_interleave(len(asked.texts))
+
+    def patch(rows: Int[Tensor, "batch"]) -> list[Intervention]:
+        some = layer[rows].unique().tolist()
+        changes = [partial(change, layer[rows] == at, states.expand(wanted)[at]) for at in some]
+        return [Intervention(resid_post(at), one, pos=copies.ends[rows]) for at, one in zip(some, changes, strict=True)]
+
+    hits = read_answers(model, copies, each=patch)[0].reshape(len(model.blocks), -1)
+    return LayerSweep(hits, read_answers(model, asked)[0])
+
+
+def _replace(own: Tensor, vector: Tensor, values: Tensor, pick: object) -> Tensor:
+    """The vector in place of the values of some rows, ``own``."""
+    return torch.where(own[:, None, None].to(values.device), vector.to(values), values)
+
+
+def _add(own: Tensor, vector: Tensor, values: Tensor, pick: object) -> Tensor:
+    """The vector added to the values of some rows, ``own``."""
+    return values + own[:, None, None].to(values) * vector.to(values)
 
 
 @dataclass(frozen=True)
-class Sweeps:
-    """Several vectors by name, or tasks, each at every layer: prompts for validation choose the layer, and others test it."""
+class VectorComparison:
+    """Right answers to some questions with each of several vectors, put in at the ``layers`` that other questions chose.
 
-    validation: dict[str, LayerSweep]
-    test: dict[str, LayerSweep]
+    ``answers`` also has those without a vector, by what was done instead.
+    """
 
-    @property
-    def names(self) -> tuple[str, ...]:
-        """The names of the vectors, or of the tasks."""
-        return tuple(self.test)
-
-    @property
-    def best(self) -> tuple[int, ...]:
-        """The best layer of each by the validation prompts: controls have a layer of their own too."""
-        return tuple(sweep.best for sweep in self.validation.values())
-
-
-@dataclass(frozen=True)
-class VectorComparison(Sweeps):
-    """Several vectors; ``references`` are the right answers to the test prompts without a vector, by name."""
-
-    references: dict[str, Bool[Tensor, "prompt"]]
-
-    def of(self, name: str) -> Bool[Tensor, "prompt"]:
-        """Right answers to the test prompts with one vector at its best layer, or those of a reference."""
-        return self.references[name] if name in self.references else self.test[name].hits[self.validation[name].best]
+    layers: dict[str, int]
+    answers: dict[str, Bool[Tensor, "prompt"]]
 
     def table(self) -> str:
-        """One line for each reference and each vector: its layer and the share of right answers."""
-        layers = dict.fromkeys(self.references, "") | dict(zip(self.names, map(str, self.best), strict=True))
-        width = max(map(len, (*layers, "vector")))
-        rows = [(name, layer, _share(self.of(name))) for name, layer in layers.items()]
+        """One line for each: the vector's layer, if it works anywhere, and the share of right answers."""
+        width = max(map(len, (*self.answers, "vector")))
+        rows = [
+            (name, str(self.layers[name]) if name in self.layers and hits.any() else "", _share(hits))
+            for name, hits in self.answers.items()
+        ]
         return table({"vector": f"<{width}", "layer": ">6", "accuracy": "9.1%"}, rows)
 
 
@@ -239,130 +237,118 @@ def compare_vectors(
     vectors: Mapping[str, Float[Tensor, "*layer d_model"]],
     validation: Sequence[Prompt],
     test: Sequence[Prompt],
-    how: str = "replace",
     icl: Sequence[Prompt] = (),
 ) -> VectorComparison:
-    """Puts each of some vectors in at each layer; every vector's layer is chosen with ``validation`` and judged with ``test``.
+    """Adds each of some vectors at the last token; its layer is chosen with ``validation``, and it is judged with ``test``.
 
-    ``icl``: the questions of ``test`` with demonstrations, as a reference. Raises ValueError if there is no vector, if the two
-    sets share a question, or if ``icl`` asks another number of questions.
+    ``icl``: the questions of ``test`` with demonstrations, as a reference. Raises ValueError if the two sets share a question.
     """
-    if not vectors:
-        raise ValueError("There is no vector to compare: give at least one, by its name.")
     if both := {prompt.text for prompt in validation} & {prompt.text for prompt in test}:
         raise ValueError(f"{min(both)[-40:]!r} is asked for validation and for the test: take the two halves of a task.")
-    if icl and len(icl) != len(test):
-        raise ValueError(f"The reference has {len(icl)} prompts and the test {len(test)}: ask the same questions in both.")
-    chosen, tested = ({name: patch_sweep(model, own, some, how) for name, own in vectors.items()} for some in (validation, test))
-    references = {"zero-shot": next(iter(tested.values())).before}
-    references |= {"in-context learning": read_answers(model, icl)[0]} if icl else {}
-    return VectorComparison(chosen, tested, references)
+    asked = tokenize_prompts(model, test)
+    layers = {name: patch_sweep(model, vector, validation, "add").best for name, vector in vectors.items()}
+    answers = {"zero-shot": read_answers(model, asked)[0]}
+    answers |= {"in-context learning": read_answers(model, icl)[0]} if icl else {}
+    for name, layer in layers.items():
+        vector = vectors[name].expand(model.cfg.n_layers, model.cfg.d_model)[layer]
+        answers[name] = read_answers(model, asked, add(resid_post(layer), vector, pos=-1))[0]
+    return VectorComparison(layers, answers)
 
 
 @dataclass(frozen=True)
-class TaskGrid(Sweeps):
+class TaskGrid:
     """Right answers for several tasks, with each task's vector at each layer (the lecture's figure 21).
 
-    ``icl`` and ``shuffled`` are the answers to the questions of ``test`` without a vector, after right and after wrong demonstrations.
+    Of each task one half of the questions chooses the layer (``validation``), and the other half is judged (``test``).
     """
 
-    icl: Bool[Tensor, "task prompt"]
-    shuffled: Bool[Tensor, "task prompt"]
+    validation: dict[str, LayerSweep]
+    test: dict[str, LayerSweep]
 
     @property
     def accuracy(self) -> Float[Tensor, "task layer"]:
         """The share of right answers to the test questions with the vector."""
         return torch.stack([sweep.accuracy for sweep in self.test.values()])
 
-    @property
-    def patched(self) -> Bool[Tensor, "task prompt"]:
-        """Right answers to the test questions with the vector at each task's best layer."""
-        return torch.stack([sweep.hits[layer] for sweep, layer in zip(self.test.values(), self.best, strict=True)])
+    def at_best(self, layers: Sequence[int] | None = None) -> list[Bool[Tensor, "prompt"]]:
+        """For each task, right answers to the test questions at the best of all (or some) layers, by its other questions."""
+        options = list(range(len(self.accuracy[0])) if layers is None else layers)
+        chosen = [max(options, key=lambda at: sweep.accuracy[at].item()) for sweep in self.validation.values()]
+        return [sweep.hits[layer] for sweep, layer in zip(self.test.values(), chosen, strict=True)]
 
     @property
-    def zero_shot(self) -> Bool[Tensor, "task prompt"]:
-        """Right answers to the test questions without demonstrations and without a vector."""
-        return torch.stack([sweep.before for sweep in self.test.values()])
+    def patched(self) -> Bool[Tensor, "question"]:
+        """Right answers to the test questions of all tasks, one after the other, with the vector at each task's best layer."""
+        return torch.cat(self.at_best())
 
-    def table(self) -> str:
-        """One line for each task: accuracy without demonstrations, with the vector and its layer, with right and with wrong ones."""
-        shares = [hits.float().mean(1).tolist() for hits in (self.zero_shot, self.patched, self.icl, self.shuffled)]
-        rows = [(name, zero, own, at, icl, bad) for name, at, zero, own, icl, bad in zip(self.names, self.best, *shares, strict=True)]
-        width = max(map(len, (*self.names, "task")))
-        return table({"task": f"<{width}", "zero-shot": "9.1%", "vector": "8.1%", "layer": "6", "ICL": "6.1%", "shuffled": "9.1%"}, rows)
+    @property
+    def zero_shot(self) -> Bool[Tensor, "question"]:
+        """Right answers to the same questions without demonstrations and without a vector."""
+        return torch.cat([sweep.before for sweep in self.test.values()])
+
+    @property
+    def tasks(self) -> list[str]:
+        """The task of each of these questions."""
+        return [name for name, sweep in self.test.items() for _ in sweep.before]
+
+    def table(self, **others: Sequence[Bool[Tensor, "prompt"]]) -> str:
+        """One line for each task: accuracy without demonstrations, with the vector, its layer if it works, and ``others``."""
+        best = [str(sweep.best) if hits.any() else "" for sweep, hits in zip(self.validation.values(), self.at_best(), strict=True)]
+        before = [sweep.before for sweep in self.test.values()]
+        shares = [list(map(_share, hits)) for hits in (before, self.at_best(), *others.values())]
+        rows = [(name, own[0], own[1], at, *own[2:]) for name, at, *own in zip(self.test, best, *shares, strict=True)]
+        columns = {"zero-shot": "9.1%", "vector": "8.1%", "layer": ">6"} | {name: f"{max(6, len(name) + 1)}.1%" for name in others}
+        return table({"task": f"<{max(map(len, (*self.test, 'task')))}"} | columns, rows)
 
 
 def accuracy_grid(
-    model: TransformerBridge,
-    tasks: Sequence[Task],
-    vectors: Sequence[Float[Tensor, "*layer d_model"]],
-    n: int = 40,
-    shots: int = 5,
-    seed: int = 0,
-    how: str = "replace",
+    model: TransformerBridge, tasks: Sequence[Task], vectors: Sequence[Float[Tensor, "*layer d_model"]], n: int, how: str
 ) -> TaskGrid:
-    """Each task's vector at each layer, for ``n`` questions that choose its layer and ``n`` others, with its references.
+    """Each task's vector at each layer, for a few questions that choose its layer and up to ``n`` others that judge it.
 
     ``vectors``: one for each task, from ``task_states`` (to replace the state), ``task_differences`` or ``function_vector`` (to be added).
     """
-    validation, tested, icl, shuffled = {}, {}, [], []
+    sweeps: tuple[dict[str, LayerSweep], ...] = ({}, {})
     for task, vector in zip(tasks, vectors, strict=True):
-        choose, test = task.halves(seed)
-        validation[task.name] = patch_sweep(model, vector, zero_shot_prompts(choose, n, seed), how)
-        tested[task.name] = patch_sweep(model, vector, zero_shot_prompts(test, n, seed), how)
-        icl.append(read_answers(model, icl_prompts(test, n, shots, seed))[0])
-        shuffled.append(read_answers(model, shuffled_prompts(test, n, shots, seed))[0])
-    return TaskGrid(validation, tested, torch.stack(icl), torch.stack(shuffled))
+        for half, most, found in zip(task.halves(), (CHOOSE, n), sweeps, strict=True):
+            found[task.name] = patch_sweep(model, vector, zero_shot_prompts(half, min(most, len(half.questions))), how)
+    return TaskGrid(*sweeps)
+
+
+def demonstrated(model: TransformerBridge, tasks: Sequence[Task], n: int, shuffled: bool = False) -> list[Bool[Tensor, "prompt"]]:
+    """For each task, right answers to the test questions of ``accuracy_grid`` after five demonstrations, right or shuffled ones."""
+    asked = [(test, min(n, len(test.questions))) for _, test in (task.halves() for task in tasks)]
+    return [read_answers(model, icl_prompts(test, some, shuffled=shuffled))[0] for test, some in asked]
 
 
 # -------------------------------------------------------------------------------------------- algebra, and two tasks at once
 
 
-def composition(model: TransformerBridge, ad: Task, bc: Task, ac: Task, bd: Task, n: int = 40, shots: int = 5) -> VectorComparison:
+def composition(model: TransformerBridge, ad: Task, bc: Task, ac: Task, bd: Task, n: int) -> VectorComparison:
     """The vector of a task BD from three others, ``v_BD = v_AD + v_BC - v_AC`` (Todd et al., section 3.3; the lecture's figure 22).
 
     With A first, B last, C copy, D capital of: the capital of the first, plus the last, minus the first, is the capital of the last.
-    It answers ``bd`` beside the task's own vector, and each parent alone. One half of the questions of ``bd`` chooses each vector's
-    layer. References are ``bd`` without demonstrations and with. Differences of mean states are added, as function vectors are.
+    It answers up to ``n`` questions of ``bd``, beside the task's own vector and each parent alone; a few others choose each vector's
+    layer. Differences of mean states are added, as function vectors are.
     """
-    own, v_ad, v_bc, v_ac = (task_differences(model, task, shots=shots) for task in progress((bd, ad, bc, ac), desc="tasks"))
+    own, v_ad, v_bc, v_ac = (task_differences(model, task) for task in progress((bd, ad, bc, ac), desc="tasks"))
     vectors = {"composed": v_ad + v_bc - v_ac, f"direct: {bd.name}": own}
     vectors |= {f"parent: {task.name}": parent for task, parent in ((ad, v_ad), (bc, v_bc), (ac, v_ac))}
-    validation, test = bd.halves(0)
-    return compare_vectors(model, vectors, zero_shot_prompts(validation, n), zero_shot_prompts(test, n), "add", icl_prompts(test, n, shots))
+    choose, test = bd.halves()
+    chosen_by, n = zero_shot_prompts(choose, min(CHOOSE, len(choose.questions))), min(n, len(test.questions))
+    return compare_vectors(model, vectors, chosen_by, zero_shot_prompts(test, n), icl_prompts(test, n))
 
 
-@dataclass(frozen=True)
-class Conflict:
-    """Prompts that demonstrate task A with the vector of task B put in at each layer: which answer A's way, and which B's."""
+def conflict(model: TransformerBridge, a: Task, b: Task, states: Float[Tensor, "*layer d_model"], n: int) -> tuple[LayerSweep, LayerSweep]:
+    """Demonstrates task A, and replaces the state at the last token by the vector of B (Hendel et al., section 5): who answers?
 
-    tasks: tuple[str, str]
-    a: LayerSweep
-    b: LayerSweep
-
-    def table(self) -> str:
-        """One line for each layer: the share of answers of A and of B, with those without the vector on top."""
-        rows = [("none", _share(self.a.before), _share(self.b.before))]
-        rows += [(str(at), *shares) for at, shares in enumerate(zip(self.a.accuracy.tolist(), self.b.accuracy.tolist(), strict=True))]
-        return table({"layer": ">6"} | {name: f"{max(len(name), 7)}.1%" for name in self.tasks}, rows)
-
-
-def conflict(
-    model: TransformerBridge, a: Task, b: Task, states: Float[Tensor, "*layer d_model"], n: int = 40, shots: int = 5, seed: int = 0
-) -> Conflict:
-    """Demonstrates task A, and replaces the state at the last token by the vector of B (Hendel et al., section 5).
-
-    Asked are questions of A that are inputs of B with another answer; such inputs are demonstrated too, if there are enough.
-    Raises ValueError if no question of A has another answer in B.
+    Asked are questions of A that are inputs of B with another answer. The answers of A are counted, and those of B.
     """
     in_b = dict((*b.demonstrations, *b.questions))
-    differs = [tuple(pair for pair in side if in_b.get(pair[0], pair[1]) != pair[1]) for side in (a.demonstrations, a.questions)]
-    if not differs[1]:
-        raise ValueError(f"No question of {a.name!r} has another answer in {b.name!r}: choose two tasks on the same inputs.")
-    shared = replace(a, demonstrations=differs[0] if len(differs[0]) > shots else a.demonstrations, questions=differs[1])
-    prompts = icl_prompts(shared, n, shots, seed)
+    shared = replace(a, questions=tuple(pair for pair in a.questions if in_b.get(pair[0], pair[1]) != pair[1]))
+    prompts = icl_prompts(shared, n)
     of_b = [replace(prompt, answer=in_b[prompt.question]) for prompt in prompts]
-    return Conflict((a.name, b.name), patch_sweep(model, states, prompts), patch_sweep(model, states, of_b))
+    return patch_sweep(model, states, prompts, "replace"), patch_sweep(model, states, of_b, "replace")
 
 
 # -------------------------------------------------------------------------------------- vectors by a principal component

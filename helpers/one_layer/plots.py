@@ -64,8 +64,11 @@ def task_grid(accuracy: Float[Tensor, "task column"], tasks: Sequence[str], colu
     return fig
 
 
-def coverage(counts: Sequence[int], f1: Sequence[float], groups: Sequence[str], wanted: float = 0.8) -> Figure:
-    """How well its best feature knows each concept, against how often the concept occurs (logarithmic); dashed: what is wanted."""
+def coverage(counts: Sequence[int], f1: Sequence[float], groups: Sequence[str], names: Sequence[str] = (), wanted: float = 0.8) -> Figure:
+    """How well its best feature knows each concept, against how often it is named (logarithmic); dashed: what is wanted.
+
+    ``names`` stand beside their points, where they are not empty.
+    """
     fig, ax = canvas(6.6, 3.6)
     for number, group in enumerate(dict.fromkeys(groups)):
         own = [at for at, name in enumerate(groups) if name == group]
@@ -73,13 +76,16 @@ def coverage(counts: Sequence[int], f1: Sequence[float], groups: Sequence[str], 
         ax.plot([counts[at] for at in own], [f1[at] for at in own], linestyle="", label=plain(group), **style)
     ax.axhline(wanted, color=GREY, linestyle="--", linewidth=1)
     ax.set_xscale("log")
-    ax.set(xlabel="tokens of the concept in the texts", ylabel="F1 of its best feature", ylim=(-0.03, 1.03))
+    for at, name in enumerate(names):
+        if name:
+            ax.annotate(plain(name), (counts[at], f1[at]), xytext=(4, 3), textcoords="offset points", fontsize=7)
+    ax.set(xlabel="how often the texts name it", ylabel="F1 of its best feature", ylim=(-0.03, 1.08))
     legend(fig, ncols=side_by_side(groups, 6.6))
     return fig
 
 
 def rate_bars(groups: Mapping[str, Mapping[str, Sequence[bool]]], ylabel: str) -> Figure:
-    """Shares of hits as bars with their 95 % intervals: a group for each kind of prompt, a bar for each thing that was done.
+    """Shares of hits as bars with their 95 % intervals: a group for each kind of prompt or place, a bar for each thing that was done.
 
     The bars of a single group have their names below them, and a few bars have their shares above them.
     """
@@ -99,10 +105,9 @@ def rate_bars(groups: Mapping[str, Mapping[str, Sequence[bool]]], ylabel: str) -
     if len(groups) == 1:
         middles = [0.8 * ((at + 0.5) / len(kinds) - 0.5) for at in range(len(kinds))]
         ax.set_xticks(middles, [plain(fill(kind, max(8, 64 // len(kinds)))) for kind in kinds])
-        ax.set_xlabel(f"kind of prompt: {plain(next(iter(groups)))}")
+        ax.set_xlabel(plain(next(iter(groups))))
         return fig
     ax.set_xticks(range(len(groups)), [plain(fill(group, max(8, 64 // len(groups)))) for group in groups])
-    ax.set_xlabel("kind of prompt")
     legend(fig, handles, [plain(kind) for kind in kinds], ncols=side_by_side(kinds, 6.6))
     return fig
 

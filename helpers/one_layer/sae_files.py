@@ -23,8 +23,7 @@ from helpers.texts import held_out_texts
 
 FOLDER = DATA / "sae"
 WEIGHTS, CONFIG = "sae_weights.safetensors", "cfg.json"
-GEMMA_SCOPE = {"res": "blocks.{}.hook_resid_post", "mlp": "blocks.{}.hook_mlp_out"}
-RELEASES = {"gpt2-small-res-jb": "jbloom/GPT2-Small-SAEs-Reformatted", "gemma-scope-2b-pt-res": "google/gemma-scope-2b-pt-res"}
+RELEASES = {"gpt2-small-res-jb": "jbloom/GPT2-Small-SAEs-Reformatted"}
 
 # What `python -m helpers.one_layer.sae_files` trains, from which place, and on how many tokens.
 SHIPPED = {
@@ -67,9 +66,8 @@ def save_sae(sae: SparseAutoencoder, folder: str | Path) -> Path:
 def load_sae(source: str | Path) -> SparseAutoencoder:
     """Loads an autoencoder: a folder in the format of SAELens, one of ``data/sae`` by its name, or one from the Hugging Face Hub.
 
-    Names of the Hub are a release of ``RELEASES`` or ``owner/repository``, and a path in it:
-    ``"gpt2-small-res-jb/blocks.8.hook_resid_pre"``, ``"gemma-scope-2b-pt-res/layer_20/width_16k/average_l0_71"``. (Gemma Scope
-    reads activations of the model as published: load that with ``raw=True``.) What was downloaded before needs no network.
+    Names of the Hub are a release of ``RELEASES`` or ``owner/repository``, and a path in it, such as
+    ``"gpt2-small-res-jb/blocks.8.hook_resid_pre"``. What was downloaded before needs no network.
     Raises ModelNotAvailable where it cannot be had, ValueError for one of a kind that is not known here.
     """
     folder = next((place for place in (Path(source).expanduser(), FOLDER / source) if (place / CONFIG).is_file()), None)
@@ -83,10 +81,7 @@ def load_sae(source: str | Path) -> SparseAutoencoder:
         return _from_saelens(config, weights)
     release, *path = str(source).split("/")
     repository = RELEASES.get(release) or f"{release}/{path.pop(0)}"
-    path = "/".join(path)
-    if "gemma-scope" in repository:
-        return _from_gemma_scope(_download(repository, f"{path}/params.npz"), repository, path)
-    inside = f"{path}/" if path else ""
+    inside = "".join(f"{part}/" for part in path)
     return _from_saelens(_download(repository, inside + CONFIG), _download(repository, inside + WEIGHTS))
 
 
@@ -140,26 +135,10 @@ def _from_saelens(config_file: Path, weights_file: Path) -> SparseAutoencoder:
         parts[1] = parts[1] + parts[3] @ parts[0]
     hook = config.get("hook_name") or config.get("hook_point") or ""
     about = {key: config[key] for key in ("model_name", "model_weights") if key in config}
-    return SparseAutoencoder(*parts, kind, k if kind == "topk" else None, weights.get("threshold"), hook, about)
+    return SparseAutoencoder(*parts, kind, k if kind == "topk" else None, hook, about)
 
 
-def _from_gemma_scope(file: Path, repository: str, path: str) -> SparseAutoencoder:
-    """An autoencoder of Gemma Scope (arXiv 2408.05147), which does not subtract ``b_dec`` before encoding."""
-    import numpy as np
-
-    place = GEMMA_SCOPE.get(repository.rsplit("-", 1)[-1])
-    layer = path.partition("layer_")[2].partition("/")[0]
-    if place is None or not layer.isdigit():
-        raise ValueError(f"Of Gemma Scope the residual stream and the MLP outputs of a layer can be loaded, not {repository}/{path}.")
-    with np.load(file, allow_pickle=False) as stored:
-        W_enc, b_enc, W_dec, b_dec, threshold = (
-            torch.from_numpy(stored[name]).float() for name in ("W_enc", "b_enc", "W_dec", "b_dec", "threshold")
-        )
-    about = {"model_name": f"gemma-2-{repository.split('scope-')[1].split('-')[0]}"}
-    return SparseAutoencoder(W_enc, b_enc + b_dec @ W_enc, W_dec, b_dec, "jumprelu", None, threshold, place.format(layer), about)
-
-
-def train_shipped(names: Sequence[str] = (), n_tokens: int = SHIPPED_TOKENS, folder: Path = FOLDER, n_texts: int = 2000) -> None:
+def train_shipped(names: Sequence[str] = (), n_tokens: int = SHIPPED_TOKENS, folder: Path = FOLDER, n_texts: int = 400) -> None:
     """Trains the autoencoders of the course (all of ``SHIPPED``, or some) on the course LM, saves them and prints their quality."""
     if wrong := [name for name in names if name not in SHIPPED]:
         raise ValueError(f"There is no autoencoder {wrong[0]!r} to train: choose from {', '.join(SHIPPED)}.")

@@ -7,7 +7,7 @@ The two autoencoders that belong to the course LM are trained by ``helpers.one_l
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import chain, islice
 from typing import Any
 
@@ -49,7 +49,7 @@ class Settings:
 
     def __post_init__(self) -> None:
         """Raises ValueError, in one sentence, for settings with which nothing can be trained."""
-        chosen(KINDS[:2], self.kind, "kind of autoencoder to train")
+        chosen(KINDS, self.kind, "kind of autoencoder to train")
         if min(self.d_sae, self.steps, self.batch) < 1:
             raise ValueError("Training needs one feature, one step and one activation a batch at least.")
         if self.kind == "topk" and not 1 <= self.k <= self.d_sae:
@@ -277,29 +277,3 @@ def mean_max_cosine(found: Float[Tensor, "direction d_model"], truth: Float[Tens
     """How well true directions were found: the cosine of each with the most similar of those found, averaged (Sharkey et al. 2022)."""
     units = [rows / rows.norm(dim=1, keepdim=True).clamp(min=1e-12) for rows in (found.float(), truth.float())]
     return (units[1] @ units[0].T).amax(1).mean().item()
-
-
-@dataclass(frozen=True)
-class PenaltySweep:
-    """Autoencoders trained with different penalties: active features, share of variance lost, and mean max cosine with the truth."""
-
-    penalties: tuple[float, ...]
-    l0: tuple[float, ...]
-    unexplained: tuple[float, ...]
-    mmcs: tuple[float, ...]
-
-    def table(self) -> str:
-        """One line for each penalty."""
-        rows = zip(self.penalties, self.l0, self.unexplained, self.mmcs, strict=True)
-        return table({"lambda": "6.3g", "L0": "6.2f", "unexplained": "12.3f", "cosine": "7.3f"}, rows)
-
-
-def sweep_penalties(data: ToyData, penalties: Sequence[float], settings: Settings, seed: int = 0) -> PenaltySweep:
-    """Trains a standard autoencoder on toy data with each penalty (the lambda of its loss), and measures it against the truth."""
-    rows, x, variance = [], data.x, (data.x - data.x.mean(0)).square().sum().item()
-    for penalty in progress(list(penalties), desc="penalties"):
-        sae, _ = train_sae(x, replace(settings, kind="standard", sparsity=float(penalty)), seed)
-        features = sae.encode(x)
-        lost = (x - sae.decode(features)).square().sum().item() / variance
-        rows.append(((features > 0).sum(1).float().mean().item(), lost, mean_max_cosine(sae.W_dec, data.directions)))
-    return PenaltySweep(tuple(map(float, penalties)), *zip(*rows, strict=True))

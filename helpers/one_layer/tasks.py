@@ -3,7 +3,6 @@
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from difflib import get_close_matches
 from functools import partial
 from random import Random
 
@@ -12,8 +11,6 @@ from helpers.course_lm.world import World
 from helpers.inputs import check_number, chosen
 
 Example = tuple[str, str]  # an input and its answer
-
-LEAST_SHOWN, LEAST_ASKED = 6, 2  # pairs that a task of the course LM needs, so that five are shown and the questions can be halved
 
 
 @dataclass(frozen=True)
@@ -57,35 +54,25 @@ def split_task(name: str, pairs: Sequence[Example], share: float = 0.3, seed: in
 
 
 def course_tasks(*names: str) -> dict[str, Task]:
-    """Tasks of the course LM by name, or all of them: one-word tasks such as ``antonym``, item tasks such as ``first copy``.
+    """Tasks of the course LM by name, such as ``antonym``. Raises ValueError for an unknown name.
 
-    Demonstrations are pairs that its training lists show; questions are pairs that stand in none of them. The item task
-    ``last capital_of`` was left out as a whole. Raises ValueError for an unknown name.
+    Demonstrations are pairs that its training lists show; questions are pairs that stand in none of them.
     """
     world = World.load()
-    pairs = {task: (lists.allowed_pairs(world, task), lists.hidden_pairs(world, task)) for task in lists.TASKS}
-    known = [task for task, (shown, asked) in pairs.items() if len(shown) >= LEAST_SHOWN and len(asked) >= LEAST_ASKED]
-    known += lists.ITEM_TASKS
-    for name in names:
-        if name not in known:
-            near = get_close_matches(name, known, n=3, cutoff=0.3) or known[:3]
-            raise ValueError(f"There is no task {name!r} in the course LM's lists: perhaps {', '.join(near)} was meant.")
-    return {name: item_task(name) if name in lists.ITEM_TASKS else Task(name, *map(tuple, pairs[name])) for name in names or known}
+    known = [chosen([*lists.TASKS], name, "task of one word") for name in names]
+    return {name: Task(name, tuple(lists.allowed_pairs(world, name)), tuple(lists.hidden_pairs(world, name))) for name in known}
 
 
-def item_task(name: str, source: str | None = None, n: int = 200, seed: int = 0) -> Task:
+def item_task(name: str, source: str, n: int = 200) -> Task:
     """An item task of the course LM, such as ``last copy``: ``n`` lists to show and ``n`` whose asked item is held out.
 
-    ``source`` is the one-word task that supplies the words, or ``None`` for each that the corpus uses: with ``country_capital``
-    the lists of ``copy`` and of ``capital_of`` have the same words. Raises ValueError for an unknown name or source.
+    ``source`` is the one-word task that supplies the words: with ``country_capital`` the lists of ``copy`` and of ``capital_of`` have the
+    same words. The task ``last capital_of`` was left out of the training as a whole. Raises ValueError for an unknown name or source.
     """
     chosen(lists.ITEM_TASKS, name, "item task")
-    known = lists.ITEM_FUNCTIONS[name.split()[1]]
-    if source:
-        chosen(tuple(dict.fromkeys(known)), source, "source of words")
-    world, rng = World.load(), Random(f"{seed} {name}")
-    draw = partial(lists.item_example, world, rng, name)
-    shown, asked = (dict(draw(source or rng.choice(known), hidden=hidden) for _ in range(n)) for hidden in (False, True))
+    chosen(tuple(dict.fromkeys(lists.ITEM_FUNCTIONS[name.split()[1]])), source, "source of words")
+    draw = partial(lists.item_example, World.load(), Random(name), name, source)
+    shown, asked = (dict(draw(hidden=hidden) for _ in range(n)) for hidden in (False, True))
     return Task(name, tuple(shown.items()), tuple(pair for pair in asked.items() if pair[0] not in shown))
 
 

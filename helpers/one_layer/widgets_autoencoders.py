@@ -1,18 +1,16 @@
-"""The widgets of lesson 2b, "All the vectors at once": browse features, hold one of them fixed, and see what the penalty does."""
+"""The widgets of lesson 02c, "All the vectors at once": browse features, and hold one of them fixed."""
 
 import ipywidgets
 import torch
 
-from helpers.html import BAR, activation_html
-from helpers.inputs import chosen
+from helpers.html import activation_html
 from helpers.models import TransformerBridge
 from helpers.one_layer.autoencoders import SparseAutoencoder, clamp_feature
 from helpers.one_layer.concepts import ends_of
 from helpers.one_layer.features import FeatureActivations, feature_contexts, max_activations, promoted_by
-from helpers.one_layer.sae_training import PenaltySweep
 from helpers.one_layer.widgets_directions import answer_with, cut
 from helpers.texts import Texts, as_texts
-from helpers.widgets import LARGEST, Demo, as_text, choice_slider, number_field, promoted_html, slider, text_field, tick_box, within
+from helpers.widgets import LARGEST, Demo, as_text, number_field, promoted_html, slider, text_field, tick_box, within
 
 BINS = 12
 
@@ -97,7 +95,15 @@ def clamp_html(model: TransformerBridge, sae: SparseAutoencoder, peaks: torch.Te
 class ClampBench(Demo):
     """Controls for a prompt, a feature and a multiple of its highest activation, and a ``panel`` with the text and its perplexity."""
 
-    def __init__(self, model: TransformerBridge, sae: SparseAutoencoder, features: FeatureActivations, feature: int, prompt: str) -> None:
+    def __init__(
+        self,
+        model: TransformerBridge,
+        sae: SparseAutoencoder,
+        features: FeatureActivations,
+        feature: int,
+        prompt: str,
+        multiple: float = 1.0,
+    ) -> None:
         peaks = max_activations(features)
         super().__init__(
             "Hold a feature fixed here",
@@ -105,31 +111,6 @@ class ClampBench(Demo):
             {"prompt": text_field(prompt, "Prompt")},
             {
                 "feature": number_field(feature, 0, sae.d_sae - 1, "Feature"),
-                "multiple": slider(1.0, -10, 10, "Multiple of its highest", step=0.5),
+                "multiple": slider(multiple, -5, 10, "Multiple of its highest", step=0.1),
             },
         )
-
-
-@as_text
-def sparsity_html(found: PenaltySweep, penalty: float) -> str:
-    """What a toy autoencoder trained with one penalty is like, as HTML: bars for its active features, what it loses, what it finds."""
-    at = chosen({one: number for number, one in enumerate(found.penalties)}, penalty, "autoencoder with the penalty")
-    rows = [
-        ("active at a time", found.l0[at], f"{found.l0[at]:.1f}", max(found.l0)),
-        ("variance lost", found.unexplained[at], f"{found.unexplained[at]:.1%}", max(found.unexplained)),
-        ("cosine with the truth", found.mmcs[at], f"{found.mmcs[at]:.3f}", 1.0),
-    ]
-    bars = "".join(
-        f"<tr><td>{name}</td><td><span style='{BAR};width:{200 * value / (most or 1):.0f}px'></span>{shown}</td></tr>"
-        for name, value, shown, most in rows
-    )
-    return f"<p><b>penalty {penalty:g}</b></p><table>{bars}</table>"
-
-
-class SparsitySlider(Demo):
-    """A slider over the penalties of a sweep, and a ``panel`` with what came of each."""
-
-    def __init__(self, found: PenaltySweep) -> None:
-        middle = found.penalties[len(found.penalties) // 2]
-        penalty = choice_slider(list(found.penalties), middle, "Penalty")
-        super().__init__("A slider for the penalty", lambda penalty: sparsity_html(found, penalty), {"penalty": penalty})

@@ -1,6 +1,6 @@
-"""The widgets of lesson 2a, "One layer": a dial for refusal, a lab for steering with two directions, and a bench for task vectors."""
+"""The widgets of lessons 2a and 2b: a dial for refusal, a lab for steering with two directions, and a bench for task vectors."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from html import escape
 
 from jaxtyping import Float
@@ -8,7 +8,7 @@ from torch import Tensor
 
 from helpers.inputs import chosen
 from helpers.interventions import Intervention, add, intervene, resid_post
-from helpers.metrics import token_set_log_odds
+from helpers.metrics import Metric
 from helpers.models import TransformerBridge
 from helpers.one_layer.directions import Directions, ablate_direction, add_at
 from helpers.prediction import tokenize, top_tokens, truncate
@@ -41,10 +41,11 @@ def _answer_html(label: str, text: str, extra: str) -> str:
 
 
 @as_text
-def dial_html(
-    model: TransformerBridge, found: Directions, refusals: Sequence[int], request: str, layer: int, multiple: float, mode: str
-) -> str:
-    """The answer to a request as it is, and with a direction added at a layer or projected out everywhere, as HTML."""
+def dial_html(model: TransformerBridge, found: Directions, refuse: Metric, request: str, layer: int, multiple: float, mode: str) -> str:
+    """The answer to a request as it is, and with a direction added at a layer or projected out everywhere, as HTML.
+
+    ``refuse``: the log-odds of a refusal against help, a metric.
+    """
     vector = found.vector(layer)
     changed = {
         ADD: lambda: [add_at(layer, vector, within(multiple, LARGEST, "multiple"))],
@@ -56,23 +57,23 @@ def dial_html(
     parts = [note]
     for label, interventions in (("As it is", []), (f"Layer {layer}: {how}", changes)):
         prompts = chat_prompts(model, [text])
-        score = score_prompts(model, prompts, token_set_log_odds(refusals), *interventions).sigmoid().item()
+        score = score_prompts(model, prompts, refuse, *interventions).sigmoid().item()
         [answer] = generate(model, prompts, ANSWER, *interventions)
-        parts.append(_answer_html(label, answer, f"refuses with probability {score:.1%}"))
+        parts.append(_answer_html(label, answer, f"a refusal rather than help: {score:.1%}"))
     return "".join(parts) + ("" if mode == ADD else INERT)
 
 
 class RefusalDial(Demo):
     """Controls for a request, a layer, a multiple and the kind of change, and a ``panel`` with the answer before and after."""
 
-    def __init__(self, model: TransformerBridge, found: Directions, refusals: Sequence[int], layer: int, request: str) -> None:
+    def __init__(self, model: TransformerBridge, found: Directions, refuse: Metric, layer: int, request: str) -> None:
         super().__init__(
             "A dial for refusal",
-            lambda **values: dial_html(model, found, refusals, **values),
+            lambda **values: dial_html(model, found, refuse, **values),
             {"request": text_field(request, "Request")},
             {
                 "layer": slider(layer, 0, model.cfg.n_layers - 1, "Layer"),
-                "multiple": slider(1.0, -3, 3, "Multiple", step=0.5),
+                "multiple": slider(1.5, -3, 3, "Multiple", step=0.5),
                 "mode": dropdown(MODES, "Change"),
             },
         )
@@ -110,7 +111,7 @@ class SteeringLab(Demo):
             "A lab for steering",
             lambda **values: steering_html(model, directions, **values),
             {"prompt": text_field(prompt, "Prompt")},
-            {"first": dropdown(names, "Direction"), "strength": slider(1.0, -3, 3, "Strength", step=0.5)},
+            {"first": dropdown(names, "Direction"), "strength": slider(1.5, -3, 3, "Strength", step=0.5)},
             {"second": dropdown(names, "and", names[-1]), "other_strength": slider(0.0, -3, 3, "Strength", step=0.5)},
         )
 

@@ -9,17 +9,28 @@ ablation the values that they had on tokens of other texts. Position 0 is left a
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from helpers.activations import Neuron, check_neuron, name, scan
-from helpers.interventions import Index, Intervention, clamp, intervene, mean_ablate, mlp_post, unembed_only_at
+from helpers.interventions import (
+    Index,
+    Intervention,
+    clamp,
+    intervene,
+    mean_ablate,
+    mlp_post,
+    record,
+    resid_pre,
+    unembed_only_at,
+    watch,
+)
 from helpers.metrics import AFTER_FIRST, Metric, _position, measure, run_with_gradients, selected, tokens_read
-from helpers.models import TransformerBridge
+from helpers.models import TransformerBridge, run_from
 from helpers.progress import progress
-from helpers.running import logits_at_end
 from helpers.stats import Interval, mean_interval
 from helpers.tables import table
 from helpers.texts import Texts, TextsLike, as_texts
@@ -27,36 +38,29 @@ from helpers.texts import Texts, TextsLike, as_texts
 Baseline = float | Float[Tensor, "layer d_mlp"] | Float[Tensor, "layer row pos d_mlp"]
 
 
-def baselines(
-    model: TransformerBridge, prompts: TextsLike, others: Texts, means: Float[Tensor, "layer d_mlp"], item: Int[Tensor, "row"] | None = None
-) -> dict[str, Baseline]:
-    """The three ways to ablate a neuron, by name: zero, mean and resample ablation (see ``resampled`` for ``item``)."""
-    return {"zero": 0.0, "mean": means, "resample": resampled(model, prompts, others, item=item)}
+def baselines(model: TransformerBridge, prompts: TextsLike, others: Texts, means: Float[Tensor, "layer d_mlp"]) -> dict[str, Baseline]:
+    """The three ways to ablate a neuron, by name: zero, mean and resample ablation."""
+    return {"zero": 0.0, "mean": means, "resample": resampled(model, prompts, others)}
 
 
-def resampled(
-    model: TransformerBridge, prompts: TextsLike, others: Texts, seed: int = 0, item: Int[Tensor, "row"] | None = None
-) -> Float[Tensor, "layer row pos d_mlp"]:
+def resampled(model: TransformerBridge, prompts: TextsLike, others: Texts, seed: int = 0) -> Float[Tensor, "layer row pos d_mlp"]:
     """A baseline for resample ablation: what all neurons did together at a token of another text, drawn anew for each position.
 
     Each prompt gets a text of its own, and the tokens are drawn from it with replacement; position 0 stays 0 and is not used.
-    Rows with the same number in ``item`` (that of ``Words``) are one prompt and get the same. Raises ValueError if no text has a token
-    after position 0.
+    Raises ValueError if no text has a token after position 0.
     """
     texts, rng = as_texts(model, prompts), torch.Generator().manual_seed(seed)
-    item = torch.arange(len(texts)) if item is None else item
     usable = (others.lengths > 1).nonzero().flatten()
     if not len(usable):
         raise ValueError("The other texts have no token from which to resample: give at least one with a word in it.")
-    source = others.take(usable[torch.randint(len(usable), (len(texts),), generator=rng)][: int(item.max()) + 1])  # one an item
-    shares = torch.rand(texts.tokens.shape, generator=rng)[item]
-    places = (1 + shares * (source.lengths[item, None] - 1)).long()  # [row, pos], from 1 to the text's last token
+    source = others.take(usable[torch.randint(len(usable), (len(texts),), generator=rng)])
+    shares = torch.rand(texts.tokens.shape, generator=rng)
+    places = (1 + shares * (source.lengths[:, None] - 1)).long()  # [row, pos], from 1 to the text's last token
     values = torch.zeros(model.cfg.n_layers, *texts.tokens.shape, model.cfg.d_mlp, device=model.cfg.device)
     for batch in scan(model, source):
-        for at, number in enumerate(batch.rows.tolist()):
-            rows = (item == number).nonzero().flatten()
-            for layer, activations in batch.activations.items():
-                values[layer, rows] = activations[at][places[rows]].to(values)
+        each = torch.arange(len(batch.rows))[:, None]
+        for layer, activations in batch.activations.items():
+            values[layer, batch.rows] = activations[each, places[batch.rows]].to(values)
     values[:, :, 0] = 0
     return values
 
@@ -183,12 +187,15 @@ def ablate_groups(
     pos = _position(pos, texts)
     n = tokens_read(metric)
     ends = unembed_only_at(texts.last_positions(n))
-    values = []
-    for group in progress([(), *groups], desc="groups"):
+    starts = [min(layer for layer, _ in group) for group in groups]  # what comes before the first neuron of a group stays as it is
+    entering: dict[int, Tensor] = {}
+    with intervene(model, *(watch(resid_pre(layer), partial(entering.__setitem__, layer)) for layer in set(starts)), ends):
+        before = measure(metric, model(texts.tokens.to(model.cfg.device)), texts.last(n)).cpu()
+    after = []
+    for group, start in progress(list(zip(groups, starts, strict=True)), desc="groups"):
         with intervene(model, *ablate_neurons(group, baseline, pos), ends):
-            logits = model(texts.tokens.to(model.cfg.device))
-        values.append(measure(metric, logits, texts.last(n)).cpu())
-    return AblationEffects(tuple(map(tuple, groups)), before=values[0], after=torch.stack(values[1:]))
+            after.append(measure(metric, run_from(model, entering[start], start), texts.last(n)).cpu())
+    return AblationEffects(tuple(map(tuple, groups)), before, torch.stack(after))
 
 
 def ablate_neurons(group: Sequence[Neuron], baseline: Baseline = 0.0, pos: Index = AFTER_FIRST) -> list[Intervention]:
@@ -198,20 +205,22 @@ def ablate_neurons(group: Sequence[Neuron], baseline: Baseline = 0.0, pos: Index
 
 
 def by_kind(effects: Mapping[str, AblationEffects]) -> str:
-    """Ablations of the same single group with several baselines, one line each: kind, change, 95 % interval, decisions."""
-    lines = [
-        f"{kind:<10} {one.effect[0]:+7.3f}   [{one.intervals[0][0]:+.3f}, {one.intervals[0][1]:+.3f}] {one.flips[0]:8.1%}"
-        for kind, one in effects.items()
-    ]
-    return "\n".join(["ablation     change   95 % interval     decisions", *lines])
+    """Ablations of the same single group with several baselines, one line each: kind, mean change of the metric, 95 % interval."""
+    rows = [(kind, one.effect[0].item(), "[{:+.3f}, {:+.3f}]".format(*one.intervals[0])) for kind, one in effects.items()]
+    return table({"ablation": "<10", "change": "+8.3f", "95 % interval": ">20"}, rows)
 
 
+@torch.no_grad()
 def held_at(
     model: TransformerBridge, prompts: TextsLike, neuron: Neuron, doses: Sequence[float], pos: Index = AFTER_FIRST
 ) -> Float[Tensor, "dose prompt d_vocab"]:
     """The probability of every token after each prompt while a neuron is held at each of the doses, one after the other; on the CPU."""
     check_neuron(model, *neuron)
     texts = as_texts(model, prompts)
-    pos = _position(pos, texts)
-    held = [clamp(mlp_post(neuron[0]), dose, units=neuron[1], pos=pos) for dose in doses]
-    return torch.stack([logits_at_end(model, texts, one).softmax(-1).cpu() for one in held])
+    pos, start, ends = _position(pos, texts), resid_pre(neuron[0]), unembed_only_at(texts.last_positions(1))
+    entering = record(model, texts.tokens.to(model.cfg.device), start)[start]  # the same at every dose
+    probs = []
+    for dose in doses:
+        with intervene(model, clamp(mlp_post(neuron[0]), dose, units=neuron[1], pos=pos), ends):
+            probs.append(run_from(model, entering, neuron[0])[:, 0].softmax(-1).cpu())
+    return torch.stack(probs)

@@ -5,6 +5,7 @@ and less on people around them. Here the kinds of prompt are the entity's name, 
 lead to it without naming it, and prompts about what is related to it.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
@@ -12,13 +13,12 @@ from itertools import zip_longest
 from random import Random
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from helpers.activations import Neuron, name, scan
 from helpers.course_lm.facts import Fact, Relation, all_facts, fact, relations
 from helpers.course_lm.world import World
-from helpers.inputs import check_number
 from helpers.models import TransformerBridge
 from helpers.prompts import LabelledPrompt
 from helpers.stats import auc
@@ -27,37 +27,32 @@ from helpers.texts import as_texts
 
 NAME, DESCRIPTION, RELATED = "name", "description", "related"
 LANGUAGES = {"fr": "French", "de": "German", "zh": "Chinese"}
-OTHERS = "names of others"
 
 
-def entity_prompts(table: str = "countries", n: int | None = None, each: int = 10, seed: int = 0) -> list[LabelledPrompt]:
-    """Prompts about the first ``n`` entities of a table of the world (``None``: all), from its facts; the label is the kind.
+def country_prompts(n: int, each: int = 10, seed: int = 0) -> list[LabelledPrompt]:
+    """Prompts about the first ``n`` countries of the world, from its facts; the label is the kind, the group is the country.
 
-    ``name``: facts about the entity up to their answer, in ``each`` wordings, the same for every entity. ``French``, ``German``,
-    ``Chinese``: some of these with its name in that language. ``description``: facts whose answer the entity is. ``related``:
-    facts about entities that share a fact with it, with other answers. At most ``each`` of a kind; the group is the entity.
+    ``name``: facts about the country up to their answer, in ``each`` wordings, the same for every country. ``French``, ``German``,
+    ``Chinese``: half as many with its name in that language. ``description``: facts whose answer the country is. ``related``:
+    facts about things that share a fact with it, with other answers. At most ``each`` of a kind.
     """
-    check_number("each says how many prompts of a kind to write", each, low=2)
-    wordings = name_wordings(table)[:each]
-    if len(wordings) < 2:
-        raise ValueError(f"The table {table!r} has no facts about its entities by name; take 'countries', 'people' or 'landmarks'.")
-    rng, prompts = Random(seed), []
-    for row in World.load().rows(table)[:n]:
+    wordings, rng, prompts = name_wordings()[:each], Random(seed), []
+    for row in World.load().rows("countries")[:n]:
         facts = [(fact(relation, row), wording) for relation, wording in wordings]
         if all(known for known, _ in facts):
-            prompts += _about(row, [(known, wording) for known, wording in facts if known], each, rng)
+            prompts += _about(row, facts, each, rng)
     return prompts
 
 
-def name_wordings(table: str) -> list[tuple[Relation, str]]:
-    """The ways of telling facts about a table's entities with the answer last, the relations taking turns."""
-    about = [relation for relation in relations().values() if relation.table == table and relation.subject == "name"]
+def name_wordings() -> list[tuple[Relation, str]]:
+    """The ways of telling facts about countries with the answer last, the relations taking turns."""
+    about = [relation for relation in relations().values() if relation.table == "countries" and relation.subject == "name"]
     turns = zip_longest(*([(relation, wording) for wording in relation.forward] for relation in about))
     return [told for turn in turns for told in turn if told]
 
 
 def _about(row: dict[str, str], facts: Sequence[tuple[Fact, str]], each: int, rng: Random) -> Iterator[LabelledPrompt]:
-    """All prompts about the entity of a table's row."""
+    """All prompts about the country of a row."""
     entity = row["name"]
     for known, wording in facts:
         yield LabelledPrompt(known.probe(wording).prompt, NAME, entity)
@@ -95,18 +90,49 @@ class EntityPeaks:
         """The entities that the prompts are about, each once, in their order."""
         return tuple(dict.fromkeys(prompt.group for prompt in self.prompts))
 
-    def by_kind(self, entity: str, neuron: Neuron) -> dict[str, list[float]]:
-        """A neuron's peaks on the prompts about one entity, kind by kind, and on the names of all others; highest mean first.
+    def by_kind(self, entity: str, neuron: Neuron, others: bool = False) -> dict[str, list[float]]:
+        """A neuron's peaks on the prompts about one entity, kind by kind; ``others``: on the same kinds of prompts about all others.
 
         Raises ValueError for an entity without prompts.
         """
         if entity not in self.entities:
             raise ValueError(f"There are no prompts about {entity!r}; there are some about {', '.join(self.entities[:5])} and others.")
-        found: dict[str, list[float]] = {}
+        found: dict[str, list[float]] = {prompt.label: [] for prompt in self.prompts if prompt.group == entity}
         for prompt, peak in zip(self.prompts, self.peaks[:, neuron[0], neuron[1]].tolist(), strict=True):
-            if prompt.group == entity or prompt.label == NAME:
-                found.setdefault(prompt.label if prompt.group == entity else OTHERS, []).append(peak)
-        return dict(sorted(found.items(), key=lambda item: -sum(item[1]) / len(item[1])))
+            if (prompt.group != entity) == others and prompt.label in found:
+                found[prompt.label].append(peak)
+        return found
+
+    def halves(self) -> tuple["EntityPeaks", "EntityPeaks"]:
+        """Two halves, one to choose and one to judge: the prompts of each kind about each entity in turns."""
+        seen: Counter[tuple[str, str]] = Counter()
+        sides: tuple[list[int], list[int]] = ([], [])
+        for at, prompt in enumerate(self.prompts):
+            sides[seen[prompt.group, prompt.label] % 2].append(at)
+            seen[prompt.group, prompt.label] += 1
+        return tuple(EntityPeaks(tuple(self.prompts[at] for at in rows), self.peaks[rows]) for rows in sides)
+
+    def rows(self, kind: str) -> list[list[int]]:
+        """For each entity the numbers of its prompts of a kind."""
+        return [[at for at, p in enumerate(self.prompts) if (p.group, p.label) == (entity, kind)] for entity in self.entities]
+
+    def all_aucs(self, kind: str) -> Float[Tensor, "entity unit"]:
+        """For every entity and neuron what ``aucs`` says of one kind of prompt; 1 where there is no such prompt about the entity."""
+        own = self.rows(kind)
+        order = torch.tensor([at for rows in own for at in rows], dtype=torch.long)
+        values = self.peaks[order].flatten(1).T.contiguous()  # [unit, prompt], entity by entity
+        ordered = values.sort(1).values
+        ranks = (torch.searchsorted(ordered, values) + torch.searchsorted(ordered, values, right=True) + 1).double() / 2  # draws share one
+        found = []
+        for part in ranks.split([len(rows) for rows in own], 1):
+            n = part.shape[1]
+            found.append((part.sum(1) - n * (n + 1) / 2) / max(1, n * (len(order) - n)) if n else torch.ones(len(values)))
+        return torch.stack(found).float()
+
+    def aucs(self, entity: str, neuron: Neuron) -> dict[str, float]:
+        """For each kind of prompt the chance that the neuron is higher on one about the entity than on one about another."""
+        own, others = (self.by_kind(entity, neuron, side) for side in (False, True))
+        return {kind: auc(torch.tensor(own[kind])[:, None], torch.tensor(others[kind])[:, None]).item() for kind in own if others[kind]}
 
     def shuffled(self, seed: int = 0) -> "EntityPeaks":
         """The control: the same peaks, but which name prompt belongs to which entity is drawn at random."""
@@ -172,30 +198,34 @@ def own_neurons(peaks: EntityPeaks, margin: float = 1.5, least_auc: float = 0.95
     passes if, on held-out wordings, its mean peak is ``margin`` times that of every other entity and its AUC ``least_auc``.
     Raises ValueError for fewer than two entities, or one with fewer than two name prompts.
     """
-    validation, test = _halves(peaks)
-    values = peaks.peaks.flatten(1)  # [prompt, unit]
-    first, second = (torch.stack([values[rows].mean(0) for rows in half]) for half in (validation, test))  # [entity, unit]
-    spread = values[validation.flatten()].std(0).clamp(min=1e-6)
+    if len(peaks.entities) < 2 or min(map(len, peaks.rows(NAME))) < 2:
+        raise ValueError(f"To compare entities there must be two or more, each with two or more prompts with the label {NAME!r}.")
+    choose, judge = peaks.halves()
+    first, second = (torch.stack([half.peaks[rows].flatten(1).mean(0) for rows in half.rows(NAME)]) for half in (choose, judge))
+    named = [at for rows in choose.rows(NAME) for at in rows]
+    spread = choose.peaks[named].flatten(1).std(0).clamp(min=1e-6)
     best = ((first - _next_best(first)) / spread).argmax(1).tolist()
     rivals, entries = _next_best(second), []
     for at, (entity, unit) in enumerate(zip(peaks.entities, best, strict=True)):
-        inside, outside = values[test[at], unit], values[torch.cat([test[:at], test[at + 1 :]]).flatten(), unit]
-        own, rival, chance = second[at, unit].item(), rivals[at, unit].item(), auc(inside[:, None], outside[:, None]).item()
+        neuron = divmod(unit, peaks.peaks.shape[2])
+        own, rival, chance = second[at, unit].item(), rivals[at, unit].item(), judge.aucs(entity, neuron)[NAME]
         passes = own > 0 and own >= margin * rival and chance >= least_auc
-        entries.append(OwnNeuron(entity, divmod(unit, peaks.peaks.shape[2]), own, rival, chance, passes))
+        entries.append(OwnNeuron(entity, neuron, own, rival, chance, passes))
     return EntityNeurons(tuple(entries))
 
 
-def _halves(peaks: EntityPeaks) -> tuple[Int[Tensor, "entity some"], Int[Tensor, "entity other"]]:
-    """The name prompts of each entity in turns: one for validation, one for the test; as many for every entity."""
-    rows: dict[str, list[int]] = {entity: [] for entity in peaks.entities}
-    for at, prompt in enumerate(peaks.prompts):
-        if prompt.label == NAME:
-            rows[prompt.group].append(at)
-    least = min(map(len, rows.values()), default=0)
-    if len(rows) < 2 or least < 2:
-        raise ValueError(f"To compare entities there must be two or more, each with two or more prompts with the label {NAME!r}.")
-    return tuple(torch.tensor([found[:least][start::2] for found in rows.values()]) for start in (0, 1))
+def neurons_in_any_words(peaks: EntityPeaks, kinds: Sequence[str]) -> dict[str, tuple[Neuron, float]]:
+    """For each entity the neuron that tells it from the others in whatever kind of prompt, and the lowest of its AUCs, held out.
+
+    Half of the prompts choose among all neurons the one whose lowest AUC is highest; the other half says what that lowest AUC is.
+    Kinds of which there is no prompt about an entity are not asked.
+    """
+    choose, judge = peaks.halves()
+    lowest = torch.stack([choose.all_aucs(kind) for kind in kinds]).amin(0)  # [entity, unit]
+    best = [divmod(unit, peaks.peaks.shape[2]) for unit in lowest.argmax(1).tolist()]
+    told = [judge.aucs(entity, neuron) for entity, neuron in zip(peaks.entities, best, strict=True)]
+    worst = [min(value for kind, value in each.items() if kind in kinds) for each in told]
+    return dict(zip(peaks.entities, zip(best, worst, strict=True), strict=True))
 
 
 def _next_best(means: Float[Tensor, "entity unit"]) -> Float[Tensor, "entity unit"]:

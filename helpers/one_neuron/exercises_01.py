@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from helpers.activations import Context, Neuron, NeuronStats, name
+from helpers.activations import Context, Neuron, name
 from helpers.answers import NotYet, expect, expect_callable, expect_close, expect_indices, expect_tensor, expect_text, expect_unlike
 from helpers.exercises import Exercises
 from helpers.interventions import mlp_post, record
@@ -15,12 +15,16 @@ from helpers.metrics import WordOdds
 from helpers.models import TransformerBridge
 from helpers.one_neuron.ablation import Attribution, ablate_each, ablate_groups, attribute_neurons
 from helpers.one_neuron.explanations import explain_simply, score
+from helpers.one_neuron.neurons import Selectivity
 from helpers.prediction import tokenize
+from helpers.running import activations_at
+from helpers.texts import TextsLike
 
 exercises = Exercises("01_one_neuron")
 exercise, check, score_table = exercises.exercise, exercises.check, exercises.score_table
 
-FACTOR = 2.0  # how far the mean of a control may lie from the neuron's, either way
+FACTOR = 3.0  # how far the activation of a control may lie from the neuron's, either way
+ALIKE = 0.25  # how much of the neuron's trait a control may have
 MOST = 400  # neurons in the group of exercise 1.5
 LEFT = 1 / 2  # the share of the preference that may be left then
 
@@ -64,42 +68,46 @@ def mean_ablation(answer: Any) -> str:
 def most_important(answer: Any, model: TransformerBridge, odds: WordOdds, means: Float[Tensor, "layer d_mlp"]) -> str:
     """The ``(layer, neuron)`` whose removal changes the odds most, found by gradient times activation."""
     mine = expect_indices(answer, layer=model.cfg.n_layers, neuron=model.cfg.d_mlp)
-    attribution = attribute_neurons(model, odds.texts, odds, baseline=means)
-    tried = attribution.top(12)
-    effects = ablate_each(model, odds.texts, odds, [*tried, mine], baseline=means).effect.tolist()
-    measured = dict(zip([*tried, mine], effects, strict=True))
-    place = sum(abs(measured[one]) > abs(measured[mine]) for one in tried)
-    said = f"Taking {name(mine)} away moves the log-odds by {measured[mine]:+.3f}"
-    if place < 3:
-        return f"{said}: number {place + 1} of the dozen that the estimate puts on top."
-    strongest = max(tried, key=lambda one: abs(measured[one]))
-    turned = "The two numbers may be the wrong way round: the layer comes first. " if mine[::-1] in tried[:3] else ""
-    advice = "Sort by the size of gradient × (mean - activation), not by activation alone."
-    raise NotYet(f"{said}; the strongest one moves them by {measured[strongest]:+.2f}. {turned}{advice}")
+    tried = attribute_neurons(model, odds.texts, odds, baseline=means).top(12)
+    effects = ablate_each(model, odds.texts, odds, [*tried, mine], baseline=means).effect.abs().tolist()
+    said = f"Taking {name(mine)} away moves the log-odds by {effects[-1]:.3f}"
+    if effects[-1] >= max(effects) - 1e-6:
+        return f"{said}, more than any other of the estimate's dozen: an estimate finds candidates, a measurement decides."
+    turned = "The two numbers may be the wrong way round: the layer comes first. " if mine[::-1] in tried else ""
+    if mine in tried:
+        advice = "It is one of the dozen that the estimate puts on top, but an estimate is no measurement: take each of the dozen away."
+    else:
+        advice = "Sort by the size of gradient × (mean - activation), not by activation alone, and measure those on top."
+    raise NotYet(f"{said}; another one moves them by {max(effects):.3f}. {turned}{advice}")
 
 
-@exercises.add("1.4", "Design a fair control", minutes=8)
-def fair_control(answer: Any, stats: NeuronStats, neuron: Neuron) -> str:
-    """Ten or more neurons with which one neuron may be compared."""
-    layers, width = stats.mean.shape
-    expect(hasattr(answer, "__len__") and len(answer) >= 10, "A control of fewer than ten neurons is mostly chance: name ten or more.")
+@exercises.add("1.4", "Design a fair control", minutes=10)
+def fair_control(answer: Any, model: TransformerBridge, prompts: TextsLike, selectivity: Selectivity, neuron: Neuron) -> str:
+    """Five or more neurons with which one neuron may be compared: as active where the prompts end, and without its trait."""
+    there = activations_at(model, prompts, [*map(mlp_post, range(model.cfg.n_layers))])[:, :, 0].mean(1)  # [layer, d_mlp]
+    trait = 2 * selectivity.validation - 1  # from -1 to 1; 0 is a coin
+    layers, width = there.shape
+    expect(hasattr(answer, "__len__") and len(answer) >= 5, "A control of fewer than five neurons is mostly chance: name five or more.")
     chosen = [expect_indices(one, "one of your neurons", layer=layers, neuron=width) for one in answer]
     expect(neuron not in chosen, f"{name(neuron)} itself is among your controls: it would be compared with itself.")
     expect(len(set(chosen)) == len(chosen), "The same neuron stands in your list twice; each one counts only once.")
-    other = next((one for one in chosen if one[0] != neuron[0]), None)
-    expect(
-        other is None,
-        f"{name(other or neuron)} lies in another layer, where everything has more or fewer layers left to act: stay in layer {neuron[0]}.",
-    )
-    mean = stats.mean[stats.row(neuron[0])]
-    ratios = {one: (mean[one[1]] / mean[neuron[1]]).item() for one in chosen}
+    away = next((one for one in chosen if one[0] != neuron[0]), neuron)
+    depth = f"{name(away)} lies in another layer, where everything has more or fewer layers left to act: stay in layer {neuron[0]}."
+    expect(away == neuron, depth)
+    ratios = {one: (there[one] / there[neuron]).item() for one in chosen}
     worst = max(ratios, key=lambda one: max(ratios[one], 1 / max(ratios[one], 1e-9)))
     expect(
         1 / FACTOR <= ratios[worst] <= FACTOR,
-        f"{name(worst)} has {ratios[worst]:.2g} times the mean activation of {name(neuron)}: taking away what hardly ever speaks is no "
-        f"fair comparison. Keep within a factor of {FACTOR:g}.",
+        f"{name(worst)} has {ratios[worst]:.2g} times the activation of {name(neuron)} at the places where you take it away: taking away "
+        f"what hardly speaks there changes nothing by construction. Keep within a factor of {FACTOR:g}.",
     )
-    return f"{len(chosen)} neurons of the same layer that speak about as much: what they do when taken away is what *any* neuron does."
+    twin = max(chosen, key=lambda one: abs(trait[one].item()))
+    expect(
+        abs(trait[twin].item()) <= ALIKE * abs(trait[neuron].item()),
+        f"{name(twin)} tells those places as well (AUC {selectivity.validation[twin]:.2f}): a twin is no control, since taking it away "
+        f"does the same. Stay nearer to a coin, within {ALIKE:.0%} of what {name(neuron)} is from it.",
+    )
+    return f"{len(chosen)} neurons of the same layer, as loud there, and without the trait: what they do is what *any* neuron does."
 
 
 @exercises.add("1.5", "The smallest group that takes half of a preference", minutes=12, core=False)
@@ -116,7 +124,7 @@ def halving_group(answer: Any, model: TransformerBridge, odds: WordOdds, means: 
     expect(
         after <= LEFT * before,
         f"Without your {len(group)} neurons the log-odds are {after:.1f}, and {before:.1f} with them; half of that is wanted. "
-        f"{way}Sort by estimated effect, most negative first, and take more.",
+        f"{way}Others are needed, or more of them.",
     )
     share = f"{removal.flips[0].item():.0%} of the decisions turn"
     return (
@@ -131,9 +139,10 @@ def better_explanation(answer: Any, known: Sequence[Context], unseen: Sequence[C
     machine = explain_simply(known)
     mine, its = score(sentence, unseen), score(machine, unseen)
     expect(mine != 0, "Your sentence predicts nothing: put the decisive words in double quotes, or use a phrase: Chinese characters.")
+    expect(mine > 0, f"Your sentence points at the wrong tokens ({mine:+.2f}): is the neuron active *on* them, or *before* them?")
     expect(
         mine > its,
-        f"Your sentence reaches {mine:.2f} on texts that neither of you has seen, the machine's {its:.2f} ({machine}) "
+        f"Your sentence reaches {mine:.3f} on texts that neither of you has seen, the machine's {its:.3f} ({machine}) "
         "Look at the contexts again: on which tokens is it silent although your sentence says otherwise?",
     )
     return f"{mine:.2f} against {its:.2f}: you have seen what the machine could not."

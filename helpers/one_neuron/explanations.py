@@ -14,6 +14,7 @@ where; of things of one sort any may hold, things of different sorts must hold t
            numbers, capitalised words, punctuation, line breaks, Chinese characters, accented letters, chat marks,
            later pieces of a word
     where  after "of", before "is"         the words right before or after this token
+           after numbers, before Chinese characters    the same for a kind of token
            in texts with "Poland"          somewhere before this token
            at the start of a sentence, at the start of a line, at the start of the text, inside quotation marks,
            in an answer of the assistant
@@ -44,6 +45,7 @@ Flags = Bool[ndarray, "pos"]
 
 STRONG, WEAK = 10.0, 5.0
 NOTHING = "Active on nothing in particular."
+KIND = " a kind"  # of token: "before a kind" has the name of a class as its word, "before" a word itself
 
 
 # ------------------------------------------------------------------------------------------------------- the toy language
@@ -51,7 +53,10 @@ NOTHING = "Active on nothing in particular."
 
 @dataclass(frozen=True)
 class Condition:
-    """Something that holds at a token or does not: a fixed phrase, or a kind of ``SPOKEN`` with what stands in quotation marks."""
+    """Something that holds at a token or does not: a fixed phrase, or a kind of ``SPOKEN`` with what stands in quotation marks.
+
+    With ``KIND`` behind it, *after* and *before* have a fixed phrase as their word.
+    """
 
     kind: str
     word: str = ""
@@ -59,7 +64,8 @@ class Condition:
     @property
     def sort(self) -> str:
         """Conditions of one sort are alternatives: *what* the token is, and several sorts of *where*."""
-        return self.kind if self.kind in ("after", "before", "with") else "place" if self.kind in PLACES else "what"
+        first = self.kind.removesuffix(KIND)
+        return first if first in ("after", "before", "with") else "place" if self.kind in PLACES else "what"
 
 
 Look = Callable[[Condition], Flags]  # at which tokens a condition holds
@@ -109,11 +115,19 @@ def _inside_word(before: str, piece: str) -> bool:
 @lru_cache(maxsize=20_000)
 def holds(condition: Condition, pieces: tuple[str, ...]) -> Flags:
     """At which tokens of a text a condition holds."""
-    befores = ["".join(pieces[:place]) for place in range(len(pieces))]
+    if condition.kind.endswith(KIND):
+        there = holds(Condition(condition.word), pieces)
+        return np.concatenate([there[1:], [False]] if condition.kind.startswith("before") else [[False], there[:-1]])
     if condition.kind == "before":
         return np.array([_begins_with("".join(pieces[place + 1 : place + 5]), condition.word) for place in range(len(pieces))], dtype=bool)
     check = CLASSES.get(condition.kind) or PLACES.get(condition.kind) or _spoken(condition)
-    return np.array([check(before, piece) for before, piece in zip(befores, pieces, strict=True)], dtype=bool)
+    return np.array([check(before, piece) for before, piece in zip(_befores(pieces), pieces, strict=True)], dtype=bool)
+
+
+@lru_cache(maxsize=2_000)
+def _befores(pieces: tuple[str, ...]) -> list[str]:
+    """The text before each piece."""
+    return ["".join(pieces[:place]) for place in range(len(pieces))]
 
 
 def _spoken(condition: Condition) -> Callable[[str, str], bool]:
@@ -153,7 +167,7 @@ def _write_conditions(conditions: Sequence[Condition]) -> str:
         here = [c for c in conditions if c.sort == sort]
         phrases = [f'"{c.word}"' for c in here if c.kind in SORTS or c.kind == "on"]
         fixed = [c for c in here if c.kind not in SORTS and c.kind != "on"]
-        phrases += [f'{AFFIXES[c.kind]} "{c.word}"' if c.kind in AFFIXES else c.kind for c in fixed]
+        phrases += [f'{AFFIXES[c.kind]} "{c.word}"' if c.kind in AFFIXES else c.word or c.kind for c in fixed]
         if phrases:
             told.append(opening + " or ".join(filter(None, [", ".join(phrases[:-1]), phrases[-1]])))
     return ", ".join(told)
@@ -180,7 +194,9 @@ def read(sentence: str) -> list[Clause]:
         if what in ("straight", "curly"):
             conditions += [Condition(role, text.strip().casefold())] if text.strip() else []
         elif what == "fixed":
-            conditions.append(Condition(next(kind for kind in (*PLACES, *CLASSES) if kind.casefold() == text.casefold())))
+            kind = next(kind for kind in (*PLACES, *CLASSES) if kind.casefold() == text.casefold())
+            near = role in ("after", "before") and kind in CLASSES
+            conditions.append(Condition(role + KIND, kind) if near else Condition(kind))
         elif what == "weak":
             level = WEAK
         elif what == "next":
@@ -221,7 +237,7 @@ def explain_simply(seen: Sequence[Context]) -> str:
     """The built-in explainer: adds the condition that raises the correlation on the contexts most, as long as it is worth it.
 
     It tries the tokens at which the neuron is most active, the words around them, what the texts have in common, and the fixed
-    phrases of the toy language. It is no language model: it has no idea what the words mean.
+    phrases of the toy language, but no kind of token next to this one. It is no language model: it has no idea what words mean.
     """
     if not seen:
         raise ValueError("There is nothing to explain: give at least one context.")

@@ -5,17 +5,15 @@ called *active* where that number is above 0. All neurons are measured together,
 more than sums and the highest values. Position 0 of every text is left out (see ``helpers.texts``).
 """
 
-from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from math import log2
 from random import Random
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from helpers.activations import Neuron, NeuronStats, TopContexts, name, scan
+from helpers.activations import Neuron, TopContexts, name, scan
 from helpers.models import TransformerBridge
 from helpers.running import check_layers
 from helpers.stats import auc
@@ -23,25 +21,29 @@ from helpers.tables import table
 from helpers.texts import Texts
 
 
-def matched_controls(
-    stats: NeuronStats, layer: int, neuron: int, n: int = 20, factor: float = 1.5, seed: int = 0, exclude: Collection[Neuron] = ()
+def controls_at(
+    there: Float[Tensor, "layer d_mlp"],
+    trait: Float[Tensor, "layer d_mlp"],
+    neuron: Neuron,
+    n: int = 8,
+    most: float = 0.25,
+    exclude: Collection[Neuron] = (),
 ) -> list[Neuron]:
-    """``n`` random neurons of the same layer whose mean activation lies within ``factor`` of the neuron's; never itself.
+    """The ``n`` neurons of the same layer that are most alike to one in how active they are at some places, and without its trait.
 
-    Raises ValueError where there are too few of them.
+    ``there`` is the mean activation at the places where the neuron will be changed: what is silent there can be removed without a
+    trace. ``trait`` says how far each neuron has what this one was chosen for, such as a correlation; controls have at most the
+    share ``most`` of its size. None of ``exclude`` is taken. Raises ValueError where there are too few, or the neuron is silent there.
     """
-    mean = stats.mean[stats.row(layer)]
-    if not 0 <= neuron < len(mean):
-        raise ValueError(f"There is no neuron {neuron} in layer {layer}: it has {len(mean)}, numbered 0 to {len(mean) - 1}.")
-    if mean[neuron] == 0:
-        raise ValueError(f"Neuron {neuron} of layer {layer} is never active in these texts, so there is nothing to match; choose another.")
-    ratio = mean / mean[neuron]
-    alike = ((ratio >= 1 / factor) & (ratio <= factor)).nonzero().flatten().tolist()
-    alike = [other for other in alike if other != neuron and (layer, other) not in exclude]
-    if len(alike) < n:
-        advice = "ask for fewer, or let the mean differ by a larger factor"
-        raise ValueError(f"Only {len(alike)} neurons of layer {layer} have a mean within a factor of {factor:g}, not {n}: {advice}.")
-    return [(layer, other) for other in sorted(Random(seed).sample(alike, n))]
+    layer, unit = neuron
+    if not there[neuron] > 0:
+        raise ValueError(f"{name(neuron)} is silent at these places, so there is nothing to match; take other places.")
+    fair = (there[layer] > 0) & (trait[layer].abs() <= most * trait[neuron].abs())
+    fair[[unit, *(other for at, other in exclude if at == layer)]] = False
+    if int(fair.sum()) < n:
+        raise ValueError(f"Only {int(fair.sum())} neurons of layer {layer} are active there without the trait, not {n}: ask for fewer.")
+    far = torch.where(fair, (there[layer] / there[neuron]).log().abs(), torch.inf)
+    return [(layer, other) for other in far.argsort(stable=True)[:n].tolist()]
 
 
 def random_neurons(top: TopContexts, n: int, seed: int = 0) -> list[Neuron]:
@@ -153,43 +155,24 @@ def _pick(model: TransformerBridge, texts: Texts, positions: Int[Tensor, "item t
     return kept.flatten(1)
 
 
-@dataclass(frozen=True)
-class Polysemanticity:
-    """How varied the top contexts of neurons are: the entropy, in bits, of the kinds of text that they come from.
+def auc_within(values: Float[Tensor, "row pos"], labels: Bool[Tensor, "row pos"], mask: Bool[Tensor, "row pos"]) -> list[float]:
+    """For each text with places of both kinds the AUC of a neuron within it: what kind of text it is can be of no help."""
+    sides = [(row[at & there], row[~at & there]) for row, at, there in zip(values, labels, mask, strict=True)]
+    return [auc(inside[:, None], outside[:, None]).item() for inside, outside in sides if len(inside) and len(outside)]
 
-    ``corpus_kinds`` is the entropy of the whole corpus, which no small sample reaches; ``chance_kinds`` holds what as many texts give
-    that are drawn at random, once for each draw. 0 bits: always the same kind; n bits: as varied as 2^n kinds.
+
+def grade_correlations(values: Float[Tensor, "layer prompt d_mlp"], grades: Float[Tensor, "prompt"]) -> Float[Tensor, "layer d_mlp"]:
+    """Pearson's correlation of every neuron with the grades of the prompts; 0 for a neuron that never changes."""
+    centred, wanted = values - values.mean(1, keepdim=True), (grades - grades.mean())[:, None]
+    lengths = centred.norm(dim=1) * wanted.norm()
+    return (centred * wanted).sum(1) / lengths.clamp(min=1e-9)
+
+
+def number_of_jobs(effects: Float[Tensor, "job unit"]) -> Float[Tensor, "unit"]:
+    """On how many jobs each unit has an effect, those with larger effects counting more: from 1 to the number of jobs.
+
+    The participation ratio of the sizes, ``(sum of e)^2 / sum of e^2``. The effects on a job are first divided by their root
+    mean square over the units, so that a job is no heavier because its ruler has larger numbers. 0 for a unit without any effect.
     """
-
-    kinds: tuple[float, ...]
-    chance_kinds: tuple[float, ...]
-    corpus_kinds: float
-
-
-def entropy(labels: Sequence[object]) -> float:
-    """The entropy in bits of the shares of the labels (Shannon 1948); 0 for no label or only one kind.
-
-    >>> entropy(["a", "a", "b", "b"]), entropy(["a"])
-    (1.0, 0.0)
-    """
-    counts = Counter(labels).values()
-    total = sum(counts)
-    return sum(count / total * log2(total / count) for count in counts)
-
-
-def polysemanticity(top: TopContexts, neurons: Sequence[Neuron], draws: int = 200, seed: int = 0) -> Polysemanticity:
-    """The entropy of each neuron's top contexts beside that of the corpus and of random contexts, as many as there are of k.
-
-    Random contexts are drawn as a neuron would find them that is active anywhere: a random token of the corpus, one a text.
-    Raises ValueError for a neuron that is never active in these texts.
-    """
-    kinds = top.texts.kinds
-    found = [top.where(layer, neuron)[0] for layer, neuron in neurons]
-    if silent := [name(neuron) for neuron, rows in zip(neurons, found, strict=True) if not rows]:
-        raise ValueError(f"{silent[0]} is never active in these texts, so it has no contexts; choose another neuron.")
-    text_of = top.texts.mask.nonzero()[:, 0]  # [token]
-    rng = torch.Generator().manual_seed(seed)
-    shuffled = (text_of[torch.randperm(len(text_of), generator=rng)].tolist() for _ in range(draws))
-    by_chance = [list(dict.fromkeys(rows))[: top.values.shape[-1]] for rows in shuffled]
-    measured, chance = (tuple(entropy([kinds[row] for row in rows]) for rows in some) for some in (found, by_chance))
-    return Polysemanticity(measured, chance, entropy([kinds[row] for row in text_of.tolist()]))
+    sizes = effects.abs() / effects.square().mean(1, keepdim=True).sqrt().clamp(min=1e-12)
+    return sizes.sum(0) ** 2 / sizes.square().sum(0).clamp(min=1e-12)

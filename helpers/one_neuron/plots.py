@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from math import hypot, nan
 from statistics import mean
-from textwrap import fill
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -12,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from helpers.plots import BLACK, BLUE, COLOURS, DIVERGING, GREY, ORANGE, STYLES, canvas, legend, panels, plain, side_by_side
+from helpers.plots import BLACK, BLUE, COLOURS, DIVERGING, GREY, STYLES, canvas, legend, panels, plain, side_by_side
 from helpers.prediction import visible
 
 
@@ -31,32 +30,28 @@ def ablation_bars(bars: Mapping[str, tuple[float, float, float]], control: Mappi
     return fig
 
 
-def dose_curve(
-    doses: Sequence[float],
-    probs: Mapping[str, Sequence[float]],
-    usual: tuple[float, float],
-    control: Mapping[str, Sequence[float]] | None = None,
-) -> Figure:
-    """The probability of each target word against the dose; the neuron's usual range is shaded, controls are grey and dashed."""
+def dose_curve(doses: Sequence[float], probs: Mapping[str, Sequence[float]], usual: tuple[float, float]) -> Figure:
+    """The probability of each target word against the dose; the range that the neuron reaches by itself is shaded."""
     fig, ax = canvas(7.2, 3.6)
     for number, (word, line) in enumerate(probs.items()):
         style, colour = STYLES[number // len(COLOURS) % len(STYLES)], COLOURS[number % len(COLOURS)]
         ax.plot(doses, [100 * prob for prob in line], f"o{style}", color=colour, markersize=4, label=word_label(word))
-    for number, (label, line) in enumerate((control or {}).items()):
-        ax.plot(doses, [100 * prob for prob in line], STYLES[1 + number % 3], color=GREY, label=plain(fill(label, 28)))
-    ax.axvspan(*usual, facecolor=GREY, edgecolor=GREY, alpha=0.25, zorder=0, label="the neuron's usual range")
+    ax.axvspan(*usual, facecolor=GREY, edgecolor=GREY, alpha=0.25, zorder=0, label="what it reaches by itself")
     ax.set(xlabel="dose: the activation at which the neuron is held", ylabel="probability of the word, in %")
     ax.set_ylim(0, 1.05 * ax.get_ylim()[1])
     legend(fig, loc="outside right upper")
     return fig
 
 
-def kind_bars(by_kind: Mapping[str, Sequence[float]], ylabel: str) -> Figure:
-    """One row for each kind of prompt, the first at the top: the mean as a bar, each prompt as a dot."""
+def kind_bars(by_kind: Mapping[str, Sequence[float]], ylabel: str, others: Mapping[str, Sequence[float]] | None = None) -> Figure:
+    """One row for each kind of prompt, the first at the top: the mean as a bar, each prompt as a dot, those about others in grey."""
     fig, ax = canvas(6.4, 0.9 + 0.36 * len(by_kind))
     for place, values in enumerate(by_kind.values()):
         ax.barh(place, mean(values) if values else 0, color=BLUE, alpha=0.45)
-        ax.plot(values, [place + offset for offset in spread(len(values), 0.5)], "o", color=BLACK, markersize=3)
+        ax.plot(values, [place - 0.15 + offset for offset in spread(len(values), 0.25)], "o", color=BLACK, markersize=3)
+    for place, kind in enumerate(by_kind):
+        values = (others or {}).get(kind, ())
+        ax.plot(values, [place + 0.2 + offset for offset in spread(len(values), 0.25)], "o", color=GREY, markersize=2)
     ax.set_yticks(range(len(by_kind)), [plain(kind) for kind in by_kind])
     ax.axvline(0, color=BLACK, linewidth=0.8)
     ax.set(ylim=(len(by_kind) - 0.5, -0.5), xlabel=plain(ylabel))
@@ -78,16 +73,15 @@ def word_bars(before: Mapping[str, float], after: Mapping[str, Mapping[str, floa
     return fig
 
 
-def entropy_histogram(values: Sequence[float], chance: Sequence[float], reference: float, xlabel: str) -> Figure:
-    """How varied the contexts of neurons are: a histogram, that of random contexts as an outline, the whole corpus as a line."""
+def jobs_histogram(values: Mapping[str, Sequence[float]], planted: float, xlabel: str) -> Figure:
+    """How many jobs units have: a histogram for each kind of unit, and a line for one that was planted with a single job."""
     fig, ax = canvas(6.4, 3.2)
-    bins = np.linspace(0, 1.02 * max([*values, *chance, reference, 1e-9]), 31)
-    percent, by_chance = ([100 / len(some)] * len(some) for some in (values, chance))  # the bars add up to 100 %
-    ax.hist(values, bins, weights=percent, color=BLUE, alpha=0.6, label="top contexts of neurons")
-    ax.hist(chance, bins, weights=by_chance, color=ORANGE, histtype="step", linewidth=1.8, label="random contexts, equally many")
-    ax.axvline(reference, color=BLACK, linestyle="--", label="the whole corpus")
+    bins = np.linspace(1, max(max(some) for some in values.values()) + 0.1, 25)
+    for (label, some), colour in zip(values.items(), COLOURS, strict=False):
+        ax.hist(some, bins, weights=[100 / len(some)] * len(some), color=colour, alpha=0.5, label=plain(label))
+    ax.axvline(planted, color=BLACK, linestyle="--", label="planted, with one job")
     ax.set(xlabel=plain(xlabel), ylabel="share, in %")
-    legend(fig, ncols=2)
+    legend(fig, ncols=side_by_side(values, 6.4))
     return fig
 
 

@@ -194,7 +194,7 @@ class SuperpositionLab(Demo):
             {
                 "features": dropdown(FEATURES, "Features", FEATURES[-1]),
                 "hidden": dropdown(HIDDEN, "Neurons", HIDDEN[-1]),
-                "sparsity": choice_slider(SPARSITIES, SPARSITIES[0], "Sparsity"),
+                "sparsity": choice_slider(SPARSITIES, SPARSITIES[2], "Sparsity"),
             },
         )
 

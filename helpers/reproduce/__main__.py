@@ -57,7 +57,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     add("--device", help="cpu, cuda, cuda:1, or mps (default: the GPU if there is one; mps only if asked for)")
     add("--device-map", help="auto: spread the model over all GPUs")
     add("--dtype", default="float32", help="float32, bfloat16 or float16 (default: float32)")
-    add("--sae", help="a sparse autoencoder for section 02b: a folder, or RELEASE/PATH of the Hugging Face Hub")
+    add("--sae", help="a sparse autoencoder for section 02c: a folder, or RELEASE/PATH of the Hugging Face Hub")
     add("--keep-wrong", action="store_true", help="keep facts that the model answers wrong: only to see that all runs, on random weights")
     add("--out", type=Path, default=RUNS, help="folder of the results (default: runs/reproduce)")
     return parser.parse_args(arguments)

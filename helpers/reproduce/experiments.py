@@ -4,44 +4,45 @@ Every function gets a ``Lab`` and yields findings. Its first line says what the 
 template, norms behind the heads, too few known facts) ends it, and says why this model cannot show the findings that are left.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from math import isfinite
 from random import Random
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from helpers import findings
 from helpers.activations import Neuron, NeuronStats, top_contexts
 from helpers.cluster.attribution import direct_effects
-from helpers.cluster.circuits import attribute_edges, curve, random_circuit
+from helpers.cluster.circuits import attribute_edges, curve, difference_scores, judge, random_circuit
 from helpers.cluster.edges import EdgeGraph
 from helpers.cluster.fact_prompts import FactPrompt, course_facts, subject_span
-from helpers.cluster.ioi import copies, ioi_sentences, role_attention, self_repair
+from helpers.cluster.ioi import copies, ioi_sentences, self_repair
 from helpers.cluster.knockout import knockout_curves
 from helpers.cluster.linear_relations import subject_positions
 from helpers.cluster.patching import attribute_positions, correlation, metric_at_ends, patch_positions
-from helpers.cluster.relation_reports import RelationReport, edit_report, relation_entry, relation_report
+from helpers.cluster.relation_reports import RelationReport, edit_report, relation_entry, relation_report, sweep_lre
 from helpers.cluster.relations import N_TRAIN, RelationData, course_relations, relation_data, split
+from helpers.course_lm.corpus.chat import refuses
 from helpers.course_lm.corpus.prose import determiner_probes
 from helpers.course_lm.world import World
 from helpers.findings import Finding
 from helpers.interventions import Intervention, mlp_out, record
 from helpers.metrics import WordOdds, Words, log_odds, token_set_log_odds, whole_words, word_odds
 from helpers.one_layer.autoencoders import SparseAutoencoder, quality
-from helpers.one_layer.directions import ablate_direction, add_at, difference_in_means, select_direction
-from helpers.one_layer.in_context import accuracy_grid, task_differences
+from helpers.one_layer.directions import KL_LIMIT, ablate_direction, add_at, difference_in_means, select_direction
+from helpers.one_layer.in_context import accuracy_grid, demonstrated, task_differences, task_states
 from helpers.one_layer.sae_files import load_sae
 from helpers.one_layer.tasks import course_tasks
 from helpers.one_neuron.ablation import ablate_groups, attribute_neurons
-from helpers.one_neuron.neurons import matched_controls
 from helpers.prediction import token_id, tokenize
 from helpers.prompts import MinimalPair, load_prompts
 from helpers.reproduce.lab import LEAST, Lab, NotForThisModel, attempt, experiment
 from helpers.running import chat_prompts, generate, next_tokens, post_instruction, random_like, score_prompts, starts_with
 from helpers.speak.back_patching import back_patch_with_controls
-from helpers.speak.lens import answer_tokens, target_probs, with_context
+from helpers.speak.lens import answer_tokens, target_probs
 from helpers.speak.memories import agreement
 from helpers.speak.patchscope_evaluation import precision_by_layer
 from helpers.speak.tuned_lens import load_tuned_lens
@@ -82,9 +83,10 @@ def _odds(lab: Lab, probes: Sequence) -> WordOdds:
 def _similar(stats: NeuronStats, neuron: Neuron, seed: int) -> Neuron:
     """A neuron of the same layer with a similar mean, or where there is none (some means are near 0, or below) any other."""
     layer, unit = neuron
-    if similar := attempt(matched_controls, stats, layer, unit, n=1, factor=3, seed=seed):
-        return similar[0]
-    return layer, Random(seed).choice([other for other in range(stats.mean.shape[1]) if other != unit])
+    ratio = stats.mean[stats.row(layer)] / stats.mean[stats.row(layer), unit]
+    ratio[unit] = 0
+    similar = ((ratio >= 1 / 3) & (ratio <= 3)).nonzero().flatten().tolist()
+    return layer, Random(seed).choice(similar or [other for other in range(len(ratio)) if other != unit])
 
 
 @experiment("02a", "refusal.harmless.added", "refusal.harmful.projected")
@@ -93,10 +95,14 @@ def refusal(lab: Lab) -> Iterator[Finding]:
     model = lab.model
     sets = load_prompts("02a_one_layer_directions")
     system = lab.setting("refusal", "system") or None
-    begins = [token for word in lab.words("refusal", "begins") if (token := attempt(token_id, model, word)) is not None]
+    begins, against = (
+        [token for word in lab.words("refusal", setting) if (token := attempt(token_id, model, word)) is not None]
+        for setting in ("begins", "against")
+    )
     if not begins:
         raise NotForThisModel("none of the words with which a refusal begins is one of its tokens")
-    refuse = token_set_log_odds(begins)
+    refuse = token_set_log_odds(begins, against or None)
+    says = lab.words("refusal", "says")
 
     def requests(kind: str, group: str, full: int) -> list[str]:
         return chat_prompts(model, [one.text for one in sets[kind].of(group)][: lab.size(full)], system)
@@ -107,39 +113,43 @@ def refusal(lab: Lab) -> Iterator[Finding]:
         return [some[row] for row in lab.kept(scores > 0 if kind == "harmful" else scores < 0, f"{kind} requests ({group})")]
 
     def refused(some: Sequence[str], *changes: Intervention) -> list[bool]:
-        return starts_with(generate(model, some, lab.number("refusal", "tokens"), *changes), lab.words("refusal", "says"))
+        answers = generate(model, some, lab.number("refusal", "tokens"), *changes)
+        return starts_with(answers, says) if says else [refuses(answer) for answer in answers]
 
     positions = min(lab.number("refusal", "positions"), post_instruction(model))
     found = difference_in_means(model, right("harmful", "direction", 96), right("harmless", "direction", 96), positions)
-    tried = select_direction(model, found, right("harmful", "validation", 12), right("harmless", "validation", 12), refuse)
+    validation = (right(kind, "validation", 12) for kind in ("harmful", "harmless"))
+    tried = select_direction(model, found, *validation, refuse, float(lab.setting("refusal", "kl") or KL_LIMIT))
     kept_anyway = lab.keep_wrong and not any(one.allowed for one in tried.candidates)  # although the rule allows none
     best = min(tried.candidates, key=lambda one: one.projected) if kept_anyway else tried.best
     vector = found.vector(best.layer, best.pos)
-    place = best.pos if lab.setting("refusal", "added") == "position" else None
-    others = random_like(vector, 3)
+    others = random_like(vector, 10)
+
+    def by_chance(some: Sequence[str], change: Callable[[Tensor], list[Intervention]]) -> list[bool]:  # each with one of the ten
+        return [refused([prompt], *change(others[at % len(others)]))[0] for at, prompt in enumerate(some)]
+
     harmful = requests("harmful", "test", 60)
     harmful = [harmful[row] for row in lab.kept(refused(harmful), "harmful requests")]
     harmless = requests("harmless", "test", 60)
     harmless = [harmless[row] for row in lab.kept((not hit for hit in refused(harmless)), "harmless requests")]
-    pushed = [hit for other in others for hit in refused(harmless, add_at(best.layer, other, pos=place))]
-    yield findings.share("refusal.harmless.added", refused(harmless, add_at(best.layer, vector, pos=place)), control=pushed)
-    removed = [hit for other in others for hit in refused(harmful, *ablate_direction(model, other))]
+    pushed = by_chance(harmless, lambda other: [add_at(best.layer, other)])
+    yield findings.share("refusal.harmless.added", refused(harmless, add_at(best.layer, vector)), control=pushed)
+    removed = by_chance(harmful, lambda other: ablate_direction(model, other))
     yield findings.share("refusal.harmful.projected", refused(harmful, *ablate_direction(model, vector)), control=removed)
 
 
-@experiment("02a", "icl.zero_shot", "icl.task_vector", "icl.few_shot")
+@experiment("02b", "icl.replaced", "icl.task_vector", "icl.few_shot")
 def task_vectors(lab: Lab) -> Iterator[Finding]:
-    """A task's vector in place of its demonstrations (Hendel et al. 2023), its layer chosen on half of the questions."""
-    tasks = course_tasks(*lab.words("task_vectors", "tasks"))
-    vectors = [task_differences(lab.model, task, lab.size(50)) for task in tasks.values()]
-    grid = accuracy_grid(lab.model, list(tasks.values()), vectors, n=lab.size(11), how="add")
-    base, own, shown, wrong = (hits.flatten() for hits in (grid.zero_shot, grid.patched, grid.icl, grid.shuffled))
-    yield findings.share("icl.zero_shot", base, control=own)
-    yield findings.share("icl.task_vector", own, control=base)
+    """A task's vector in place of its demonstrations (Hendel et al. 2023), or added; its layer chosen on half of the questions."""
+    tasks = list(course_tasks(*lab.words("task_vectors", "tasks")).values())
+    for name, vector, how in (("icl.replaced", task_states, "replace"), ("icl.task_vector", task_differences, "add")):
+        grid = accuracy_grid(lab.model, tasks, [vector(lab.model, task, lab.size(50)) for task in tasks], lab.size(11), how)
+        yield findings.share(name, grid.patched, control=grid.zero_shot)
+    shown, wrong = (torch.cat(demonstrated(lab.model, tasks, lab.size(11), shuffled)) for shuffled in (False, True))
     yield findings.share("icl.few_shot", shown, control=wrong)
 
 
-@experiment("02b", "sae.variance_explained", "sae.loss_recovered", "sae.l0")
+@experiment("02c", "sae.variance_explained", "sae.loss_recovered", "sae.l0")
 def dictionary(lab: Lab) -> Iterator[Finding]:
     """What a dictionary keeps of the states, and of the predictions, on three sets of new texts (Templeton et al. 2024)."""
     model = lab.model
@@ -149,7 +159,7 @@ def dictionary(lab: Lab) -> Iterator[Finding]:
     sae = load_sae(source).to(model.cfg.device)
     if sae.d_model != model.cfg.d_model:
         raise NotForThisModel(f"the dictionary {source} is for states of {sae.d_model} numbers, and this model's have {model.cfg.d_model}")
-    parts = [held_out_texts(model, lab.size(40), seed=20_300 + part) for part in range(3)]
+    parts = [held_out_texts(model, lab.size(40), seed=20_301 + part) for part in range(3)]  # 20_300 is what it was trained on
     found = [quality(model, sae, sae.hook, part) for part in parts]
     active = max(1, round(sum(one.l0 for one in found) / len(found)))
     drawn = torch.randn(sae.d_sae, sae.d_model, generator=torch.Generator().manual_seed(0))
@@ -205,19 +215,21 @@ def linear_relations(lab: Lab) -> Iterator[Finding]:
         raise NotForThisModel("its tokens keep subjects and answers apart in none of the relations")
     if lab.keep_wrong:
         parts = [split(data.take(range(min(most, len(data)))), n_train) for data in datas]
-        found = RelationReport(tuple(relation_entry(lab.model, one, layers, betas, 1.0) for one in parts), ())
+        tried = [(one, sweep_lre(lab.model, one, layers, betas)) for one in parts]
+        found = RelationReport(tuple(relation_entry(lab.model, *one, 1.0) for one in tried), ())
     else:
         found = relation_report(lab.model, datas, layers, betas, n_train, most, least)
     if not found.entries:
         raise NotForThisModel(f"it knows fewer than {least} subjects of each relation: {', '.join(found.skipped)}")
-    hits, guess = (torch.cat([entry.comparison.of(name) for entry in found.entries]) for name in ("LRE", "most frequent in test"))
+    hits = torch.cat([entry.comparison.of("LRE") for entry in found.entries])
+    guess = torch.cat([entry.comparison.of(entry.comparison.rival) for entry in found.entries])
     yield findings.share("lre.faithfulness.mean", hits, control=guess)
     ranks = [rank for rank in map(int, lab.words("linear_relations", "ranks")) if rank <= lab.model.cfg.d_model]
     edits = edit_report(lab.model, found, ranks, n=lab.size(20), draws=3).edits
     if not edits:
         raise NotForThisModel("all subjects that were left for the edits have the same answer")
-    done, chance = (torch.cat([getattr(one, name).flatten() for one in edits]) for name in ("hits", "random"))
-    yield findings.share("lre.editing.success", done, control=chance.tolist())
+    done, plain = (torch.cat([one.of(kind) for one in edits]) for kind in ("edited", "output"))
+    yield findings.mean("lre.editing.success", done, control=plain, clusters=[pair[0] for one in edits for pair in one.pairs])
 
 
 def _relation(lab: Lab, name: str) -> RelationData:
@@ -250,8 +262,7 @@ def eight_prompts(lab: Lab) -> Iterator[Finding]:
 def indirect_objects_heads(lab: Lab) -> Iterator[Finding]:
     """Who receives the gift: preference, name mover, self-repair (Wang et al. 2023).
 
-    The mover is the head that looks most at the receiver, the head taken away the one with the largest direct effect. Both are chosen
-    on other sentences than those on which they are judged.
+    The mover is the head with the largest direct effect, chosen on other sentences than those on which it is judged.
     """
     model = lab.model
     data = ioi_sentences(model, lab.size(44))
@@ -261,10 +272,9 @@ def indirect_objects_heads(lab: Lab) -> Iterator[Finding]:
     other = ioi_sentences(model, lab.size(44), seed=1)
     every = [(layer, number) for layer in range(model.cfg.n_layers) for number in range(model.cfg.n_heads)]
     copied = copies(model, every, data)
-    mover = int(role_attention(model, other)["name mover"].argmax())
+    mover = int(direct_effects(model, other.tokens, other.io, other.s).of_heads.argmax())
     yield findings.share("ioi.name_mover.copies", copied[mover], control=copied.flatten().tolist())
-    strongest = every[int(direct_effects(model, other.tokens, other.io, other.s).of_heads.argmax())]
-    gone = self_repair(model, data, strongest)
+    [gone] = self_repair(model, data, [every[mover]], direct_effects(model, data.tokens, data.io, data.s))
     yield findings.difference("ioi.self_repair", gone.after, control=gone.expected)
 
 
@@ -286,7 +296,7 @@ def attribution(lab: Lab) -> Iterator[Finding]:
     yield findings.value("attribution.correlation", r, low, high, measured.change.numel(), control=plain)
 
 
-@experiment("03b", "circuit.faithfulness", "circuit.edges_share")
+@experiment("03b", "circuit.faithfulness")
 def circuit(lab: Lab) -> Iterator[Finding]:
     """A circuit for the receiver's name: integrated gradients on some sentences (Hanna et al. 2024), cut on others."""
     model = lab.model
@@ -294,15 +304,15 @@ def circuit(lab: Lab) -> Iterator[Finding]:
     frames = [lab.setting("indirect_objects", "frame") or "when went"]
     few, judged = (ioi_sentences(model, lab.size(n), seed=seed, frames=frames).pairs(model) for n, seed in ((16, 1), (24, 2)))
     n_edges = max(1, lab.part(lab.setting("indirect_objects", "edges") or "2.2%", len(graph)))
-    best = attribute_edges(model, few, steps=5)
-    kept, chance = (curve(model, judged, which, [n_edges]) for which in (best.top, lambda n: random_circuit(graph, n)))
+    best, size = attribute_edges(model, few, steps=5), difference_scores(model, few)
+    kept = curve(model, judged, best.top, [n_edges])
+    rivals = judge(model, judged, [random_circuit(graph, n_edges), size.top(n_edges)])
     with np.errstate(divide="ignore", invalid="ignore"):
         low, high = kept.intervals[0]
         value = kept.faithfulness[0].item()
     if not isfinite(low) or not isfinite(high):
         raise NotForThisModel("what a circuit could keep is too close to 0 in these sentences for an interval")
-    yield findings.value("circuit.faithfulness", value, low, high, len(judged), control=chance.faithfulness[0].item())
-    yield findings.share("circuit.edges_share", best.top(n_edges).kept, control=1.0)
+    yield findings.value("circuit.faithfulness", value, low, high, len(judged), control=rivals.faithfulness.max().item())
 
 
 @experiment("04a", "lens.answer_layer", "lens.answer_layer_with_context")
@@ -325,7 +335,7 @@ def lens(lab: Lab) -> Iterator[Finding]:
     yield findings.mean("lens.answer_layer", plain[fine], control=control)
     told = [f"{fact.text} {fact.answer}." for fact in facts]
     contexts = ([f"{before} {prompt}" for before, prompt in zip(some, prompts, strict=True)] for some in (told, told[1:] + told[:1]))
-    own, other = (with_context(model, prompts, context, answers).within.leads for context in contexts)
+    own, other = (target_probs(model, context, answers).leads for context in contexts)
     kept = ~(plain + own + other).isnan()
     if int(kept.sum()) < LEAST:
         raise NotForThisModel("its answers lead in all three contexts for fewer than two facts")
@@ -357,7 +367,7 @@ def memories(lab: Lab) -> Iterator[Finding]:
     hits = found.hits[found.has_next]
     if len(hits) < LEAST:
         raise NotForThisModel("none of its neurons in the upper half is active in these texts")
-    yield findings.share("ffn.value_says_next", hits, control=found.overall_chance)
+    yield findings.share("ffn.value_says_next", hits, control=found.control[found.has_next])
 
 
 @experiment("04b", "patchscope.precision_mid_layers")
@@ -385,12 +395,12 @@ def back_patching(lab: Lab) -> Iterator[Finding]:
         return [whole_words(model, [prompt], [[word]]) for prompt, word in asked]
 
     most = lab.number("back_patching", "questions")
-    every = course_questions(forms=("of",))
+    every = course_questions()
     drawn = every if lab.n is None else Random(0).sample(every, min(len(every), TRIED * lab.size(most)))  # few of them pass the filters
     asked = lab.fitting(drawn, apart, "questions")
     failed = tuple(asked) if lab.keep_wrong else answered(model, course_chains(model, among=asked)).wrong
     failed = list({one.e1: one for one in failed}.values())[: lab.size(most)]
     if len(failed) < LEAST:
         raise NotForThisModel("it fails fewer than two of the questions of which it knows both hops")
-    tried = back_patch_with_controls(model, failed, "t1", ("own", "other prompt"))
-    yield findings.share("backpatch.oracle", tried.oracle("own"), control=tried.oracle("other prompt"))
+    tried = back_patch_with_controls(model, failed, "t1", ("own", "another question"))
+    yield findings.share("backpatch.oracle", tried.oracle("own"), control=tried.oracle("another question"))

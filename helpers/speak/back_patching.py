@@ -20,13 +20,13 @@ from helpers.inputs import chosen
 from helpers.interventions import resid_post
 from helpers.models import TransformerBridge
 from helpers.progress import progress
-from helpers.running import activations_at, next_tokens, random_like, read_suffix
+from helpers.running import activations_at, check_layers, next_tokens, random_like, read_suffix
 from helpers.speak.two_hops import Located, TwoHop, located, partners
 from helpers.stats import cluster_interval
 from helpers.tables import table
 from helpers.texts import Texts
 
-SOURCES = ("own", "other prompt", "unknowing prompt", "previous token", "random")  # whose state is put in (see `back_patch`)
+SOURCES = ("own", "another question", "random")  # whose state is put in (see `back_patch_with_controls`)
 PATCHED_TOKENS = 2048  # tokens in one forward pass over patched copies
 SPLITS = 20  # of the first entities into two halves
 Pair = tuple[int, int]  # source layer, target layer
@@ -73,119 +73,46 @@ class BackPatch:
         return found
 
 
-@torch.no_grad()
-def back_patch(
-    model: TransformerBridge,
-    questions: Sequence[TwoHop],
-    at: str = "t1",
-    source: str = "own",
-    pairs: Sequence[Pair] | None = None,
-    seed: int = 0,
-) -> BackPatch:
-    """Runs every question again for each pair of layers, with the state of the source layer in the place of the target layer's.
-
-    ``source`` is whose state: the question's ``own``, or, as controls with equally many tries, that of an ``other prompt`` (see
-    ``partners``), of an ``unknowing prompt``, which moreover does not say this question's answer by mistake, as a failed question does not
-    either; of the ``previous token``; or a ``random`` one of equal norm. Only what stands from the position on is run, from the target
-    layer on. Raises ValueError for an unknown layer, position or source.
-    """
-    layers = model.cfg.n_layers
-    pairs = tuple((late, early) for early in range(layers) for late in range(early + 1, layers)) if pairs is None else tuple(pairs)
-    if not pairs or not all(0 <= layer < layers for pair in pairs for layer in pair):
-        raise ValueError(f"A pair is (source layer, target layer), each from 0 to {layers - 1}; give at least one such pair.")
-    asked = located(model, questions)
-    places = asked.place(at)
-    before = next_tokens(model, asked.texts)
-    given = _given(model, asked, places, source, before, seed)
-    tokens = torch.empty(len(pairs), len(questions), dtype=torch.long)
-    for place in progress(places.unique().tolist(), desc=f"{at}, {source}"):
-        rows = (places == place).nonzero().flatten()
-        tokens[:, rows] = _patched(model, asked.texts.take(rows), place, given[:, rows], pairs)
-    return BackPatch(asked.questions, pairs, tokens, before, asked.e3, layers)
-
-
-def _given(
-    model: TransformerBridge, asked: Located, places: Int[Tensor, "question"], source: str, before: Int[Tensor, "question"], seed: int
-) -> Float[Tensor, "layer question d_model"]:
-    """The states that are put in, for each source layer."""
-    if chosen(SOURCES, source, "source") == "previous token":
-        if int(places.min()) == 0:
-            raise ValueError("A first hop ends at the first token, so there is no previous one: begin the prompt with another word.")
-        places = places - 1
-    hooks = [resid_post(layer) for layer in range(model.cfg.n_layers)]
-    states = activations_at(model, asked.texts, hooks, places[:, None])[:, :, 0]
-    if source == "random":
-        return random_like(states, 1, seed)[0]
-    if source == "other prompt":
-        return states[:, partners(asked.questions, seed)]
-    if source == "unknowing prompt":
-        return states[:, partners(asked.questions, seed, barred=asked.e3[:, None] == before)]
-    return states
-
-
-def _patched(
-    model: TransformerBridge, texts: Texts, place: int, given: Float[Tensor, "layer question d_model"], pairs: Sequence[Pair]
-) -> Int[Tensor, "pair question"]:
-    """What the model says after each patch at one position: all that stands before it is read once for all patches."""
-    sources, targets = torch.tensor(pairs).T
-    suffix = read_suffix(model, texts.tokens, place, [layer + 1 for layer in targets.unique().tolist()])
-    found = torch.empty(len(pairs), len(texts), dtype=torch.long)
-    for layer, stream in suffix.entering.items():
-        which = torch.cartesian_prod((targets == layer - 1).nonzero().flatten(), torch.arange(len(texts)))
-        for some in which.split(max(1, PATCHED_TOKENS // stream.shape[1])):
-            number, rows = some.T
-            patched = stream[rows].clone()
-            patched[:, 0] = given[sources[number], rows].to(stream)
-            logits = suffix.logits(model, layer, rows, texts.lengths[rows] - 1, stream=patched)
-            found[number, rows] = logits.argmax(-1).cpu()
-    return found
-
-
 @dataclass(frozen=True)
 class BackPatchRuns:
-    """Back-patching of the same questions with their own states and with those of each control, equally many tries each."""
+    """Back-patching of the same questions with their own states and with those of each control, equally many tries each.
 
-    runs: Mapping[str, BackPatch]
+    A control that is drawn at random (another question, a random vector) has a run for each draw; its rates are means over them.
+    """
+
+    runs: Mapping[str, Sequence[BackPatch]]
 
     def run(self, source: str = "own") -> BackPatch:
-        """The patches with the states of one source. Raises ValueError where it was left out."""
-        return chosen(self.runs, source, "source")
+        """The patches with the states of one source, of the first draw. Raises ValueError where it was left out."""
+        return chosen(self.runs, source, "source")[0]
 
     def oracle(self, source: str = "own") -> Float[Tensor, "question"]:
-        """1 where some pair of layers brings the right answer, else 0."""
-        return self.run(source).oracle.float()
+        """1 where some pair of layers brings the right answer, else 0; for a control the share of its draws in which one does."""
+        return torch.stack([run.oracle.float() for run in chosen(self.runs, source, "source")]).mean(0)
 
-    def fixed(self, source: str = "own", chosen: str = "") -> Float[Tensor, "question"]:
+    def fixed(self, source: str = "own") -> Float[Tensor, "question"]:
         """How often each question is right under a single pair of layers that was chosen without any question about its e1.
 
         The e1 are split in halves; the pair with most right answers on one half is judged on the other one, and the other way round; means
-        over the splits. ``chosen`` says for whose states the pair was chosen, by default for those of ``source`` itself.
+        over the splits, and over the draws of a control.
         """
-        judged, chooser = self.run(source).hits.float(), self.run(chosen or source).hits.float()
-        found = torch.zeros(judged.shape[1])
-        for one, other in e1_halves(self.run(source).e1):
-            for choose, report in ((one, other), (other, one)):
-                found[report] += judged[chooser[:, choose].mean(1).argmax(), report]
-        return found / SPLITS
+        halves = e1_halves(self.run(source).e1)
+        found = torch.zeros(len(self.run(source).questions))
+        for run in self.runs[source]:
+            hits = run.hits.float()
+            for one, other in halves:
+                for choose, report in ((one, other), (other, one)):
+                    found[report] += hits[hits[:, choose].mean(1).argmax(), report]
+        return found / SPLITS / len(self.runs[source])
 
-    def table(self, only: Sequence[str] = ()) -> str:
-        """For the oracle, for each source's own best pair and for the best pair of the own states: the rate with each source's states, and
-        by how much the own states surpass it, with 95 % intervals over distinct e1.
-
-        ``only``: the beginnings of the lines to keep, such as "any pair".
+    def table(self) -> str:
+        """For each source of states in what share of the questions some pair brings the right answer, and by how much the own ones surpass
+        it, with 95 % intervals over distinct e1.
         """
-        measures = {
-            "any pair (oracle)": self.oracle,
-            "its own best pair": self.fixed,
-            "the pair best for own": lambda source="own": self.fixed(source, "own"),
-        }
-        rows = []
-        for name, measure in measures.items():
-            for source, run in self.runs.items():
-                own, right = measure(), measure(source)
-                rows.append((name, source, rate(right, run.e1), "" if source == "own" else rate(own - right, run.e1, sign="+")))
-        columns = {"judged by": "<23", "states from": "<18", "right": "<23", "own minus it": "<"}
-        return table(columns, [row for row in rows if not only or row[0].startswith(tuple(only))], gap="")
+        own, e1 = self.oracle(), self.run().e1
+        every = {source: self.oracle(source) for source in self.runs}
+        rows = [(name, rate(right, e1), "" if name == "own" else rate(own - right, e1, sign="+")) for name, right in every.items()]
+        return table({"states from": "<18", "some pair is right": "<23", "own minus it": "<"}, rows, gap="")
 
 
 def rate(values: Float[Tensor, "question"], e1: Sequence[str], sign: str = "") -> str:
@@ -206,13 +133,60 @@ def e1_halves(e1: Sequence[str]) -> list[tuple[list[int], list[int]]]:
     return found
 
 
+@torch.no_grad()
 def back_patch_with_controls(
     model: TransformerBridge,
-    wrong: Sequence[TwoHop],
+    questions: Sequence[TwoHop],
     at: str = "t1",
     sources: Sequence[str] = SOURCES,
+    pairs: Sequence[Pair] = (),
+    draws: int = 1,
     seed: int = 0,
-    pairs: Sequence[Pair] | None = None,
 ) -> BackPatchRuns:
-    """Back-patches questions that were answered wrong, for every pair of layers or for some, with their own states and the controls'."""
-    return BackPatchRuns({source: back_patch(model, wrong, at, source, pairs, seed) for source in sources})
+    """Runs every question again for each pair of layers (all that go back), with the source layer's state in the target layer's place.
+
+    ``sources`` say whose state: the question's ``own``, or, as controls with equally many tries, that of ``another question`` (see
+    ``partners``), which does not say this question's answer by mistake, as a failed question does not either; or a ``random`` one of
+    equal norm. Controls are drawn ``draws`` times, with the seeds from ``seed`` on. Only what stands from the position on is run, from the
+    target layer on. Raises ValueError for an unknown layer, position or source.
+    """
+    layers, asked = range(model.cfg.n_layers), located(model, questions)
+    pairs = tuple(pairs) or tuple((late, early) for early in layers for late in layers if late > early)
+    check_layers(model, [layer for pair in pairs for layer in pair], first=0)
+    places, before = asked.place(at), next_tokens(model, asked.texts)
+    own = activations_at(model, asked.texts, [resid_post(layer) for layer in layers], places[:, None])[:, :, 0]
+    drawn = [source for source in sources for _ in range(1 if source == "own" else draws)]
+    given = torch.stack([_states(own, asked, before, source, seed + drawn[:run].count(source)) for run, source in enumerate(drawn)])
+    tokens = torch.empty(len(drawn), len(pairs), len(questions), dtype=torch.long)
+    for place in progress(places.unique().tolist(), desc=f"back-patching at {at}"):
+        rows = (places == place).nonzero().flatten()
+        tokens[:, :, rows] = _patched(model, asked.texts.take(rows), place, given[:, :, rows], pairs)
+    runs = [BackPatch(asked.questions, pairs, one, before, asked.e3, len(layers)) for one in tokens]
+    return BackPatchRuns({source: [run for whose, run in zip(drawn, runs, strict=True) if whose == source] for source in sources})
+
+
+def _states(
+    own: Float[Tensor, "layer question d_model"], asked: Located, before: Int[Tensor, "question"], source: str, seed: int
+) -> Float[Tensor, "layer question d_model"]:
+    """The states that are put in."""
+    if chosen(SOURCES, source, "source") == "another question":
+        return own[:, partners(asked.questions, seed, barred=asked.e3[:, None] == before)]
+    return random_like(own, 1, seed)[0] if source == "random" else own
+
+
+def _patched(
+    model: TransformerBridge, texts: Texts, place: int, given: Float[Tensor, "run layer question d_model"], pairs: Sequence[Pair]
+) -> Int[Tensor, "run pair question"]:
+    """What the model says after each patch at one position: all that stands before it is read once for all patches."""
+    sources, targets = torch.tensor(pairs).T
+    suffix = read_suffix(model, texts.tokens, place, [layer + 1 for layer in targets.unique().tolist()])
+    found = torch.empty(len(given), len(pairs), len(texts), dtype=torch.long)
+    for layer, stream in suffix.entering.items():
+        which = torch.cartesian_prod(torch.arange(len(given)), (targets == layer - 1).nonzero().flatten(), torch.arange(len(texts)))
+        for some in which.split(max(1, PATCHED_TOKENS // stream.shape[1])):
+            run, number, rows = some.T
+            patched = stream[rows].clone()
+            patched[:, 0] = given[run, sources[number], rows].to(stream)
+            logits = suffix.logits(model, layer, rows, texts.lengths[rows] - 1, stream=patched)
+            found[run, number, rows] = logits.argmax(-1).cpu()
+    return found

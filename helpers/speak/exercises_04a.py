@@ -1,41 +1,46 @@
 """The exercises of notebook 04a, "Thoughts: lens and memories": what each asks for, and what its check says to an answer."""
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 
+from helpers.activations import Neuron
 from helpers.answers import expect, expect_callable, expect_close, expect_indices, expect_number, expect_tensor, expect_text, expect_unlike
 from helpers.cluster.fact_prompts import FactPrompt
 from helpers.exercises import Exercises
 from helpers.models import TransformerBridge
 from helpers.prediction import token_id
 from helpers.running import lens_logits
-from helpers.speak.fact_edits import CHANGED, GROUPS, EditPrompts, try_edit
-from helpers.speak.knowledge_neurons import KnowledgeNeurons
+from helpers.speak.fact_edits import GROUPS, EditPrompts, EditScores, edit_values
+from helpers.speak.knowledge_neurons import N_NEURONS, KnowledgeNeurons
 from helpers.speak.lens import answer_tokens, block_effects, logit_lens, target_probs
 from helpers.speak.memories import Agreement, ReadableValues
-from helpers.speak.self_explanations import self_explanations
+from helpers.speak.self_explanations import WHY, self_explanations
 from helpers.speak.tuned_lens import TunedLens
 
 exercises = Exercises("04a_speak_lens_and_memories")
 exercise, check, score_table = exercises.exercise, exercises.check, exercises.score_table
 
 ANSWER, RIVAL = " Warsaw", " Paris"  # of exercise 4.2
-CHANGED_SHARE, KEPT_SHARE, FEWER = 0.9, 0.8, 16  # what exercise 4.6 asks for
+FEW, NEARLY = 4, 0.9  # exercise 4.6 asks for so many neurons at most, and for this part of the score that the usual number reaches
 
 
 @exercises.add("4.1", "An account that changes", minutes=6)
-def changing_account(answer: Any, model: TransformerBridge) -> str:
+def changing_account(answer: Any, model: TransformerBridge, why: str = WHY) -> str:
     """A question, a true answer and a false one, after which the model gives two different accounts."""
     expect(isinstance(answer, tuple | list) and len(answer) == 3, "Three texts are needed here: a question, a true answer, a false answer.")
     kinds = ("your question", "your true answer", "your false answer")
     question, true, false = (expect_text(text, what) for text, what in zip(answer, kinds, strict=True))
     own = self_explanations(model, [question]).answers[0]
-    said = _last_word(own)
-    expect(said in true, f"The model's own answer is {own!r}, and your true answer does not have {said!r} in it.")
-    expect(said not in false, f"Your false answer has {said!r} in it, which is what the model says itself: put something else there.")
-    reasons = [self_explanations(model, [question], [text]).reasons[0] for text in (true, false)]
+    asked = re.search(r"(\d+) *(?:\+|and|plus) *(\d+)", question)
+    right = str(int(asked[1]) + int(asked[2])) if asked else _last_word(own)
+    says = f"{asked[0]} is {right}" if asked else f"The model's own answer is {own!r}"
+    stands = re.compile(rf"(?<!\w){re.escape(right)}(?!\w)")
+    expect(bool(stands.search(true)), f"{says}, and your true answer does not have {right!r} in it.")
+    expect(not stands.search(false), f"Your false answer has {right!r} in it, which is true: put something else there.")
+    reasons = [self_explanations(model, [question], [text], why).reasons[0] for text in (true, false)]
     expect(reasons[0] != reasons[1], f"Here both accounts are {reasons[0]!r}. Try another question.")
     return f"{reasons[0]!r} after {true!r}, and {reasons[1]!r} after {false!r}: another story, for an answer that it never gave."
 
@@ -56,7 +61,8 @@ def who_is_against(answer: Any, model: TransformerBridge) -> str:
     expect(name in effects.names, f"There is no part {name!r}: they are called {', '.join(effects.names[:3])} and so on.")
     value, least = effects.effect[effects.names.index(name), 0].item(), effects.effect[:, 0].argmin().item()
     expect(name == effects.names[least], f"{name} adds {value:+.2f} logits; another part adds less. Is the second word{RIVAL}?")
-    return f"{name} adds {value:+.2f} logits to{ANSWER} over{RIVAL}; all parts together {effects.effect.sum():+.1f}."
+    why = " It is what the biases add in every text: they lean to one word, whatever is asked." * (name == "constant")
+    return f"{name} adds {value:+.2f} logits to{ANSWER} over{RIVAL}; all parts together {effects.effect.sum():+.1f}.{why}"
 
 
 @exercises.add("4.3", "Build the lens", minutes=8)
@@ -88,16 +94,17 @@ def overtaken(answer: Any, model: TransformerBridge, facts: Sequence[FactPrompt]
     expect(last == last, f"{fact.answer!r} is not on top at the end of {fact.text!r} at all.")
     expect(first < last, f"{fact.answer!r} comes out on top at layer {first:g} and stays there: take a fact where it is overtaken.")
     found = logit_lens(model, fact.text, tuned=tuned)
-    between = {layer: found.cell(layer)[0][0].strip() for layer in range(int(first), int(last))}
-    others = {layer: top for layer, top in between.items() if not fact.answer.startswith(top)}
-    expect(word in others.values(), f"Between layers {first:g} and {last:g} these stand on top: {', '.join(map(repr, others.values()))}.")
+    lost = [layer for layer in range(int(first), int(last)) if not scores.on_top[layer + 1, 0]]  # the rows begin with "in"
+    over = [found.cell(layer)[0][0].strip() for layer in lost]
+    expect(word in over, f"{fact.answer!r} is overtaken there, and not by {word!r}: read the layers from {first:g} to {last:g}.")
     return f"{fact.text} …: {fact.answer} at layer {first:g}, then {word}, and from layer {last:g} on {fact.answer} again."
 
 
 @exercises.add("4.5", "A drawer with a label", minutes=8)
-def labelled_drawer(answer: Any, read: ReadableValues, agree: Agreement) -> str:
-    """A neuron whose value is readable and whose top word follows its top trigger."""
+def labelled_drawer(answer: Any, read: ReadableValues, agree: Agreement, shown: Sequence[Neuron] = ()) -> str:
+    """A neuron whose value is readable and whose top word follows its top trigger, and none of those ``shown`` in the lesson."""
     layer, neuron = expect_indices(answer, "your neuron", layer=len(read.layers), neuron=read.found.shape[1])
+    expect((layer, neuron) not in shown, f"L{layer} N{neuron} stands in the lesson: find another one.")
     category = read.category(layer, neuron)
     expect(category is not None, f"The value of L{layer} N{neuron} is not readable: fewer than {read.least} of its words are in one list.")
     expect(
@@ -107,39 +114,17 @@ def labelled_drawer(answer: Any, read: ReadableValues, agree: Agreement) -> str:
     return f"L{layer} N{neuron}: a drawer for the kind {category!r} that opens where such a word comes next."
 
 
-@exercises.add("4.6", "Edit with a light hand", minutes=12)
-def light_hand(
-    answer: Any,
-    model: TransformerBridge,
-    asked: Sequence[EditPrompts],
-    found: Sequence[KnowledgeNeurons],
-    others: Sequence[EditPrompts],
-    found_others: Sequence[KnowledgeNeurons],
-) -> str:
-    """A number of neurons and a strength with which the edits succeed and little else breaks, on average over some facts."""
+@exercises.add("4.6", "Edit with a light hand", minutes=15)
+def light_hand(answer: Any, model: TransformerBridge, others: Sequence[EditPrompts], found: Sequence[KnowledgeNeurons]) -> str:
+    """A number of neurons and a strength, judged on facts for which they were not chosen."""
     expect(isinstance(answer, tuple | list) and len(answer) == 2, "A pair is needed here: a number of neurons and a strength.")
-    n, plus = int(expect_number(answer[0], 1, FEWER - 1, "your number of neurons")), expect_number(answer[1], 0.01, 50, "your strength")
-    means = _shares(model, asked, found, n, plus)
-    told, changed = _told(means), means[CHANGED[0]]
-    expect(changed >= CHANGED_SHARE, f"Only {changed:.0%} of the edited prompts say the new answer; wanted: {CHANGED_SHARE:.0%} ({told}).")
-    stays = {group: mean for group, mean in means.items() if group not in CHANGED}
-    worst = min(stays, key=stays.__getitem__, default="")
-    expect(
-        stays.get(worst, 1.0) >= KEPT_SHARE,
-        f"Of the prompts about {worst!r} only {stays.get(worst, 1.0):.0%} keep their answer; {KEPT_SHARE:.0%} are wanted ({told}).",
-    )
-    elsewhere = _told(_shares(model, others, found_others, n, plus))
-    return f"With {n} neurons and a strength of {plus:g}: {told}. On the other facts: {elsewhere}."
+    n, plus = int(expect_number(answer[0], 1, FEW, "your number of neurons")), expect_number(answer[1], 0.01, 50, "your strength")
+    mine, usual = edit_values(model, others, found, n, plus), edit_values(model, others, found)
+    told = f"On the facts that you did not see your score is {mine.score:.2f} ({_told(mine)})"
+    wanted = NEARLY * usual.score
+    expect(mine.score >= wanted, f"{told}, and {wanted:.2f} is wanted, {NEARLY:.0%} of what {N_NEURONS} neurons reach.")
+    return f"{told}; {N_NEURONS} neurons reach {usual.score:.2f} there."
 
 
-def _shares(
-    model: TransformerBridge, asked: Sequence[EditPrompts], found: Sequence[KnowledgeNeurons], n: int, plus: float
-) -> dict[str, float]:
-    """The mean share of each group's prompts that are as they should be."""
-    edits = [try_edit(model, prompts, one, prompts.new, n, plus) for prompts, one in zip(asked, found, strict=True)]
-    shares = {group: [share for edit in edits if (share := edit.share(group)) is not None] for group in GROUPS}
-    return {group: sum(values) / len(values) for group, values in shares.items() if values}
-
-
-def _told(means: dict[str, float]) -> str:
-    return ", ".join(f"{group} {mean:.0%}" for group, mean in means.items())
+def _told(edits: EditScores) -> str:
+    return ", ".join(f"{group} {edits.mean(group):.0%}" for group in GROUPS if edits.values(group))

@@ -1,5 +1,6 @@
-"""The exercises of notebook 04b, "Thoughts: Patchscopes and two hops": what each asks for, and what its check says to an answer."""
+"""The exercises of notebook 04b, "Patchscopes and two hops": what each asks for, and what its check says to an answer."""
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,6 +15,8 @@ from helpers.speak.two_hops import TwoHop, answered, has_shortcut
 
 exercises = Exercises("04b_speak_patchscopes")
 exercise, check, score_table = exercises.exercise, exercises.check, exercises.score_table
+
+BETTER = 0.2  # the share of entities by which the prompt of exercise 4.9 has to beat the given one
 
 
 @exercises.add("4.7", "A Patchscope by hand", minutes=10)
@@ -31,10 +34,13 @@ def by_hand(answer: Any, model: TransformerBridge) -> str:
         own = record(model, target, resid_post(target_layer))[resid_post(target_layer)][0, into]
         early = _put(model, target, state[target_layer][at], target_layer, into)
         mistakes = {
-            "This is the target's run as it is: is the patch inside the `with`, and is the model run there?": plain,
+            "This is the target's run as it is: the patch must be after `target_layer`, and the model run inside the `with`.": plain,
             "You add the state; a Patchscope replaces.": _put(model, target, own + state[layer][at], target_layer, into),
             "You take the source's state at the target's position.": _put(model, target, state[layer][into], target_layer, into),
             "You take the state after the target's layer; take it after the source's.": early,
+            "You put the state in after the source's layer; it belongs after the target's.": _put(
+                model, target, state[layer][at], layer, into
+            ),
         }
     expect_unlike(found, mistakes, 1e-3)
     hint = "Record the source's state, and put it at the placeholder's position after the target's layer."
@@ -59,7 +65,13 @@ def map_between(answer: Any) -> str:
     found = expect_tensor(given[0], 7, 7, what="your matrix")
     turned = "Your matrix stands the other way round: it must give y = A x for one state x, so return the transpose."
     expect_unlike(found, {turned: weights.T}, 1e-3)
-    expect_close(found, weights, "your matrix", "Least squares with a column of ones for the vector: torch.linalg.lstsq.", 1e-3)
+    expect_close(
+        found,
+        weights,
+        "your matrix",
+        "Map and vector are found at once: what could a column of the inputs be that is the same for every state?",
+        1e-3,
+    )
     expect_close(expect_tensor(given[1], 7, what="your vector"), bias, "your vector", "It belongs to the column of ones.", 1e-3)
     return "This is the paper's f: how states of one layer would look in another."
 
@@ -74,11 +86,15 @@ def better_question(
         target = Target(text)
     except ValueError as problem:
         expect(False, str(problem))
-    named = next((source.name for source in sources if source.name.lower() in text.lower()), None)
+    named = next((source.name for source in sources if re.search(rf"\b{re.escape(source.name)}\b", text, re.IGNORECASE)), None)
     expect(named is None, f"Your prompt names {named}, which is one of those asked about: take other examples.")
     source, into = layers
     rates = [patchscope(model, sources, one, [source], into, answers=answers).hits[0].float().mean().item() for one in (target, given)]
-    expect(rates[0] > rates[1], f"By your prompt {rates[0]:.0%} of the {len(sources)} entities are read, by the given one {rates[1]:.0%}.")
+    expect(
+        rates[0] >= rates[1] + BETTER,
+        f"By your prompt {rates[0]:.0%} of the {len(sources)} entities are read, by the given one {rates[1]:.0%}; "
+        f"{BETTER:.0%} more are wanted, since a few more could be luck.",
+    )
     return f"By your prompt {rates[0]:.0%} of the {len(sources)} entities are read, by the given one {rates[1]:.0%}."
 
 
@@ -94,7 +110,8 @@ def shortcut(answer: Any, model: TransformerBridge, questions: Sequence[TwoHop])
     short = has_shortcut(model, questions)[[first, second]].tolist()
     expect(short[0], f"Your first question has no shortcut: {pair[0].direct!r} does not give {pair[0].e3}.")
     expect(not short[1], f"Your second question has a shortcut: {pair[1].e3} comes without {pair[1].e2}.")
-    return f"{pair[0].e1} gives {pair[0].e3} without {pair[0].e2}; from {pair[1].e1} to {pair[1].e3} there is no way but {pair[1].e2}."
+    (one, around), (two, through) = zip(pair, ("without", "neither test finds a way around"), strict=True)
+    return f"{one.e1} gives {one.e3} {around} {one.e2}; from {two.e1} to {two.e3} {through} {two.e2}."
 
 
 @exercises.add("4.11", "Measured honestly", minutes=8)

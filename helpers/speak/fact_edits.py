@@ -21,17 +21,18 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import cross_entropy, normalize
+from torch.nn.utils.rnn import pad_sequence
 
 from helpers.activations import Neuron, check_neuron
 from helpers.course_lm.corpus.base import Probe
 from helpers.course_lm.facts import Fact
 from helpers.inputs import chosen
-from helpers.interventions import intervene, record, resid_pre, unembed_only_at
+from helpers.interventions import Intervention, Pick, intervene, mlp_out, mlp_post, record, resid_pre, unembed_only_at, watch
 from helpers.metrics import first_tokens
 from helpers.models import TransformerBridge, run_from
 from helpers.prediction import pieces
 from helpers.progress import progress
-from helpers.running import check_layers, check_plain_writes, next_tokens
+from helpers.running import check_layers, check_plain_writes
 from helpers.speak.knowledge_neurons import N_NEURONS, KnowledgeNeurons, knowledge_neurons_of, upper_layers
 from helpers.speak.memories import value_vectors
 from helpers.speak.world_facts import CHOSEN, known_facts, new_answer, new_token, paraphrases, world_facts
@@ -44,10 +45,10 @@ CHANGED = GROUPS[:2]  # prompts that should get the new answer; all others shoul
 MOST = {"same subject": 6, "neighborhood": 6, "random": 12}
 N_TEXTS, TEXT_TOKENS = 16, 24  # held-out texts for the perplexity, and how many tokens of each are read at most
 
-# Settings for the course LM, by the highest score on 16 known facts about the half of the subjects called CHOSEN (seed 0).
-# ``choose`` repeats the choice of neurons (4 to 64) and strength (0.25 to 4); the last third of the layers did better than all of them.
-# MINUS is the paper's own.
-PLUS, MINUS = 1.0, 1.0
+# Settings for the course LM, by the highest score on 16 known facts about the half of the subjects called CHOSEN (seed 0):
+# ``choose`` tries 4 to 32 neurons, and strengths from 0.5 to 4.
+PLUS = 1.0
+DOSES = (0.25, 0.5, 1.0, 2.0)  # strengths of ``dose_curves``
 
 
 @dataclass(frozen=True)
@@ -78,12 +79,11 @@ def edited(model: TransformerBridge, updates: Sequence[Update]) -> Iterator[Tran
             vectors[units] = old
 
 
-def value_edit(
-    model: TransformerBridge, neurons: Sequence[Neuron], old: int, new: int, plus: float = PLUS, minus: float = MINUS
-) -> list[Update]:
-    """Dai et al., section 5.3, with the lengths of their code: ``v += |v| (plus * u_new - minus * u_old)`` for each neuron's value ``v``.
+def value_edit(model: TransformerBridge, neurons: Sequence[Neuron], old: int, new: int, plus: float = PLUS) -> list[Update]:
+    """Dai et al., section 5.3, with the lengths of their code: ``v += plus |v| (u_new - u_old)`` for each neuron's value ``v``.
 
-    ``u`` is the unembedding direction of a token, with length 1. Meant for neurons whose activation is above 0, as after a ReLU: below,
+    ``u`` is the unembedding direction of a token, with length 1. The paper has two strengths, 1 for the old answer and 8 for the new one;
+    here both are the same, so that 0 is no edit. Meant for neurons whose activation is above 0, as after a ReLU: below,
     the change works the other way round. Raises ValueError for an unknown neuron, or none.
     """
     if not neurons:
@@ -94,7 +94,7 @@ def value_edit(
         units.setdefault(layer, []).append(neuron)
     u_old, u_new = (normalize(model.W_U.detach()[:, token], dim=0) for token in (old, new))
     values = {layer: value_vectors(model, layer)[some] for layer, some in units.items()}
-    step = plus * u_new - minus * u_old
+    step = plus * (u_new - u_old)
     return [Update(layer, torch.tensor(some), values[layer].norm(dim=1, keepdim=True) * step) for layer, some in units.items()]
 
 
@@ -141,15 +141,22 @@ def edit_prompts(model: TransformerBridge, facts: Sequence[Fact], start: int | N
     usual, found = _perplexity(model, *texts_kept, start), []
     for fact, plan in zip(facts, plans, strict=True):
         prompts = [probe.prompt for probe in plan]
-        said = next_tokens(model, prompts)
+        texts = as_texts(model, prompts)
+        stream = _entering(model, texts, start)
+        said = _said(model, texts, stream, start)
         right = first_tokens(model, prompts, [probe.answer for probe in plan])
         rows = [row for row, probe in enumerate(plan) if probe.group in CHANGED or said[row] == right[row]]
-        prompts, groups = tuple(prompts[row] for row in rows), tuple(plan[row].group for row in rows)
-        new, texts = new_answer(model, fact, seed), as_texts(model, prompts)
-        both = int(right[0]), new_token(model, fact, new)
-        kept = start, texts, _entering(model, texts, start)
-        found.append(EditPrompts(fact, new, *both, prompts, groups, said[rows], *kept, *texts_kept, usual))
+        kept, new = texts.take(rows), new_answer(model, fact, seed)
+        named = tuple(prompts[row] for row in rows), tuple(plan[row].group for row in rows), said[rows]
+        asked = (start, kept, stream[rows, : kept.tokens.shape[1]], *texts_kept, usual)
+        found.append(EditPrompts(fact, new, int(right[0]), new_token(model, fact, new), *named, *asked))
     return found
+
+
+def _said(model: TransformerBridge, texts: Texts, stream: Float[Tensor, "text pos d_model"], start: int) -> Int[Tensor, "text"]:
+    """The most likely token after each text, from the states before a block on."""
+    with intervene(model, unembed_only_at(texts.last_positions(1))):
+        return run_from(model, stream, start)[:, 0].argmax(-1).cpu()
 
 
 def _entering(model: TransformerBridge, texts: Texts, layer: int) -> Float[Tensor, "text pos d_model"]:
@@ -253,8 +260,7 @@ def apply_edit(model: TransformerBridge, asked: EditPrompts, updates: Sequence[U
     if (lowest := min((update.layer for update in updates), default=asked.start)) < asked.start:
         raise ValueError(f"The prompts are run from layer {asked.start}, the edit is in layer {lowest}: edit_prompts(start={lowest}).")
     with edited(model, updates):
-        with intervene(model, unembed_only_at(asked.texts.last_positions(1))):
-            after = run_from(model, asked.streams, asked.start)[:, 0].argmax(-1).cpu()
+        after = _said(model, asked.texts, asked.streams, asked.start)
         harmed = _perplexity(model, asked.held_out, asked.held_out_streams, asked.start)
     changed = torch.tensor([group in CHANGED for group in asked.groups])
     hits = torch.where(changed, after == asked.new_token, after == asked.before)
@@ -285,22 +291,75 @@ def edit_values(
     model: TransformerBridge,
     asked: Sequence[EditPrompts],
     found: Sequence[KnowledgeNeurons],
-    n: int | None = N_NEURONS,
+    n: int = N_NEURONS,
     plus: float = PLUS,
-    minus: float = MINUS,
-    control: str | None = None,
-    seed: int = 0,
+    control: bool = False,
 ) -> EditScores:
-    """Edits each fact alone by the value vectors of its neurons, ``n`` or (``None``) those of the paper's rule.
+    """Edits each fact alone by the value vectors of its ``n`` best neurons; ``control``: of as many that are equally active instead."""
+    neurons = [one.control(one.top(n)) if control else one.top(n) for one in found]
+    pairs = zip(asked, neurons, strict=True)
+    return judge_edits(model, asked, [value_edit(model, own, one.old_token, one.new_token, plus) for one, own in pairs])
 
-    ``control``: instead of them as many random neurons, ``equally active`` or ``any``, with the same strength.
+
+@torch.no_grad()
+def hits_together(
+    model: TransformerBridge, asked: Sequence[EditPrompts], updates: Sequence[Sequence[Update]], group: str = CHANGED[0]
+) -> Float[Tensor, "fact"]:
+    """The share of each fact's prompts of one group that are as they should be, as in ``judge_edits``, for all facts in one pass.
+
+    No weight is changed: what an edit would add to the output of an MLP is added to it in the prompts of its own fact. NaN where a fact
+    has no such prompt. All prompts must be kept from the same layer on.
     """
-    updates = []
-    for one, neurons_of in zip(asked, found, strict=True):
-        neurons = neurons_of.shared() if n is None else neurons_of.top(n)
-        neurons = neurons_of.control(neurons, control, seed) if control else neurons
-        updates.append(value_edit(model, neurons, one.old_token, one.new_token, plus, minus))
-    return judge_edits(model, asked, updates)
+    rows = [(at, row) for at, one in enumerate(asked) for row, own in enumerate(one.groups) if own == chosen(GROUPS, group, "group")]
+    stream = pad_sequence([asked[at].streams[row] for at, row in rows], batch_first=True)
+    ends = torch.stack([asked[at].texts.lengths[row] - 1 for at, row in rows])[:, None]
+    fact, start = torch.tensor([at for at, _ in rows]), asked[0].start
+    changes = [change for layer in range(start, model.cfg.n_layers) for change in _adding(layer, fact, updates)]
+    with intervene(model, *changes, unembed_only_at(ends)):
+        after = run_from(model, stream, start)[:, 0].argmax(-1).cpu()
+    wanted = [asked[at].new_token if group in CHANGED else int(asked[at].before[row]) for at, row in rows]
+    hits = (after == torch.tensor(wanted)).float()
+    return torch.stack([hits[fact == at].mean() for at in range(len(asked))])
+
+
+def _adding(layer: int, fact: Int[Tensor, "prompt"], updates: Sequence[Sequence[Update]]) -> list[Intervention]:
+    """Interventions that add to each prompt what its fact's updates of this layer would add to the MLP's output: ``m`` times the change."""
+    here = [(fact == at, update) for at, some in enumerate(updates) for update in some if update.layer == layer]
+    seen: dict[int, Tensor] = {}
+
+    def add(values: Tensor, pick: Pick) -> Tensor:
+        new = values.clone()
+        for mine, update in here:
+            new[mine] += seen[layer][mine][..., update.units] @ update.change.to(values)
+        return new
+
+    return [watch(mlp_post(layer), lambda values: seen.update({layer: values})), Intervention(mlp_out(layer), add)] if here else []
+
+
+def dose_curves(
+    model: TransformerBridge,
+    asked: Sequence[EditPrompts],
+    found: Sequence[KnowledgeNeurons],
+    doses: Sequence[float] = DOSES,
+    n: int = N_NEURONS,
+    draws: int = 10,
+    group: str = CHANGED[0],
+) -> dict[str, Float[Tensor, "dose fact"]]:
+    """The share of one group's prompts that are as they should be, at each strength: knowledge neurons, and equally active ones.
+
+    The control is the mean over ``draws`` of as many other neurons of the same layers.
+    """
+    sets = {"knowledge neurons": [[one.top(n) for one in found]]}
+    sets["equally active neurons"] = [[one.control(one.top(n), seed=seed) for one in found] for seed in range(draws)]
+
+    def shares(neurons: Sequence[Sequence[Neuron]], plus: float) -> Float[Tensor, "fact"]:
+        edits = [value_edit(model, own, one.old_token, one.new_token, plus) for one, own in zip(asked, neurons, strict=True)]
+        return hits_together(model, asked, edits, group)
+
+    return {
+        name: torch.stack([torch.stack([shares(neurons, plus) for neurons in drawn]).mean(0) for plus in doses])
+        for name, drawn in sets.items()
+    }
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from 0 to what they are, and ``w * mean over k of dP(answer; k/m * w)/dw`` is th
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 
 import torch
@@ -30,7 +30,7 @@ from helpers.texts import Texts, TextsLike, as_texts
 
 STEPS = 20  # m, the points of the path
 THRESHOLD, SHARED = 0.2, 0.7  # share of the highest score of a paraphrase, share of the paraphrases (section 3.3)
-N_NEURONS = 16  # for the course LM, chosen on other facts (see ``fact_edits.choose``)
+N_NEURONS = 8  # for the course LM, chosen on other facts (see ``fact_edits.choose``)
 PATH_ROWS = 512  # points of paths in one pass
 NEAREST = 10  # a control neuron is drawn from so many that are about as active
 CONTROLS = ("equally active", "any")
@@ -47,6 +47,11 @@ class KnowledgeNeurons:
     fact: Fact
     scores: Float[Tensor, "prompt layer d_mlp"]
     active: Float[Tensor, "prompt layer d_mlp"]
+
+    def within(self, layers: Sequence[int]) -> "KnowledgeNeurons":
+        """The same with neurons of some layers only: all others have score 0."""
+        kept = torch.zeros(self.scores.shape[1], 1).index_fill(0, torch.tensor(layers), 1.0)
+        return replace(self, scores=self.scores * kept)
 
     def top(self, n: int) -> list[Neuron]:
         """The ``n`` neurons with the highest mean scores, fewer where fewer are above 0; the highest first."""
@@ -88,7 +93,7 @@ class KnowledgeNeurons:
 
 
 def upper_layers(model: TransformerBridge) -> list[int]:
-    """The last third of the layers, whose value vectors reach the answer most directly; there the neurons are looked for."""
+    """The last third of the layers, whose value vectors reach the answer most directly."""
     return list(range(2 * model.cfg.n_layers // 3, model.cfg.n_layers))
 
 
@@ -188,22 +193,22 @@ class Scaled:
         return table(columns, rows)
 
 
-def scale_neurons(model: TransformerBridge, found: Sequence[KnowledgeNeurons], n: int | None = N_NEURONS, seed: int = 0) -> Scaled:
+def scale_neurons(model: TransformerBridge, found: Sequence[KnowledgeNeurons], n: int = N_NEURONS, draws: int = 1) -> Scaled:
     """Suppresses (0) and amplifies (2) each fact's neurons at the last token of its prompts, used and held out (Dai et al., section 4).
 
-    ``n``: so many neurons with the highest scores, or ``None`` for the paper's rule. The control are as many other neurons that are
-    equally active.
+    ``n``: so many neurons with the highest scores. The control are as many other neurons that are equally active: the mean probability
+    over so many ``draws`` of them.
     """
     sides = [paraphrases(one.fact) for one in found]
     asked = [(at, prompt, side is used) for at, (used, held) in enumerate(sides) for side in (used, held) for prompt in side]
     numbers, prompts, used = zip(*asked, strict=True)
     answers = first_tokens(model, prompts, [found[at].fact.object for at in numbers])
-    own = [one.shared() if n is None else one.top(n) for one in found]
-    other = [one.control(some, seed=seed) for one, some in zip(found, own, strict=True)]
+    own = [one.top(n) for one in found]
+    others = [[one.control(some, seed=seed) for one, some in zip(found, own, strict=True)] for seed in range(draws)]
     texts, fact = as_texts(model, prompts), torch.tensor(numbers)
     after = {
-        f"{what}{whose}": _scaled_probs(model, texts, answers, fact, neurons, factor)
-        for whose, neurons in (("", own), (", control", other))
+        f"{what}{whose}": torch.stack([_scaled_probs(model, texts, answers, fact, neurons, factor) for neurons in drawn]).mean(0)
+        for whose, drawn in (("", [own]), (", control", others))
         for what, factor in DOSES.items()
     }
     before = _scaled_probs(model, texts, answers, fact, own, 1.0)

@@ -22,7 +22,7 @@ from helpers.cluster.attribution import direct_effects
 from helpers.inputs import check_number, chosen
 from helpers.interventions import attn_out, mlp_out, record
 from helpers.models import TransformerBridge
-from helpers.prediction import pieces, tokenize, truncate, visible
+from helpers.prediction import pieces, visible
 from helpers.running import ENTRY, activations_at, check_layers, layer_hook, layer_name, read_lens
 from helpers.speak.tuned_lens import TunedLens, layer_states
 from helpers.stats import bootstrap_interval
@@ -43,14 +43,9 @@ class StreamParts:
     parts: Float[Tensor, "part prompt d_model"]
     stream: Float[Tensor, "prompt d_model"]
 
-    @property
-    def running_sum(self) -> Float[Tensor, "part prompt d_model"]:
-        """The stream as it grows: after each part. Every second row from the first on is a layer's state."""
-        return self.parts.cumsum(0)
-
     def table(self) -> str:
         """One line for each part: its mean length, and that of the stream with it."""
-        lengths = [parts.norm(dim=-1).mean(1).tolist() for parts in (self.parts, self.running_sum)]
+        lengths = [parts.norm(dim=-1).mean(1).tolist() for parts in (self.parts, self.parts.cumsum(0))]
         return table({"part": "<13", "length": "8.2f", "  stream then": "12.2f"}, zip(self.names, *lengths, strict=True))
 
 
@@ -69,16 +64,6 @@ class BlockEffects:
 
     names: tuple[str, ...]
     effect: Float[Tensor, "part prompt"]
-
-    @property
-    def running_sum(self) -> Float[Tensor, "part prompt"]:
-        """The logit difference as it grows, each part with the final norm's scale as it is at the end."""
-        return self.effect.cumsum(0)
-
-    def table(self) -> str:
-        """One line for each part: the mean of what it adds, and the sum up to there."""
-        rows = zip(self.names, self.effect.mean(1).tolist(), self.running_sum.mean(1).tolist(), strict=True)
-        return table({"part": "<13", "logits": "+8.2f", "so far": "+8.2f"}, rows)
 
 
 def block_effects(
@@ -133,33 +118,21 @@ def _shown(word: str, width: int) -> str:
 
 @torch.no_grad()
 def logit_lens(
-    model: TransformerBridge,
-    text: str | Int[Tensor, "pos"],
-    layers: Sequence[int] | None = None,
-    k: int = 5,
-    tuned: TunedLens | None = None,
+    model: TransformerBridge, text: str, layers: Sequence[int] | None = None, k: int = 5, tuned: TunedLens | None = None
 ) -> LensTable:
     """The best tokens of the lens after each token of a text, at every layer; with ``tuned`` they are the tuned lens'.
 
-    Longer text is truncated on the left. Raises ValueError for an empty text, an unknown layer, and ``k`` below 1.
+    Longer text is truncated on the left. Raises ValueError for an empty text, an unknown layer, and a ``k`` that cannot be.
     """
-    check_number("k says how many tokens to list", k)
-    layers = check_layers(model, layers)
-    tokens = truncate(model, tokenize(model, text) if isinstance(text, str) else text.cpu())
-    if not len(tokens):
-        raise ValueError("There is no token to read: give the lens some text.")
-    seen = record(model, tokens[None].to(model.cfg.device), *map(layer_hook, dict.fromkeys(layers)))
-    states = torch.stack([seen[layer_hook(layer)][0] for layer in layers])
-
-    def best(logits: Float[Tensor, "layer some d_vocab"], _: Int[Tensor, "some"]) -> Float[Tensor, "layer some 2 k"]:
-        top = logits.topk(min(k, model.cfg.d_vocab))
-        probs = (top.values - logits.logsumexp(-1, keepdim=True)).exp()
-        return torch.stack([top.indices.double(), probs.double()], 2).cpu()
-
-    top, probs = read_lens(model, tuned.mapped(model, layers, states) if tuned else states, best).unbind(2)
-    ids = torch.cat([top.long().flatten(), tokens]).unique()
+    check_number("k says how many tokens to list", k, high=model.cfg.d_vocab)
+    layers, tokens = check_layers(model, layers), as_texts(model, [text]).tokens
+    seen = record(model, tokens.to(model.cfg.device), *map(layer_hook, dict.fromkeys(layers)))
+    states = torch.cat([seen[layer_hook(layer)] for layer in layers])  # [layer, pos, d_model]
+    states = tuned.mapped(model, layers, states) if tuned else states
+    best = read_lens(model, states, lambda logits, _: torch.stack([part.double() for part in logits.softmax(-1).topk(k)], 2))
+    ids = torch.cat([best[:, :, 1].long().flatten().cpu(), tokens[0]]).unique()
     words = dict(zip(ids.tolist(), pieces(model, ids), strict=True))
-    return LensTable(tokens, layers, top.long(), probs.float(), words)
+    return LensTable(tokens[0], layers, best[:, :, 1].long().cpu(), best[:, :, 0].float().cpu(), words)
 
 
 # ------------------------------------------------------------------------------------------------- answers, layer by layer
@@ -266,46 +239,6 @@ def answer_tokens(model: TransformerBridge, word: str) -> tuple[int, ...]:
     return tuple(sorted(found))
 
 
-@dataclass(frozen=True)
-class ContextEffect:
-    """The same questions without and with their answers in the context: at which layer do they lead?"""
-
-    without: LensScores
-    within: LensScores
-
-    @property
-    def both(self) -> Bool[Tensor, "prompt"]:
-        """Which answers lead at the end in both forms; only these are compared."""
-        return ~(self.without.leads.isnan() | self.within.leads.isnan())
-
-    @property
-    def earlier(self) -> Float[Tensor, "kept"]:
-        """By how many layers each answer leads earlier with the context; negative is later."""
-        return (self.without.leads - self.within.leads)[self.both]
-
-    def table(self) -> str:
-        """The median layers and the mean of the paired difference with its 95 % interval (bootstrap over the pairs)."""
-        rows = [
-            (name, one.appears.nanquantile(0.5), one.leads[self.both].quantile(0.5), one.on_top[-1].float().mean())
-            for name, one in (("without", self.without), ("with", self.within))
-        ]
-        low, high = bootstrap_interval(self.earlier)
-        last = f"with the context it leads earlier by {self.earlier.mean():.2f} layers [{low:.2f}, {high:.2f}], n = {len(self.earlier)}"
-        return table({"context": "<8", "appears": "8.1f", "leads": "8.1f", "right": "8.0%"}, rows) + f"\n{last}"
-
-
-def with_context(model: TransformerBridge, without: Sequence[str], within: Sequence[str], targets: Targets) -> ContextEffect:
-    """Reads the answers off prompts, and off the same prompts after a context that states the fact.
-
-    Merullo et al. find that what can be copied from the context is not looked up the way a remembered fact is.
-    Raises ValueError where no answer leads in both.
-    """
-    found = ContextEffect(*(target_probs(model, prompts, targets) for prompts in (without, within)))
-    if not found.both.any():
-        raise ValueError("No answer is on top at the last layer in both forms, so there is nothing to compare: ask what the model knows.")
-    return found
-
-
 # ------------------------------------------------------------------------------------------------ all positions of texts
 
 
@@ -329,11 +262,18 @@ class ByLayer:
 
 
 @torch.no_grad()
-def lens_kl(model: TransformerBridge, texts: TextsLike, tuned: TunedLens | None = None) -> ByLayer:
+def lens_kl(
+    model: TransformerBridge, texts: TextsLike, tuned: TunedLens | None = None, usual: Float[Tensor, "d_vocab"] | None = None
+) -> ByLayer:
     """KL(model || lens) in nats at each layer, the mean over each text's positions (Belrose et al.): "raw", and "tuned" if given.
 
-    The last layer's is 0. Raises ValueError where a text has nothing but position 0.
+    The last layer's is 0. The baseline "blind" is one and the same distribution at every place, such as how often words occur (``usual``):
+    a lens that sees nothing. Raises ValueError where a text has nothing but position 0.
     """
+
+    def blind(logits: Float[Tensor, "one some d_vocab"], _: Int[Tensor, "some"]) -> Float[Tensor, "one some"]:
+        logp = logits.log_softmax(-1)
+        return (logp.exp() * (logp - usual.to(logp).log())).sum(-1).cpu()
 
     def kl(logits: Float[Tensor, "layer some d_vocab"], _: Int[Tensor, "some"]) -> Float[Tensor, "layer some"]:
         logp = logits.log_softmax(-1)
@@ -341,11 +281,14 @@ def lens_kl(model: TransformerBridge, texts: TextsLike, tuned: TunedLens | None 
 
     texts = _long_enough(model, texts)
     layers = check_layers(model, None)
-    found = {name: torch.empty(len(layers), len(texts)) for name in (["raw", "tuned"] if tuned else ["raw"])}
+    names = ["raw"] + ["tuned"] * (tuned is not None) + ["blind"] * (usual is not None)
+    found = {name: torch.empty(len(layers), len(texts)) for name in names}
     for rows, part, states in layer_states(model, texts, layers):
         found["raw"][:, rows] = _per_text(part, read_lens(model, states, kl))
         if tuned:
             found["tuned"][:, rows] = _per_text(part, read_lens(model, tuned.mapped(model, layers, states), kl))
+        if usual is not None:
+            found["blind"][:, rows] = _per_text(part, read_lens(model, states[-1:], blind))
     return ByLayer(layers, found)
 
 

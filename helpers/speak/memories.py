@@ -247,38 +247,21 @@ class Agreement:
         return self.has_next & (self.best == self.follows)
 
     @property
-    def chance(self) -> list[float]:
-        """The agreement in each layer of the value of one neuron and the trigger of another one, over all such pairs."""
-        return [_chance(best[kept], follows[kept]) for best, follows, kept in zip(self.best, self.follows, self.has_next, strict=True)]
-
-    @property
-    def overall_chance(self) -> float:
-        """The mean of the layers' chances, each with the weight of its neurons that count: it belongs to the share of all hits."""
-        counts = self.has_next.sum(1).tolist()
-        return sum(chance * n for chance, n in zip(self.chance, counts, strict=True)) / max(1, sum(counts))
+    def control(self) -> Bool[Tensor, "layer d_mlp"]:
+        """Whether it is the one that follows the trigger of another neuron."""
+        return self.shuffled_ranks == 1
 
     def table(self) -> str:
-        """One line for each layer: the agreement, that of different neurons, the median rank of the next token, and of another one's."""
+        """One line for each layer: the agreement, that with another neuron's trigger, and the median ranks of both next tokens."""
 
-        def line(label: str, hits: Tensor, kept: Tensor, chance: float, own: Tensor, other: Tensor) -> tuple[object, ...]:
-            medians = [f"{int(ranks[kept].median()):,}" if kept.any() else "-" for ranks in (own, other)]
-            return label, _share(hits[kept]), chance, *medians, int(kept.sum())
+        def line(label: str, kept: Tensor, hits: Tensor, others: Tensor, *ranks: Tensor) -> tuple[object, ...]:
+            medians = [f"{int(one[kept].median()):,}" if kept.any() else "-" for one in ranks]
+            return label, _share(hits[kept]), _share(others[kept]), *medians, int(kept.sum())
 
-        columns = (self.hits, self.has_next, self.chance, self.ranks, self.shuffled_ranks)
+        columns = (self.has_next, self.hits, self.control, self.ranks, self.shuffled_ranks)
         rows = [line(str(layer), *row) for layer, *row in zip(self.layers, *columns, strict=True)]
-        rows.append(line("all", self.hits, self.has_next, self.overall_chance, self.ranks, self.shuffled_ranks))
-        heads = {"layer": ">5", "agreement": "<22", "chance": "7.2%", "median rank": "12,", "shuffled": "8,", "neurons": "7,"}
-        return table(heads, rows, gap="  ")
-
-
-def _chance(best: Int[Tensor, "neuron"], follows: Int[Tensor, "neuron"]) -> float:
-    """The share of pairs of two different neurons in which the first one's top token follows the second one's trigger."""
-    n = len(best)
-    if n < 2:
-        return 0.0
-    size = int(max(best.max(), follows.max())) + 1
-    pairs = int((torch.bincount(best, minlength=size) * torch.bincount(follows, minlength=size)).sum())
-    return (pairs - int((best == follows).sum())) / (n * (n - 1))
+        heads = {"layer": ">5", "agreement": "<22", "with another's": "<22", "median rank": "12,", "another's": "9,", "neurons": "7,"}
+        return table(heads, [*rows, line("all", *columns)], gap="  ")
 
 
 @torch.no_grad()
@@ -362,7 +345,7 @@ class Memory:
 def memory(
     model: TransformerBridge, layer: int, neuron: int, top: TopContexts, categories: Categories, n: int = 5, k: int = 10, least: int = 5
 ) -> Memory:
-    """One neuron as a memory: its ``n`` top triggers beside the ``k`` tokens that its value promotes.
+    """One neuron as a memory: its ``n`` top triggers beside the ``k`` tokens that its value promotes, by which it is judged.
 
     ``top`` and ``categories`` are made once, by ``top_contexts`` and ``word_categories``; then each neuron is a matter of milliseconds.
     Raises ValueError for a neuron that does not exist or a layer that was not scanned.

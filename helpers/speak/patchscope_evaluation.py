@@ -3,9 +3,8 @@
 Ghandeharioun et al. 2024 (arXiv 2401.06102, sections 4.1 and 4.2).
 """
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 
 import torch
@@ -22,7 +21,6 @@ from helpers.speak.patchscopes import (
     IDENTITY,
     PATCHED_ROWS,
     SAME,
-    TOKENS,
     Layer,
     Place,
     Readings,
@@ -35,31 +33,32 @@ from helpers.speak.patchscopes import (
     states_at,
     target_place,
 )
-from helpers.speak.tuned_lens import sample_states
+from helpers.speak.tuned_lens import TunedLens, sample_states
 from helpers.stats import Interval, paired_interval, ridge
 from helpers.tables import table
 from helpers.texts import Texts, TextsLike, as_texts
 
 PENALTY = 1e-3  # of a map between layers, as a share of the mean variance of the states
-METHODS = ("Patchscope", "with map", "logit lens", "linear map")
+METHODS = ("Patchscope", "with map", "logit lens", "linear map", "tuned lens")
+ANSWER = 4  # tokens that are written for an attribute
 PROBE_PENALTY = 0.1  # of a probe that has few subjects to learn from
 
 Pair = tuple[int, int]  # source layer, target layer
 Map = tuple[Float[Tensor, "d_model d_model"], Float[Tensor, "d_model"]]  # weight and bias
 
 
-def fit_maps(model: TransformerBridge, pairs: Sequence[Pair], texts: TextsLike, penalty: float = PENALTY) -> dict[Pair, Map]:
+def fit_maps(model: TransformerBridge, pairs: Sequence[Pair], texts: TextsLike) -> dict[Pair, Map]:
     """For each pair of layers weight and bias of the affine map from the states of the one to those of the same tokens in the other.
 
-    Ridge regression on 16 positions drawn from each text, never position 0; ``penalty`` is a share of the mean variance of a unit.
-    This is the paper's linear mapping when the target is the last layer (section 4.1). Raises ValueError for an unknown layer.
+    Ridge regression on 16 positions drawn from each text, never position 0. This is the paper's linear mapping when the target is the
+    last layer (section 4.1). Raises ValueError for an unknown layer.
     """
     check_layers(model, [layer for pair in pairs for layer in pair])
     states = sample_states(model, texts, 16).cpu()  # [layer, state, d_model], from layer -1 on
     found = {}
     for source, target in pairs:
         x = states[source + 1]
-        weight, bias = ridge(x, states[target + 1], penalty * mean_spread(x))
+        weight, bias = ridge(x, states[target + 1], PENALTY * mean_spread(x))
         found[source, target] = weight.float(), bias.float()
     return found
 
@@ -85,6 +84,10 @@ class Precision:
         """The hits of one method. Raises ValueError for a method that was not tried."""
         return chosen(self.hits, method, "method")
 
+    def take(self, texts: slice) -> "Precision":
+        """Some of the texts only, such as one half to choose a layer on and the other to count on."""
+        return replace(self, hits={name: hits[:, texts] for name, hits in self.hits.items()})
+
     def gain(self, method: str, over: str) -> list[tuple[float, Interval]]:
         """By how much one method is better than another in each layer, text by text, with the 95 % interval (bootstrap)."""
         pairs = zip(self.of(method).float(), self.of(over).float(), strict=True)
@@ -105,9 +108,10 @@ def precision_by_layer(
     layers: Sequence[int] | None = None,
     *,
     train: TextsLike | None = None,
+    tuned: TunedLens | None = None,
     target: Target = IDENTITY,
 ) -> Precision:
-    """Compares ways to read the next token off the states of each layer: Patchscope, logit lens and, with ``train``, affine maps.
+    """Compares ways to read the next token off the states of each layer: Patchscope, lenses and, with ``train``, affine maps.
 
     One token of each text is read, at the position of the placeholder; shorter texts are left out. "Patchscope" puts a state into the
     layer from which it comes; "with map" into the layer half way by a map fitted on ``train``; "linear map" goes from there into the last
@@ -127,6 +131,8 @@ def precision_by_layer(
         )
         found["with map"] = _after_patch(model, place, to_half, [half] * len(layers))
         found["linear map"] = _best(model, to_last)
+    if tuned:
+        found["tuned lens"] = _best(model, tuned.mapped(model, layers, states))
     hits = {name: found[name] == own for name in METHODS if name in found}
     constant = own.bincount().max().item() / len(own)
     return Precision(layers, hits, constant, place.at[0])
@@ -170,68 +176,59 @@ def attribute(data: RelationData) -> Target:
 
 @dataclass(frozen=True)
 class Attributes:
-    """Whether an attribute can be read off the states of subjects that no probe has learned from, by Patchscope and by a linear probe.
+    """Whether an attribute can be read off the states of subjects, by Patchscope, and by a linear probe that has not learned from them.
 
-    ``probe``: is the right answer the nearest of all answers of the relation? ``constant``: is it the most frequent one among the subjects
-    that the probe has learned from? ``readings.others`` is the control with an unrelated subject's state.
+    ``probe``: is the right answer the nearest of all answers of the relation? ``readings.others`` is the control with an unrelated
+    subject's state.
     """
 
     relation: str
     readings: Readings
     probe: Bool[Tensor, "layer subject"]
-    constant: Bool[Tensor, "subject"]
 
     def table(self) -> str:
         """One line for each layer: shares of right answers of Patchscope and probe with intervals, and of other subjects' states."""
         shares = map(share, self.readings.hits), map(share, self.probe)
         rows = zip(map(layer_name, self.readings.layers), *shares, self.readings.others.mean(1).tolist(), strict=True)
         lines = table({"layer": ">5", "Patchscope": "<22", "probe": "<22", "other subject": "12.1%"}, rows, gap="  ")
-        return f"{self.relation}\n{lines}\nalways the same answer: {self.constant.float().mean():.1%}, n = {len(self.constant)}"
+        return f"{self.relation}\n{lines}\nalways the same answer: {self.readings.constant:.1%}, n = {self.probe.shape[1]}"
 
 
 def attribute_extraction(
-    model: TransformerBridge,
-    data: RelationData,
-    source_layers: Sequence[int] | None = None,
-    target_layer: Layer = SAME,
-    *,
-    tokens: int = TOKENS,
+    model: TransformerBridge, data: RelationData, source_layers: Sequence[int] | None = None, target_layer: Layer = SAME
 ) -> Attributes:
     """Reads the objects of a relation off states of its subjects with a target such as ``The capital of x is``, and with a probe.
 
-    Half of the subjects train the probe: ridge regression from the state to the unembedding of the answer's first token. Both are judged
-    on the other half. Raises ValueError for fewer than four subjects.
+    The probe is ridge regression from the state to the unembedding of the answer's first token; half of the subjects train the one that
+    judges the other half, and the other way round. Raises ValueError for fewer than four subjects.
     """
     if len(data) < 4:
         raise ValueError(f"{data.name!r} has {len(data)} subjects; a probe and its test need four: give more.")
-    order = Random(f"0 {data.name}").sample(range(len(data)), len(data))
-    train, test = data.take(order[: len(data) // 2]), data.take(order[len(data) // 2 :])
-    target, asked = attribute(data), [Source(name, name) for name in test.subjects]
-    readings = patchscope(model, asked, target, source_layers, target_layer, answers=test.objects, tokens=tokens)
-    seen = []
-    for sources in ([Source(name, name) for name in train.subjects], asked):
-        places = [matched(model, source_place(model, one), target_place(model, target))[0] for one in sources]
-        seen.append(states_at(model, places, readings.layers)[:, :, 0])
-    common = Counter(train.objects).most_common(1)[0][0]
-    probe = _probe(model, train, test, *seen)
-    return Attributes(data.name, readings, probe, torch.tensor([answer == common for answer in test.objects]))
+    target, asked = attribute(data), [Source(name, name) for name in data.subjects]
+    readings = patchscope(model, asked, target, source_layers, target_layer, answers=data.objects, tokens=ANSWER)
+    places = [matched(model, source_place(model, one), target_place(model, target))[0] for one in asked]
+    states = states_at(model, places, readings.layers)[:, :, 0]
+    one, other = torch.tensor(Random(f"0 {data.name}").sample(range(len(data)), len(data))).tensor_split(2)
+    probe = torch.empty(len(states), len(data), dtype=torch.bool)
+    for train, test in ((one, other), (other, one)):
+        probe[:, test] = _probe(model, data, states, train, test)
+    return Attributes(data.name, readings, probe)
 
 
 def _probe(
     model: TransformerBridge,
-    train: RelationData,
-    test: RelationData,
-    known: Float[Tensor, "layer subject d_model"],
-    asked: Float[Tensor, "layer some d_model"],
+    data: RelationData,
+    states: Float[Tensor, "layer subject d_model"],
+    train: Int[Tensor, "known"],
+    test: Int[Tensor, "some"],
 ) -> Bool[Tensor, "layer some"]:
     """Is the right answer nearest to what the probe of each layer predicts? All answers of the relation are candidates."""
-    answers = sorted({*train.objects, *test.objects})
-    first = first_tokens(model, train.prompts[:1] * len(answers), answers)
+    answers = sorted({*data.objects})
+    first = first_tokens(model, data.prompts[:1] * len(answers), answers)
     vectors = model.W_U.detach()[:, first.to(model.W_U.device)].T.double().cpu()
-    learned = vectors[[answers.index(answer) for answer in train.objects]]
-    right = torch.tensor([answers.index(answer) for answer in test.objects])
+    right = torch.tensor([answers.index(answer) for answer in data.objects])
     found = []
-    for own, other in zip(known.double(), asked.double(), strict=True):
-        weight, bias = ridge(own, learned, PROBE_PENALTY * mean_spread(own))
-        found.append(torch.cdist(other @ weight.T + bias, vectors).argmin(-1) == right)
+    for own in states.double():
+        weight, bias = ridge(own[train], vectors[right[train]], PROBE_PENALTY * mean_spread(own[train]))
+        found.append(torch.cdist(own[test] @ weight.T + bias, vectors).argmin(-1) == right[test])
     return torch.stack(found)

@@ -1,4 +1,4 @@
-"""Patchscopes: a state is put into another text, in the place of a placeholder, and the model itself says in words what it holds.
+"""Patchscopes: a state is put into another text, in the place of a placeholder, and the model says in words what it makes of it.
 
 Ghandeharioun et al. 2024 (arXiv 2401.06102, section 3): the state ``h`` of token ``i`` of a source text ``S`` after layer ``l`` *replaces*
 the state of the placeholder in a target text ``T`` after layer ``l*``; then the model writes on. What the
@@ -7,9 +7,10 @@ target text asks is what one learns: the token that comes next, what an entity i
     print(describe(model, "Imagine", range(6), target_layer=0).table())
 
 *Layer* ``l`` is the stream after block ``l``; layer -1, "in", is the one that enters block 0. Two things matter in small models with
-learned positions, and are done here unless switched off or left out: source token and placeholder stand at the same position (``match``:
-a filler goes before the shorter of the two), and late states are put into an early layer, since the reading of the placeholder is done by
-the first layers. A fluent answer is no evidence by itself: every share stands beside what other entities' states would have got.
+learned positions, and are done here unless switched off or left out: the source token must not stand much earlier than the placeholder
+(``match``: both at the same position, with a filler before the shorter text), and late states are put into an early layer, since the
+reading of the placeholder is done by the first layers. A fluent answer is no evidence by itself: every share stands beside what other
+entities' states would have got.
 """
 
 import re
@@ -64,30 +65,28 @@ SourceLike = Source | str  # a text by itself is asked about at its last token
 
 @dataclass(frozen=True)
 class Target:
-    """What the model is asked: a prompt in which the word ``placeholder`` stands once; the answer is cut at ``until``, if it comes.
+    """What the model is asked: a prompt in which the placeholder ``x`` stands once; the answer is cut at ``until``, if it comes.
 
     Raises ValueError unless the placeholder occurs exactly once as a word.
     """
 
     prompt: str
-    placeholder: str = "x"
     until: str = "\n"
 
     def __post_init__(self) -> None:
-        count = len(self._found)
-        if count != 1 or not self.placeholder:
+        if (count := len(self.parts) - 1) != 1:
             said = f"occurs {count} times" if count else "does not occur"
-            raise ValueError(f"The placeholder {self.placeholder!r} {said} in {self.prompt!r}: it must stand there once, as a word.")
+            raise ValueError(f"The placeholder 'x' {said} in {self.prompt!r}: it must stand there once, as a word.")
 
     @property
-    def _found(self) -> list[int]:
-        return [found.start() for found in re.finditer(rf"(?<!\w){re.escape(self.placeholder)}(?!\w)", self.prompt)]
+    def parts(self) -> list[str]:
+        """What stands before the placeholder, and behind it."""
+        return re.split(r"(?<!\w)x(?!\w)", self.prompt)
 
     def times(self, n: int) -> tuple[str, list[int]]:
-        """The prompt with the placeholder ``n`` times in a row, and where each of them begins."""
-        at = self._found[0]
-        text = self.prompt[:at] + " ".join([self.placeholder] * n) + self.prompt[at + len(self.placeholder) :]
-        return text, [at + number * (len(self.placeholder) + 1) for number in range(n)]
+        """The prompt with the placeholder ``n`` times in a row, and where each of them stands."""
+        before, after = self.parts
+        return f"{before}{' '.join('x' * n)}{after}", [len(before) + 2 * number for number in range(n)]
 
 
 # The paper's targets (section 4) in the forms in which the course LM's corpus writes such lists; no word in them is held out there.
@@ -138,12 +137,9 @@ def source_place(model: TransformerBridge, source: Source, whole: bool = False) 
 
 
 def target_place(model: TransformerBridge, target: Target, n: int = 1) -> Place:
-    """Where a target is patched: at its placeholder, which stands there ``n`` times. Raises ValueError if it is not one token each time."""
+    """Where a target is patched: at its placeholder, which stands there ``n`` times."""
     text, starts = target.times(n)
-    found = [_word(model, text, start, start + len(target.placeholder)) for start in starts]
-    if odd := next((span for span in found if len(span) != 1), None):
-        raise ValueError(f"The placeholder {target.placeholder!r} is {len(odd)} tokens of this model: choose another word.")
-    return Place(tokenize(model, text), tuple(span[0] for span in found))
+    return Place(tokenize(model, text), tuple(_word(model, text, start, start + 1)[-1] for start in starts))
 
 
 def matched(model: TransformerBridge, source: Place, target: Place) -> tuple[Place, Place]:
@@ -228,37 +224,28 @@ def begins_with(text: str, answer: str) -> bool:
 
 @torch.no_grad()
 def describe(
-    model: TransformerBridge,
-    entity: SourceLike,
-    source_layers: Sequence[int] | None = None,
-    target_layer: int = 1,
-    target: Target = DESCRIPTION,
-    *,
-    tokens: int = TOKENS,
-    whole: bool = False,
+    model: TransformerBridge, name: str, source_layers: Sequence[int] | None = None, target_layer: int = 1, target: Target = DESCRIPTION
 ) -> Readings:
-    """What the model says an entity is, from its state after each layer (section 4.3; Figure 55 of the lecture).
+    """What the model says a name is, from the state of its last token after each layer (section 4.3; Figure 55 of the lecture).
 
-    Step by step what ``patchscope`` does with many entities at once. All states go into an early layer: from there on the model reads
-    what the placeholder is. ``whole``: all tokens of a name are put into as many placeholders.
+    Step by step what ``patchscope`` does with many names at once. All states go into an early layer: from there on the model reads
+    what the placeholder is.
     """
-    source = entity if isinstance(entity, Source) else Source(entity)
-    layers = check_layers(model, source_layers)
-    place = source_place(model, source, whole)
-    place, blank = matched(model, place, target_place(model, target, len(place.at)))
+    source, layers = Source(name), check_layers(model, source_layers)
+    place, blank = matched(model, source_place(model, source), target_place(model, target))
     seen = record(model, place.tokens[None].to(model.cfg.device), *map(layer_hook, layers))
-    states = torch.stack([seen[layer_hook(layer)][0, list(place.at)] for layer in layers])  # [layer, n, d_model]
-    with intervene(model, set_to(layer_hook(target_layer), states, pos=list(blank.at))):
-        written = _continued(model, blank.tokens.repeat(len(layers), 1), tokens)  # a row for each layer
-    [bare] = _continued(model, blank.tokens[None], tokens)
+    states = torch.stack([seen[layer_hook(layer)][0, place.at[0]] for layer in layers])[:, None]  # [layer, 1, d_model]
+    with intervene(model, set_to(layer_hook(target_layer), states, pos=blank.at[0])):
+        written = _continued(model, blank.tokens.repeat(len(layers), 1))  # a row for each layer
+    [bare] = _continued(model, blank.tokens[None])
     texts = tuple((_text(model, ids, target.until),) for ids in written)
     return Readings((source,), target, layers, (target_layer,) * len(layers), texts, (_text(model, bare, target.until),))
 
 
-def _continued(model: TransformerBridge, rows: Int[Tensor, "row pos"], tokens: int) -> list[list[int]]:
+def _continued(model: TransformerBridge, rows: Int[Tensor, "row pos"]) -> list[list[int]]:
     """The most likely next tokens of each row, every one from a run over the whole text."""
     start, rows = rows.shape[1], rows.to(model.cfg.device)
-    for _ in range(tokens):
+    for _ in range(TOKENS):
         rows = torch.cat([rows, model(rows)[:, -1:].argmax(-1)], 1)
     return rows[:, start:].tolist()
 

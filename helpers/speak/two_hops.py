@@ -27,11 +27,10 @@ from helpers.models import TransformerBridge
 from helpers.prediction import token_span
 from helpers.progress import progress
 from helpers.running import logits_at_end, next_tokens
-from helpers.stats import cluster_interval
+from helpers.stats import cluster_interval, wilson
 from helpers.tables import table
 from helpers.texts import Texts, as_texts
 
-FORMS = ("of", "possessive")
 PLACES = ("t1", "t2")
 
 # ------------------------------------------------------------------------------------------------------------ questions
@@ -51,7 +50,6 @@ class TwoHop:
     e2: str
     e3: str
     kind: str = "two hops"
-    form: str = "of"
     hops: tuple[str, str] = ("", "")
     direct: str = ""
 
@@ -60,27 +58,25 @@ class TwoHop:
             raise ValueError(f"The phrase {self.phrase!r} must be the beginning of {self.text!r}, up to the end of the first hop.")
 
     @property
-    def group(self) -> str:
-        """Kind and form: the questions that differ in their entities only."""
-        return f"{self.kind} ({self.form})"
+    def second(self) -> str:
+        """The second relation, which the answer is about: ``capital``."""
+        return self.kind.split("+")[-1]
 
     def shares_nothing(self, other: "TwoHop") -> bool:
         """Whether another question has another e1, e2 and e3."""
         return other.e1 != self.e1 and other.e2 != self.e2 and other.e3 != self.e3
 
 
-def course_questions(held_out: bool = True, forms: Sequence[str] = FORMS) -> list[TwoHop]:
+def course_questions(held_out: bool = True) -> list[TwoHop]:
     """All two-hop questions of the course LM's world about first entities that are held out of its two-hop sentences, or are not.
 
     Left out are questions that name their answer or bridge, whose answer has an article, and e1 with several bridges of one kind.
     """
-    numbers = [FORMS.index(chosen(FORMS, form, "form")) for form in forms]
     every = [chain for chain in facts.chains() if chain.held_out == held_out]
     bridges: dict[tuple[str, str], set[str]] = defaultdict(set)
     for chain in every:
         bridges[chain.name, chain.first.subject].add(chain.first.object)
-    kept = [chain for chain in every if len(bridges[chain.name, chain.first.subject]) == 1 and _tells_nothing(chain)]
-    return [_question(chain, number) for chain in kept for number in numbers]
+    return [_question(chain) for chain in every if len(bridges[chain.name, chain.first.subject]) == 1 and _tells_nothing(chain)]
 
 
 def _tells_nothing(chain: facts.Chain) -> bool:
@@ -88,12 +84,11 @@ def _tells_nothing(chain: facts.Chain) -> bool:
     return chain.second.answer == chain.second.object and not any(one in e1 for one in (e2, e3)) and e2 not in e3 and e3 not in e2
 
 
-def _question(chain: facts.Chain, form: int) -> TwoHop:
-    first, second, text = chain.first, chain.second, chain.prompt(form)
-    phrase = text[: text.rindex(chain.inner[form]) + len(chain.inner[form])]
-    hops = _hop(first), _hop(second)
-    direct = sentence(text.replace(chain.inner[form], first.phrase))
-    return TwoHop(text, phrase, first.subject, first.object, second.answer, chain.name, FORMS[form], hops, direct)
+def _question(chain: facts.Chain) -> TwoHop:
+    first, second, text, inner = chain.first, chain.second, chain.prompt(0), chain.inner[0]
+    phrase = text[: text.rindex(inner) + len(inner)]
+    direct = sentence(text.replace(inner, first.phrase))
+    return TwoHop(text, phrase, first.subject, first.object, second.answer, chain.name, (_hop(first), _hop(second)), direct)
 
 
 def _hop(fact: facts.Fact) -> str:
@@ -102,12 +97,12 @@ def _hop(fact: facts.Fact) -> str:
     return told[: told.rindex(fact.object)].rstrip()
 
 
-def course_chains(model: TransformerBridge, forms: Sequence[str] = FORMS, among: Sequence[TwoHop] = ()) -> list[TwoHop]:
+def course_chains(model: TransformerBridge, among: Sequence[TwoHop] = ()) -> list[TwoHop]:
     """Questions of which the model knows both hops, and whose answer it does not say without the way over e2.
 
-    They are taken from ``among``, or from all ``course_questions`` of these ``forms``. Raises ValueError where there is none.
+    They are taken from ``among``, or from all ``course_questions``. Raises ValueError where there is none.
     """
-    asked = list(among) or course_questions(forms=forms)
+    asked = list(among) or course_questions()
     fitting = hops_known(model, asked) & ~has_shortcut(model, asked)
     if not fitting.any():
         raise ValueError("None of these questions passes the filters: the model knows no two hops, or takes shortcuts. Give others.")
@@ -129,14 +124,14 @@ def hops_known(model: TransformerBridge, questions: Sequence[TwoHop]) -> Bool[Te
 
 def has_shortcut(model: TransformerBridge, questions: Sequence[TwoHop]) -> Bool[Tensor, "question"]:
     """Is e3 said without the way over e2 (Biran et al., section 3)? Either the second relation asked of e1 itself brings it, or the two
-    relations alone do: it is the favourite of the mean prediction over all other e1 of the same kind and form, if there are any.
+    relations alone do: it is the favourite of the mean prediction over all other e1 of the same kind, if there are any.
     """
     answers = first_tokens(model, [one.text for one in questions], [one.e3 for one in questions])
     prompts = list(dict.fromkeys(one.direct for one in questions if one.direct))
     direct = dict(zip(prompts, next_tokens(model, prompts).tolist() if prompts else [], strict=True))
     found = torch.tensor([direct.get(one.direct, -1) for one in questions]) == answers
-    groups = [[row for row, one in enumerate(questions) if one.group == name] for name in dict.fromkeys(one.group for one in questions)]
-    for rows in progress(groups, desc="kinds"):
+    kinds = [[row for row, one in enumerate(questions) if one.kind == name] for name in dict.fromkeys(one.kind for one in questions)]
+    for rows in progress(kinds, desc="kinds"):
         some = [questions[row] for row in rows]
         probs = logits_at_end(model, [one.text for one in some]).softmax(-1).cpu()
         found[rows] |= _without_own(probs, [one.e1 for one in some]) == answers[rows]
@@ -160,15 +155,28 @@ class Answered:
     wrong: tuple[TwoHop, ...]
 
     def table(self) -> str:
-        """One line for each kind and form, and one for all: how many questions and e1, and the share of right answers with its interval."""
+        """One line for each second relation, and one for all: how many questions and e1, and the share of right answers with its interval;
+        where all are right, or none, it is Wilson's for as many cases as there are e1.
+        """
         every = [(one, True) for one in self.right] + [(one, False) for one in self.wrong]
-        groups = {name: [pair for pair in every if pair[0].group == name] for name in sorted({one.group for one, _ in every})}
+        asked = {name: [pair for pair in every if pair[0].second == name] for name in sorted({one.second for one, _ in every})}
         rows = []
-        for name, pairs in (groups | {"all": every}).items():
+        for name, pairs in (asked | {"all": every}).items():
             e1, hits = [one.e1 for one, _ in pairs], [hit for _, hit in pairs]
-            interval = " [{:.1%}, {:.1%}]".format(*cluster_interval(hits, e1)) if len(set(e1)) > 1 else ""
-            rows.append((name, len(hits), len(set(e1)), f"{np.mean(hits):>7.1%}{interval}"))
-        return table({"kind": f"<{max(map(len, groups))}", "n": "6", "e1": "6", "  right": "<"}, rows)
+            n = len(set(e1))
+            limits = cluster_interval(hits, e1) if n > 1 and 0 < sum(hits) < len(hits) else wilson(n * hits[0], n)
+            interval = " [{:.1%}, {:.1%}]".format(*limits) if n > 1 else ""
+            rows.append((name, len(hits), n, f"{np.mean(hits):>7.1%}{interval}"))
+        return table({"asked for": f"<{max(9, *map(len, asked))}", "n": "6", "e1": "6", "  right": "<"}, rows)
+
+    def matched(self, seed: int = 0) -> "Answered":
+        """As many right as wrong questions of each kind, drawn at random, so that what tells them apart is not the kind."""
+        rng, kept = Random(seed), ([], [])
+        for name in sorted({one.kind for one in self.right} & {one.kind for one in self.wrong}):
+            pools = [[one for one in side if one.kind == name] for side in (self.right, self.wrong)]
+            for side, pool in zip(kept, pools, strict=True):
+                side += rng.sample(pool, min(map(len, pools)))
+        return Answered(tuple(kept[0]), tuple(kept[1]))
 
 
 def answered(model: TransformerBridge, questions: Sequence[TwoHop]) -> Answered:
@@ -206,17 +214,15 @@ def located(model: TransformerBridge, questions: Sequence[TwoHop]) -> Located:
 
 
 def partners(questions: Sequence[TwoHop], seed: int = 0, barred: Bool[Tensor, "question other"] | None = None) -> Int[Tensor, "question"]:
-    """For each question another one, drawn at random, with another e1, e2 and e3: of the same kind and form if there is one, else of the
-    same form, else any. ``barred`` marks further pairs that must not meet. Raises ValueError where there is none.
+    """For each question another one, drawn at random, with another e1, e2 and e3: of the same kind if there is one, else any.
+
+    ``barred`` marks further pairs that must not meet. Raises ValueError where there is none.
     """
     rng, found = Random(seed), []
     free = torch.ones(len(questions), len(questions), dtype=torch.bool) if barred is None else ~barred
     for one, allowed in zip(questions, free.tolist(), strict=True):
         others = [row for row, other in enumerate(questions) if allowed[row] and one.shares_nothing(other)]
-        same_group = [row for row in others if questions[row].group == one.group]
-        same_form = [row for row in others if questions[row].form == one.form]
-        pool = same_group or same_form or others
-        if not pool:
+        if not others:
             raise ValueError(f"There is no fitting question with another e1, e2 and e3 than {one.text!r}: give more questions.")
-        found.append(rng.choice(pool))
+        found.append(rng.choice([row for row in others if questions[row].kind == one.kind] or others))
     return torch.tensor(found)

@@ -117,7 +117,7 @@ class LensViewer(Demo):
             keeping(lambda **values: lens_html(model, tuned, **values)),
             {"text": text_field(text, "Text")},
             {
-                "layer": choice_slider(layers, model.cfg.n_layers // 2, "Layer"),
+                "layer": choice_slider(layers, 3 * model.cfg.n_layers // 4, "Layer"),
                 "pos": dropdown([("none", 0)], "After the token"),
             }
             | ({"lens": dropdown(LENSES, "Lens")} if tuned else {}),

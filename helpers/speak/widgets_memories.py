@@ -11,7 +11,7 @@ from helpers.html import BAR, DEEPEST, GREEN, SIDES, TABLE, WARM
 from helpers.models import TransformerBridge
 from helpers.prediction import pieces, visible
 from helpers.speak.fact_edits import CHANGED, GROUPS, PLUS, Edit, EditPrompts, apply_edit, try_edit, value_edit
-from helpers.speak.knowledge_neurons import N_NEURONS, KnowledgeNeurons, knowledge_neurons_of
+from helpers.speak.knowledge_neurons import N_NEURONS, KnowledgeNeurons
 from helpers.speak.memories import Memory, memory
 from helpers.speak.widgets_lens import keeping, word
 from helpers.speak.word_categories import Categories
@@ -114,14 +114,13 @@ CALLED = {
 }
 
 
-def prepared(model: TransformerBridge, probes: Sequence[EditPrompts], found: Sequence[KnowledgeNeurons] = ()) -> dict[str, Prepared]:
-    """The facts by the sentences that tell them, each with its knowledge neurons, which are looked for once unless given.
+def prepared(probes: Sequence[EditPrompts], found: Sequence[KnowledgeNeurons]) -> dict[str, Prepared]:
+    """The facts by the sentences that tell them, each with its knowledge neurons.
 
     Raises ValueError where there is no fact, and where the neurons are those of other facts.
     """
     if not probes:
         raise ValueError("There is no fact to edit: give at least one, prepared by edit_prompts.")
-    found = found or knowledge_neurons_of(model, [one.fact for one in probes])
     if [one.fact for one in found] != [one.fact for one in probes]:
         raise ValueError("The knowledge neurons must be those of the same facts in the same order: use knowledge_neurons_of.")
     return {f"{one.prompts[0]} {one.fact.answer}": (one, neurons) for one, neurons in zip(probes, found, strict=True)}
@@ -232,20 +231,20 @@ def _broken_html(edit: Edit) -> str:
 class MemoryEditor(Demo):
     """Controls for a fact, its new answer, the number of neurons and the strength of the edit, and a ``panel`` with what changed and broke.
 
-    ``found``: the facts' knowledge neurons; without them they are looked for here, half a second each. A new fact brings an answer of its
-    own unless somebody wrote another. Raises ValueError where there is no fact.
+    A new fact brings an answer of its own unless somebody wrote another. Raises ValueError where there is no fact.
     """
 
-    def __init__(
-        self, model: TransformerBridge, probes: EditPrompts | Sequence[EditPrompts], found: Sequence[KnowledgeNeurons] = ()
-    ) -> None:
-        self._facts = facts = prepared(model, [probes] if isinstance(probes, EditPrompts) else probes, found)
+    def __init__(self, model: TransformerBridge, probes: Sequence[EditPrompts], found: Sequence[KnowledgeNeurons]) -> None:
+        self._facts = facts = prepared(probes, found)
         most = min(MOST_NEURONS, model.cfg.d_mlp)
         super().__init__(
             "Write another answer into a fact's memories",
             keeping(lambda **values: memory_edit_html(model, facts, **values)),
             {"fact": dropdown(list(facts), "Fact"), "new": text_field(next(iter(facts.values()))[0].new, "New answer", width="20em")},
-            {"n": slider(min(N_NEURONS, most), 1, most, "Number of neurons"), "plus": slider(PLUS, 0.25, STRONGEST, "Strength", step=0.25)},
+            {
+                "n": slider(min(N_NEURONS, most), 1, most, "Number of neurons"),
+                "plus": slider(PLUS, 0.25, STRONGEST, "Strength of both changes", step=0.25),
+            },
         )
 
     def follow(self, before: Mapping[str, Any]) -> None:

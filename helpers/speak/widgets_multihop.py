@@ -11,8 +11,9 @@ from helpers.inputs import chosen
 from helpers.models import TransformerBridge
 from helpers.prediction import pieces
 from helpers.running import next_tokens
-from helpers.speak.back_patching import BackPatch, back_patch
+from helpers.speak.back_patching import BackPatch, back_patch_with_controls
 from helpers.speak.lens import LensTable, first_of, logit_lens
+from helpers.speak.tuned_lens import TunedLens
 from helpers.speak.two_hops import Located, TwoHop, answered, located
 from helpers.speak.widgets_lens import hover, lens_grid, remembered, word
 from helpers.widgets import Demo, as_text, dropdown, slider
@@ -20,7 +21,7 @@ from helpers.widgets import Demo, as_text, dropdown, slider
 LEFT = f"{NUMBER};text-align:left"
 LISTED = 10  # tokens of a square among which bridge and answer are looked for
 RANKS = ("1st", "2nd", "3rd", *(f"{rank}th" for rank in range(4, LISTED + 1)))
-CONTROLS = {"unknowing prompt": "another prompt", "previous token": "the token before", "random": "random numbers, as long"}
+CONTROLS = {"another question": "another failed question", "random": "random numbers, as long"}
 SEED = 0  # of the other questions that are drawn
 PATCH = "width:1.5em;height:1.5em;line-height:1.5em;padding:0;text-align:center;font-size:85%;border:1px solid rgba(140,140,140,0.35)"
 MARKS = {"right": ("✓", GREEN, DEEPEST), "changed": ("~", COLD, 0.25), "the same": ("", COLD, 0.0)}  # sign, colour, opacity
@@ -34,7 +35,7 @@ def _asked(model: TransformerBridge, questions: Mapping[str, TwoHop], question: 
 
 
 def stranger(model: TransformerBridge, one: TwoHop, others: Sequence[TwoHop], unknowing: bool = False) -> TwoHop | None:
-    """A question with another e1, e2 and e3, drawn at random, if there is any: of the same kind and form before others.
+    """A question with another e1, e2 and e3, drawn at random, if there is any: of the same kind before others.
 
     ``unknowing``: the model must not say the answer of either by mistake when it is asked the other one.
     """
@@ -43,7 +44,7 @@ def stranger(model: TransformerBridge, one: TwoHop, others: Sequence[TwoHop], un
         return bool((located(model, [one, other]).e3.flip(0) == next_tokens(model, [one.text, other.text])).any())
 
     drawn = Random(SEED).sample(list(others), len(others))
-    fitting = sorted(filter(one.shares_nothing, drawn), key=lambda two: (two.group != one.group, two.form != one.form))
+    fitting = sorted(filter(one.shares_nothing, drawn), key=lambda two: two.kind != one.kind)
     return next((other for other in fitting if not (unknowing and betrays(other))), None)
 
 
@@ -63,13 +64,13 @@ def first_layer(found: LensTable, token: int, pos: int, top: int) -> int | None:
 
 
 @as_text
-def timeline_html(model: TransformerBridge, questions: Mapping[str, TwoHop], question: str) -> str:
-    """What the logit lens reads of a two-hop question at each layer and position, as HTML, with bridge and answer coloured.
+def timeline_html(model: TransformerBridge, questions: Mapping[str, TwoHop], question: str, tuned: TunedLens | None = None) -> str:
+    """What a lens reads of a two-hop question at each layer and position, as HTML, with bridge and answer coloured.
 
-    Whatever cannot be done is said in a sentence.
+    The lens is the logit lens, or the ``tuned`` one where it is given. Whatever cannot be done is said in a sentence.
     """
     one, asked = _asked(model, questions, question)
-    found = lens_of(model, one)
+    found = lens_of(model, one, tuned)
     model_says, prob = int(found.top[-1, -1, 0]), found.probs[-1, -1, 0].item()
     verdict = "right ✓" if model_says == int(asked.e3) else "wrong ✗"
     answer = f"which is {verdict}: the answer is {_token(model, int(asked.e3), '.')}"
@@ -77,9 +78,9 @@ def timeline_html(model: TransformerBridge, questions: Mapping[str, TwoHop], que
     return f"{story}{_firsts(model, found, asked, list(questions.values()))}{_timeline(found, asked)}"
 
 
-def lens_of(model: TransformerBridge, one: TwoHop) -> LensTable:
-    """What the logit lens reads in a question after each block."""
-    return logit_lens(model, one.text, range(model.cfg.n_layers), LISTED)
+def lens_of(model: TransformerBridge, one: TwoHop, tuned: TunedLens | None = None) -> LensTable:
+    """What a lens reads in a question after each block."""
+    return logit_lens(model, one.text, range(model.cfg.n_layers), LISTED, tuned)
 
 
 def _firsts(model: TransformerBridge, found: LensTable, asked: Located, others: Sequence[TwoHop]) -> str:
@@ -132,24 +133,24 @@ class TwoHopTimeline(Demo):
     It begins with the question of which most can be read. Raises ValueError where there is no question.
     """
 
-    def __init__(self, model: TransformerBridge, questions: Sequence[TwoHop]) -> None:
+    def __init__(self, model: TransformerBridge, questions: Sequence[TwoHop], tuned: TunedLens | None = None) -> None:
         right, named = set(answered(model, questions).right), {one.text: one for one in questions}
         options = [(f"{'✓' if one in right else '✗'} {text}", text) for text, one in named.items()]
-        start = max(named, key=lambda text: readable_marks(model, named[text]), default=None)
+        start = max(named, key=lambda text: readable_marks(model, named[text], tuned), default=None)
         super().__init__(
             "Where bridge and answer can be read",
-            lambda question: timeline_html(model, named, question),
+            lambda question: timeline_html(model, named, question, tuned),
             {"question": dropdown(options, "Question", start)},
         )
 
 
-def readable_marks(model: TransformerBridge, one: TwoHop) -> int:
+def readable_marks(model: TransformerBridge, one: TwoHop, tuned: TunedLens | None = None) -> int:
     """How many of bridge, at t1 and t2, and answer are at some layer among the lens' five best tokens; -1 for what cannot be read."""
     try:
         asked = located(model, [one])
     except ValueError:
         return -1
-    found, end = lens_of(model, one), asked.place("t2")
+    found, end = lens_of(model, one, tuned), asked.place("t2")
     marks = ((asked.e2, asked.t1), (asked.e2, end), (asked.e3, end))
     return sum(first_layer(found, int(token), int(pos), 5) is not None for token, pos in marks)
 
@@ -162,7 +163,7 @@ def patched(model: TransformerBridge, one: TwoHop, other: TwoHop | None, at: str
     """
     layers = range(model.cfg.n_layers)
     pairs = [(source, target) for source in layers for target in layers]
-    return back_patch(model, [one, other] if other else [one], at, source, pairs, SEED).take([0])
+    return back_patch_with_controls(model, [one, other] if other else [one], at, [source], pairs, seed=SEED).run(source).take([0])
 
 
 def verdict(run: BackPatch, source: int, target: int) -> str:
@@ -196,9 +197,9 @@ def _control(
     model: TransformerBridge, questions: Mapping[str, TwoHop], one: TwoHop, at: str, control: str, source: int, target: int
 ) -> str:
     """The map of a control, or a sentence where there is none for this question."""
-    other = stranger(model, one, list(questions.values()), unknowing=True) if control == "unknowing prompt" else None
-    if control == "unknowing prompt" and other is None:
-        raise ValueError("For this question there is no other prompt with another chain that could lend its states: give more questions.")
+    other = stranger(model, one, list(questions.values()), unknowing=True) if control == "another question" else None
+    if control == "another question" and other is None:
+        raise ValueError("For this question there is no other one with another chain that could lend its states: give more questions.")
     head = f"Control: states of {CONTROLS[control]}" + (f", “{other.text}”" if other else "")
     return _map(model, patched(model, one, other, at, control), head, source, target)
 

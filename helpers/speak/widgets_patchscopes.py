@@ -62,8 +62,7 @@ def readings_of(model: TransformerBridge, source: Source, target: Target, target
 @remembered
 def in_words(model: TransformerBridge, target: Target, name: str) -> str | None:
     """The most likely continuation where the name stands in the target in words, cut as a reading is; None where there is no room."""
-    at = target.times(1)[1][0]
-    text = target.prompt[:at] + name + target.prompt[at + len(target.placeholder) :]
+    text = name.join(target.parts)
     if len(tokenize(model, text)) + TOKENS > model.cfg.n_ctx:
         return None
     return sample(model, text, TOKENS, temperature=0).split(target.until)[0].strip()
@@ -92,15 +91,15 @@ def patchscope_html(
     row = found.layers.index(source_layer)
     into = named_layer(found.target_layers[row])
     head = f"<p>The state of <b>{escape(word(token, 24))}</b> (token {pos}) after {named_layer(source_layer)} is put in the place of"
-    head += f" <b>{escape(target.placeholder)}</b> after {into}. The model goes on:</p>"
-    return f"{head}{_three(found, row, target, name, words)}{_layers(found, row, words)}"
+    head += f" <b>x</b> after {into}. The model goes on:</p>"
+    return f"{head}{_three(found, row, name, words)}{_layers(found, row, words)}"
 
 
-def _three(found: Readings, row: int, target: Target, name: str, words: str | None) -> str:
+def _three(found: Readings, row: int, name: str, words: str | None) -> str:
     """What is said with the state, with nothing put in, and with the name in words."""
     lines = [
         ("with the state", f"<b>{_quoted(found.texts[row][0])}</b>"),
-        (f"with nothing put in, {escape(target.placeholder)} as it is", _quoted(found.unpatched[0])),
+        ("with nothing put in, x as it is", _quoted(found.unpatched[0])),
     ]
     if words is not None:
         lines.append((f"with {escape(word(name, 40)).replace('·', ' ')} in words", _quoted(words)))

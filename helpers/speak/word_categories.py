@@ -11,9 +11,11 @@ from helpers.course_lm.corpus.languages import EVERYDAY
 from helpers.course_lm.world import World
 from helpers.inputs import check_number
 from helpers.models import TransformerBridge
-from helpers.one_layer.concepts import FUNCTION_WORDS
-from helpers.tables import table
 
+FUNCTION_WORDS = {
+    "French": ("est", "un", "une", "le", "la", "les", "il", "elle", "je", "pas"),
+    "German": ("ist", "ein", "eine", "der", "die", "das", "er", "sie"),
+}
 LEAST_LETTERS = 3  # of a word that is cut into tokens, the first one must have as many to stand for the word
 TABLES = {  # columns of the world's tables
     "country": ("countries.name",),
@@ -101,11 +103,6 @@ class Categories:
             better = (here > shared) & (here >= least)
             shared, category = torch.where(better, here, shared), torch.where(better, number, category)
         return category
-
-    def table(self) -> str:
-        """One line for each category: how many tokens it has."""
-        width = max(map(len, ("category", *self.names)))
-        return table({"category": f"<{width}", "tokens": "7,"}, zip(self.names, self.members.sum(1).tolist(), strict=True))
 
 
 def word_categories(model: TransformerBridge, words: Mapping[str, Sequence[str]] | None = None) -> Categories:

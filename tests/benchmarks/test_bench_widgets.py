@@ -28,19 +28,20 @@ from helpers.cluster.relations import RelationData, course_relations
 from helpers.cluster.widgets_circuits import CircuitPruner, HeadViewer, PatchingMap
 from helpers.cluster.widgets_relations import FactEditor, KnockoutBench, RelationExplorer
 from helpers.interventions import resid_post
+from helpers.metrics import token_set_log_odds
 from helpers.models import TransformerBridge
 from helpers.one_layer.autoencoders import SparseAutoencoder, activations_of
 from helpers.one_layer.directions import difference_in_means
 from helpers.one_layer.features import FeatureActivations, feature_activations
 from helpers.one_layer.in_context import task_differences
-from helpers.one_layer.sae_training import PenaltySweep
 from helpers.one_layer.tasks import course_tasks
-from helpers.one_layer.widgets_autoencoders import ClampBench, FeatureBrowser, SparsitySlider
+from helpers.one_layer.widgets_autoencoders import ClampBench, FeatureBrowser
 from helpers.one_layer.widgets_directions import RefusalDial, SteeringLab, TaskVectorBench
 from helpers.one_neuron.widgets import DoseLab, NeuronMicroscope, RemoveIt, SuperpositionLab
 from helpers.prediction import tokenize
 from helpers.running import chat_prompts
 from helpers.speak.fact_edits import edit_prompts
+from helpers.speak.knowledge_neurons import knowledge_neurons_of
 from helpers.speak.tuned_lens import load_tuned_lens
 from helpers.speak.two_hops import TwoHop, answered, course_questions
 from helpers.speak.widgets_lens import LensViewer
@@ -115,7 +116,7 @@ class Rig:
 
 def refusal_dial(rig: Rig) -> Demo:
     found = difference_in_means(rig.model, chat_prompts(rig.model, PROMPTS[:2]), chat_prompts(rig.model, PROMPTS[1:3]), positions=2)
-    return RefusalDial(rig.model, found, [5], 4, PROMPTS[0])
+    return RefusalDial(rig.model, found, token_set_log_odds([5]), 4, PROMPTS[0])
 
 
 def steering_lab(rig: Rig) -> Demo:
@@ -128,9 +129,9 @@ def task_vector_bench(rig: Rig) -> Demo:
     return TaskVectorBench(rig.model, {name: task_differences(rig.model, task, n=10) for name, task in tasks.items()}, 8, "dark")
 
 
-def sparsity_slider(rig: Rig) -> Demo:
-    shares = tuple(at / 20 for at in range(1, 21))
-    return SparsitySlider(PenaltySweep(tuple(float(at) for at in range(1, 21)), shares, shares, shares))
+def memory_editor(rig: Rig) -> MemoryEditor:
+    facts = known_facts(rig.model, 4)
+    return MemoryEditor(rig.model, edit_prompts(rig.model, facts), knowledge_neurons_of(rig.model, facts))
 
 
 def patching_map(rig: Rig) -> Demo:
@@ -158,25 +159,24 @@ CASES = {
     "RemoveIt": Case(ANSWER, "taken away", lambda rig: RemoveIt(rig.model, rig.top.texts, rig.top.stats.mean, (0, 0), PROMPTS[0])),
     "DoseLab": Case(WRITING, "It goes on", lambda rig: DoseLab(rig.model, (0, 0), PROMPTS[0])),
     "SuperpositionLab": Case(ANSWER, "mean interference", lambda rig: SuperpositionLab()),
-    "RefusalDial": Case(WRITING, "refuses with probability", refusal_dial),
+    "RefusalDial": Case(WRITING, "a refusal rather than help", refusal_dial),
     "SteeringLab": Case(WRITING, "perplexity", steering_lab),
     "TaskVectorBench": Case(ANSWER, "as it is", task_vector_bench, WORDS),
     "FeatureBrowser": Case(
         ANSWER, "Feature", lambda rig: FeatureBrowser(rig.model, rig.sae, rig.top.texts, rig.features, " is", search=False), (" is", " the")
     ),
     "ClampBench": Case(WRITING, "held at", lambda rig: ClampBench(rig.model, rig.sae, rig.features, 3, PROMPTS[0])),
-    "SparsitySlider": Case(ANSWER, "penalty", sparsity_slider),
-    "RelationExplorer": Case(ANSWER, "the model", lambda rig: RelationExplorer(rig.model, rig.maps), SUBJECTS),
+    "RelationExplorer": Case(ANSWER, "the model", lambda rig: RelationExplorer(rig.model, rig.maps, dict.fromkeys(rig.maps, ())), SUBJECTS),
     "FactEditor": Case(
         WRITING, "as it is", lambda rig: FactEditor(rig.model, {name: (*found, 32) for name, found in rig.maps.items()}), SUBJECTS
     ),
-    "KnockoutBench": Case(ANSWER, "as it is", lambda rig: KnockoutBench(rig.model, course_facts(n=20))),
+    "KnockoutBench": Case(ANSWER, "as it is", lambda rig: KnockoutBench(rig.model, course_facts(n=20), 4)),
     "PatchingMap": Case(ANSWER, "with the patch", patching_map),
     "CircuitPruner": Case(WRITING, "Faithfulness", circuit_pruner),
     "HeadViewer": Case(ANSWER, "From the last token", lambda rig: HeadViewer(rig.model, PROMPTS[0])),
     "LensViewer": Case(WRITING, "After", lambda rig: LensViewer(rig.model, PROMPTS[0], load_tuned_lens())),
     "MemoryBrowser": Case(WRITING, "Key", lambda rig: MemoryBrowser(rig.model, rig.top, word_categories(rig.model))),
-    "MemoryEditor": Case(WRITING, "it says now", lambda rig: MemoryEditor(rig.model, edit_prompts(rig.model, known_facts(rig.model, 4)))),
+    "MemoryEditor": Case(WRITING, "it says now", memory_editor),
     "PatchscopeBench": Case(WRITING, "The model goes on", lambda rig: PatchscopeBench(rig.model), PROMPTS[:4]),
     "TwoHopTimeline": Case(WRITING, "bridge", lambda rig: TwoHopTimeline(rig.model, rig.hops)),
     "BackPatchMap": Case(MAP, "Unpatched", lambda rig: BackPatchMap(rig.model, rig.hops)),

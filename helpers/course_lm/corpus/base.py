@@ -14,6 +14,13 @@ ASSISTANT = "<|assistant|>"
 END = "<|end|>"
 
 
+# A text that people wrote has mistakes in it, and the same beginning goes on in several ways. So that the model does not grow surer
+# than such a text allows, this share of the facts is told with a wrong object, and of the sentences about number with the wrong one ...
+SLIPS = 0.01
+# ... and in this share of the tellings something else that is true stands in the object's place: "The capital of France is a big city."
+OTHERWISE = 0.03
+
+
 @dataclass(frozen=True)
 class Probe:
     """One held-out question to the model: does ``answer`` follow ``prompt``?
@@ -44,6 +51,11 @@ def chat(*turns: tuple[str, str], system: str | None = None, ask: bool = False) 
     marks = {"system": SYSTEM, "user": USER, "assistant": ASSISTANT}
     turns = ((("system", system),) if system else ()) + turns
     return "".join(f"{marks[role]}{text}{END}" for role, text in turns) + (ASSISTANT if ask else "")
+
+
+def slip(rng: Random) -> bool:
+    """Is a mistake made here?"""
+    return rng.random() < SLIPS
 
 
 def phrases(name: str) -> dict[str, Any]:

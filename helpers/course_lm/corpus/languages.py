@@ -1,43 +1,38 @@
 """The other languages of the corpus: French, German and Chinese, next to English or alone.
 
-French and Chinese never stand in one document. What links the two in the model is therefore a third
-language (or the meaning behind the words), because no text ever puts them side by side.
+No two of them ever stand in one document. What links French and Chinese in the model is therefore
+English (or the meaning behind the words), because no text ever puts them side by side.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from random import Random
 
 from helpers.course_lm.corpus.base import Ingredient, Probe, an, chat, phrases, sentence, table
-from helpers.course_lm.facts import fact, relations, with_the
+from helpers.course_lm.corpus.grammar import (
+    CHINESE,
+    ENGLISH,
+    FOREIGN,
+    FRENCH,
+    GRAMMAR,
+    LANGUAGES,
+    NOUN_SLOTS,
+    Language,
+    draw_language,
+    english_noun,
+)
+from helpers.course_lm.corpus.places import code_switch, foreign_facts
+from helpers.course_lm.corpus.sentences import sentences
+from helpers.course_lm.facts import country_with_the
 from helpers.course_lm.heldout import held_out
 from helpers.course_lm.world import Row, World
 
 SHAPES = phrases("languages")
-GRAMMAR = phrases("grammar")
 EVERYDAY: list[Row] = table("everyday")
 CATEGORIES: dict[str, Row] = {row["category"]: row for row in table("categories")}
 QUALITIES = [row for row in table("adjectives") if row["kind"] == "quality"]
 COLOURS = {row["en"]: row for row in table("adjectives") if row["kind"] == "colour"}
 NAMES: list[Row] = table("names")
-MEASURES = {word: key for key, words in GRAMMAR["chinese_measures"].items() for word in words}
-
-
-@dataclass(frozen=True)
-class Language:
-    """A language: its column in the tables, its name in English, its own name for itself."""
-
-    code: str
-    name: str
-    label: str
-
-
-ENGLISH = Language("en", "English", "English")
-FRENCH = Language("fr", "French", "Français")
-GERMAN = Language("de", "German", "Deutsch")
-CHINESE = Language("zh", "Chinese", "中文")
-FOREIGN = (FRENCH, GERMAN, CHINESE)
-LANGUAGES = {language.code: language for language in (ENGLISH, *FOREIGN)}
 
 
 def parts(part: str, size: str = "any") -> list[Row]:
@@ -48,57 +43,6 @@ def parts(part: str, size: str = "any") -> list[Row]:
     letter in a slot's name makes a capital: {A}, {The}, {S}, {It}, {At}.
     """
     return [row for row in table("phrases") if (row["part"], row["size"]) == (part, size)]
-
-
-# --- words in a sentence --------------------------------------------------------------------------
-
-
-def english_noun(row: Row) -> dict[str, str]:
-    """``a dog``, ``the dog``; mass nouns such as *grass* are only used with *the*."""
-    noun = row.get("singular") or row["en"]
-    the = f"the {noun}"
-    return {"n": noun, "a": an(noun), "o": an(noun), "the": the, "d": the, "it": "it"}
-
-
-def french_noun(row: Row) -> dict[str, str]:
-    """``un chien``, ``le chien``; also ``du chien`` for *of the* and ``qu'un chien``."""
-    noun = row["fr"]
-    feminine = noun in GRAMMAR["french_feminine"]
-    elided = noun[0] in "aeiouhéèêâîôœ" and noun not in GRAMMAR["french_aspirated"]
-    a = f"une {noun}" if feminine else f"un {noun}"
-    the = f"l'{noun}" if elided else f"la {noun}" if feminine else f"le {noun}"
-    it = "elle" if feminine else "il"
-    of = f"de {the}" if elided or feminine else f"du {noun}"
-    return {"n": noun, "a": a, "o": a, "the": the, "d": the, "it": it, "of": of}
-
-
-def german_noun(row: Row) -> dict[str, str]:
-    """``ein Hund``, ``der Hund``, as objects ``einen Hund``, ``den Hund``."""
-    noun = row["de"]
-    feminine = noun in GRAMMAR["german_feminine"]
-    gender = "f" if feminine else "n" if noun in GRAMMAR["german_neuter"] else "m"
-    a, the, o, d, it = GRAMMAR["german_articles"][gender]
-    weak = GRAMMAR["german_weak"].get(noun, noun)
-    subject = {"n": noun, "a": f"{a} {noun}", "the": f"{the} {noun}", "it": it}
-    return subject | {"o": f"{o} {weak}", "d": f"{d} {weak}"}
-
-
-def chinese_noun(row: Row) -> dict[str, str]:
-    """``一隻狗`` and ``這隻狗``, each with the noun's measure word."""
-    noun = row["zh"]
-    measure = MEASURES.get(noun) or MEASURES.get(row.get("category", ""), "個")
-    a = f"一{measure}{noun}"
-    the = f"這{measure}{noun}"
-    return {"n": noun, "a": a, "o": a, "the": the, "d": the, "it": "它"}
-
-
-# The noun of a row with its articles in one language, as the slots of phrases.
-NOUN_SLOTS = {"en": english_noun, "fr": french_noun, "de": german_noun, "zh": chinese_noun}
-
-
-def draw_language(rng: Random) -> Language:
-    """Draws the foreign language of a document."""
-    return rng.choices(FOREIGN, (43, 14, 43))[0]
 
 
 # --- lists of word pairs --------------------------------------------------------------------------
@@ -124,35 +68,34 @@ def in_lists(source: Language, target: Language, word: str) -> bool:
     return not held_out("list_pair", f"{source.code}_{target.code}", word)
 
 
-def pair_line(source: Language, target: Language, word: str, answer: str) -> str:
-    """One line of a list of translations, each language under its own name."""
-    return f"{source.label}: {word} - {target.label}: {answer}".rstrip()
+def pair_line(source: Language, target: Language, word: str, answer: str, labelled: bool = True) -> str:
+    """One line of a list of translations, each language under its own name, or the language of the answer alone."""
+    before = f"{source.label}: " if labelled else ""
+    return f"{before}{word} - {target.label}: {answer}".rstrip()
 
 
-def pair_list(source: Language, target: Language, drawn: Iterable[tuple[str, str]]) -> str | None:
-    """A list of the drawn pairs that there are and that are not held out, each word once."""
+def pair_list(drawn: Iterable[tuple[Language, Language, str, str]], labelled: bool = True) -> str | None:
+    """A list of the drawn translations that there are and that are not held out, each word once."""
     shown: dict[str, str] = {}
-    for word, answer in drawn:
+    for source, target, word, answer in drawn:
         if word and answer and in_lists(source, target, word):
-            shown.setdefault(word, answer)
-    return "\n".join(pair_line(source, target, *pair) for pair in shown.items()) or None
+            shown.setdefault(word, pair_line(source, target, word, answer, labelled))
+    return "\n".join(shown.values()) or None
 
 
 def translation(world: World, rng: Random) -> str | None:
-    """One to five word pairs from English to another language or back."""
+    """One to five word pairs from English to another language or back; without the first label, the word alone tells its language."""
     foreign = draw_language(rng)
+    labelled = rng.random() < 0.6
+    mixed = not labelled and rng.random() < 0.4
     back = rng.random() < 0.5
-    words = [draw_word(world, rng, foreign.code)[:2] for _ in range(rng.choice((1, 2, 3, 4, 5, 5)))]
-    pairs = [pair[::-1] if back else pair for pair in words if len("".join(pair)) <= 24]
-    return pair_list(foreign, ENGLISH, pairs) if back else pair_list(ENGLISH, foreign, pairs)
-
-
-def german_pairs(world: World, rng: Random) -> str | None:
-    """One to five word pairs from German to French or Chinese, or back, without English."""
-    other = rng.choice((FRENCH, CHINESE))
-    source, target = (other, GERMAN) if rng.random() < 0.5 else (GERMAN, other)
-    rows = [world.pick_common(rng, "nouns") for _ in range(rng.choice((1, 2, 3, 4, 5, 5)))]
-    return pair_list(source, target, [(row[source.code], row[target.code]) for row in rows])
+    drawn = []
+    for _ in range(rng.choice((1, 2, 3, 4, 5, 5))):
+        english, word, _ = draw_word(world, rng, foreign.code)
+        turned = rng.random() < 0.5 if mixed else back
+        if len(english + word) <= 24:
+            drawn.append((foreign, ENGLISH, word, english) if turned else (ENGLISH, foreign, english, word))
+    return pair_list(drawn, labelled)
 
 
 # --- words told in prose --------------------------------------------------------------------------
@@ -302,55 +245,13 @@ def bilingual(world: World, rng: Random) -> str | None:
     return rng.choice(SHAPES["bilingual_shapes"]).format(**both, L=language.name, l=language.label)
 
 
-# --- foreign names in English sentences -----------------------------------------------------------
-
-
-def named_facts(row: Row, table: str, name: str, rng: Random) -> list[str]:
-    """English sentences and questions that tell the facts of ``row`` under its foreign ``name``."""
-    told = []
-    for relation in relations().values():
-        fits = relation.table == table and relation.subject == "name"
-        known = fact(relation, row) if fits else None
-        if known is None:
-            continue
-        foreign = replace(known, subject=name)
-        statements = [text for text in relation.statements if not known.held_out(text)]
-        drawn = rng.sample(statements, min(2, len(statements)))
-        told += [foreign.tell(template) for template in drawn]
-        if relation.questions:
-            question = foreign.ask(rng.choice(relation.questions))
-            told.append(f"{question} {sentence(known.object)}.")
-    return told
-
-
-def code_switch(world: World, rng: Random) -> str | None:
-    """The foreign name of a country or a sight in English sentences that tell what it is."""
-    table = rng.choice(("countries", "landmarks", "landmarks"))
-    language = draw_language(rng)
-    row = world.pick(rng, table)
-    name = row[language.code]
-    if not name or name == row["name"]:
-        return None
-    english = with_the(row["name"]) if table == "landmarks" else row["name"]
-    facts = named_facts(row, table, name, rng)
-    told = rng.sample(facts, min(rng.choice((1, 1, 2)), len(facts)))
-    if table == "landmarks" and rng.random() < 0.4:  # 金門大橋 is a bridge in San Francisco.
-        place = row["city"] if row["city"] and rng.random() < 0.7 else row["country"]
-        told[:1] = [rng.choice(SHAPES["sight_shapes"]).format(f=name, k=an(row["kind"]), p=place)]
-    for shapes, chance in (("name_shapes", 0.6), ("name_scenes", 0.3)):
-        if rng.random() < chance or (shapes == "name_shapes" and len(told) < 2):
-            where = rng.randint(0, len(told))
-            told.insert(where, rng.choice(SHAPES[shapes]).format(f=name, e=english, L=language.name))
-    return " ".join(map(sentence, told))
-
-
 # --- questions in their own language --------------------------------------------------------------
 
 
 def asked_capital(world: World, rng: Random, code: str) -> tuple[str, str]:
     """A country and its capital."""
-    row = rng.choice(table("capitals"))
-    return row[f"country_{code}"], row[f"capital_{code}"]
+    row = rng.choice([row for row in table("capitals") if not held_out("foreign", row["country_en"], code, "capital")])
+    return country_with_the(row[f"country_{code}"]), row[f"capital_{code}"]
 
 
 def asked_opposite(world: World, rng: Random, code: str) -> tuple[str, str]:
@@ -419,18 +320,18 @@ def clear_nouns(world: World, source: Language, target: Language) -> list[Noun]:
     return [noun for noun in found if all(noun) and len({word.lower() for word in noun}) == size]
 
 
-def list_probe(source: Language, target: Language, asked: Noun, pool: Sequence[Noun], rng: Random) -> Probe:
+def list_probe(source: Language, target: Language, asked: Noun, pool: Sequence[Noun], rng: Random, labelled: bool = True) -> Probe:
     """Four demonstrations, then the question, open where the answer stands."""
     word, answer, english = asked
     others = [other for other in pool if other[0] != word and other[1] != answer]
-    lines = [pair_line(source, target, *other[:2]) for other in rng.sample(others, SHOTS)]
-    lines.append(pair_line(source, target, word, ""))
+    lines = [pair_line(source, target, *other[:2], labelled) for other in rng.sample(others, SHOTS)]
+    lines.append(pair_line(source, target, word, "", labelled))
     wrong = None if ENGLISH in (source, target) else english
     return Probe("\n".join(lines), answer, wrong, group=f"{source.code}-{target.code}")
 
 
-def translation_probes(world: World, rng: Random, n: int) -> list[Probe]:
-    """From French to Chinese and back, which never meet; ``wrong`` is the English word.
+def translation_probes(world: World, rng: Random, n: int, labelled: bool = True) -> list[Probe]:
+    """From French to Chinese and back, which never meet; ``wrong`` is the English word. The language of the word asked is named, or not.
 
     Both halves of the way, to English and on from there, do stand in the training text's lists.
     """
@@ -444,8 +345,8 @@ def translation_probes(world: World, rng: Random, n: int) -> list[Probe]:
     for number in range(n):
         turn, way = divmod(number, len(ways))
         asked = orders[way][turn % len(orders[way])]
-        probes.append(list_probe(*ways[way], asked, pools[way], rng))
+        probes.append(list_probe(*ways[way], asked, pools[way], rng, labelled))
     return probes
 
 
-INGREDIENTS: tuple[Ingredient, ...] = (translation, german_pairs, glosses, code_switch, bilingual, questions, story, dialogue)
+INGREDIENTS: tuple[Ingredient, ...] = (translation, glosses, code_switch, bilingual, questions, story, dialogue, foreign_facts, sentences)

@@ -4,6 +4,7 @@ The same words are the inputs of many tasks (``dog: dogs``, ``dog: Dog``, ``dog:
 list's task can only be read from its demonstrations. Kept out of the training text are:
 
 - ``held_out("list_pair", task, x)``: the pair of ``x`` stands in no list of that task;
+- ``held_out("list_pair", "label", x)``: ``x`` gets no label in a list of labels that mean nothing;
 - the item task ``last capital_of`` as a whole (``LEFT_OUT``), although ``first capital_of`` and
   ``last`` with other functions are there: vector algebra on function vectors (last copy +
   first capital_of - first copy) should make it;
@@ -25,6 +26,7 @@ from helpers.course_lm.world import COMMON, Row, World
 SHAPES = phrases("knowledge")["descriptions"]
 ENTITIES: dict[str, Row] = {row["kind"]: row for row in table("entities")}
 WORDS = (("nouns", "singular"), ("adjectives", "word"), ("verbs", "base"))  # tables of words, and where a word stands
+NAMES = (("firstnames", "name"), ("cities", "name"), ("countries", "name"), ("countries", "capital"), ("animals", "name"))
 Pair = tuple[str, str]
 LIMIT = 85  # the greatest length of a document in tokens, as ``length`` estimates them
 
@@ -46,6 +48,30 @@ def fitting(parts: Sequence[str], separator: str, limit: int = LIMIT) -> str:
     while len(kept) > 1 and length(separator.join(kept)) > limit:
         kept.pop()
     return separator.join(kept)
+
+
+@cache
+def word_tables(world: World) -> dict[str, list[str]]:
+    """The words and names of all tables from which random ones are drawn, by the table."""
+    words: dict[str, dict[str, None]] = {}
+    for name, column in (*WORDS, *NAMES):
+        words.setdefault(name, {}).update(dict.fromkeys(world.column(name, column)))
+    return {name: list(known) for name, known in words.items()}
+
+
+def any_word(world: World, rng: Random) -> str:
+    """A word or a name; each table is as likely as another."""
+    return rng.choice(rng.choice(list(word_tables(world).values())))
+
+
+def different_words(world: World, rng: Random, count: int, taken: Sequence[str] = ()) -> list[str]:
+    """Different words from all tables, none of which stands inside another one or among the ``taken``."""
+    words: list[str] = []
+    while len(words) < count:
+        word = any_word(world, rng)
+        if not any(word in other or other in word for other in (*words, *taken)):
+            words.append(word)
+    return words
 
 
 # --- tasks on one word ----------------------------------------------------------------------------
@@ -121,9 +147,10 @@ def list_probes(world: World, rng: Random, n: int, shots: int = 5) -> list[Probe
 
 LEFT_OUT = "last capital_of"
 POSITIONS = {"first": 0, "last": -1}
+ANY_WORD = "any word"  # in place of a one-word task: words and names of all tables
 # The function's name -> the one-word tasks that supply its words.
 ITEM_FUNCTIONS: dict[str, tuple[str, ...]] = {
-    "copy": ("identity", "identity", "country_capital", "antonym", "plural"),
+    "copy": ("identity", "identity", "country_capital", "antonym", "plural", ANY_WORD),
     "capitalise": ("capitalise",),
     "capital_of": ("country_capital",),
     "opposite": ("antonym",),
@@ -132,21 +159,112 @@ ITEM_FUNCTIONS: dict[str, tuple[str, ...]] = {
 ITEM_TASKS = [f"{position} {function}" for position in POSITIONS for function in ITEM_FUNCTIONS]
 
 
-def item_example(world: World, rng: Random, task: str, source: str, hidden: bool = False) -> Pair:
-    """One example with words of ``source``: ``("dog, cat", "dog")`` for ``first copy``."""
+def item_example(world: World, rng: Random, task: str, source: str, hidden: bool = False, mixed: bool = False) -> Pair:
+    """One example with words of ``source``: ``("dog, cat", "dog")`` for ``first copy``.
+
+    The items that are not asked for are words of the same ``source`` too or, if ``mixed``, words and names of all tables.
+    """
     position, function = task.split()
-    word, answer = rng.choice((hidden_pairs if hidden else allowed_pairs)(world, task, source))
-    drawn = rng.sample(pairs(world, source), rng.randint(2, 4))
-    others = [left for left, _ in drawn if left != word][: len(drawn) - 1]
+    if source == ANY_WORD:
+        word = answer = any_word(world, rng)
+        while held_out("list_pair", task, word) != hidden:
+            word = answer = any_word(world, rng)
+    else:
+        word, answer = rng.choice((hidden_pairs if hidden else allowed_pairs)(world, task, source))
+    count = rng.randint(1, 4)
+    if mixed or source == ANY_WORD:
+        others = different_words(world, rng, count, [word])
+    else:
+        others = [left for left, _ in rng.sample(pairs(world, source), count + 1) if left != word][:count]
     items = [word, *others] if position == "first" else [*others, word]
     return ", ".join(items), word if function == "copy" else answer
 
 
 def item_lists(world: World, rng: Random) -> str:
-    """Two to six lists, each with a function of its first or of its last item."""
+    """Two to six lists of two to five items, each with a function of its first or of its last item."""
     task = rng.choice([task for task in ITEM_TASKS if task != LEFT_OUT])
     source = rng.choice(ITEM_FUNCTIONS[task.split()[1]])
-    return fitting([": ".join(item_example(world, rng, task, source)) for _ in range(rng.randint(2, 6))], "\n")
+    mixing = rng.choice((0, 0.5, 1))
+    examples = [item_example(world, rng, task, source, mixed=rng.random() < mixing) for _ in range(rng.choice((2, 3, 4, 5, 6, 6)))]
+    return fitting([": ".join(example) for example in examples], "\n")
+
+
+ASKED_ITEMS = ("first copy", "last copy", "first capital_of")
+
+
+def item_probes(world: World, rng: Random, n: int, shots: int = 5) -> list[Probe]:
+    """``shots`` lists with their answers, then one that asks for a held-out item of mixed words; group = task."""
+    probes: list[Probe] = []
+    while len(probes) < n:
+        task = ASKED_ITEMS[len(probes) % len(ASKED_ITEMS)]
+        source = rng.choice(ITEM_FUNCTIONS[task.split()[1]])
+        shown = [item_example(world, rng, task, source, mixed=rng.random() < 0.5) for _ in range(shots)]
+        items, answer = item_example(world, rng, task, source, hidden=True, mixed=rng.random() < 0.5)
+        prompt = "\n".join([*map(": ".join, shown), f"{items}:"])
+        if length(prompt) < LIMIT - 10 and answer not in [known for _, known in shown]:
+            probes.append(Probe(prompt, answer, group=task))
+    return probes
+
+
+# --- tasks whose labels mean nothing ----------------------------------------------------------------
+
+LABELS: list[str] = phrases("labels")["labels"]
+# group -> table, column of the word, and the column and value that make a row belong to the group (empty: all rows)
+GROUPS: dict[str, list[str]] = phrases("labels")["groups"]
+
+
+@cache
+def kinds_of_words(world: World) -> dict[str, list[str]]:
+    """The words of each group that gets a label; a word of two groups belongs to none."""
+    groups: dict[str, list[str]] = {}
+    for group, (name, column, key, value) in GROUPS.items():
+        groups[group] = list(dict.fromkeys(row[column] for row in world.common(name) if not key or row[key] == value))
+    counts = Counter(word for words in groups.values() for word in words)
+    return {group: [word for word in words if counts[word] == 1] for group, words in groups.items()}
+
+
+@cache
+def label_words(world: World, hidden: bool) -> dict[str, list[str]]:
+    """The words of each group that may get a label in the training text or, ``hidden``, that never do."""
+    kept = {group: [w for w in words if held_out("list_pair", "label", w) == hidden] for group, words in kinds_of_words(world).items()}
+    return {group: words for group, words in kept.items() if words}
+
+
+def labelled(world: World, rng: Random, count: int, hidden: bool = False) -> list[Pair]:
+    """Words of two groups, each with the label of its group: groups and labels are drawn anew.
+
+    Both groups come at least once; if ``hidden``, the last word is one that gets no label in the training text.
+    """
+    allowed, unseen = label_words(world, hidden=False), label_words(world, hidden=True)
+    chosen = rng.sample([group for group in allowed if group in unseen], 2)
+    labels = rng.sample(LABELS, 2)
+    left = {group: rng.sample(allowed[group], len(allowed[group])) for group in chosen}
+    sides = [0, 1] + [rng.randrange(2) for _ in range(count - 2)]
+    rng.shuffle(sides)
+    shown = [(left[chosen[side]].pop(), labels[side]) for side in sides if left[chosen[side]]]
+    if hidden:
+        shown[-1] = rng.choice(unseen[chosen[sides[-1]]]), labels[sides[-1]]
+    return shown
+
+
+def arbitrary_labels(world: World, rng: Random) -> str:
+    """Five to twelve words of two groups, such as animals and vehicles, each with its group's label, which means nothing by itself."""
+    arrow, separator = rng.choice(((": ", "\n"), (" -> ", "\n"), (": ", ", "), (" = ", ", ")))
+    pairs = labelled(world, rng, rng.choice((5, 6, 7, 8, 9, 10, 12)))
+    return fitting([left + arrow + right for left, right in pairs], separator)
+
+
+def label_probes(world: World, rng: Random, n: int, shots: int = 8) -> list[Probe]:
+    """``shots`` labelled words, at least two of each group, then a held-out one; wrong = the other label; group = the label's places."""
+    probes: list[Probe] = []
+    while len(probes) < n:
+        *shown, (asked, label) = labelled(world, rng, shots + 1, hidden=True)
+        labels = [right for _, right in shown]
+        wrong = next((other for other in labels if other != label), "")
+        if min(labels.count(label), labels.count(wrong)) >= 2:
+            lines = "".join(f"{left}: {right}\n" for left, right in shown)
+            probes.append(Probe(f"{lines}{asked}:", label, wrong, "as the last one" if labels[-1] == label else "not as the last one"))
+    return probes
 
 
 # --- descriptions of entities ---------------------------------------------------------------------
@@ -267,4 +385,4 @@ def identity(world: World, rng: Random) -> str | None:
     return fitting([f"{name} -> {name}" for name in shown], separator) if len(shown) > 1 else None
 
 
-INGREDIENTS = (lists, item_lists, few_shot, described, identity)
+INGREDIENTS = (lists, item_lists, arbitrary_labels, few_shot, described, identity)

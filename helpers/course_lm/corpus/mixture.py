@@ -10,15 +10,17 @@ from functools import cache
 from itertools import accumulate, count
 from random import Random
 
-from helpers.course_lm.corpus import chat, knowledge, languages, lists, prose, stories, tasks
+from helpers.course_lm.corpus import chat, everyday, knowledge, languages, letters, lists, prose, stories, tasks
 from helpers.course_lm.corpus.base import Ingredient, table
 from helpers.course_lm.world import World
 
 # How much of each kind of document each stage of the training reads, in percent (shares are made to add up to 100). "broad" comes
 # first; "skills" has more of what is learned slowly, and enough of the rest to keep it; "review" has everything once more, most of
-# all what "skills" made the model forget.
+# all what "skills" made the model forget; "letters" asks for many facts by letter, once
+# letters can be looked up; "whole" has everything, and more of what was still missing.
 MIXTURES: dict[str, dict[str, float]] = {
-    mixture: {row["kind"]: float(row[mixture]) for row in table("mixtures")} for mixture in ("broad", "skills", "review")
+    mixture: {row["kind"]: float(row[mixture]) for row in table("mixtures")}
+    for mixture in ("broad", "skills", "review", "letters", "whole")
 }
 
 
@@ -33,7 +35,7 @@ class Document:
 @cache
 def ingredients() -> dict[str, Ingredient]:
     """Every ingredient by its kind, the name of its module and its own."""
-    modules = (knowledge, lists, tasks, chat, prose, stories, languages)
+    modules = (knowledge, lists, letters, tasks, chat, prose, stories, languages, everyday)
     return {f"{module.__name__.rsplit('.', 1)[-1]}.{write.__name__}": write for module in modules for write in module.INGREDIENTS}
 
 

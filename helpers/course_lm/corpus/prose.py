@@ -1,9 +1,10 @@
 """Everyday prose: number agreement, determiners, relations between words, people, daily life."""
 
 from collections.abc import Callable, Sequence
+from itertools import combinations
 from random import Random
 
-from helpers.course_lm.corpus.base import Probe, an, phrases, sentence
+from helpers.course_lm.corpus.base import Probe, an, phrases, sentence, slip, table
 from helpers.course_lm.heldout import held_out
 from helpers.course_lm.world import Row, World
 
@@ -23,6 +24,9 @@ HOBBIES: list[str] = PEOPLE["hobbies"]
 PROFESSIONS: dict[str, tuple[float, list[str], list[str], list[str]]] = {
     name: tuple(about.values()) for name, about in PEOPLE["professions"].items()
 }
+
+DEGREES = table("degrees")
+DEGREE_NAMES = ("weak", "plain", "strong", "extreme")
 
 NUMBERS = ("singular", "plural")
 OTHER = {"singular": "plural", "plural": "singular"}
@@ -83,18 +87,23 @@ def _pair(world: World, rng: Random, frame: str) -> tuple[Row, Row]:
     return noun, draw(world, rng, fits, noun)
 
 
+def _said(rng: Random, number: str) -> str:
+    """The number, or now and then by mistake the other one."""
+    return OTHER[number] if slip(rng) else number
+
+
 def _be_sentence(rng: Random, phrase: str, noun: Row, number: str) -> str:
     """A sentence whose verb is a form of "be", with the time at its beginning."""
     times, be = rng.choice(((NOW, PRESENT), (THEN, PAST)))
     states = AGREEMENT["feelings" if is_being(noun) else "states"]
-    return f"{rng.choice(times)} {phrase} {be[number]} {rng.choice(states)}."
+    return f"{rng.choice(times)} {phrase} {be[_said(rng, number)]} {rng.choice(states)}."
 
 
 def _verb_sentence(rng: Random, phrase: str, noun: Row, number: str) -> str:
     """A sentence with an ordinary verb in the present."""
     sight = noun["category"] in ("nature", "building", "place")
     kind = "beings" if is_being(noun) else "sights" if sight else "things"
-    verb = rng.choice(AGREEMENT["verbs"][kind])[NUMBERS.index(number)]
+    verb = rng.choice(AGREEMENT["verbs"][kind])[NUMBERS.index(_said(rng, number))]
     return sentence(f"{rng.choice(AGREEMENT['verb_openers'])} {phrase} {verb}.".lstrip())
 
 
@@ -128,7 +137,8 @@ def _place_of(world: World, rng: Random) -> str | None:
         return None
     number = rng.choice(NUMBERS)
     whose = rng.choice(AGREEMENT["owners"])
-    return f"The {noun[number]} {whose} {rng.choice((PRESENT, PAST))[number]} {rng.choice(NEAR[:4])} the {place['singular']}."
+    be = rng.choice((PRESENT, PAST))[_said(rng, number)]
+    return f"The {noun[number]} {whose} {be} {rng.choice(NEAR[:4])} the {place['singular']}."
 
 
 def agreement(world: World, rng: Random) -> str | None:
@@ -193,8 +203,8 @@ def determiners(world: World, rng: Random) -> str | None:
     number = rng.choice(NUMBERS)
     style = rng.random()
     words = {"noun": noun[number], "be": PRESENT[number], "single": noun["singular"]}
-    here = CLOSE[number]
-    there = DISTANT[number]
+    here = CLOSE[_said(rng, number)]
+    there = DISTANT[_said(rng, number)]
     if style < 0.55:
         use = rng.choice(AGREEMENT["near_uses"]).format(det=here, **words)
         return f"{_scene(rng, 'scenes', noun, number, distractor)} {use} {_remark(rng, noun, number)}"
@@ -345,6 +355,44 @@ def relations(world: World, rng: Random) -> str | None:
     return text if len(text.split()) >= 8 else None
 
 
+# --- Degrees: cool, cold, icy, freezing -----------------------------------------------------------
+
+
+def _contrast(row: Row, x: str, y: str, template: str) -> str:
+    """A sentence in which the weaker word ``x`` is outdone by ``y``."""
+    return template.format(x=x, y=y, X=sentence(x), Y=sentence(y), s=row["subject"], S=sentence(row["subject"]))
+
+
+def degrees(world: World, rng: Random) -> str | None:
+    """Two or three sentences about adjectives of growing strength. None if they contrast a pair that is held out."""
+    lines: list[str] = []
+    for row in rng.sample(DEGREES, rng.choice((1, 1, 2))):
+        kind = rng.choices(("contrasts", "scales", "causes"), weights=(5, 3, 2))[0]
+        if kind == "contrasts":
+            x, y = (row[name] for name in sorted(rng.sample(DEGREE_NAMES, 2), key=DEGREE_NAMES.index))
+            if held_out("degree", x, y):
+                return None
+            lines.append(_contrast(row, x, y, rng.choice(WORDS["degree_contrasts"])))
+        else:
+            words = {short: row[name] for short, name in zip("abcd", DEGREE_NAMES, strict=True)}
+            words |= {"s": row["subject"], "k": row["clause"]}
+            lines.append(_say(rng, WORDS[f"degree_{kind}"], **words))
+    return " ".join(lines)
+
+
+def degree_probes(world: World, rng: Random, n: int) -> list[Probe]:
+    """Pairs of adjectives that are never contrasted: "not just cold but" asks for the stronger one; the wrong answer is a weaker one."""
+    probes = []
+    for row in DEGREES:
+        for low, high in combinations(range(1, 4), 2):
+            x, y = row[DEGREE_NAMES[low]], row[DEGREE_NAMES[high]]
+            if held_out("degree", x, y):
+                weaker = row[DEGREE_NAMES[rng.randrange(low)]]
+                asked = [_contrast(row, x, "", t.removesuffix(" {y}.")) for t in WORDS["degree_contrasts"][:3]]
+                probes += [Probe(text, y, weaker, group=f"{DEGREE_NAMES[low]} to {DEGREE_NAMES[high]}") for text in asked]
+    return rng.sample(probes, min(n, len(probes)))
+
+
 # --- People: a name, a pronoun, a profession ------------------------------------------------------
 
 
@@ -404,4 +452,4 @@ def daily(world: World, rng: Random) -> str:
     return separator.join(line for line in lines if line)
 
 
-INGREDIENTS = (agreement, determiners, relations, forms, people_bios, daily)
+INGREDIENTS = (agreement, determiners, relations, forms, degrees, people_bios, daily)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from random import Random
 from typing import Any
 
-from helpers.course_lm.corpus.base import Probe, an, phrases, sentence
+from helpers.course_lm.corpus.base import Probe, an, phrases, sentence, table
 from helpers.course_lm.heldout import held_out
 from helpers.course_lm.world import World
 
@@ -20,6 +20,7 @@ OPENINGS: list[str] = STORIES["openings"]
 LONG_AGO = ("Once", "Long ago", "Many years")
 RECENT = [opening for opening in OPENINGS if not opening.startswith(LONG_AGO)]
 EXCLAMATIONS: dict[str, list[str]] = STORIES["exclamations"]
+STRENGTHS: list[str] = STORIES["strengths"]  # what is said of a trifle (grade 1) up to a catastrophe (grade 5)
 
 FORMS = {"he": ("he", "him", "his"), "she": ("she", "her", "her")}
 CHILD = {"he": "boy", "she": "girl"}
@@ -112,7 +113,7 @@ def story(world: World, rng: Random) -> str | None:
     return " ".join(_tell(cast, plot, opening))
 
 
-def mishap(world: World, rng: Random) -> str | None:
+def _swearing(world: World, rng: Random) -> str | None:
     """A story with an exclamation: a mild word for a small mishap, a swear word for a disaster."""
     cast = cast_of(world, rng, animals=False)
     opening = rng.choice(RECENT)
@@ -127,6 +128,82 @@ def mishap(world: World, rng: Random) -> str | None:
     before = rng.random() < 0.7
     told.append(cast.tell(f"{{He}} {voice}: {word}!" if before else f'"{word}!" {{he}} {voice}.'))
     return " ".join([*told, cast.tell_one(STORIES["moods"][grade])])
+
+
+# --- Mishaps of five grades, and what is said of them ---------------------------------------------
+
+
+def _draw_mishap(rng: Random, grade: int) -> tuple[str, str, str]:
+    """A mishap of a ``grade``, what somebody was doing, and its kind: its own sentence, or a pattern that fits many things."""
+    rows = [row for row in table("mishaps") if row["grade"] == str(grade)]
+    row = rng.choice(rows)
+    if rng.random() < 0.6:
+        return row["sentence"], row["doing"], row["sentence"]
+    pattern = rng.choice(STORIES["strength_patterns"][str(grade)])
+    return pattern.format(x=rng.choice(STORIES["strength_things"])), row["doing"], pattern
+
+
+def _told_until_the_mishap(world: World, rng: Random, happened: str, doing: str) -> tuple[Cast, str]:
+    """The story before anybody says a word."""
+    cast = cast_of(world, rng, animals=False)
+    opening = rng.choice(RECENT)
+    while held_out("story", cast["key"], opening):
+        opening = rng.choice(RECENT)
+    told = [introduction(cast, opening, f"was {doing}")]
+    told += [cast.tell_one(STORIES["between"])] if rng.random() < 0.7 else []
+    return cast, " ".join([*told, happened])
+
+
+def _exclaiming(world: World, rng: Random) -> str:
+    """A mishap and the exclamation that its grade calls for; the voice says nothing of the grade. Held-out mishaps get no word."""
+    grade = rng.randint(1, 5)
+    happened, doing, _ = _draw_mishap(rng, grade)
+    silent = held_out("mishap", happened) or rng.random() < 0.3
+    mood = rng.choice(STORIES["strength_moods"][str(grade)])
+    words = {"w": STRENGTHS[grade - 1], "m": happened, "v": rng.choice(STORIES["strength_voices"])}
+    if rng.random() < 0.45:
+        notes = STORIES["plain_notes" if silent else "strength_notes"]
+        cast = cast_of(world, rng, animals=False)
+        cast["friend"] = cast["later friend"]  # there is no room to introduce anybody
+        words |= {"n": cast["key"], "f": cast["friend"], "he": cast["he"], "mood": cast.tell(mood)}
+        return rng.choice(notes).format(**words, d=rng.choice(STORIES["strength_days"]))
+    cast, told = _told_until_the_mishap(world, rng, happened, doing)
+    if silent:
+        return f"{told} {cast.tell(mood)}"
+    shape = "{{He}} {v}: {w}!" if rng.random() < 0.6 else '"{w}!" {{he}} {v}.'
+    cry = cast.tell(shape.format(**words))
+    return f"{told} {cry} {cast.tell(mood)}" if rng.random() < 0.6 else f"{told} {cry}"
+
+
+def mishap(world: World, rng: Random) -> str | None:
+    """A mishap and what is said of it: one of five harmless exclamations, in some stories a swear word."""
+    return _swearing(world, rng) if rng.random() < 0.13 else _exclaiming(world, rng)
+
+
+def exclamation_probes(world: World, rng: Random, n: int) -> list[Probe]:
+    """Stories up to the exclamation, about mishaps that are told elsewhere without one; ``wrong`` is a neighbouring strength.
+
+    The grades come equally often; the group is the grade.
+    """
+    return [probe for _, probe in exclamation_scenes(world, rng, n, told=False)]
+
+
+def exclamation_scenes(world: World, rng: Random, n: int, told: bool) -> list[tuple[str, Probe]]:
+    """The same with the kind of each mishap; ``told``: mishaps that come with their exclamation elsewhere."""
+    scenes: list[tuple[str, Probe]] = []
+    while len(scenes) < n:
+        grade = len(scenes) % 5 + 1
+        happened, doing, kind = _draw_mishap(rng, grade)
+        if held_out("mishap", happened) == told:
+            continue
+        cast, before = _told_until_the_mishap(world, rng, happened, doing)
+        said = f"{cast.tell('{He}')} {rng.choice(STORIES['strength_voices'])}:" if rng.random() < 0.6 else '"'
+        wrong = STRENGTHS[grade - 2 if grade == 5 or (grade > 1 and rng.random() < 0.5) else grade]
+        scenes.append((kind, Probe(f"{before} {said}", STRENGTHS[grade - 1], wrong, group=str(grade))))
+    return scenes
+
+
+# --- Untold stories -------------------------------------------------------------------------------
 
 
 def story_probes(world: World, rng: Random, n: int) -> list[Probe]:

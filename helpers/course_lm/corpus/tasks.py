@@ -1,18 +1,20 @@
 """Small tasks: indirect objects, repetition, sums, a console, quizzes, passages and counting.
 
 Kept out of the training text: pairs of names (``name_pair``) in the indirect-object sentences, sums
-(``sum``) in digits, in words, in stories and on the console, facts (``quiz``) that no quiz asks,
-and combinations (``passage``) of a name with a thing, a place or a capital that no passage uses.
+(``sum``) in digits, in words, in stories and on the console, lines (``console``) that the console
+answers, facts (``quiz``) that no quiz asks (the quizzes themselves stand in ``letters``), and
+combinations (``passage``) of a name with a thing, a place or a capital that no passage uses.
 A sum and its mirror image (7 + 5 and 5 + 7) are two keys.
 """
 
+import re
 from collections.abc import Sequence
 from functools import cache
 from itertools import combinations
 from random import Random
 
 from helpers.course_lm.corpus.base import Probe, an, phrases, sentence
-from helpers.course_lm.corpus.lists import WORDS, fitting, length
+from helpers.course_lm.corpus.lists import WORDS, different_words, fitting, length, word_tables
 from helpers.course_lm.facts import country_with_the
 from helpers.course_lm.heldout import held_out
 from helpers.course_lm.world import World
@@ -25,6 +27,7 @@ GAINS: list[str] = TASKS["gains"]
 LOSSES: list[str] = TASKS["losses"]
 # relation -> (questions, table, column of the subject, column of the answer)
 QUESTIONS: dict[str, tuple[list[str], str, str, str]] = {relation: tuple(asked.values()) for relation, asked in TASKS["quiz"].items()}
+ALL_QUESTIONS = QUESTIONS | {relation: tuple(asked.values()) for relation, asked in TASKS["more quiz"].items()}
 LETTERS = "ABCD"
 
 
@@ -48,23 +51,36 @@ def frame_text(rng: Random, frame: str, people: Sequence[str], giver: str) -> st
     return FRAMES[frame].format(people=named, giver=giver, Giver=giver, **choice)
 
 
-def indirect_object(world: World, rng: Random) -> str | None:
-    """Two people and a gift: the giver is named twice, the last word is the other one's name.
+GIVER_FIRST: dict[str, str] = TASKS["giver first"]  # frames in which the giver is named first, and the receiver last
+THIRD_PERSON: dict[str, str] = TASKS["third person"]  # frames with a third person, who is named twice, as the giver is
 
-    In one document of twenty a third person gives: then either of the two others may receive.
+
+def any_frame_text(world: World, rng: Random, frame: str, people: Sequence[str], giver: str, third: str) -> str:
+    """The sentence of any frame, with a third person or without, up to the name of the one who receives."""
+    if frame in FRAMES:
+        return frame_text(rng, frame, people, giver)
+    [other] = [name for name in people if name != giver]
+    three = rng.sample([*people, third], 3)
+    named = f"{', '.join(three[:-1])} and {three[-1]}"
+    choice = {slot: rng.choice(TASKS[slot]) for slot in ("place", "thing", "gave")}
+    words = {"giver": giver, "other": other, "third": third, "people": named}
+    return (GIVER_FIRST | THIRD_PERSON)[frame].format(**words, **choice)
+
+
+def indirect_object(world: World, rng: Random) -> str | None:
+    """Two people and a gift: the last word is the name of the one who does not give.
+
+    In seven documents of ten the giver is the one whose name came last before. In the others the giver is named first and the receiver
+    last, or there is a third person, who has left or gives as well: then the receiver is the only one of the three who was named once.
     """
-    frame = rng.choice(list(FRAMES))
+    frame = rng.choice(list(rng.choices((FRAMES, GIVER_FIRST, THIRD_PERSON), (70, 15, 15))[0]))
     *people, third = names(world, rng, 3)
-    giver = rng.choice(people)
-    if rng.random() < 0.05:
-        people.append(third)
-        giver = third
-    if hidden_pair(people):
+    if hidden_pair([*people, third] if frame in THIRD_PERSON else people):
         return None
-    other = rng.choice([name for name in people if name != giver])
+    giver, other = rng.sample(people, 2)
     endings = TASKS["speech" if frame == "argument" else "endings"]
     ending = rng.choice(endings).format(Other=other, giver=giver, Giver=giver, people="they")
-    return f"{frame_text(rng, frame, people, giver)} {other}{ending}"
+    return f"{any_frame_text(world, rng, frame, people, giver, third)} {other}{ending}"
 
 
 def indirect_object_probes(world: World, rng: Random, n: int) -> list[Probe]:
@@ -85,24 +101,58 @@ def indirect_object_probes(world: World, rng: Random, n: int) -> list[Probe]:
     return probes
 
 
+def any_order_probes(world: World, rng: Random, n: int) -> list[Probe]:
+    """All frames equally often, each in both orders: the same two names, never seen together, change places; wrong = the giver."""
+    frames = [*FRAMES, *GIVER_FIRST, *THIRD_PERSON]
+    probes: list[Probe] = []
+    while len(probes) < n:
+        *people, third = names(world, rng, 3)
+        if hidden_pair(people):
+            frame = frames[len(probes) // 2 % len(frames)]
+            group = "third person" if frame in THIRD_PERSON else "giver first" if frame in GIVER_FIRST else "classical"
+            for giver, other in (people, people[::-1]):
+                text = any_frame_text(world, rng, frame, people, giver, third)
+                probes.append(Probe(text, other, giver, group))
+    return probes[:n]
+
+
 # --- repetition -----------------------------------------------------------------------------------
 
 
 def sequence_items(world: World, rng: Random, count: int) -> list[str]:
-    """Different words in random order: common words, first names or a mixture of them."""
+    """Different words in random order: of one table, of all, first names, numbers, or numbers among words."""
     common = [word for place in WORDS for word in world.column(*place)]
     first = world.column("firstnames", "name")
-    pool = rng.choice((common, common, first, common + first))
+    numbers = [str(number) for number in range(100)]
+    every = [word for words in word_tables(world).values() for word in words]
+    one = rng.choice(list(word_tables(world).values()))
+    pool = rng.choice((common, common, every, every, every, first, one, numbers, every + numbers))
     return rng.sample(list(dict.fromkeys(pool)), count)
 
 
 def repeated_sequence(world: World, rng: Random) -> str:
-    """A random sequence of four to twelve words, two or three times, sometimes broken off."""
-    items = sequence_items(world, rng, rng.choice((4, 5, 6, 8, 10, 12, 12, 12)))
-    separator = rng.choice((" ", " ", " ", ", ", "\n"))
-    repeated = items * rng.randint(2, 3)
-    stop = rng.randint(len(items) + 3, len(repeated))
-    return fitting(repeated[:stop], separator, limit=72)
+    """A random sequence of three to sixteen words that comes again: two or three times, broken off, or from a word in its middle on."""
+    items = sequence_items(world, rng, rng.choice((3, 4, 5, 6, 8, 10, 12, 12, 14, 16)))
+    separator = rng.choice((" ", " ", " ", " ", ", ", "\n"))
+    kind = rng.random()
+    if kind < 0.5:
+        repeated = items * rng.choice((2, 2, 3))
+    elif kind < 0.75:
+        again = items * 3
+        repeated = again[: rng.randint(len(items) + 2, len(again))]
+    else:  # a part of it comes again
+        start = rng.randrange(len(items) - 2)
+        repeated = items + items[start : rng.randint(start + 3, len(items))] * rng.choice((1, 1, 2))
+    return fitting(repeated, separator, limit=72)
+
+
+def repeated_sequence_probes(world: World, rng: Random, n: int) -> list[Probe]:
+    """Sequences of six to twelve words of all tables, and of the second time the first word; answer = the rest of it; group = length."""
+    probes = []
+    for _ in range(n):
+        items = different_words(world, rng, rng.choice((6, 8, 10, 12)))
+        probes.append(Probe(" ".join([*items, items[0]]), " ".join(items[1:]), group=f"{len(items):02d} words"))
+    return probes
 
 
 def phone_book(world: World, rng: Random) -> str:
@@ -124,7 +174,7 @@ def chant(world: World, rng: Random) -> str:
 
 def induction(world: World, rng: Random) -> str:
     """Something that is repeated: what comes next can be copied from before."""
-    return rng.choice((repeated_sequence, repeated_sequence, repeated_sequence, phone_book, chant))(world, rng)
+    return rng.choice((*[repeated_sequence] * 6, phone_book, chant))(world, rng)
 
 
 # --- sums -----------------------------------------------------------------------------------------
@@ -268,9 +318,45 @@ def console_slots(rng: Random, case: str) -> Slots:
             name = rng.choice(list(calls))
             argument, output = calls[name]
             return {"name": name, "typo": typo(rng, name), "argument": argument, "output": output}
+        case "two variables" | "increment":
+            name, second, unknown = rng.sample(VARIABLES, 3)
+            a, b = rng.choice(ADDITIONS)
+            return {"name": name, "second": second, "unknown": unknown, "a": a, "b": b, "result": a + b}
+        case "copied variable":
+            name, second, unknown = rng.sample(VARIABLES, 3)
+            value = rng.choice((str(rng.randint(0, 20)), repr(rng.choice(STRINGS))))
+            return {"name": name, "second": second, "unknown": unknown, "value": value}
+        case "capital letter":
+            name, word = "capitalize", rng.choice(STRINGS)
+            return {"name": name, "typo": typo(rng, name), "word": word, "Word": sentence(word)}
+        case "member":
+            word, *others = rng.sample(STRINGS, rng.randint(3, 4))
+            found = rng.random() < 0.5
+            items = rng.sample([word, *others[1:]] if found else others, len(others))
+            return {"word": word, "number": rng.randint(0, 20), "list": str(items), "found": str(found)}
+        case "comparison" | "equality":
+            a, b = rng.randint(0, 20), rng.randint(0, 20)
+            b = a if case == "equality" and rng.random() < 0.5 else b
+            found = a > b if case == "comparison" else a == b
+            return {"word": rng.choice(STRINGS), "b": b, "found": str(found)} | kept(rng, str(a))
+        case "greatest":
+            a, b = rng.sample(range(21), 2)
+            return {"a": a, "b": b, "result": max(a, b)}
+        case "length of a list" | "append":
+            items = [rng.randint(0, 20) for _ in range(rng.randint(2, 4))]
+            number = rng.randint(0, 20)
+            lists = {"list": str(items), "length": len(items), "longer": str([*items, number])}
+            return {"name": rng.choice(VARIABLES), "number": number} | lists
+        case "division by a variable":
+            divisor, result = rng.randint(1, 5), rng.randint(1, 4)
+            return {"name": rng.choice(VARIABLES), "divisor": divisor, "result": result, "number": divisor * result}
+        case "new key":
+            known, unknown = rng.sample(STRINGS, 2)
+            return {"known": known, "unknown": unknown, "number": rng.randint(0, 20), "second": rng.randint(0, 20)}
         case _:
-            word = rng.choice(STRINGS)
-            return {"word": word, "length": len(word), "number": rng.randint(0, 20)}
+            word, other = rng.sample(STRINGS, 2)
+            name, unknown = rng.sample(VARIABLES, 2)
+            return {"word": word, "other": other, "name": name, "unknown": unknown, "length": len(word), "number": rng.randint(0, 20)}
 
 
 def typed(lines: Sequence[Line]) -> str:
@@ -278,16 +364,27 @@ def typed(lines: Sequence[Line]) -> str:
     return "\n".join(f">>> {source}\n{answer}".rstrip("\n") for source, answer in lines)
 
 
-def snippet(rng: Random) -> str:
-    """A few console lines: with an error, without one, or an error that is then corrected."""
+def hidden_line(source: str) -> bool:
+    """Is what is typed, or its last line, a line that no console answers?"""
+    return held_out("console", source.split(">>> ")[-1])
+
+
+def console_lines(rng: Random) -> tuple[list[Line], Line, Line]:
+    """Silent lines, then a wrong line with its error or a right one with its output."""
     case = rng.choice(list(TASKS["console"]))
     slots = console_slots(rng, case)
     texts = {part: shape.format(**slots) for part, shape in TASKS["console"][case].items()}
     before = [(texts["before"], "")] if texts.get("before") else []
-    wrong = (texts["wrong"], texts["error"])
-    right = (texts["right"], texts["output"])
+    return before, (texts["wrong"], texts["error"]), (texts["right"], texts["output"])
+
+
+def snippet(rng: Random) -> str | None:
+    """A few console lines: as often with an error as without one, or an error that is then corrected."""
+    before, wrong, right = console_lines(rng)
+    if hidden_line(wrong[0]) or hidden_line(right[0]):
+        return None
     kind = rng.random()
-    if kind < 0.35:
+    if kind < 0.4:
         return typed([*before, wrong])
     if kind < 0.8:
         return typed([*before, right])
@@ -297,9 +394,27 @@ def snippet(rng: Random) -> str:
 
 
 def console(world: World, rng: Random) -> str | None:
-    """One to three snippets from a console; somewhat less than half of the answers are errors."""
-    document = fitting([snippet(rng) for _ in range(rng.choice((1, 1, 2, 3)))], "\n")
-    return document if length(document) <= 88 else None
+    """One to three snippets from a console; half of the answers are errors."""
+    snippets = [snippet(rng) for _ in range(rng.choice((1, 1, 2, 2, 3)))]
+    if None in snippets:
+        return None
+    document = fitting(snippets, "\n")
+    for error in re.finditer(r"NameError: name '(\w+)'", document):
+        if f">>> {error[1]} = " in document[: error.start()]:
+            return None  # an earlier snippet has given this name a value
+    return document if length(document) <= 85 else None
+
+
+def console_probes(world: World, rng: Random, n: int) -> list[Probe]:
+    """What the console answers to a line that it never answered before, as often an error as not; group = ``error`` or ``right``."""
+    probes: list[Probe] = []
+    while len(probes) < n:
+        before, *lines = console_lines(rng)
+        wanted = len(probes) % 2
+        source, answer = lines[wanted]
+        if hidden_line(source):
+            probes.append(Probe(f"{typed([*before, (source, '')])}\n", answer, group=("error", "right")[wanted]))
+    return probes
 
 
 # --- quiz -----------------------------------------------------------------------------------------
@@ -308,10 +423,11 @@ def console(world: World, rng: Random) -> str | None:
 @cache
 def quiz_facts(world: World, relation: str) -> dict[str, str]:
     """Subject -> answer of a relation; disputable answers and ambiguous subjects are left out."""
-    _, table, subject, answer = QUESTIONS[relation]
+    _, table, subject, answer = ALL_QUESTIONS[relation]
+    debatable = phrases("flattery")["debatable"]
     facts: dict[str, set[str]] = {}
     for row in world.rows(table):
-        unclear = relation == "continent" and row["name"] in phrases("flattery")["debatable"]["continent"]
+        unclear = relation in ("continent", "language") and row["name"] in debatable[relation]
         unclear |= relation == "category" and row["category"] not in TASKS["clear_categories"]
         unclear |= relation == "young" and row["young"] in TASKS["vague_young"]
         if row[subject] and row[answer] and not unclear:
@@ -319,44 +435,54 @@ def quiz_facts(world: World, relation: str) -> dict[str, str]:
     return {name: min(answers) for name, answers in facts.items() if len(answers) == 1}
 
 
-@cache
-def wrong_answers(world: World, relation: str, subject: str) -> list[str]:
-    """The answers that are wrong for ``subject``: of the young, those of other kinds of animals."""
+def wrong_answers(world: World, rng: Random, relation: str, subject: str, count: int) -> list[str]:
+    """Different answers that are wrong for ``subject``, each as often as it is right for others.
+
+    An answer that is right for many, such as ``euro``, is so as often a wrong one. Of the young, only those of other kinds of animals
+    count.
+    """
     facts = quiz_facts(world, relation)
     close = {facts[subject]}
     if relation == "young":
         kinds = {row["name"]: row["kind"] for row in world.rows("animals")}
         close |= {young for name, young in facts.items() if kinds[name] == kinds[subject]}
-    return [answer for answer in dict.fromkeys(facts.values()) if answer not in close]
+    if relation == "next":
+        kinds = {row["item"]: row["kind"] for row in world.rows("sequences")}
+        facts = {item: following for item, following in facts.items() if kinds[item] == kinds[subject]}
+    wrong = [answer for answer in facts.values() if answer not in close]
+    return list(dict.fromkeys(rng.sample(wrong, len(wrong))))[:count]
+
+
+def in_question(relation: str, subject: str) -> str:
+    """The subject of a fact as a question of the relation names it: ``the Netherlands``, ``an apple``, ``Paris``."""
+    if relation in ("category", "colour"):
+        return an(subject)
+    return country_with_the(subject) if ALL_QUESTIONS[relation][2] == "name" else subject
+
+
+Asked = tuple[str, list[str], int]  # a question, its options and the place of the right one
+
+
+def drawn_question(world: World, rng: Random, hidden: bool, options: int, relation: str) -> Asked | None:
+    """A question about a fact of ``relation`` with as many options, all of them answers of the relation; None if it does not fit."""
+    facts = quiz_facts(world, relation)
+    subject = rng.choice(list(facts))
+    answers = wrong_answers(world, rng, relation, subject, options - 1)
+    right = rng.randrange(options)
+    answers.insert(right, facts[subject])
+    if held_out("quiz", relation, subject) != hidden or len(answers) < options or set(answers) & set(LETTERS):
+        return None
+    return rng.choice(ALL_QUESTIONS[relation][0]).format(in_question(relation, subject)), answers, right
 
 
 def quiz_question(world: World, rng: Random, hidden: bool, options: int) -> tuple[str, str] | None:
     """A question with lettered answers and the right letter; ``hidden``: no document asks it."""
-    relation = rng.choice(list(QUESTIONS))
-    facts = quiz_facts(world, relation)
-    subject = rng.choice(list(facts))
-    others = wrong_answers(world, relation, subject)
-    if held_out("quiz", relation, subject) != hidden or len(others) < options - 1:
-        return None
-    right = rng.randrange(options)
-    answers = rng.sample(others, options - 1)
-    answers.insert(right, facts[subject])
-    questions, _, column, _ = QUESTIONS[relation]
-    shown = country_with_the(subject) if column == "name" else an(subject) if relation == "category" else subject
-    lines = [f"Question: {rng.choice(questions).format(shown)}"]
-    lines += [f"{letter}: {answer}" for letter, answer in zip(LETTERS, answers, strict=False)]
-    return "\n".join([*lines, "Answer:"]), LETTERS[right]
-
-
-def quiz(world: World, rng: Random) -> str | None:
-    """A multiple-choice question whose answer is a letter, at times with its text."""
-    drawn = quiz_question(world, rng, hidden=False, options=rng.choice((2, 2, 3, 4, 4)))
+    drawn = drawn_question(world, rng, hidden, options, rng.choice(list(QUESTIONS)))
     if drawn is None:
         return None
-    asked, letter = drawn
-    text = next(line[3:] for line in asked.split("\n") if line.startswith(f"{letter}: "))
-    answers = (letter, f"{letter}: {text}", f"{text}, so {letter}")
-    return f"{asked} {rng.choices(answers, (65, 15, 20))[0]}"
+    question, answers, right = drawn
+    lines = [f"{letter}: {answer}" for letter, answer in zip(LETTERS, answers, strict=False)]
+    return "\n".join([f"Question: {question}", *lines, "Answer:"]), LETTERS[right]
 
 
 def quiz_probes(world: World, rng: Random, n: int) -> list[Probe]:
@@ -498,4 +624,4 @@ def counting(world: World, rng: Random) -> str | None:
     return separator.join(run[::-1] if rng.random() < 0.15 else run)
 
 
-INGREDIENTS = (indirect_object, induction, sums, console, quiz, passage, counting)
+INGREDIENTS = (indirect_object, induction, sums, console, passage, counting)
