@@ -128,9 +128,13 @@ RESCALED = (
 )
 UNCUT = "Edges cannot be cut in this model: its blocks norm what they write, or have no norm of their own for the MLP"
 NO_CHAT = dict.fromkeys(("refusal.harmless.added", "refusal.harmful.projected"), CHAT)
-NORMED = {"ioi.self_repair": RESCALED, "circuit.faithfulness": UNCUT}
+NORMED = {"ioi.name_mover.copies": RESCALED, "ioi.self_repair": RESCALED, "circuit.faithfulness": UNCUT}
 NOT_FOR = {"gpt2": NO_CHAT, "pythia": NO_CHAT, "llama": {}, "qwen": {}, "gemma": NORMED}
-CHANCE = ("lens.poland_layer", "lens.warsaw_layer")  # which random weights may or may not show
+CHANCE = {  # which random weights may or may not show, and how the reason ends
+    "lens.poland_layer": "on top in none of its layers",
+    "lens.warsaw_layer": "on top in none of its layers",
+    "lens.answer_layer_with_context": "in all three contexts for fewer than two facts",
+}
 
 
 @pytest.fixture(scope="session")
@@ -175,7 +179,7 @@ def test_all_experiments_run_on_random_weights_of_every_family(family: str, chec
                 absent[name] = outcome
         assert done[one.name].seconds >= 0 and done[one.name].gigabytes > 0.05
     assert {name: reason for name, reason in absent.items() if name not in CHANCE} == NOT_FOR[family]
-    assert all(absent[name].endswith("on top in none of its layers") for name in CHANCE if name in absent)
+    assert all(absent[name].endswith(end) for name, end in CHANCE.items() if name in absent)
     printed = capsys.readouterr().out
     assert f"tiny-{family}: 2 layers of width 32 in float32 on cpu" in printed and "[15/15] 04b back_patching" in printed
     assert "what the model says was taken for right" in printed
@@ -405,7 +409,7 @@ def test_a_line_without_a_source_or_a_reason_is_refused(read, head: str, line: s
 
 def test_findings_have_the_names_of_the_notebooks():
     notebooks = {finding.name: notebook for notebook, found in load_all().items() for finding in found}
-    only_here = {"ioi.eight_prompts", "lens.poland_layer", "lens.warsaw_layer"}
+    only_here = {"ioi.eight_prompts", "lens.poland_layer", "lens.warsaw_layer", "sae.l0", "attribution.correlation"}
     for one in EXPERIMENTS.values():
         for name in one.findings:
             assert name in only_here or notebooks[name].startswith(f"{one.section}_"), name
