@@ -243,7 +243,7 @@ class MemoryEditor(Demo):
             {"fact": dropdown(list(facts), "Fact"), "new": text_field(next(iter(facts.values()))[0].new, "New answer", width="20em")},
             {
                 "n": slider(min(N_NEURONS, most), 1, most, "Number of neurons"),
-                "plus": slider(PLUS, 0.25, STRONGEST, "Strength of both changes", step=0.25),
+                "plus": slider(PLUS, 0.25, STRONGEST, "Strength", step=0.25),
             },
         )
 
