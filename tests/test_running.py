@@ -204,3 +204,10 @@ def test_a_metric_of_the_ends_is_that_of_the_whole_logits(model):
     whole = torch.stack([alone(model, prompt)[-1] for prompt in PROMPTS])
     expected = whole[:, 3] - whole[torch.arange(4), torch.tensor([4, 5, 6, 7])]
     assert torch.allclose(running.score_prompts(model, texts, metric), expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("pos", [None, 0, 1, 2])
+def test_texts_that_begin_alike_are_written_as_each_one_alone(model, pos: int | None):
+    change = add(resid_post(0), torch.linspace(-2, 2, model.cfg.d_model), pos=pos)
+    each = [running.generate_tokens(model, [prompt], 4, change)[0] for prompt in TWO]
+    assert running.generate_tokens(model, TWO, 4, change) == each
